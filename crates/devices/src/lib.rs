@@ -1,0 +1,1 @@
+//! Device models: behaviour, ACPI description and devicetree description of each in one file.

@@ -1,0 +1,5 @@
+//! Machine profiles: TOML text to a validated Machine, every diagnostic with its place.
+
+mod machine;
+
+pub use machine::*;

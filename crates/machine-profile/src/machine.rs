@@ -1,0 +1,220 @@
+//! The machine that a profile describes, with nothing left open.
+//!
+//! Every default is filled in and every combination was checked: whoever holds a [`Machine`] need not ask again.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use platform::Arch;
+
+/// A validated machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Machine {
+    /// `machine.name`: the file's name without its ending where the profile gives none.
+    pub name: String,
+    /// Architecture of the guest.
+    pub arch: Arch,
+    /// `machine.vcpus`: 1 to 512.
+    pub vcpus: u32,
+    /// `machine.firmware`: the tables the guest gets.
+    pub firmware: Firmware,
+    /// `machine.on-reboot`: what a reset that the guest asks for does.
+    pub on_reboot: OnReboot,
+    /// `machine.memory` and `[memory]`.
+    pub memory: Memory,
+    /// `[boot]`.
+    pub boot: Boot,
+    /// `[ras]`.
+    pub ras: Ras,
+    /// `[[device]]`, in the order of the profile.
+    pub devices: Vec<Device>,
+    /// `control.socket`.
+    pub control_socket: Option<PathBuf>,
+}
+
+/// The kind of tables that describe the machine to its guest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Firmware {
+    /// ACPI.
+    Acpi,
+    /// A flattened devicetree (aarch64).
+    Devicetree,
+    /// An Intel MultiProcessor table (x86_64).
+    MpTable,
+}
+
+/// What a reset that the guest asks for does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum OnReboot {
+    /// `ghest` ends with status 0.
+    Exit,
+    /// The machine starts again from its profile.
+    Restart,
+}
+
+/// The guest's memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Memory {
+    /// Bytes: a multiple of the page size.
+    pub size: u64,
+    /// Where the pages come from.
+    pub backing: Backing,
+    /// Size of the pages that back the guest.
+    pub page_size: PageSize,
+}
+
+/// Where the guest's pages come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Backing {
+    /// Private anonymous memory.
+    Anonymous,
+    /// A memfd, shared.
+    Memfd,
+    /// The host's pool of huge pages.
+    Hugetlbfs,
+}
+
+/// The size of a page.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum PageSize {
+    /// 4 KiB.
+    Small,
+    /// 2 MiB.
+    Large,
+    /// 1 GiB.
+    Giant,
+}
+
+impl PageSize {
+    /// Bytes.
+    #[must_use]
+    pub const fn bytes(self) -> u64 {
+        match self {
+            PageSize::Small => 4 << 10,
+            PageSize::Large => 2 << 20,
+            PageSize::Giant => 1 << 30,
+        }
+    }
+}
+
+/// What is booted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Boot {
+    /// `boot.kernel`.
+    pub kernel: Kernel,
+    /// `boot.initrd`, resolved against the profile's directory.
+    pub initrd: Option<PathBuf>,
+    /// `boot.cmdline`.
+    pub cmdline: String,
+    /// `boot.protocol`.
+    pub protocol: BootProtocol,
+}
+
+/// The kernel.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Kernel {
+    /// The built-in guest, `builtin:probe`.
+    BuiltinProbe,
+    /// A file, resolved against the profile's directory.
+    File(PathBuf),
+}
+
+/// How the kernel is entered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum BootProtocol {
+    /// What the kernel file supports: PVH where an ELF file carries the note, else the Linux protocol.
+    Auto,
+    /// The Linux boot protocol: 64-bit entry on x86_64, Image on aarch64.
+    Linux,
+    /// PVH (x86_64).
+    Pvh,
+}
+
+/// Answers to memory errors, as asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ras {
+    /// `ras.synchronous`: errors that a vCPU consumed (action required).
+    pub synchronous: Synchronous,
+    /// `ras.asynchronous`: errors found and not consumed (action optional).
+    pub asynchronous: Asynchronous,
+    /// `ras.poll-interval`: of a polled source. 1 ms to 1 h.
+    pub poll_interval: Duration,
+    /// `ras.on-missing-support`.
+    pub on_missing_support: OnMissingSupport,
+    /// `ras.repair`.
+    pub repair: Repair,
+}
+
+/// Answer to an error that a vCPU consumed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Synchronous {
+    /// The planner chooses.
+    Auto,
+    /// GHES record and synchronous external abort (aarch64, ACPI).
+    Sea,
+    /// GHES record and SError interrupt (aarch64, ACPI).
+    Sei,
+    /// GHES record and NMI (x86_64, ACPI).
+    Nmi,
+    /// Machine check (x86_64).
+    Mce,
+    /// Synchronous external abort without a record (aarch64).
+    Abort,
+    /// SError without a record (aarch64).
+    Serror,
+    /// The VM is stopped.
+    Stop,
+}
+
+/// Answer to an error that nobody consumed yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Asynchronous {
+    /// The planner chooses.
+    Auto,
+    /// GHES record that the guest polls for (ACPI).
+    Polled,
+    /// GHES record, notification type 10 (ACPI).
+    Gsiv,
+    /// GHES record, notification type 7 (ACPI).
+    Gpio,
+    /// GHES record with an interrupt of its own, notification type 1 (x86_64, ACPI).
+    External,
+    /// Machine check, action optional (x86_64).
+    Mce,
+    /// Recorded by the host side only.
+    Ignore,
+    /// The VM is stopped.
+    Stop,
+}
+
+/// What to do where the host lacks what an answer needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum OnMissingSupport {
+    /// Take the next best and say so.
+    Degrade,
+    /// Do not boot.
+    Refuse,
+}
+
+/// When a poisoned page is replaced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Repair {
+    /// When the guest is reset.
+    OnReset,
+    /// When the guest has acknowledged the record.
+    WhenAcknowledged,
+    /// Never.
+    Never,
+}
+
+/// A `[[device]]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Device {
+    /// `virtio-block`.
+    VirtioBlock {
+        /// The image, resolved against the profile's directory.
+        path: PathBuf,
+        /// Whether the guest may only read.
+        read_only: bool,
+    },
+}

@@ -1,0 +1,110 @@
+//! The hardware a guest sees, as plain data.
+//!
+//! A [`Platform`] is everything that a firmware table, of whatever kind, has to say: where memory is, which processors
+//! there are and how they are named, what the interrupt controller looks like, which devices sit at which address and
+//! on which interrupt, and how the machine is switched off. It holds no behaviour and knows no table format:
+//! `firmware-tables` turns it into bytes, the device models of `devices` put their [`DeviceNode`]s into it, and the
+//! VMM programs KVM from the same values. So the three can not contradict one another.
+//!
+//! Addresses are guest physical addresses (GPA), sizes are bytes, interrupts are global system interrupts (GSI) as
+//! ACPI counts them (ACPI 6.5, 5.2.14).
+
+mod device;
+mod interrupts;
+mod memory;
+pub mod x86_64;
+
+pub use device::{
+    AcpiIdentity, AcpiObject, DeviceNode, DevicetreeIdentity, EventSource, Interrupt, Property, Trigger, Window,
+};
+pub use interrupts::{InterruptController, IoApic};
+pub use memory::{MemoryMap, Range, Region, RegionKind};
+
+/// The architecture a guest is built for. Tables of either are built on both.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Arch {
+    /// 64-bit Arm.
+    Aarch64,
+    /// 64-bit x86.
+    X86_64,
+}
+
+impl Arch {
+    /// The architecture this program was built for: the only one whose guests it can run.
+    #[cfg(target_arch = "x86_64")]
+    pub const NATIVE: Arch = Arch::X86_64;
+    /// The architecture this program was built for: the only one whose guests it can run.
+    #[cfg(target_arch = "aarch64")]
+    pub const NATIVE: Arch = Arch::Aarch64;
+
+    /// The name that users write and read: `aarch64` or `x86_64`.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Arch::Aarch64 => "aarch64",
+            Arch::X86_64 => "x86_64",
+        }
+    }
+}
+
+impl std::fmt::Display for Arch {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// A processor of the guest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cpu {
+    /// Position, from 0; also the ACPI processor UID and KVM's vCPU index.
+    pub index: u32,
+    /// The name the interrupt controller knows it by: the x2APIC id on x86_64, the MPIDR affinity on aarch64.
+    pub hardware_id: u64,
+}
+
+/// How the guest switches the machine off and resets it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PowerControl {
+    /// The sleep and reset registers of a hardware-reduced ACPI machine (ACPI 6.5, 4.8.3.7 and 4.8.3.6), one byte each.
+    AcpiRegisters {
+        /// SLEEP_CONTROL_REG.
+        sleep_control: Window,
+        /// SLEEP_STATUS_REG.
+        sleep_status: Window,
+        /// RESET_REG.
+        reset: Window,
+        /// RESET_VALUE: what the guest writes to `reset`.
+        reset_value: u8,
+        /// SLP_TYP of the S5 state, as the `\_S5` package gives it (0 to 7).
+        s5_sleep_type: u8,
+    },
+    /// PSCI calls by HVC (aarch64).
+    PsciHvc,
+}
+
+/// The whole machine, as its guest sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Platform {
+    /// Architecture of the guest.
+    pub arch: Arch,
+    /// Where memory is, and where it is not.
+    pub memory: MemoryMap,
+    /// The processors, in the order of their index.
+    pub cpus: Vec<Cpu>,
+    /// The interrupt controller.
+    pub interrupts: InterruptController,
+    /// Power-off and reset.
+    pub power: PowerControl,
+    /// Devices, in the order in which tables list them.
+    pub devices: Vec<DeviceNode>,
+    /// The name of the device that is the guest's first console.
+    pub console: Option<&'static str>,
+}
+
+impl Platform {
+    /// The device that is the guest's first console.
+    #[must_use]
+    pub fn console_device(&self) -> Option<&DeviceNode> {
+        self.devices.iter().find(|device| Some(device.name.as_str()) == self.console)
+    }
+}

@@ -1,0 +1,1 @@
+//! vCPU threads, run loop, typed exits, registers.

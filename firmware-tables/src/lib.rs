@@ -1,0 +1,1 @@
+//! What the guest is told: one Platform in, ACPI, devicetree or MP table bytes out.
