@@ -29,8 +29,10 @@ pub const HOLE_END: u64 = 0x1_0000_0000;
 pub const VIRTIO_MMIO: Range = Range { start: 0xd000_0000, len: 0x10_0000 };
 /// Bytes of one virtio-mmio transport.
 pub const VIRTIO_MMIO_STRIDE: u64 = 0x1000;
-/// Generic Event Device.
+/// Generic Event Device: its selector, and after it the loopback register (see `devices::ged`).
 pub const GED_BASE: u64 = 0xd010_0000;
+/// Bytes of the Generic Event Device's registers.
+pub const GED_LEN: u64 = 8;
 /// I/O APIC, as KVM places it.
 pub const IO_APIC_BASE: u64 = 0xfec0_0000;
 /// Local APICs, as KVM places them.
@@ -73,10 +75,7 @@ pub const MIN_MEMORY: u64 = 2 << 20;
 pub fn memory_map(size: u64) -> MemoryMap {
     let size = size.max(MIN_MEMORY);
     let low_end = size.min(HOLE_START);
-    let mut ram = vec![
-        Range::between(0, BASE_MEMORY_END),
-        Range::between(TABLES_START, low_end),
-    ];
+    let mut ram = vec![Range::between(0, BASE_MEMORY_END), Range::between(TABLES_START, low_end)];
     let region = |start, end, kind| Region { range: Range::between(start, end), kind };
     let mut regions = vec![
         region(0, EBDA_START, RegionKind::Usable),
@@ -96,14 +95,20 @@ pub fn memory_map(size: u64) -> MemoryMap {
 
 /// The machine with its fixed parts and the given devices.
 #[must_use]
-pub fn platform(vcpus: u32, memory: u64, devices: Vec<DeviceNode>, console: Option<&'static str>) -> Platform {
+pub fn platform(
+    vcpus: u32,
+    memory: u64,
+    devices: Vec<DeviceNode>,
+    console: Option<&'static str>,
+) -> Platform {
     Platform {
         arch: Arch::X86_64,
         memory: memory_map(memory),
         cpus: (0..vcpus).map(|index| Cpu { index, hardware_id: u64::from(index) }).collect(),
         interrupts: InterruptController::Apic {
             local_base: LOCAL_APIC_BASE,
-            io_apic: IoApic { id: 0, base: IO_APIC_BASE, gsi_base: 0 },
+            // An id of its own where the eight bits allow it: an MP table wants ids to be unique.
+            io_apic: IoApic { id: u8::try_from(vcpus).unwrap_or(0), base: IO_APIC_BASE, gsi_base: 0 },
         },
         power: PowerControl::AcpiRegisters {
             sleep_control: Window::Ports { base: POWER_PORT, len: 1 },
