@@ -1,12 +1,12 @@
 //! The address map of an x86_64 machine, and its fixed parts.
 //!
 //! ```text
-//!         0 .. 9_fc00      RAM
-//!    9_fc00 .. a_0000      RAM, reserved: the last KiB of base memory, where an MP floating pointer is looked for
-//!    e_0000 .. 10_0000     RAM, reserved: firmware tables, where an RSDP is looked for (ACPI 6.5, 5.2.5.1)
-//!   10_0000 .. c000_0000   RAM, up to 3 GiB less 1 MiB
-//! c000_0000 .. 1_0000_0000 the hole: devices, I/O APIC, local APICs
-//! 1_0000_0000 ..           RAM, the rest
+//!           0 .. 9_fc00        usable
+//!      9_fc00 .. a_0000        reserved: the last KiB of base memory, where an MP floating pointer is looked for
+//!      e_0000 .. 10_0000       reserved: firmware tables, where an RSDP is looked for (ACPI 6.5, 5.2.5.1)
+//!     10_0000 .. c000_0000     usable, as far as memory goes
+//!   c000_0000 .. 1_0000_0000   the hole: devices, I/O APIC, local APICs
+//! 1_0000_0000 ..               usable: what the hole displaced
 //! ```
 
 use crate::memory::{MemoryMap, Range, Region, RegionKind};
@@ -68,14 +68,14 @@ pub const I8042_COMMAND_PORT: u16 = 0x64;
 /// The least memory that the map has room for.
 pub const MIN_MEMORY: u64 = 2 << 20;
 
-/// The memory map of a machine with `size` bytes of RAM.
+/// The memory map of a machine with `size` bytes of RAM, a multiple of 4 KiB and at least [`MIN_MEMORY`].
 ///
-/// Base memory counts as a full MiB, as on a PC: the part that 0xa0000 to 0xdffff hides is backed by nothing.
+/// RAM is contiguous below the hole: what a PC shows at a_0000 to d_ffff is RAM too, and no region tells the guest of it.
 #[must_use]
 pub fn memory_map(size: u64) -> MemoryMap {
     let size = size.max(MIN_MEMORY);
     let low_end = size.min(HOLE_START);
-    let mut ram = vec![Range::between(0, BASE_MEMORY_END), Range::between(TABLES_START, low_end)];
+    let mut ram = vec![Range::between(0, low_end)];
     let region = |start, end, kind| Region { range: Range::between(start, end), kind };
     let mut regions = vec![
         region(0, EBDA_START, RegionKind::Usable),
@@ -130,9 +130,8 @@ mod tests {
     fn memory_beyond_the_hole_goes_above_4_gib() {
         let map = memory_map(6 << 30);
         assert_eq!(map.ram.last(), Some(&Range { start: 4 << 30, len: 3 << 30 }));
-        assert_eq!(map.ram[1].end(), HOLE_START);
-        // The 256 KiB between base memory and the tables are not RAM.
-        assert_eq!(map.ram_size(), (6 << 30) - (TABLES_START - BASE_MEMORY_END));
+        assert_eq!(map.ram[0].end(), HOLE_START);
+        assert_eq!(map.ram_size(), 6 << 30);
     }
 
     #[test]
