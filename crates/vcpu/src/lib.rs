@@ -1,1 +1,26 @@
-//! vCPU threads, run loop, typed exits, registers.
+//! vCPUs: their threads, their run loop, their registers.
+//!
+//! - [`Exit`] is every way in which a guest leaves to the VMM, as one enum that is matched to the end.
+//! - [`VcpuPort`] is the little that the run loop needs of a hypervisor; [`KvmPort`] is KVM's. A test scripts its own.
+//! - [`run`] is the loop: enter the guest, answer the exit on the [`Bus`], heed the [`Control`].
+//! - [`Vcpus`] is a thread for each vCPU, with pause, resume and stop.
+//! - [`host`] asks this host's KVM what it can do.
+//!
+//! What a vCPU's registers hold when it first enters the guest is a matter of the architecture: see `x86_64`.
+
+mod control;
+mod exit;
+pub mod host;
+mod kvm_port;
+mod port;
+mod run_loop;
+mod threads;
+#[cfg(target_arch = "x86_64")]
+pub mod x86_64;
+
+pub use control::{Control, Wish};
+pub use exit::Exit;
+pub use kvm_port::KvmPort;
+pub use port::{RunError, VcpuPort};
+pub use run_loop::{Bus, End, run};
+pub use threads::{Ended, ThreadError, Vcpus};

@@ -1,0 +1,32 @@
+//! What the run loop needs of a hypervisor.
+
+use std::io;
+
+use crate::exit::Exit;
+
+/// The hypervisor could not run the vCPU at all.
+#[derive(Debug, thiserror::Error)]
+#[error("the hypervisor can not run the vCPU: {0}")]
+pub struct RunError(#[from] pub io::Error);
+
+/// A vCPU, as the run loop sees it. Owned and called by the vCPU's own thread.
+pub trait VcpuPort {
+    /// Enters the guest, until it leaves.
+    ///
+    /// A kick that came since the last [`clear_kick`](Self::clear_kick) makes this return [`Exit::Interrupted`] at
+    /// once: the exit that is being answered is completed first, no guest instruction after it is run.
+    ///
+    /// # Errors
+    /// Where the hypervisor refuses.
+    fn run(&mut self) -> Result<Exit<'_>, RunError>;
+
+    /// Forgets kicks that have come so far. Whoever calls it looks at what it was kicked for afterwards.
+    fn clear_kick(&mut self);
+
+    /// Where the flag is that a kick sets, for a signal handler on this thread; null where the port has none.
+    /// Valid for as long as the port lives.
+    fn kick_flag(&mut self) -> *mut u8;
+
+    /// One line of the most telling registers, for a person who has to find out why a guest died.
+    fn registers(&mut self) -> String;
+}

@@ -1,0 +1,327 @@
+//! The loop that every vCPU thread runs.
+
+use crate::control::{Control, Wish};
+use crate::exit::Exit;
+use crate::port::{RunError, VcpuPort};
+
+/// What answers a guest's accesses to ports and to addresses without memory. Shared by all vCPUs.
+pub trait Bus: Send + Sync {
+    /// Fills `data` (1, 2 or 4 bytes) from a port; all ones where nothing listens.
+    fn port_in(&self, port: u16, data: &mut [u8]);
+    /// Takes `data` (1, 2 or 4 bytes) to a port; nothing where nothing listens.
+    fn port_out(&self, port: u16, data: &[u8]);
+    /// Fills `data` (1 to 8 bytes) from an address; all ones where nothing listens.
+    fn mmio_read(&self, gpa: u64, data: &mut [u8]);
+    /// Takes `data` (1 to 8 bytes) to an address; nothing where nothing listens.
+    fn mmio_write(&self, gpa: u64, data: &[u8]);
+    /// aarch64: the guest asked for power-off, reset or reports a crash. The wish is looked at afterwards.
+    fn system_event(&self, kind: u32) {
+        let _ = kind;
+    }
+    /// The first exit of a vCPU that was the guest's own doing, before it is answered.
+    fn first_exit(&self, exit: &'static str) {
+        let _ = exit;
+    }
+}
+
+/// Why a vCPU left its run loop.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum End {
+    /// It was told to.
+    Stopped,
+    /// x86: a triple fault.
+    TripleFault,
+    /// KVM could not resolve a fault on guest memory.
+    MemoryFault {
+        /// First GPA.
+        gpa: u64,
+        /// Bytes.
+        size: u64,
+        /// EFAULT or EHWPOISON.
+        errno: i32,
+    },
+    /// The processor refused to enter the guest, with its own code.
+    EntryFailed(u64),
+    /// KVM met what it can not handle, with KVM's suberror.
+    InternalError(u32),
+    /// An exit that nobody handles, with KVM's number for it.
+    UnhandledExit(u32),
+    /// KVM_RUN itself failed.
+    RunFailed(String),
+}
+
+impl std::fmt::Display for End {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            End::Stopped => write!(f, "stopped"),
+            End::TripleFault => write!(f, "triple fault"),
+            End::MemoryFault { gpa, size, errno } => {
+                write!(f, "fault on {size} bytes of guest memory at {gpa:#x} (errno {errno})")
+            }
+            End::EntryFailed(reason) => {
+                write!(f, "the processor refused to enter the guest (reason {reason:#x})")
+            }
+            End::InternalError(suberror) => {
+                let what = match suberror {
+                    1 => "an instruction it can not emulate",
+                    2 => "simultaneous exceptions",
+                    3 => "an event it can not deliver",
+                    4 => "an unexpected hardware exit",
+                    _ => "an internal error",
+                };
+                write!(f, "KVM met {what} (suberror {suberror})")
+            }
+            End::UnhandledExit(reason) => write!(f, "unhandled exit {reason}"),
+            End::RunFailed(error) => f.write_str(error),
+        }
+    }
+}
+
+/// Runs a vCPU until it is told to stop, or can not go on.
+pub fn run(port: &mut impl VcpuPort, bus: &dyn Bus, control: &Control) -> End {
+    let mut seen_exit = false;
+    loop {
+        // The order matters: a kick that comes after the flag was cleared ends the next entry at once, and one that
+        // came before has its reason in the wish that is read now.
+        port.clear_kick();
+        match control.wish() {
+            Wish::Run => {}
+            Wish::Pause => {
+                control.park();
+                continue;
+            }
+            Wish::Stop => return End::Stopped,
+        }
+        match enter_once(port, bus, &mut seen_exit) {
+            Ok(None) => {}
+            Ok(Some(end)) => return end,
+            Err(error) => return End::RunFailed(error.to_string()),
+        }
+    }
+}
+
+/// Enters the guest once and answers its exit.
+fn enter_once(
+    port: &mut impl VcpuPort,
+    bus: &dyn Bus,
+    seen_exit: &mut bool,
+) -> Result<Option<End>, RunError> {
+    let exit = port.run()?;
+    if !*seen_exit && !matches!(exit, Exit::Interrupted) {
+        *seen_exit = true;
+        bus.first_exit(exit.name());
+    }
+    match exit {
+        Exit::PortIn { port, width, data } => {
+            data.chunks_mut(width.max(1)).for_each(|access| bus.port_in(port, access));
+        }
+        Exit::PortOut { port, width, data } => {
+            data.chunks(width.max(1)).for_each(|access| bus.port_out(port, access));
+        }
+        Exit::MmioRead { gpa, data } => bus.mmio_read(gpa, data),
+        Exit::MmioWrite { gpa, data } => bus.mmio_write(gpa, data),
+        Exit::SystemEvent { kind } => bus.system_event(kind),
+        Exit::Interrupted => {}
+        Exit::Shutdown => return Ok(Some(End::TripleFault)),
+        Exit::MemoryFault { gpa, size, errno, .. } => return Ok(Some(End::MemoryFault { gpa, size, errno })),
+        Exit::EntryFailed { reason } => return Ok(Some(End::EntryFailed(reason))),
+        Exit::InternalError { suberror } => return Ok(Some(End::InternalError(suberror))),
+        Exit::Unexpected { reason } => return Ok(Some(End::UnhandledExit(reason))),
+    }
+    Ok(None)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+    use std::sync::Mutex;
+
+    use super::*;
+
+    /// A hypervisor that plays a script.
+    struct Script {
+        steps: VecDeque<Step>,
+        data: [u8; 8],
+        kicks_cleared: usize,
+    }
+
+    type Outcome = Result<Exit<'static>, RunError>;
+
+    enum Step {
+        PortIn(u16, usize, usize),
+        PortOut(u16, usize, Vec<u8>),
+        MmioRead(u64, usize),
+        MmioWrite(u64, Vec<u8>),
+        Other(fn() -> Outcome),
+    }
+
+    impl Script {
+        fn new(steps: impl IntoIterator<Item = Step>) -> Self {
+            Script { steps: steps.into_iter().collect(), data: [0; 8], kicks_cleared: 0 }
+        }
+    }
+
+    impl VcpuPort for Script {
+        fn run(&mut self) -> Result<Exit<'_>, RunError> {
+            match self.steps.pop_front() {
+                None => Ok(Exit::Shutdown),
+                Some(Step::PortIn(port, width, len)) => {
+                    Ok(Exit::PortIn { port, width, data: &mut self.data[..len] })
+                }
+                Some(Step::PortOut(port, width, bytes)) => {
+                    self.data[..bytes.len()].copy_from_slice(&bytes);
+                    Ok(Exit::PortOut { port, width, data: &self.data[..bytes.len()] })
+                }
+                Some(Step::MmioRead(gpa, len)) => Ok(Exit::MmioRead { gpa, data: &mut self.data[..len] }),
+                Some(Step::MmioWrite(gpa, bytes)) => {
+                    self.data[..bytes.len()].copy_from_slice(&bytes);
+                    Ok(Exit::MmioWrite { gpa, data: &self.data[..bytes.len()] })
+                }
+                Some(Step::Other(make)) => make(),
+            }
+        }
+
+        fn clear_kick(&mut self) {
+            self.kicks_cleared += 1;
+        }
+
+        fn kick_flag(&mut self) -> *mut u8 {
+            std::ptr::null_mut()
+        }
+
+        fn registers(&mut self) -> String {
+            String::new()
+        }
+    }
+
+    /// A bus that writes down what it is asked and answers with 0x5a.
+    #[derive(Default)]
+    struct Notes(Mutex<Vec<String>>);
+
+    impl Notes {
+        fn note(&self, line: String) {
+            self.0.lock().expect("one thread").push(line);
+        }
+
+        fn taken(&self) -> Vec<String> {
+            std::mem::take(&mut *self.0.lock().expect("one thread"))
+        }
+    }
+
+    impl Bus for Notes {
+        fn port_in(&self, port: u16, data: &mut [u8]) {
+            data.fill(0x5a);
+            self.note(format!("in {port:#x} {}", data.len()));
+        }
+        fn port_out(&self, port: u16, data: &[u8]) {
+            self.note(format!("out {port:#x} {data:x?}"));
+        }
+        fn mmio_read(&self, gpa: u64, data: &mut [u8]) {
+            data.fill(0x5a);
+            self.note(format!("read {gpa:#x} {}", data.len()));
+        }
+        fn mmio_write(&self, gpa: u64, data: &[u8]) {
+            self.note(format!("write {gpa:#x} {data:x?}"));
+        }
+        fn first_exit(&self, exit: &'static str) {
+            self.note(format!("first {exit}"));
+        }
+    }
+
+    #[test]
+    fn accesses_reach_the_bus_in_order() {
+        let mut script = Script::new([
+            Step::Other(|| Ok(Exit::Interrupted)),
+            Step::PortOut(0x3f8, 1, vec![b'a']),
+            Step::PortIn(0x3fd, 1, 1),
+            Step::MmioRead(0xd000_0000, 4),
+            Step::MmioWrite(0xd000_0004, vec![1, 2]),
+        ]);
+        let bus = Notes::default();
+        assert_eq!(run(&mut script, &bus, &Control::default()), End::TripleFault);
+        assert_eq!(
+            bus.taken(),
+            [
+                "first port-out",
+                "out 0x3f8 [61]",
+                "in 0x3fd 1",
+                "read 0xd0000000 4",
+                "write 0xd0000004 [1, 2]"
+            ]
+        );
+        assert_eq!(script.data[..2], [1, 2]);
+    }
+
+    #[test]
+    fn a_string_instruction_is_several_accesses() {
+        let mut script = Script::new([Step::PortOut(0x3f8, 1, vec![1, 2, 3]), Step::PortIn(0x60, 2, 4)]);
+        let bus = Notes::default();
+        run(&mut script, &bus, &Control::default());
+        assert_eq!(
+            bus.taken()[1..],
+            ["out 0x3f8 [1]", "out 0x3f8 [2]", "out 0x3f8 [3]", "in 0x60 2", "in 0x60 2"]
+        );
+        assert_eq!(script.data[..4], [0x5a; 4]);
+    }
+
+    #[test]
+    fn each_deadly_exit_has_its_end() {
+        let ends: [(fn() -> Outcome, End); 6] = [
+            (|| Ok(Exit::Shutdown), End::TripleFault),
+            (|| Ok(Exit::EntryFailed { reason: 0x21 }), End::EntryFailed(0x21)),
+            (|| Ok(Exit::InternalError { suberror: 1 }), End::InternalError(1)),
+            (|| Ok(Exit::Unexpected { reason: 99 }), End::UnhandledExit(99)),
+            (
+                || Ok(Exit::MemoryFault { gpa: 0x1000, size: 4096, flags: 0, errno: libc::EHWPOISON }),
+                End::MemoryFault { gpa: 0x1000, size: 4096, errno: libc::EHWPOISON },
+            ),
+            (
+                || Err(RunError(std::io::Error::from_raw_os_error(libc::EIO))),
+                End::RunFailed(RunError(std::io::Error::from_raw_os_error(libc::EIO)).to_string()),
+            ),
+        ];
+        for (make, end) in ends {
+            let mut script = Script::new([Step::Other(make)]);
+            assert_eq!(run(&mut script, &Notes::default(), &Control::default()), end);
+        }
+    }
+
+    #[test]
+    fn a_stop_keeps_the_guest_from_being_entered() {
+        let control = Control::default();
+        control.set(Wish::Stop);
+        control.set(Wish::Run);
+        let mut script = Script::new([]);
+        assert_eq!(run(&mut script, &Notes::default(), &control), End::Stopped);
+        assert_eq!(script.kicks_cleared, 1);
+    }
+
+    #[test]
+    fn a_wish_made_by_an_exit_is_heeded_before_the_next_entry() {
+        /// Switches the machine off at the first write.
+        struct PowerOff(Control);
+        impl Bus for PowerOff {
+            fn port_in(&self, _: u16, _: &mut [u8]) {}
+            fn port_out(&self, _: u16, _: &[u8]) {
+                self.0.set(Wish::Stop);
+            }
+            fn mmio_read(&self, _: u64, _: &mut [u8]) {}
+            fn mmio_write(&self, _: u64, _: &[u8]) {}
+        }
+        let bus = PowerOff(Control::default());
+        let mut script = Script::new([Step::PortOut(0x600, 1, vec![0x34])]);
+        assert_eq!(run(&mut script, &bus, &bus.0), End::Stopped);
+    }
+
+    #[test]
+    fn a_pause_is_left_when_the_wish_changes() {
+        let control = Control::default();
+        control.set(Wish::Pause);
+        std::thread::scope(|scope| {
+            let vcpu = scope.spawn(|| run(&mut Script::new([]), &Notes::default(), &control));
+            assert!(control.await_parked(1, std::time::Duration::from_secs(10)));
+            control.set(Wish::Run);
+            assert_eq!(vcpu.join().expect("no panic"), End::TripleFault);
+        });
+    }
+}
