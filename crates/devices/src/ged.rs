@@ -1,0 +1,124 @@
+//! The Generic Event Device (ACPI 6.5, 5.6.9) and the power button behind it.
+//!
+//! | offset | register | access |
+//! |---|---|---|
+//! | 0 | selector: one bit for each event that has happened since it was last read; reading clears it | read |
+//! | 4 | loopback: the events whose bits are written happen; for a guest that tests its own interrupts | write |
+//!
+//! Both are 32 bits wide; other accesses read as zero and write nothing. An event raises the interrupt once.
+
+use platform::{AcpiIdentity, AcpiObject, DeviceNode, EventSource, Interrupt, Trigger, Window};
+use vm_device::MutDeviceMmio;
+use vm_device::bus::{MmioAddress, MmioAddressOffset};
+
+use crate::line::InterruptLine;
+
+/// Bytes of the registers.
+pub const LEN: u64 = 8;
+/// Event: the power button was pressed.
+pub const POWER_BUTTON: u32 = 1 << 1;
+
+const SELECTOR: u64 = 0;
+const LOOPBACK: u64 = 4;
+
+/// The event device at a GPA and on a GSI.
+#[must_use]
+pub fn node(base: u64, gsi: u32) -> DeviceNode {
+    DeviceNode {
+        name: "ged".into(),
+        windows: vec![Window::Mmio { base, len: LEN }],
+        interrupts: vec![Interrupt { gsi, trigger: Trigger::Edge }],
+        acpi: Some(AcpiIdentity {
+            name: "GED0",
+            hid: "ACPI0013",
+            uid: 0,
+            objects: vec![AcpiObject::GenericEvents {
+                selector: Window::Mmio { base: base + SELECTOR, len: 4 },
+                sources: vec![EventSource { mask: POWER_BUTTON, target: "PWRB", value: 0x80 }],
+            }],
+        }),
+        devicetree: None,
+    }
+}
+
+/// The power button: an ACPI device without registers, which the event device notifies.
+#[must_use]
+pub fn power_button_node() -> DeviceNode {
+    DeviceNode {
+        name: "power-button".into(),
+        windows: vec![],
+        interrupts: vec![],
+        acpi: Some(AcpiIdentity { name: "PWRB", hid: "PNP0C0C", uid: 0, objects: vec![] }),
+        devicetree: None,
+    }
+}
+
+/// The event device.
+#[derive(Debug)]
+pub struct GenericEventDevice {
+    selector: u32,
+    line: InterruptLine,
+}
+
+impl GenericEventDevice {
+    /// A device on a line, with nothing pending.
+    #[must_use]
+    pub fn new(line: InterruptLine) -> Self {
+        GenericEventDevice { selector: 0, line }
+    }
+
+    /// Makes the events of `mask` happen.
+    pub fn raise(&mut self, mask: u32) {
+        if mask != 0 {
+            self.selector |= mask;
+            self.line.raise();
+        }
+    }
+}
+
+impl MutDeviceMmio for GenericEventDevice {
+    fn mmio_read(&mut self, _: MmioAddress, offset: MmioAddressOffset, data: &mut [u8]) {
+        match (offset, data) {
+            (SELECTOR, data) if data.len() == 4 => {
+                data.copy_from_slice(&std::mem::take(&mut self.selector).to_le_bytes());
+            }
+            (_, data) => data.fill(0),
+        }
+    }
+
+    fn mmio_write(&mut self, _: MmioAddress, offset: MmioAddressOffset, data: &[u8]) {
+        if let (LOOPBACK, Ok(mask)) = (offset, data.try_into()) {
+            self.raise(u32::from_le_bytes(mask));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(ged: &mut GenericEventDevice) -> u32 {
+        let mut data = [0xff; 4];
+        ged.mmio_read(MmioAddress(0), SELECTOR, &mut data);
+        u32::from_le_bytes(data)
+    }
+
+    #[test]
+    fn events_gather_until_the_selector_is_read() {
+        let mut ged = GenericEventDevice::new(InterruptLine::new().expect("an eventfd"));
+        ged.raise(POWER_BUTTON);
+        ged.mmio_write(MmioAddress(0), LOOPBACK, &0x10_u32.to_le_bytes());
+        assert_eq!(ged.line.event().read().expect("raised"), 2);
+        assert_eq!(read(&mut ged), POWER_BUTTON | 0x10);
+        assert_eq!(read(&mut ged), 0);
+    }
+
+    #[test]
+    fn nothing_is_raised_for_nothing() {
+        let mut ged = GenericEventDevice::new(InterruptLine::new().expect("an eventfd"));
+        ged.raise(0);
+        ged.mmio_write(MmioAddress(0), LOOPBACK, &[1]);
+        ged.mmio_write(MmioAddress(0), SELECTOR, &1_u32.to_le_bytes());
+        assert!(ged.line.event().read().is_err());
+    }
+}

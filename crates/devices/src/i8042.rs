@@ -1,0 +1,65 @@
+//! The keyboard controller, as far as it resets the processor: 0xfe written to its command port.
+//!
+//! Neither table language lists it: there is no keyboard, and the FADT says so. A guest without ACPI knows the port.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+
+use platform::{DeviceNode, Window};
+use vm_device::MutDevicePio;
+use vm_device::bus::{PioAddress, PioAddressOffset};
+use vm_superio::{I8042Device, Trigger};
+
+use crate::power::{MachineControl, ResetCause};
+
+/// Ports 0x60 to 0x64. KVM's own timer answers at 0x61, within.
+pub const LEN: u16 = 5;
+
+/// The device at its ports, described in neither language.
+#[must_use]
+pub fn node(base: u16) -> DeviceNode {
+    DeviceNode {
+        name: "i8042".into(),
+        windows: vec![Window::Ports { base, len: LEN }],
+        interrupts: vec![],
+        acpi: None,
+        devicetree: None,
+    }
+}
+
+/// The keyboard controller.
+pub struct KeyboardController(I8042Device<ResetLine>);
+
+impl KeyboardController {
+    /// A controller whose reset line goes to `machine`.
+    #[must_use]
+    pub fn new(machine: Arc<dyn MachineControl>) -> Self {
+        KeyboardController(I8042Device::new(ResetLine(machine)))
+    }
+}
+
+struct ResetLine(Arc<dyn MachineControl>);
+
+impl Trigger for ResetLine {
+    type E = Infallible;
+
+    fn trigger(&self) -> Result<(), Infallible> {
+        self.0.reset(ResetCause::KeyboardController);
+        Ok(())
+    }
+}
+
+impl MutDevicePio for KeyboardController {
+    fn pio_read(&mut self, _: PioAddress, offset: PioAddressOffset, data: &mut [u8]) {
+        // The offset is below LEN.
+        data.fill(self.0.read(offset as u8));
+    }
+
+    fn pio_write(&mut self, _: PioAddress, offset: PioAddressOffset, data: &[u8]) {
+        if let &[value] = data {
+            match self.0.write(offset as u8, value) {
+                Ok(()) => {}
+            }
+        }
+    }
+}

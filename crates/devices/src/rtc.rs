@@ -1,0 +1,308 @@
+//! The real-time clock of a PC: an MC146818 (Motorola data sheet, 1984) with the century register that PCs added, and
+//! its battery-backed memory.
+//!
+//! | index | register |
+//! |---|---|
+//! | 0, 2, 4 | seconds, minutes, hours |
+//! | 6, 7, 8, 9 | day of the week (1 is Sunday), day, month, year of the century |
+//! | 0xa | A: update in progress in bit 7; rate and divider as a PC sets them |
+//! | 0xb | B: SET (7) holds the clock, DM (2) binary, 24/12 (1) |
+//! | 0xc, 0xd | C: no interrupt is ever pending; D: the battery is good |
+//! | 0x32 | century |
+//! | others up to 0x7f | memory |
+//!
+//! The clock is the host's (UTC) plus what the guest has set. There is no alarm, so the tables give it no interrupt.
+
+use platform::{AcpiIdentity, DeviceNode, Window};
+use time::{Date, Month, OffsetDateTime, PrimitiveDateTime, Time};
+use vm_device::MutDevicePio;
+use vm_device::bus::{PioAddress, PioAddressOffset};
+
+/// Ports of the registers: index and data.
+pub const LEN: u16 = 2;
+
+/// The clock at its ports.
+#[must_use]
+pub fn node(base: u16) -> DeviceNode {
+    DeviceNode {
+        name: NAME.into(),
+        windows: vec![Window::Ports { base, len: LEN }],
+        interrupts: vec![],
+        acpi: Some(AcpiIdentity { name: "RTC0", hid: "PNP0B00", uid: 0, objects: vec![] }),
+        devicetree: None,
+    }
+}
+
+/// The name of the clock.
+pub const NAME: &str = "rtc";
+
+/// The clock.
+pub struct RealTimeClock {
+    index: u8,
+    memory: [u8; 128],
+    /// Seconds that the guest's clock is ahead of the host's.
+    ahead: i64,
+    /// The time as registers, in binary, while the guest holds the clock.
+    held: Option<Registers>,
+    now: fn() -> i64,
+}
+
+const REGISTER_A: u8 = 0xa;
+const REGISTER_B: u8 = 0xb;
+const REGISTER_C: u8 = 0xc;
+const REGISTER_D: u8 = 0xd;
+
+/// A: 32.768 kHz time base, 1024 Hz.
+const A_DIVIDER: u8 = 0x26;
+/// B: the clock stands still and is set.
+const B_SET: u8 = 1 << 7;
+/// B: interrupts, which never come, and the square wave.
+const B_NOT_KEPT: u8 = 0x78;
+/// B: registers are binary, not BCD.
+const B_BINARY: u8 = 1 << 2;
+/// B: hours count to 24.
+const B_24_HOURS: u8 = 1 << 1;
+/// Hours: afternoon, in the 12-hour form.
+const PM: u8 = 1 << 7;
+/// D: memory and time are valid.
+const D_VALID: u8 = 1 << 7;
+
+/// The time registers, binary, hours to 24.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Registers {
+    second: u8,
+    minute: u8,
+    hour: u8,
+    weekday: u8,
+    day: u8,
+    month: u8,
+    year: u8,
+    century: u8,
+}
+
+impl RealTimeClock {
+    /// A clock that shows the host's time.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::with_clock(|| OffsetDateTime::now_utc().unix_timestamp())
+    }
+
+    /// A clock that follows `now`, in seconds since 1970.
+    fn with_clock(now: fn() -> i64) -> Self {
+        let mut memory = [0; 128];
+        memory[usize::from(REGISTER_B)] = B_24_HOURS;
+        RealTimeClock { index: 0, memory, ahead: 0, held: None, now }
+    }
+
+    fn read(&self) -> u8 {
+        let value = |registers: Registers| self.encode(registers);
+        match self.index {
+            REGISTER_A => A_DIVIDER,
+            REGISTER_C => 0,
+            REGISTER_D => D_VALID,
+            index => match self.time().field(index) {
+                Some(_) => value(self.time()),
+                None => self.memory[usize::from(index & 0x7f)],
+            },
+        }
+    }
+
+    fn write(&mut self, value: u8) {
+        match self.index {
+            REGISTER_A | REGISTER_C | REGISTER_D => {}
+            REGISTER_B => self.write_b(value),
+            index => {
+                let mut time = self.time();
+                let binary = self.decode(value);
+                match time.field_mut(index) {
+                    Some(field) => *field = binary,
+                    None => self.memory[usize::from(index & 0x7f)] = value,
+                }
+                if self.held.is_some() {
+                    self.held = Some(time);
+                } else {
+                    self.set(time);
+                }
+            }
+        }
+    }
+
+    fn write_b(&mut self, value: u8) {
+        self.memory[usize::from(REGISTER_B)] = value & !B_NOT_KEPT;
+        match (value & B_SET != 0, self.held) {
+            (true, None) => self.held = Some(self.time()),
+            (false, Some(time)) => {
+                self.held = None;
+                self.set(time);
+            }
+            _ => {}
+        }
+    }
+
+    /// The time now, or the one that is held.
+    fn time(&self) -> Registers {
+        self.held.unwrap_or_else(|| Registers::at((self.now)().saturating_add(self.ahead)))
+    }
+
+    /// Makes it `time` now. What is no date leaves the clock as it was.
+    fn set(&mut self, time: Registers) {
+        match time.timestamp() {
+            Some(timestamp) => self.ahead = timestamp.saturating_sub((self.now)()),
+            None => tracing::debug!(?time, "the guest set its clock to what is no date: ignored"),
+        }
+    }
+
+    fn b(&self) -> u8 {
+        self.memory[usize::from(REGISTER_B)]
+    }
+
+    /// The register at the index, in the form that B asks for.
+    fn encode(&self, time: Registers) -> u8 {
+        let binary = time.field(self.index).unwrap_or(0);
+        let hours = self.index == 4 && self.b() & B_24_HOURS == 0;
+        let (binary, pm) = if hours { ((binary % 12 + 11) % 12 + 1, binary >= 12) } else { (binary, false) };
+        let coded = if self.b() & B_BINARY != 0 { binary } else { ((binary / 10) << 4) | (binary % 10) };
+        if pm { coded | PM } else { coded }
+    }
+
+    /// What was written to the index, as the binary value of its register.
+    fn decode(&self, value: u8) -> u8 {
+        let hours = self.index == 4 && self.b() & B_24_HOURS == 0;
+        let (value, pm) = if hours { (value & !PM, value & PM != 0) } else { (value, false) };
+        let binary = if self.b() & B_BINARY != 0 { value } else { (value >> 4) * 10 + (value & 0xf) };
+        if hours { binary % 12 + if pm { 12 } else { 0 } } else { binary }
+    }
+}
+
+impl Default for RealTimeClock {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Registers {
+    fn at(timestamp: i64) -> Self {
+        let time = OffsetDateTime::from_unix_timestamp(timestamp).unwrap_or(OffsetDateTime::UNIX_EPOCH);
+        // Years are four digits: the library's range ends at 9999, and a negative one shows as 0.
+        let year = u16::try_from(time.year()).unwrap_or(0);
+        Registers {
+            second: time.second(),
+            minute: time.minute(),
+            hour: time.hour(),
+            weekday: time.weekday().number_from_sunday(),
+            day: time.day(),
+            month: time.month().into(),
+            year: (year % 100) as u8,
+            century: (year / 100) as u8,
+        }
+    }
+
+    fn timestamp(self) -> Option<i64> {
+        let year = i32::from(self.century) * 100 + i32::from(self.year);
+        let date = Date::from_calendar_date(year, Month::try_from(self.month).ok()?, self.day).ok()?;
+        let time = Time::from_hms(self.hour, self.minute, self.second).ok()?;
+        Some(PrimitiveDateTime::new(date, time).assume_utc().unix_timestamp())
+    }
+
+    fn field(mut self, index: u8) -> Option<u8> {
+        self.field_mut(index).copied()
+    }
+
+    fn field_mut(&mut self, index: u8) -> Option<&mut u8> {
+        Some(match index {
+            0 => &mut self.second,
+            2 => &mut self.minute,
+            4 => &mut self.hour,
+            6 => &mut self.weekday,
+            7 => &mut self.day,
+            8 => &mut self.month,
+            9 => &mut self.year,
+            0x32 => &mut self.century,
+            _ => return None,
+        })
+    }
+}
+
+impl MutDevicePio for RealTimeClock {
+    fn pio_read(&mut self, _: PioAddress, offset: PioAddressOffset, data: &mut [u8]) {
+        // The index port can not be read.
+        data.fill(0xff);
+        if let (1, [byte]) = (offset, data) {
+            *byte = self.read();
+        }
+    }
+
+    fn pio_write(&mut self, _: PioAddress, offset: PioAddressOffset, data: &[u8]) {
+        match (offset, data) {
+            // Bit 7 masks NMIs on a PC, which this machine does not do.
+            (0, &[index, ..]) => self.index = index & 0x7f,
+            (1, &[value]) => self.write(value),
+            _ => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// 2026-11-23 15:04:05 UTC, a Monday.
+    const NOW: i64 = 1_795_446_245;
+
+    fn clock() -> RealTimeClock {
+        RealTimeClock::with_clock(|| NOW)
+    }
+
+    fn get(clock: &mut RealTimeClock, index: u8) -> u8 {
+        let mut byte = [0];
+        clock.pio_write(PioAddress(0x70), 0, &[index]);
+        clock.pio_read(PioAddress(0x70), 1, &mut byte);
+        byte[0]
+    }
+
+    fn put(clock: &mut RealTimeClock, index: u8, value: u8) {
+        clock.pio_write(PioAddress(0x70), 0, &[index]);
+        clock.pio_write(PioAddress(0x70), 1, &[value]);
+    }
+
+    fn all(clock: &mut RealTimeClock) -> Vec<u8> {
+        [0x32, 9, 8, 7, 4, 2, 0, 6].map(|index| get(clock, index)).to_vec()
+    }
+
+    #[test]
+    fn time_is_told_in_the_form_that_was_asked_for() {
+        let mut clock = clock();
+        assert_eq!(all(&mut clock), [0x20, 0x26, 0x11, 0x23, 0x15, 0x04, 0x05, 2]);
+        put(&mut clock, REGISTER_B, B_BINARY);
+        assert_eq!(get(&mut clock, 4), 3 | PM);
+        put(&mut clock, REGISTER_B, B_BINARY | B_24_HOURS);
+        assert_eq!(all(&mut clock), [20, 26, 11, 23, 15, 4, 5, 2]);
+    }
+
+    #[test]
+    fn a_held_clock_takes_a_new_time_as_a_whole() {
+        let mut clock = clock();
+        put(&mut clock, REGISTER_B, B_SET | B_24_HOURS);
+        for (index, value) in [(0, 0x59), (2, 0x58), (4, 0x23), (7, 0x31), (8, 0x12), (9, 0x99), (0x32, 0x19)]
+        {
+            put(&mut clock, index, value);
+        }
+        put(&mut clock, REGISTER_B, B_24_HOURS);
+        assert_eq!(all(&mut clock), [0x19, 0x99, 0x12, 0x31, 0x23, 0x58, 0x59, 6]);
+    }
+
+    #[test]
+    fn what_is_no_date_is_ignored() {
+        let mut clock = clock();
+        put(&mut clock, 8, 0x13);
+        put(&mut clock, 7, 0xff);
+        assert_eq!(all(&mut clock), [0x20, 0x26, 0x11, 0x23, 0x15, 0x04, 0x05, 2]);
+    }
+
+    #[test]
+    fn the_rest_is_memory() {
+        let mut clock = clock();
+        put(&mut clock, 0x40, 0xa5);
+        assert_eq!((get(&mut clock, 0x40), get(&mut clock, REGISTER_D)), (0xa5, D_VALID));
+    }
+}
