@@ -1,1 +1,134 @@
-//! What the guest is told: one Platform in, ACPI, devicetree or MP table bytes out.
+//! What the guest is told of its machine: one [`Platform`] in, table bytes out.
+//!
+//! A [`TableSet`] describes a platform in one language. [`table_set`] finds it by the name that profiles use:
+//!
+//! | name | what it builds | how the guest finds it |
+//! |---|---|---|
+//! | `acpi` | RSDP, XSDT, hardware-reduced FADT, MADT, SPCR, DSDT (ACPI 6.5) | the RSDP's address, handed over at boot, or its signature |
+//! | `mptable` | floating pointer and configuration table (Intel MultiProcessor Specification 1.4) | its signature |
+//!
+//! ```
+//! let machine = platform::x86_64::platform(2, 128 << 20, Vec::new(), None);
+//! let acpi = firmware_tables::table_set("acpi").expect("built in");
+//! let tables = acpi.build(&machine)?;
+//! for table in &tables.tables {
+//!     println!("{:12} at {:#x}, {} bytes", table.file_name, table.gpa, table.bytes.len());
+//! }
+//! # Ok::<(), firmware_tables::BuildError>(())
+//! ```
+//!
+//! Guarantees: the same platform gives the same bytes, on every host; tables lie in the platform's table area and do not
+//! overlap; every checksum is right; a platform that a language can not express is a [`BuildError`] that names the part
+//! in the way, and not a table that leaves it out. Nothing here knows KVM or does I/O.
+
+#[cfg(not(any(feature = "acpi", feature = "mptable")))]
+compile_error!("a build without any table set can tell a guest nothing: enable `acpi` or `mptable`");
+
+#[cfg(feature = "acpi")]
+mod acpi;
+mod area;
+mod checksum;
+mod error;
+#[cfg(feature = "mptable")]
+mod mptable;
+
+use platform::{Platform, Range};
+
+#[cfg(feature = "acpi")]
+pub use acpi::Acpi;
+pub use error::BuildError;
+#[cfg(feature = "mptable")]
+pub use mptable::MpTable;
+
+/// A language in which a guest can be told of its machine.
+pub trait TableSet: Sync {
+    /// The name that users write and read.
+    fn name(&self) -> &'static str;
+
+    /// Describes `platform`.
+    ///
+    /// # Errors
+    /// Where the platform holds something that this language has no words for, or where its tables do not fit into the
+    /// platform's table area.
+    fn build(&self, platform: &Platform) -> Result<GuestTables, BuildError>;
+}
+
+/// Every table set of this build. A new one is its module and its line here.
+pub const TABLE_SETS: &[&dyn TableSet] = &[
+    #[cfg(feature = "acpi")]
+    &Acpi,
+    #[cfg(feature = "mptable")]
+    &MpTable,
+];
+
+/// The table set of that name, if this build has it.
+#[must_use]
+pub fn table_set(name: &str) -> Option<&'static dyn TableSet> {
+    TABLE_SETS.iter().copied().find(|set| set.name() == name)
+}
+
+/// A platform, described.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GuestTables {
+    /// The name of the [`TableSet`] that built them.
+    pub kind: &'static str,
+    /// The tables, in the order of their address; they do not overlap.
+    pub tables: Vec<Table>,
+    /// Where the guest starts to read.
+    pub entry: EntryPoint,
+}
+
+impl GuestTables {
+    /// The table of that name ([`Table::name`]).
+    #[must_use]
+    pub fn table(&self, name: &str) -> Option<&Table> {
+        self.tables.iter().find(|table| table.name == name)
+    }
+}
+
+/// A table, ready to be copied into guest memory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Table {
+    /// Its name in lower case: `rsdp`, `mpfp`, or a signature (`facp`, `apic`).
+    pub name: &'static str,
+    /// The name of a file that holds it: `rsdp.bin`, `facp.aml`.
+    pub file_name: &'static str,
+    /// Where it belongs.
+    pub gpa: u64,
+    /// What belongs there, never empty.
+    pub bytes: Vec<u8>,
+}
+
+impl Table {
+    /// The addresses that it takes.
+    #[must_use]
+    pub fn range(&self) -> Range {
+        Range { start: self.gpa, len: self.bytes.len() as u64 }
+    }
+}
+
+/// What leads the guest to its tables.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EntryPoint {
+    /// The Root System Description Pointer (ACPI 6.5, 5.2.5.3). Goes into the boot parameters.
+    Rsdp {
+        /// Its address.
+        gpa: u64,
+    },
+    /// The MP floating pointer structure (MultiProcessor Specification 1.4, 4.1). Guests look for it: no boot protocol
+    /// hands it over.
+    MpFloatingPointer {
+        /// Its address.
+        gpa: u64,
+    },
+}
+
+impl EntryPoint {
+    /// Where reading starts.
+    #[must_use]
+    pub const fn gpa(self) -> u64 {
+        match self {
+            EntryPoint::Rsdp { gpa } | EntryPoint::MpFloatingPointer { gpa } => gpa,
+        }
+    }
+}

@@ -2,7 +2,7 @@
 
 use crate::control::{Control, Wish};
 use crate::exit::Exit;
-use crate::port::{RunError, VcpuPort};
+use crate::port::VcpuPort;
 
 /// What answers a guest's accesses to ports and to addresses without memory. Shared by all vCPUs.
 pub trait Bus: Send + Sync {
@@ -18,9 +18,13 @@ pub trait Bus: Send + Sync {
     fn system_event(&self, kind: u32) {
         let _ = kind;
     }
+    /// A vCPU is about to enter the guest for the first time.
+    fn vcpu_started(&self, vcpu: u32) {
+        let _ = vcpu;
+    }
     /// The first exit of a vCPU that was the guest's own doing, before it is answered.
-    fn first_exit(&self, exit: &'static str) {
-        let _ = exit;
+    fn first_exit(&self, vcpu: u32, exit: &'static str) {
+        let _ = (vcpu, exit);
     }
 }
 
@@ -77,9 +81,9 @@ impl std::fmt::Display for End {
     }
 }
 
-/// Runs a vCPU until it is told to stop, or can not go on.
-pub fn run(port: &mut impl VcpuPort, bus: &dyn Bus, control: &Control) -> End {
-    let mut seen_exit = false;
+/// Runs the vCPU of index `vcpu` until it is told to stop, or can not go on.
+pub fn run(vcpu: u32, port: &mut impl VcpuPort, bus: &dyn Bus, control: &Control) -> End {
+    let mut progress = Progress::Fresh;
     loop {
         // The order matters: a kick that comes after the flag was cleared ends the next entry at once, and one that
         // came before has its reason in the wish that is read now.
@@ -92,25 +96,36 @@ pub fn run(port: &mut impl VcpuPort, bus: &dyn Bus, control: &Control) -> End {
             }
             Wish::Stop => return End::Stopped,
         }
-        match enter_once(port, bus, &mut seen_exit) {
-            Ok(None) => {}
-            Ok(Some(end)) => return end,
+        if progress == Progress::Fresh {
+            bus.vcpu_started(vcpu);
+            progress = Progress::Entered;
+        }
+        match port.run() {
+            Ok(Exit::Interrupted) => {}
+            Ok(exit) => {
+                if progress == Progress::Entered {
+                    bus.first_exit(vcpu, exit.name());
+                    progress = Progress::Exited;
+                }
+                if let Some(end) = answer(exit, bus) {
+                    return end;
+                }
+            }
             Err(error) => return End::RunFailed(error.to_string()),
         }
     }
 }
 
-/// Enters the guest once and answers its exit.
-fn enter_once(
-    port: &mut impl VcpuPort,
-    bus: &dyn Bus,
-    seen_exit: &mut bool,
-) -> Result<Option<End>, RunError> {
-    let exit = port.run()?;
-    if !*seen_exit && !matches!(exit, Exit::Interrupted) {
-        *seen_exit = true;
-        bus.first_exit(exit.name());
-    }
+/// How far a vCPU has come.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Progress {
+    Fresh,
+    Entered,
+    Exited,
+}
+
+/// Answers an exit, or says that it was the last.
+fn answer(exit: Exit<'_>, bus: &dyn Bus) -> Option<End> {
     match exit {
         Exit::PortIn { port, width, data } => {
             data.chunks_mut(width.max(1)).for_each(|access| bus.port_in(port, access));
@@ -122,13 +137,13 @@ fn enter_once(
         Exit::MmioWrite { gpa, data } => bus.mmio_write(gpa, data),
         Exit::SystemEvent { kind } => bus.system_event(kind),
         Exit::Interrupted => {}
-        Exit::Shutdown => return Ok(Some(End::TripleFault)),
-        Exit::MemoryFault { gpa, size, errno, .. } => return Ok(Some(End::MemoryFault { gpa, size, errno })),
-        Exit::EntryFailed { reason } => return Ok(Some(End::EntryFailed(reason))),
-        Exit::InternalError { suberror } => return Ok(Some(End::InternalError(suberror))),
-        Exit::Unexpected { reason } => return Ok(Some(End::UnhandledExit(reason))),
+        Exit::Shutdown => return Some(End::TripleFault),
+        Exit::MemoryFault { gpa, size, errno, .. } => return Some(End::MemoryFault { gpa, size, errno }),
+        Exit::EntryFailed { reason } => return Some(End::EntryFailed(reason)),
+        Exit::InternalError { suberror } => return Some(End::InternalError(suberror)),
+        Exit::Unexpected { reason } => return Some(End::UnhandledExit(reason)),
     }
-    Ok(None)
+    None
 }
 
 #[cfg(test)]
@@ -137,6 +152,7 @@ mod tests {
     use std::sync::Mutex;
 
     use super::*;
+    use crate::port::RunError;
 
     /// A hypervisor that plays a script.
     struct Script {
@@ -223,8 +239,11 @@ mod tests {
         fn mmio_write(&self, gpa: u64, data: &[u8]) {
             self.note(format!("write {gpa:#x} {data:x?}"));
         }
-        fn first_exit(&self, exit: &'static str) {
-            self.note(format!("first {exit}"));
+        fn vcpu_started(&self, vcpu: u32) {
+            self.note(format!("started {vcpu}"));
+        }
+        fn first_exit(&self, vcpu: u32, exit: &'static str) {
+            self.note(format!("first {vcpu} {exit}"));
         }
     }
 
@@ -238,7 +257,7 @@ mod tests {
             Step::MmioWrite(0xd000_0004, vec![1, 2]),
         ]);
         let bus = Notes::default();
-        assert_eq!(run(&mut script, &bus, &Control::default()), End::TripleFault);
+        assert_eq!(run(3, &mut script, &bus, &Control::default()), End::TripleFault);
         assert_eq!(
             bus.taken(),
             [
@@ -256,9 +275,9 @@ mod tests {
     fn a_string_instruction_is_several_accesses() {
         let mut script = Script::new([Step::PortOut(0x3f8, 1, vec![1, 2, 3]), Step::PortIn(0x60, 2, 4)]);
         let bus = Notes::default();
-        run(&mut script, &bus, &Control::default());
+        run(3, &mut script, &bus, &Control::default());
         assert_eq!(
-            bus.taken()[1..],
+            bus.taken()[2..],
             ["out 0x3f8 [1]", "out 0x3f8 [2]", "out 0x3f8 [3]", "in 0x60 2", "in 0x60 2"]
         );
         assert_eq!(script.data[..4], [0x5a; 4]);
@@ -282,7 +301,7 @@ mod tests {
         ];
         for (make, end) in ends {
             let mut script = Script::new([Step::Other(make)]);
-            assert_eq!(run(&mut script, &Notes::default(), &Control::default()), end);
+            assert_eq!(run(3, &mut script, &Notes::default(), &Control::default()), end);
         }
     }
 
@@ -292,7 +311,7 @@ mod tests {
         control.set(Wish::Stop);
         control.set(Wish::Run);
         let mut script = Script::new([]);
-        assert_eq!(run(&mut script, &Notes::default(), &control), End::Stopped);
+        assert_eq!(run(3, &mut script, &Notes::default(), &control), End::Stopped);
         assert_eq!(script.kicks_cleared, 1);
     }
 
@@ -310,7 +329,7 @@ mod tests {
         }
         let bus = PowerOff(Control::default());
         let mut script = Script::new([Step::PortOut(0x600, 1, vec![0x34])]);
-        assert_eq!(run(&mut script, &bus, &bus.0), End::Stopped);
+        assert_eq!(run(3, &mut script, &bus, &bus.0), End::Stopped);
     }
 
     #[test]
@@ -318,7 +337,7 @@ mod tests {
         let control = Control::default();
         control.set(Wish::Pause);
         std::thread::scope(|scope| {
-            let vcpu = scope.spawn(|| run(&mut Script::new([]), &Notes::default(), &control));
+            let vcpu = scope.spawn(|| run(0, &mut Script::new([]), &Notes::default(), &control));
             assert!(control.await_parked(1, std::time::Duration::from_secs(10)));
             control.set(Wish::Run);
             assert_eq!(vcpu.join().expect("no panic"), End::TripleFault);

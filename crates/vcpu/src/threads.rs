@@ -2,7 +2,6 @@
 
 use std::cell::Cell;
 use std::io;
-use std::sync::mpsc::Sender;
 use std::sync::{Arc, Once};
 use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
@@ -59,7 +58,7 @@ pub struct Vcpus {
 
 impl Vcpus {
     /// Starts a thread for each port, in the order of their index. The guest is entered at once, unless `control`
-    /// wishes otherwise. Each vCPU that leaves its loop says so on `ended`.
+    /// wishes otherwise. Each vCPU that leaves its loop says so to `ended`, on its own thread.
     ///
     /// # Errors
     /// Where a thread can not be had; those already started are stopped.
@@ -67,21 +66,20 @@ impl Vcpus {
         ports: Vec<P>,
         bus: &Arc<dyn Bus>,
         control: &Arc<Control>,
-        ended: &Sender<Ended>,
+        ended: &Arc<dyn Fn(Ended) + Send + Sync>,
     ) -> Result<Self, ThreadError> {
         install_kick_handler()?;
         let mut vcpus = Vcpus { threads: Vec::with_capacity(ports.len()), control: Arc::clone(control) };
         for (mut port, vcpu) in ports.into_iter().zip(0..) {
-            let (bus, control, ended) = (Arc::clone(bus), Arc::clone(control), ended.clone());
+            let (bus, control, ended) = (Arc::clone(bus), Arc::clone(control), Arc::clone(ended));
             let thread = Builder::new()
                 .name(format!("vcpu{vcpu}"))
                 .spawn(move || {
                     KICK_FLAG.set(port.kick_flag());
-                    let end = run(&mut port, bus.as_ref(), &control);
+                    let end = run(vcpu, &mut port, bus.as_ref(), &control);
                     KICK_FLAG.set(std::ptr::null_mut());
                     let registers = if end == End::Stopped { String::new() } else { port.registers() };
-                    // Nobody listens any more once the machine was given up.
-                    let _ = ended.send(Ended { vcpu, end, registers });
+                    ended(Ended { vcpu, end, registers });
                 })
                 .map_err(|source| ThreadError::Spawn { vcpu, source })?;
             vcpus.threads.push(thread);

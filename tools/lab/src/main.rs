@@ -1,2 +1,172 @@
-//! .
-fn main() {}
+//! The lab: emulated hosts with real KVM, built from Debian's packages, and the scenarios that run on them.
+
+mod agent;
+mod apt;
+mod architecture;
+mod bundle;
+mod conversation;
+mod cpio;
+mod error;
+mod host;
+mod image;
+mod kernel;
+mod machine;
+mod matrix;
+mod process;
+mod report;
+mod run;
+mod scenario;
+mod session;
+mod setup;
+mod suite;
+mod verdict;
+mod workspace;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::architecture::Architecture;
+use crate::bundle::Cache;
+use crate::error::{Context, Error, Result};
+use crate::host::Host;
+use crate::machine::Boot;
+use crate::report::Count;
+use crate::run::{Missing, Parts};
+use crate::scenario::Scenario;
+use crate::workspace::Workspace;
+
+/// Real hosts, under emulation, for what this machine's own /dev/kvm can not do
+#[derive(Parser)]
+#[command(name = "cargo lab", bin_name = "cargo lab")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+    /// Put this program on hosts instead of building ghest; it suits hosts of one architecture only
+    #[arg(long, global = true, value_name = "PROGRAM")]
+    ghest: Option<PathBuf>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Install what this machine needs (emulators, compilers, table readers); silent when nothing is missing
+    Setup,
+    /// Fetch the newest Debian kernels and tools that the scenarios need into the cache
+    Fetch,
+    /// Run scenarios on emulated hosts
+    Run(Choice),
+    /// Open a shell on an emulated host, with ghest and guest kernels on it
+    Shell {
+        /// Architecture of the host
+        #[arg(long, default_value = "x86_64")]
+        host: Architecture,
+        /// Kernel of the host, by its key
+        #[arg(long)]
+        host_kernel: Option<String>,
+    },
+    /// Set up, run the workspace's tests, run all scenarios
+    Test,
+}
+
+#[derive(Args)]
+struct Choice {
+    /// Only scenarios whose names contain one of these
+    filters: Vec<String>,
+    /// Only scenarios on hosts of this architecture
+    #[arg(long)]
+    host: Option<Architecture>,
+    /// List the scenarios instead of running them
+    #[arg(long)]
+    list: bool,
+    /// Keep the hosts' initramfs beside the transcripts
+    #[arg(long)]
+    keep: bool,
+}
+
+fn main() -> ExitCode {
+    match execute(Cli::parse()) {
+        Ok(None) => ExitCode::SUCCESS,
+        Ok(Some(count)) => {
+            println!("{count}");
+            if count.is_good() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+        }
+        Err(error) => {
+            eprintln!("lab: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Does what was asked; gives a count where something was counted.
+fn execute(Cli { command, ghest }: Cli) -> Result<Option<Count>> {
+    if matches!(command, Command::Setup) {
+        return setup::setup().map(|()| None);
+    }
+    let workspace = Workspace::find(ghest)?;
+    let scenarios = scenario::load(&workspace.scenarios())?;
+    let cache_directory = workspace.cache();
+    let cache = |refresh| Cache::new(cache_directory.clone(), refresh);
+    match command {
+        Command::Setup => Ok(None),
+        Command::Fetch => fetch(&cache(true), &scenarios).map(|()| None),
+        Command::Run(choice) => {
+            let chosen: Vec<Scenario> = scenarios.into_iter().filter(|scenario| choice.takes(scenario)).collect();
+            if chosen.is_empty() {
+                return Err(Error::new("no scenario is chosen: see cargo lab run --list"));
+            }
+            if choice.list {
+                chosen.iter().for_each(|scenario| println!("{:8} {}", scenario.host.to_string(), scenario.name));
+                return Ok(None);
+            }
+            run::run(&workspace, &cache(false), &chosen, choice.keep).map(Some)
+        }
+        Command::Shell { host, host_kernel } => shell(&workspace, &cache(false), host, host_kernel).map(|()| None),
+        Command::Test => {
+            setup::setup()?;
+            let tests = suite::cargo_test(&workspace)?;
+            let runs = run::run(&workspace, &cache(false), &scenarios, false)?;
+            println!("cargo test: {tests}\nscenarios:  {runs}");
+            Ok(Some(tests + runs))
+        }
+    }
+}
+
+impl Choice {
+    fn takes(&self, scenario: &Scenario) -> bool {
+        let named = self.filters.is_empty() || self.filters.iter().any(|part| scenario.name.contains(part.as_str()));
+        named && self.host.is_none_or(|host| host == scenario.host)
+    }
+}
+
+fn fetch(cache: &Cache, scenarios: &[Scenario]) -> Result<()> {
+    let mut bundles = vec![bundle::rust()];
+    for scenario in scenarios {
+        let kernels = [Some(scenario.host_kernel()), scenario.kernel.as_deref()];
+        for key in kernels.into_iter().flatten() {
+            bundles.push(kernel::kernel(scenario.host, key)?.bundle());
+        }
+        bundles.push(bundle::busybox(scenario.host));
+    }
+    bundles.sort_by(|a, b| a.name.cmp(&b.name));
+    bundles.dedup_by(|a, b| a.name == b.name);
+    for bundle in bundles {
+        for package in cache.get(&bundle)?.packages {
+            println!("{:20} {}:{} {}", bundle.name, package.name, package.architecture, package.version);
+        }
+    }
+    Ok(())
+}
+
+fn shell(workspace: &Workspace, cache: &Cache, architecture: Architecture, kernel: Option<String>) -> Result<()> {
+    let key = kernel.unwrap_or_else(|| Host::of(architecture).kernel.to_owned());
+    let parts = Parts::get(workspace, cache, architecture, &key, &[]);
+    let parts = parts.map_err(|missing| match missing {
+        Missing::Packages(why) | Missing::Program(why) => Error::new(why),
+    })?;
+    let directory = tempfile::tempdir().context("cannot make a directory for the initramfs")?;
+    let initramfs = directory.path().join("initramfs.cpio");
+    parts.write_initramfs(workspace, Vec::new(), &initramfs)?;
+    println!("Ctrl-A x ends the emulation at once");
+    machine::interactive(parts.host, &Boot { kernel: &parts.image, initramfs: &initramfs })
+}

@@ -1,0 +1,345 @@
+//! Every section and key of a profile: its form, its default and one line about it.
+//!
+//! The reader reads by these descriptions and the JSON Schema is made of them, so what one takes the other takes too.
+
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use crate::description::{Default, Key, Keys, Optional, Required, Section, Shape};
+use crate::forms::{FilePath, Flag, Integer, KernelPath, Period, Size, Text, Word, Words};
+use crate::machine::{
+    Asynchronous, Backing, BootProtocol, Firmware, Kernel, OnMissingSupport, OnReboot, PageSize, Repair,
+    Synchronous,
+};
+
+/// The section of that name.
+pub(crate) fn section(name: &str) -> Option<&'static Section> {
+    SECTIONS.iter().copied().find(|section| section.name == name)
+}
+
+/// All sections, in the order in which a profile is best written.
+pub(crate) static SECTIONS: &[&Section] = &[
+    &machine::SECTION,
+    &memory::SECTION,
+    &boot::SECTION,
+    &ras::SECTION,
+    &device::SECTION,
+    &control::SECTION,
+];
+
+const fn word<T>(word: &'static str, value: T, doc: &'static str) -> Word<T> {
+    Word { word, value, doc }
+}
+
+/// `[machine]`.
+pub(crate) mod machine {
+    use super::*;
+
+    pub(crate) static SECTION: Section = Section {
+        name: "machine",
+        doc: "The machine.",
+        shape: Shape::Once { required: true, keys: &[&NAME, &VCPUS, &MEMORY, &FIRMWARE, &ON_REBOOT] },
+    };
+    pub(crate) static NAME: Key<Text, Optional> = Key {
+        name: "name",
+        doc: "The machine's name.",
+        form: Text {
+            min: 1,
+            max: (255, "the longest name of a file"),
+            refused: NOT_IN_NAMES,
+            example: "web-1",
+        },
+        absent: Optional("the profile's file name without its ending"),
+    };
+    pub(crate) static VCPUS: Key<Integer, Default<u32>> = Key {
+        name: "vcpus",
+        doc: "How many processors the guest has.",
+        form: Integer { min: 1, max: 512 },
+        absent: Default(1),
+    };
+    pub(crate) static MEMORY: Key<Size, Default<u64>> = Key {
+        name: "memory",
+        doc: "How much memory the guest has: a multiple of memory.page-size.",
+        form: Size {
+            min: (platform::x86_64::MIN_MEMORY, "which the firmware tables and a kernel's entry need"),
+            max: (1 << 40, "as much as 40 bits of guest address reach, and not every host has more"),
+        },
+        absent: Default(256 << 20),
+    };
+    pub(crate) static FIRMWARE: Key<Words<Firmware>, Default<Firmware>> = Key {
+        name: "firmware",
+        doc: "The tables that describe the machine to its guest.",
+        form: Words(&[
+            word("acpi", Firmware::Acpi, "ACPI, with error records"),
+            word("devicetree", Firmware::Devicetree, "a devicetree (aarch64)"),
+            word("mptable", Firmware::MpTable, "an Intel MP table (x86_64)"),
+        ]),
+        absent: Default(Firmware::Acpi),
+    };
+    pub(crate) static ON_REBOOT: Key<Words<OnReboot>, Default<OnReboot>> = Key {
+        name: "on-reboot",
+        doc: "What a reset that the guest asks for does.",
+        form: Words(&[
+            word("exit", OnReboot::Exit, "ghest ends with status 0"),
+            word("restart", OnReboot::Restart, "the machine boots again"),
+        ]),
+        absent: Default(OnReboot::Exit),
+    };
+
+    /// The name is used as one of a file, and shown on terminals.
+    const NOT_IN_NAMES: &[RangeInclusive<char>] = &['\0'..='\x1f', '/'..='/', '\x7f'..='\u{9f}'];
+
+    /// The name of a machine whose profile gives none: that of the file, as far as it is one.
+    pub(crate) fn name_of_file(stem: &str) -> String {
+        let allowed = |c: &char| !NOT_IN_NAMES.iter().any(|range| range.contains(c));
+        let name: String = stem.chars().filter(allowed).collect();
+        if name.is_empty() { SECTION.name.to_owned() } else { name }
+    }
+}
+
+/// `[memory]`.
+pub(crate) mod memory {
+    use super::*;
+
+    pub(crate) static SECTION: Section = Section {
+        name: "memory",
+        doc: "Where the guest's memory comes from.",
+        shape: Shape::Once { required: false, keys: &[&BACKING, &PAGE_SIZE] },
+    };
+    pub(crate) static BACKING: Key<Words<Backing>, Default<Backing>> = Key {
+        name: "backing",
+        doc: "What backs the guest's memory on the host.",
+        form: Words(&[
+            word("anonymous", Backing::Anonymous, "private anonymous memory"),
+            word("memfd", Backing::Memfd, "a memfd, shared"),
+            word("hugetlbfs", Backing::Hugetlbfs, "the host's pool of huge pages"),
+        ]),
+        absent: Default(Backing::Anonymous),
+    };
+    pub(crate) static PAGE_SIZE: Key<Words<PageSize>, Optional> = Key {
+        name: "page-size",
+        doc: "The size of the pages that back the guest.",
+        form: Words(&[
+            word("4KiB", PageSize::Small, "for anonymous and memfd"),
+            word("2MiB", PageSize::Large, "for hugetlbfs"),
+            word("1GiB", PageSize::Giant, "for hugetlbfs"),
+        ]),
+        absent: Optional("2MiB with hugetlbfs, else 4KiB"),
+    };
+}
+
+/// `[boot]`.
+pub(crate) mod boot {
+    use super::*;
+
+    /// Linux takes 2048 bytes with the NUL at the end, on x86 and on arm64 alike (COMMAND_LINE_SIZE in
+    /// arch/x86/include/asm/setup.h and arch/arm64/include/uapi/asm/setup.h).
+    const LONGEST_CMDLINE: usize = 2047;
+
+    pub(crate) static SECTION: Section = Section {
+        name: "boot",
+        doc: "What is booted.",
+        shape: Shape::Once { required: false, keys: &[&KERNEL, &INITRD, &CMDLINE, &PROTOCOL] },
+    };
+    pub(crate) static KERNEL: Key<KernelPath, Default<Kernel>> = Key {
+        name: "kernel",
+        doc: "The kernel, relative to the profile.",
+        form: KernelPath,
+        absent: Default(Kernel::BuiltinProbe),
+    };
+    pub(crate) static INITRD: Key<FilePath, Optional> = Key {
+        name: "initrd",
+        doc: "The initial RAM disk, relative to the profile.",
+        form: FilePath { example: "initrd.img" },
+        absent: Optional("none"),
+    };
+    pub(crate) static CMDLINE: Key<Text, Default<String>> = Key {
+        name: "cmdline",
+        doc: "The kernel's command line.",
+        form: Text {
+            min: 0,
+            max: (LONGEST_CMDLINE, "which is what Linux takes"),
+            refused: &['\0'..='\0', '\n'..='\n', '\r'..='\r'],
+            example: "console=ttyS0",
+        },
+        absent: Default(String::new()),
+    };
+    pub(crate) static PROTOCOL: Key<Words<BootProtocol>, Default<BootProtocol>> = Key {
+        name: "protocol",
+        doc: "How the kernel is entered.",
+        form: Words(&[
+            word("auto", BootProtocol::Auto, "PVH where the kernel file offers it, else linux"),
+            word("linux", BootProtocol::Linux, "the Linux boot protocol"),
+            word("pvh", BootProtocol::Pvh, "PVH (x86_64)"),
+        ]),
+        absent: Default(BootProtocol::Auto),
+    };
+}
+
+/// `[ras]`.
+pub(crate) mod ras {
+    use super::*;
+
+    pub(crate) static SECTION: Section = Section {
+        name: "ras",
+        doc: "What becomes of memory errors.",
+        shape: Shape::Once {
+            required: false,
+            keys: &[&SYNCHRONOUS, &ASYNCHRONOUS, &POLL_INTERVAL, &ON_MISSING_SUPPORT, &REPAIR],
+        },
+    };
+    pub(crate) static SYNCHRONOUS: Key<Words<Synchronous>, Default<Synchronous>> = Key {
+        name: "synchronous",
+        doc: "The answer to an error that a processor consumed (action required).",
+        form: Words(&[
+            word("auto", Synchronous::Auto, "the best that tables, architecture and host can carry"),
+            word("sea", Synchronous::Sea, "record and synchronous external abort (aarch64, ACPI)"),
+            word("sei", Synchronous::Sei, "record and SError interrupt (aarch64, ACPI)"),
+            word("nmi", Synchronous::Nmi, "record and NMI (x86_64, ACPI)"),
+            word("mce", Synchronous::Mce, "machine check (x86_64)"),
+            word("abort", Synchronous::Abort, "synchronous external abort without a record (aarch64)"),
+            word("serror", Synchronous::Serror, "SError interrupt without a record (aarch64)"),
+            word("stop", Synchronous::Stop, "the machine is stopped"),
+        ]),
+        absent: Default(Synchronous::Auto),
+    };
+    pub(crate) static ASYNCHRONOUS: Key<Words<Asynchronous>, Default<Asynchronous>> = Key {
+        name: "asynchronous",
+        doc: "The answer to an error that nobody consumed yet (action optional).",
+        form: Words(&[
+            word("auto", Asynchronous::Auto, "the best that tables, architecture and host can carry"),
+            word("polled", Asynchronous::Polled, "record that the guest polls for (ACPI)"),
+            word("gsiv", Asynchronous::Gsiv, "record and interrupt (ACPI)"),
+            word("gpio", Asynchronous::Gpio, "record and GPIO signal (ACPI)"),
+            word("external", Asynchronous::External, "record and interrupt of its own (x86_64, ACPI)"),
+            word("mce", Asynchronous::Mce, "machine check, action optional (x86_64)"),
+            word("ignore", Asynchronous::Ignore, "the guest is not told"),
+            word("stop", Asynchronous::Stop, "the machine is stopped"),
+        ]),
+        absent: Default(Asynchronous::Auto),
+    };
+    pub(crate) static POLL_INTERVAL: Key<Period, Default<Duration>> = Key {
+        name: "poll-interval",
+        doc: "How often the guest looks at a polled record: 1ms to 1h.",
+        form: Period {
+            min: (1, "the unit in which the guest is told"),
+            max: (3_600_000, "since an error seen later may as well be ignored"),
+        },
+        absent: Default(Duration::from_secs(1)),
+    };
+    pub(crate) static ON_MISSING_SUPPORT: Key<Words<OnMissingSupport>, Default<OnMissingSupport>> = Key {
+        name: "on-missing-support",
+        doc: "What to do where the host lacks what an answer needs.",
+        form: Words(&[
+            word("degrade", OnMissingSupport::Degrade, "take the next best answer and say so"),
+            word("refuse", OnMissingSupport::Refuse, "do not boot"),
+        ]),
+        absent: Default(OnMissingSupport::Degrade),
+    };
+    pub(crate) static REPAIR: Key<Words<Repair>, Default<Repair>> = Key {
+        name: "repair",
+        doc: "When a poisoned page is replaced.",
+        form: Words(&[
+            word("on-reset", Repair::OnReset, "when the guest is reset"),
+            word("when-acknowledged", Repair::WhenAcknowledged, "when the guest acknowledged the record"),
+            word("never", Repair::Never, "never"),
+        ]),
+        absent: Default(Repair::OnReset),
+    };
+}
+
+/// `[[device]]`.
+pub(crate) mod device {
+    use super::*;
+
+    pub(crate) static SECTION: Section = Section {
+        name: "device",
+        doc: "A device, beside those that every machine has.",
+        shape: Shape::Many { kind: &TYPE, keys },
+    };
+
+    /// A type of device.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub(crate) enum Type {
+        VirtioBlock,
+    }
+
+    /// The keys of a device.
+    pub(crate) fn keys(kind: Type) -> Keys {
+        match kind {
+            Type::VirtioBlock => virtio_block::KEYS,
+        }
+    }
+
+    pub(crate) static TYPE: Key<Words<Type>, Required> = Key {
+        name: "type",
+        doc: "What kind of device it is.",
+        form: Words(&[word("virtio-block", Type::VirtioBlock, "a disk")]),
+        absent: Required,
+    };
+
+    /// `type = "virtio-block"`.
+    pub(crate) mod virtio_block {
+        use super::*;
+
+        pub(crate) static KEYS: Keys = &[&TYPE, &PATH, &READ_ONLY];
+        pub(crate) static PATH: Key<FilePath, Required> = Key {
+            name: "path",
+            doc: "The disk's image, relative to the profile.",
+            form: FilePath { example: "disk.img" },
+            absent: Required,
+        };
+        pub(crate) static READ_ONLY: Key<Flag, Default<bool>> = Key {
+            name: "read-only",
+            doc: "Whether the guest may only read.",
+            form: Flag,
+            absent: Default(false),
+        };
+    }
+}
+
+/// `[control]`.
+pub(crate) mod control {
+    use super::*;
+
+    pub(crate) static SECTION: Section = Section {
+        name: "control",
+        doc: "How a running machine is talked to.",
+        shape: Shape::Once { required: false, keys: &[&SOCKET] },
+    };
+    pub(crate) static SOCKET: Key<FilePath, Optional> = Key {
+        name: "socket",
+        doc: "The control socket, relative to the profile; at most 107 bytes once it is resolved.",
+        form: FilePath { example: "/run/ghest/web-1.sock" },
+        absent: Optional("none"),
+    };
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use platform::Arch;
+
+    use super::*;
+    use crate::{Source, parse};
+
+    /// No key takes an array: where it is not refused, nobody reads that key.
+    #[test]
+    fn every_key_that_is_described_is_read() {
+        for section in SECTIONS {
+            for key in section.key_names() {
+                let kind = match &section.shape {
+                    Shape::Many { kind, .. } if kind.name != key => "type = \"virtio-block\"\n",
+                    _ => "",
+                };
+                let text = format!("{}\n{kind}{key} = []\n", section.header());
+                let source = Source { name: String::new(), text: text.clone() };
+                let problems = parse(source, &[], Arch::X86_64, Path::new("")).unwrap_err();
+                let refused =
+                    |problem: &crate::Diagnostic| problem.value() == "[]" && problem.key.ends_with(key);
+                assert!(problems.iter().any(refused), "{text}{problems:#?}");
+            }
+        }
+    }
+}

@@ -1,0 +1,260 @@
+//! Reads sections by the descriptions of their keys, and reports all that does not fit them.
+
+use crate::description::{Default, Described, Key, Optional, Required, Section, Shape};
+use crate::diagnostic::{Diagnostic, Report, Reported, quoted};
+use crate::forms::{Flaw, Form, listed};
+use crate::keys::{self, SECTIONS};
+use crate::source::Place;
+use crate::suggest::closest;
+use crate::tree::{Entry, Node, Table, Value};
+
+/// A value that a key has, and where it has it from.
+#[derive(Clone, Debug)]
+pub(crate) struct Setting<T> {
+    pub(crate) value: T,
+    /// As `--set` addresses it.
+    pub(crate) key: String,
+    /// Of the value, or of the section where the key was left out.
+    pub(crate) place: Place,
+    /// Whether it was written, and is no default.
+    pub(crate) given: bool,
+}
+
+/// A setting, unless what was written could not be understood.
+pub(crate) type Answer<T> = Result<Setting<T>, Reported>;
+
+impl<T> Setting<T> {
+    pub(crate) fn map<U>(self, change: impl FnOnce(T) -> U) -> Setting<U> {
+        Setting { value: change(self.value), key: self.key, place: self.place, given: self.given }
+    }
+
+    /// Says that this value can not be.
+    pub(crate) fn refused(&self, why: impl std::fmt::Display, help: impl Into<String>) -> Diagnostic {
+        Diagnostic::refused(&self.place, &self.key, why, help)
+    }
+}
+
+/// A section that is being read.
+pub(crate) struct SectionReader<'a> {
+    /// As `--set` addresses it.
+    address: String,
+    place: Place,
+    content: Content<'a>,
+}
+
+#[derive(Clone, Copy)]
+enum Content<'a> {
+    Table(&'a Table),
+    Absent,
+    Unreadable(Reported),
+}
+
+/// Reports the sections that do not exist. Gives the names that they were meant to be, where one is close.
+pub(crate) fn unknown_sections(root: &Table, report: &mut Report) -> Vec<(&'static str, Reported)> {
+    let mut meant = Vec::new();
+    for Entry { name, place, .. } in &root.entries {
+        if SECTIONS.iter().any(|section| section.name == name) {
+            continue;
+        }
+        let suggestion = closest(name, SECTIONS.iter().map(|section| section.name));
+        let help = match (owner(name), suggestion.and_then(keys::section)) {
+            (Some(owner), None) => {
+                format!("`{name}` is a key of `{}`: put it below that line", owner.header())
+            }
+            (_, Some(section)) => format!("did you mean `{}`?", section.header()),
+            (None, None) => {
+                format!("the sections are {}", listed(SECTIONS.iter().map(|s| quoted(s.name)), "and"))
+            }
+        };
+        let message = format!("there is no section {}", quoted(name));
+        let reported = report.push(Diagnostic::new(place.clone(), name, message, help));
+        meant.extend(suggestion.map(|name| (name, reported)));
+    }
+    meant
+}
+
+impl<'a> SectionReader<'a> {
+    /// Opens a section that is given once at most. `meant` are the names that unknown sections were meant to be, and
+    /// `start` is where a section is missing.
+    pub(crate) fn open(
+        section: &Section,
+        root: &'a Table,
+        meant: &[(&str, Reported)],
+        start: &Place,
+        report: &mut Report,
+    ) -> SectionReader<'a> {
+        let address = section.name.to_owned();
+        let content = match (root.get(section.name), &section.shape) {
+            (Some(Entry { node, .. }), Shape::Once { keys, .. }) => {
+                return SectionReader::of_node(section, address, node, report).knows_only(keys, report);
+            }
+            (None, Shape::Once { required: true, .. }) => {
+                let misspelt = meant.iter().find(|(name, _)| *name == section.name);
+                Content::Unreadable(
+                    misspelt.map_or_else(|| report.push(missing(section, start)), |&(_, reported)| reported),
+                )
+            }
+            _ => Content::Absent,
+        };
+        SectionReader { address, place: start.clone(), content }
+    }
+
+    /// Opens every entry of a section that may be given often.
+    pub(crate) fn open_all(
+        section: &Section,
+        root: &'a Table,
+        report: &mut Report,
+    ) -> Result<Vec<SectionReader<'a>>, Reported> {
+        let Some(Entry { node, .. }) = root.get(section.name) else { return Ok(Vec::new()) };
+        let Value::Array(items) = &node.value else {
+            let help = format!("write `{}`: there may be several", section.header());
+            let why = format!("it is {}, and a list of entries is wanted", node.value.kind());
+            return Err(report.push(Diagnostic::refused(&node.place, section.name, why, help)));
+        };
+        Ok(items
+            .iter()
+            .enumerate()
+            .map(|(index, item)| {
+                SectionReader::of_node(section, format!("{}.{index}", section.name), item, report)
+            })
+            .collect())
+    }
+
+    fn of_node(section: &Section, address: String, node: &'a Node, report: &mut Report) -> SectionReader<'a> {
+        let content = match &node.value {
+            Value::Table(table) => Content::Table(table),
+            other => {
+                let help = format!("write `{}` once, and its keys below", section.header());
+                let why = format!("it is {}, and a section is wanted", other.kind());
+                Content::Unreadable(report.push(Diagnostic::refused(&node.place, &address, why, help)))
+            }
+        };
+        SectionReader { address, place: node.place.clone(), content }
+    }
+
+    /// Reports every key that is not one of `keys`.
+    pub(crate) fn knows_only(self, keys: &[&dyn Described], report: &mut Report) -> SectionReader<'a> {
+        let Content::Table(table) = self.content else { return self };
+        for Entry { name, place, .. } in &table.entries {
+            if keys.iter().any(|key| key.name() == name) {
+                continue;
+            }
+            let known = || keys.iter().map(|key| key.name());
+            let help = match (closest(name, known()), owner(name)) {
+                (Some(close), _) => format!("did you mean `{close}`?"),
+                (None, Some(owner)) => format!("it is a key of `{}`", owner.header()),
+                (None, None) => format!("the keys are {}", listed(known().map(quoted), "and")),
+            };
+            let key = format!("{}.{name}", self.address);
+            let message = format!("there is no key {}", quoted(&key));
+            report.push(Diagnostic::new(place.clone(), key, message, help));
+        }
+        self
+    }
+
+    /// Where the section starts.
+    pub(crate) fn place(&self) -> &Place {
+        &self.place
+    }
+
+    /// The value of a key that has a default.
+    pub(crate) fn value<F: Form>(
+        &self,
+        key: &Key<F, Default<F::Value>>,
+        report: &mut Report,
+    ) -> Answer<F::Value> {
+        Ok(self.read(key, report)?.unwrap_or_else(|| Setting {
+            value: key.absent.0.clone(),
+            key: self.address_of(key.name),
+            place: self.place.clone(),
+            given: false,
+        }))
+    }
+
+    /// The value of a key that may be left out.
+    pub(crate) fn optional<F: Form>(
+        &self,
+        key: &Key<F, Optional>,
+        report: &mut Report,
+    ) -> Result<Option<Setting<F::Value>>, Reported> {
+        self.read(key, report)
+    }
+
+    /// The value of a key that may not be left out.
+    pub(crate) fn required_value<F: Form>(
+        &self,
+        key: &Key<F, Required>,
+        report: &mut Report,
+    ) -> Answer<F::Value> {
+        self.read(key, report)?.ok_or_else(|| {
+            let address = self.address_of(key.name);
+            let message = format!("`{address}` is missing: {} is wanted", key.form.wanted());
+            let help = format!("add a line `{} = {}`", key.name, key.form.example());
+            report.push(Diagnostic::new(self.place.clone(), address, message, help))
+        })
+    }
+
+    fn read<F: Form, A>(
+        &self,
+        key: &Key<F, A>,
+        report: &mut Report,
+    ) -> Result<Option<Setting<F::Value>>, Reported> {
+        let table = match self.content {
+            Content::Table(table) => table,
+            Content::Absent => return Ok(None),
+            Content::Unreadable(reported) => return Err(reported),
+        };
+        let Some(Entry { node, .. }) = table.get(key.name) else { return Ok(None) };
+        let address = self.address_of(key.name);
+        match key.form.read(&node.value) {
+            Ok(value) => Ok(Some(Setting { value, key: address, place: node.place.clone(), given: true })),
+            Err(flaw) => Err(report.push(explained(flaw, key, &address, node))),
+        }
+    }
+
+    fn address_of(&self, key: &str) -> String {
+        format!("{}.{key}", self.address)
+    }
+}
+
+fn missing(section: &Section, start: &Place) -> Diagnostic {
+    let header = section.header();
+    let message = format!("the section `{header}` is missing");
+    let help = format!("add a line `{header}`: it may stand alone");
+    Diagnostic::new(start.clone(), section.name, message, help)
+}
+
+fn explained<F: Form, A>(flaw: Flaw, key: &Key<F, A>, address: &str, node: &Node) -> Diagnostic {
+    match flaw {
+        Flaw::Content { why, help } => Diagnostic::refused(&node.place, address, why, help),
+        Flaw::Type => {
+            let why = format!("it is {}, and {} is wanted", node.value.kind(), key.form.wanted());
+            let help = requoted(&key.form, node)
+                .unwrap_or_else(|| format!("for example `{} = {}`", key.name, key.form.example()));
+            Diagnostic::refused(&node.place, address, why, help)
+        }
+    }
+}
+
+/// The way out where only the quotes are wrong.
+fn requoted<F: Form>(form: &F, node: &Node) -> Option<String> {
+    let bare = match &node.value {
+        Value::Text(text) => {
+            let value = match text.parse() {
+                Ok(number) => Value::Integer(number),
+                Err(_) => Value::Boolean(text.parse().ok()?),
+            };
+            form.read(&value).ok()?;
+            return Some(format!("write it without quotes: `{text}`"));
+        }
+        Value::Integer(_) | Value::Boolean(_) | Value::Other(_) => node.place.text(),
+        Value::Array(_) | Value::Table(_) => return None,
+    };
+    form.read(&Value::Text(bare.to_owned())).ok()?;
+    Some(format!("write it in quotes: `\"{bare}\"`"))
+}
+
+/// The section that has a key of that name.
+fn owner(key: &str) -> Option<&'static Section> {
+    SECTIONS.iter().copied().find(|section| section.key_names().contains(&key))
+}

@@ -1,0 +1,65 @@
+//! The JSON Schema of a profile.
+
+use serde_json::{Map, Value as Json, json};
+
+use crate::description::{Described, Section, Shape};
+use crate::keys::SECTIONS;
+
+/// The JSON Schema (draft 2020-12) of a profile, made of the same descriptions that the reader reads by.
+///
+/// It holds what can be said of each key by itself: names, types, words, units, lengths and defaults. What keys say
+/// together, and the ends of sizes and times, is checked by [`parse`](crate::parse) only: the schema accepts every
+/// profile that `parse` accepts.
+#[must_use]
+pub fn schema() -> Json {
+    let properties: Map<String, Json> =
+        SECTIONS.iter().map(|section| (section.name.to_owned(), of_section(section))).collect();
+    let required: Vec<&str> = SECTIONS
+        .iter()
+        .filter(|section| matches!(section.shape, Shape::Once { required: true, .. }))
+        .map(|section| section.name)
+        .collect();
+    json!({
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "Ghesthouse machine profile",
+        "description": "What `ghest boot` boots, written as TOML.",
+        "type": "object",
+        "properties": properties,
+        "required": required,
+        "additionalProperties": false,
+    })
+}
+
+fn of_section(section: &Section) -> Json {
+    let mut schema = match &section.shape {
+        Shape::Once { keys, .. } => of_keys(keys),
+        Shape::Many { kind, keys } => {
+            let types: Vec<Json> = kind
+                .form
+                .0
+                .iter()
+                .map(|word| {
+                    let mut schema = of_keys(keys(word.value));
+                    schema["description"] = json!(word.doc);
+                    schema["properties"][kind.name] = json!({ "const": word.word, "description": kind.doc });
+                    schema
+                })
+                .collect();
+            json!({ "type": "array", "items": { "oneOf": types } })
+        }
+    };
+    schema["description"] = json!(section.doc);
+    schema
+}
+
+fn of_keys(keys: &[&dyn Described]) -> Json {
+    let properties: Map<String, Json> =
+        keys.iter().map(|key| (key.name().to_owned(), key.schema())).collect();
+    let required: Vec<&str> = keys.iter().filter(|key| key.required()).map(|key| key.name()).collect();
+    json!({
+        "type": "object",
+        "properties": properties,
+        "required": required,
+        "additionalProperties": false,
+    })
+}

@@ -1,0 +1,196 @@
+//! TOML text as a tree whose every key and value knows its place, whichever text it came from.
+
+use std::sync::Arc;
+
+use toml::de::{DeInteger, DeTable, DeValue};
+
+use crate::diagnostic::{Diagnostic, Report, quoted};
+use crate::source::{Place, Source};
+
+/// A value and where it stands. Of a `[table]` and an `[[array]]` that is the header.
+#[derive(Clone, Debug)]
+pub(crate) struct Node {
+    pub(crate) place: Place,
+    pub(crate) value: Value,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) enum Value {
+    Text(String),
+    /// Saturated: no key takes a number near the ends.
+    Integer(i128),
+    Boolean(bool),
+    Array(Vec<Node>),
+    Table(Table),
+    /// What no key takes: floats, dates and times.
+    Other(&'static str),
+}
+
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Table {
+    /// In the order of the text; those that `--set` adds come last.
+    pub(crate) entries: Vec<Entry>,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Entry {
+    pub(crate) name: String,
+    pub(crate) place: Place,
+    pub(crate) node: Node,
+}
+
+impl Value {
+    /// What TOML calls it, with its article.
+    pub(crate) fn kind(&self) -> &'static str {
+        match self {
+            Value::Text(_) => "a string",
+            Value::Integer(_) => "an integer",
+            Value::Boolean(_) => "a boolean",
+            Value::Array(_) => "an array",
+            Value::Table(_) => "a table",
+            Value::Other(kind) => kind,
+        }
+    }
+}
+
+impl Table {
+    pub(crate) fn get(&self, name: &str) -> Option<&Entry> {
+        self.entries.iter().find(|entry| entry.name == name)
+    }
+
+    /// Every key below this table with its address, outer ones first.
+    pub(crate) fn walk<'a>(&'a self, prefix: &str, visit: &mut impl FnMut(String, &'a Place, &'a Place)) {
+        for Entry { name, place, node } in &self.entries {
+            let address = if prefix.is_empty() { name.clone() } else { format!("{prefix}.{name}") };
+            visit(address.clone(), place, &node.place);
+            match &node.value {
+                Value::Table(table) => table.walk(&address, visit),
+                Value::Array(items) => {
+                    for (index, item) in items.iter().enumerate() {
+                        if let Value::Table(table) = &item.value {
+                            let address = format!("{address}.{index}");
+                            visit(address.clone(), &item.place, &item.place);
+                            table.walk(&address, visit);
+                        }
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+}
+
+/// Reads a document. What is no TOML is reported, and the rest is read as far as it can be made out.
+pub(crate) fn parse_document(source: &Arc<Source>, report: &mut Report) -> Table {
+    let (document, errors) = DeTable::parse_recoverable(&source.text);
+    let root = table(document.get_ref(), source, 0);
+    for error in errors {
+        let place = Place::new(source, error.span().unwrap_or_default());
+        report.push(syntax_error(&root, place, error.message()));
+    }
+    root
+}
+
+/// Reads a value that starts at byte `offset` of its source: TOML where it is TOML, else a bare string.
+pub(crate) fn parse_value(source: &Arc<Source>, offset: usize) -> Node {
+    let text = source.text.get(offset..).unwrap_or_default();
+    match DeValue::parse(text) {
+        Ok(value) => node(value.get_ref(), value.span(), source, offset),
+        Err(_) => {
+            Node { place: Place::new(source, offset..source.text.len()), value: Value::Text(text.to_owned()) }
+        }
+    }
+}
+
+fn table(table: &DeTable<'_>, source: &Arc<Source>, offset: usize) -> Table {
+    let mut entries: Vec<Entry> = table
+        .iter()
+        .map(|(key, value)| Entry {
+            name: key.get_ref().clone().into_owned(),
+            place: Place::new(source, shifted(key.span(), offset)),
+            node: node(value.get_ref(), value.span(), source, offset),
+        })
+        .collect();
+    entries.sort_by_key(|entry| entry.place.span().start);
+    Table { entries }
+}
+
+fn node(value: &DeValue<'_>, span: std::ops::Range<usize>, source: &Arc<Source>, offset: usize) -> Node {
+    let value = match value {
+        DeValue::String(text) => Value::Text(text.clone().into_owned()),
+        DeValue::Integer(number) => Value::Integer(integer(number)),
+        DeValue::Boolean(flag) => Value::Boolean(*flag),
+        DeValue::Float(_) => Value::Other("a float"),
+        DeValue::Datetime(_) => Value::Other("a date or time"),
+        DeValue::Array(items) => {
+            Value::Array(items.iter().map(|item| node(item.get_ref(), item.span(), source, offset)).collect())
+        }
+        DeValue::Table(inner) => Value::Table(table(inner, source, offset)),
+    };
+    Node { place: Place::new(source, shifted(span, offset)), value }
+}
+
+fn integer(number: &DeInteger<'_>) -> i128 {
+    let text = number.as_str();
+    let beyond = if text.starts_with('-') { i128::MIN } else { i128::MAX };
+    i128::from_str_radix(text, number.radix()).unwrap_or(beyond)
+}
+
+fn shifted(span: std::ops::Range<usize>, offset: usize) -> std::ops::Range<usize> {
+    span.start + offset..span.end + offset
+}
+
+fn syntax_error(root: &Table, place: Place, message: &str) -> Diagnostic {
+    // The nearest key before it on the same line, the bare value that it lies in, and the last key of the same name.
+    let (mut key, mut bare, mut first) = (String::new(), None, None);
+    let (start, end) = (place.span().start, place.span().end);
+    root.walk("", &mut |address, at, value| {
+        if at.span().end <= start && at.text() == place.text() {
+            first = Some((address.clone(), at));
+        }
+        if value.span().start <= start && end <= value.span().end && !value.text().starts_with(OPENING) {
+            bare = Some(value.text());
+        }
+        if at.span().start <= start && at.line() == place.line() {
+            key = address;
+        }
+    });
+    let text = place.text().to_owned();
+    if message == "duplicate key" {
+        let message = format!("{} is given twice", quoted(&text));
+        let duplicate = |key| Diagnostic::new(place.clone(), key, message, "keep one of the two");
+        return match first {
+            Some((address, first)) => duplicate(address).beside(first, "given here first"),
+            None => duplicate(text),
+        };
+    }
+    let (message, help) = match bare {
+        Some("") => (format!("`{key}` has no value"), "write one after the `=`".to_owned()),
+        Some(bare) => {
+            (format!("{} is not TOML: {message}", quoted(bare)), format!("write it in quotes: `\"{bare}\"`"))
+        }
+        None if text.trim().is_empty() => (format!("this is not TOML: {message}"), SYNTAX_HELP.to_owned()),
+        None => (format!("{} is not TOML: {message}", quoted(&text)), SYNTAX_HELP.to_owned()),
+    };
+    Diagnostic::new(place, key, message, help)
+}
+
+/// The lines of which nothing is known once these errors are: theirs, and below a broken header all up to the next.
+pub(crate) fn spoilt_lines(errors: &[Diagnostic]) -> Vec<usize> {
+    let mut spoilt = Vec::new();
+    for error in errors {
+        let line = error.line();
+        let header = |text: &str| text.trim_start().starts_with('[');
+        let mut lines = error.source().text.lines().skip(line - 1);
+        spoilt.push(line);
+        if lines.next().is_some_and(header) {
+            spoilt.extend((line + 1..).zip(lines.take_while(|text| !header(text))).map(|(line, _)| line));
+        }
+    }
+    spoilt
+}
+
+/// What a value that is not bare starts with.
+const OPENING: [char; 4] = ['"', '\'', '[', '{'];
+const SYNTAX_HELP: &str =
+    "a section starts with a line `[section]`, and a key is set by a line `key = value`";

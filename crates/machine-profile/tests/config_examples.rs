@@ -1,0 +1,122 @@
+//! What a user starts from: every example is a good profile for its architecture, and the schema says so too.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use jsonschema::Validator;
+use machine_profile::{Backing, Firmware, Kernel, Machine, PageSize, load, schema};
+use platform::Arch;
+use serde_json::Value;
+
+#[test]
+fn every_example_is_a_good_profile() {
+    for path in examples() {
+        for &arch in architectures(&path) {
+            if let Err(problems) = load(&path, &[], arch) {
+                panic!("{} for {arch}: {problems:#?}", path.display());
+            }
+        }
+    }
+}
+
+#[test]
+fn the_schema_accepts_every_example() {
+    let validator = validator();
+    let examples = examples();
+    assert!(examples.len() >= 6, "{examples:?}");
+    for path in examples {
+        let errors: Vec<String> = validator
+            .iter_errors(&json(&fs::read_to_string(&path).unwrap()))
+            .map(|e| e.to_string())
+            .collect();
+        assert!(errors.is_empty(), "{}: {errors:?}", path.display());
+    }
+}
+
+#[test]
+fn examples_describe_what_their_names_say() {
+    let quickstart = machine("quickstart.toml", Arch::X86_64);
+    assert_eq!((quickstart.vcpus, quickstart.memory.size), (2, 128 << 20));
+    assert_eq!((quickstart.firmware, &quickstart.boot.kernel), (Firmware::Acpi, &Kernel::BuiltinProbe));
+    assert_eq!(quickstart.name, "quickstart");
+
+    assert_eq!(machine("x86_64-acpi.toml", Arch::X86_64).firmware, Firmware::Acpi);
+    assert_eq!(machine("x86_64-mptable.toml", Arch::X86_64).firmware, Firmware::MpTable);
+    assert_eq!(machine("arm64-acpi.toml", Arch::Aarch64).firmware, Firmware::Acpi);
+    assert_eq!(machine("arm64-devicetree.toml", Arch::Aarch64).firmware, Firmware::Devicetree);
+    let memory = machine("hugepages.toml", Arch::X86_64).memory;
+    assert_eq!((memory.backing, memory.page_size), (Backing::Hugetlbfs, PageSize::Large));
+}
+
+#[test]
+fn the_schema_is_itself_a_schema() {
+    jsonschema::meta::validate(&schema()).unwrap();
+}
+
+#[test]
+fn the_schema_refuses_what_the_reader_refuses() {
+    let validator = validator();
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/profiles");
+    for name in [
+        "misspelt-key",
+        "misspelt-section",
+        "missing-machine",
+        "unknown-word",
+        "integer-in-quotes",
+        "boolean-in-quotes",
+        "vcpus-zero",
+        "vcpus-too-many",
+        "memory-without-unit",
+        "memory-decimal-unit",
+        "memory-fraction",
+        "interval-unknown-unit",
+        "name-empty",
+        "name-with-slash",
+        "name-with-control-character",
+        "cmdline-too-long",
+        "cmdline-with-newline",
+        "kernel-builtin-unknown",
+        "kernel-empty",
+        "path-with-nul",
+        "device-without-type",
+        "device-unknown-type",
+        "device-without-path",
+        "device-unknown-key",
+        "device-as-table",
+        "section-as-list",
+    ] {
+        let text = fs::read_to_string(directory.join(name).with_extension("toml")).unwrap();
+        assert!(!validator.is_valid(&json(&text)), "the schema accepts {name}");
+    }
+}
+
+fn examples() -> Vec<PathBuf> {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../config-examples");
+    let files = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path());
+    files.filter(|path| path.extension().is_some_and(|ending| ending == "toml")).collect()
+}
+
+/// By the file's name: a profile itself is of no architecture.
+fn architectures(path: &Path) -> &'static [Arch] {
+    let name = path.file_name().unwrap().to_string_lossy();
+    if name.starts_with("x86_64") {
+        &[Arch::X86_64]
+    } else if name.starts_with("arm64") {
+        &[Arch::Aarch64]
+    } else {
+        &[Arch::X86_64, Arch::Aarch64]
+    }
+}
+
+fn machine(name: &str, arch: Arch) -> Machine {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../config-examples").join(name);
+    load(&path, &[], arch).unwrap().machine
+}
+
+fn validator() -> Validator {
+    jsonschema::draft202012::new(&schema()).unwrap()
+}
+
+fn json(text: &str) -> Value {
+    toml::from_str(text).unwrap()
+}

@@ -1,0 +1,48 @@
+//! The Generic Event Device's interrupt, raised by its loopback register.
+
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+use crate::dsdt::EventDevice;
+use crate::failure::Failure;
+use crate::format::Hex;
+use crate::physical::Register;
+use crate::report::say;
+
+/// From the selector to the loopback register: the events written there happen, as if the VMM had raised them.
+const LOOPBACK: u64 = 4;
+/// The power button's bit in the selector.
+const POWER_BUTTON: u32 = 1 << 1;
+
+/// Address of the selector, 0 while there is none.
+static SELECTOR: AtomicU64 = AtomicU64::new(0);
+/// What the interrupt found in the selector.
+static EVENTS: AtomicU32 = AtomicU32::new(0);
+
+/// Raises an event and takes its interrupt, which was routed.
+pub(crate) fn check(device: &EventDevice) -> Result<(), Failure> {
+    if !device.selector.is_multiple_of(4) || device.selector > u64::from(u32::MAX) - 2 * LOOPBACK {
+        return Err(Failure::with("the event device's register can not be reached at", device.selector));
+    }
+    SELECTOR.store(device.selector, Ordering::Relaxed);
+    // SAFETY: a register of the event device, aligned and in the low 4 GiB, which are mapped.
+    unsafe { Register::at(device.selector + LOOPBACK) }.write(POWER_BUTTON);
+    if !crate::arch::wait_until(|| EVENTS.load(Ordering::Relaxed) != 0) {
+        return Err(Failure::new("the event device's interrupt did not come"));
+    }
+    let events = EVENTS.load(Ordering::Relaxed);
+    say!("ged ok gsi ", device.interrupt.gsi, " events ", Hex(u64::from(events)));
+    if events == POWER_BUTTON {
+        Ok(())
+    } else {
+        Err(Failure::with("the event device tells of other events:", u64::from(events)))
+    }
+}
+
+/// Takes the device's interrupt: reading the selector clears it and lets go of the line.
+pub(crate) fn interrupt() {
+    let selector = SELECTOR.load(Ordering::Relaxed);
+    if selector != 0 {
+        // SAFETY: `check` looked at the address.
+        EVENTS.fetch_or(unsafe { Register::at(selector) }.read(), Ordering::Relaxed);
+    }
+}

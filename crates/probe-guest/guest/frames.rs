@@ -1,0 +1,44 @@
+//! Memory for page tables and stacks: what follows the guest's image.
+
+use crate::failure::Failure;
+use crate::memory_map::MemoryMap;
+
+/// Bytes of a frame.
+pub(crate) const FRAME: u64 = 4096;
+
+/// Free memory, handed out from below and never taken back.
+pub(crate) struct Frames {
+    start: u64,
+    next: u64,
+    end: u64,
+}
+
+impl Frames {
+    /// What is left of the usable region that holds the image, from `image_start` to `image_end`.
+    pub(crate) fn after_image(memory: &MemoryMap, image_start: u64, image_end: u64) -> Result<Self, Failure> {
+        let region = memory
+            .usable()
+            .find(|region| region.holds(image_start, image_end))
+            .ok_or(Failure::with("the image is not in usable memory at", image_start))?;
+        Ok(Frames { start: image_start, next: image_end, end: region.end })
+    }
+
+    /// The address of `count` frames side by side, zeroed.
+    pub(crate) fn take(&mut self, count: u64) -> Result<u64, Failure> {
+        let frames = self.next;
+        let end = count
+            .checked_mul(FRAME)
+            .and_then(|len| frames.checked_add(len))
+            .filter(|end| *end <= self.end)
+            .ok_or(Failure::with("no memory left after", frames))?;
+        self.next = end;
+        // SAFETY: usable memory after the image, below 4 GiB as the image is, thus mapped, and nobody's yet.
+        unsafe { core::ptr::write_bytes(frames as *mut u8, 0, (end - frames) as usize) };
+        Ok(frames)
+    }
+
+    /// From the start of the image to the end of what was handed out.
+    pub(crate) fn in_use(&self) -> core::ops::Range<u64> {
+        self.start..self.next
+    }
+}

@@ -1,0 +1,49 @@
+//! Physical memory, which is mapped where it is.
+
+use core::ptr;
+
+use crate::failure::Failure;
+use crate::memory_map::MemoryMap;
+
+/// A 32-bit register of a device.
+pub(crate) struct Register(*mut u32);
+
+impl Register {
+    /// # Safety
+    /// `address` is mapped, a multiple of 4, and nothing that Rust knows as an object.
+    pub(crate) unsafe fn at(address: u64) -> Self {
+        Register(address as *mut u32)
+    }
+
+    pub(crate) fn read(&self) -> u32 {
+        // SAFETY: by the contract of `at`.
+        unsafe { ptr::read_volatile(self.0) }
+    }
+
+    pub(crate) fn write(&self, value: u32) {
+        // SAFETY: by the contract of `at`.
+        unsafe { ptr::write_volatile(self.0, value) }
+    }
+}
+
+/// Memory at an address that a boot protocol or the architecture names.
+///
+/// # Safety
+/// The bytes are mapped, and nobody writes to them while the slice is in use.
+pub(crate) unsafe fn bytes_at(address: u64, len: usize) -> &'static [u8] {
+    // SAFETY: by the contract of this function; any byte is a valid `u8`.
+    unsafe { core::slice::from_raw_parts(address as *const u8, len) }
+}
+
+/// Memory at an address that a firmware table names: it must be in the memory map or in `firmware_area`.
+pub(crate) fn table_bytes(memory: &MemoryMap, address: u64, len: u32) -> Result<&'static [u8], Failure> {
+    let unknown = Failure::with("no memory for a table at", address);
+    let end = address.checked_add(u64::from(len)).ok_or(unknown)?;
+    let area = crate::arch::FIRMWARE_AREA;
+    let is_memory = memory.knows(address, end) || (area.start <= address && end <= area.end);
+    if address == 0 || !is_memory || end > crate::arch::mapped_end(memory) {
+        return Err(unknown);
+    }
+    // SAFETY: the range is memory and mapped; the guest writes to tables only where `touch` puts back what it found.
+    Ok(unsafe { bytes_at(address, len as usize) })
+}

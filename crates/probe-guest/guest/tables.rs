@@ -1,0 +1,79 @@
+//! Finds every ACPI table, reports it and checks its sum.
+
+use crate::acpi::{self, Fadt, GenericAddress, Header, MAX_TABLE, Root};
+use crate::dsdt::Dsdt;
+use crate::failure::Failure;
+use crate::format::{Hex, Text};
+use crate::memory_map::MemoryMap;
+use crate::physical::table_bytes;
+use crate::report::say;
+use crate::wire::{Field, read_at, sum};
+
+/// What the tables say that the guest acts on.
+pub(crate) struct Tables {
+    /// The MADT, header and all.
+    pub(crate) madt: &'static [u8],
+    pub(crate) fadt: Fadt,
+    /// SLEEP_CONTROL_REG, where the FADT reaches that far and names one.
+    pub(crate) sleep_control: Option<GenericAddress>,
+    pub(crate) dsdt: Dsdt,
+}
+
+/// Goes from the RSDP at `rsdp` through all tables.
+pub(crate) fn walk(memory: &MemoryMap, rsdp: u64) -> Result<Tables, Failure> {
+    let root = root(memory, rsdp)?;
+    let root_signature = if root.width == 8 { b"XSDT" } else { b"RSDT" };
+    let root_table = table(memory, root.address)?;
+    if root_table.get(..4) != Some(root_signature) {
+        return Err(Failure::with("no XSDT or RSDT at", root.address));
+    }
+    let mut madt = None;
+    let mut fadt = None;
+    for address in acpi::root_entries(root_table, root.width) {
+        let table = table(memory, address)?;
+        match table.get(..4) {
+            Some(b"APIC") => madt = Some(table),
+            Some(b"FACP") => fadt = Some(table),
+            _ => {}
+        }
+    }
+    let fadt_table = fadt.ok_or(Failure::new("no FADT"))?;
+    let fadt = read_at::<Fadt>(fadt_table, 0).ok_or(Failure::new("FADT: too short"))?;
+    let dsdt = table(memory, fadt.dsdt_address())?;
+    Ok(Tables {
+        madt: madt.ok_or(Failure::new("no MADT"))?,
+        fadt,
+        sleep_control: read_at::<GenericAddress>(fadt_table, Fadt::SLEEP_CONTROL)
+            .filter(|register| register.address != 0),
+        dsdt: Dsdt::read(dsdt.get(Header::SIZE..).unwrap_or_default())?,
+    })
+}
+
+fn root(memory: &MemoryMap, rsdp: u64) -> Result<Root, Failure> {
+    // Its length, of which only revision 2 has one, never goes beyond what is known today.
+    let bytes = table_bytes(memory, rsdp, acpi::Rsdp::SIZE as u32)?;
+    let root = acpi::read_rsdp(bytes);
+    let verdict = if root.is_ok() { "ok" } else { "bad" };
+    say!("table RSDP at ", Hex(rsdp), " ", bytes.len(), " bytes checksum ", verdict);
+    root
+}
+
+/// Reports the table at `address`.
+fn table(memory: &MemoryMap, address: u64) -> Result<&'static [u8], Failure> {
+    let header = read_at::<Header>(table_bytes(memory, address, Header::SIZE as u32)?, 0)
+        .ok_or(Failure::with("no table at", address))?;
+    if header.length < Header::SIZE as u32 || header.length > MAX_TABLE {
+        return Err(Failure::with("length out of range of the table at", address));
+    }
+    let table = table_bytes(memory, address, header.length)?;
+    report(&header.signature, address, table)?;
+    Ok(table)
+}
+
+/// Prints a table's line; fails where its bytes do not add up to zero.
+pub(crate) fn report(signature: &[u8], address: u64, table: &[u8]) -> Result<(), Failure> {
+    let is_right = sum(table) == 0;
+    let verdict = if is_right { "ok" } else { "bad" };
+    say!("table ", Text(signature), " at ", Hex(address), " ", table.len(), " bytes checksum ", verdict);
+    if is_right { Ok(()) } else { Err(Failure::with("checksum bad of the table at", address)) }
+}

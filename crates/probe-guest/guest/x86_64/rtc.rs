@@ -1,0 +1,104 @@
+//! The real-time clock of a PC (Motorola MC146818A, and the century as ACPI tells its place).
+
+use super::cpu::{pause, port_in, port_out};
+use crate::failure::Failure;
+use crate::format::Padded;
+use crate::report::say;
+
+const INDEX: u16 = 0x70;
+const DATA: u16 = 0x71;
+
+const SECONDS: u8 = 0x00;
+const MINUTES: u8 = 0x02;
+const HOURS: u8 = 0x04;
+const DAY: u8 = 0x07;
+const MONTH: u8 = 0x08;
+const YEAR: u8 = 0x09;
+const STATUS_A: u8 = 0x0a;
+const STATUS_B: u8 = 0x0b;
+
+const UPDATE_IN_PROGRESS: u8 = 1 << 7;
+const BINARY: u8 = 1 << 2;
+const HOURS_24: u8 = 1 << 1;
+const AFTERNOON: u8 = 1 << 7;
+
+/// Reads of the time until two in a row agree.
+const MAX_TRIES: usize = 100;
+
+/// Prints the time; `century` is the index of the century's byte, 0 where there is none.
+pub(crate) fn report(century: u8) -> Result<(), Failure> {
+    let mut time = read(century);
+    for _ in 0..MAX_TRIES {
+        let again = read(century);
+        if again == time {
+            return print(&time);
+        }
+        time = again;
+    }
+    Err(Failure::new("the real-time clock never shows the same time twice"))
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Time {
+    year: u64,
+    month: u64,
+    day: u64,
+    hour: u64,
+    minute: u64,
+    second: u64,
+}
+
+fn read(century: u8) -> Time {
+    for _ in 0..100_000 {
+        if register(STATUS_A) & UPDATE_IN_PROGRESS == 0 {
+            break;
+        }
+        pause();
+    }
+    let mode = register(STATUS_B);
+    let number =
+        |value: u8| u64::from(if mode & BINARY != 0 { value } else { (value >> 4) * 10 + (value & 0xf) });
+    let raw_hour = register(HOURS);
+    let hour = match mode & HOURS_24 {
+        0 => number(raw_hour & !AFTERNOON) % 12 + if raw_hour & AFTERNOON != 0 { 12 } else { 0 },
+        _ => number(raw_hour),
+    };
+    let century = if century == 0 { 20 } else { number(register(century)) };
+    Time {
+        year: 100 * century + number(register(YEAR)),
+        month: number(register(MONTH)),
+        day: number(register(DAY)),
+        hour,
+        minute: number(register(MINUTES)),
+        second: number(register(SECONDS)),
+    }
+}
+
+fn print(time: &Time) -> Result<(), Failure> {
+    let two = |value| Padded { value, width: 2 };
+    say!(
+        "rtc ",
+        Padded { value: time.year, width: 4 },
+        "-",
+        two(time.month),
+        "-",
+        two(time.day),
+        "T",
+        two(time.hour),
+        ":",
+        two(time.minute),
+        ":",
+        two(time.second),
+    );
+    let is_time = (1..=12).contains(&time.month)
+        && (1..=31).contains(&time.day)
+        && time.hour < 24
+        && time.minute < 60
+        && time.second < 60;
+    if is_time { Ok(()) } else { Err(Failure::new("the real-time clock shows no time")) }
+}
+
+fn register(index: u8) -> u8 {
+    port_out(INDEX, index);
+    port_in(DATA)
+}

@@ -1,0 +1,189 @@
+//! What other tools say of the guest. A tool that is missing makes its test `ignored` in the summary.
+
+#![cfg(target_arch = "x86_64")]
+
+#[path = "../guest/aml.rs"]
+mod aml;
+#[path = "../guest/dsdt.rs"]
+mod dsdt;
+#[path = "../guest/failure.rs"]
+mod failure;
+#[path = "../guest/format.rs"]
+#[allow(dead_code, reason = "nothing is shown here; an expectation does not see traits")]
+mod format;
+#[path = "../guest/wire.rs"]
+#[expect(dead_code, reason = "only resources are read here")]
+mod wire;
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::process::{Command, ExitCode, Stdio};
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use libtest_mimic::{Arguments, Failed, Trial};
+
+use dsdt::{Dsdt, EventDevice, Interrupt};
+
+fn main() -> ExitCode {
+    let tests = [
+        test("objdump", "--version", "uses_no_vector_registers", uses_no_vector_registers),
+        test("iasl", "-v", "understands_what_iasl_compiles", understands_what_iasl_compiles),
+        test("qemu-system-x86_64", "--version", "runs_on_another_machine", runs_on_another_machine),
+    ];
+    libtest_mimic::run(&Arguments::from_args(), tests.into()).exit_code()
+}
+
+fn test(tool: &str, version: &str, name: &str, run: fn() -> Result<(), Failed>) -> Trial {
+    let found = Command::new(tool).arg(version).stdout(Stdio::null()).stderr(Stdio::null()).status();
+    let is_missing = found.is_err();
+    if is_missing {
+        eprintln!("NOT RUN: {name} needs {tool}, which is not installed");
+    }
+    Trial::test(name, run).with_kind(tool).with_ignored_flag(is_missing)
+}
+
+fn uses_no_vector_registers() -> Result<(), Failed> {
+    let dir = tempfile::tempdir()?;
+    let image = dir.path().join("probe.elf");
+    fs::write(&image, probe_guest::IMAGE)?;
+    let output = Command::new("objdump").args(["-d", "--no-show-raw-insn"]).arg(image).output()?;
+    let text = String::from_utf8(output.stdout)?;
+    // That it is a disassembly of the guest at all.
+    assert!(text.contains("wrmsr") && text.lines().count() > 1000, "{text}");
+    assert!(names_vector_register("movups %xmm0,(%rdi)") && names_vector_register("fld %st(0)"));
+    let vector: Vec<_> = text.lines().filter(|line| names_vector_register(line)).collect();
+    assert!(vector.is_empty(), "{vector:#?}");
+    Ok(())
+}
+
+/// MMX, SSE, AVX and x87 alike: `%mm0`, `%xmm0`, `%st(1)`.
+fn names_vector_register(instruction: &str) -> bool {
+    instruction.split('%').skip(1).map(|register| register.trim_start_matches(['x', 'y', 'z'])).any(
+        |register| {
+            register.strip_prefix("mm").is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()))
+                || register.starts_with("st(")
+        },
+    )
+}
+
+fn understands_what_iasl_compiles() -> Result<(), Failed> {
+    let dir = tempfile::tempdir()?;
+    fs::write(dir.path().join("dsdt.asl"), SOURCE)?;
+    let output = Command::new("iasl").arg("dsdt.asl").current_dir(&dir).output()?;
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+    let table = fs::read(dir.path().join("dsdt.aml"))?;
+    let ged = EventDevice {
+        interrupt: Interrupt { gsi: 17, level: true, active_low: true },
+        selector: 0xd010_0000,
+    };
+    assert_eq!(Dsdt::read(&table[36..]), Ok(Dsdt { ged: Some(ged), has_rtc: true, s5_sleep_type: Some(7) }));
+    Ok(())
+}
+
+/// Everything that may stand between the guest and what it looks for.
+const SOURCE: &str = r#"
+DefinitionBlock ("", "DSDT", 2, "GHEST", "PROBE", 1)
+{
+    External (\_SB.ELSE, MethodObj)
+    Name (\_S5, Package () { 7, 0, 0, 0 })
+    Name (TEXT, "text")
+    Name (LIST, Package () { 1, "two", Buffer () { 3 }, Package () { 0x1234567890, TEXT } })
+    Mutex (MUTX, 3)
+    Event (HAPP)
+    Alias (TEXT, COPY)
+    OperationRegion (PORT, SystemIO, 0x600, 3)
+    Field (PORT, ByteAcc, NoLock, Preserve) { SLPC, 8, SLPS, 8, RSTR, 8 }
+    IndexField (SLPC, SLPS, ByteAcc, NoLock, Preserve) { INDX, 8 }
+    Method (ASKS, 2, Serialized) { While (Arg0) { Arg0 = Arg0 - 1 } Return (Arg1) }
+    If (TEXT) { Name (CONA, 1) } Else { Name (CONB, 2) }
+    Scope (\_SB)
+    {
+        PowerResource (PWRR, 0, 0) { Method (_STA) { Return (1) } }
+        ThermalZone (ZONE) { Method (_TMP) { Return (3000) } }
+        Processor (CPU0, 0, 0x0, 0) { Name (_STA, 0xf) }
+        Device (HOST)
+        {
+            Name (_HID, EisaId ("PNP0A08"))
+            Device (RTC)
+            {
+                Name (_HID, EisaId ("PNP0B00"))
+                Name (_CRS, ResourceTemplate () { IO (Decode16, 0x70, 0x70, 0, 2) IRQNoFlags () { 8 } })
+            }
+            Device (GED)
+            {
+                Name (_HID, "ACPI0013")
+                Name (_UID, Zero)
+                Name (_CRS, ResourceTemplate ()
+                {
+                    IO (Decode16, 0x10, 0x10, 0, 2)
+                    Memory32Fixed (ReadWrite, 0xd0100000, 8)
+                    Interrupt (ResourceConsumer, Level, ActiveLow, Exclusive) { 17 }
+                })
+                OperationRegion (REGS, SystemMemory, 0xd0100000, 8)
+                Field (REGS, DWordAcc, NoLock, WriteAsZeros) { SELE, 32 }
+                Method (_EVT, 1, Serialized) { Local0 = SELE If (Local0 & 2) { Notify (\_SB.PWRB, 0x80) } }
+            }
+            Name (_UID, 1)
+        }
+        Device (PWRB) { Name (_HID, EisaId ("PNP0C0C")) }
+    }
+}
+"#;
+
+/// Machine and tables of other authors, who know nothing of the event device's loopback register or of SLEEP_CONTROL_REG:
+/// the report is good up to its end, and the machine stays on.
+fn runs_on_another_machine() -> Result<(), Failed> {
+    let dir = tempfile::tempdir()?;
+    let image = dir.path().join("probe.elf");
+    fs::write(&image, probe_guest::IMAGE)?;
+    let mut machine = Command::new("qemu-system-x86_64")
+        .args(["-M", "q35,accel=tcg", "-m", "256", "-smp", "3", "-nodefaults", "-no-reboot"])
+        .args(["-display", "none", "-serial", "stdio", "-append", "a \"b\"", "-kernel"])
+        .arg(image)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()?;
+    let (sender, lines) = mpsc::channel();
+    let output = machine.stdout.take().ok_or("no output")?;
+    std::thread::spawn(move || {
+        for line in BufReader::new(output).lines().map_while(Result::ok) {
+            if sender.send(line).is_err() {
+                return;
+            }
+        }
+    });
+    let deadline = Instant::now() + Duration::from_secs(60);
+    let mut report = Vec::new();
+    while let Ok(line) = lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+        report.push(line.trim_end().to_owned());
+        if line.starts_with("probe: ok") || line.starts_with("probe: failed") {
+            break;
+        }
+    }
+    machine.kill()?;
+    machine.wait()?;
+    for wanted in [
+        "probe: entry pvh",
+        r#"probe: cmdline "a \x22b\x22""#,
+        "probe: memory-touched ok",
+        "probe: firmware acpi",
+        "probe: timer ok",
+        "probe: cpu 2 apic-id 2 online",
+        "probe: cpus 3 listed, 3 online",
+        "probe: serial-interrupt ok",
+        "probe: ged none",
+    ] {
+        assert!(report.iter().any(|line| line == wanted), "{wanted} is missing in {report:#?}");
+    }
+    for table in ["RSDP", "FACP", "APIC", "DSDT"] {
+        let start = format!("probe: table {table} at ");
+        assert!(
+            report.iter().any(|line| line.starts_with(&start) && line.ends_with("checksum ok")),
+            "{table} is missing in {report:#?}"
+        );
+    }
+    assert!(report.iter().any(|line| line.starts_with("probe: rtc 20")), "{report:#?}");
+    assert_eq!(report.last().map(String::as_str), Some("probe: ok"));
+    Ok(())
+}

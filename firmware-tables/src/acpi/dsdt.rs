@@ -1,0 +1,81 @@
+//! DSDT: the processors, the devices, and how to switch off.
+
+use acpi_tables::Aml;
+use acpi_tables::aml::{Device, Name, Package, Scope};
+use platform::{AcpiIdentity, AcpiObject, Cpu, DeviceNode, Platform, PowerControl};
+
+use super::device::{Encoded, device, encode};
+use super::validate::is_name;
+use super::{NAME, header};
+use crate::BuildError;
+
+/// Processors are named `C000` to `CFFF`.
+const MAX_CPUS: usize = 0x1000;
+/// Revision 2 and above: integers have 64 bits (ACPI 6.5, 5.2.11.1).
+const REVISION: u8 = 2;
+
+/// Differentiated System Description Table (ACPI 6.5, 5.2.11.1).
+pub(super) fn bytes(platform: &Platform) -> Result<Vec<u8>, BuildError> {
+    let described = platform.devices.iter().filter_map(|node| Some((node, node.acpi.as_ref()?)));
+    check_names(platform.cpus.len(), described.clone())?;
+
+    let mut bus = Vec::new();
+    for (position, cpu) in platform.cpus.iter().enumerate() {
+        bus.extend(processor(position, *cpu));
+    }
+    for (node, identity) in described {
+        bus.extend(device(node, identity)?);
+    }
+    let mut body = encode(&Scope::new("_SB_".into(), vec![&Encoded(bus)]));
+    if let PowerControl::AcpiRegisters { s5_sleep_type, .. } = platform.power {
+        soft_off(s5_sleep_type).to_aml_bytes(&mut body);
+    }
+    Ok(header::table(*b"DSDT", REVISION, &body))
+}
+
+/// `Device (C000) { _HID ACPI0007, _UID index }` (ACPI 6.5, 8.4). Its UID ties it to its MADT entry.
+fn processor(position: usize, cpu: Cpu) -> Vec<u8> {
+    let hid = Name::new("_HID".into(), &"ACPI0007");
+    let uid = Name::new("_UID".into(), &cpu.index);
+    encode(&Device::new(processor_name(position).as_str().into(), vec![&hid, &uid]))
+}
+
+fn processor_name(index: usize) -> String {
+    format!("C{index:03X}")
+}
+
+/// `\_S5` (ACPI 6.5, 7.4.2.6): the sleep type for the sleep control register, and three values that are of no use here.
+fn soft_off(sleep_type: u8) -> Name {
+    Name::new("_S5_".into(), &Package::new(vec![&sleep_type, &0u8, &0u8, &0u8]))
+}
+
+/// Checks what one device alone can not know: that names are unique under `\_SB`, and that events have a target.
+fn check_names<'a>(
+    cpus: usize,
+    described: impl Iterator<Item = (&'a DeviceNode, &'a AcpiIdentity)> + Clone,
+) -> Result<(), BuildError> {
+    if cpus > MAX_CPUS {
+        return Err(BuildError::TooManyCpus { tables: NAME, cpus, limit: MAX_CPUS });
+    }
+    let mut taken: Vec<&str> = Vec::new();
+    let processors: Vec<String> = (0..cpus).map(processor_name).collect();
+    for (node, identity) in described.clone() {
+        let name = identity.name;
+        if !is_name(name) {
+            return Err(BuildError::Name { device: node.name.clone(), name });
+        }
+        if taken.contains(&name) || processors.iter().any(|processor| processor == name) {
+            return Err(BuildError::DuplicateName { device: node.name.clone(), name: name.into() });
+        }
+        taken.push(name);
+    }
+    for (node, identity) in described {
+        for object in &identity.objects {
+            let AcpiObject::GenericEvents { sources, .. } = object else { continue };
+            if let Some(source) = sources.iter().find(|source| !taken.contains(&source.target)) {
+                return Err(BuildError::EventTarget { device: node.name.clone(), target: source.target });
+            }
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,77 @@
+//! What a name, a hardware id and a text have to look like before they become AML.
+//!
+//! The AML encoder takes well-formed ones for granted.
+
+/// Whether `name` is a name segment of four characters (ACPI 6.5, 20.2.2: NameSeg).
+pub(super) fn is_name(name: &str) -> bool {
+    let lead = |byte: u8| byte.is_ascii_uppercase() || byte == b'_';
+    match name.as_bytes() {
+        [first, rest @ ..] if rest.len() == 3 => {
+            lead(*first) && rest.iter().all(|byte| lead(*byte) || byte.is_ascii_digit())
+        }
+        _ => false,
+    }
+}
+
+/// The two forms of `_HID` (ACPI 6.5, 6.1.5).
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum HardwareId {
+    /// Three letters and four hexadecimal digits: written as a compressed 32-bit EISA id.
+    Eisa,
+    /// Four letters or digits and four hexadecimal digits: written as a string.
+    Acpi,
+}
+
+impl HardwareId {
+    /// Which form `hid` has, if any.
+    pub(super) fn of(hid: &str) -> Option<Self> {
+        let hex = |bytes: &[u8]| bytes.iter().all(|byte| matches!(byte, b'0'..=b'9' | b'A'..=b'F'));
+        let bytes = hid.as_bytes();
+        match bytes.len() {
+            7 if bytes[..3].iter().all(u8::is_ascii_uppercase) && hex(&bytes[3..]) => Some(HardwareId::Eisa),
+            8 if bytes[..4].iter().all(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit())
+                && hex(&bytes[4..]) =>
+            {
+                Some(HardwareId::Acpi)
+            }
+            _ => None,
+        }
+    }
+}
+
+/// Whether `text` can be an AML string: printable ASCII. A NUL would end it, and others are not portable.
+pub(super) fn is_text(text: &str) -> bool {
+    text.bytes().all(|byte| matches!(byte, b' '..=b'~'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names() {
+        for good in ["COM1", "_CCA", "A___", "PWRB"] {
+            assert!(is_name(good), "{good}");
+        }
+        for bad in ["", "COM", "COM10", "1COM", "com1", "CÖM", "CO M"] {
+            assert!(!is_name(bad), "{bad}");
+        }
+    }
+
+    #[test]
+    fn hardware_ids() {
+        assert_eq!(HardwareId::of("PNP0C0C"), Some(HardwareId::Eisa));
+        for good in ["ACPI0013", "LNRO0005", "80860F0A"] {
+            assert_eq!(HardwareId::of(good), Some(HardwareId::Acpi), "{good}");
+        }
+        for bad in ["", "PNP", "pnp0501", "PNP050G", "ACPI00013", "ACPI 001", "PNP0c0c", "ÄÄÄ0"] {
+            assert_eq!(HardwareId::of(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn texts() {
+        assert!(is_text("") && is_text("a \"text\" of 30 % ~"));
+        assert!(!is_text("line\n") && !is_text("nul\0") && !is_text("ö"));
+    }
+}

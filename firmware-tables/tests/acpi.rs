@@ -1,0 +1,231 @@
+//! The ACPI tables read as an operating system reads them: from the RSDP on, by a reader that shares nothing with the
+//! builder.
+#![cfg(feature = "acpi")]
+
+mod machine;
+
+use std::collections::BTreeMap;
+
+use firmware_tables::{Acpi, BuildError, EntryPoint, GuestTables, Table, TableSet};
+use machine::{default_machine, machine};
+use platform::{AcpiObject, Arch, Platform, PowerControl, Range, Window, x86_64};
+
+#[test]
+fn the_rsdp_leads_to_all_tables() {
+    let built = Acpi.build(&default_machine()).unwrap();
+    let tables = walk(&built);
+    assert_eq!(
+        tables.keys().map(String::as_str).collect::<Vec<_>>(),
+        ["APIC", "DSDT", "FACP", "SPCR", "XSDT"]
+    );
+    assert_eq!(built.entry, EntryPoint::Rsdp { gpa: x86_64::TABLES_START });
+    assert_eq!(built.tables.len(), 6, "and the RSDP itself");
+}
+
+#[test]
+fn the_same_machine_gives_the_same_bytes() {
+    assert_eq!(Acpi.build(&default_machine()), Acpi.build(&default_machine()));
+    assert_ne!(Acpi.build(&default_machine()), Acpi.build(&machine(3, 6 << 30, 1)));
+}
+
+#[test]
+fn every_processor_has_an_entry_of_the_width_its_id_needs() {
+    for vcpus in [1, 2, 8, 254, 255, 256, 512] {
+        let built = Acpi.build(&machine(vcpus, 1 << 30, 1)).unwrap();
+        let madt = &walk(&built)["APIC"];
+        let (mut narrow, mut wide, mut narrow_nmi, mut wide_nmi) = (Vec::new(), Vec::new(), 0, 0);
+        let mut rest = &madt[44..];
+        while let [kind, len, ..] = rest {
+            let entry = &rest[..usize::from(*len)];
+            match kind {
+                0 => {
+                    assert_eq!(entry[4..], [1, 0, 0, 0], "enabled");
+                    narrow.push((u32::from(entry[2]), u32::from(entry[3])));
+                }
+                1 => assert_eq!((u32_at(entry, 4), u32_at(entry, 8)), (0xfec0_0000, 0)),
+                2 => assert_eq!(entry[2..], [0, 0, 2, 0, 0, 0, 0, 0], "the timer, and nothing else"),
+                4 => narrow_nmi += 1,
+                9 => {
+                    assert_eq!(u32_at(entry, 8), 1, "enabled");
+                    wide.push((u32_at(entry, 12), u32_at(entry, 4)));
+                }
+                10 => wide_nmi += 1,
+                other => panic!("MADT entry of type {other}"),
+            }
+            rest = &rest[usize::from(*len)..];
+        }
+        let expected = |range: std::ops::Range<u32>| range.map(|id| (id, id)).collect::<Vec<_>>();
+        assert_eq!(narrow, expected(0..vcpus.min(255)), "{vcpus} processors");
+        assert_eq!(wide, expected(255.min(vcpus)..vcpus), "{vcpus} processors");
+        assert_eq!((narrow_nmi, wide_nmi), (1, u32::from(vcpus > 255)));
+    }
+}
+
+#[test]
+fn five_hundred_and_twelve_processors_leave_most_of_the_area_free() {
+    let machine = machine(512, 1 << 30, 13);
+    let last = Acpi.build(&machine).unwrap().tables.last().unwrap().range().end();
+    let used = last - machine.memory.tables.start;
+    assert!(used < 48 << 10, "{used} bytes");
+}
+
+#[test]
+fn the_clock_and_the_keyboard_controller_are_told_of_where_they_are() {
+    let flags = |machine: &Platform| {
+        let built = Acpi.build(machine).unwrap();
+        let facp = &built.table("facp").unwrap().bytes;
+        u16::from_le_bytes([facp[109], facp[110]])
+    };
+    const LEGACY: u16 = 1;
+    const KEYBOARD: u16 = 2;
+    const NO_VGA: u16 = 4;
+    const NO_CLOCK: u16 = 32;
+
+    let mut machine = default_machine();
+    assert_eq!(flags(&machine), LEGACY | NO_VGA);
+    let serial = machine.devices.iter_mut().find(|device| device.name == "serial0").unwrap();
+    serial.windows.push(Window::Ports { base: 0x60, len: 5 });
+    assert_eq!(flags(&machine), LEGACY | KEYBOARD | NO_VGA);
+    machine.devices.clear();
+    assert_eq!(flags(&machine), NO_VGA | NO_CLOCK);
+}
+
+#[test]
+fn a_console_that_is_no_16550_has_no_spcr() {
+    let mut machine = default_machine();
+    machine.console = None;
+    assert!(Acpi.build(&machine).unwrap().table("spcr").is_none());
+    machine.console = Some("virtio0");
+    assert!(Acpi.build(&machine).unwrap().table("spcr").is_none());
+}
+
+#[test]
+fn an_area_may_be_full_and_not_one_byte_fuller() {
+    let mut machine = default_machine();
+    let start = machine.memory.tables.start;
+    let needed = Acpi.build(&machine).unwrap().tables.last().unwrap().range().end() - start;
+    machine.memory.tables = Range { start, len: needed };
+    assert!(Acpi.build(&machine).is_ok());
+    machine.memory.tables.len -= 1;
+    let too_big = BuildError::TooBig { tables: "acpi", needed, available: needed - 1, start };
+    assert_eq!(
+        too_big.to_string(),
+        format!("acpi tables need {needed} bytes, and the area for them at 0xe0000 has {}", needed - 1)
+    );
+    assert_eq!(Acpi.build(&machine), Err(too_big));
+}
+
+#[test]
+fn what_can_not_be_said_is_an_error_that_names_it() {
+    type Change = fn(&mut Platform);
+    let cases: &[(Change, &str)] = &[
+        (|m| m.arch = Arch::Aarch64, "acpi tables can not describe a machine of architecture aarch64"),
+        (
+            |m| m.power = PowerControl::PsciHvc,
+            "acpi tables need power-off and reset registers, one byte each: PsciHvc",
+        ),
+        (
+            |m| m.cpus[1].hardware_id = 1 << 32,
+            "acpi tables can not name processor 1 with APIC id 4294967296: x2APIC ids have 32 bits",
+        ),
+        (
+            |m| m.cpus[1].index = 255,
+            "acpi tables can not name processor 255 with APIC id 1: below id 255 the index must be below 255 too",
+        ),
+        (
+            |m| m.devices[0].windows.push(Window::Ports { base: 0xffff, len: 2 }),
+            "device `serial0` has an impossible register window: Ports { base: ffff, len: 2 }",
+        ),
+        (
+            |m| m.devices[0].windows.push(Window::Mmio { base: 0, len: 0 }),
+            "device `serial0` has an impossible register window: Mmio { base: 0, len: 0 }",
+        ),
+        (
+            |m| m.devices[0].acpi.as_mut().unwrap().name = "com1",
+            "device `serial0`: `com1` is no ACPI name (four characters of A-Z, 0-9 and _, the first no digit)",
+        ),
+        (
+            |m| m.devices[1].acpi.as_mut().unwrap().name = "COM1",
+            "device `rtc`: the ACPI name `COM1` is taken",
+        ),
+        (
+            |m| m.devices[1].acpi.as_mut().unwrap().name = "C001",
+            "device `rtc`: the ACPI name `C001` is taken",
+        ),
+        (
+            |m| object(m, AcpiObject::Integer { name: "_CRS", value: 0 }),
+            "device `serial0`: the ACPI name `_CRS` is taken",
+        ),
+        (
+            |m| object(m, AcpiObject::Text { name: "_STR", value: "naïve".into() }),
+            "device `serial0`: the text of `_STR` holds characters other than printable ASCII",
+        ),
+        (
+            |m| m.devices[0].acpi.as_mut().unwrap().hid = "PNP501",
+            "device `serial0`: `PNP501` is neither a PNP id (like PNP0501) nor an ACPI id (like ACPI0013)",
+        ),
+        (
+            |m| m.devices.retain(|device| device.name != "power-button"),
+            "device `ged` notifies `PWRB`, and no device has that ACPI name",
+        ),
+        (
+            |m| {
+                let selector = Window::Ports { base: 0, len: 1 };
+                object(m, AcpiObject::GenericEvents { selector, sources: Vec::new() });
+            },
+            "device `serial0`: an event selector is four bytes, not Ports { base: 0, len: 1 }",
+        ),
+    ];
+    for (change, message) in cases {
+        let mut machine = default_machine();
+        change(&mut machine);
+        assert_eq!(Acpi.build(&machine).unwrap_err().to_string(), *message);
+    }
+    let many = Acpi.build(&machine(4097, 1 << 30, 0)).unwrap_err();
+    assert_eq!(many, BuildError::TooManyCpus { tables: "acpi", cpus: 4097, limit: 4096 });
+}
+
+fn object(machine: &mut Platform, object: AcpiObject) {
+    machine.devices[0].acpi.as_mut().unwrap().objects.push(object);
+}
+
+/// All tables that are found from the entry point on, by signature; checksums, lengths and signs of origin are checked.
+fn walk(built: &GuestTables) -> BTreeMap<String, Vec<u8>> {
+    let at =
+        |gpa: u64| -> &Table { built.tables.iter().find(|table| table.gpa == gpa).expect("a table there") };
+    let EntryPoint::Rsdp { gpa } = built.entry else { panic!("{:?}", built.entry) };
+    let rsdp = &at(gpa).bytes;
+    assert_eq!((&rsdp[..8], rsdp.len(), rsdp[15], u32_at(rsdp, 20)), (&b"RSD PTR "[..], 36, 2, 36));
+    assert_eq!((sum(&rsdp[..20]), sum(rsdp)), (0, 0));
+
+    let mut found = BTreeMap::new();
+    let mut read = |gpa: u64| {
+        let bytes = at(gpa).bytes.clone();
+        assert_eq!(u32_at(&bytes, 4) as usize, bytes.len());
+        assert_eq!(sum(&bytes), 0);
+        assert_eq!((&bytes[10..24], &bytes[28..32]), (&b"GHEST GHESTVMM"[..], &b"GHST"[..]));
+        let signature = String::from_utf8(bytes[..4].to_vec()).unwrap();
+        assert!(found.insert(signature, bytes.clone()).is_none(), "listed twice");
+        bytes
+    };
+    let xsdt = read(u64_at(rsdp, 24));
+    for entry in xsdt[36..].chunks(8) {
+        let table = read(u64_at(entry, 0));
+        if table.starts_with(b"FACP") {
+            read(u64_at(&table, 140));
+        }
+    }
+    found
+}
+
+fn sum(bytes: &[u8]) -> u8 {
+    bytes.iter().fold(0, |sum, byte| sum.wrapping_add(*byte))
+}
+
+fn u32_at(bytes: &[u8], at: usize) -> u32 {
+    u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap())
+}
+
+fn u64_at(bytes: &[u8], at: usize) -> u64 {
+    u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap())
+}

@@ -1,0 +1,208 @@
+//! The ACPI tables before independent judges: `iasl` and `acpiexec`, of Debian's `acpica-tools`.
+//!
+//! Every table is disassembled without a word of complaint, and what comes out is compiled to the same bytes again. The
+//! default machine's source is kept in `tests/golden`, readable, and compiles to the bytes that the builder makes. After a
+//! change that is meant, write it anew and read the difference:
+//!
+//! ```text
+//! UPDATE_GOLDEN=1 cargo test -p firmware-tables --test iasl
+//! ```
+//!
+//! The event method is run, too, by the interpreter that Linux has.
+//!
+//! Without these programs the tests count as ignored, not as passed.
+
+mod machine;
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, ExitCode};
+
+use firmware_tables::{GuestTables, Table, TableSet};
+use libtest_mimic::{Arguments, Failed, Trial};
+use platform::Platform;
+
+fn main() -> ExitCode {
+    let missing =
+        ["iasl", "acpiexec"].iter().any(|program| Command::new(program).arg("-v").output().is_err());
+    if missing {
+        eprintln!("\n*** iasl or acpiexec is missing (Debian: acpica-tools). NO ACPI TABLE IS JUDGED. ***\n");
+    }
+    let mut trials = vec![Trial::test("golden_sources_compile_to_the_tables", golden)];
+    for (vcpus, transports) in [(1, 0), (2, 1), (8, 13), (254, 1), (255, 1), (256, 1), (512, 64)] {
+        let name = format!("vcpus_{vcpus}_transports_{transports}_survive_the_way_there_and_back");
+        trials.push(Trial::test(name, move || there_and_back(vcpus, transports)));
+    }
+    trials.push(Trial::test("port_selector_and_high_windows_survive_too", unusual_devices));
+    trials.push(Trial::test("an_event_notifies_its_device_and_no_other_bit_does", events));
+    let trials = trials.into_iter().map(|trial| trial.with_ignored_flag(missing)).collect();
+    libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
+}
+
+fn there_and_back(vcpus: u32, transports: usize) -> Result<(), Failed> {
+    judge(&machine::machine(vcpus, 1 << 30, transports))
+}
+
+/// What no device of today has, and the builder takes.
+fn unusual_devices() -> Result<(), Failed> {
+    use platform::{AcpiObject, Interrupt, Trigger, Window};
+
+    let mut machine = machine::default_machine();
+    for device in &mut machine.devices {
+        let Some(identity) = &mut device.acpi else { continue };
+        for object in &mut identity.objects {
+            if let AcpiObject::GenericEvents { selector, sources } = object {
+                *selector = Window::Ports { base: 0x700, len: 4 };
+                let second = platform::EventSource { mask: 1 << 31, ..sources[0] };
+                sources.push(second);
+            }
+        }
+        if device.name == "virtio0" {
+            device.windows = vec![
+                Window::Mmio { base: 1 << 40, len: 1 << 33 },
+                Window::Mmio { base: 0xffff_f000, len: 0x1000 },
+                Window::Ports { base: 0x1000, len: 0x1000 },
+            ];
+            device.interrupts.push(Interrupt { gsi: 600, trigger: Trigger::Level });
+            identity.objects.push(AcpiObject::Integer { name: "_CCA", value: 1 });
+            identity.objects.push(AcpiObject::Text { name: "_DDN", value: "a \"disk\" \\ more".into() });
+            identity.objects.push(AcpiObject::Integer { name: "BIGN", value: u64::MAX - 1 });
+        }
+    }
+    judge(&machine)
+}
+
+fn judge(machine: &Platform) -> Result<(), Failed> {
+    let directory = tempfile::tempdir()?;
+    for table in &build(machine)?.tables {
+        let source = if table.name == "rsdp" {
+            rsdp_source(&table.bytes)
+        } else {
+            disassemble(table, directory.path())?
+        };
+        same(table, &compile(table, &source, directory.path())?)?;
+    }
+    Ok(())
+}
+
+fn golden() -> Result<(), Failed> {
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
+    let update = std::env::var_os("UPDATE_GOLDEN").is_some();
+    let directory = tempfile::tempdir()?;
+    let built = build(&machine::default_machine())?;
+    for table in built.tables.iter().filter(|table| table.name != "rsdp") {
+        let path = golden.join(table.name).with_extension("dsl");
+        let found = disassemble(table, directory.path())?;
+        if update {
+            fs::write(&path, &found)?;
+        }
+        let expected = fs::read_to_string(&path)?;
+        same(table, &compile(table, &expected, directory.path())?)
+            .map_err(|difference| format!("{difference:?}; the table now:\n{found}"))?;
+    }
+    Ok(())
+}
+
+/// Runs `_EVT` over a selector that reads as one byte, four times.
+fn events() -> Result<(), Failed> {
+    let directory = tempfile::tempdir()?;
+    let built = build(&machine::default_machine())?;
+    let dsdt = built.table("dsdt").ok_or("no DSDT")?;
+    fs::write(directory.path().join(dsdt.file_name), &dsdt.bytes)?;
+    for (selector, notified) in [("0xfd", false), ("0x02", true)] {
+        let output = Command::new("acpiexec")
+            .args(["-fv", selector, "-b", "evaluate \\_SB.GED0._EVT 9", dsdt.file_name])
+            .current_dir(directory.path())
+            .output()?;
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        let calls: Vec<&str> = said.lines().filter(|line| line.contains("Notify on")).collect();
+        let right = match calls[..] {
+            [call] => notified && call.contains("[PWRB]") && call.contains("Value 0x80"),
+            _ => !notified && calls.is_empty(),
+        };
+        if !right || !said.contains("Evaluating \\_SB.GED0._EVT") || said.contains("ACPI Error") {
+            return Err(format!("selector {selector}: {calls:?}\n{said}").into());
+        }
+    }
+    Ok(())
+}
+
+fn build(machine: &Platform) -> Result<GuestTables, Failed> {
+    Ok(firmware_tables::Acpi.build(machine)?)
+}
+
+/// The source of `table`, without the opening comment, which holds a date and a path, and without a dump of the bytes.
+fn disassemble(table: &Table, directory: &Path) -> Result<String, Failed> {
+    fs::write(directory.join(table.file_name), &table.bytes)?;
+    iasl(directory, &["-d", table.file_name])?;
+    let source = fs::read_to_string(directory.join(table.name).with_extension("dsl"))?;
+    let (_, source) = source.split_once("*/").ok_or("no opening comment")?;
+    let (source, _) = source.split_once("Raw Table Data").unwrap_or((source, ""));
+    let lines: Vec<&str> = source.lines().map(str::trim_end).collect();
+    Ok(format!("{}\n", lines.join("\n").trim()))
+}
+
+/// The bytes that `source` stands for. Integers and names have the shortest form already: nothing is left to optimise.
+fn compile(table: &Table, source: &str, directory: &Path) -> Result<Vec<u8>, Failed> {
+    fs::write(directory.join("again.dsl"), source)?;
+    let said = iasl(directory, &["-z", "-p", "again", "again.dsl"])?;
+    let verdict = said.lines().find(|line| line.starts_with("Compilation successful")).unwrap_or_default();
+    let clean = "Compilation successful. 0 Errors, 0 Warnings, 0 Remarks";
+    if verdict != clean && verdict != format!("{clean}, 0 Optimizations") {
+        return Err(format!("iasl does not like {}:\n{said}\n{source}", table.name).into());
+    }
+    Ok(fs::read(directory.join("again.aml"))?)
+}
+
+/// Runs iasl; any problem that it mentions is a failure. Returns what it said.
+fn iasl(directory: &Path, arguments: &[&str]) -> Result<String, Failed> {
+    let output = Command::new("iasl").arg("-vs").args(arguments).current_dir(directory).output()?;
+    let said = [output.stdout, output.stderr].concat();
+    let said = String::from_utf8_lossy(&said).into_owned();
+    let complaint = said.lines().find(|line| {
+        let line = line.to_lowercase();
+        let summary = line.starts_with("compilation successful");
+        !summary && ["error", "warning", "remark", "invalid"].iter().any(|word| line.contains(word))
+    });
+    if !output.status.success() || complaint.is_some() {
+        return Err(format!("iasl {arguments:?}:\n{said}").into());
+    }
+    Ok(said)
+}
+
+/// iasl signs a DSDT that it compiles: there the creator is its own, and so the checksum differs too.
+fn same(table: &Table, again: &[u8]) -> Result<(), Failed> {
+    let unsigned = |bytes: &[u8]| {
+        let mut bytes = bytes.to_vec();
+        if table.name == "dsdt" && bytes.len() >= 36 {
+            bytes[9] = 0;
+            bytes[28..36].fill(0);
+        }
+        bytes
+    };
+    if unsigned(&table.bytes) != unsigned(again) {
+        return Err(format!("{}: iasl makes\n{again:02x?}\nof\n{:02x?}", table.name, table.bytes).into());
+    }
+    Ok(())
+}
+
+/// iasl compiles an RSDP, and does not disassemble one. Its fields are read here (ACPI 6.5, table 5.3).
+fn rsdp_source(bytes: &[u8]) -> String {
+    let text = |range: std::ops::Range<usize>| String::from_utf8_lossy(&bytes[range]).into_owned();
+    let number = |range: std::ops::Range<usize>| -> String {
+        bytes[range].iter().rev().map(|byte| format!("{byte:02X}")).collect()
+    };
+    format!(
+        "Signature : \"{}\"\nChecksum : {}\nOem ID : \"{}\"\nRevision : {}\nRSDT Address : {}\nLength : {}\n\
+         XSDT Address : {}\nExtended Checksum : {}\nReserved : {}\n",
+        text(0..8),
+        number(8..9),
+        text(9..15),
+        number(15..16),
+        number(16..20),
+        number(20..24),
+        number(24..32),
+        number(32..33),
+        number(33..36),
+    )
+}

@@ -1,0 +1,71 @@
+//! The x86_64 machine that tests describe: the devices that every machine has, and as many transports as asked for.
+
+use platform::{
+    AcpiIdentity, AcpiObject, DeviceNode, EventSource, Interrupt, Platform, Trigger, Window, x86_64,
+};
+
+/// Two processors, memory below and above the hole, one transport.
+pub(crate) fn default_machine() -> Platform {
+    machine(2, 6 << 30, 1)
+}
+
+/// A machine with `transports` virtio-mmio transports.
+pub(crate) fn machine(vcpus: u32, memory: u64, transports: usize) -> Platform {
+    let mut devices = vec![serial(), clock(), event_device(), power_button()];
+    devices.extend((0..transports).map(transport));
+    x86_64::platform(vcpus, memory, devices, Some("serial0"))
+}
+
+fn serial() -> DeviceNode {
+    let ports = Window::Ports { base: x86_64::SERIAL_PORT, len: 8 };
+    node("serial0", "COM1", "PNP0501", 0, Some((ports, x86_64::SERIAL_GSI)))
+}
+
+fn clock() -> DeviceNode {
+    let ports = Window::Ports { base: x86_64::RTC_PORT, len: 2 };
+    node("rtc", "RTC0", "PNP0B00", 0, Some((ports, x86_64::RTC_GSI)))
+}
+
+fn event_device() -> DeviceNode {
+    let registers = Window::Mmio { base: x86_64::GED_BASE, len: x86_64::GED_LEN };
+    let mut ged = node("ged", "GED0", "ACPI0013", 0, Some((registers, x86_64::GED_GSI)));
+    if let Some(identity) = &mut ged.acpi {
+        identity.objects.push(AcpiObject::GenericEvents {
+            selector: Window::Mmio { base: x86_64::GED_BASE, len: 4 },
+            sources: vec![EventSource { mask: 2, target: "PWRB", value: 0x80 }],
+        });
+    }
+    ged
+}
+
+fn power_button() -> DeviceNode {
+    node("power-button", "PWRB", "PNP0C0C", 0, None)
+}
+
+/// The transport of that number. Beyond the lines that there are, they share.
+fn transport(number: usize) -> DeviceNode {
+    let base = x86_64::VIRTIO_MMIO.start + number as u64 * x86_64::VIRTIO_MMIO_STRIDE;
+    let registers = Window::Mmio { base, len: x86_64::VIRTIO_MMIO_STRIDE };
+    let gsi = x86_64::VIRTIO_GSIS[number % x86_64::VIRTIO_GSIS.len()];
+    let name: &'static str = format!("VR{number:02X}").leak();
+    node(&format!("virtio{number}"), name, "LNRO0005", number as u32, Some((registers, gsi)))
+}
+
+fn node(
+    name: &str,
+    acpi_name: &'static str,
+    hid: &'static str,
+    uid: u32,
+    resources: Option<(Window, u32)>,
+) -> DeviceNode {
+    DeviceNode {
+        name: name.into(),
+        windows: resources.iter().map(|(window, _)| *window).collect(),
+        interrupts: resources
+            .iter()
+            .map(|(_, gsi)| Interrupt { gsi: *gsi, trigger: Trigger::Edge })
+            .collect(),
+        acpi: Some(AcpiIdentity { name: acpi_name, hid, uid, objects: Vec::new() }),
+        devicetree: None,
+    }
+}

@@ -1,0 +1,64 @@
+#!/lab/busybox sh
+# Init of an emulated host. It does what the lab asks for on the port "control": runs a scenario's command with the
+# port "guest" as its console, signals it, and hands back its status and its files.
+
+/lab/busybox mkdir -p /bin /proc /sys /dev /run /tmp
+/lab/busybox --install -s /bin
+export PATH=/bin:/lab/bin HOME=/tmp
+mount -t proc proc /proc
+mount -t sysfs sysfs /sys
+mount -t devtmpfs devtmpfs /dev
+mount -t debugfs debugfs /sys/kernel/debug
+mount -t tmpfs tmpfs /tmp
+mount -t tmpfs tmpfs /run
+hostname lab
+ip link set lo up
+
+while read -r module; do
+    insmod "/lab/modules/$module.ko" || echo "lab: cannot load $module"
+done </lab/module-order
+
+if grep -q lab.shell /proc/cmdline; then
+    echo "lab: ghest is in the path; kernels are in /lab/kernels; 'poweroff -f' ends this host"
+    cd /lab
+    setsid cttyhack sh
+    poweroff -f
+fi
+
+# Ports have names only once both ends have said hello.
+port() {
+    until grep -lx "$1" /sys/class/virtio-ports/*/name >/run/port 2>/dev/null; do sleep 0.1; done
+    echo "/dev/$(basename "$(dirname "$(cat /run/port)")")"
+}
+exec 3<>"$(port control)"
+guest=$(port guest)
+
+run() {
+    cd "/lab/scenarios/$1" || return
+    mkdir -p out
+    setsid sh ./command <>"$guest" >&0 2>out/stderr.log &
+    echo $! >/run/command
+    wait $!
+    status=$?
+    printf '\036end %s\036' "$1" >"$guest"
+    echo "exit $status" >&3
+    for file in out/*; do
+        echo "file ${file#out/} $(stat -c %s "$file")" >&3
+        cat "$file" >&3
+    done
+    echo "end" >&3
+    cd /
+}
+
+echo "ready" >&3
+while :; do
+    while read -r verb argument <&3; do
+        case $verb in
+            run) run "$argument" & ;;
+            do) eval "$argument" ;;
+            stop) kill -KILL "-$(cat /run/command)" ;;
+            poweroff) poweroff -f ;;
+        esac
+    done
+    sleep 0.1
+done

@@ -1,0 +1,130 @@
+//! Sets of packages that the lab needs, unpacked side by side under the cache.
+
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::apt::{Apt, Follow, Package, Release};
+use crate::architecture::Architecture;
+use crate::error::{Context, Result};
+
+/// Packages that are fetched and unpacked together.
+#[derive(Clone, Debug)]
+pub(crate) struct Bundle {
+    pub(crate) name: String,
+    pub(crate) release: Release,
+    pub(crate) packages: Vec<(&'static str, Architecture, Follow)>,
+}
+
+/// A bundle in the cache.
+#[derive(Clone, Debug)]
+pub(crate) struct Unpacked {
+    /// The packages' file system tree.
+    pub(crate) root: PathBuf,
+    /// What it was made of.
+    pub(crate) packages: Vec<Package>,
+}
+
+/// Where packages are kept between runs.
+pub(crate) struct Cache {
+    directory: PathBuf,
+    /// Look for newer versions even of what is there.
+    refresh: bool,
+    /// Releases whose lists are as new as they get.
+    updated: RefCell<BTreeSet<Release>>,
+}
+
+#[derive(Deserialize, Serialize)]
+struct Manifest {
+    packages: Vec<Package>,
+}
+
+/// User space of hosts and guests.
+pub(crate) fn busybox(architecture: Architecture) -> Bundle {
+    Bundle {
+        name: format!("busybox-{architecture}"),
+        release: Release::Bookworm,
+        packages: vec![("busybox-static", architecture, Follow::Only(&[]))],
+    }
+}
+
+/// A Rust compiler with the standard library of both architectures.
+///
+/// What links its programs is the machine's own (`cargo lab setup`), and so is the C library it runs with.
+pub(crate) fn rust() -> Bundle {
+    Bundle {
+        name: "rust".to_owned(),
+        release: Release::Bookworm,
+        packages: vec![
+            ("rustc-web", Architecture::X86_64, Follow::AllBut(&["binutils", "gcc", "libc-dev", "libc6"])),
+            ("libstd-rust-web-dev", Architecture::Aarch64, Follow::Only(&[])),
+        ],
+    }
+}
+
+impl Cache {
+    pub(crate) fn new(directory: PathBuf, refresh: bool) -> Self {
+        Self { directory, refresh, updated: RefCell::default() }
+    }
+
+    /// The bundle, fetched if it is not there (or to be refreshed).
+    pub(crate) fn get(&self, bundle: &Bundle) -> Result<Unpacked> {
+        let directory = self.directory.join("bundles").join(&bundle.name);
+        let cached = read_manifest(&directory);
+        if let Some(packages) = cached.as_ref().filter(|_| !self.refresh) {
+            return Ok(Unpacked { root: directory.join("root"), packages: packages.clone() });
+        }
+        let apt = Apt::new(&self.directory, bundle.release)?;
+        let fetch = || -> Result<Vec<Package>> {
+            let mut packages = Vec::new();
+            for (name, architecture, follow) in &bundle.packages {
+                packages.extend(apt.resolve(name, *architecture, *follow)?);
+            }
+            if cached.as_ref() != Some(&packages) {
+                self.replace(&apt, bundle, &packages, &directory)?;
+            }
+            Ok(packages)
+        };
+        let update = || -> Result<()> {
+            if self.updated.borrow_mut().insert(bundle.release) { apt.update() } else { Ok(()) }
+        };
+        let packages = if self.refresh || !apt.has_lists() {
+            update().and_then(|()| fetch())
+        } else {
+            // Lists from an earlier day may name a version that a security update has replaced since.
+            fetch().or_else(|_| update().and_then(|()| fetch()))
+        };
+        let packages = packages.context(format_args!("cannot fetch {}", bundle.name))?;
+        Ok(Unpacked { root: directory.join("root"), packages })
+    }
+
+    fn replace(&self, apt: &Apt, bundle: &Bundle, packages: &[Package], directory: &Path) -> Result<()> {
+        let versions: Vec<_> = packages.iter().map(|package| format!("{} {}", package.name, package.version)).collect();
+        eprintln!("fetching {}: {}", bundle.name, versions.join(", "));
+        let fresh = directory.with_extension("new");
+        remove(&fresh)?;
+        apt.unpack(packages, &fresh.join("root"))?;
+        let manifest = serde_json::to_string_pretty(&Manifest { packages: packages.to_vec() });
+        fs::write(fresh.join("packages.json"), manifest.context("cannot write the manifest")?)
+            .context("cannot write the manifest")?;
+        remove(directory)?;
+        fs::rename(&fresh, directory).context(format_args!("cannot put {} in place", directory.display()))
+    }
+}
+
+fn read_manifest(directory: &Path) -> Option<Vec<Package>> {
+    let text = fs::read_to_string(directory.join("packages.json")).ok()?;
+    serde_json::from_str::<Manifest>(&text).ok().map(|manifest| manifest.packages)
+}
+
+fn remove(directory: &Path) -> Result<()> {
+    match fs::remove_dir_all(directory) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(error).context(format_args!("cannot remove {}", directory.display()))
+        }
+        _ => Ok(()),
+    }
+}

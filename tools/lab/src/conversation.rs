@@ -1,0 +1,76 @@
+//! The script of a console: what to wait for, and what to do then.
+
+use serde::Deserialize;
+
+/// One step; steps are taken in order, each when its text has come after the one before.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Step {
+    /// Text on the guest's console to wait for.
+    pub(crate) expect: String,
+    /// Typed on the guest's console then.
+    pub(crate) send: Option<String>,
+    /// Shell command run on the host then.
+    pub(crate) host: Option<String>,
+}
+
+/// Where a console's script stands.
+pub(crate) struct Conversation<'a> {
+    steps: &'a [Step],
+    /// Transcript up to here has been matched.
+    matched: usize,
+}
+
+impl<'a> Conversation<'a> {
+    pub(crate) fn new(steps: &'a [Step]) -> Self {
+        Self { steps, matched: 0 }
+    }
+
+    /// The next step that the transcript so far calls for.
+    pub(crate) fn next(&mut self, transcript: &[u8]) -> Option<&'a Step> {
+        let (step, rest) = self.steps.split_first()?;
+        let ahead = transcript.get(self.matched..)?;
+        let at = find(ahead, step.expect.as_bytes())?;
+        self.matched += at + step.expect.len();
+        self.steps = rest;
+        Some(step)
+    }
+
+    /// The text that is still waited for.
+    pub(crate) fn waits_for(&self) -> Option<&'a str> {
+        self.steps.first().map(|step| step.expect.as_str())
+    }
+}
+
+/// Where `needle` first begins in `haystack`.
+pub(crate) fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {
+    if needle.is_empty() {
+        return Some(0);
+    }
+    haystack.windows(needle.len()).position(|window| window == needle)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn step(expect: &str, send: &str) -> Step {
+        Step { expect: expect.into(), send: Some(send.into()), host: None }
+    }
+
+    #[test]
+    fn steps_are_taken_in_order_and_once() {
+        let steps = [step("name? ", "a\n"), step("name? ", "b\n"), step("bye", "")];
+        let mut conversation = Conversation::new(&steps);
+        let mut transcript = b"boot\nnam".to_vec();
+        assert_eq!(conversation.next(&transcript), None);
+        transcript.extend(b"e? ");
+        assert_eq!(conversation.next(&transcript), Some(&steps[0]));
+        assert_eq!(conversation.next(&transcript), None);
+        transcript.extend(b"name? bye");
+        assert_eq!(conversation.next(&transcript), Some(&steps[1]));
+        assert_eq!(conversation.waits_for(), Some("bye"));
+        assert_eq!(conversation.next(&transcript), Some(&steps[2]));
+        assert_eq!(conversation.waits_for(), None);
+    }
+}

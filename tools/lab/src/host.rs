@@ -1,0 +1,41 @@
+//! The emulated hosts: machines with real KVM and real memory failure handling.
+
+use crate::architecture::Architecture;
+
+/// How a host of one architecture is emulated.
+pub(crate) struct Host {
+    pub(crate) emulator: &'static str,
+    pub(crate) machine: &'static [&'static str],
+    /// The kernel's name of the first serial port.
+    pub(crate) console: &'static str,
+    /// Kernel that it runs when a scenario names none.
+    pub(crate) kernel: &'static str,
+    /// Modules to load; what they need comes along.
+    pub(crate) modules: &'static [&'static str],
+}
+
+const X86_64: Host = Host {
+    emulator: "qemu-system-x86_64",
+    machine: &["-M", "q35", "-cpu", "EPYC,+svm,+npt", "-smp", "2", "-m", "3G"],
+    console: "ttyS0",
+    kernel: "6.1",
+    modules: &["virtio_pci", "virtio_console", "kvm-amd", "hwpoison-inject"],
+};
+
+const AARCH64: Host = Host {
+    emulator: "qemu-system-aarch64",
+    // Without pointer authentication: its emulation takes most of the time otherwise.
+    machine: &["-M", "virt,virtualization=on,gic-version=3", "-cpu", "max,pauth=off", "-smp", "2", "-m", "3G"],
+    console: "ttyAMA0",
+    kernel: "6.1",
+    modules: &["virtio_pci", "virtio_console", "hwpoison-inject"],
+};
+
+impl Host {
+    pub(crate) fn of(architecture: Architecture) -> &'static Self {
+        match architecture {
+            Architecture::X86_64 => &X86_64,
+            Architecture::Aarch64 => &AARCH64,
+        }
+    }
+}

@@ -1,0 +1,90 @@
+//! The initramfs of hosts and of guests.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::cpio::Archive;
+use crate::error::{Context, Result};
+use crate::kernel::Module;
+use crate::scenario::Scenario;
+
+/// What goes into a host.
+pub(crate) struct HostImage<'a> {
+    pub(crate) busybox: &'a Path,
+    pub(crate) modules: &'a [Module],
+    pub(crate) ghest: &'a Ghest,
+    /// Guest kernels by key.
+    pub(crate) kernels: Vec<(&'a str, &'a Path)>,
+    pub(crate) scenarios: Vec<&'a Scenario>,
+}
+
+/// The program under test, and the shared libraries that it loads, to be put where they were.
+pub(crate) struct Ghest {
+    pub(crate) program: PathBuf,
+    pub(crate) libraries: Vec<PathBuf>,
+}
+
+impl HostImage<'_> {
+    pub(crate) fn build(&self, root: &Path) -> Result<Vec<u8>> {
+        let mut archive = base(self.busybox, "lab/busybox")?;
+        archive.file("init", 0o755, include_bytes!("../images/host-init.sh"))?;
+        let order: String = self.modules.iter().map(|(name, _)| format!("{name}\n")).collect();
+        archive.file("lab/module-order", 0o644, order.as_bytes())?;
+        for (name, content) in self.modules {
+            archive.file(&format!("lab/modules/{name}.ko"), 0o644, content)?;
+        }
+        archive.file("lab/bin/ghest", 0o755, &read(&self.ghest.program)?)?;
+        for library in &self.ghest.libraries {
+            let path = library.strip_prefix("/").unwrap_or(library);
+            archive.file(&path.to_string_lossy(), 0o755, &read(library)?)?;
+        }
+        for (key, image) in &self.kernels {
+            archive.file(&format!("lab/kernels/{key}"), 0o644, &read(image)?)?;
+        }
+        let mut used = BTreeSet::new();
+        for scenario in &self.scenarios {
+            debug_assert!(used.insert(&scenario.name), "names were checked to be unique");
+            self.add_scenario(&mut archive, scenario, root)?;
+        }
+        archive.finish()
+    }
+
+    fn add_scenario(&self, archive: &mut Archive, scenario: &Scenario, root: &Path) -> Result<()> {
+        let directory = format!("lab/scenarios/{}", scenario.name);
+        archive.file(&format!("{directory}/command"), 0o644, scenario.command.as_bytes())?;
+        if let Some(profile) = &scenario.profile {
+            archive.file(&format!("{directory}/profile.toml"), 0o644, profile.as_bytes())?;
+        }
+        if let Some(path) = &scenario.profile_from {
+            archive.file(&format!("{directory}/profile.toml"), 0o644, &read(&root.join(path))?)?;
+        }
+        if let Some(kernel) = &scenario.kernel {
+            archive.symlink(&format!("{directory}/kernel"), &format!("/lab/kernels/{kernel}"))?;
+        }
+        if let Some(init) = &scenario.init {
+            archive.file(&format!("{directory}/initrd"), 0o644, &guest(self.busybox, init)?)?;
+        }
+        Ok(())
+    }
+}
+
+/// A guest's initramfs: busybox, and the scenario's script as the end of its init.
+fn guest(busybox: &Path, script: &str) -> Result<Vec<u8>> {
+    let mut archive = base(busybox, "busybox")?;
+    let init = format!("{}{script}", include_str!("../images/guest-init.sh"));
+    archive.file("init", 0o755, init.as_bytes())?;
+    archive.finish()
+}
+
+fn base(busybox: &Path, path: &str) -> Result<Archive> {
+    let mut archive = Archive::default();
+    // The kernel opens it for init before anything is mounted.
+    archive.character_device("dev/console", 5, 1)?;
+    archive.file(path, 0o755, &read(busybox)?)?;
+    Ok(archive)
+}
+
+fn read(path: &Path) -> Result<Vec<u8>> {
+    fs::read(path).context(format_args!("cannot read {}", path.display()))
+}

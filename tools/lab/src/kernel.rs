@@ -1,0 +1,189 @@
+//! Debian's kernels: which there are, and what is taken from their packages.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::apt::{Follow, Release};
+use crate::architecture::Architecture::{self, Aarch64, X86_64};
+use crate::bundle::{Bundle, Unpacked};
+use crate::error::{Context, Result};
+use crate::process;
+
+/// A kernel that scenarios name by its key.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Kernel {
+    pub(crate) key: &'static str,
+    pub(crate) architecture: Architecture,
+    release: Release,
+    /// The package that always depends on the newest of its kind.
+    package: &'static str,
+}
+
+/// Every kernel that there is for scenarios. x86_64's cloud flavour lacks machine checks and memory failure handling.
+const KERNELS: &[Kernel] = &[
+    Kernel { key: "6.1", architecture: X86_64, release: Release::Bookworm, package: "linux-image-amd64" },
+    Kernel { key: "6.12", architecture: X86_64, release: Release::Trixie, package: "linux-image-amd64" },
+    Kernel { key: "7.3", architecture: X86_64, release: Release::TrixieBackports, package: "linux-image-amd64" },
+    Kernel { key: "6.1", architecture: Aarch64, release: Release::Bookworm, package: "linux-image-cloud-arm64" },
+    Kernel { key: "6.12", architecture: Aarch64, release: Release::Trixie, package: "linux-image-cloud-arm64" },
+    Kernel { key: "7.3", architecture: Aarch64, release: Release::TrixieBackports, package: "linux-image-cloud-arm64" },
+];
+
+/// Looks a kernel up; the error names those that there are.
+pub(crate) fn kernel(architecture: Architecture, key: &str) -> Result<&'static Kernel> {
+    let of_architecture = || KERNELS.iter().filter(move |kernel| kernel.architecture == architecture);
+    of_architecture().find(|kernel| kernel.key == key).context(format_args!(
+        "no {architecture} kernel {key:?}: there are {}",
+        of_architecture().map(|kernel| kernel.key).collect::<Vec<_>>().join(", ")
+    ))
+}
+
+impl Kernel {
+    pub(crate) fn bundle(&self) -> Bundle {
+        Bundle {
+            name: format!("linux-{}-{}", self.key, self.architecture),
+            release: self.release,
+            // Up to 6.12 one package holds all; later image and modules are apart.
+            packages: vec![(
+                self.package,
+                self.architecture,
+                Follow::Only(&["linux-image-", "linux-binary-", "linux-modules-"]),
+            )],
+        }
+    }
+}
+
+/// A kernel's files in the cache.
+pub(crate) struct KernelFiles {
+    /// The boot image.
+    pub(crate) image: PathBuf,
+    /// Module files by module name.
+    modules: BTreeMap<String, PathBuf>,
+    /// Modules that are part of the image.
+    builtin: BTreeSet<String>,
+}
+
+/// A module ready to load: its name and its uncompressed contents.
+pub(crate) type Module = (String, Vec<u8>);
+
+impl KernelFiles {
+    pub(crate) fn find(unpacked: &Unpacked) -> Result<Self> {
+        let mut files = Vec::new();
+        walk(&unpacked.root, &mut files)?;
+        let name = |path: &Path| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let image = files.iter().find(|path| name(path).starts_with("vmlinuz"));
+        let image = image.context(format_args!("no kernel image under {}", unpacked.root.display()))?.clone();
+        let builtin = match files.iter().find(|path| name(path) == "modules.builtin") {
+            Some(list) => fs::read_to_string(list).context("cannot read modules.builtin")?,
+            None => String::new(),
+        };
+        let builtin = builtin.lines().filter_map(|line| module_name(Path::new(line))).collect();
+        let modules = files.into_iter().filter_map(|path| Some((module_name(&path)?, path))).collect();
+        Ok(Self { image, modules, builtin })
+    }
+
+    /// The named modules and all that they need, in the order in which they load.
+    pub(crate) fn modules(&self, names: &[&str]) -> Result<Vec<Module>> {
+        let mut loaded = Vec::new();
+        for name in names {
+            self.add_module(&canonical(name), &mut loaded)?;
+        }
+        Ok(loaded)
+    }
+
+    fn add_module(&self, name: &str, loaded: &mut Vec<Module>) -> Result<()> {
+        if self.builtin.contains(name) || loaded.iter().any(|(have, _)| have == name) {
+            return Ok(());
+        }
+        let path = self.modules.get(name).context(format_args!("this kernel has no module {name}"))?;
+        let content = if path.extension().is_some_and(|extension| extension == "xz") {
+            process::output(Command::new("xz").arg("--decompress").arg("--stdout").arg(path))?
+        } else {
+            fs::read(path).context(format_args!("cannot read {}", path.display()))?
+        };
+        for needed in dependencies(&content) {
+            self.add_module(&canonical(&needed), loaded)?;
+        }
+        loaded.push((name.to_owned(), content));
+        Ok(())
+    }
+}
+
+fn walk(directory: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
+    for entry in fs::read_dir(directory).context(format_args!("cannot list {}", directory.display()))? {
+        let entry = entry.context("cannot list a directory")?;
+        let kind = entry.file_type().context("cannot tell a file's type")?;
+        if kind.is_dir() {
+            walk(&entry.path(), files)?;
+        } else if kind.is_file() {
+            files.push(entry.path());
+        }
+    }
+    Ok(())
+}
+
+/// `kvm-amd` of `kernel/arch/x86/kvm/kvm-amd.ko.xz`, with the one spelling for its hyphen.
+fn module_name(path: &Path) -> Option<String> {
+    let name = path.file_name()?.to_str()?;
+    let stem = name.strip_suffix(".ko").or_else(|| name.strip_suffix(".ko.xz"))?;
+    Some(canonical(stem))
+}
+
+fn canonical(name: &str) -> String {
+    name.replace('-', "_")
+}
+
+/// The `depends=` string of a module's `.modinfo` section, in which strings end with a zero byte.
+fn dependencies(module: &[u8]) -> Vec<String> {
+    const KEY: &[u8] = b"\0depends=";
+    let Some(at) = module.windows(KEY.len()).position(|window| window == KEY) else { return Vec::new() };
+    let value = module.get(at + KEY.len()..).unwrap_or_default();
+    let value = value.split(|byte| *byte == 0).next().unwrap_or_default();
+    let value = String::from_utf8_lossy(value);
+    value.split(',').filter(|name| !name.is_empty()).map(str::to_owned).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn module_names_have_one_spelling() {
+        assert_eq!(module_name(Path::new("kernel/arch/x86/kvm/kvm-amd.ko.xz")).unwrap(), "kvm_amd");
+        assert_eq!(module_name(Path::new("virtio_pci.ko")).unwrap(), "virtio_pci");
+        assert_eq!(module_name(Path::new("modules.builtin")), None);
+    }
+
+    #[test]
+    fn dependencies_are_read_from_the_module_itself() {
+        assert_eq!(dependencies(b"ELF\0license=GPL\0depends=kvm,ccp\0name=kvm_amd\0"), ["kvm", "ccp"]);
+        assert!(dependencies(b"ELF\0depends=\0name=ccp\0").is_empty());
+        assert!(dependencies(b"not a module").is_empty());
+    }
+
+    #[test]
+    fn modules_come_after_what_they_need_and_builtin_ones_not_at_all() {
+        let directory = tempfile::tempdir().unwrap();
+        for (name, needs) in [("kvm-amd", "kvm"), ("kvm", "irqbypass"), ("irqbypass", "")] {
+            let content = format!("\0depends={needs}\0");
+            fs::write(directory.path().join(format!("{name}.ko")), content).unwrap();
+        }
+        fs::write(directory.path().join("modules.builtin"), "kernel/drivers/virtio/virtio_pci.ko\n").unwrap();
+        fs::write(directory.path().join("vmlinuz-6.1"), "").unwrap();
+        let unpacked = Unpacked { root: directory.path().to_owned(), packages: Vec::new() };
+        let files = KernelFiles::find(&unpacked).unwrap();
+        let names = |wanted: &[&str]| -> Result<Vec<String>> {
+            Ok(files.modules(wanted)?.into_iter().map(|(name, _)| name).collect())
+        };
+        assert_eq!(names(&["virtio_pci", "kvm-amd", "kvm"]).unwrap(), ["irqbypass", "kvm", "kvm_amd"]);
+        assert!(names(&["virtio_gpu"]).unwrap_err().to_string().contains("no module virtio_gpu"));
+    }
+
+    #[test]
+    fn an_unknown_kernel_is_told_with_those_that_exist() {
+        let error = kernel(X86_64, "5.10").unwrap_err().to_string();
+        assert_eq!(error, "no x86_64 kernel \"5.10\": there are 6.1, 6.12, 7.3");
+    }
+}

@@ -1,0 +1,214 @@
+//! What a run leaves: a directory for each scenario, a summary, and lines for the person who watches.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+
+use crate::error::{Context, Result};
+use crate::scenario::Scenario;
+use crate::verdict::{Evidence, Outcome, Verdict};
+
+/// Lines of each console that are shown for a scenario that failed.
+const LAST_LINES: usize = 15;
+
+/// How many came out how; shown as the closing line of every runner.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub(crate) struct Count {
+    pub(crate) passed: usize,
+    pub(crate) failed: usize,
+    pub(crate) skipped: usize,
+}
+
+impl Count {
+    fn add(&mut self, outcome: Outcome) {
+        match outcome {
+            Outcome::Passed => self.passed += 1,
+            Outcome::Failed => self.failed += 1,
+            Outcome::Skipped => self.skipped += 1,
+        }
+    }
+
+    /// Whether this may pass for success. Where `CI` is set nobody would notice what was skipped.
+    pub(crate) fn is_good(self) -> bool {
+        let nothing_ran = self.passed == 0 && self.skipped > 0;
+        self.failed == 0 && !nothing_ran && (self.skipped == 0 || std::env::var_os("CI").is_none())
+    }
+}
+
+impl std::ops::Add for Count {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self {
+            passed: self.passed + other.passed,
+            failed: self.failed + other.failed,
+            skipped: self.skipped + other.skipped,
+        }
+    }
+}
+
+impl fmt::Display for Count {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{} passed, {} failed", self.passed, self.failed)?;
+        if self.skipped > 0 { write!(formatter, ", {} skipped", self.skipped) } else { Ok(()) }
+    }
+}
+
+/// The directory of a run, filled as it goes on.
+pub(crate) struct Records {
+    directory: PathBuf,
+    verdicts: Vec<Verdict>,
+    hosts: usize,
+}
+
+#[derive(Serialize)]
+struct Summary<'a> {
+    #[serde(flatten)]
+    count: Count,
+    scenarios: &'a [Verdict],
+}
+
+impl Records {
+    /// Starts the next run under `runs`.
+    pub(crate) fn new(runs: &Path) -> Result<Self> {
+        fs::create_dir_all(runs).context(format_args!("cannot make {}", runs.display()))?;
+        let listing = fs::read_dir(runs).context("cannot list earlier runs")?;
+        let numbers = listing.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+        let number = numbers.max().unwrap_or(0) + 1;
+        let directory = runs.join(format!("{number:04}"));
+        fs::create_dir(&directory).context(format_args!("cannot make {}", directory.display()))?;
+        Ok(Self { directory, verdicts: Vec::new(), hosts: 0 })
+    }
+
+    /// A directory for what belongs to a host rather than to a scenario.
+    pub(crate) fn host_directory(&mut self) -> Result<PathBuf> {
+        self.hosts += 1;
+        let directory = self.directory.join(format!("host-{}", self.hosts));
+        fs::create_dir(&directory).context(format_args!("cannot make {}", directory.display()))?;
+        Ok(directory)
+    }
+
+    /// Records one scenario; `console` is the console of the host that it ran on.
+    pub(crate) fn add(&mut self, verdict: Verdict, evidence: &Evidence, console: &Path) -> Result<()> {
+        let directory = self.directory.join(&verdict.name);
+        fs::create_dir(&directory).context(format_args!("cannot make {}", directory.display()))?;
+        let write = |name: &str, content: &[u8]| {
+            let path = directory.join(name);
+            fs::write(&path, content).context(format_args!("cannot write {}", path.display()))
+        };
+        let host_console = fs::read(console).unwrap_or_default();
+        write("console-host.log", &host_console)?;
+        write("console-guest.log", &evidence.transcript)?;
+        for (name, content) in &evidence.files {
+            write(name, content)?;
+        }
+        if verdict.outcome == Outcome::Failed {
+            show_end("guest console", &evidence.transcript);
+            show_end("stderr", evidence.files.get("stderr.log").map_or(&[], Vec::as_slice));
+            show_end("host console", &host_console);
+        }
+        self.close_scenario(verdict)
+    }
+
+    /// Records scenarios that never ran because their host did not come up.
+    pub(crate) fn unrun_on<'s>(
+        &mut self,
+        scenarios: impl IntoIterator<Item = &'s &'s Scenario>,
+        why: &str,
+        console: &Path,
+    ) -> Result<()> {
+        show_end("host console", &fs::read(console).unwrap_or_default());
+        self.unrun(scenarios, Outcome::Failed, why)
+    }
+
+    /// Records scenarios that never ran.
+    pub(crate) fn unrun<'s>(
+        &mut self,
+        scenarios: impl IntoIterator<Item = &'s &'s Scenario>,
+        outcome: Outcome,
+        why: &str,
+    ) -> Result<()> {
+        for scenario in scenarios {
+            fs::create_dir(self.directory.join(&scenario.name)).context("cannot make a scenario's directory")?;
+            self.close_scenario(Verdict {
+                name: scenario.name.clone(),
+                outcome,
+                reasons: vec![why.to_owned()],
+                seconds: 0.0,
+                versions: BTreeMap::new(),
+            })?;
+        }
+        Ok(())
+    }
+
+    fn close_scenario(&mut self, verdict: Verdict) -> Result<()> {
+        let word = match verdict.outcome {
+            Outcome::Passed => "passed ",
+            Outcome::Failed => "FAILED ",
+            Outcome::Skipped => "skipped",
+        };
+        println!("{word} {:6.1} s  {}", verdict.seconds, verdict.name);
+        for reason in &verdict.reasons {
+            println!("             {reason}");
+        }
+        write_json(&self.directory.join(&verdict.name).join("verdict.json"), &verdict)?;
+        self.verdicts.push(verdict);
+        Ok(())
+    }
+
+    /// Ends the run.
+    pub(crate) fn close(self) -> Result<Count> {
+        let mut count = Count::default();
+        self.verdicts.iter().for_each(|verdict| count.add(verdict.outcome));
+        write_json(&self.directory.join("summary.json"), &Summary { count, scenarios: &self.verdicts })?;
+        println!("transcripts, events and verdicts are in {}", self.directory.display());
+        Ok(count)
+    }
+}
+
+fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {
+    let text = serde_json::to_string_pretty(value).context("cannot write JSON")?;
+    fs::write(path, text + "\n").context(format_args!("cannot write {}", path.display()))
+}
+
+fn show_end(what: &str, content: &[u8]) {
+    let text = String::from_utf8_lossy(content);
+    let lines: Vec<&str> = text.lines().collect();
+    if lines.is_empty() {
+        return;
+    }
+    println!("---- last lines of the {what}");
+    for line in lines.get(lines.len().saturating_sub(LAST_LINES)..).unwrap_or_default() {
+        println!("     {line}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_closing_line_tells_of_skips_only_when_there_are_some() {
+        let mut count = Count { passed: 3, failed: 0, skipped: 0 };
+        assert_eq!(count.to_string(), "3 passed, 0 failed");
+        count.add(Outcome::Skipped);
+        assert_eq!(count.to_string(), "3 passed, 0 failed, 1 skipped");
+    }
+
+    #[test]
+    fn nothing_but_skips_is_no_success() {
+        assert!(!Count { passed: 0, failed: 0, skipped: 2 }.is_good());
+        assert!(!Count { passed: 2, failed: 1, skipped: 0 }.is_good());
+        assert!(Count { passed: 2, failed: 0, skipped: 0 }.is_good());
+    }
+
+    #[test]
+    fn runs_are_numbered_on() {
+        let runs = tempfile::tempdir().unwrap();
+        assert!(Records::new(runs.path()).unwrap().directory.ends_with("0001"));
+        assert!(Records::new(runs.path()).unwrap().directory.ends_with("0002"));
+    }
+}

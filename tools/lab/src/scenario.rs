@@ -1,0 +1,189 @@
+//! Scenarios: what runs on a host, what is said to it, and what must come of it. All of it is data.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+use crate::architecture::Architecture;
+use crate::conversation::Step;
+use crate::error::{Context, Error, Result};
+use crate::host::Host;
+use crate::{kernel, matrix};
+
+/// One scenario, after its file's matrix was expanded.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(crate) struct Scenario {
+    /// Unique among all scenarios; names its output directory.
+    pub(crate) name: String,
+    /// Architecture of the emulated host.
+    pub(crate) host: Architecture,
+    /// Kernel of the host, by its key; the host has a default.
+    host_kernel: Option<String>,
+    /// Shell script run on the host, in a directory of its own that holds `profile.toml`, `kernel` and `initrd` as far
+    /// as the scenario has them. What it leaves in `out/` is collected.
+    #[serde(default = "boot_profile")]
+    pub(crate) command: String,
+    /// The profile's text.
+    pub(crate) profile: Option<String>,
+    /// Or a profile of the checkout, by its path in it.
+    pub(crate) profile_from: Option<PathBuf>,
+    /// Kernel of the guest, by its key.
+    pub(crate) kernel: Option<String>,
+    /// Shell script that ends the guest's init.
+    pub(crate) init: Option<String>,
+    /// Seconds until the command is killed and the scenario has failed.
+    #[serde(default = "two_minutes")]
+    pub(crate) limit: u64,
+    /// Exit status that the command must have.
+    #[serde(default)]
+    pub(crate) status: i32,
+    /// The console's script.
+    #[serde(default, rename = "step")]
+    pub(crate) steps: Vec<Step>,
+    /// What must be seen.
+    #[serde(default)]
+    pub(crate) see: Vec<Seen>,
+    /// What must not be seen on the guest's console, besides what no Linux guest may show.
+    #[serde(default)]
+    pub(crate) never: Vec<String>,
+    /// Texts that this guest may show although Linux guests may not.
+    #[serde(default)]
+    pub(crate) allow: Vec<String>,
+    /// Events that the event file must hold.
+    #[serde(default, rename = "event")]
+    pub(crate) events: Vec<ExpectedEvent>,
+    /// Values that JSON files must hold.
+    #[serde(default)]
+    pub(crate) json: Vec<ExpectedValue>,
+}
+
+/// A text that must be seen.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Seen {
+    pub(crate) text: String,
+    /// Exactly this often; at least once when left out.
+    pub(crate) count: Option<usize>,
+    /// A file of `out/` instead of the guest's console.
+    pub(crate) file: Option<String>,
+}
+
+/// Events that must be in the event file.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ExpectedEvent {
+    /// Keys and values that such an event has, among others.
+    pub(crate) has: serde_json::Map<String, serde_json::Value>,
+    /// Exactly this often; at least once when left out.
+    pub(crate) count: Option<usize>,
+}
+
+/// A value in a JSON file of `out/`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ExpectedValue {
+    pub(crate) file: String,
+    /// JSON pointer (RFC 6901) to the value.
+    pub(crate) at: String,
+    pub(crate) is: serde_json::Value,
+}
+
+fn boot_profile() -> String {
+    "ghest boot profile.toml --events out/events.jsonl --timings out/timings.json".to_owned()
+}
+
+fn two_minutes() -> u64 {
+    120
+}
+
+impl Scenario {
+    /// The key of the kernel that the host runs.
+    pub(crate) fn host_kernel(&self) -> &str {
+        self.host_kernel.as_deref().unwrap_or(Host::of(self.host).kernel)
+    }
+
+    fn check(&self) -> Result<()> {
+        let is_fit = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "-._".contains(c);
+        if self.name.is_empty() || !self.name.chars().all(is_fit) {
+            return Err(Error::new(format!("name {:?}: lower case, digits, '-', '_' and '.' only", self.name)));
+        }
+        if self.profile.is_some() && self.profile_from.is_some() {
+            return Err(Error::new("profile and profile-from exclude each other"));
+        }
+        kernel::kernel(self.host, self.host_kernel())?;
+        self.kernel.as_deref().map_or(Ok(()), |key| kernel::kernel(self.host, key).map(drop))
+    }
+}
+
+/// All scenarios of a directory, in the order of their files.
+pub(crate) fn load(directory: &Path) -> Result<Vec<Scenario>> {
+    let listing = fs::read_dir(directory).context(format_args!("cannot list {}", directory.display()))?;
+    let mut paths: Vec<PathBuf> = listing.flatten().map(|entry| entry.path()).collect();
+    paths.retain(|path| path.extension().is_some_and(|extension| extension == "toml"));
+    paths.sort();
+    let mut scenarios = Vec::new();
+    for path in paths {
+        let text = fs::read_to_string(&path).context(format_args!("cannot read {}", path.display()))?;
+        scenarios.extend(parse(&text).context(path.display())?);
+    }
+    let mut names = BTreeSet::new();
+    match scenarios.iter().find(|scenario| !names.insert(scenario.name.as_str())) {
+        Some(twice) => Err(Error::new(format!("two scenarios are called {}", twice.name))),
+        None => Ok(scenarios),
+    }
+}
+
+fn parse(text: &str) -> Result<Vec<Scenario>> {
+    let file: toml::Table = toml::from_str(text).context("not TOML")?;
+    let parse = |table: toml::Table| {
+        let scenario: Scenario = table.try_into().context("not a scenario")?;
+        scenario.check().map(|()| scenario)
+    };
+    matrix::expand(file)?.into_iter().map(parse).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SMALL: &str = "name = 'a'\nhost = 'x86_64'\n";
+
+    #[test]
+    fn what_is_left_out_has_defaults() {
+        let scenario = parse(SMALL).unwrap().remove(0);
+        assert_eq!((scenario.status, scenario.limit, scenario.host_kernel()), (0, 120, "6.1"));
+        assert!(scenario.command.starts_with("ghest boot profile.toml "));
+    }
+
+    #[test]
+    fn mistakes_are_errors() {
+        let error = |more: &str| parse(&format!("{SMALL}{more}")).unwrap_err().to_string();
+        assert!(error("limits = 3").contains("unknown field `limits`"));
+        assert!(error("see = [{ txt = 'x' }]").contains("unknown field `txt`"));
+        assert!(error("kernel = '2.4'").contains("there are 6.1, 6.12, 7.3"));
+        assert!(error("profile = ''\nprofile-from = 'x'").contains("exclude each other"));
+        assert!(parse("name = 'A/b'\nhost = 'x86_64'").unwrap_err().to_string().contains("lower case"));
+        assert!(parse("name = 'a'\nhost = 'riscv'").unwrap_err().to_string().contains("riscv"));
+    }
+
+    #[test]
+    fn names_are_unique_across_files() {
+        let directory = tempfile::tempdir().unwrap();
+        fs::write(directory.path().join("one.toml"), SMALL).unwrap();
+        fs::write(directory.path().join("README.md"), "not a scenario").unwrap();
+        assert_eq!(load(directory.path()).unwrap().len(), 1);
+        fs::write(directory.path().join("two.toml"), SMALL).unwrap();
+        assert_eq!(load(directory.path()).unwrap_err().to_string(), "two scenarios are called a");
+    }
+
+    #[test]
+    fn the_scenarios_of_the_checkout_are_good() {
+        let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/scenarios");
+        let scenarios = load(&directory).unwrap();
+        let boots = scenarios.iter().filter(|scenario| scenario.name.starts_with("linux-boot-")).count();
+        assert_eq!(boots, 8);
+    }
+}

@@ -1,0 +1,114 @@
+//! One scenario on a host that is up: its command runs, its console is talked to, its files come back.
+
+use std::time::{Duration, Instant};
+
+use crate::agent::{Report, Reports};
+use crate::conversation::{Conversation, find};
+use crate::error::{Error, Result};
+use crate::machine::{Heard, Machine};
+use crate::scenario::Scenario;
+use crate::verdict::Evidence;
+
+/// Time for a host from its start to its first word.
+const BOOT_LIMIT: Duration = Duration::from_secs(120);
+/// Time for a host to hand over what a killed command left.
+const GRACE: Duration = Duration::from_secs(20);
+
+/// A host that is up and idle.
+pub(crate) struct Session {
+    machine: Machine,
+    reports: Reports,
+}
+
+/// How a scenario left its host.
+pub(crate) enum Aftermath {
+    Usable(Session),
+    /// The host hangs or is gone; it was ended.
+    Lost,
+}
+
+impl Session {
+    /// Waits until the host is up.
+    pub(crate) fn open(machine: Machine) -> Result<Self> {
+        let mut session = Self { machine, reports: Reports::default() };
+        let deadline = Instant::now() + BOOT_LIMIT;
+        loop {
+            match session.machine.hear(deadline) {
+                Heard::Control(bytes) => session.reports.push(&bytes),
+                Heard::Guest(_) => {}
+                Heard::Gone => return Err(Error::new("the host ended before it was up")),
+                Heard::Silence => return Err(Error::new(format!("the host was not up after {BOOT_LIMIT:?}"))),
+            }
+            if session.reports.next()? == Some(Report::Ready) {
+                return Ok(session);
+            }
+        }
+    }
+
+    pub(crate) fn run(mut self, scenario: &Scenario) -> (Evidence, Aftermath) {
+        let mut evidence = Evidence::default();
+        match self.collect(scenario, &mut evidence) {
+            Ok(()) => (evidence, Aftermath::Usable(self)),
+            Err(error) => {
+                evidence.trouble.push(error.to_string());
+                (evidence, Aftermath::Lost)
+            }
+        }
+    }
+
+    pub(crate) fn close(self) -> Result<()> {
+        self.machine.power_off()
+    }
+
+    /// Fills the evidence until all of it is there; fails when the host is lost.
+    fn collect(&mut self, scenario: &Scenario, evidence: &mut Evidence) -> Result<()> {
+        let mut conversation = Conversation::new(&scenario.steps);
+        let mark = format!("\x1eend {}\x1e", scenario.name);
+        let mut deadline = Instant::now() + Duration::from_secs(scenario.limit);
+        let mut stopped = false;
+        let (mut console_done, mut files_done) = (false, false);
+        self.machine.command(&format!("run {}", scenario.name))?;
+        while !(console_done && files_done) {
+            match self.machine.hear(deadline) {
+                Heard::Control(bytes) => {
+                    self.reports.push(&bytes);
+                    while let Some(report) = self.reports.next()? {
+                        match report {
+                            Report::Exit(status) => evidence.status = Some(status).filter(|_| !stopped),
+                            Report::File { name, content } => drop(evidence.files.insert(name, content)),
+                            Report::End => files_done = true,
+                            Report::Ready => return Err(Error::new("the host's init began anew")),
+                        }
+                    }
+                }
+                Heard::Guest(bytes) => {
+                    evidence.transcript.extend(bytes);
+                    let tail = evidence.transcript.len().saturating_sub(mark.len() + (16 << 10));
+                    let recent = evidence.transcript.get(tail..).unwrap_or_default();
+                    if let Some(at) = find(recent, mark.as_bytes()) {
+                        evidence.transcript.truncate(tail + at);
+                        console_done = true;
+                    }
+                    while let Some(step) = conversation.next(&evidence.transcript) {
+                        if let Some(text) = &step.send {
+                            self.machine.type_text(text)?;
+                        }
+                        if let Some(command) = &step.host {
+                            self.machine.command(&format!("do {command}"))?;
+                        }
+                    }
+                }
+                Heard::Gone => return Err(Error::new("the host ended")),
+                Heard::Silence if stopped => return Err(Error::new("the host hangs")),
+                Heard::Silence => {
+                    evidence.trouble.push(format!("not done after {} s: killed", scenario.limit));
+                    self.machine.command("stop")?;
+                    stopped = true;
+                    deadline = Instant::now() + GRACE;
+                }
+            }
+        }
+        evidence.unheard = conversation.waits_for().map(str::to_owned);
+        Ok(())
+    }
+}

@@ -1,0 +1,51 @@
+//! `cargo lab test`: everything that can fail, in one command.
+
+use std::io::{BufRead, BufReader};
+use std::process::Stdio;
+
+use crate::error::{Context, Error, Result};
+use crate::report::Count;
+use crate::workspace::Workspace;
+
+/// Runs the workspace's own tests, showing them as they go.
+pub(crate) fn cargo_test(workspace: &Workspace) -> Result<Count> {
+    let mut cargo = workspace.cargo();
+    cargo.args(["test", "--workspace", "--no-fail-fast"]).stdout(Stdio::piped());
+    let mut child = cargo.spawn().context("cannot run cargo")?;
+    let mut count = Count::default();
+    if let Some(stdout) = child.stdout.take() {
+        for line in BufReader::new(stdout).lines() {
+            let line = line.context("cannot read what cargo says")?;
+            println!("{line}");
+            if let Some(result) = test_result(&line) {
+                count = count + result;
+            }
+        }
+    }
+    let status = child.wait().context("cannot wait for cargo")?;
+    if !status.success() && count.failed == 0 {
+        return Err(Error::new(format!("cargo test: {status}")));
+    }
+    Ok(count)
+}
+
+/// `test result: ok. 3 passed; 0 failed; 1 ignored; ...`
+fn test_result(line: &str) -> Option<Count> {
+    let (_, numbers) = line.strip_prefix("test result: ")?.split_once(". ")?;
+    let number = |what: &str| {
+        numbers.split(';').find_map(|part| part.trim().strip_suffix(what)?.trim().parse::<usize>().ok())
+    };
+    Some(Count { passed: number("passed")?, failed: number("failed")?, skipped: number("ignored")? })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn closing_lines_of_test_programs_are_read() {
+        let line = "test result: FAILED. 12 passed; 1 failed; 2 ignored; 0 measured; 0 filtered out; finished in 0.1s";
+        assert_eq!(test_result(line), Some(Count { passed: 12, failed: 1, skipped: 2 }));
+        assert_eq!(test_result("test cpio ... ok"), None);
+    }
+}

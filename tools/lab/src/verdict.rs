@@ -1,0 +1,218 @@
+//! Judges what a scenario left behind.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::conversation::find;
+use crate::scenario::{ExpectedEvent, ExpectedValue, Scenario, Seen};
+
+/// What no Linux guest may show: each would be of our making.
+const NEVER_ON_LINUX: &[&str] =
+    &["ACPI Error", "ACPI BIOS Error", "FW BUG", "[Firmware Bug]", "WARNING:", "Oops", "BUG:"];
+
+/// File of `out/` in which the monitor writes its events.
+pub(crate) const EVENTS: &str = "events.jsonl";
+
+/// All that was collected of a scenario.
+#[derive(Default)]
+pub(crate) struct Evidence {
+    /// The command's exit status; none when it did not end by itself.
+    pub(crate) status: Option<i32>,
+    /// The guest's console.
+    pub(crate) transcript: Vec<u8>,
+    /// What the command left in `out/`.
+    pub(crate) files: BTreeMap<String, Vec<u8>>,
+    /// Text that the console's script still waited for.
+    pub(crate) unheard: Option<String>,
+    /// What befell the host or the command: a time limit, for example.
+    pub(crate) trouble: Vec<String>,
+}
+
+/// The verdict on one scenario, as it is written to `verdict.json`.
+#[derive(Debug, Serialize)]
+pub(crate) struct Verdict {
+    pub(crate) name: String,
+    pub(crate) outcome: Outcome,
+    /// Why it failed or was skipped; empty when passed.
+    pub(crate) reasons: Vec<String>,
+    pub(crate) seconds: f64,
+    /// Versions of the packages that took part, by name.
+    pub(crate) versions: BTreeMap<String, String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Outcome {
+    Passed,
+    Failed,
+    Skipped,
+}
+
+/// Everything that is wrong with the evidence; nothing when the scenario has passed.
+pub(crate) fn faults(scenario: &Scenario, evidence: &Evidence) -> Vec<String> {
+    let mut faults = evidence.trouble.clone();
+    match evidence.status {
+        Some(status) if status == scenario.status => {}
+        Some(status) => faults.push(format!("exit status {status}, not {}", scenario.status)),
+        None if faults.is_empty() => faults.push("no exit status".to_owned()),
+        None => {}
+    }
+    if let Some(text) = &evidence.unheard {
+        faults.push(format!("the console's script still waited for {text:?}"));
+    }
+    faults.extend(scenario.see.iter().filter_map(|seen| not_seen(seen, evidence)));
+    let linux: &[&str] = if scenario.kernel.is_some() { NEVER_ON_LINUX } else { &[] };
+    let never = scenario.never.iter().map(String::as_str).chain(linux.iter().copied());
+    for text in never.filter(|text| !scenario.allow.iter().any(|allowed| allowed == text)) {
+        faults.extend(line_with(&evidence.transcript, text).map(|line| format!("seen, but must not be: {line}")));
+    }
+    faults.extend(wrong_events(&scenario.events, evidence));
+    faults.extend(scenario.json.iter().filter_map(|expected| wrong_value(expected, evidence)));
+    faults
+}
+
+fn not_seen(seen: &Seen, evidence: &Evidence) -> Option<String> {
+    let (place, content) = match &seen.file {
+        None => ("the guest's console", Some(&evidence.transcript)),
+        Some(file) => (file.as_str(), evidence.files.get(file)),
+    };
+    let Some(content) = content else { return Some(format!("no file {place}")) };
+    let count = occurrences(content, seen.text.as_bytes());
+    match seen.count {
+        Some(wanted) if count != wanted => Some(format!("{:?}: {count} times in {place}, not {wanted}", seen.text)),
+        None if count == 0 => Some(format!("not seen in {place}: {:?}", seen.text)),
+        _ => None,
+    }
+}
+
+fn wrong_events(expected: &[ExpectedEvent], evidence: &Evidence) -> Vec<String> {
+    let Some(content) = evidence.files.get(EVENTS) else {
+        return if expected.is_empty() { Vec::new() } else { vec![format!("no file {EVENTS}")] };
+    };
+    let mut faults = Vec::new();
+    let mut events = Vec::new();
+    for line in String::from_utf8_lossy(content).lines() {
+        match serde_json::from_str::<Value>(line) {
+            Ok(event) => events.push(event),
+            Err(error) => faults.push(format!("{EVENTS} holds a line that is not JSON ({error}): {line}")),
+        }
+    }
+    for ExpectedEvent { has, count: wanted } in expected {
+        let matches = |event: &&Value| has.iter().all(|(key, value)| event.get(key) == Some(value));
+        let count = events.iter().filter(matches).count();
+        if wanted.map_or(count == 0, |wanted| count != wanted) {
+            let wanted = wanted.map_or("at least 1".to_owned(), |wanted| wanted.to_string());
+            let has = Value::Object(has.clone());
+            faults.push(format!("{count} events with {has}, not {wanted}"));
+        }
+    }
+    faults
+}
+
+fn wrong_value(expected: &ExpectedValue, evidence: &Evidence) -> Option<String> {
+    let ExpectedValue { file, at, is } = expected;
+    let Some(content) = evidence.files.get(file) else { return Some(format!("no file {file}")) };
+    match serde_json::from_slice::<Value>(content) {
+        Err(error) => Some(format!("{file} is not JSON: {error}")),
+        Ok(value) => match value.pointer(at) {
+            Some(found) if found == is => None,
+            Some(found) => Some(format!("{file}: {at} is {found}, not {is}")),
+            None => Some(format!("{file} has no {at}")),
+        },
+    }
+}
+
+/// The first line that holds the text.
+fn line_with(transcript: &[u8], text: &str) -> Option<String> {
+    let line = transcript.split(|byte| *byte == b'\n').find(|line| find(line, text.as_bytes()).is_some())?;
+    Some(String::from_utf8_lossy(line).trim().to_owned())
+}
+
+fn occurrences(content: &[u8], text: &[u8]) -> usize {
+    let mut count = 0;
+    let mut rest = content;
+    while let Some(at) = find(rest, text).filter(|_| !text.is_empty()) {
+        count += 1;
+        rest = rest.get(at + text.len()..).unwrap_or_default();
+    }
+    count
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn scenario(more: &str) -> Scenario {
+        let text = format!("name = 'a'\nhost = 'x86_64'\n{more}");
+        toml::from_str(&text).unwrap()
+    }
+
+    fn evidence(transcript: &str, events: &str) -> Evidence {
+        let files = [(EVENTS.to_owned(), events.into()), ("probe.json".to_owned(), b"{\"kvm\":{\"ok\":true}}".into())];
+        Evidence { status: Some(0), transcript: transcript.into(), files: files.into(), ..Evidence::default() }
+    }
+
+    fn faults_of(more: &str, transcript: &str, events: &str) -> Vec<String> {
+        faults(&scenario(more), &evidence(transcript, events))
+    }
+
+    #[test]
+    fn nothing_asked_nothing_wrong() {
+        assert!(faults_of("", "anything", "").is_empty());
+    }
+
+    #[test]
+    fn status_script_and_trouble_count() {
+        let evidence =
+            Evidence { unheard: Some("login: ".into()), trouble: vec!["too long".into()], ..evidence("", "") };
+        let found = faults(&scenario("status = 4"), &evidence);
+        let expected =
+            ["too long", "exit status 0, not 4", "the console's script still waited for \"login: \""];
+        assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn texts_are_counted() {
+        let cpus = "processor: 0\nprocessor: 1\n";
+        assert!(faults_of("see = [{ text = 'processor', count = 2 }]", cpus, "").is_empty());
+        let found = faults_of("see = [{ text = 'processor', count = 1 }, { text = 'memory' }]", cpus, "");
+        assert_eq!(
+            found,
+            [
+                "\"processor\": 2 times in the guest's console, not 1",
+                "not seen in the guest's console: \"memory\""
+            ]
+        );
+        assert_eq!(faults_of("see = [{ text = 'x', file = 'none' }]", "x", ""), ["no file none"]);
+    }
+
+    #[test]
+    fn linux_guests_have_to_be_content() {
+        let log = "fine\n[    0.1] ACPI BIOS Error (bug): no\r\nfine\n";
+        let expected = ["seen, but must not be: [    0.1] ACPI BIOS Error (bug): no"];
+        assert_eq!(faults_of("kernel = '6.1'", log, ""), expected);
+        assert!(faults_of("", log, "").is_empty());
+        assert!(faults_of("kernel = '6.1'\nallow = ['ACPI BIOS Error']", log, "").is_empty());
+        assert_eq!(faults_of("never = ['fine']", log, "").len(), 1);
+    }
+
+    #[test]
+    fn events_are_matched_by_their_keys() {
+        let events = "{\"t_ns\":1,\"event\":\"vcpu-started\"}\n{\"t_ns\":2,\"event\":\"vcpu-started\"}\n";
+        let two = "event = [{ has = { event = 'vcpu-started' }, count = 2 }]";
+        assert!(faults_of(two, "", events).is_empty());
+        let none = "event = [{ has = { event = 'stopped' } }]";
+        assert_eq!(faults_of(none, "", events), ["0 events with {\"event\":\"stopped\"}, not at least 1"]);
+        assert_eq!(faults_of("", "", "{half").len(), 1);
+    }
+
+    #[test]
+    fn json_values_are_found_by_pointer() {
+        let value = |at: &str, is: &str| faults_of(&format!("json = [{{ file = 'probe.json', at = '{at}', is = {is} }}]"), "", "");
+        assert!(value("/kvm/ok", "true").is_empty());
+        assert_eq!(value("/kvm/ok", "false"), ["probe.json: /kvm/ok is true, not false"]);
+        assert_eq!(value("/kvm/no", "1"), ["probe.json has no /kvm/no"]);
+    }
+}

@@ -1,0 +1,139 @@
+//! Why a guest could not be put into memory.
+
+use std::io;
+use std::path::PathBuf;
+
+/// Why a guest could not be put into memory. [`key`](Self::key) names the key of the profile that asked for it.
+#[derive(Debug, thiserror::Error)]
+pub enum BootError {
+    /// The kernel's file.
+    #[error("{path}: {error}")]
+    Kernel {
+        /// The file; `builtin:probe` for the built-in guest.
+        path: String,
+        /// What is wrong with it.
+        error: ImageError,
+    },
+    /// The initrd's file can not be read.
+    #[error("{path}: {source}")]
+    Initrd {
+        /// The file.
+        path: PathBuf,
+        /// What the host said.
+        source: io::Error,
+    },
+    /// The initrd does not fit between the kernel and the end of memory.
+    #[error(
+        "the initrd of {len} bytes does not fit: the kernel takes memory up to {kernel_end:#x}, \
+         and memory for an initrd ends at {limit:#x}"
+    )]
+    InitrdTooLarge {
+        /// Bytes of the initrd.
+        len: u64,
+        /// The first GPA after what the kernel takes.
+        kernel_end: u64,
+        /// The first GPA that the initrd may not take.
+        limit: u64,
+    },
+    /// The memory map has too many regions for the protocol.
+    #[error("the memory map has {0} regions, more than the boot protocol has room for")]
+    MemoryMap(usize),
+    /// What every machine has in low memory is not there.
+    #[error("{len} bytes at {gpa:#x} are not memory")]
+    LowMemory {
+        /// First GPA.
+        gpa: u64,
+        /// Bytes.
+        len: u64,
+    },
+}
+
+/// What is wrong with a kernel's file.
+#[derive(Debug, thiserror::Error)]
+pub enum ImageError {
+    /// It can not be read.
+    #[error("{0}")]
+    Read(io::Error),
+    /// It is no kernel.
+    #[error("this is neither a bzImage nor a 64-bit ELF file: it has {len} bytes and starts with {start}")]
+    Unknown {
+        /// Bytes of the file.
+        len: u64,
+        /// Its first bytes.
+        start: String,
+    },
+    /// It ends before its header says so.
+    #[error("the file is cut short: its header speaks of {wanted} bytes, it has {len}")]
+    Truncated {
+        /// Bytes that the header speaks of.
+        wanted: u64,
+        /// Bytes of the file.
+        len: u64,
+    },
+    /// It is damaged or of a kind that the loader does not take.
+    #[error("the file can not be loaded: {0}")]
+    Loader(String),
+    /// Its 64-bit entry is missing.
+    #[error("the kernel has no 64-bit entry (boot protocol {major}.{minor}, XLF_KERNEL_64 not set)")]
+    No64BitEntry {
+        /// Version of the boot protocol.
+        major: u8,
+        /// Version of the boot protocol.
+        minor: u8,
+    },
+    /// PVH was asked for and the file has no PVH note.
+    #[error("the file has no PVH entry (an ELF note of owner `Xen` and type 18)")]
+    NoPvhEntry,
+    /// It wants memory that the machine has not.
+    #[error(
+        "the kernel takes memory from {start:#x} to {end:#x}, and memory below the hole ends at {limit:#x}"
+    )]
+    TooLarge {
+        /// First GPA that it takes.
+        start: u64,
+        /// First GPA after it.
+        end: u64,
+        /// End of memory.
+        limit: u64,
+    },
+    /// It wants to lie where the VMM puts tables and parameters.
+    #[error(
+        "the kernel wants to be loaded at {start:#x}, below 1 MiB, where the boot parameters and tables are"
+    )]
+    TooLow {
+        /// First GPA that it takes.
+        start: u64,
+    },
+    /// It is entered outside of what was loaded.
+    #[error("the kernel's entry {entry:#x} is not in what it loads ({start:#x} to {end:#x})")]
+    EntryOutside {
+        /// The entry.
+        entry: u64,
+        /// First GPA that it takes.
+        start: u64,
+        /// First GPA after it.
+        end: u64,
+    },
+}
+
+impl BootError {
+    /// The key of the profile that asked for what can not be had, and a way out.
+    #[must_use]
+    pub fn key(&self) -> (&'static str, &'static str) {
+        match self {
+            BootError::Kernel { error, .. } => match error {
+                ImageError::TooLarge { .. } => ("machine.memory", "give the machine more memory"),
+                ImageError::NoPvhEntry | ImageError::No64BitEntry { .. } => {
+                    ("boot.protocol", "choose \"auto\", or a kernel that has this entry")
+                }
+                _ => {
+                    ("boot.kernel", "name a bzImage or an ELF kernel, or leave it out for the built-in guest")
+                }
+            },
+            BootError::Initrd { .. } => ("boot.initrd", "name a file that can be read, or leave it out"),
+            BootError::InitrdTooLarge { .. } | BootError::MemoryMap(_) | BootError::LowMemory { .. } => {
+                ("machine.memory", "give the machine more memory")
+            }
+        }
+    }
+}

@@ -1,0 +1,38 @@
+//! The initrd: as high as it may lie below the hole, so that the kernel has room to unpack itself.
+
+use std::fs::File;
+use std::path::Path;
+
+use platform::Range;
+use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
+
+use super::error::BootError;
+use super::kernel::Loaded;
+
+pub(super) fn load(
+    path: &Path,
+    memory: &GuestMemoryMmap,
+    low_end: u64,
+    kernel: &Loaded,
+) -> Result<Range, BootError> {
+    let failed = |source| BootError::Initrd { path: path.to_owned(), source };
+    let mut file = File::open(path).map_err(failed)?;
+    let metadata = file.metadata().map_err(failed)?;
+    let len = metadata.len();
+    if !metadata.is_file() || len == 0 {
+        let kind = if metadata.is_file() { "the file is empty" } else { "this is not a regular file" };
+        return Err(failed(std::io::Error::other(kind)));
+    }
+    // initrd_addr_max is the last address that may be taken.
+    let limit = low_end.min(kernel.initrd_max.saturating_add(1));
+    let too_large = BootError::InitrdTooLarge { len, kernel_end: kernel.end, limit };
+    let Some(start) = limit.checked_sub(len).map(|start| start & !0xfff) else { return Err(too_large) };
+    if start < kernel.end {
+        return Err(too_large);
+    }
+    let size = usize::try_from(len).map_err(|_| too_large)?;
+    memory
+        .read_exact_volatile_from(GuestAddress(start), &mut file, size)
+        .map_err(|error| failed(std::io::Error::other(error.to_string())))?;
+    Ok(Range { start, len })
+}

@@ -1,0 +1,235 @@
+//! The kernel: a bzImage, an ELF file or the built-in guest.
+
+use std::fs::File;
+use std::io::{self, Cursor, Read, Seek, SeekFrom};
+
+use linux_loader::loader::bootparam::setup_header;
+use linux_loader::loader::bzimage::BzImage;
+use linux_loader::loader::elf::{Elf, PvhBootCapability};
+use linux_loader::loader::{Error as LoaderError, KernelLoader, KernelLoaderResult};
+use machine_profile::{Boot, BootProtocol, Kernel};
+use vm_memory::{GuestAddress, GuestMemoryMmap, ReadVolatile};
+
+use super::error::{BootError, ImageError};
+
+/// A kernel in guest memory.
+pub(super) struct Loaded {
+    /// How it is entered.
+    pub(super) entry: EntryKind,
+    /// The first GPA after all memory that it takes before it looks at the memory map.
+    pub(super) end: u64,
+    /// The last GPA that its initrd may have.
+    pub(super) initrd_max: u64,
+}
+
+/// How a kernel is entered.
+pub(super) enum EntryKind {
+    Linux64 {
+        rip: u64,
+        /// Of a bzImage; an ELF file has none.
+        setup_header: Option<setup_header>,
+    },
+    Pvh {
+        eip: u32,
+    },
+}
+
+/// Where kernels begin.
+const LOAD_START: u64 = 0x10_0000;
+/// Offset of the 64-bit entry in the protected-mode code (boot.rst, "64-bit boot protocol").
+const ENTRY_64: u64 = 0x200;
+/// xloadflags: the kernel has the 64-bit entry.
+const XLF_KERNEL_64: u16 = 1;
+/// xloadflags: kernel, parameters and initrd may lie above 4 GiB.
+const XLF_CAN_BE_LOADED_ABOVE_4G: u16 = 2;
+
+pub(super) fn load(boot: &Boot, memory: &GuestMemoryMmap, low_end: u64) -> Result<Loaded, BootError> {
+    let (path, outcome) = match &boot.kernel {
+        Kernel::BuiltinProbe => {
+            let image = Cursor::new(probe_guest::IMAGE);
+            ("builtin:probe".to_owned(), load_image(image, boot.protocol, memory, low_end))
+        }
+        Kernel::File(path) => {
+            let outcome = File::open(path)
+                .map_err(ImageError::Read)
+                .and_then(|file| load_image(file, boot.protocol, memory, low_end));
+            (path.display().to_string(), outcome)
+        }
+    };
+    outcome.map_err(|error| BootError::Kernel { path, error })
+}
+
+fn load_image<F: Read + ReadVolatile + Seek>(
+    mut image: F,
+    protocol: BootProtocol,
+    memory: &GuestMemoryMmap,
+    low_end: u64,
+) -> Result<Loaded, ImageError> {
+    let len = image.seek(SeekFrom::End(0)).map_err(ImageError::Read)?;
+    let mut start = [0; HEADER];
+    let got = read_start(&mut image, &mut start).map_err(ImageError::Read)?;
+    let start = &start[..got];
+    if start.starts_with(b"\x7fELF") {
+        load_elf(image, protocol, memory, low_end)
+    } else if start.get(0x202..0x206) == Some(b"HdrS") {
+        load_bz_image(image, start, len, protocol, memory, low_end)
+    } else {
+        let start = start.iter().take(8).map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().join(" ");
+        Err(ImageError::Unknown { len, start })
+    }
+}
+
+/// Bytes that tell kinds of kernel apart, a bzImage's setup header included.
+const HEADER: usize = 0x280;
+
+fn read_start(image: &mut (impl Read + Seek), start: &mut [u8]) -> io::Result<usize> {
+    image.rewind()?;
+    let mut got = 0;
+    while got < start.len() {
+        match image.read(&mut start[got..])? {
+            0 => break,
+            more => got += more,
+        }
+    }
+    Ok(got)
+}
+
+fn load_bz_image<F: Read + ReadVolatile + Seek>(
+    mut image: F,
+    start: &[u8],
+    len: u64,
+    protocol: BootProtocol,
+    memory: &GuestMemoryMmap,
+    low_end: u64,
+) -> Result<Loaded, ImageError> {
+    if protocol == BootProtocol::Pvh {
+        return Err(ImageError::NoPvhEntry);
+    }
+    // syssize counts the protected-mode code in units of 16 bytes; it comes after the boot sector and the setup code.
+    if start.len() < HEADER {
+        return Err(ImageError::Truncated { wanted: HEADER as u64, len });
+    }
+    let setup_sectors = if start[0x1f1] == 0 { 4 } else { u64::from(start[0x1f1]) };
+    let code = (u64::from(u16_at(start, 0x1f4)) | u64::from(u16_at(start, 0x1f6)) << 16) * 16;
+    let wanted = (setup_sectors + 1) * 512 + code;
+    // The count is rounded up.
+    if len + 15 < wanted {
+        return Err(ImageError::Truncated { wanted, len });
+    }
+    let loaded = BzImage::load(memory, None, &mut image, Some(GuestAddress(LOAD_START)))
+        .map_err(|error| explain(error, len, low_end))?;
+    let Some(header) = loaded.setup_header else {
+        return Err(ImageError::Loader("the loader found no setup header".into()));
+    };
+    let (xloadflags, version) = (header.xloadflags, header.version);
+    if version < 0x20c || xloadflags & XLF_KERNEL_64 == 0 {
+        let [minor, major] = version.to_le_bytes();
+        return Err(ImageError::No64BitEntry { major, minor });
+    }
+    // The kernel unpacks itself to pref_address and takes init_size bytes there.
+    let start = loaded.kernel_load.0;
+    let end = loaded.kernel_end.max(header.pref_address.saturating_add(header.init_size.into()));
+    if end > low_end {
+        return Err(ImageError::TooLarge { start, end, limit: low_end });
+    }
+    let anywhere = xloadflags & XLF_CAN_BE_LOADED_ABOVE_4G != 0;
+    let initrd_max = if anywhere { u64::MAX } else { header.initrd_addr_max.into() };
+    let entry = EntryKind::Linux64 { rip: start + ENTRY_64, setup_header: Some(header) };
+    Ok(Loaded { entry, end, initrd_max })
+}
+
+fn load_elf<F: Read + ReadVolatile + Seek>(
+    mut image: F,
+    protocol: BootProtocol,
+    memory: &GuestMemoryMmap,
+    low_end: u64,
+) -> Result<Loaded, ImageError> {
+    let len = image.seek(SeekFrom::End(0)).map_err(ImageError::Read)?;
+    let extent = elf_extent(&mut image, len)?;
+    if extent.start < LOAD_START {
+        return Err(ImageError::TooLow { start: extent.start });
+    }
+    if extent.end > low_end {
+        return Err(ImageError::TooLarge { start: extent.start, end: extent.end, limit: low_end });
+    }
+    let loaded: KernelLoaderResult =
+        Elf::load(memory, None, &mut image, None).map_err(|error| explain(error, len, low_end))?;
+    let pvh = match loaded.pvh_boot_cap {
+        PvhBootCapability::PvhEntryPresent(entry) => Some(entry.0),
+        _ => None,
+    };
+    let (entry, gpa) = match (protocol, pvh) {
+        (BootProtocol::Pvh, None) => return Err(ImageError::NoPvhEntry),
+        (BootProtocol::Pvh | BootProtocol::Auto, Some(entry)) => {
+            let eip = u32::try_from(entry).map_err(|_| ImageError::NoPvhEntry)?;
+            (EntryKind::Pvh { eip }, entry)
+        }
+        _ => (EntryKind::Linux64 { rip: loaded.kernel_load.0, setup_header: None }, loaded.kernel_load.0),
+    };
+    if !extent.contains(&gpa) {
+        return Err(ImageError::EntryOutside { entry: gpa, start: extent.start, end: extent.end });
+    }
+    Ok(Loaded { entry, end: extent.end, initrd_max: u64::MAX })
+}
+
+/// The memory that an ELF file's segments take, uninitialised parts included.
+fn elf_extent(image: &mut (impl Read + Seek), len: u64) -> Result<std::ops::Range<u64>, ImageError> {
+    let mut header = [0; 64];
+    if read_start(image, &mut header).map_err(ImageError::Read)? < header.len() {
+        return Err(ImageError::Truncated { wanted: 64, len });
+    }
+    // e_phoff, e_phentsize and e_phnum of Elf64_Ehdr.
+    let table = u64_at(&header, 32);
+    let (size, count) = (u64::from(u16_at(&header, 54)), u64::from(u16_at(&header, 56)));
+    if size != 56 {
+        return Err(ImageError::Loader(format!(
+            "a program header of {size} bytes is not of a 64-bit ELF file"
+        )));
+    }
+    let wanted = table.saturating_add(size * count);
+    if wanted > len {
+        return Err(ImageError::Truncated { wanted, len });
+    }
+    image.seek(SeekFrom::Start(table)).map_err(ImageError::Read)?;
+    let (mut start, mut end) = (u64::MAX, 0);
+    for _ in 0..count {
+        let mut segment = [0; 56];
+        image.read_exact(&mut segment).map_err(ImageError::Read)?;
+        // p_type, p_offset, p_paddr, p_filesz and p_memsz of Elf64_Phdr; PT_LOAD is 1.
+        let [offset, gpa, in_file, in_memory] = [8, 24, 32, 40].map(|at| u64_at(&segment, at));
+        if segment[..4] != 1_u32.to_le_bytes() || in_memory == 0 {
+            continue;
+        }
+        let wanted = offset.saturating_add(in_file);
+        if wanted > len {
+            return Err(ImageError::Truncated { wanted, len });
+        }
+        start = start.min(gpa);
+        end = end.max(gpa.saturating_add(in_memory.max(in_file)));
+    }
+    if start >= end {
+        return Err(ImageError::Loader("there is nothing to load in it".into()));
+    }
+    Ok(start..end)
+}
+
+fn u16_at(bytes: &[u8], at: usize) -> u16 {
+    u16::from_le_bytes([bytes[at], bytes[at + 1]])
+}
+
+fn u64_at(bytes: &[u8], at: usize) -> u64 {
+    let mut value = [0; 8];
+    value.copy_from_slice(&bytes[at..at + 8]);
+    u64::from_le_bytes(value)
+}
+
+/// The loader's error, where its cause is the size, with the numbers.
+fn explain(error: LoaderError, len: u64, low_end: u64) -> ImageError {
+    use linux_loader::loader::bzimage::Error as BzImageError;
+    match error {
+        LoaderError::Bzimage(BzImageError::ReadBzImageCompressedKernel) => {
+            ImageError::TooLarge { start: LOAD_START, end: LOAD_START.saturating_add(len), limit: low_end }
+        }
+        other => ImageError::Loader(other.to_string()),
+    }
+}

@@ -1,0 +1,43 @@
+//! `ghest check`.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use platform::Arch;
+use vmm::status::Status;
+
+use super::{ArchName, SetArgs, diagnostics, profiles};
+
+#[derive(Args, Debug)]
+pub(super) struct Options {
+    /// The profiles.
+    #[arg(required = true, value_name = "PROFILE")]
+    profiles: Vec<PathBuf>,
+    #[command(flatten)]
+    set: SetArgs,
+    /// Check for guests of this architecture; without it, for this machine's.
+    #[arg(long, value_enum)]
+    arch: Option<ArchName>,
+}
+
+pub(super) fn run(options: &Options) -> Status {
+    let arch = options.arch.map_or(Arch::NATIVE, Arch::from);
+    let overrides = match profiles::overrides(&options.set) {
+        Ok(overrides) => overrides,
+        Err(status) => return status,
+    };
+    let (mut good, mut problems) = (Vec::new(), Vec::new());
+    for path in &options.profiles {
+        match profiles::load_one(path, &overrides, arch) {
+            Ok(profile) => good.push(profile),
+            Err(found) => problems.extend(found),
+        }
+    }
+    problems.extend(machine_profile::clashes(&good));
+    if problems.is_empty() {
+        return Status::Success;
+    }
+    diagnostics::print(&problems);
+    eprintln!("ghest: {} problem{}", problems.len(), if problems.len() == 1 { "" } else { "s" });
+    Status::Usage
+}

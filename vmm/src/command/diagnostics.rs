@@ -1,0 +1,35 @@
+//! Problems of profiles, as a person reads them: the line, the text underlined, the way out.
+
+use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
+use machine_profile::Diagnostic;
+
+/// Prints problems to stderr, in colours where stderr is a terminal and `NO_COLOR` is not set.
+pub(super) fn print(problems: &[Diagnostic]) {
+    let renderer = Renderer::styled();
+    for problem in problems {
+        anstream::eprintln!("{}\n", renderer.render(&[group(problem)]));
+    }
+}
+
+fn group(problem: &Diagnostic) -> Group<'_> {
+    let title = Level::ERROR.primary_title(&problem.message);
+    let source = problem.source();
+    let mut snippet = Snippet::source(&source.text)
+        .path(&source.name)
+        .annotation(AnnotationKind::Primary.span(problem.place.span()).label(&problem.key));
+    let mut elsewhere = Vec::new();
+    for label in &problem.related {
+        let other = label.place.source();
+        let annotation = AnnotationKind::Context.span(label.place.span()).label(&label.message);
+        if other == source {
+            snippet = snippet.annotation(annotation);
+        } else {
+            elsewhere.push(Snippet::source(&other.text).path(&other.name).annotation(annotation));
+        }
+    }
+    let mut group = title.element(snippet);
+    for snippet in elsewhere {
+        group = group.element(snippet);
+    }
+    group.element(Level::HELP.message(&problem.help))
+}

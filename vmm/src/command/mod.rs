@@ -1,0 +1,139 @@
+//! The commands: what they are called, what they take, and what each does.
+
+#[cfg(target_arch = "x86_64")]
+mod boot;
+mod check;
+mod diagnostics;
+mod logging;
+mod plan;
+mod probe;
+mod profiles;
+mod schema;
+mod tables;
+
+use std::path::PathBuf;
+
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
+use platform::Arch;
+use vmm::status::Status;
+use vmm::timings::Timings;
+
+use logging::LogFormat;
+
+/// Boots virtual machines from TOML profiles, and tells their guests the truth about broken memory.
+#[derive(Debug, Parser)]
+#[command(
+    name = "ghest",
+    version,
+    after_help = "Exit statuses:\n  \
+        0    the guest shut down, or the command succeeded\n  \
+        1    an internal or I/O error\n  \
+        2    bad usage or a bad profile\n  \
+        3    this host can not do what was asked\n  \
+        4    the guest crashed\n  \
+        128+ stopped by that signal\n\n\
+        `ghest COMMAND --help` tells more of each command."
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+    #[command(flatten)]
+    global: Global,
+}
+
+#[derive(Args, Debug)]
+struct Global {
+    /// Say more on stderr; twice for even more.
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    verbose: u8,
+    /// How log lines on stderr are written.
+    #[arg(long, global = true, value_enum, default_value_t, value_name = "FORMAT")]
+    log_format: LogFormat,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Boot a machine; its console is on stdin and stdout.
+    ///
+    /// In a terminal every key goes to the guest, but those after Ctrl-A: `Ctrl-A x` stops the machine, `Ctrl-A h` helps.
+    #[cfg(target_arch = "x86_64")]
+    Boot(boot::Options),
+    /// Validate profiles: silent when they are good, else every problem with its place.
+    Check(check::Options),
+    /// Print what a profile asks for and which tables its guest gets.
+    Plan(plan::Options),
+    /// Write every table as the guest would find it. Needs no KVM.
+    Tables(tables::Options),
+    /// Print what this host can do, and what each thing it can not do costs.
+    Probe(probe::Options),
+    /// Print the JSON Schema of profiles.
+    Schema,
+    /// Print a completion script for a shell.
+    Completions {
+        /// The shell.
+        #[arg(value_enum)]
+        shell: Shell,
+    },
+}
+
+/// A profile and what is set over it.
+#[derive(Args, Debug)]
+struct ProfileArgs {
+    /// The machine's profile, a TOML file.
+    #[arg(value_name = "PROFILE")]
+    profile: PathBuf,
+    #[command(flatten)]
+    set: SetArgs,
+}
+
+#[derive(Args, Debug)]
+struct SetArgs {
+    /// Set a key over the profile, with the same checks: `--set machine.vcpus=4`. May be repeated.
+    #[arg(long, value_name = "PATH=VALUE")]
+    set: Vec<String>,
+}
+
+/// An architecture, as a word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum ArchName {
+    #[value(name = "aarch64")]
+    Aarch64,
+    #[value(name = "x86_64")]
+    X86_64,
+}
+
+impl From<ArchName> for Arch {
+    fn from(name: ArchName) -> Self {
+        match name {
+            ArchName::Aarch64 => Arch::Aarch64,
+            ArchName::X86_64 => Arch::X86_64,
+        }
+    }
+}
+
+/// Does what the command line says.
+pub(crate) fn run(timings: Timings) -> Status {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version are no errors, and clap knows where each belongs.
+            let status = if error.use_stderr() { Status::Usage } else { Status::Success };
+            return if error.print().is_ok() { status } else { Status::Failure };
+        }
+    };
+    logging::start(cli.global.verbose, cli.global.log_format);
+    match cli.command {
+        #[cfg(target_arch = "x86_64")]
+        Command::Boot(options) => boot::run(&options, timings, cli.global.log_format),
+        Command::Check(options) => check::run(&options),
+        Command::Plan(options) => plan::run(&options),
+        Command::Tables(options) => tables::run(&options),
+        Command::Probe(options) => probe::run(&options),
+        Command::Schema => schema::run(),
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut Cli::command(), "ghest", &mut std::io::stdout());
+            Status::Success
+        }
+    }
+}

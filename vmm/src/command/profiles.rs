@@ -1,0 +1,37 @@
+//! Profiles from the command line.
+
+use std::path::Path;
+
+use machine_profile::{Diagnostic, Override, Profile};
+use platform::Arch;
+use vmm::status::Status;
+
+use super::{ProfileArgs, SetArgs, diagnostics};
+
+/// Reads a profile, or prints everything that is wrong with it.
+pub(super) fn load(args: &ProfileArgs, arch: Arch) -> Result<Profile, Status> {
+    let overrides = overrides(&args.set)?;
+    load_one(&args.profile, &overrides, arch).map_err(|problems| refuse(&problems))
+}
+
+pub(super) fn load_one(path: &Path, overrides: &[Override], arch: Arch) -> Result<Profile, Vec<Diagnostic>> {
+    machine_profile::load(path, overrides, arch)
+}
+
+/// Every `--set`, or everything that is wrong with them.
+pub(super) fn overrides(args: &SetArgs) -> Result<Vec<Override>, Status> {
+    let (mut overrides, mut problems) = (Vec::new(), Vec::new());
+    for text in &args.set {
+        match Override::parse(text) {
+            Ok(parsed) => overrides.push(parsed),
+            Err(problem) => problems.push(problem),
+        }
+    }
+    if problems.is_empty() { Ok(overrides) } else { Err(refuse(&problems)) }
+}
+
+/// Prints problems of a profile.
+pub(super) fn refuse(problems: &[Diagnostic]) -> Status {
+    diagnostics::print(problems);
+    Status::Usage
+}

@@ -1,0 +1,66 @@
+//! `ghest tables`.
+
+use std::fs;
+use std::path::PathBuf;
+
+use clap::Args;
+use platform::Arch;
+use serde_json::json;
+use vmm::plan::Plan;
+use vmm::status::Status;
+
+use super::{ArchName, ProfileArgs, plan, profiles};
+
+#[derive(Args, Debug)]
+pub(super) struct Options {
+    #[command(flatten)]
+    profile: ProfileArgs,
+    /// The directory to write to; made where it is missing.
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    /// Print a list of the tables as JSON.
+    #[arg(long)]
+    json: bool,
+    /// Build for guests of this architecture; without it, for this machine's.
+    #[arg(long, value_enum)]
+    arch: Option<ArchName>,
+}
+
+pub(super) fn run(options: &Options) -> Status {
+    let arch = options.arch.map_or(Arch::NATIVE, Arch::from);
+    let profile = match profiles::load(&options.profile, arch) {
+        Ok(profile) => profile,
+        Err(status) => return status,
+    };
+    let tables = match Plan::of(&profile.machine) {
+        Ok((_, _, tables)) => tables,
+        Err(error) => return plan::refuse(&profile, &error),
+    };
+    let written = fs::create_dir_all(&options.out).and_then(|()| {
+        tables.tables.iter().try_for_each(|table| fs::write(options.out.join(table.file_name), &table.bytes))
+    });
+    if let Err(error) = written {
+        eprintln!("ghest: {}: {error}", options.out.display());
+        return Status::Failure;
+    }
+    if options.json {
+        let list: Vec<_> = tables
+            .tables
+            .iter()
+            .map(|table| {
+                json!({
+                    "name": table.name,
+                    "file": table.file_name,
+                    "gpa": table.gpa,
+                    "len": table.bytes.len(),
+                })
+            })
+            .collect();
+        println!("{:#}", json!({ "kind": tables.kind, "tables": list }));
+    } else {
+        for table in &tables.tables {
+            println!("{:#010x} {:>7} bytes  {}", table.gpa, table.bytes.len(), table.file_name);
+        }
+    }
+    Status::Success
+}

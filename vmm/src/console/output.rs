@@ -1,0 +1,199 @@
+//! The guest's output: a bounded queue between the serial port and standard output.
+
+use std::collections::VecDeque;
+use std::io::{self, Write};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::{Builder, JoinHandle};
+use std::time::{Duration, Instant};
+
+use vcpu::{Control, Wish};
+
+/// Bytes that wait for the reader before the guest has to.
+const CAPACITY: usize = 64 << 10;
+/// How often a vCPU that waits for the reader looks whether the machine is to stop.
+const STOP_CHECK: Duration = Duration::from_millis(100);
+/// How long the reader has to take what is left once the machine has ended.
+const FAREWELL: Duration = Duration::from_secs(2);
+
+/// The serial port's writer. Never fails: what nobody reads any more is dropped.
+#[derive(Clone)]
+pub struct Output {
+    queue: Arc<Queue>,
+    control: Arc<Control>,
+}
+
+/// The thread that empties the queue.
+pub(super) struct Writer {
+    output: Output,
+    thread: JoinHandle<()>,
+}
+
+struct Queue {
+    state: Mutex<State>,
+    /// The queue has become non-empty or closed, or shorter.
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    bytes: VecDeque<u8>,
+    /// The machine has ended: no more will come.
+    closed: bool,
+    /// Everything was written, or nobody reads.
+    done: bool,
+}
+
+impl Writer {
+    pub(super) fn start(control: &Arc<Control>) -> io::Result<Self> {
+        let queue = Arc::new(Queue { state: Mutex::default(), changed: Condvar::new() });
+        let output = Output { queue: Arc::clone(&queue), control: Arc::clone(control) };
+        let thread =
+            Builder::new().name("console-output".into()).spawn(move || queue.drain_to(io::stdout()))?;
+        Ok(Writer { output, thread })
+    }
+
+    pub(super) fn output(&self) -> Output {
+        self.output.clone()
+    }
+
+    /// Waits until everything is written. A reader that takes nothing is not waited for: the thread is left behind, and
+    /// ends with the process.
+    pub(super) fn finish(self) {
+        let queue = &self.output.queue;
+        let mut state = queue.lock();
+        state.closed = true;
+        queue.changed.notify_all();
+        let deadline = Instant::now() + FAREWELL;
+        while !state.done {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                tracing::warn!(
+                    bytes = state.bytes.len(),
+                    "nobody reads the console: its last bytes are lost"
+                );
+                return;
+            }
+            state = queue.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        drop(state);
+        if self.thread.join().is_err() {
+            tracing::error!("the console's thread panicked");
+        }
+    }
+}
+
+impl Queue {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Writes what comes, until the queue is closed or nobody reads.
+    fn drain_to(&self, mut out: impl Write) {
+        let mut chunk = Vec::new();
+        loop {
+            let mut state = self.lock();
+            while state.bytes.is_empty() && !state.closed {
+                state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+            }
+            if state.bytes.is_empty() {
+                break;
+            }
+            chunk.clear();
+            chunk.extend(state.bytes.drain(..));
+            drop(state);
+            self.changed.notify_all();
+            if let Err(error) = out.write_all(&chunk).and_then(|()| out.flush()) {
+                tracing::warn!(%error, "the console can not be written: the guest's output is dropped from here on");
+                break;
+            }
+        }
+        let mut state = self.lock();
+        state.bytes.clear();
+        state.done = true;
+        self.changed.notify_all();
+    }
+}
+
+impl Write for Output {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let mut state = self.queue.lock();
+        while state.bytes.len() >= CAPACITY && !state.done && self.control.wish() != Wish::Stop {
+            state =
+                self.queue.changed.wait_timeout(state, STOP_CHECK).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        if !state.done && state.bytes.len() < CAPACITY {
+            let was_empty = state.bytes.is_empty();
+            state.bytes.extend(bytes);
+            if was_empty {
+                self.queue.changed.notify_all();
+            }
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+
+    /// A reader that takes a chunk only when it is told to.
+    struct Slow(mpsc::Receiver<()>, Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Slow {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            // An error means that there is no more to wait for.
+            let _ = self.0.recv();
+            self.1.lock().expect("no panic").extend(bytes);
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn output() -> Output {
+        let queue = Arc::new(Queue { state: Mutex::default(), changed: Condvar::new() });
+        Output { queue, control: Arc::new(Control::default()) }
+    }
+
+    #[test]
+    fn a_slow_reader_holds_the_writer_and_gets_every_byte() {
+        let mut output = output();
+        let queue = Arc::clone(&output.queue);
+        let (go, gate) = mpsc::channel();
+        let taken = Arc::new(Mutex::new(Vec::new()));
+        let reader = Slow(gate, Arc::clone(&taken));
+        let drain = std::thread::spawn(move || queue.drain_to(reader));
+        let total = 3 * CAPACITY;
+        let writer = std::thread::spawn(move || {
+            for n in 0..total {
+                output.write_all(&[n as u8]).expect("never fails");
+            }
+            output.queue.lock().closed = true;
+            output.queue.changed.notify_all();
+        });
+        std::thread::sleep(Duration::from_millis(50));
+        assert!(!writer.is_finished(), "the writer must wait for the reader");
+        drop(go);
+        writer.join().expect("no panic");
+        drain.join().expect("no panic");
+        let taken = taken.lock().expect("no panic");
+        assert!(taken.iter().copied().eq((0..total).map(|n| n as u8)));
+    }
+
+    #[test]
+    fn a_stop_frees_a_writer_whose_reader_is_stuck() {
+        let mut output = output();
+        output.control.set(Wish::Stop);
+        for _ in 0..2 * CAPACITY {
+            output.write_all(b"x").expect("never fails");
+        }
+        assert_eq!(output.queue.lock().bytes.len(), CAPACITY);
+    }
+}

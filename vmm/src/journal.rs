@@ -1,0 +1,69 @@
+//! The event file: one JSON object a line, for programs that watch a machine.
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use serde_json::{Value, json};
+
+use crate::timings::Timings;
+
+/// What happens to a machine, as it happens. Without a file, events are only logged.
+#[derive(Debug)]
+pub struct Journal {
+    file: Option<Mutex<File>>,
+    clock: Arc<Timings>,
+}
+
+impl Journal {
+    /// A journal in a new file, or nowhere.
+    ///
+    /// # Errors
+    /// Where the file can not be made.
+    pub fn new(path: Option<&Path>, clock: Arc<Timings>) -> io::Result<Self> {
+        let file = path.map(File::create).transpose()?.map(Mutex::new);
+        Ok(Journal { file, clock })
+    }
+
+    /// What was planned.
+    pub fn plan(&self, plan: &Value) {
+        self.record("plan", plan.clone());
+    }
+
+    /// A vCPU enters the guest for the first time.
+    pub fn vcpu_started(&self, vcpu: u32) {
+        self.record("vcpu-started", json!({ "vcpu": vcpu }));
+    }
+
+    /// The guest left to the VMM for the first time.
+    pub fn first_exit(&self, vcpu: u32, exit: &str) {
+        self.record("first-exit", json!({ "vcpu": vcpu, "exit": exit }));
+    }
+
+    /// The guest switched its machine off.
+    pub fn guest_shutdown(&self) {
+        self.record("guest-shutdown", json!({}));
+    }
+
+    /// The machine has ended.
+    pub fn stopped(&self, reason: &str, status: u8) {
+        self.record("stopped", json!({ "reason": reason, "status": status }));
+    }
+
+    fn record(&self, event: &str, mut fields: Value) {
+        tracing::debug!(event, %fields);
+        let Some(file) = &self.file else { return };
+        if let Value::Object(fields) = &mut fields {
+            let t_ns = u64::try_from(self.clock.elapsed().as_nanos()).unwrap_or(u64::MAX);
+            fields.shift_insert(0, "event".into(), event.into());
+            fields.shift_insert(0, "t_ns".into(), t_ns.into());
+        }
+        let mut line = fields.to_string();
+        line.push('\n');
+        let mut file = file.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Err(error) = file.write_all(line.as_bytes()) {
+            tracing::error!(%error, "an event can not be written to the event file");
+        }
+    }
+}

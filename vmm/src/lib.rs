@@ -1,0 +1,28 @@
+//! The shell of Ghesthouse: wires profile, tables, memory, devices and vCPUs into a running machine.
+//!
+//! ```text
+//! Machine -> describe -> Platform, GuestTables        pure
+//!         -> boot     -> guest memory, Entry          files
+//!         -> kvm      -> KvmVm, vCPUs                 KVM
+//!         -> machine  -> devices on the bus, threads  runs until the first Ending
+//! ```
+//!
+//! The `ghest` command is a thin layer over this library.
+
+#[cfg(target_arch = "x86_64")]
+pub mod boot;
+#[cfg(target_arch = "x86_64")]
+pub mod bus;
+#[cfg(target_arch = "x86_64")]
+pub mod console;
+pub mod describe;
+pub mod journal;
+#[cfg(target_arch = "x86_64")]
+pub mod kvm;
+pub mod lifecycle;
+#[cfg(target_arch = "x86_64")]
+pub mod machine;
+pub mod plan;
+pub mod signals;
+pub mod status;
+pub mod timings;

@@ -1,0 +1,108 @@
+//! How a machine comes to its end: whoever ends it says so here, and the main thread hears it.
+
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use devices::{MachineControl, ResetCause};
+use vcpu::{Control, Ended, Wish};
+use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
+
+use crate::status::Status;
+
+/// Why a machine ended.
+#[derive(Clone, Debug)]
+pub enum Ending {
+    /// The guest switched its machine off.
+    PoweredOff,
+    /// The guest asked for a reset.
+    Reset(ResetCause),
+    /// A vCPU can not go on.
+    Crashed(Ended),
+    /// A signal.
+    Signal(u8),
+    /// Someone at the console quit.
+    Quit,
+}
+
+impl Ending {
+    /// The status that `ghest` ends with.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        match self {
+            Ending::PoweredOff | Ending::Reset(_) | Ending::Quit => Status::Success,
+            Ending::Crashed(_) => Status::GuestCrash,
+            Ending::Signal(signal) => Status::Signal(*signal),
+        }
+    }
+}
+
+impl std::fmt::Display for Ending {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Ending::PoweredOff => write!(f, "the guest switched its machine off"),
+            Ending::Reset(cause) => write!(f, "the guest reset its machine by {cause}"),
+            Ending::Crashed(Ended { vcpu, end, registers }) => {
+                write!(f, "the guest crashed: vCPU {vcpu}: {end}; {registers}")
+            }
+            Ending::Signal(signal) => write!(f, "stopped by signal {}", signal_name(*signal)),
+            Ending::Quit => write!(f, "stopped from the console"),
+        }
+    }
+}
+
+fn signal_name(signal: u8) -> String {
+    match i32::from(signal) {
+        libc::SIGHUP => "SIGHUP".into(),
+        libc::SIGINT => "SIGINT".into(),
+        libc::SIGQUIT => "SIGQUIT".into(),
+        libc::SIGTERM => "SIGTERM".into(),
+        other => other.to_string(),
+    }
+}
+
+/// Where the end is announced. The first ending counts; those that come while the machine stops are its consequences.
+pub struct Lifecycle {
+    ending: Mutex<Option<Ending>>,
+    wake: EventFd,
+    control: Arc<Control>,
+}
+
+impl Lifecycle {
+    /// A machine that goes on.
+    ///
+    /// # Errors
+    /// Where the host gives no eventfd.
+    pub fn new(control: Arc<Control>) -> io::Result<Self> {
+        Ok(Lifecycle { ending: Mutex::new(None), wake: EventFd::new(EFD_NONBLOCK)?, control })
+    }
+
+    /// Announces an end. The vCPU that calls this does not enter the guest again.
+    pub fn end(&self, ending: Ending) {
+        self.ending.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(ending);
+        self.control.set(Wish::Stop);
+        // Fails only where nobody has read 2^64 of them.
+        let _ = self.wake.write(1);
+    }
+
+    /// The end, once there is one.
+    #[must_use]
+    pub fn ending(&self) -> Option<Ending> {
+        self.ending.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Readable once an end was announced.
+    #[must_use]
+    pub fn wake(&self) -> &EventFd {
+        &self.wake
+    }
+}
+
+impl MachineControl for Lifecycle {
+    fn power_off(&self) {
+        self.end(Ending::PoweredOff);
+    }
+
+    fn reset(&self, cause: ResetCause) {
+        self.end(Ending::Reset(cause));
+    }
+}

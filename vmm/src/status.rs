@@ -1,0 +1,33 @@
+//! The exit statuses of `ghest`: a contract with scripts.
+
+/// What a process ends with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Status {
+    /// The guest shut down, or the command did what it should.
+    Success,
+    /// An internal or I/O error.
+    Failure,
+    /// Bad usage or a bad profile.
+    Usage,
+    /// This host can not do what was asked.
+    Host,
+    /// The guest crashed.
+    GuestCrash,
+    /// A signal asked for an orderly stop.
+    Signal(u8),
+}
+
+impl Status {
+    /// The number.
+    #[must_use]
+    pub const fn code(self) -> u8 {
+        match self {
+            Status::Success => 0,
+            Status::Failure => 1,
+            Status::Usage => 2,
+            Status::Host => 3,
+            Status::GuestCrash => 4,
+            Status::Signal(signal) => 128 + signal,
+        }
+    }
+}
