@@ -141,13 +141,15 @@ fn synchronous(answers: &Answers, arch: Arch) -> Option<Diagnostic> {
         Synchronous::Mce => (Arch::X86_64, "", false),
     };
     if of != arch {
-        let words = match arch {
-            Arch::X86_64 => "`\"mce\"` or `\"nmi\"`",
-            Arch::Aarch64 => "`\"sea\"`, `\"sei\"`, `\"abort\"` or `\"serror\"`",
+        let words = match (arch, has_acpi(answers)) {
+            (Arch::X86_64, true) => "`\"mce\"`, `\"nmi\"`",
+            (Arch::X86_64, false) => "`\"mce\"`",
+            (Arch::Aarch64, true) => "`\"sea\"`, `\"sei\"`, `\"abort\"`, `\"serror\"`",
+            (Arch::Aarch64, false) => "`\"abort\"`, `\"serror\"`",
         };
         return Some(answer.refused(
             format!("it is of {of}, and the guest is {arch}"),
-            format!("write {words}, or `\"auto\"`"),
+            format!("write {words} or `\"auto\"`"),
         ));
     }
     if with_record { without_acpi(answers, answer, instead) } else { None }
@@ -161,12 +163,17 @@ fn asynchronous(answers: &Answers, arch: Arch) -> Option<Diagnostic> {
         Asynchronous::External | Asynchronous::Mce => true,
     };
     if x86_64_only && arch != Arch::X86_64 {
+        let words = if has_acpi(answers) { "`\"gsiv\"`, `\"gpio\"`, `\"polled\"`" } else { "`\"ignore\"`" };
         return Some(answer.refused(
             format!("it is of x86_64, and the guest is {arch}"),
-            "write `\"gsiv\"`, `\"gpio\"` or `\"polled\"`, or `\"auto\"`",
+            format!("write {words} or `\"auto\"`"),
         ));
     }
     if answer.value == Asynchronous::Mce { None } else { without_acpi(answers, answer, "\"ignore\"") }
+}
+
+fn has_acpi(answers: &Answers) -> bool {
+    answers.firmware.as_ref().is_ok_and(|firmware| firmware.value == Firmware::Acpi)
 }
 
 /// An answer that writes a record, where the tables have no room for one.

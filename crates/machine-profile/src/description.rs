@@ -20,31 +20,34 @@ pub(crate) struct Optional(pub(crate) &'static str);
 /// A profile may leave it out, and then it has this value.
 pub(crate) struct Default<V>(pub(crate) V);
 
-/// What a schema says of a key that is left out.
+/// What holds where a key is left out, as a schema says it.
 pub(crate) trait Absent<F>: Sync {
     const REQUIRED: bool = false;
 
-    fn describe(&self, form: &F, schema: &mut Json);
+    /// In words.
+    fn note(&self) -> Option<&'static str> {
+        None
+    }
+
+    /// As a value.
+    fn default(&self, _: &F) -> Option<Json> {
+        None
+    }
 }
 
 impl<F> Absent<F> for Required {
     const REQUIRED: bool = true;
-
-    fn describe(&self, _: &F, _: &mut Json) {}
 }
 
 impl<F> Absent<F> for Optional {
-    fn describe(&self, _: &F, schema: &mut Json) {
-        // An editor shows the description; there is no default to show beside it.
-        if let Some(doc) = schema["description"].as_str() {
-            schema["description"] = json!(format!("{doc} Left out: {}.", self.0));
-        }
+    fn note(&self) -> Option<&'static str> {
+        Some(self.0)
     }
 }
 
 impl<F: Form> Absent<F> for Default<F::Value> {
-    fn describe(&self, form: &F, schema: &mut Json) {
-        schema["default"] = form.write(&self.0);
+    fn default(&self, form: &F) -> Option<Json> {
+        Some(form.write(&self.0))
     }
 }
 
@@ -66,8 +69,13 @@ impl<F: Form, A: Absent<F>> Described for Key<F, A> {
 
     fn schema(&self) -> Json {
         let mut schema = self.form.schema();
-        schema["description"] = json!(self.doc);
-        self.absent.describe(&self.form, &mut schema);
+        schema["description"] = match self.absent.note() {
+            Some(note) => json!(format!("{} Left out: {note}.", self.doc)),
+            None => json!(self.doc),
+        };
+        if let Some(default) = self.absent.default(&self.form) {
+            schema["default"] = default;
+        }
         schema
     }
 }

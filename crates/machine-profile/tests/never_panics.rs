@@ -17,7 +17,7 @@ use proptest::prelude::*;
 use proptest::sample::{Index, select};
 
 /// Inputs of each test where the environment does not say: a few seconds.
-const CASES: u32 = 3_000;
+const CASES: u32 = 20_000;
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: cases(), failure_persistence: None, ..ProptestConfig::default() })]

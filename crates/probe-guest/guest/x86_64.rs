@@ -104,7 +104,6 @@ pub(crate) fn check(boot: &Boot) -> Result<(), Failure> {
 
 /// The next byte from the console, by its interrupt, however long it takes.
 pub(crate) fn wait_for_input() -> u8 {
-    serial::ask_for_input();
     loop {
         cpu::disable_interrupts();
         match serial::input() {

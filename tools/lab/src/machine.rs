@@ -1,5 +1,6 @@
 //! A running emulated host, and the two wires to it: `control`, and `guest`, the console of what runs there.
 
+use std::fs::{self, File};
 use std::io::{ErrorKind, Read, Write};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
@@ -34,10 +35,12 @@ pub(crate) enum Heard {
     Silence,
 }
 
-/// What a host boots.
+/// What a host boots, and where what is said meanwhile goes.
 pub(crate) struct Boot<'a> {
     pub(crate) kernel: &'a Path,
     pub(crate) initramfs: &'a Path,
+    /// File for the emulator's own messages.
+    pub(crate) log: &'a Path,
 }
 
 impl Machine {
@@ -55,7 +58,7 @@ impl Machine {
         let guest_listener = listen("guest")?;
 
         let mut command = process::mortal_in_background(host.emulator);
-        emulator_arguments(&mut command, host, boot, "");
+        emulator_arguments(&mut command, host, boot, "")?;
         command.args(["-display", "none", "-monitor", "none"]);
         command.arg("-serial").arg(format!("file:{}", console.display()));
         command.args(["-device", "virtio-serial-pci"]);
@@ -63,7 +66,7 @@ impl Machine {
             command.arg("-chardev").arg(format!("socket,id={port},abstract=on,path={}", socket(port)));
             command.arg("-device").arg(format!("virtserialport,chardev={port},name={port}"));
         }
-        command.stdout(Stdio::null()).stderr(Stdio::piped());
+        command.stdout(Stdio::null());
         let mut emulator = command.spawn().context(format_args!("cannot start {}", host.emulator))?;
 
         let connected = accept(&control_listener, &mut emulator)
@@ -72,7 +75,7 @@ impl Machine {
             Ok(both) => both,
             Err(error) => {
                 end(&mut emulator);
-                return Err(error);
+                return Err(Error::new(format!("{error}\n{}", said(boot))));
             }
         };
         let (sender, heard) = mpsc::channel();
@@ -123,16 +126,24 @@ impl Drop for Machine {
 /// Runs a host with the lab's terminal as its console, until it powers off.
 pub(crate) fn interactive(host: &Host, boot: &Boot<'_>) -> Result<()> {
     let mut command = process::mortal(host.emulator);
-    emulator_arguments(&mut command, host, boot, "quiet lab.shell");
+    emulator_arguments(&mut command, host, boot, "quiet lab.shell")?;
     command.args(["-display", "none", "-serial", "mon:stdio"]);
-    process::run(&mut command)
+    process::run(&mut command).map_err(|error| Error::new(format!("{error}\n{}", said(boot))))
 }
 
-fn emulator_arguments(command: &mut Command, host: &Host, boot: &Boot<'_>, extra: &str) {
+fn emulator_arguments(command: &mut Command, host: &Host, boot: &Boot<'_>, extra: &str) -> Result<()> {
     command.args(host.machine).args(["-no-reboot", "-nodefaults", "-net", "none"]);
     command.arg("-kernel").arg(boot.kernel).arg("-initrd").arg(boot.initramfs);
     // A host that panics reboots, which ends the emulator at once.
     command.arg("-append").arg(format!("console={} panic=-1 {extra}", host.console));
+    // It warns of each processor feature that it does not emulate: of use only when it fails.
+    command.stderr(File::create(boot.log).context("cannot make the emulator's log")?);
+    Ok(())
+}
+
+/// What the emulator said.
+fn said(boot: &Boot<'_>) -> String {
+    fs::read_to_string(boot.log).unwrap_or_default().trim_end().to_owned()
 }
 
 fn accept(listener: &UnixListener, emulator: &mut Child) -> Result<UnixStream> {
@@ -147,11 +158,7 @@ fn accept(listener: &UnixListener, emulator: &mut Child) -> Result<UnixStream> {
             Err(error) => return Err(error).context("cannot connect to the emulator"),
         }
         if let Some(status) = emulator.try_wait().context("cannot wait for the emulator")? {
-            let mut said = String::new();
-            if let Some(stderr) = &mut emulator.stderr {
-                stderr.read_to_string(&mut said).context("cannot read what the emulator said")?;
-            }
-            return Err(Error::new(format!("the emulator ended at once ({status}): {}", said.trim_end())));
+            return Err(Error::new(format!("the emulator ended at once ({status})")));
         }
         if Instant::now() > deadline {
             return Err(Error::new("the emulator did not connect"));

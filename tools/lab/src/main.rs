@@ -168,5 +168,5 @@ fn shell(workspace: &Workspace, cache: &Cache, architecture: Architecture, kerne
     let initramfs = directory.path().join("initramfs.cpio");
     parts.write_initramfs(workspace, Vec::new(), &initramfs)?;
     println!("Ctrl-A x ends the emulation at once");
-    machine::interactive(parts.host, &Boot { kernel: &parts.image, initramfs: &initramfs })
+    machine::interactive(parts.host, &Boot { kernel: &parts.image, initramfs: &initramfs, log: &directory.path().join("emulator.log") })
 }

@@ -127,7 +127,8 @@ fn run_on_host(
     while !waiting.is_empty() {
         boots += 1;
         let console = directory.join(format!("console-{boots}.log"));
-        let boot = Boot { kernel: &parts.image, initramfs: &initramfs };
+        let log = directory.join(format!("emulator-{boots}.log"));
+        let boot = Boot { kernel: &parts.image, initramfs: &initramfs, log: &log };
         let began = Instant::now();
         let opened = Machine::start(parts.host, &boot, &console).and_then(Session::open);
         let mut session = match opened {

@@ -52,10 +52,14 @@ impl Form for Text {
     }
 
     fn schema(&self) -> Json {
+        let escaped = |c: &char| format!("\\u{:04x}", u32::from(*c));
         let class: String = self
             .refused
             .iter()
-            .map(|range| format!("\\u{:04x}-\\u{:04x}", u32::from(*range.start()), u32::from(*range.end())))
+            .map(|range| match (range.start(), range.end()) {
+                (one, other) if one == other => escaped(one),
+                (first, last) => format!("{}-{}", escaped(first), escaped(last)),
+            })
             .collect();
         // The length is one of bytes, and no text has more characters than bytes.
         json!({

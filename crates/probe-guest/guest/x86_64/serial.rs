@@ -27,10 +27,7 @@ const DTR_RTS_OUT2: u8 = 0x0b;
 /// Whether a transmitter-empty interrupt was taken.
 static TRANSMITTER_EMPTY: AtomicBool = AtomicBool::new(false);
 
-/// What came in and nobody has read; one writer, the interrupt, and one reader.
-static INPUT: [AtomicU8; 256] = [const { AtomicU8::new(0) }; 256];
-static WRITTEN: AtomicUsize = AtomicUsize::new(0);
-static READ: AtomicUsize = AtomicUsize::new(0);
+static INPUT: Queue = Queue::new();
 
 /// Writes to the port, waiting for room: somebody who stops reading stops the guest.
 pub(crate) struct Console;
@@ -63,19 +60,16 @@ pub(crate) fn transmitter_empty_came() -> bool {
     TRANSMITTER_EMPTY.load(Ordering::Relaxed)
 }
 
-/// Asks for interrupts when something comes in.
-pub(crate) fn ask_for_input() {
-    port_out(INTERRUPT_ENABLE, ENABLE_RECEIVED);
-}
-
-/// The next byte that came in.
+/// The next byte that came in, with interrupts off. Where there is none, the next one raises an interrupt.
 pub(crate) fn input() -> Option<u8> {
-    let read = READ.load(Ordering::Relaxed);
-    if read == WRITTEN.load(Ordering::Acquire) {
-        return None;
+    if let Some(byte) = INPUT.take() {
+        return Some(byte);
     }
-    READ.store(read.wrapping_add(1), Ordering::Release);
-    INPUT.get(read % INPUT.len()).map(|slot| slot.load(Ordering::Relaxed))
+    // Again, since the handler stops asking when it has no room. What came before this raises no interrupt on some
+    // ports, so it is fetched.
+    port_out(INTERRUPT_ENABLE, ENABLE_RECEIVED);
+    fetch();
+    INPUT.take()
 }
 
 /// Serves the port until it asks for nothing more.
@@ -87,11 +81,7 @@ pub(crate) fn interrupt() {
                 port_out(INTERRUPT_ENABLE, 0);
                 TRANSMITTER_EMPTY.store(true, Ordering::Relaxed);
             }
-            0x4 | 0xc => {
-                while port_in(LINE_STATUS) & STATUS_RECEIVED != 0 {
-                    keep(port_in(DATA));
-                }
-            }
+            0x4 | 0xc => fetch(),
             0x6 => _ = port_in(LINE_STATUS),
             0x0 => _ = port_in(MODEM_STATUS),
             _ => return,
@@ -99,13 +89,51 @@ pub(crate) fn interrupt() {
     }
 }
 
-/// Keeps a byte that came in; one for which there is no room is lost.
-fn keep(byte: u8) {
-    let written = WRITTEN.load(Ordering::Relaxed);
-    if written.wrapping_sub(READ.load(Ordering::Acquire)) < INPUT.len()
-        && let Some(slot) = INPUT.get(written % INPUT.len())
-    {
-        slot.store(byte, Ordering::Relaxed);
-        WRITTEN.store(written.wrapping_add(1), Ordering::Release);
+/// Takes from the port what there is room for. The rest stays there, which holds up whoever sends it.
+fn fetch() {
+    while port_in(LINE_STATUS) & STATUS_RECEIVED != 0 {
+        if INPUT.is_full() {
+            port_out(INTERRUPT_ENABLE, 0);
+            return;
+        }
+        INPUT.keep(port_in(DATA));
+    }
+}
+
+/// Bytes that came in and that nobody has taken. One processor uses it, in turn with its interrupt handler.
+struct Queue {
+    bytes: [AtomicU8; 256],
+    /// Bytes kept and taken since the start.
+    kept: AtomicUsize,
+    taken: AtomicUsize,
+}
+
+impl Queue {
+    const fn new() -> Self {
+        Queue {
+            bytes: [const { AtomicU8::new(0) }; 256],
+            kept: AtomicUsize::new(0),
+            taken: AtomicUsize::new(0),
+        }
+    }
+
+    fn is_full(&self) -> bool {
+        self.kept.load(Ordering::Relaxed) - self.taken.load(Ordering::Relaxed) == self.bytes.len()
+    }
+
+    fn keep(&self, byte: u8) {
+        let kept = self.kept.fetch_add(1, Ordering::Relaxed);
+        if let Some(slot) = self.bytes.get(kept % self.bytes.len()) {
+            slot.store(byte, Ordering::Relaxed);
+        }
+    }
+
+    fn take(&self) -> Option<u8> {
+        let taken = self.taken.load(Ordering::Relaxed);
+        if taken == self.kept.load(Ordering::Relaxed) {
+            return None;
+        }
+        self.taken.store(taken + 1, Ordering::Relaxed);
+        self.bytes.get(taken % self.bytes.len()).map(|slot| slot.load(Ordering::Relaxed))
     }
 }
