@@ -33,6 +33,7 @@ pub fn node(base: u16, gsi: u32) -> DeviceNode {
             node_name: "serial",
             compatible: vec!["ns16550a"],
             properties: vec![("clock-frequency", Property::Cells(vec![CLOCK_HZ]))],
+            children: vec![],
         }),
     }
 }

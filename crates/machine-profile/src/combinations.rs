@@ -133,12 +133,14 @@ fn initrd(answers: &Answers) -> Option<Diagnostic> {
 
 fn synchronous(answers: &Answers, arch: Arch) -> Option<Diagnostic> {
     let answer = answers.synchronous.as_ref().ok()?;
-    let (of, instead, with_record) = match answer.value {
+    // Its architecture and, if it writes a record, the like of it that writes none.
+    let (of, without_record) = match answer.value {
         Synchronous::Auto | Synchronous::Stop => return None,
-        Synchronous::Sea | Synchronous::Sei => (Arch::Aarch64, "\"abort\"", true),
-        Synchronous::Abort | Synchronous::Serror => (Arch::Aarch64, "", false),
-        Synchronous::Nmi => (Arch::X86_64, "\"mce\"", true),
-        Synchronous::Mce => (Arch::X86_64, "", false),
+        Synchronous::Sea => (Arch::Aarch64, Some("\"abort\"")),
+        Synchronous::Sei => (Arch::Aarch64, Some("\"serror\"")),
+        Synchronous::Abort | Synchronous::Serror => (Arch::Aarch64, None),
+        Synchronous::Nmi => (Arch::X86_64, Some("\"mce\"")),
+        Synchronous::Mce => (Arch::X86_64, None),
     };
     if of != arch {
         let words = match (arch, has_acpi(answers)) {
@@ -152,7 +154,7 @@ fn synchronous(answers: &Answers, arch: Arch) -> Option<Diagnostic> {
             format!("write {words} or `\"auto\"`"),
         ));
     }
-    if with_record { without_acpi(answers, answer, instead) } else { None }
+    without_record.and_then(|instead| without_acpi(answers, answer, instead))
 }
 
 fn asynchronous(answers: &Answers, arch: Arch) -> Option<Diagnostic> {

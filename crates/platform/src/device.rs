@@ -112,6 +112,17 @@ pub struct DevicetreeIdentity {
     pub compatible: Vec<&'static str>,
     /// Further properties.
     pub properties: Vec<(&'static str, Property)>,
+    /// Nodes below it.
+    pub children: Vec<DevicetreeChild>,
+}
+
+/// A node below a device's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DevicetreeChild {
+    /// Its name.
+    pub node_name: &'static str,
+    /// Its properties.
+    pub properties: Vec<(&'static str, Property)>,
 }
 
 /// The value of a devicetree property.
@@ -123,6 +134,8 @@ pub enum Property {
     Cells(Vec<u32>),
     /// A string list.
     Text(Vec<String>),
+    /// Other devices of the platform, by [`DeviceNode::name`], each with the cells that follow its phandle.
+    Devices(Vec<(&'static str, Vec<u32>)>),
 }
 
 /// A device, described for every kind of table that knows it.

@@ -1,4 +1,6 @@
-//! Interrupt controllers.
+//! Interrupt controllers, and the interrupts that every processor has for itself.
+
+use crate::memory::Range;
 
 /// An I/O APIC.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,4 +24,35 @@ pub enum InterruptController {
         /// The I/O APIC.
         io_apic: IoApic,
     },
+    /// A GICv3 (Arm IHI 0069). GSI n is INTID n.
+    Gicv3 {
+        /// The distributor's frames: 64 KiB.
+        distributor: Range,
+        /// The redistributors' frames: 128 KiB for each processor, in the order of their index.
+        redistributors: Range,
+        /// The interrupt translation service's frames, 128 KiB; none where the host has none.
+        its: Option<Range>,
+    },
+    /// A GICv2 (Arm IHI 0048): eight processors at most. GSI n is INTID n.
+    Gicv2 {
+        /// The distributor's registers: 4 KiB.
+        distributor: Range,
+        /// The processors' interface: 8 KiB.
+        cpu_interface: Range,
+    },
+}
+
+/// The private interrupts (PPIs, as INTIDs 16 to 31, level, active high) of an Arm processor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PrivateInterrupts {
+    /// Secure EL1 physical timer.
+    pub secure_timer: u32,
+    /// Non-secure EL1 physical timer.
+    pub physical_timer: u32,
+    /// EL1 virtual timer.
+    pub virtual_timer: u32,
+    /// Non-secure EL2 physical timer.
+    pub hypervisor_timer: u32,
+    /// Overflow of the performance monitors; none where the processor has none.
+    pub performance_monitors: Option<u32>,
 }

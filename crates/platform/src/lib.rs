@@ -9,6 +9,7 @@
 //! Addresses are guest physical addresses (GPA), sizes are bytes, interrupts are global system interrupts (GSI) as
 //! ACPI counts them (ACPI 6.5, 5.2.14).
 
+pub mod aarch64;
 mod device;
 mod interrupts;
 mod memory;
@@ -18,7 +19,7 @@ pub use device::{
     AcpiIdentity, AcpiObject, DeviceNode, DevicetreeIdentity, EventSource, Interrupt, Property, Trigger,
     Window,
 };
-pub use interrupts::{InterruptController, IoApic};
+pub use interrupts::{InterruptController, IoApic, PrivateInterrupts};
 pub use memory::{MemoryMap, Range, Region, RegionKind};
 
 /// The architecture a guest is built for. Tables of either are built on both.
@@ -94,12 +95,27 @@ pub struct Platform {
     pub cpus: Vec<Cpu>,
     /// The interrupt controller.
     pub interrupts: InterruptController,
+    /// The processors' own interrupts (aarch64).
+    pub private_interrupts: Option<PrivateInterrupts>,
     /// Power-off and reset.
     pub power: PowerControl,
     /// Devices, in the order in which tables list them.
     pub devices: Vec<DeviceNode>,
     /// The name of the device that is the guest's first console.
     pub console: Option<&'static str>,
+}
+
+/// What a boot loader tells its kernel, where tables carry it (aarch64): the `/chosen` node of a devicetree.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Chosen {
+    /// The kernel's command line.
+    pub command_line: String,
+    /// Where the initrd is.
+    pub initrd: Option<Range>,
+    /// Seed of the kernel's own address space layout; 0 is none.
+    pub kaslr_seed: Option<u64>,
+    /// Seed of the kernel's random number generator.
+    pub rng_seed: Option<[u8; 64]>,
 }
 
 impl Platform {

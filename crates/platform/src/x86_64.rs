@@ -110,6 +110,7 @@ pub fn platform(
             // An id of its own where the eight bits allow it: an MP table wants ids to be unique.
             io_apic: IoApic { id: u8::try_from(vcpus).unwrap_or(0), base: IO_APIC_BASE, gsi_base: 0 },
         },
+        private_interrupts: None,
         power: PowerControl::AcpiRegisters {
             sleep_control: Window::Ports { base: POWER_PORT, len: 1 },
             sleep_status: Window::Ports { base: POWER_PORT + 1, len: 1 },

@@ -29,6 +29,8 @@ fn main() -> ExitCode {
     let tests = [
         test("objdump", "--version", "uses_no_vector_registers", uses_no_vector_registers),
         test("iasl", "-v", "understands_what_iasl_compiles", understands_what_iasl_compiles),
+        test("rustfmt", "--version", "is_formatted", is_formatted),
+        test("clippy-driver", "--version", "keeps_the_lints", keeps_the_lints),
         test("qemu-system-x86_64", "--version", "runs_on_another_machine", runs_on_another_machine),
     ];
     libtest_mimic::run(&Arguments::from_args(), tests.into()).exit_code()
@@ -130,6 +132,29 @@ DefinitionBlock ("", "DSDT", 2, "GHEST", "PROBE", 1)
     }
 }
 "#;
+
+/// `cargo fmt` does not know of the guest.
+fn is_formatted() -> Result<(), Failed> {
+    let output = Command::new("rustfmt").args(["--check", "--edition=2024", GUEST]).output()?;
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+    Ok(())
+}
+
+/// Nor does `cargo clippy`.
+fn keeps_the_lints() -> Result<(), Failed> {
+    let dir = tempfile::tempdir()?;
+    let output = Command::new("clippy-driver")
+        .args(["--edition=2024", "--crate-name=probe", "--crate-type=bin", "--emit=metadata", GUEST])
+        .args(["-Cpanic=abort", "-Dwarnings", "-Dclippy::undocumented_unsafe_blocks", "-Dunreachable_pub"])
+        .args(["-Dunsafe_op_in_unsafe_fn", "-Dclippy::indexing_slicing", "-Dclippy::unwrap_used"])
+        .args(["-Dclippy::expect_used", "-Dclippy::panic", "--out-dir"])
+        .arg(dir.path())
+        .output()?;
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    Ok(())
+}
+
+const GUEST: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/guest/main.rs");
 
 /// Machine and tables of other authors, who know nothing of the event device's loopback register or of SLEEP_CONTROL_REG:
 /// the report is good up to its end, and the machine stays on.

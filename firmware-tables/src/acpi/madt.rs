@@ -24,7 +24,9 @@ const TIMER_PIN: u32 = 2;
 
 /// Multiple APIC Description Table (ACPI 6.5, 5.2.12).
 pub(super) fn bytes(platform: &Platform) -> Result<Vec<u8>, BuildError> {
-    let InterruptController::Apic { local_base, io_apic } = platform.interrupts;
+    let InterruptController::Apic { local_base, io_apic } = platform.interrupts else {
+        return Err(BuildError::WrongArch { tables: super::NAME, arch: platform.arch });
+    };
     let fixed = Fixed { local_apic: U32::new(low("local APIC", local_base)?), flags: U32::new(PCAT_COMPAT) };
     let mut body = fixed.as_bytes().to_vec();
     let mut wide_ids = false;

@@ -79,7 +79,9 @@ fn floating_pointer(table: u32) -> Vec<u8> {
 }
 
 fn configuration(platform: &Platform) -> Result<Vec<u8>, BuildError> {
-    let InterruptController::Apic { local_base, io_apic } = platform.interrupts;
+    let InterruptController::Apic { local_base, io_apic } = platform.interrupts else {
+        return Err(BuildError::WrongArch { tables: NAME, arch: platform.arch });
+    };
     if platform.cpus.len() > MAX_CPUS {
         return Err(BuildError::TooManyCpus { tables: NAME, cpus: platform.cpus.len(), limit: MAX_CPUS });
     }

@@ -8,7 +8,7 @@ use std::process::Command;
 use crate::apt::{Follow, Release};
 use crate::architecture::Architecture::{self, Aarch64, X86_64};
 use crate::bundle::{Bundle, Unpacked};
-use crate::error::{Context, Result};
+use crate::error::{Context, Error, Result};
 use crate::process;
 
 /// A kernel that scenarios name by its key.
@@ -61,8 +61,8 @@ pub(crate) struct KernelFiles {
     pub(crate) image: PathBuf,
     /// Module files by module name.
     modules: BTreeMap<String, PathBuf>,
-    /// Modules that are part of the image.
-    builtin: BTreeSet<String>,
+    /// Modules that are part of the image, where the package lists them: before 7.
+    builtin: Option<BTreeSet<String>>,
 }
 
 /// A module ready to load: its name and its uncompressed contents.
@@ -76,10 +76,10 @@ impl KernelFiles {
         let image = files.iter().find(|path| name(path).starts_with("vmlinuz"));
         let image = image.context(format_args!("no kernel image under {}", unpacked.root.display()))?.clone();
         let builtin = match files.iter().find(|path| name(path) == "modules.builtin") {
-            Some(list) => fs::read_to_string(list).context("cannot read modules.builtin")?,
-            None => String::new(),
+            Some(list) => Some(fs::read_to_string(list).context("cannot read modules.builtin")?),
+            None => None,
         };
-        let builtin = builtin.lines().filter_map(|line| module_name(Path::new(line))).collect();
+        let builtin = builtin.map(|list| list.lines().filter_map(|line| module_name(Path::new(line))).collect());
         let modules = files.into_iter().filter_map(|path| Some((module_name(&path)?, path))).collect();
         Ok(Self { image, modules, builtin })
     }
@@ -94,10 +94,13 @@ impl KernelFiles {
     }
 
     fn add_module(&self, name: &str, loaded: &mut Vec<Module>) -> Result<()> {
-        if self.builtin.contains(name) || loaded.iter().any(|(have, _)| have == name) {
+        if loaded.iter().any(|(have, _)| have == name) {
             return Ok(());
         }
-        let path = self.modules.get(name).context(format_args!("this kernel has no module {name}"))?;
+        let Some(path) = self.modules.get(name) else {
+            let known_missing = self.builtin.as_ref().is_some_and(|builtin| !builtin.contains(name));
+            return if known_missing { Err(Error::new(format!("this kernel has no module {name}"))) } else { Ok(()) };
+        };
         let content = if path.extension().is_some_and(|extension| extension == "xz") {
             process::output(Command::new("xz").arg("--decompress").arg("--stdout").arg(path))?
         } else {

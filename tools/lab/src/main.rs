@@ -161,9 +161,7 @@ fn fetch(cache: &Cache, scenarios: &[Scenario]) -> Result<()> {
 fn shell(workspace: &Workspace, cache: &Cache, architecture: Architecture, kernel: Option<String>) -> Result<()> {
     let key = kernel.unwrap_or_else(|| Host::of(architecture).kernel.to_owned());
     let parts = Parts::get(workspace, cache, architecture, &key, &[]);
-    let parts = parts.map_err(|missing| match missing {
-        Missing::Packages(why) | Missing::Program(why) => Error::new(why),
-    })?;
+    let parts = parts.map_err(|(Missing::Packages(error) | Missing::Part(error))| error)?;
     let directory = tempfile::tempdir().context("cannot make a directory for the initramfs")?;
     let initramfs = directory.path().join("initramfs.cpio");
     parts.write_initramfs(workspace, Vec::new(), &initramfs)?;

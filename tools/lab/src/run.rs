@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use crate::architecture::Architecture;
-use crate::bundle::{self, Cache, Unpacked};
-use crate::error::{Context, Result};
+use crate::bundle::{self, Bundle, Cache};
+use crate::error::{Context, Error, Result};
 use crate::host::Host;
 use crate::image::{Ghest, HostImage};
 use crate::kernel::{self, Kernel, KernelFiles, Module};
@@ -28,8 +28,8 @@ pub(crate) fn run(workspace: &Workspace, cache: &Cache, scenarios: &[Scenario], 
     for ((architecture, kernel), scenarios) in hosts {
         match Parts::get(workspace, cache, architecture, kernel, &scenarios) {
             Ok(parts) => run_on_host(workspace, &parts, scenarios, &mut records, keep)?,
-            Err(Missing::Packages(why)) => records.unrun(&scenarios, Outcome::Skipped, &why)?,
-            Err(Missing::Program(why)) => records.unrun(&scenarios, Outcome::Failed, &why)?,
+            Err(Missing::Packages(why)) => records.unrun(&scenarios, Outcome::Skipped, &why.to_string())?,
+            Err(Missing::Part(why)) => records.unrun(&scenarios, Outcome::Failed, &why.to_string())?,
         }
     }
     records.close()
@@ -42,19 +42,20 @@ pub(crate) struct Parts {
     modules: Vec<Module>,
     busybox: PathBuf,
     ghest: Ghest,
-    guest_kernels: Vec<(&'static str, PathBuf)>,
+    guest_kernels: BTreeMap<&'static str, PathBuf>,
     versions: BTreeMap<String, String>,
 }
 
 /// What keeps a host from being put together.
 pub(crate) enum Missing {
     /// Packages could not be had, as without a network.
-    Packages(String),
-    /// The checkout does not build.
-    Program(String),
+    Packages(Error),
+    /// Something is wrong here: the checkout does not build, or a package is not what it was.
+    Part(Error),
 }
 
 impl Parts {
+    /// Fetches and builds what a host for these scenarios needs.
     pub(crate) fn get<'s>(
         workspace: &Workspace,
         cache: &Cache,
@@ -62,39 +63,47 @@ impl Parts {
         host_kernel: &str,
         scenarios: impl IntoIterator<Item = &'s &'s Scenario>,
     ) -> std::result::Result<Self, Missing> {
-        let packages = |error: crate::error::Error| Missing::Packages(error.to_string());
-        let host = Host::of(architecture);
-        let mut used = Vec::new();
-        let mut fetch = |bundle| -> Result<Unpacked> {
-            let unpacked = cache.get(&bundle)?;
-            used.push(unpacked.clone());
-            Ok(unpacked)
-        };
-        let mut kernel_files =
-            |kernel: &Kernel| -> Result<KernelFiles> { KernelFiles::find(&fetch(kernel.bundle())?) };
-        let files = kernel::kernel(architecture, host_kernel).and_then(&mut kernel_files).map_err(packages)?;
-        let mut guest_kernels = Vec::<(&str, PathBuf)>::new();
+        let mut kernels = vec![kernel::kernel(architecture, host_kernel).map_err(Missing::Part)?];
         for key in scenarios.into_iter().filter_map(|scenario| scenario.kernel.as_deref()) {
-            if !guest_kernels.iter().any(|(have, _)| *have == key) {
-                let guest = kernel::kernel(architecture, key).map_err(packages)?;
-                guest_kernels.push((guest.key, kernel_files(guest).map_err(packages)?.image));
-            }
+            kernels.push(kernel::kernel(architecture, key).map_err(Missing::Part)?);
         }
-        let busybox = fetch(bundle::busybox(architecture)).map_err(packages)?.root.join("bin/busybox");
-        let (ghest, toolchain) =
-            workspace.ghest(architecture, cache).map_err(|error| Missing::Program(error.to_string()))?;
-        used.extend(toolchain);
-        let versions = used.into_iter().flat_map(|unpacked| unpacked.packages);
+        let mut bundles = vec![bundle::busybox(architecture)];
+        bundles.extend(kernels.iter().map(|kernel| kernel.bundle()));
+        bundles.extend(workspace.needs(architecture));
+        for bundle in &bundles {
+            cache.get(bundle).map_err(Missing::Packages)?;
+        }
+        Self::put_together(workspace, cache, architecture, &kernels, &bundles).map_err(Missing::Part)
+    }
+
+    /// With all packages in the cache; the first kernel is the host's.
+    fn put_together(
+        workspace: &Workspace,
+        cache: &Cache,
+        architecture: Architecture,
+        kernels: &[&'static Kernel],
+        bundles: &[Bundle],
+    ) -> Result<Self> {
+        let host = Host::of(architecture);
+        let mut files = BTreeMap::new();
+        for kernel in kernels {
+            files.insert(kernel.key, KernelFiles::find(&cache.get(&kernel.bundle())?)?);
+        }
+        let host_files = kernels.first().and_then(|kernel| files.get(kernel.key)).context("a host without a kernel")?;
+        let guest_kernels = kernels.iter().skip(1).filter_map(|it| Some((it.key, files.get(it.key)?.image.clone())));
+        let mut versions = BTreeMap::new();
+        for bundle in bundles {
+            let packages = cache.get(bundle)?.packages.into_iter();
+            versions.extend(packages.map(|it| (format!("{}:{}", it.name, it.architecture), it.version)));
+        }
         Ok(Self {
             host,
-            image: files.image.clone(),
-            modules: files.modules(host.modules).map_err(packages)?,
-            busybox,
-            ghest,
-            guest_kernels,
-            versions: versions
-                .map(|package| (format!("{}:{}", package.name, package.architecture), package.version))
-                .collect(),
+            image: host_files.image.clone(),
+            modules: host_files.modules(host.modules)?,
+            busybox: cache.get(&bundle::busybox(architecture))?.root.join("bin/busybox"),
+            ghest: workspace.ghest(architecture, cache)?,
+            guest_kernels: guest_kernels.collect(),
+            versions,
         })
     }
 

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use crate::architecture::Architecture;
-use crate::bundle::{self, Cache, Unpacked};
+use crate::bundle::{self, Bundle, Cache, Unpacked};
 use crate::error::{Context, Error, Result};
 use crate::image::Ghest;
 use crate::process;
@@ -49,27 +49,31 @@ impl Workspace {
         command
     }
 
-    /// Builds `ghest` for hosts of an architecture, and says what that took from the cache.
-    pub(crate) fn ghest(&self, architecture: Architecture, cache: &Cache) -> Result<(Ghest, Option<Unpacked>)> {
+    /// What building `ghest` for hosts of an architecture takes from Debian.
+    pub(crate) fn needs(&self, architecture: Architecture) -> Option<Bundle> {
+        (architecture == Architecture::Aarch64 && self.ghest_instead.is_none()).then(bundle::rust)
+    }
+
+    /// Builds `ghest` for hosts of an architecture.
+    pub(crate) fn ghest(&self, architecture: Architecture, cache: &Cache) -> Result<Ghest> {
         if let Some(program) = &self.ghest_instead {
             let libraries = shared_libraries(program).unwrap_or_default();
-            return Ok((Ghest { program: program.clone(), libraries }, None));
+            return Ok(Ghest { program: program.clone(), libraries });
         }
         let mut cargo = self.cargo();
         cargo.args(["build", "--quiet", "--package", "ghest", "--message-format", "json-render-diagnostics"]);
-        match architecture {
-            Architecture::X86_64 => {
+        match self.needs(architecture) {
+            None => {
                 let program = executable(&mut cargo)?;
                 let libraries = shared_libraries(&program)?;
-                Ok((Ghest { program, libraries }, None))
+                Ok(Ghest { program, libraries })
             }
-            Architecture::Aarch64 => {
-                let rust = cache.get(&bundle::rust())?;
+            Some(rust) => {
                 cargo.args(["--target", "aarch64-unknown-linux-gnu", "--target-dir"]).arg(self.lab().join("cross"));
-                cargo.env("RUSTC", self.compiler(&rust)?);
+                cargo.env("RUSTC", self.compiler(&cache.get(&rust)?)?);
                 cargo.env("CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER", "aarch64-linux-gnu-gcc");
                 cargo.env("CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUSTFLAGS", "-C target-feature=+crt-static");
-                Ok((Ghest { program: executable(&mut cargo)?, libraries: Vec::new() }, Some(rust)))
+                Ok(Ghest { program: executable(&mut cargo)?, libraries: Vec::new() })
             }
         }
     }

@@ -114,7 +114,7 @@ pub(crate) unsafe fn pvh(address: u64) -> Result<Boot, Failure> {
     })
 }
 
-/// A copy of the text at `address`, up to its NUL; empty where there is none (0).
+/// The text at `address`, up to its NUL; empty where there is none (0).
 ///
 /// # Safety
 /// `address` is where a boot protocol says the command line is.
