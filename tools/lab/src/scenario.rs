@@ -49,7 +49,7 @@ pub(crate) struct Scenario {
     /// What must not be seen on the guest's console, besides what no Linux guest may show.
     #[serde(default)]
     pub(crate) never: Vec<String>,
-    /// Texts that this guest may show although Linux guests may not.
+    /// Lines that hold one of these may be seen all the same.
     #[serde(default)]
     pub(crate) allow: Vec<String>,
     /// Events that the event file must hold.
