@@ -96,13 +96,15 @@ impl VcpuPort for KvmPort {
 
     #[cfg(target_arch = "aarch64")]
     fn registers(&mut self) -> String {
-        // KVM_REG_ARM64 | KVM_REG_SIZE_U64 | KVM_REG_ARM_CORE, offset of regs.pc in 32-bit words.
-        const PC: u64 = 0x6030_0000_0010_0040;
-        let mut pc = [0; 8];
-        match self.fd.get_one_reg(PC, &mut pc) {
-            Ok(_) => format!("pc={:#x}", u64::from_le_bytes(pc)),
-            Err(error) => format!("registers can not be read: {error}"),
+        use crate::aarch64::registers::{PC, PSTATE, X0, get};
+        let mut line = String::new();
+        for (name, id) in [("pc", PC), ("pstate", PSTATE), ("x0", X0)] {
+            match get(&self.fd, id) {
+                Ok(value) => line.push_str(&format!("{name}={value:#x} ")),
+                Err(error) => line.push_str(&format!("{name}: {error} ")),
+            }
         }
+        line.trim_end().to_owned()
     }
 }
 

@@ -6,8 +6,10 @@
 //! - [`Vcpus`] is a thread for each vCPU, with pause, resume and stop.
 //! - [`host`] asks this host's KVM what it can do.
 //!
-//! What a vCPU's registers hold when it first enters the guest is a matter of the architecture: see `x86_64`.
+//! What a vCPU's registers hold when it first enters the guest is a matter of the architecture: see `x86_64` and `aarch64`.
 
+#[cfg(target_arch = "aarch64")]
+pub mod aarch64;
 mod control;
 mod exit;
 pub mod host;

@@ -1,0 +1,29 @@
+//! Registers by KVM's numbers for them (Documentation/virt/kvm/api.rst, 4.68; arch/arm64/include/uapi/asm/kvm.h).
+
+use kvm_ioctls::VcpuFd;
+
+/// KVM_REG_ARM64 | KVM_REG_SIZE_U64.
+const ARM64_U64: u64 = 0x6030_0000_0000_0000;
+/// KVM_REG_ARM_CORE: `struct kvm_regs` by offsets in 32-bit words.
+const CORE: u64 = ARM64_U64 | 0x10 << 16;
+/// KVM_REG_ARM64_SYSREG.
+const SYSTEM: u64 = ARM64_U64 | 0x13 << 16;
+
+/// X0.
+pub(crate) const X0: u64 = CORE;
+/// PC, after X0 to X30 and SP.
+pub(crate) const PC: u64 = CORE | 2 * 32;
+/// PSTATE.
+pub(crate) const PSTATE: u64 = CORE | 2 * 33;
+/// MPIDR_EL1: op0 3, op1 0, CRn 0, CRm 0, op2 5.
+pub(crate) const MPIDR_EL1: u64 = SYSTEM | 3 << 14 | 5;
+
+pub(crate) fn get(fd: &VcpuFd, id: u64) -> Result<u64, kvm_ioctls::Error> {
+    let mut value = [0; 8];
+    fd.get_one_reg(id, &mut value)?;
+    Ok(u64::from_le_bytes(value))
+}
+
+pub(crate) fn set(fd: &VcpuFd, id: u64, value: u64) -> Result<(), kvm_ioctls::Error> {
+    fd.set_one_reg(id, &value.to_le_bytes()).map(drop)
+}
