@@ -4,65 +4,127 @@
 //! one, and flags that do this must not reach anything else.
 
 use std::env;
+use std::fs;
+use std::io;
 use std::path::Path;
 use std::process::{Command, ExitCode};
 
-/// What nobody has switched on when the guest runs.
-const WITHOUT: &str = "-sse,-sse2,-sse3,-ssse3,-sse4.1,-sse4.2,-avx,-avx2,-fxsr";
+/// What nobody has switched on when the guest runs on x86_64.
+const WITHOUT_SSE: &str = "-sse,-sse2,-sse3,-ssse3,-sse4.1,-sse4.2,-avx,-avx2,-fxsr";
+/// What asks an operating system for the processor's features.
+const WITHOUT_OUTLINE_ATOMICS: &str = "-outline-atomics";
 
 fn main() -> ExitCode {
     println!("cargo::rerun-if-changed=build.rs");
     println!("cargo::rerun-if-changed=guest");
     println!("cargo::rerun-if-env-changed=RUSTC_LINKER");
-    if variable("CARGO_CFG_TARGET_ARCH") != "x86_64" {
-        return ExitCode::SUCCESS;
+    match variable("CARGO_CFG_TARGET_ARCH").as_str() {
+        "x86_64" => build(&X86_64),
+        "aarch64" => build(&AARCH64),
+        _ => ExitCode::SUCCESS,
     }
-    let output = match compiler().output() {
+}
+
+/// What differs between architectures.
+struct Architecture {
+    name: &'static str,
+    target_features: &'static str,
+    options: &'static [&'static str],
+    /// Whether the loader wants bytes as they lie in memory, rather than an ELF file.
+    flat: bool,
+}
+
+const X86_64: Architecture = Architecture {
+    name: "x86_64",
+    target_features: WITHOUT_SSE,
+    options: &[
+        "relocation-model=static",
+        // Interrupts use the stack that they find.
+        "no-redzone=yes",
+        "link-arg=-static",
+        "link-arg=-no-pie",
+    ],
+    flat: false,
+};
+
+const AARCH64: Architecture = Architecture {
+    name: "aarch64",
+    target_features: WITHOUT_OUTLINE_ATOMICS,
+    // It runs wherever it is loaded, and moves itself.
+    options: &["relocation-model=pie", "link-arg=-Wl,--no-dynamic-linker,-z,norelro"],
+    flat: true,
+};
+
+fn build(architecture: &Architecture) -> ExitCode {
+    let elf = Path::new(&variable("OUT_DIR")).join("probe.elf");
+    let output = match compiler(architecture, &elf).output() {
         Ok(output) => output,
         Err(error) => {
             println!("cargo::error=the compiler of the built-in guest does not start: {error}");
             return ExitCode::FAILURE;
         }
     };
-    if output.status.success() {
-        // What it said is of no use: it warns that code without SSE2 can not call into libraries that use it.
+    if !output.status.success() {
+        println!("cargo::error=the built-in guest does not build");
+        for line in String::from_utf8_lossy(&output.stderr).lines() {
+            println!("cargo::error={line}");
+        }
+        return ExitCode::FAILURE;
+    }
+    // What it said is of no use: it warns that code without SSE2 can not call into libraries that use it.
+    if !architecture.flat {
         return ExitCode::SUCCESS;
     }
-    println!("cargo::error=the built-in guest does not build");
-    for line in String::from_utf8_lossy(&output.stderr).lines() {
-        println!("cargo::error={line}");
+    let written = fs::read(&elf).and_then(|bytes| match only_segment(&bytes) {
+        Some(segment) => fs::write(elf.with_extension("img"), segment),
+        None => Err(io::Error::other("not an ELF64 file with one segment at 0")),
+    });
+    if let Err(error) = written {
+        println!("cargo::error=the built-in guest can not be made an Image: {error}");
+        return ExitCode::FAILURE;
     }
-    ExitCode::FAILURE
+    ExitCode::SUCCESS
 }
 
-fn compiler() -> Command {
-    let out = Path::new(&variable("OUT_DIR")).join("probe.elf");
+fn compiler(architecture: &Architecture, elf: &Path) -> Command {
     let guest = Path::new(&variable("CARGO_MANIFEST_DIR")).join("guest");
     let mut rustc = Command::new(variable("RUSTC"));
     rustc.args(["--edition=2024", "--crate-name=probe", "--crate-type=bin", "--color=never"]);
     rustc.arg("--target").arg(variable("TARGET"));
-    rustc.arg("-o").arg(out).arg(guest.join("main.rs"));
-    for option in [
+    rustc.arg("-o").arg(elf).arg(guest.join("main.rs"));
+    let options = [
         "panic=abort",
         "opt-level=s",
         "codegen-units=1",
-        "relocation-model=static",
         "code-model=small",
-        // Interrupts use the stack that they find.
-        "no-redzone=yes",
         "force-unwind-tables=no",
         "link-arg=-nostartfiles",
         "link-arg=-nostdlib",
-        "link-arg=-static",
-        "link-arg=-no-pie",
         "link-arg=-Wl,--build-id=none,--gc-sections,-z,max-page-size=4096",
-    ] {
+    ];
+    for option in options.iter().chain(architecture.options) {
         rustc.arg("-C").arg(option);
     }
-    rustc.arg("-C").arg(format!("target-feature={WITHOUT}"));
-    rustc.arg("-C").arg(format!("link-arg=-Wl,-T,{}", guest.join("x86_64/link.ld").display()));
+    let script = guest.join(architecture.name).join("link.ld");
+    rustc.arg("-C").arg(format!("target-feature={}", architecture.target_features));
+    rustc.arg("-C").arg(format!("link-arg=-Wl,-T,{}", script.display()));
     rustc.arg("-C").arg(format!("linker={}", env::var("RUSTC_LINKER").unwrap_or_else(|_| "cc".into())));
     rustc
+}
+
+/// The bytes of an ELF64 file's segment to load (System V ABI, Program Header), if there is one only, at address 0.
+fn only_segment(elf: &[u8]) -> Option<&[u8]> {
+    const LOAD: u32 = 1;
+    let word = |at: usize| Some(u64::from_le_bytes(*elf.get(at..)?.first_chunk()?));
+    let half = |at: usize| Some(u16::from_le_bytes(*elf.get(at..)?.first_chunk()?));
+    let (first, size, count) = (word(32)? as usize, usize::from(half(54)?), usize::from(half(56)?));
+    let mut headers = (0..count).map(|index| first + index * size).filter(|at| word(*at).is_some_and(|lead| lead as u32 == LOAD));
+    let header = headers.next()?;
+    if headers.next().is_some() || word(header + 16)? != 0 {
+        return None;
+    }
+    let (offset, len) = (word(header + 8)? as usize, word(header + 32)? as usize);
+    elf.get(offset..offset.checked_add(len)?)
 }
 
 /// A variable that cargo sets for every build script.

@@ -1,6 +1,6 @@
 //! Why a platform can not be described.
 
-use platform::{Arch, Interrupt, Window};
+use platform::{Arch, Interrupt, Range, Window};
 
 /// A platform that a table set can not describe. `tables` is always the set's name, `device` the device's in the platform.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -13,11 +13,21 @@ pub enum BuildError {
         /// The machine's architecture.
         arch: Arch,
     },
+    /// The machine's interrupt controller is another architecture's.
+    #[error("{tables} tables can not describe a machine of architecture {arch} with such an interrupt controller")]
+    InterruptController {
+        /// The table set.
+        tables: &'static str,
+        /// The machine's architecture.
+        arch: Arch,
+    },
     /// The machine is switched off in a way that these tables have no words for.
-    #[error("{tables} tables need power-off and reset registers, one byte each: {found}")]
+    #[error("{tables} tables need {needed}: {found}")]
     Power {
         /// The table set.
         tables: &'static str,
+        /// What these tables have words for.
+        needed: &'static str,
         /// What the platform has instead.
         found: String,
     },
@@ -41,6 +51,18 @@ pub enum BuildError {
         /// The processor's index.
         index: u32,
         /// Its local APIC's id.
+        id: u64,
+        /// What is allowed.
+        limit: &'static str,
+    },
+    /// A processor's id is no MPIDR affinity.
+    #[error("{tables} tables can not name processor {index} with affinity {id:#x}: {limit}")]
+    Affinity {
+        /// The table set.
+        tables: &'static str,
+        /// The processor's index.
+        index: u32,
+        /// Its affinity.
         id: u64,
         /// What is allowed.
         limit: &'static str,
@@ -134,5 +156,39 @@ pub enum BuildError {
         device: String,
         /// The ACPI name of the missing one.
         target: &'static str,
+    },
+    /// A device has I/O ports, which no arm64 machine has.
+    #[error("device `{device}` has I/O ports, and {tables} tables have no words for them")]
+    Ports {
+        /// The table set.
+        tables: &'static str,
+        /// The device.
+        device: String,
+    },
+    /// A devicetree property refers to a device that is not in the tree.
+    #[error("device `{device}` refers to `{target}`, and the devicetree has no such device")]
+    Reference {
+        /// The device.
+        device: String,
+        /// The missing one's name.
+        target: &'static str,
+    },
+    /// A devicetree's node can not be written.
+    #[error("devicetree node `{node}`: {reason}")]
+    Node {
+        /// The node's name, empty for the root.
+        node: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A part of memory that is not the guest's to use shares 64 KiB with another.
+    #[error("{tables} tables need memory that is set aside to be whole blocks of {alignment:#x} bytes, not {range:x?}")]
+    Alignment {
+        /// The table set.
+        tables: &'static str,
+        /// The part of memory.
+        range: Range,
+        /// What it must be a multiple of.
+        alignment: u64,
     },
 }

@@ -4,38 +4,51 @@
 //!
 //! | name | what it builds | how the guest finds it |
 //! |---|---|---|
-//! | `acpi` | RSDP, XSDT, hardware-reduced FADT, MADT, SPCR, DSDT (ACPI 6.5) | the RSDP's address, handed over at boot, or its signature |
+//! | `acpi`, x86_64 | RSDP, XSDT, hardware-reduced FADT, MADT, SPCR, DSDT (ACPI 6.5) | the RSDP's address, handed over at boot, or its signature |
+//! | `acpi`, aarch64 | these, GTDT, PPTT and DBG2; the EFI tables that lead to them (UEFI 2.10) | a devicetree of nothing but `/chosen` |
+//! | `devicetree` | a flattened devicetree, complete (Devicetree Specification 0.4) | its address, handed over at boot |
 //! | `mptable` | floating pointer and configuration table (Intel MultiProcessor Specification 1.4) | its signature |
 //!
 //! ```
 //! let machine = platform::x86_64::platform(2, 128 << 20, Vec::new(), None);
 //! let acpi = firmware_tables::table_set("acpi").expect("built in");
-//! let tables = acpi.build(&machine)?;
+//! let tables = acpi.build(&machine, &platform::Chosen::default())?;
 //! for table in &tables.tables {
 //!     println!("{:12} at {:#x}, {} bytes", table.file_name, table.gpa, table.bytes.len());
 //! }
 //! # Ok::<(), firmware_tables::BuildError>(())
 //! ```
 //!
-//! Guarantees: the same platform gives the same bytes, on every host; tables lie in the platform's table area and do not
-//! overlap; every checksum is right; a platform that a language can not express is a [`BuildError`] that names the part
+//! Guarantees: the same platform gives the same bytes, on every host; tables lie in the platform's table area, a
+//! devicetree at the address for it, and do not overlap; every checksum is right; a platform that a language can not express is a [`BuildError`] that names the part
 //! in the way, and not a table that leaves it out. Nothing here knows KVM or does I/O.
 
-#[cfg(not(any(feature = "acpi", feature = "mptable")))]
-compile_error!("a build without any table set can tell a guest nothing: enable `acpi` or `mptable`");
+#[cfg(not(any(feature = "acpi", feature = "devicetree", feature = "mptable")))]
+compile_error!("a build without any table set can tell a guest nothing: enable `acpi`, `devicetree` or `mptable`");
 
 #[cfg(feature = "acpi")]
 mod acpi;
 mod area;
+#[cfg(any(feature = "acpi", feature = "mptable"))]
 mod checksum;
+#[cfg(any(feature = "acpi", feature = "devicetree"))]
+mod chosen;
+#[cfg(feature = "devicetree")]
+mod devicetree;
+#[cfg(feature = "acpi")]
+mod efi;
 mod error;
+#[cfg(any(feature = "acpi", feature = "devicetree"))]
+mod fdt;
 #[cfg(feature = "mptable")]
 mod mptable;
 
-use platform::{Platform, Range};
+use platform::{Chosen, Platform, Range};
 
 #[cfg(feature = "acpi")]
 pub use acpi::Acpi;
+#[cfg(feature = "devicetree")]
+pub use devicetree::Devicetree;
 pub use error::BuildError;
 #[cfg(feature = "mptable")]
 pub use mptable::MpTable;
@@ -45,18 +58,20 @@ pub trait TableSet: Sync {
     /// The name that users write and read.
     fn name(&self) -> &'static str;
 
-    /// Describes `platform`.
+    /// Describes `platform`. `chosen` is left to the boot protocol where that carries it (x86_64).
     ///
     /// # Errors
     /// Where the platform holds something that this language has no words for, or where its tables do not fit into the
     /// platform's table area.
-    fn build(&self, platform: &Platform) -> Result<GuestTables, BuildError>;
+    fn build(&self, platform: &Platform, chosen: &Chosen) -> Result<GuestTables, BuildError>;
 }
 
 /// Every table set of this build. A new one is its module and its line here.
 pub const TABLE_SETS: &[&dyn TableSet] = &[
     #[cfg(feature = "acpi")]
     &Acpi,
+    #[cfg(feature = "devicetree")]
+    &Devicetree,
     #[cfg(feature = "mptable")]
     &MpTable,
 ];
@@ -89,9 +104,9 @@ impl GuestTables {
 /// A table, ready to be copied into guest memory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Table {
-    /// Its name in lower case: `rsdp`, `mpfp`, or a signature (`facp`, `apic`).
+    /// Its name in lower case: `rsdp`, `mpfp`, `platform`, `efi-system-table`, or a signature (`facp`, `apic`).
     pub name: &'static str,
-    /// The name of a file that holds it: `rsdp.bin`, `facp.aml`.
+    /// The name of a file that holds it: `rsdp.bin`, `facp.aml`, `platform.dtb`.
     pub file_name: &'static str,
     /// Where it belongs.
     pub gpa: u64,
@@ -121,6 +136,12 @@ pub enum EntryPoint {
         /// Its address.
         gpa: u64,
     },
+    /// A flattened devicetree, as every arm64 kernel is given one: of the whole machine, or of `/chosen` alone, which then
+    /// leads to the EFI tables and on to ACPI's.
+    Devicetree {
+        /// Its address.
+        gpa: u64,
+    },
 }
 
 impl EntryPoint {
@@ -128,7 +149,9 @@ impl EntryPoint {
     #[must_use]
     pub const fn gpa(self) -> u64 {
         match self {
-            EntryPoint::Rsdp { gpa } | EntryPoint::MpFloatingPointer { gpa } => gpa,
+            EntryPoint::Rsdp { gpa }
+            | EntryPoint::MpFloatingPointer { gpa }
+            | EntryPoint::Devicetree { gpa } => gpa,
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, OnceLock};
 
+use devices::{MachineControl, ResetCause};
 use platform::Window;
 use vcpu::Bus;
 use vm_device::bus::{MmioAddress, MmioRange, PioAddress, PioRange};
@@ -21,14 +22,15 @@ pub struct MachineBus {
     io: IoManager,
     journal: Arc<Journal>,
     timings: Arc<Timings>,
+    machine: Arc<dyn MachineControl>,
     first_exit: OnceLock<()>,
 }
 
 impl MachineBus {
     /// A machine without devices.
     #[must_use]
-    pub fn new(journal: Arc<Journal>, timings: Arc<Timings>) -> Self {
-        MachineBus { io: IoManager::new(), journal, timings, first_exit: OnceLock::new() }
+    pub fn new(journal: Arc<Journal>, timings: Arc<Timings>, machine: Arc<dyn MachineControl>) -> Self {
+        MachineBus { io: IoManager::new(), journal, timings, machine, first_exit: OnceLock::new() }
     }
 
     /// Puts a device at ports.
@@ -65,6 +67,11 @@ impl MachineBus {
 /// What a read gives where nothing answers.
 const FLOATING: u8 = 0xff;
 
+/// KVM_SYSTEM_EVENT_SHUTDOWN (linux/kvm.h).
+const SYSTEM_EVENT_SHUTDOWN: u32 = 1;
+/// KVM_SYSTEM_EVENT_RESET.
+const SYSTEM_EVENT_RESET: u32 = 2;
+
 impl Bus for MachineBus {
     fn port_in(&self, port: u16, data: &mut [u8]) {
         if self.io.pio_read(PioAddress(port), data).is_err() {
@@ -89,6 +96,16 @@ impl Bus for MachineBus {
     fn mmio_write(&self, gpa: u64, data: &[u8]) {
         if self.io.mmio_write(MmioAddress(gpa), data).is_err() {
             tracing::debug!(gpa, ?data, "write to an address that nothing answers");
+        }
+    }
+
+    fn system_event(&self, kind: u32) {
+        match kind {
+            SYSTEM_EVENT_SHUTDOWN => self.machine.power_off(),
+            SYSTEM_EVENT_RESET => self.machine.reset(ResetCause::Psci),
+            other => {
+                tracing::error!(kind = other, "the guest reports a state of its machine that nothing handles")
+            }
         }
     }
 

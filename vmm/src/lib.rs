@@ -9,18 +9,14 @@
 //!
 //! The `ghest` command is a thin layer over this library.
 
-#[cfg(target_arch = "x86_64")]
 pub mod boot;
-#[cfg(target_arch = "x86_64")]
 pub mod bus;
-#[cfg(target_arch = "x86_64")]
 pub mod console;
+pub mod control;
 pub mod describe;
 pub mod journal;
-#[cfg(target_arch = "x86_64")]
 pub mod kvm;
 pub mod lifecycle;
-#[cfg(target_arch = "x86_64")]
 pub mod machine;
 pub mod plan;
 pub mod signals;

@@ -22,6 +22,10 @@ pub enum Ending {
     Signal(u8),
     /// Someone at the console quit.
     Quit,
+    /// The control socket asked for a reset.
+    ControlReset,
+    /// The control socket asked for a stop.
+    ControlStop,
 }
 
 impl Ending {
@@ -29,7 +33,11 @@ impl Ending {
     #[must_use]
     pub fn status(&self) -> Status {
         match self {
-            Ending::PoweredOff | Ending::Reset(_) | Ending::Quit => Status::Success,
+            Ending::PoweredOff
+            | Ending::Reset(_)
+            | Ending::Quit
+            | Ending::ControlReset
+            | Ending::ControlStop => Status::Success,
             Ending::Crashed(_) => Status::GuestCrash,
             Ending::Signal(signal) => Status::Signal(*signal),
         }
@@ -46,6 +54,8 @@ impl std::fmt::Display for Ending {
             }
             Ending::Signal(signal) => write!(f, "stopped by signal {}", signal_name(*signal)),
             Ending::Quit => write!(f, "stopped from the console"),
+            Ending::ControlReset => write!(f, "reset by the control socket"),
+            Ending::ControlStop => write!(f, "stopped by the control socket"),
         }
     }
 }

@@ -1,27 +1,30 @@
-//! A running machine (x86_64): everything wired together, from its first instruction to its end.
+//! A running machine: everything wired together, from its first instruction to its end.
+
+#[cfg_attr(target_arch = "x86_64", path = "machine/x86_64.rs")]
+#[cfg_attr(target_arch = "aarch64", path = "machine/aarch64.rs")]
+mod arch;
 
 use std::io;
 use std::os::fd::AsRawFd;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use devices::ged::GenericEventDevice;
-use devices::i8042::KeyboardController;
-use devices::power::PowerRegisters;
-use devices::rtc::RealTimeClock;
-use devices::serial::SerialPort;
-use devices::{InterruptLine, ged, i8042, power, rtc, serial};
+use devices::pl061::Pl061;
+use devices::{ConsolePort, ged};
 use event_manager::{EventManager, EventOps, Events, MutEventSubscriber, SubscriberOps};
-use firmware_tables::GuestTables;
 use guest_memory::{AllocateError, Backing, GuestRam};
 use kvm_ioctls::Kvm;
 use machine_profile::{Backing as BackingKind, Machine};
-use platform::{Platform, x86_64};
-use vcpu::{Bus, Control, Ended, ThreadError, Vcpus};
+use platform::Platform;
+use serde_json::{Value, json};
+use vcpu::{Bus, Control, Ended, ThreadError, Vcpus, Wish};
 use vmm_sys_util::epoll::EventSet;
 
 use crate::boot::{self, BootError};
 use crate::bus::{MachineBus, Occupied};
-use crate::console::{Console, Input, Output};
+use crate::console::{Console, Input};
+use crate::control::{Request, Server};
+use crate::describe;
 use crate::journal::Journal;
 use crate::kvm::{KvmError, KvmVm};
 use crate::lifecycle::{Ending, Lifecycle};
@@ -62,18 +65,55 @@ pub struct Surroundings {
     pub timings: Arc<Timings>,
     /// Signals that end the machine.
     pub signals: Signals,
+    /// Where others may ask things of the machine.
+    pub control: Option<Server>,
 }
 
 /// A machine that was set up and not started.
 pub struct Prepared {
-    vcpus: Vec<vcpu::KvmPort>,
+    name: String,
+    ports: Vec<vcpu::KvmPort>,
     bus: Arc<dyn Bus>,
-    serial: Arc<Mutex<SerialPort<Output>>>,
+    devices: Devices,
     console: Console,
     control: Arc<Control>,
     lifecycle: Arc<Lifecycle>,
     /// After everything that refers to it.
     _vm: KvmVm,
+}
+
+/// The devices that the VMM itself has to do with.
+struct Devices {
+    console: Arc<Mutex<dyn ConsolePort>>,
+    power_button: PowerButton,
+}
+
+/// What the power button is wired to.
+enum PowerButton {
+    /// A Generic Event Device.
+    Event(Arc<Mutex<GenericEventDevice>>),
+    /// A pin.
+    #[cfg_attr(target_arch = "x86_64", expect(dead_code, reason = "x86_64 machines have no pins"))]
+    Pin(Arc<Mutex<Pl061>>),
+    /// Nothing: its tables have no word for one.
+    #[cfg_attr(target_arch = "aarch64", expect(dead_code, reason = "both kinds of aarch64 tables have one"))]
+    Absent,
+}
+
+impl PowerButton {
+    /// Presses it. False where there is none.
+    fn press(&self) -> bool {
+        match self {
+            PowerButton::Event(events) => lock(events).raise(ged::POWER_BUTTON),
+            PowerButton::Pin(pins) => lock(pins).press_power_button(),
+            PowerButton::Absent => return false,
+        }
+        true
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Sets a machine up: memory, kernel, tables, devices, vCPUs.
@@ -84,58 +124,36 @@ pub fn prepare(
     kvm: Kvm,
     machine: &Machine,
     platform: &Platform,
-    tables: &GuestTables,
     around: &Surroundings,
 ) -> Result<Prepared, MachineError> {
     let timings = &around.timings;
-    let ram = GuestRam::allocate(
-        &platform.memory.ram.iter().map(|range| (range.start, range.len)).collect::<Vec<_>>(),
-        match machine.memory.backing {
-            BackingKind::Anonymous => Backing::Anonymous,
-            BackingKind::Memfd => Backing::Memfd,
-            BackingKind::Hugetlbfs => Backing::Hugetlbfs { page_size: machine.memory.page_size.bytes() },
-        },
-    )?;
+    let runs: Vec<_> = platform.memory.ram.iter().map(|range| (range.start, range.len)).collect();
+    let ram = GuestRam::allocate(&runs, backing(machine))?;
     timings.mark(Phase::Memory);
-    let entry = boot::load(&machine.boot, &ram, &platform.memory, tables)?;
-    timings.mark(Phase::Kernel);
+    let entry = boot::load(&machine.boot, &ram, platform, |chosen| {
+        timings.mark(Phase::Kernel);
+        describe::tables(machine, platform, chosen)
+    })?;
+    timings.mark(Phase::Tables);
 
     let control = Arc::new(Control::default());
     let lifecycle = Arc::new(Lifecycle::new(Arc::clone(&control))?);
-    let vm = KvmVm::new(kvm, ram, machine.vcpus)?;
+    let mut vm = KvmVm::new(kvm, ram, platform)?;
     let console = Console::stdio(&control)?;
-    let mut bus = MachineBus::new(Arc::clone(&around.journal), Arc::clone(timings));
-    let serial = add_devices(&mut bus, &vm, &lifecycle, console.output())?;
-    let vcpus = vm.vcpus(machine.vcpus, &entry)?;
+    let mut bus = MachineBus::new(Arc::clone(&around.journal), Arc::clone(timings), lifecycle.clone());
+    let devices = arch::add_devices(&mut bus, &vm, machine.firmware, &lifecycle, console.output())?;
+    let ports = vm.ports(&entry)?;
     timings.mark(Phase::Vcpus);
-    Ok(Prepared { vcpus, bus: Arc::new(bus), serial, console, control, lifecycle, _vm: vm })
+    let name = machine.name.clone();
+    Ok(Prepared { name, ports, bus: Arc::new(bus), devices, console, control, lifecycle, _vm: vm })
 }
 
-/// Every device of an x86_64 machine, at the addresses and on the lines that its description names.
-fn add_devices(
-    bus: &mut MachineBus,
-    vm: &KvmVm,
-    lifecycle: &Arc<Lifecycle>,
-    output: Output,
-) -> Result<Arc<Mutex<SerialPort<Output>>>, MachineError> {
-    let line = InterruptLine::new()?;
-    vm.bind(&line, x86_64::SERIAL_GSI)?;
-    let serial = Arc::new(Mutex::new(SerialPort::new(line, output)?));
-    bus.add_ports(x86_64::SERIAL_PORT, serial::LEN, serial.clone())?;
-
-    bus.add_ports(x86_64::RTC_PORT, rtc::LEN, Arc::new(Mutex::new(RealTimeClock::new())))?;
-
-    let keyboard = KeyboardController::new(lifecycle.clone());
-    bus.add_ports(x86_64::I8042_DATA_PORT, i8042::LEN, Arc::new(Mutex::new(keyboard)))?;
-
-    let registers = PowerRegisters::new(lifecycle.clone(), x86_64::S5_SLEEP_TYPE, x86_64::RESET_VALUE);
-    bus.add_ports(x86_64::POWER_PORT, power::LEN, Arc::new(Mutex::new(registers)))?;
-
-    let line = InterruptLine::new()?;
-    vm.bind(&line, x86_64::GED_GSI)?;
-    let ged = GenericEventDevice::new(line);
-    bus.add_mmio(x86_64::GED_BASE, ged::LEN, Arc::new(Mutex::new(ged)))?;
-    Ok(serial)
+fn backing(machine: &Machine) -> Backing {
+    match machine.memory.backing {
+        BackingKind::Anonymous => Backing::Anonymous,
+        BackingKind::Memfd => Backing::Memfd,
+        BackingKind::Hugetlbfs => Backing::Hugetlbfs { page_size: machine.memory.page_size.bytes() },
+    }
 }
 
 impl Prepared {
@@ -144,8 +162,8 @@ impl Prepared {
     /// # Errors
     /// Where its threads or the event loop can not be run.
     pub fn run(self, around: &mut Surroundings) -> Result<Ending, MachineError> {
-        let Prepared { vcpus, bus, serial, console, control, lifecycle, _vm } = self;
-        let input = Input::start(serial, &lifecycle)?;
+        let Prepared { name, ports, bus, devices, console, control, lifecycle, _vm } = self;
+        let input = Input::start(Arc::clone(&devices.console), &lifecycle)?;
         let announce: Arc<dyn Fn(Ended) + Send + Sync> = {
             let lifecycle = Arc::clone(&lifecycle);
             Arc::new(move |ended: Ended| {
@@ -154,11 +172,14 @@ impl Prepared {
                 }
             })
         };
-        let mut vcpus = Vcpus::start(vcpus, &bus, &control, &announce)?;
-        let outcome = watch(&lifecycle, &mut around.signals);
-        if outcome.is_err() {
-            lifecycle.end(Ending::Quit);
-        }
+        let mut vcpus = Vcpus::start(ports, &bus, &control, &announce)?;
+        let operator = Operator {
+            name: &name,
+            vcpus: &vcpus,
+            power_button: &devices.power_button,
+            lifecycle: &lifecycle,
+        };
+        let outcome = watch(&operator, &mut around.signals, around.control.as_ref());
         vcpus.stop();
         around.timings.mark(Phase::GuestShutdown);
         input.stop();
@@ -167,16 +188,73 @@ impl Prepared {
     }
 }
 
+/// What those who control a machine can do to it.
+struct Operator<'a> {
+    name: &'a str,
+    vcpus: &'a Vcpus,
+    power_button: &'a PowerButton,
+    lifecycle: &'a Lifecycle,
+}
+
+impl Operator<'_> {
+    fn answer(&self, request: Request) -> Result<Value, String> {
+        match request {
+            Request::Status => {}
+            Request::Pause => self.vcpus.pause().map_err(|error| error.to_string())?,
+            Request::Resume => self.vcpus.resume(),
+            Request::PowerButton if self.power_button.press() => {}
+            Request::PowerButton => {
+                return Err("the tables of this machine have no word for a power button".into());
+            }
+            Request::Reset => self.lifecycle.end(Ending::ControlReset),
+            Request::Stop => self.lifecycle.end(Ending::ControlStop),
+        }
+        let state = match self.vcpus.wish() {
+            Wish::Run => "running",
+            Wish::Pause => "paused",
+            Wish::Stop => "stopping",
+        };
+        Ok(json!({ "machine": self.name, "state": state, "vcpus": self.vcpus.count() }))
+    }
+}
+
 /// Waits for the machine's end.
-fn watch(lifecycle: &Arc<Lifecycle>, signals: &mut Signals) -> Result<Ending, MachineError> {
+fn watch(
+    operator: &Operator<'_>,
+    signals: &mut Signals,
+    control: Option<&Server>,
+) -> Result<Ending, MachineError> {
+    let lifecycle = operator.lifecycle;
     let mut events = EventManager::<Box<dyn MutEventSubscriber + '_>>::new().map_err(MachineError::Events)?;
     events.add_subscriber(Box::new(EndWatcher(lifecycle)));
     events.add_subscriber(Box::new(SignalWatcher { signals, lifecycle }));
+    if let Some(server) = control {
+        events.add_subscriber(Box::new(ControlWatcher { server, operator }));
+    }
     loop {
         events.run().map_err(MachineError::Events)?;
         if let Some(ending) = lifecycle.ending() {
             return Ok(ending);
         }
+    }
+}
+
+/// Answers the control socket.
+struct ControlWatcher<'a> {
+    server: &'a Server,
+    operator: &'a Operator<'a>,
+}
+
+impl MutEventSubscriber for ControlWatcher<'_> {
+    fn process(&mut self, _: Events, _: &mut EventOps<'_>) {
+        for call in self.server.calls() {
+            let outcome = self.operator.answer(call.request);
+            call.answer(outcome);
+        }
+    }
+
+    fn init(&mut self, ops: &mut EventOps<'_>) {
+        add(ops, self.server.wake());
     }
 }
 

@@ -2,7 +2,8 @@
 
 use firmware_tables::GuestTables;
 use machine_profile::{Asynchronous, Firmware, Kernel, Machine, Synchronous};
-use platform::{Arch, Platform};
+use platform::aarch64::Features;
+use platform::{Arch, Chosen, Platform};
 use serde::Serialize;
 
 use crate::describe::{self, DescribeError};
@@ -50,13 +51,14 @@ pub struct Asked {
 }
 
 impl Plan {
-    /// Plans a machine. Nothing is asked of the host.
+    /// Plans a machine for a host that offers this. Nothing is asked of the host here.
     ///
     /// # Errors
     /// Where the machine can not be described.
-    pub fn of(machine: &Machine) -> Result<(Plan, Platform, GuestTables), DescribeError> {
-        let platform = describe::platform(machine)?;
-        let tables = describe::tables(machine, &platform)?;
+    pub fn of(machine: &Machine, offered: Features) -> Result<(Plan, Platform, GuestTables), DescribeError> {
+        let platform = describe::platform(machine, offered)?;
+        let chosen = Chosen { command_line: machine.boot.cmdline.clone(), ..Default::default() };
+        let tables = describe::tables(machine, &platform, &chosen)?;
         let plan = Plan {
             machine: machine.name.clone(),
             architecture: machine.arch.name(),

@@ -12,10 +12,10 @@ pub enum Phase {
     Profile,
     /// Guest memory is mapped.
     Memory,
-    /// Tables are built.
-    Tables,
-    /// Kernel, initrd and tables are in guest memory.
+    /// Kernel and initrd are in guest memory.
     Kernel,
+    /// Tables are built and in guest memory, and so is what the boot protocol hands over.
+    Tables,
     /// vCPUs have their registers.
     Vcpus,
     /// The first vCPU is about to enter the guest.
@@ -30,8 +30,8 @@ impl Phase {
     const ALL: [(Phase, &'static str); 8] = [
         (Phase::Profile, "profile"),
         (Phase::Memory, "memory"),
-        (Phase::Tables, "tables"),
         (Phase::Kernel, "kernel"),
+        (Phase::Tables, "tables"),
         (Phase::Vcpus, "vcpus"),
         (Phase::FirstRun, "first-run"),
         (Phase::FirstExit, "first-exit"),

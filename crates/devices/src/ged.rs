@@ -1,4 +1,4 @@
-//! The Generic Event Device (ACPI 6.5, 5.6.9) and the power button behind it.
+//! The Generic Event Device (ACPI 6.5, 5.6.9). A devicetree does not know it.
 //!
 //! | offset | register | access |
 //! |---|---|---|
@@ -12,12 +12,15 @@ use vm_device::MutDeviceMmio;
 use vm_device::bus::{MmioAddress, MmioAddressOffset};
 
 use crate::line::InterruptLine;
+use crate::power_button;
 
 /// Bytes of the registers.
 pub const LEN: u64 = 8;
 /// Event: the power button was pressed.
 pub const POWER_BUTTON: u32 = 1 << 1;
 
+/// Notification of a button that was pressed (ACPI 6.5, 5.6.6).
+const BUTTON_PRESSED: u8 = 0x80;
 const SELECTOR: u64 = 0;
 const LOOPBACK: u64 = 4;
 
@@ -34,21 +37,13 @@ pub fn node(base: u64, gsi: u32) -> DeviceNode {
             uid: 0,
             objects: vec![AcpiObject::GenericEvents {
                 selector: Window::Mmio { base: base + SELECTOR, len: 4 },
-                sources: vec![EventSource { mask: POWER_BUTTON, target: "PWRB", value: 0x80 }],
+                sources: vec![EventSource {
+                    mask: POWER_BUTTON,
+                    target: power_button::ACPI_NAME,
+                    value: BUTTON_PRESSED,
+                }],
             }],
         }),
-        devicetree: None,
-    }
-}
-
-/// The power button: an ACPI device without registers, which the event device notifies.
-#[must_use]
-pub fn power_button_node() -> DeviceNode {
-    DeviceNode {
-        name: "power-button".into(),
-        windows: vec![],
-        interrupts: vec![],
-        acpi: Some(AcpiIdentity { name: "PWRB", hid: "PNP0C0C", uid: 0, objects: vec![] }),
         devicetree: None,
     }
 }

@@ -1,20 +1,42 @@
-//! Device models, one file each.
+//! Device models, one file (or folder) each.
 //!
 //! A device's file holds three things side by side: its behaviour on a bus, what ACPI says of it and what a devicetree
 //! says of it (a [`platform::DeviceNode`], which has room for both and keeps them from drifting apart). The node is
 //! made without the device, so tables can be built on a machine that could not run it.
 //!
-//! Devices know nothing of KVM. An interrupt is an [`InterruptLine`], an eventfd that the VMM binds to a GSI; what a
-//! guest asks of the machine as a whole goes to a [`MachineControl`].
+//! | device | machine | ACPI | devicetree |
+//! |---|---|---|---|
+//! | [`serial`] | x86_64 | `PNP0501` | `ns16550a` |
+//! | [`rtc`] | x86_64 | `PNP0B00` | none: x86_64 machines have ACPI or MP tables |
+//! | [`i8042`] | x86_64 | none: there is no keyboard, and the FADT says so | none: it is not listed by ACPI either |
+//! | [`ged`] | both | `ACPI0013` | none: it is an interpreter of ACPI's that it needs |
+//! | [`power_button`] | x86_64 | `PNP0C0C` | none: there are no pins |
+//! | [`power_button`] | aarch64 | `PNP0C0C` | `gpio-keys` |
+//! | [`pl011`] | aarch64 | `ARMH0011` | `arm,pl011` |
+//! | [`pl031`] | aarch64 | none: the time is firmware's to tell | `arm,pl031` |
+//! | [`pl061`] | aarch64 | none: the event device tells of the button | `arm,pl061` |
+//!
+//! ([`power`] is no device of its own: the FADT names its registers.)
+//!
+//! Devices know nothing of KVM. An interrupt is an [`InterruptLine`], an eventfd that the VMM binds to a GSI, where it is
+//! edge-triggered, and a [`LevelLine`], which ends at a [`Level`] of the VMM's, where it is level-triggered. What a guest
+//! asks of the machine as a whole goes to a [`MachineControl`].
 //!
 //! A guest can write anything to any register at any time: no access panics, and every register has a value.
 
+mod console;
 pub mod ged;
 pub mod i8042;
 mod line;
+pub mod pl011;
+pub mod pl031;
+pub mod pl061;
 pub mod power;
+pub mod power_button;
+mod primecell;
 pub mod rtc;
 pub mod serial;
 
-pub use line::InterruptLine;
+pub use console::ConsolePort;
+pub use line::{InterruptLine, Level, LevelLine};
 pub use power::{MachineControl, ResetCause};

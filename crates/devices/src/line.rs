@@ -1,10 +1,10 @@
-//! Interrupt lines.
+//! Interrupt lines: one that is pulsed, and one that is held.
 
 use std::io;
 
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
-/// A device's end of an interrupt line. Each [`raise`](Self::raise) is one edge.
+/// A device's end of an edge-triggered interrupt line. Each [`raise`](Self::raise) is one edge.
 #[derive(Debug)]
 pub struct InterruptLine {
     event: EventFd,
@@ -38,5 +38,83 @@ impl vm_superio::Trigger for InterruptLine {
     fn trigger(&self) -> Result<(), Self::E> {
         self.raise();
         Ok(())
+    }
+}
+
+/// The interrupt controller's end of a level-triggered interrupt line.
+///
+/// An eventfd tells of edges only, so the level goes through a call. It is made with the device locked, on the thread
+/// that changed the device's state (a vCPU's, or the one that brings input), and only where the level changes: the
+/// first call is `set(true)`, and no two calls in a row say the same.
+pub trait Level: Send {
+    /// Holds the line active, or lets it go.
+    fn set(&self, asserted: bool);
+}
+
+/// A device's end of a level-triggered interrupt line, inactive at first.
+pub struct LevelLine {
+    level: Box<dyn Level>,
+    asserted: bool,
+}
+
+impl LevelLine {
+    /// A line that ends at `level`.
+    #[must_use]
+    pub fn new(level: impl Level + 'static) -> Self {
+        LevelLine { level: Box::new(level), asserted: false }
+    }
+
+    /// Holds the line active, or lets it go.
+    pub(crate) fn set(&mut self, asserted: bool) {
+        if self.asserted != asserted {
+            self.asserted = asserted;
+            self.level.set(asserted);
+        }
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod probe {
+    use std::sync::{Arc, Mutex};
+
+    use super::{Level, LevelLine};
+
+    /// Every level that a line was told, in order.
+    #[derive(Clone, Default)]
+    pub(crate) struct Probe(Arc<Mutex<Vec<bool>>>);
+
+    impl Probe {
+        pub(crate) fn line(&self) -> LevelLine {
+            LevelLine::new(self.clone())
+        }
+
+        pub(crate) fn asserted(&self) -> bool {
+            self.history().last().copied().unwrap_or(false)
+        }
+
+        pub(crate) fn history(&self) -> Vec<bool> {
+            self.0.lock().expect("no panic").clone()
+        }
+    }
+
+    impl Level for Probe {
+        fn set(&self, asserted: bool) {
+            self.0.lock().expect("no panic").push(asserted);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::probe::Probe;
+
+    #[test]
+    fn only_changes_of_a_level_are_told() {
+        let probe = Probe::default();
+        let mut line = probe.line();
+        for asserted in [false, true, true, false, false, true] {
+            line.set(asserted);
+        }
+        assert_eq!(probe.history(), [true, false, true]);
     }
 }

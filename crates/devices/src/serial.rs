@@ -1,8 +1,7 @@
 //! A 16550A serial port: vm-superio's, with its description.
 //!
 //! Output goes to a writer, byte by byte; a writer that blocks holds the vCPU that writes, which is how a slow reader
-//! slows the guest down. Input waits in a FIFO of 64 bytes: [`SerialPort::input`] takes what fits and tells how much
-//! that was, and [`SerialPort::room`] is signalled when the guest has emptied it.
+//! slows the guest down. Input waits in a FIFO of 64 bytes.
 
 use std::io;
 use std::io::Write;
@@ -14,6 +13,7 @@ use vm_superio::Serial;
 use vm_superio::serial::SerialEvents;
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
+use crate::console::ConsolePort;
 use crate::line::InterruptLine;
 
 /// Ports of the registers.
@@ -69,9 +69,15 @@ impl<W: Write> SerialPort<W> {
         Ok(SerialPort { serial: Serial::with_events(line, room, out) })
     }
 
-    /// Gives the guest as much of `bytes` as the FIFO has room for and returns how much that was. In loopback mode
-    /// (a driver that tests the port) it is nothing, and no signal tells the mode's end: try again after a while.
-    pub fn input(&mut self, bytes: &[u8]) -> usize {
+    /// The line that the port raises.
+    #[must_use]
+    pub fn line(&self) -> &InterruptLine {
+        self.serial.interrupt_evt()
+    }
+}
+
+impl<W: Write + Send> ConsolePort for SerialPort<W> {
+    fn input(&mut self, bytes: &[u8]) -> usize {
         let taken = bytes.len().min(self.serial.fifo_capacity());
         if taken == 0 {
             return 0;
@@ -79,16 +85,8 @@ impl<W: Write> SerialPort<W> {
         self.serial.enqueue_raw_bytes(&bytes[..taken]).unwrap_or(0)
     }
 
-    /// Signalled when the guest has emptied the input FIFO.
-    #[must_use]
-    pub fn room(&self) -> &EventFd {
+    fn room(&self) -> &EventFd {
         &self.serial.events().0
-    }
-
-    /// The line that the port raises.
-    #[must_use]
-    pub fn line(&self) -> &InterruptLine {
-        self.serial.interrupt_evt()
     }
 }
 

@@ -3,13 +3,17 @@
 //! `PROPTEST_CASES=1000000 cargo test -p devices` makes it a long run; each case is up to 64 accesses.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use devices::ged::GenericEventDevice;
 use devices::i8042::KeyboardController;
+use devices::pl011::Pl011;
+use devices::pl031::Pl031;
+use devices::pl061::Pl061;
 use devices::power::PowerRegisters;
 use devices::rtc::RealTimeClock;
 use devices::serial::SerialPort;
-use devices::{InterruptLine, MachineControl, ResetCause};
+use devices::{ConsolePort, InterruptLine, Level, LevelLine, MachineControl, ResetCause};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use vm_device::bus::{MmioAddress, PioAddress};
@@ -35,6 +39,24 @@ fn accesses(len: u16) -> impl Strategy<Value = Vec<Access>> {
     vec(access.prop_map(|(offset, write, data)| Access { offset, write, data }), 1..64)
 }
 
+/// Accesses to a PrimeCell's page: most of them at the registers that it has.
+fn page_accesses() -> impl Strategy<Value = Vec<Access>> {
+    let offset = prop_oneof![
+        4 => (0_u16..0x14).prop_map(|register| 4 * register),
+        4 => (0x100_u16..0x109).prop_map(|register| 4 * register),
+        1 => (0x3f8_u16..0x400).prop_map(|register| 4 * register),
+        1 => 0_u16..0x1000,
+    ];
+    let data = prop_oneof![
+        4 => vec(any::<u8>(), 4),
+        1 => vec(any::<u8>(), 1),
+        1 => vec(any::<u8>(), 2),
+        1 => vec(any::<u8>(), 0..9),
+    ];
+    let access = (offset, any::<bool>(), data);
+    vec(access.prop_map(|(offset, write, data)| Access { offset, write, data }), 1..64)
+}
+
 fn drive(device: &mut impl MutDevicePio, accesses: Vec<Access>) {
     for Access { offset, write, mut data } in accesses {
         if write {
@@ -43,6 +65,33 @@ fn drive(device: &mut impl MutDevicePio, accesses: Vec<Access>) {
             device.pio_read(PioAddress(0), offset, &mut data);
         }
     }
+}
+
+fn drive_mmio(device: &mut impl MutDeviceMmio, accesses: Vec<Access>) {
+    for Access { offset, write, mut data } in accesses {
+        if write {
+            device.mmio_write(MmioAddress(0), offset.into(), &data);
+        } else {
+            device.mmio_read(MmioAddress(0), offset.into(), &mut data);
+        }
+    }
+}
+
+/// The level that a line was last told.
+#[derive(Clone, Default)]
+struct LastLevel(Arc<AtomicBool>);
+
+impl Level for LastLevel {
+    fn set(&self, asserted: bool) {
+        self.0.store(asserted, Ordering::Relaxed);
+    }
+}
+
+/// Asserts that the line is where the register of interrupts that reach it says.
+fn assert_line_agrees(device: &mut impl MutDeviceMmio, masked_status: u64, level: &LastLevel) {
+    let mut status = [0; 4];
+    device.mmio_read(MmioAddress(0), masked_status, &mut status);
+    assert_eq!(level.0.load(Ordering::Relaxed), status != [0; 4], "the line and {status:x?} disagree");
 }
 
 fn line() -> InterruptLine {
@@ -76,13 +125,35 @@ proptest! {
 
     #[test]
     fn ged(accesses in accesses(8)) {
-        let mut ged = GenericEventDevice::new(line());
-        for Access { offset, write, mut data } in accesses {
-            if write {
-                ged.mmio_write(MmioAddress(0), offset.into(), &data);
-            } else {
-                ged.mmio_read(MmioAddress(0), offset.into(), &mut data);
-            }
-        }
+        drive_mmio(&mut GenericEventDevice::new(line()), accesses);
+    }
+
+    #[test]
+    fn pl011(accesses in page_accesses(), input in vec(any::<u8>(), 0..200)) {
+        let level = LastLevel::default();
+        let mut port = Pl011::new(LevelLine::new(level.clone()), Vec::new()).expect("an eventfd");
+        let half = accesses.len() / 2;
+        drive_mmio(&mut port, accesses[..half].to_vec());
+        prop_assert!(port.input(&input) <= input.len().min(32));
+        assert_line_agrees(&mut port, 0x40, &level);
+        drive_mmio(&mut port, accesses[half..].to_vec());
+        assert_line_agrees(&mut port, 0x40, &level);
+    }
+
+    #[test]
+    fn pl031(accesses in page_accesses()) {
+        drive_mmio(&mut Pl031::new(), accesses);
+    }
+
+    #[test]
+    fn pl061(accesses in page_accesses()) {
+        let level = LastLevel::default();
+        let mut pins = Pl061::new(LevelLine::new(level.clone()));
+        let half = accesses.len() / 2;
+        drive_mmio(&mut pins, accesses[..half].to_vec());
+        pins.press_power_button();
+        assert_line_agrees(&mut pins, 0x418, &level);
+        drive_mmio(&mut pins, accesses[half..].to_vec());
+        assert_line_agrees(&mut pins, 0x418, &level);
     }
 }

@@ -53,6 +53,11 @@ pub const VIRTIO_MMIO: Range = Range { start: 0xa00_0000, len: 0x10_0000 };
 /// INTID of the first virtio-mmio transport; each next one has the next.
 pub const VIRTIO_FIRST_INTID: u32 = 48;
 
+/// The name by which devices refer to the clock of the peripheral bus: a node that every devicetree has for them.
+pub const APB_CLOCK: &str = "apb-pclk";
+/// Its frequency in Hz.
+pub const APB_CLOCK_HZ: u32 = 24_000_000;
+
 /// Start of RAM.
 pub const RAM_START: u64 = 0x4000_0000;
 /// Bytes, from the start of RAM, of the area for tables.
@@ -84,6 +89,13 @@ pub struct Features {
     pub its: bool,
     /// Whether processors have performance monitors.
     pub performance_monitors: bool,
+}
+
+impl Default for Features {
+    /// What most hosts offer: tables that are built without a host assume it.
+    fn default() -> Self {
+        Features { gic: 3, its: true, performance_monitors: true }
+    }
 }
 
 /// The memory map of a machine with `size` bytes of RAM.

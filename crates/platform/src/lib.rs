@@ -16,8 +16,8 @@ mod memory;
 pub mod x86_64;
 
 pub use device::{
-    AcpiIdentity, AcpiObject, DeviceNode, DevicetreeIdentity, EventSource, Interrupt, Property, Trigger,
-    Window,
+    AcpiIdentity, AcpiObject, DeviceNode, DevicetreeChild, DevicetreeIdentity, EventSource, Interrupt,
+    Property, Trigger, Window,
 };
 pub use interrupts::{InterruptController, IoApic, PrivateInterrupts};
 pub use memory::{MemoryMap, Range, Region, RegionKind};

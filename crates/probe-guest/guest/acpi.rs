@@ -62,7 +62,7 @@ wire! {
         flags: u32,
         reset_register: GenericAddress,
         reset_value: u8,
-        _arm_boot_arch: u16,
+        arm_boot_arch: u16,
         _minor: u8,
         _x_firmware_control: u64,
         x_dsdt: u64,
@@ -72,6 +72,8 @@ wire! {
 impl Fadt {
     /// RESET_REG_SUP (ACPI 6.5, 5.2.9.2, table 5.10).
     pub(crate) const RESET_SUPPORTED: u32 = 1 << 10;
+    /// PSCI_COMPLIANT and PSCI_USE_HVC (ACPI 6.5, 5.2.9.4, table 5.12).
+    pub(crate) const PSCI_BY_HVC: u16 = 1 << 1 | 1 << 0;
     /// Where SLEEP_CONTROL_REG lies: after X_DSDT and eight address structures.
     pub(crate) const SLEEP_CONTROL: usize = Self::SIZE + 8 * GenericAddress::SIZE;
 
@@ -79,6 +81,40 @@ impl Fadt {
     pub(crate) fn dsdt_address(&self) -> u64 {
         if self.x_dsdt != 0 { self.x_dsdt } else { u64::from(self.dsdt) }
     }
+}
+
+wire! {
+    /// Begins each structure of a MADT (ACPI 6.5, 5.2.12, table 5.21).
+    struct Lead: 2 {
+        kind: u8,
+        len: u8,
+    }
+}
+
+/// The structures of a MADT after `fixed` bytes: their kinds and all their bytes.
+pub(crate) fn structures(table: &[u8], fixed: usize) -> impl Iterator<Item = Result<(u8, &[u8]), Failure>> {
+    let mut rest = table.get(fixed..).unwrap_or_default();
+    core::iter::from_fn(move || {
+        if rest.is_empty() {
+            return None;
+        }
+        let broken = broken_structure(table, rest);
+        let next = read_at::<Lead>(rest, 0)
+            .filter(|lead| usize::from(lead.len) >= Lead::SIZE)
+            .and_then(|lead| Some((lead.kind, rest.split_at_checked(usize::from(lead.len))?)));
+        let Some((kind, (structure, after))) = next else {
+            rest = &[];
+            return Some(Err(broken));
+        };
+        rest = after;
+        Some(Ok((kind, structure)))
+    })
+}
+
+/// That `structure`, a part of `table`, is not what its kind has it to be.
+pub(crate) fn broken_structure(table: &[u8], structure: &[u8]) -> Failure {
+    let offset = (structure.as_ptr() as usize).wrapping_sub(table.as_ptr() as usize);
+    Failure::with("MADT: broken structure at offset", offset as u64)
 }
 
 /// The RSDP in `area`, which begins on a paragraph: its offset (ACPI 6.5, 5.2.5.1).

@@ -5,11 +5,13 @@
 pub(crate) enum Exit {
     /// Through the tables' way of switching off.
     PowerOff,
-    /// `probe.exit=reset`: the ACPI reset register.
+    /// `probe.exit=reset`: through the tables' way of resetting.
     Reset,
     /// `probe.exit=triple-fault`.
+    #[cfg(target_arch = "x86_64")]
     TripleFault,
     /// `probe.exit=i8042`: the keyboard controller's reset line.
+    #[cfg(target_arch = "x86_64")]
     KeyboardController,
     /// `probe.exit=hang`: halts with interrupts off.
     Hang,
@@ -32,7 +34,9 @@ impl Wishes {
         for word in cmdline.split(u8::is_ascii_whitespace) {
             match word {
                 b"probe.exit=reset" => wishes.exit = Exit::Reset,
+                #[cfg(target_arch = "x86_64")]
                 b"probe.exit=triple-fault" => wishes.exit = Exit::TripleFault,
+                #[cfg(target_arch = "x86_64")]
                 b"probe.exit=i8042" => wishes.exit = Exit::KeyboardController,
                 b"probe.exit=hang" => wishes.exit = Exit::Hang,
                 b"probe.exit=loop" => wishes.exit = Exit::Loop,

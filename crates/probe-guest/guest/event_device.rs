@@ -2,6 +2,7 @@
 
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
+use crate::arch::{self, DEVICES};
 use crate::dsdt::EventDevice;
 use crate::failure::Failure;
 use crate::format::Hex;
@@ -20,13 +21,14 @@ static EVENTS: AtomicU32 = AtomicU32::new(0);
 
 /// Raises an event and takes its interrupt, which was routed.
 pub(crate) fn check(device: &EventDevice) -> Result<(), Failure> {
-    if !device.selector.is_multiple_of(4) || device.selector > u64::from(u32::MAX) - 2 * LOOPBACK {
+    let last = device.selector.saturating_add(2 * LOOPBACK);
+    if !device.selector.is_multiple_of(4) || device.selector < DEVICES.start || last > DEVICES.end {
         return Err(Failure::with("the event device's register can not be reached at", device.selector));
     }
     SELECTOR.store(device.selector, Ordering::Relaxed);
-    // SAFETY: a register of the event device, aligned and in the low 4 GiB, which are mapped.
+    // SAFETY: a register of the event device, aligned and where devices are mapped.
     unsafe { Register::at(device.selector + LOOPBACK) }.write(POWER_BUTTON);
-    if !crate::arch::wait_until(|| EVENTS.load(Ordering::Relaxed) != 0) {
+    if !arch::wait_until(|| EVENTS.load(Ordering::Relaxed) != 0) {
         return Err(Failure::new("the event device's interrupt did not come"));
     }
     let events = EVENTS.load(Ordering::Relaxed);

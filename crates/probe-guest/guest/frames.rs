@@ -23,6 +23,13 @@ impl Frames {
         Ok(Frames { start: image_start, next: image_end, end: region.end })
     }
 
+    /// Leaves alone what begins at `address`, if that comes after the image.
+    #[cfg(target_arch = "aarch64")]
+    pub(crate) fn up_to(self, address: u64) -> Self {
+        let end = if address >= self.next { self.end.min(address) } else { self.end };
+        Frames { end, ..self }
+    }
+
     /// The address of `count` frames side by side, zeroed.
     pub(crate) fn take(&mut self, count: u64) -> Result<u64, Failure> {
         let frames = self.next;
@@ -32,7 +39,7 @@ impl Frames {
             .filter(|end| *end <= self.end)
             .ok_or(Failure::with("no memory left after", frames))?;
         self.next = end;
-        // SAFETY: usable memory after the image, below 4 GiB as the image is, thus mapped, and nobody's yet.
+        // SAFETY: usable memory after the image, mapped as the image is, and nobody's yet.
         unsafe { core::ptr::write_bytes(frames as *mut u8, 0, (end - frames) as usize) };
         Ok(frames)
     }

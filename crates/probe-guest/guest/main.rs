@@ -1,7 +1,8 @@
 //! The built-in guest. What it does and prints is on the page of the crate `probe-guest`.
 //!
-//! It is built for the host's own target, whose `core` uses SSE; here nothing may, so what comes precompiled (panics,
-//! `core::fmt`) is kept out and a test looks at the result.
+//! It is built for the host's own target. On x86_64 the `core` of that uses SSE; here nothing may, so what comes
+//! precompiled (panics, `core::fmt`) is kept out and a test looks at the result. On aarch64 `core` uses the vector
+//! registers too: the guest switches them on before all else, and exceptions save them.
 
 #![no_std]
 #![no_main]
@@ -10,17 +11,24 @@
     reason = "it owns the whole machine: instructions, registers and raw memory are its subject"
 )]
 
+#[cfg(target_arch = "aarch64")]
+mod aarch64;
+#[cfg_attr(target_arch = "aarch64", expect(dead_code, reason = "some is for a PC only"))]
 mod acpi;
 mod aml;
 mod cmdline;
+mod date;
+#[cfg_attr(target_arch = "aarch64", expect(dead_code, reason = "some is for a PC only"))]
 mod dsdt;
 mod echo;
 mod event_device;
 mod failure;
 mod format;
 mod frames;
+#[cfg_attr(target_arch = "aarch64", expect(dead_code, reason = "some is for a PC only"))]
 mod memory_map;
 mod physical;
+mod queue;
 mod report;
 mod tables;
 mod touch;
@@ -28,6 +36,8 @@ mod wire;
 #[cfg(target_arch = "x86_64")]
 mod x86_64;
 
+#[cfg(target_arch = "aarch64")]
+use aarch64 as arch;
 #[cfg(target_arch = "x86_64")]
 use x86_64 as arch;
 
@@ -39,14 +49,12 @@ use report::say;
 
 /// What the boot protocol handed over.
 struct Boot {
-    /// `linux64` or `pvh`.
+    /// Its name in the report.
     entry: &'static str,
     cmdline: &'static [u8],
     memory: MemoryMap,
-    /// Address of the RSDP, 0 where it was not handed over.
-    rsdp: u64,
-    /// What it was handed over in.
-    rsdp_from: &'static str,
+    /// What leads to the firmware tables.
+    firmware: arch::HandedOver,
 }
 
 /// Reports everything; what it returns is how to end.

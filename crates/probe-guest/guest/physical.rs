@@ -1,7 +1,6 @@
 //! Physical memory, which is mapped where it is.
 
-use core::ptr;
-
+use crate::arch;
 use crate::failure::Failure;
 use crate::memory_map::MemoryMap;
 
@@ -17,12 +16,12 @@ impl Register {
 
     pub(crate) fn read(&self) -> u32 {
         // SAFETY: by the contract of `at`.
-        unsafe { ptr::read_volatile(self.0) }
+        unsafe { arch::load(self.0) }
     }
 
     pub(crate) fn write(&self, value: u32) {
         // SAFETY: by the contract of `at`.
-        unsafe { ptr::write_volatile(self.0, value) }
+        unsafe { arch::store(self.0, value) }
     }
 }
 
@@ -39,9 +38,9 @@ pub(crate) unsafe fn bytes_at(address: u64, len: usize) -> &'static [u8] {
 pub(crate) fn table_bytes(memory: &MemoryMap, address: u64, len: u32) -> Result<&'static [u8], Failure> {
     let unknown = Failure::with("no memory for a table at", address);
     let end = address.checked_add(u64::from(len)).ok_or(unknown)?;
-    let area = crate::arch::FIRMWARE_AREA;
+    let area = arch::FIRMWARE_AREA;
     let is_memory = memory.knows(address, end) || (area.start <= address && end <= area.end);
-    if address == 0 || !is_memory || end > crate::arch::mapped_end(memory) {
+    if address == 0 || !is_memory || end > arch::mapped_end(memory) {
         return Err(unknown);
     }
     // SAFETY: the range is memory and mapped; the guest writes to tables only where `touch` puts back what it found.

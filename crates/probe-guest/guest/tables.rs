@@ -1,6 +1,8 @@
 //! Finds every ACPI table, reports it and checks its sum.
 
-use crate::acpi::{self, Fadt, GenericAddress, Header, MAX_TABLE, Root};
+#[cfg(target_arch = "x86_64")]
+use crate::acpi::GenericAddress;
+use crate::acpi::{self, Fadt, Header, MAX_TABLE, Root};
 use crate::dsdt::Dsdt;
 use crate::failure::Failure;
 use crate::format::{Hex, Text};
@@ -13,8 +15,15 @@ use crate::wire::{Field, read_at, sum};
 pub(crate) struct Tables {
     /// The MADT, header and all.
     pub(crate) madt: &'static [u8],
+    /// The GTDT, header and all.
+    #[cfg(target_arch = "aarch64")]
+    pub(crate) gtdt: Option<&'static [u8]>,
+    /// The SPCR, header and all.
+    #[cfg(target_arch = "aarch64")]
+    pub(crate) spcr: Option<&'static [u8]>,
     pub(crate) fadt: Fadt,
     /// SLEEP_CONTROL_REG, where the FADT reaches that far and names one.
+    #[cfg(target_arch = "x86_64")]
     pub(crate) sleep_control: Option<GenericAddress>,
     pub(crate) dsdt: Dsdt,
 }
@@ -29,11 +38,17 @@ pub(crate) fn walk(memory: &MemoryMap, rsdp: u64) -> Result<Tables, Failure> {
     }
     let mut madt = None;
     let mut fadt = None;
+    #[cfg(target_arch = "aarch64")]
+    let (mut gtdt, mut spcr) = (None, None);
     for address in acpi::root_entries(root_table, root.width) {
         let table = table(memory, address)?;
         match table.get(..4) {
             Some(b"APIC") => madt = Some(table),
             Some(b"FACP") => fadt = Some(table),
+            #[cfg(target_arch = "aarch64")]
+            Some(b"GTDT") => gtdt = Some(table),
+            #[cfg(target_arch = "aarch64")]
+            Some(b"SPCR") => spcr = Some(table),
             _ => {}
         }
     }
@@ -42,7 +57,12 @@ pub(crate) fn walk(memory: &MemoryMap, rsdp: u64) -> Result<Tables, Failure> {
     let dsdt = table(memory, fadt.dsdt_address())?;
     Ok(Tables {
         madt: madt.ok_or(Failure::new("no MADT"))?,
+        #[cfg(target_arch = "aarch64")]
+        gtdt,
+        #[cfg(target_arch = "aarch64")]
+        spcr,
         fadt,
+        #[cfg(target_arch = "x86_64")]
         sleep_control: read_at::<GenericAddress>(fadt_table, Fadt::SLEEP_CONTROL)
             .filter(|register| register.address != 0),
         dsdt: Dsdt::read(dsdt.get(Header::SIZE..).unwrap_or_default())?,

@@ -27,7 +27,8 @@ mod rtc;
 mod serial;
 mod topology;
 
-pub(crate) use cpu::halt;
+pub(crate) use boot::HandedOver;
+pub(crate) use cpu::{halt, load, store};
 pub(crate) use local_apic::wait_until;
 pub(crate) use paging::mapped_end;
 pub(crate) use serial::Console;
@@ -37,6 +38,8 @@ global_asm!(include_str!("x86_64/entry.s"), options(att_syntax));
 /// Where an RSDP (ACPI 6.5, 5.2.5.1) and an MP floating pointer (MultiProcessor Specification 1.4, 4) are looked for.
 /// Memory, whether the memory map says so or not.
 pub(crate) const FIRMWARE_AREA: Range<u64> = 0xe_0000..0x10_0000;
+/// Where registers in memory may be; mapped.
+pub(crate) const DEVICES: Range<u64> = 0..4 << 30;
 /// The last KiB of base memory, where an MP floating pointer is looked for first.
 const END_OF_BASE_MEMORY: Range<u64> = 0x9_fc00..0xa_0000;
 
@@ -130,8 +133,9 @@ impl Firmware {
         // SAFETY: base memory and the firmware area are memory on every PC, and mapped.
         let area = |range: Range<u64>| unsafe { bytes_at(range.start, (range.end - range.start) as usize) };
         let found = |range: Range<u64>, offset: usize| range.start + offset as u64;
-        if boot.rsdp != 0 {
-            return Self::from_acpi(&boot.memory, boot.rsdp, boot.rsdp_from);
+        let boot::HandedOver { rsdp, rsdp_from } = boot.firmware;
+        if rsdp != 0 {
+            return Self::from_acpi(&boot.memory, rsdp, rsdp_from);
         }
         if let Some(offset) = acpi::find_rsdp(area(FIRMWARE_AREA)) {
             return Self::from_acpi(&boot.memory, found(FIRMWARE_AREA, offset), "scan");

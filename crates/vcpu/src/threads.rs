@@ -101,6 +101,18 @@ impl Vcpus {
         }
     }
 
+    /// How many vCPUs there are.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.threads.len()
+    }
+
+    /// What they are to do.
+    #[must_use]
+    pub fn wish(&self) -> Wish {
+        self.control.wish()
+    }
+
     /// Lets paused vCPUs go on.
     pub fn resume(&self) {
         self.control.set(Wish::Run);

@@ -31,7 +31,10 @@ struct Header {
     creator_revision: U32,
 }
 
-const _: () = assert!(size_of::<Header>() == 36);
+/// Bytes of the header.
+pub(super) const LEN: u32 = 36;
+
+const _: () = assert!(size_of::<Header>() == LEN as usize);
 
 /// A whole table: header, `body`, and a checksum over both.
 pub(super) fn table(signature: [u8; 4], revision: u8, body: &[u8]) -> Vec<u8> {

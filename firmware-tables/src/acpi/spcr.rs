@@ -1,18 +1,11 @@
 //! SPCR: the serial port that is the console.
 
-use acpi_tables::gas::{AccessSize, AddressSpace, GAS};
-use platform::{DeviceNode, Platform, Window};
 use zerocopy::little_endian::{U16, U32};
 use zerocopy::{Immutable, IntoBytes, Unaligned};
 
+use super::console::{GAS_LEN, Port};
 use super::header;
 
-/// The hardware id of a 16550A serial port.
-const SERIAL_16550: &str = "PNP0501";
-/// Interface type: a full 16550.
-const INTERFACE_16550: u8 = 0;
-/// Interrupt type: an I/O APIC's pin, given as a GSI.
-const INTERRUPT_IO_APIC: u8 = 1 << 1;
 /// Baud rate: 115200.
 const BAUD_115200: u8 = 7;
 /// Stop bits: one.
@@ -23,21 +16,15 @@ const TERMINAL_VT_UTF8: u8 = 2;
 const NOT_PCI: u16 = 0xffff;
 
 /// Serial Port Console Redirection table, revision 2 (Microsoft, version 1.03): what all kernels since have read without
-/// complaint. None where the console is not a 16550.
-pub(super) fn bytes(platform: &Platform) -> Option<Vec<u8>> {
-    let console = platform.console_device().filter(|device| is_16550(device))?;
-    let (space, base) = match *console.windows.first()? {
-        Window::Ports { base, .. } => (AddressSpace::SystemIo, base.into()),
-        Window::Mmio { base, .. } => (AddressSpace::SystemMemory, base),
-    };
-    let interrupt = console.interrupts.first();
+/// complaint.
+pub(super) fn bytes(port: &Port) -> Vec<u8> {
     let body = Body {
-        interface_type: INTERFACE_16550,
+        interface_type: port.kind.number(),
         reserved: [0; 3],
-        base_address: gas_bytes(GAS::new(space, 8, 0, AccessSize::ByteAccess, base)),
-        interrupt_type: interrupt.map_or(0, |_| INTERRUPT_IO_APIC),
+        base_address: port.registers,
+        interrupt_type: port.interrupt.map_or(0, |(_, controller)| controller as u8),
         irq: 0,
-        gsi: U32::new(interrupt.map_or(0, |interrupt| interrupt.gsi)),
+        gsi: U32::new(port.interrupt.map_or(0, |(gsi, _)| gsi)),
         baud_rate: BAUD_115200,
         parity: 0,
         stop_bits: ONE_STOP_BIT,
@@ -53,20 +40,7 @@ pub(super) fn bytes(platform: &Platform) -> Option<Vec<u8>> {
         pci_segment: 0,
         reserved2: U32::ZERO,
     };
-    Some(header::table(*b"SPCR", 2, body.as_bytes()))
-}
-
-fn is_16550(device: &DeviceNode) -> bool {
-    device.acpi.as_ref().is_some_and(|identity| identity.hid == SERIAL_16550)
-}
-
-/// Bytes of a Generic Address Structure (ACPI 6.5, 5.2.3.2, table 5.1).
-const GAS_LEN: usize = 12;
-
-const _: () = assert!(size_of::<GAS>() == GAS_LEN);
-
-fn gas_bytes(gas: GAS) -> [u8; GAS_LEN] {
-    zerocopy::transmute!(gas)
+    header::table(*b"SPCR", 2, body.as_bytes())
 }
 
 /// The table behind its header (Serial Port Console Redirection table 1.03).

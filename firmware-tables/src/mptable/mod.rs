@@ -6,7 +6,7 @@
 
 mod wire;
 
-use platform::{Arch, Cpu, DeviceNode, InterruptController, Platform, Trigger};
+use platform::{Arch, Chosen, Cpu, DeviceNode, InterruptController, Platform, Trigger};
 use zerocopy::little_endian::{U16, U32};
 use zerocopy::{Immutable, IntoBytes};
 
@@ -41,7 +41,7 @@ impl TableSet for MpTable {
         NAME
     }
 
-    fn build(&self, platform: &Platform) -> Result<GuestTables, BuildError> {
+    fn build(&self, platform: &Platform, _: &Chosen) -> Result<GuestTables, BuildError> {
         if platform.arch != Arch::X86_64 {
             return Err(BuildError::WrongArch { tables: NAME, arch: platform.arch });
         }

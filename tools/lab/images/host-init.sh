@@ -40,7 +40,8 @@ run() {
     echo $! >/run/command
     wait $!
     status=$?
-    printf '\036end %s\036' "$1" >"$guest"
+    # A port has one user at a time, and a killed monitor takes a moment to let go of it.
+    until printf '\036end %s\036' "$1" >"$guest"; do sleep 0.1; done 2>/dev/null
     echo "exit $status" >&3
     for file in out/*; do
         echo "file ${file#out/} $(stat -c %s "$file")" >&3

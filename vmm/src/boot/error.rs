@@ -3,9 +3,17 @@
 use std::io;
 use std::path::PathBuf;
 
+use crate::describe::DescribeError;
+
 /// Why a guest could not be put into memory. [`key`](Self::key) names the key of the profile that asked for it.
 #[derive(Debug, thiserror::Error)]
 pub enum BootError {
+    /// The tables.
+    #[error(transparent)]
+    Describe(#[from] DescribeError),
+    /// The host gives no random numbers.
+    #[error("no random seed for the guest: {0}")]
+    Seed(io::Error),
     /// The kernel's file.
     #[error("{path}: {error}")]
     Kernel {
@@ -54,9 +62,11 @@ pub enum ImageError {
     /// It can not be read.
     #[error("{0}")]
     Read(io::Error),
-    /// It is no kernel.
-    #[error("this is neither a bzImage nor a 64-bit ELF file: it has {len} bytes and starts with {start}")]
+    /// It is no kernel of this architecture.
+    #[error("this is not {wanted}: it has {len} bytes and starts with {start}")]
     Unknown {
+        /// What would be one.
+        wanted: &'static str,
         /// Bytes of the file.
         len: u64,
         /// Its first bytes.
@@ -130,6 +140,8 @@ impl BootError {
                     ("boot.kernel", "name a bzImage or an ELF kernel, or leave it out for the built-in guest")
                 }
             },
+            BootError::Describe(_) => ("machine.firmware", "choose other tables"),
+            BootError::Seed(_) => ("boot", "run on a host whose getrandom(2) works"),
             BootError::Initrd { .. } => ("boot.initrd", "name a file that can be read, or leave it out"),
             BootError::InitrdTooLarge { .. } | BootError::MemoryMap(_) | BootError::LowMemory { .. } => {
                 ("machine.memory", "give the machine more memory")

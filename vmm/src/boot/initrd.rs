@@ -1,4 +1,4 @@
-//! The initrd: as high as it may lie below the hole, so that the kernel has room to unpack itself.
+//! The initrd: as high as it may lie in the first run of memory, so that the kernel has room to unpack itself.
 
 use std::fs::File;
 use std::path::Path;
@@ -6,14 +6,13 @@ use std::path::Path;
 use platform::Range;
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 
-use super::error::BootError;
-use super::kernel::Loaded;
+use super::{BootError, Loaded};
 
-pub(super) fn load(
+pub(super) fn load<K>(
     path: &Path,
     memory: &GuestMemoryMmap,
     low_end: u64,
-    kernel: &Loaded,
+    kernel: &Loaded<K>,
 ) -> Result<Range, BootError> {
     let failed = |source| BootError::Initrd { path: path.to_owned(), source };
     let mut file = File::open(path).map_err(failed)?;

@@ -1,77 +1,78 @@
-//! Putting a kernel and what it needs into guest memory (x86_64).
+//! Putting a kernel and what it needs into guest memory.
 //!
-//! | GPA | what |
-//! |---|---|
-//! | 500 | GDT of the boot processor |
-//! | 6000 | PVH start info, with its modules and memory map |
-//! | 7000 | boot parameters ("zero page") |
-//! | 9000 .. f000 | page tables of the 64-bit entry |
-//! | 2_0000 | command line |
-//! | e_0000 .. 10_0000 | firmware tables |
-//! | 10_0000 .. | kernel |
-//! | end of memory below the hole | initrd |
+//! The order is the same on both architectures: the kernel, above everything that the machine itself keeps; the initrd,
+//! as high as it may lie; the tables, which on aarch64 name the other two; what the boot protocol hands over.
 
+#[cfg_attr(target_arch = "x86_64", path = "x86_64/mod.rs")]
+#[cfg_attr(target_arch = "aarch64", path = "aarch64/mod.rs")]
+mod arch;
 mod error;
 mod initrd;
-mod kernel;
-mod linux;
-mod pvh;
+#[cfg(any(target_arch = "aarch64", test))]
+mod packing;
 
-use firmware_tables::{EntryPoint, GuestTables};
+use firmware_tables::GuestTables;
 use guest_memory::GuestRam;
-use machine_profile::Boot;
-use platform::{MemoryMap, Range};
-use vcpu::x86_64::Entry;
+use machine_profile::{Boot, Kernel};
+use platform::{Chosen, Platform};
+use std::fs::File;
+use std::io::{self, Cursor, Read, Seek};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 
+pub use arch::Entry;
 pub use error::{BootError, ImageError};
-use kernel::EntryKind;
 
-/// GPA of the command line.
-const COMMAND_LINE: u64 = 0x2_0000;
+use crate::describe::DescribeError;
 
-/// What a kernel is handed, whatever the protocol.
-struct HandOver<'a> {
-    memory: &'a GuestMemoryMmap,
-    map: &'a MemoryMap,
-    /// Command line, without its final NUL.
-    command_line: &'a str,
-    initrd: Option<Range>,
-    /// GPA of the RSDP; none where the tables are not ACPI's.
-    rsdp: Option<u64>,
+/// A kernel in guest memory.
+struct Loaded<K> {
+    /// How it is entered, as far as its file says.
+    kind: K,
+    /// The first GPA after all memory that it takes before it looks at the memory map.
+    end: u64,
+    /// The last GPA that its initrd may have.
+    initrd_max: u64,
 }
 
-/// Puts everything into guest memory and says how to enter it.
+/// Puts everything into guest memory and says how to enter it. `describe` builds the tables.
 ///
 /// # Errors
 /// Where a file can not be read, is not what it should be, or does not fit.
-pub fn load(boot: &Boot, ram: &GuestRam, map: &MemoryMap, tables: &GuestTables) -> Result<Entry, BootError> {
+pub fn load(
+    boot: &Boot,
+    ram: &GuestRam,
+    platform: &Platform,
+    describe: impl FnOnce(&Chosen) -> Result<GuestTables, DescribeError>,
+) -> Result<Entry, BootError> {
     let memory = ram.memory();
+    let low_end = platform.memory.ram.first().map_or(0, |low| low.end());
+    let kernel = load_kernel(boot, memory, low_end)?;
+    let initrd = match &boot.initrd {
+        Some(path) => Some(initrd::load(path, memory, low_end, &kernel)?),
+        None => None,
+    };
+    let chosen = Chosen { command_line: boot.cmdline.clone(), initrd, ..arch::seeds()? };
+    let tables = describe(&chosen)?;
     for table in &tables.tables {
         put(memory, &table.bytes, table.gpa)?;
     }
-    let kernel = kernel::load(boot, memory, low_end(map))?;
-    let initrd = match &boot.initrd {
-        Some(path) => Some(initrd::load(path, memory, low_end(map), &kernel)?),
-        None => None,
-    };
-    let mut command_line = boot.cmdline.clone().into_bytes();
-    command_line.push(0);
-    put(memory, &command_line, COMMAND_LINE)?;
-    let rsdp = match tables.entry {
-        EntryPoint::Rsdp { gpa } => Some(gpa),
-        EntryPoint::MpFloatingPointer { .. } => None,
-    };
-    let hand_over = HandOver { memory, map, command_line: &boot.cmdline, initrd, rsdp };
-    match kernel.entry {
-        EntryKind::Linux64 { rip, setup_header } => linux::hand_over(&hand_over, rip, setup_header),
-        EntryKind::Pvh { eip } => pvh::hand_over(&hand_over, eip),
-    }
+    arch::hand_over(memory, &platform.memory, &chosen, tables.entry, kernel.kind)
 }
 
-/// The end of memory below the hole.
-fn low_end(map: &MemoryMap) -> u64 {
-    map.ram.first().map_or(0, |low| low.end())
+fn load_kernel(boot: &Boot, memory: &GuestMemoryMmap, low_end: u64) -> Result<Loaded<arch::Kind>, BootError> {
+    let (path, outcome) = match &boot.kernel {
+        Kernel::BuiltinProbe => {
+            let image = Cursor::new(probe_guest::IMAGE);
+            ("builtin:probe".to_owned(), arch::load_kernel(image, boot.protocol, memory, low_end))
+        }
+        Kernel::File(path) => {
+            let outcome = File::open(path)
+                .map_err(ImageError::Read)
+                .and_then(|file| arch::load_kernel(file, boot.protocol, memory, low_end));
+            (path.display().to_string(), outcome)
+        }
+    };
+    outcome.map_err(|error| BootError::Kernel { path, error })
 }
 
 /// Writes what this VMM made itself to where it belongs.
@@ -79,4 +80,33 @@ fn put(memory: &GuestMemoryMmap, bytes: &[u8], gpa: u64) -> Result<(), BootError
     memory
         .write_slice(bytes, GuestAddress(gpa))
         .map_err(|_| BootError::LowMemory { gpa, len: bytes.len() as u64 })
+}
+
+/// Fills `start` from an image's beginning, as far as the image goes, and returns how far that was.
+fn read_start(image: &mut (impl Read + Seek), start: &mut [u8]) -> io::Result<usize> {
+    image.rewind()?;
+    let mut got = 0;
+    while got < start.len() {
+        match image.read(&mut start[got..])? {
+            0 => break,
+            more => got += more,
+        }
+    }
+    Ok(got)
+}
+
+/// The error of a file that is no kernel of this architecture.
+fn unknown(wanted: &'static str, start: &[u8], len: u64) -> ImageError {
+    let start = start.iter().take(8).map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().join(" ");
+    ImageError::Unknown { wanted, len, start }
+}
+
+fn u16_at(bytes: &[u8], at: usize) -> u16 {
+    u16::from_le_bytes([bytes[at], bytes[at + 1]])
+}
+
+fn u64_at(bytes: &[u8], at: usize) -> u64 {
+    let mut value = [0; 8];
+    value.copy_from_slice(&bytes[at..at + 8]);
+    u64::from_le_bytes(value)
 }

@@ -4,11 +4,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::Args;
-use kvm_ioctls::Kvm;
 use machine_profile::{OnReboot, Profile};
 use platform::Arch;
 use vcpu::host::{OpenError, open};
+use vmm::control::Server;
 use vmm::journal::Journal;
+use vmm::kvm::offered;
 use vmm::lifecycle::Ending;
 use vmm::machine::{self, MachineError, Surroundings};
 use vmm::plan::Plan;
@@ -29,6 +30,9 @@ pub(super) struct Options {
     /// Write how long each phase of the boot took to this file, as JSON.
     #[arg(long, value_name = "FILE")]
     timings: Option<PathBuf>,
+    /// Listen at this socket for `ghest ctl`, instead of the profile's `control.socket`.
+    #[arg(long, value_name = "SOCKET")]
+    control: Option<PathBuf>,
 }
 
 pub(super) fn run(options: &Options, timings: Timings, format: LogFormat) -> Status {
@@ -62,17 +66,23 @@ enum Failure {
 }
 
 fn boot(profile: &Profile, options: &Options, timings: &Arc<Timings>) -> Result<Ending, Failure> {
-    let (plan, platform, tables) = Plan::of(&profile.machine).map_err(Failure::Describe)?;
-    timings.mark(Phase::Tables);
+    let offered = offered(&open().map_err(Failure::Open)?).map_err(|error| Failure::Machine(error.into()))?;
+    let (plan, platform, _) = Plan::of(&profile.machine, offered).map_err(Failure::Describe)?;
     let journal = Journal::new(options.events.as_deref(), Arc::clone(timings))
         .map_err(|error| Failure::File(options.events.clone().unwrap_or_default(), error))?;
     // A plan is plain data: strings and numbers always make JSON.
     journal.plan(&serde_json::to_value(&plan).unwrap_or_default());
     let signals = Signals::take().map_err(|error| Failure::Machine(error.into()))?;
-    let mut around = Surroundings { journal: Arc::new(journal), timings: Arc::clone(timings), signals };
+    let socket = options.control.as_ref().or(profile.machine.control_socket.as_ref());
+    let control = match socket {
+        Some(path) => Some(Server::listen(path).map_err(|error| Failure::File(path.clone(), error))?),
+        None => None,
+    };
+    let mut around =
+        Surroundings { journal: Arc::new(journal), timings: Arc::clone(timings), signals, control };
     let ending = loop {
-        let kvm: Kvm = open().map_err(Failure::Open)?;
-        let ending = machine::prepare(kvm, &profile.machine, &platform, &tables, &around)
+        let kvm = open().map_err(Failure::Open)?;
+        let ending = machine::prepare(kvm, &profile.machine, &platform, &around)
             .and_then(|machine| machine.run(&mut around))
             .map_err(Failure::Machine)?;
         match (&ending, profile.machine.on_reboot) {

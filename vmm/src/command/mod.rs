@@ -1,8 +1,8 @@
 //! The commands: what they are called, what they take, and what each does.
 
-#[cfg(target_arch = "x86_64")]
 mod boot;
 mod check;
+mod ctl;
 mod diagnostics;
 mod logging;
 mod plan;
@@ -57,8 +57,9 @@ enum Command {
     /// Boot a machine; its console is on stdin and stdout.
     ///
     /// In a terminal every key goes to the guest, but those after Ctrl-A: `Ctrl-A x` stops the machine, `Ctrl-A h` helps.
-    #[cfg(target_arch = "x86_64")]
     Boot(boot::Options),
+    /// Ask something of a running machine by its control socket.
+    Ctl(ctl::Options),
     /// Validate profiles: silent when they are good, else every problem with its place.
     Check(check::Options),
     /// Print what a profile asks for and which tables its guest gets.
@@ -124,8 +125,8 @@ pub(crate) fn run(timings: Timings) -> Status {
     };
     logging::start(cli.global.verbose, cli.global.log_format);
     match cli.command {
-        #[cfg(target_arch = "x86_64")]
         Command::Boot(options) => boot::run(&options, timings, cli.global.log_format),
+        Command::Ctl(options) => ctl::run(&options),
         Command::Check(options) => check::run(&options),
         Command::Plan(options) => plan::run(&options),
         Command::Tables(options) => tables::run(&options),

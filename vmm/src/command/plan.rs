@@ -3,6 +3,7 @@
 use clap::Args;
 use machine_profile::Profile;
 use platform::Arch;
+use platform::aarch64::Features;
 use vmm::describe::DescribeError;
 use vmm::plan::{Plan, firmware_reason};
 use vmm::status::Status;
@@ -27,7 +28,7 @@ pub(super) fn run(options: &Options) -> Status {
         Ok(profile) => profile,
         Err(status) => return status,
     };
-    let plan = match Plan::of(&profile.machine) {
+    let plan = match Plan::of(&profile.machine, Features::default()) {
         Ok((plan, _, _)) => plan,
         Err(error) => return refuse(&profile, &error),
     };
@@ -70,7 +71,6 @@ pub(super) fn refuse(profile: &Profile, error: &DescribeError) -> Status {
         DescribeError::TableSet(_) | DescribeError::Build(_) => {
             ("machine.firmware".to_owned(), "choose other tables, or fewer vCPUs")
         }
-        DescribeError::Architecture(_) => ("machine".to_owned(), "choose another `--arch`"),
     };
     super::diagnostics::print(&[profile.problem(&key, error.to_string(), help)]);
     Status::Host

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use platform::Arch;
+use platform::aarch64::Features;
 use serde_json::json;
 use vmm::plan::Plan;
 use vmm::status::Status;
@@ -32,7 +33,7 @@ pub(super) fn run(options: &Options) -> Status {
         Ok(profile) => profile,
         Err(status) => return status,
     };
-    let tables = match Plan::of(&profile.machine) {
+    let tables = match Plan::of(&profile.machine, Features::default()) {
         Ok((_, _, tables)) => tables,
         Err(error) => return plan::refuse(&profile, &error),
     };

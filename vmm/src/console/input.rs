@@ -5,13 +5,12 @@ use std::os::fd::AsRawFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{Builder, JoinHandle};
 
-use devices::serial::SerialPort;
+use devices::ConsolePort;
 use rustix::termios::isatty;
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use super::escape::{Escapes, HELP, Request};
-use super::output::Output;
 use crate::lifecycle::{Ending, Lifecycle};
 
 /// How often input that a driver's loopback test turned away is offered again.
@@ -28,14 +27,14 @@ impl Input {
     ///
     /// # Errors
     /// Where the host gives no eventfd or thread.
-    pub fn start(serial: Arc<Mutex<SerialPort<Output>>>, lifecycle: &Arc<Lifecycle>) -> io::Result<Self> {
+    pub fn start(port: Arc<Mutex<dyn ConsolePort>>, lifecycle: &Arc<Lifecycle>) -> io::Result<Self> {
         let stop = Arc::new(EventFd::new(EFD_NONBLOCK)?);
-        let room = lock(&serial).room().try_clone()?;
+        let room = lock(&port).room().try_clone()?;
         let reader = Reader {
             keys: Waiter::new(&stdin(), &stop)?,
             space: Waiter::new(&room, &stop)?,
             room,
-            serial,
+            port,
             lifecycle: Arc::clone(lifecycle),
             escapes: isatty(stdin()).then(Escapes::default),
         };
@@ -54,7 +53,7 @@ impl Input {
 }
 
 struct Reader {
-    serial: Arc<Mutex<SerialPort<Output>>>,
+    port: Arc<Mutex<dyn ConsolePort>>,
     /// Signalled when the guest has emptied the port's input FIFO.
     room: EventFd,
     keys: Waiter,
@@ -102,7 +101,7 @@ impl Reader {
     /// Gives the guest all of `keys`, as it takes them. False where the machine stops first.
     fn give(&self, mut keys: &[u8]) -> bool {
         while !keys.is_empty() {
-            let taken = lock(&self.serial).input(keys);
+            let taken = lock(&self.port).input(keys);
             keys = &keys[taken..];
             if !keys.is_empty() {
                 match self.space.wait(RETRY_MS) {
@@ -168,6 +167,6 @@ impl Waiter {
     }
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+fn lock(mutex: &Mutex<dyn ConsolePort>) -> MutexGuard<'_, dyn ConsolePort + 'static> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

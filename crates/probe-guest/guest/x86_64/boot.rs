@@ -6,6 +6,14 @@ use crate::memory_map::{Kind, MemoryMap};
 use crate::physical::bytes_at;
 use crate::wire::{Field, read_at, wire};
 
+/// Where a boot protocol says that ACPI tables are.
+pub(crate) struct HandedOver {
+    /// Address of the RSDP, 0 where it was not handed over.
+    pub(crate) rsdp: u64,
+    /// What it was handed over in.
+    pub(crate) rsdp_from: &'static str,
+}
+
 wire! {
     /// The parts of boot_params, the zero page, that matter here (Linux, Documentation/arch/x86/zero-page.rst and
     /// boot.rst).
@@ -81,8 +89,7 @@ pub(crate) unsafe fn linux(address: u64) -> Result<Boot, Failure> {
         // SAFETY: the address is from boot_params.
         cmdline: unsafe { cmdline(u64::from(params.cmd_line_ptr)) }?,
         memory,
-        rsdp: params.acpi_rsdp_addr,
-        rsdp_from: "boot-params",
+        firmware: HandedOver { rsdp: params.acpi_rsdp_addr, rsdp_from: "boot-params" },
     })
 }
 
@@ -109,8 +116,7 @@ pub(crate) unsafe fn pvh(address: u64) -> Result<Boot, Failure> {
         // SAFETY: the address is from hvm_start_info.
         cmdline: unsafe { cmdline(info.cmdline) }?,
         memory,
-        rsdp: info.rsdp,
-        rsdp_from: "start-info",
+        firmware: HandedOver { rsdp: info.rsdp, rsdp_from: "start-info" },
     })
 }
 

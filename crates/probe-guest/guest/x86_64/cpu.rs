@@ -16,6 +16,24 @@ pub(crate) fn port_out(port: u16, value: u8) {
     unsafe { asm!("out dx, al", in("dx") port, in("al") value, options(nomem, nostack, preserves_flags)) };
 }
 
+/// Reads a device's register.
+///
+/// # Safety
+/// `register` is mapped and aligned, and no object of Rust's.
+pub(crate) unsafe fn load(register: *const u32) -> u32 {
+    // SAFETY: by the contract of this function.
+    unsafe { register.read_volatile() }
+}
+
+/// Writes a device's register.
+///
+/// # Safety
+/// As for [`load`].
+pub(crate) unsafe fn store(register: *mut u32, value: u32) {
+    // SAFETY: by the contract of this function.
+    unsafe { register.write_volatile(value) }
+}
+
 pub(crate) fn read_msr(msr: u32) -> u64 {
     let (low, high): (u32, u32);
     // SAFETY: reads a register; one that does not exist raises an exception, which is reported.

@@ -1,7 +1,7 @@
 //! The Multiple APIC Description Table (ACPI 6.5, 5.2.12).
 
 use super::topology::{IoApic, Topology};
-use crate::acpi::Header;
+use crate::acpi::{self, Header, Lead};
 use crate::failure::Failure;
 use crate::wire::{Field, read_at, wire};
 
@@ -10,14 +10,6 @@ wire! {
     struct Madt: 8 {
         local_apic: u32,
         _flags: u32,
-    }
-}
-
-wire! {
-    /// Begins each structure (table 5.21).
-    struct Lead: 2 {
-        kind: u8,
-        len: u8,
     }
 }
 
@@ -68,16 +60,10 @@ const ENABLED: u32 = 1 << 0;
 pub(crate) fn read(table: &[u8]) -> Result<Topology, Failure> {
     let fixed = read_at::<Madt>(table, Header::SIZE).ok_or(Failure::new("MADT: too short"))?;
     let mut topology = Topology::new(u64::from(fixed.local_apic));
-    let mut rest = table.get(Header::SIZE + Madt::SIZE..).unwrap_or_default();
-    while !rest.is_empty() {
-        let broken = Failure::with("MADT: broken structure at offset", (table.len() - rest.len()) as u64);
-        let lead = read_at::<Lead>(rest, 0).ok_or(broken)?;
-        let (entry, after) = rest.split_at_checked(usize::from(lead.len)).ok_or(broken)?;
-        if entry.len() < Lead::SIZE {
-            return Err(broken);
-        }
-        rest = after;
-        match lead.kind {
+    for structure in acpi::structures(table, Header::SIZE + Madt::SIZE) {
+        let (kind, entry) = structure?;
+        let broken = acpi::broken_structure(table, entry);
+        match kind {
             0 => {
                 let entry = read_at::<LocalApic>(entry, 0).ok_or(broken)?;
                 if entry.flags & ENABLED != 0 {

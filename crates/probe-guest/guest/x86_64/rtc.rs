@@ -1,8 +1,8 @@
 //! The real-time clock of a PC (Motorola MC146818A, and the century as ACPI tells its place).
 
 use super::cpu::{pause, port_in, port_out};
+use crate::date::Date;
 use crate::failure::Failure;
-use crate::format::Padded;
 use crate::report::say;
 
 const INDEX: u16 = 0x70;
@@ -31,24 +31,15 @@ pub(crate) fn report(century: u8) -> Result<(), Failure> {
     for _ in 0..MAX_TRIES {
         let again = read(century);
         if again == time {
-            return print(&time);
+            say!("rtc ", time);
+            return time.check();
         }
         time = again;
     }
     Err(Failure::new("the real-time clock never shows the same time twice"))
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-struct Time {
-    year: u64,
-    month: u64,
-    day: u64,
-    hour: u64,
-    minute: u64,
-    second: u64,
-}
-
-fn read(century: u8) -> Time {
+fn read(century: u8) -> Date {
     for _ in 0..100_000 {
         if register(STATUS_A) & UPDATE_IN_PROGRESS == 0 {
             break;
@@ -64,7 +55,7 @@ fn read(century: u8) -> Time {
         _ => number(raw_hour),
     };
     let century = if century == 0 { 20 } else { number(register(century)) };
-    Time {
+    Date {
         year: 100 * century + number(register(YEAR)),
         month: number(register(MONTH)),
         day: number(register(DAY)),
@@ -72,30 +63,6 @@ fn read(century: u8) -> Time {
         minute: number(register(MINUTES)),
         second: number(register(SECONDS)),
     }
-}
-
-fn print(time: &Time) -> Result<(), Failure> {
-    let two = |value| Padded { value, width: 2 };
-    say!(
-        "rtc ",
-        Padded { value: time.year, width: 4 },
-        "-",
-        two(time.month),
-        "-",
-        two(time.day),
-        "T",
-        two(time.hour),
-        ":",
-        two(time.minute),
-        ":",
-        two(time.second),
-    );
-    let is_time = (1..=12).contains(&time.month)
-        && (1..=31).contains(&time.day)
-        && time.hour < 24
-        && time.minute < 60
-        && time.second < 60;
-    if is_time { Ok(()) } else { Err(Failure::new("the real-time clock shows no time")) }
 }
 
 fn register(index: u8) -> u8 {

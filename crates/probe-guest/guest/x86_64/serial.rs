@@ -1,9 +1,10 @@
 //! The console: a 16550 at port 0x3f8 (National Semiconductor PC16550D, 8.0).
 
-use core::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicBool, Ordering};
 
 use super::cpu::{port_in, port_out};
 use crate::format::Sink;
+use crate::queue::Queue;
 
 /// Global system interrupt of the port, rising edge.
 pub(crate) const GSI: u32 = 4;
@@ -97,43 +98,5 @@ fn fetch() {
             return;
         }
         INPUT.keep(port_in(DATA));
-    }
-}
-
-/// Bytes that came in and that nobody has taken. One processor uses it, in turn with its interrupt handler.
-struct Queue {
-    bytes: [AtomicU8; 256],
-    /// Bytes kept and taken since the start.
-    kept: AtomicUsize,
-    taken: AtomicUsize,
-}
-
-impl Queue {
-    const fn new() -> Self {
-        Queue {
-            bytes: [const { AtomicU8::new(0) }; 256],
-            kept: AtomicUsize::new(0),
-            taken: AtomicUsize::new(0),
-        }
-    }
-
-    fn is_full(&self) -> bool {
-        self.kept.load(Ordering::Relaxed) - self.taken.load(Ordering::Relaxed) == self.bytes.len()
-    }
-
-    fn keep(&self, byte: u8) {
-        let kept = self.kept.fetch_add(1, Ordering::Relaxed);
-        if let Some(slot) = self.bytes.get(kept % self.bytes.len()) {
-            slot.store(byte, Ordering::Relaxed);
-        }
-    }
-
-    fn take(&self) -> Option<u8> {
-        let taken = self.taken.load(Ordering::Relaxed);
-        if taken == self.kept.load(Ordering::Relaxed) {
-            return None;
-        }
-        self.taken.store(taken + 1, Ordering::Relaxed);
-        self.bytes.get(taken % self.bytes.len()).map(|slot| slot.load(Ordering::Relaxed))
     }
 }

@@ -1,11 +1,12 @@
-//! MADT: the interrupt controllers and the processors behind them.
+//! Local APICs and I/O APICs.
 
-use platform::{Cpu, InterruptController, Platform};
+use platform::{Cpu, IoApic};
 use zerocopy::little_endian::{U16, U32};
 use zerocopy::{Immutable, IntoBytes, Unaligned};
 
-use super::{NAME, header};
+use super::{Fixed, PREFIX, Structure, push};
 use crate::BuildError;
+use crate::acpi::NAME;
 
 /// MADT flag PCAT_COMPAT (table 5.20): there is a pair of 8259s, to be masked before the APICs are used.
 const PCAT_COMPAT: u32 = 1;
@@ -22,20 +23,17 @@ const TIMER_IRQ: u8 = 0;
 /// The I/O APIC's pin that the timer is wired to.
 const TIMER_PIN: u32 = 2;
 
-/// Multiple APIC Description Table (ACPI 6.5, 5.2.12).
-pub(super) fn bytes(platform: &Platform) -> Result<Vec<u8>, BuildError> {
-    let InterruptController::Apic { local_base, io_apic } = platform.interrupts else {
-        return Err(BuildError::WrongArch { tables: super::NAME, arch: platform.arch });
-    };
+/// All that follows the MADT's header.
+pub(super) fn body(cpus: &[Cpu], local_base: u64, io_apic: IoApic) -> Result<Vec<u8>, BuildError> {
     let fixed = Fixed { local_apic: U32::new(low("local APIC", local_base)?), flags: U32::new(PCAT_COMPAT) };
     let mut body = fixed.as_bytes().to_vec();
     let mut wide_ids = false;
-    for cpu in &platform.cpus {
+    for cpu in cpus {
         wide_ids |= push_processor(&mut body, *cpu)? == Width::X2Apic;
     }
     push(
         &mut body,
-        IoApic {
+        IoApicEntry {
             id: io_apic.id,
             reserved: 0,
             address: U32::new(low("I/O APIC", io_apic.base)?),
@@ -63,7 +61,7 @@ pub(super) fn bytes(platform: &Platform) -> Result<Vec<u8>, BuildError> {
             },
         );
     }
-    Ok(header::table(*b"APIC", 6, &body))
+    Ok(body)
 }
 
 /// Which kind of entry a processor has.
@@ -105,30 +103,6 @@ fn low(what: &'static str, gpa: u64) -> Result<u32, BuildError> {
     u32::try_from(gpa).map_err(|_| BuildError::AddressTooHigh { tables: NAME, what, gpa })
 }
 
-/// The type and length bytes that every interrupt controller structure starts with.
-const PREFIX: usize = 2;
-
-/// What follows an interrupt controller structure's type and length.
-trait Structure: IntoBytes + Immutable {
-    /// The type (table 5.21).
-    const TYPE: u8;
-}
-
-fn push<S: Structure>(body: &mut Vec<u8>, structure: S) {
-    body.extend_from_slice(&[S::TYPE, (PREFIX + size_of::<S>()) as u8]);
-    body.extend_from_slice(structure.as_bytes());
-}
-
-/// The part between the header and the first structure (table 5.19).
-#[derive(IntoBytes, Immutable, Unaligned)]
-#[repr(C)]
-struct Fixed {
-    local_apic: U32,
-    flags: U32,
-}
-
-const _: () = assert!(size_of::<Fixed>() == 8);
-
 /// Processor Local APIC (5.2.12.2, table 5.22).
 #[derive(IntoBytes, Immutable, Unaligned)]
 #[repr(C)]
@@ -147,18 +121,18 @@ const _: () = assert!(PREFIX + size_of::<LocalApic>() == 8);
 /// I/O APIC (5.2.12.3, table 5.24).
 #[derive(IntoBytes, Immutable, Unaligned)]
 #[repr(C)]
-struct IoApic {
+struct IoApicEntry {
     id: u8,
     reserved: u8,
     address: U32,
     gsi_base: U32,
 }
 
-impl Structure for IoApic {
+impl Structure for IoApicEntry {
     const TYPE: u8 = 1;
 }
 
-const _: () = assert!(PREFIX + size_of::<IoApic>() == 12);
+const _: () = assert!(PREFIX + size_of::<IoApicEntry>() == 12);
 
 /// Interrupt Source Override (5.2.12.5, table 5.25): an ISA line that is not on the pin of its own number.
 #[derive(IntoBytes, Immutable, Unaligned)]

@@ -4,9 +4,8 @@ use linux_loader::loader::start_info::{hvm_memmap_table_entry, hvm_modlist_entry
 use vcpu::x86_64::Entry;
 use vm_memory::ByteValued;
 
-use super::error::BootError;
 use super::linux::{e820_type, put_gdt};
-use super::{COMMAND_LINE, HandOver, put};
+use super::{BootError, COMMAND_LINE, HandOver, put};
 
 /// GPA of the start info.
 const START_INFO: u64 = 0x6000;
@@ -33,14 +32,14 @@ pub(super) fn hand_over(to: &HandOver<'_>, eip: u32) -> Result<Entry, BootError>
         };
         put(to.memory, entry.as_slice(), MEMORY_MAP + index * size_of_val(&entry) as u64)?;
     }
-    if let Some(initrd) = to.initrd {
+    if let Some(initrd) = to.chosen.initrd {
         let module = hvm_modlist_entry { paddr: initrd.start, size: initrd.len, ..Default::default() };
         put(to.memory, module.as_slice(), MODULES)?;
     }
     let info = hvm_start_info {
         magic: MAGIC,
         version: 1,
-        nr_modules: to.initrd.is_some().into(),
+        nr_modules: to.chosen.initrd.is_some().into(),
         modlist_paddr: MODULES,
         cmdline_paddr: COMMAND_LINE,
         rsdp_paddr: to.rsdp.unwrap_or(0),

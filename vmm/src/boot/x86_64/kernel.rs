@@ -1,29 +1,18 @@
 //! The kernel: a bzImage, an ELF file or the built-in guest.
 
-use std::fs::File;
-use std::io::{self, Cursor, Read, Seek, SeekFrom};
+use std::io::{Read, Seek, SeekFrom};
 
 use linux_loader::loader::bootparam::setup_header;
 use linux_loader::loader::bzimage::BzImage;
 use linux_loader::loader::elf::{Elf, PvhBootCapability};
 use linux_loader::loader::{Error as LoaderError, KernelLoader, KernelLoaderResult};
-use machine_profile::{Boot, BootProtocol, Kernel};
+use machine_profile::BootProtocol;
 use vm_memory::{GuestAddress, GuestMemoryMmap, ReadVolatile};
 
-use super::error::{BootError, ImageError};
-
-/// A kernel in guest memory.
-pub(super) struct Loaded {
-    /// How it is entered.
-    pub(super) entry: EntryKind,
-    /// The first GPA after all memory that it takes before it looks at the memory map.
-    pub(super) end: u64,
-    /// The last GPA that its initrd may have.
-    pub(super) initrd_max: u64,
-}
+use super::super::{ImageError, Loaded, read_start, u16_at, u64_at, unknown};
 
 /// How a kernel is entered.
-pub(super) enum EntryKind {
+pub(crate) enum Kind {
     Linux64 {
         rip: u64,
         /// Of a bzImage; an ELF file has none.
@@ -43,28 +32,12 @@ const XLF_KERNEL_64: u16 = 1;
 /// xloadflags: kernel, parameters and initrd may lie above 4 GiB.
 const XLF_CAN_BE_LOADED_ABOVE_4G: u16 = 2;
 
-pub(super) fn load(boot: &Boot, memory: &GuestMemoryMmap, low_end: u64) -> Result<Loaded, BootError> {
-    let (path, outcome) = match &boot.kernel {
-        Kernel::BuiltinProbe => {
-            let image = Cursor::new(probe_guest::IMAGE);
-            ("builtin:probe".to_owned(), load_image(image, boot.protocol, memory, low_end))
-        }
-        Kernel::File(path) => {
-            let outcome = File::open(path)
-                .map_err(ImageError::Read)
-                .and_then(|file| load_image(file, boot.protocol, memory, low_end));
-            (path.display().to_string(), outcome)
-        }
-    };
-    outcome.map_err(|error| BootError::Kernel { path, error })
-}
-
-fn load_image<F: Read + ReadVolatile + Seek>(
+pub(crate) fn load<F: Read + ReadVolatile + Seek>(
     mut image: F,
     protocol: BootProtocol,
     memory: &GuestMemoryMmap,
     low_end: u64,
-) -> Result<Loaded, ImageError> {
+) -> Result<Loaded<Kind>, ImageError> {
     let len = image.seek(SeekFrom::End(0)).map_err(ImageError::Read)?;
     let mut start = [0; HEADER];
     let got = read_start(&mut image, &mut start).map_err(ImageError::Read)?;
@@ -74,25 +47,12 @@ fn load_image<F: Read + ReadVolatile + Seek>(
     } else if start.get(0x202..0x206) == Some(b"HdrS") {
         load_bz_image(image, start, len, protocol, memory, low_end)
     } else {
-        let start = start.iter().take(8).map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().join(" ");
-        Err(ImageError::Unknown { len, start })
+        Err(unknown("a bzImage or a 64-bit ELF file", start, len))
     }
 }
 
 /// Bytes that tell kinds of kernel apart, a bzImage's setup header included.
 const HEADER: usize = 0x280;
-
-fn read_start(image: &mut (impl Read + Seek), start: &mut [u8]) -> io::Result<usize> {
-    image.rewind()?;
-    let mut got = 0;
-    while got < start.len() {
-        match image.read(&mut start[got..])? {
-            0 => break,
-            more => got += more,
-        }
-    }
-    Ok(got)
-}
 
 fn load_bz_image<F: Read + ReadVolatile + Seek>(
     mut image: F,
@@ -101,7 +61,7 @@ fn load_bz_image<F: Read + ReadVolatile + Seek>(
     protocol: BootProtocol,
     memory: &GuestMemoryMmap,
     low_end: u64,
-) -> Result<Loaded, ImageError> {
+) -> Result<Loaded<Kind>, ImageError> {
     if protocol == BootProtocol::Pvh {
         return Err(ImageError::NoPvhEntry);
     }
@@ -134,8 +94,8 @@ fn load_bz_image<F: Read + ReadVolatile + Seek>(
     }
     let anywhere = xloadflags & XLF_CAN_BE_LOADED_ABOVE_4G != 0;
     let initrd_max = if anywhere { u64::MAX } else { header.initrd_addr_max.into() };
-    let entry = EntryKind::Linux64 { rip: start + ENTRY_64, setup_header: Some(header) };
-    Ok(Loaded { entry, end, initrd_max })
+    let kind = Kind::Linux64 { rip: start + ENTRY_64, setup_header: Some(header) };
+    Ok(Loaded { kind, end, initrd_max })
 }
 
 fn load_elf<F: Read + ReadVolatile + Seek>(
@@ -143,7 +103,7 @@ fn load_elf<F: Read + ReadVolatile + Seek>(
     protocol: BootProtocol,
     memory: &GuestMemoryMmap,
     low_end: u64,
-) -> Result<Loaded, ImageError> {
+) -> Result<Loaded<Kind>, ImageError> {
     let len = image.seek(SeekFrom::End(0)).map_err(ImageError::Read)?;
     let extent = elf_extent(&mut image, len)?;
     if extent.start < LOAD_START {
@@ -158,18 +118,18 @@ fn load_elf<F: Read + ReadVolatile + Seek>(
         PvhBootCapability::PvhEntryPresent(entry) => Some(entry.0),
         _ => None,
     };
-    let (entry, gpa) = match (protocol, pvh) {
+    let (kind, gpa) = match (protocol, pvh) {
         (BootProtocol::Pvh, None) => return Err(ImageError::NoPvhEntry),
         (BootProtocol::Pvh | BootProtocol::Auto, Some(entry)) => {
             let eip = u32::try_from(entry).map_err(|_| ImageError::NoPvhEntry)?;
-            (EntryKind::Pvh { eip }, entry)
+            (Kind::Pvh { eip }, entry)
         }
-        _ => (EntryKind::Linux64 { rip: loaded.kernel_load.0, setup_header: None }, loaded.kernel_load.0),
+        _ => (Kind::Linux64 { rip: loaded.kernel_load.0, setup_header: None }, loaded.kernel_load.0),
     };
     if !extent.contains(&gpa) {
         return Err(ImageError::EntryOutside { entry: gpa, start: extent.start, end: extent.end });
     }
-    Ok(Loaded { entry, end: extent.end, initrd_max: u64::MAX })
+    Ok(Loaded { kind, end: extent.end, initrd_max: u64::MAX })
 }
 
 /// The memory that an ELF file's segments take, uninitialised parts included.
@@ -211,16 +171,6 @@ fn elf_extent(image: &mut (impl Read + Seek), len: u64) -> Result<std::ops::Rang
         return Err(ImageError::Loader("there is nothing to load in it".into()));
     }
     Ok(start..end)
-}
-
-fn u16_at(bytes: &[u8], at: usize) -> u16 {
-    u16::from_le_bytes([bytes[at], bytes[at + 1]])
-}
-
-fn u64_at(bytes: &[u8], at: usize) -> u64 {
-    let mut value = [0; 8];
-    value.copy_from_slice(&bytes[at..at + 8]);
-    u64::from_le_bytes(value)
 }
 
 /// The loader's error, where its cause is the size, with the numbers.

@@ -5,8 +5,7 @@ use platform::RegionKind;
 use vcpu::x86_64::{BOOT_GDT, BOOT_GDT_GPA, Entry, PageTables};
 use vm_memory::ByteValued;
 
-use super::error::BootError;
-use super::{COMMAND_LINE, HandOver, put};
+use super::{BootError, COMMAND_LINE, HandOver, put};
 
 /// GPA of `struct boot_params`.
 const BOOT_PARAMS: u64 = 0x7000;
@@ -37,8 +36,8 @@ pub(super) fn hand_over(
     };
     params.hdr.type_of_loader = LOADER_UNDEFINED;
     params.hdr.cmd_line_ptr = COMMAND_LINE as u32;
-    params.hdr.cmdline_size = to.command_line.len() as u32;
-    if let Some(initrd) = to.initrd {
+    params.hdr.cmdline_size = to.chosen.command_line.len() as u32;
+    if let Some(initrd) = to.chosen.initrd {
         // Below the hole, so both have 32 bits.
         params.hdr.ramdisk_image = initrd.start as u32;
         params.hdr.ramdisk_size = initrd.len as u32;

@@ -1,0 +1,155 @@
+//! What both languages say of every device is what the crate's documentation says they do, and why one of them says
+//! nothing.
+
+use std::fs;
+use std::path::Path;
+
+use devices::{ged, i8042, pl011, pl031, pl061, power_button, rtc, serial};
+use platform::{AcpiObject, Arch, DeviceNode, Property, Trigger, Window, aarch64, x86_64};
+
+/// Every function that describes a device: its module, the machines that have the device, and what it says.
+fn all() -> Vec<(&'static str, &'static str, DeviceNode)> {
+    vec![
+        ("serial", "x86_64", serial::node(x86_64::SERIAL_PORT, x86_64::SERIAL_GSI)),
+        ("rtc", "x86_64", rtc::node(x86_64::RTC_PORT)),
+        ("i8042", "x86_64", i8042::node(x86_64::I8042_DATA_PORT)),
+        ("ged", "both", ged::node(aarch64::GED_BASE, aarch64::GED_INTID)),
+        ("power_button", "x86_64", power_button::x86_64_node()),
+        ("power_button", "aarch64", power_button::aarch64_node()),
+        ("pl011", "aarch64", pl011::node(aarch64::SERIAL_BASE, aarch64::SERIAL_INTID)),
+        ("pl031", "aarch64", pl031::node(aarch64::RTC_BASE)),
+        ("pl061", "aarch64", pl061::node(aarch64::GPIO_BASE, aarch64::GPIO_INTID)),
+    ]
+}
+
+fn machine(arch: Arch) -> Vec<DeviceNode> {
+    let of_it = |machine| machine == arch.name() || machine == "both";
+    all().into_iter().filter(|(_, machine, _)| of_it(*machine)).map(|(_, _, node)| node).collect()
+}
+
+#[test]
+fn the_documentation_says_what_tables_say() {
+    let documentation = include_str!("../src/lib.rs");
+    let mut rows = documentation
+        .lines()
+        .filter_map(|line| line.strip_prefix("//! | [`"))
+        .map(|row| row.split(" | ").map(|cell| cell.trim_end_matches(" |")).collect::<Vec<_>>());
+    for (module, machine, node) in all() {
+        let row = rows.next().expect("a row for each device");
+        assert_eq!(row[..2], [format!("{module}`]").as_str(), machine]);
+        let acpi = node.acpi.as_ref().map(|identity| identity.hid);
+        let devicetree = node.devicetree.as_ref().map(|identity| identity.compatible[0]);
+        for (language, identity) in [(row[2], acpi), (row[3], devicetree)] {
+            match identity {
+                Some(identity) => assert_eq!(language, format!("`{identity}`")),
+                None => assert!(language.len() > "none: ".len() && language.starts_with("none: "), "{row:?}"),
+            }
+        }
+    }
+    assert_eq!(rows.next(), None, "a row without a device");
+}
+
+#[test]
+fn no_description_is_left_out() {
+    let public = declared(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"));
+    assert_eq!(public, all().len(), "functions of the crate that give a DeviceNode");
+}
+
+/// Counts the public functions, in the files of a folder, that give a description.
+fn declared(folder: &Path) -> usize {
+    let entries =
+        fs::read_dir(folder).expect("the crate's sources").map(|entry| entry.expect("an entry").path());
+    entries
+        .map(|path| {
+            if path.is_dir() {
+                return declared(&path);
+            }
+            let source = fs::read_to_string(&path).expect("text");
+            let gives = |line: &&str| line.starts_with("pub fn ") && line.ends_with(") -> DeviceNode {");
+            source.lines().filter(gives).count()
+        })
+        .sum()
+}
+
+#[test]
+fn names_registers_and_interrupts_of_a_machine_are_its_devices_own() {
+    for nodes in [machine(Arch::X86_64), machine(Arch::Aarch64)] {
+        for (index, node) in nodes.iter().enumerate() {
+            for other in &nodes[..index] {
+                assert_ne!(node.name, other.name);
+                assert!(!node.windows.iter().any(|window| other.windows.contains(window)), "{}", node.name);
+                let shared = |gsi| other.interrupts.iter().any(|interrupt| interrupt.gsi == gsi);
+                assert!(!node.interrupts.iter().any(|interrupt| shared(interrupt.gsi)), "{}", node.name);
+                if let (Some(acpi), Some(other)) = (&node.acpi, &other.acpi) {
+                    assert_ne!(acpi.name, other.name);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn the_peripherals_of_arm_have_a_page_and_a_level_each() {
+    let nodes = machine(Arch::Aarch64);
+    let peripherals = nodes.iter().filter(|node| {
+        node.devicetree.as_ref().is_some_and(|identity| identity.compatible.contains(&"arm,primecell"))
+    });
+    let said: Vec<_> = peripherals
+        .map(|node| {
+            let gsis: Vec<_> = node.interrupts.iter().map(|line| (line.gsi, line.trigger)).collect();
+            (node.name.as_str(), node.windows.clone(), gsis)
+        })
+        .collect();
+    let page = |base| vec![Window::Mmio { base, len: 0x1000 }];
+    assert_eq!(
+        said,
+        [
+            ("serial0", page(aarch64::SERIAL_BASE), vec![(aarch64::SERIAL_INTID, Trigger::Level)]),
+            ("rtc", page(aarch64::RTC_BASE), vec![]),
+            ("gpio", page(aarch64::GPIO_BASE), vec![(aarch64::GPIO_INTID, Trigger::Level)]),
+        ]
+    );
+}
+
+#[test]
+fn clocks_are_as_many_as_their_names() {
+    for node in machine(Arch::Aarch64) {
+        let properties = node.devicetree.map(|identity| identity.properties).unwrap_or_default();
+        let value = |name| properties.iter().find(|(named, _)| *named == name).map(|(_, value)| value);
+        match (value("clocks"), value("clock-names")) {
+            (Some(Property::Devices(clocks)), Some(Property::Text(names))) => {
+                assert_eq!(clocks.len(), names.len());
+                assert!(clocks.iter().all(|(clock, cells)| *clock == aarch64::APB_CLOCK && cells.is_empty()));
+            }
+            (None, None) => assert!(!["serial0", "rtc", "gpio"].contains(&node.name.as_str())),
+            other => panic!("{}: {other:?}", node.name),
+        }
+    }
+}
+
+#[test]
+fn both_ways_to_the_power_button_lead_to_it() {
+    for nodes in [machine(Arch::X86_64), machine(Arch::Aarch64)] {
+        let targets: Vec<_> = nodes
+            .iter()
+            .flat_map(|node| node.acpi.iter().flat_map(|identity| &identity.objects))
+            .flat_map(|object| match object {
+                AcpiObject::GenericEvents { sources, .. } => {
+                    sources.iter().map(|source| source.target).collect()
+                }
+                _ => vec![],
+            })
+            .collect();
+        let button = nodes.iter().find(|node| node.name == "power-button").expect("a button");
+        assert_eq!(targets, [button.acpi.as_ref().expect("listed").name]);
+    }
+    let nodes = machine(Arch::Aarch64);
+    let button = nodes
+        .iter()
+        .find_map(|node| node.devicetree.as_ref().filter(|identity| identity.compatible == ["gpio-keys"]));
+    let key = &button.expect("listed").children[0];
+    let gpios = Property::Devices(vec![(pl061::NAME, vec![pl061::POWER_BUTTON_PIN, 0])]);
+    assert!(key.properties.contains(&("gpios", gpios)));
+    assert!(key.properties.contains(&("linux,code", Property::Cells(vec![116]))));
+    assert!(nodes.iter().any(|node| node.name == pl061::NAME && node.devicetree.is_some()));
+}

@@ -1,0 +1,61 @@
+//! PPTT: which processors share a package.
+
+use platform::Cpu;
+use zerocopy::little_endian::{U16, U32};
+use zerocopy::{Immutable, IntoBytes, Unaligned};
+
+use super::header;
+
+/// The processor structure flags (ACPI 6.5, table 5.158).
+mod flags {
+    /// Physical package.
+    pub(super) const PACKAGE: u32 = 1 << 0;
+    /// ACPI Processor ID valid.
+    pub(super) const ID_VALID: u32 = 1 << 1;
+    /// Node is a Leaf.
+    pub(super) const LEAF: u32 = 1 << 3;
+}
+
+/// Processor Properties Topology Table, revision 2 (ACPI 6.3, 5.2.29): one package, and the processors as its cores.
+///
+/// Caches are not described: a guest's processors say themselves what they have.
+pub(super) fn bytes(cpus: &[Cpu]) -> Vec<u8> {
+    let package = Processor::new(flags::PACKAGE, 0, 0);
+    let mut body = package.as_bytes().to_vec();
+    for cpu in cpus {
+        let core = Processor::new(flags::ID_VALID | flags::LEAF, header::LEN, cpu.index);
+        body.extend_from_slice(core.as_bytes());
+    }
+    header::table(*b"PPTT", 2, &body)
+}
+
+/// Processor hierarchy node structure (ACPI 6.5, 5.2.30.1, table 5.157), without private resources.
+#[derive(IntoBytes, Immutable, Unaligned)]
+#[repr(C)]
+struct Processor {
+    kind: u8,
+    length: u8,
+    reserved: U16,
+    flags: U32,
+    /// Bytes from the table's start; 0 is none.
+    parent: U32,
+    /// That of the processor's MADT entry.
+    uid: U32,
+    resource_count: U32,
+}
+
+const _: () = assert!(size_of::<Processor>() == 20);
+
+impl Processor {
+    fn new(flags: u32, parent: u32, uid: u32) -> Self {
+        Processor {
+            kind: 0,
+            length: size_of::<Processor>() as u8,
+            reserved: U16::ZERO,
+            flags: U32::new(flags),
+            parent: U32::new(parent),
+            uid: U32::new(uid),
+            resource_count: U32::ZERO,
+        }
+    }
+}

@@ -1,0 +1,73 @@
+//! A device's node.
+
+use platform::{DeviceNode, DevicetreeIdentity, Property, Range, Window};
+
+use super::phandles::Phandles;
+use super::{NAME, interrupts};
+use crate::BuildError;
+use crate::fdt::Node;
+
+/// The name, with the unit address, of a device's node; none where a devicetree does not list the device.
+pub(super) fn node_name(device: &DeviceNode) -> Option<String> {
+    Some(bare(device, device.devicetree.as_ref()?).name().to_owned())
+}
+
+/// What all describe, and what only a devicetree does.
+pub(super) fn node(
+    device: &DeviceNode,
+    identity: &DevicetreeIdentity,
+    phandles: &Phandles,
+) -> Result<Node, BuildError> {
+    let mut node = bare(device, identity).texts("compatible", &identity.compatible);
+    let registers = registers(device)?;
+    if !registers.is_empty() {
+        node = node.reg(&registers);
+    }
+    let interrupts = interrupts::of_device(device)?;
+    if !interrupts.is_empty() {
+        node = node.cells("interrupts", &interrupts);
+    }
+    node = with_properties(node, &identity.properties, phandles);
+    if let Some(phandle) = phandles.get(&device.name) {
+        node = node.cells("phandle", &[phandle]);
+    }
+    let children = identity
+        .children
+        .iter()
+        .map(|child| with_properties(Node::new(child.node_name), &child.properties, phandles));
+    Ok(node.children(children))
+}
+
+/// The node's name: its unit address is that of its first registers.
+fn bare(device: &DeviceNode, identity: &DevicetreeIdentity) -> Node {
+    match device.windows.first() {
+        Some(window) => Node::at(identity.node_name, window.base()),
+        None => Node::new(identity.node_name),
+    }
+}
+
+fn registers(device: &DeviceNode) -> Result<Vec<Range>, BuildError> {
+    let range = |window: &Window| match *window {
+        Window::Ports { .. } => Err(BuildError::Ports { tables: NAME, device: device.name.clone() }),
+        Window::Mmio { base, len } if len > 0 && base.checked_add(len - 1).is_some() => {
+            Ok(Range { start: base, len })
+        }
+        window => Err(BuildError::Window { device: device.name.clone(), window }),
+    };
+    device.windows.iter().map(range).collect()
+}
+
+fn with_properties(node: Node, properties: &[(&'static str, Property)], phandles: &Phandles) -> Node {
+    properties.iter().fold(node, |node, (name, property)| match property {
+        Property::Flag => node.flag(name),
+        Property::Cells(cells) => node.cells(name, cells),
+        Property::Text(texts) => node.texts(name, texts),
+        Property::Devices(devices) => {
+            let cells: Vec<u32> = devices
+                .iter()
+                .flat_map(|(name, cells)| phandles.get(name).into_iter().chain(cells.iter().copied()))
+                .collect();
+            node.cells(name, &cells)
+        }
+    })
+}

@@ -1,0 +1,73 @@
+//! Interrupts as the GIC's binding says them, and the nodes of the processors' own ones.
+
+use platform::{DeviceNode, InterruptController, Platform, PrivateInterrupts, Trigger};
+
+use super::NAME;
+use crate::BuildError;
+use crate::fdt::Node;
+
+/// Cells of an interrupt: kind, number, flags.
+pub(super) const CELLS: u32 = 3;
+
+/// Kind: shared peripheral interrupt.
+const SPI: u32 = 0;
+/// Kind: private peripheral interrupt.
+const PPI: u32 = 1;
+/// The first SPI's INTID, and the one after the last's (Arm IHI 0069, 2.2).
+const SPI_INTIDS: std::ops::Range<u32> = 32..1020;
+/// The first PPI's INTID.
+const FIRST_PPI_INTID: u32 = 16;
+/// Flags: rising edge.
+const EDGE_RISING: u32 = 1;
+/// Flags: high level.
+const LEVEL_HIGH: u32 = 4;
+/// Where the mask of the processors that a PPI is wired to begins in a GICv2's flags.
+const GICV2_CPU_MASK_SHIFT: u32 = 8;
+
+/// The cells of a device's interrupts.
+pub(super) fn of_device(device: &DeviceNode) -> Result<Vec<u32>, BuildError> {
+    let mut cells = Vec::new();
+    for interrupt in &device.interrupts {
+        if !SPI_INTIDS.contains(&interrupt.gsi) {
+            return Err(BuildError::Interrupt {
+                tables: NAME,
+                device: device.name.clone(),
+                interrupt: *interrupt,
+                reason: "a device's are INTID 32 to 1019",
+            });
+        }
+        let flags = match interrupt.trigger {
+            Trigger::Edge => EDGE_RISING,
+            Trigger::Level => LEVEL_HIGH,
+        };
+        cells.extend([SPI, interrupt.gsi - SPI_INTIDS.start, flags]);
+    }
+    Ok(cells)
+}
+
+/// `/timer` (Linux, `timer/arm,arch_timer.yaml`). It counts on while its processor idles.
+pub(super) fn timer(platform: &Platform) -> Option<Node> {
+    let PrivateInterrupts { secure_timer, physical_timer, virtual_timer, hypervisor_timer, .. } =
+        platform.private_interrupts?;
+    let cells: Vec<u32> = [secure_timer, physical_timer, virtual_timer, hypervisor_timer]
+        .into_iter()
+        .flat_map(|intid| private(intid, platform))
+        .collect();
+    Some(Node::new("timer").text("compatible", "arm,armv8-timer").cells("interrupts", &cells).flag("always-on"))
+}
+
+/// `/pmu` (Linux, `arm/pmu.yaml`).
+pub(super) fn performance_monitors(platform: &Platform) -> Option<Node> {
+    let intid = platform.private_interrupts?.performance_monitors?;
+    let cells = private(intid, platform);
+    Some(Node::new("pmu").text("compatible", "arm,armv8-pmuv3").cells("interrupts", &cells))
+}
+
+/// A private interrupt: level, active high, on every processor.
+fn private(intid: u32, platform: &Platform) -> [u32; 3] {
+    let wired = match platform.interrupts {
+        InterruptController::Gicv2 { .. } => ((1u32 << platform.cpus.len().min(8)) - 1) << GICV2_CPU_MASK_SHIFT,
+        _ => 0,
+    };
+    [PPI, intid.saturating_sub(FIRST_PPI_INTID), LEVEL_HIGH | wired]
+}

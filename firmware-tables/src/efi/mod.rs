@@ -1,0 +1,85 @@
+//! What the EFI stub of an arm64 kernel would hand over, made without a firmware: the way to ACPI's tables.
+//!
+//! An arm64 kernel looks for an RSDP in one place only, the configuration table of an EFI system table, and maps ACPI's
+//! tables by what the EFI memory map says of them. It is told where both are by properties of `/chosen`. There are no boot
+//! services any more and no runtime services at all.
+
+mod memory_map;
+mod wire;
+
+use platform::Platform;
+use zerocopy::little_endian::{U16, U32, U64};
+use zerocopy::{Immutable, IntoBytes};
+
+use crate::area::Area;
+use crate::fdt::Node;
+use crate::{BuildError, Table};
+
+/// The firmware's vendor.
+const VENDOR: &str = "Ghesthouse";
+/// The vendor's revision of the firmware.
+const VENDOR_REVISION: u32 = 1;
+/// `linux,uefi-secure-boot`: disabled (`enum efi_secureboot_mode` of Linux).
+const SECURE_BOOT_DISABLED: u32 = 2;
+
+/// The tables of a hand-over, in the order of their address.
+pub(crate) struct HandOver {
+    pub(crate) tables: Vec<Table>,
+    system_table: u64,
+    memory_map: u64,
+    memory_map_len: u32,
+}
+
+impl HandOver {
+    /// Puts the tables into `area`, for a guest whose RSDP is at `rsdp`.
+    pub(crate) fn new(tables: &'static str, platform: &Platform, area: &mut Area, rsdp: u64) -> Result<Self, BuildError> {
+        let map = memory_map::bytes(tables, &platform.memory)?;
+        let memory_map_len = map.len() as u32;
+        let vendor: Vec<u8> = VENDOR.encode_utf16().chain([0]).flat_map(u16::to_le_bytes).collect();
+        let runtime = wire::RuntimeProperties {
+            version: U16::new(wire::RUNTIME_PROPERTIES_VERSION),
+            length: U16::new(size_of::<wire::RuntimeProperties>() as u16),
+            supported: U32::ZERO,
+        };
+
+        let mut place = |name, file_name, bytes: Vec<u8>| {
+            let gpa = area.claim(bytes.len());
+            Table { name, file_name, gpa, bytes }
+        };
+        let vendor = place("efi-vendor", "efi-vendor.bin", vendor);
+        let runtime = place("efi-runtime-properties", "efi-runtime-properties.bin", bytes(&runtime));
+        let configuration = [
+            wire::ConfigurationTable { guid: wire::ACPI_20_TABLE, table: U64::new(rsdp) },
+            wire::ConfigurationTable { guid: wire::RT_PROPERTIES_TABLE, table: U64::new(runtime.gpa) },
+        ];
+        let count = configuration.len() as u64;
+        let configuration =
+            place("efi-configuration-table", "efi-configuration-table.bin", bytes(&configuration));
+        let system = wire::SystemTable::new(vendor.gpa, VENDOR_REVISION, configuration.gpa, count);
+        let system = place("efi-system-table", "efi-system-table.bin", bytes(&system));
+        let map = place("efi-memory-map", "efi-memory-map.bin", map);
+        Ok(HandOver {
+            system_table: system.gpa,
+            memory_map: map.gpa,
+            memory_map_len,
+            tables: vec![vendor, runtime, configuration, system, map],
+        })
+    }
+
+    /// Tells `/chosen` of them (Linux, `Documentation/arch/arm/uefi.rst`).
+    ///
+    /// Distributions' kernels have secure boot's property too and, without it, none of the others count.
+    pub(crate) fn announce(&self, chosen: Node) -> Node {
+        chosen
+            .wide("linux,uefi-system-table", self.system_table)
+            .wide("linux,uefi-mmap-start", self.memory_map)
+            .cells("linux,uefi-mmap-size", &[self.memory_map_len])
+            .cells("linux,uefi-mmap-desc-size", &[wire::DESCRIPTOR_LEN])
+            .cells("linux,uefi-mmap-desc-ver", &[wire::DESCRIPTOR_VERSION])
+            .cells("linux,uefi-secure-boot", &[SECURE_BOOT_DISABLED])
+    }
+}
+
+fn bytes(structure: &(impl IntoBytes + Immutable)) -> Vec<u8> {
+    structure.as_bytes().to_vec()
+}

@@ -1,0 +1,139 @@
+//! The structures of the UEFI specification, version 2.10, as a 64-bit machine has them.
+
+use zerocopy::little_endian::{U16, U32, U64};
+use zerocopy::{Immutable, IntoBytes, Unaligned};
+
+/// EFI_GUID (appendix A), in the order of its bytes.
+type Guid = [u8; 16];
+
+/// EFI_ACPI_20_TABLE_GUID (4.6.1): 8868e871-e4f1-11d3-bc22-0080c73c8881, the RSDP.
+pub(super) const ACPI_20_TABLE: Guid =
+    guid(0x8868_e871, 0xe4f1, 0x11d3, [0xbc, 0x22, 0x00, 0x80, 0xc7, 0x3c, 0x88, 0x81]);
+/// EFI_RT_PROPERTIES_TABLE_GUID (4.6.2): eb66918a-7eef-402a-842e-931d21c38ae9.
+pub(super) const RT_PROPERTIES_TABLE: Guid =
+    guid(0xeb66_918a, 0x7eef, 0x402a, [0x84, 0x2e, 0x93, 0x1d, 0x21, 0xc3, 0x8a, 0xe9]);
+
+const fn guid(low: u32, mid: u16, high: u16, rest: [u8; 8]) -> Guid {
+    let (low, mid, high) = (low.to_le_bytes(), mid.to_le_bytes(), high.to_le_bytes());
+    let [a, b, c, d, e, f, g, h] = rest;
+    [low[0], low[1], low[2], low[3], mid[0], mid[1], high[0], high[1], a, b, c, d, e, f, g, h]
+}
+
+/// EFI_TABLE_HEADER (4.2.1).
+#[derive(IntoBytes, Immutable, Unaligned)]
+#[repr(C)]
+struct Header {
+    signature: [u8; 8],
+    revision: U32,
+    length: U32,
+    /// Over the whole table, with this field zero.
+    crc32: U32,
+    reserved: U32,
+}
+
+const _: () = assert!(size_of::<Header>() == 24);
+
+/// EFI_SYSTEM_TABLE (4.3.1).
+#[derive(IntoBytes, Immutable, Unaligned)]
+#[repr(C)]
+pub(super) struct SystemTable {
+    header: Header,
+    /// A string of UTF-16 that ends in a NUL.
+    vendor: U64,
+    vendor_revision: U32,
+    padding: U32,
+    /// Handle and protocol of standard input, output and error.
+    consoles: [U64; 6],
+    runtime_services: U64,
+    boot_services: U64,
+    configuration_count: U64,
+    configuration: U64,
+}
+
+const _: () = assert!(size_of::<SystemTable>() == 120);
+
+impl SystemTable {
+    /// A table without consoles and services.
+    pub(super) fn new(vendor: u64, vendor_revision: u32, configuration: u64, count: u64) -> Self {
+        /// EFI_2_70_SYSTEM_TABLE_REVISION: the first with a runtime properties table is 2.8, and a guest that reads one
+        /// reads it whatever stands here.
+        const REVISION_2_70: u32 = 2 << 16 | 70;
+        let mut table = SystemTable {
+            header: Header {
+                signature: *b"IBI SYST",
+                revision: U32::new(REVISION_2_70),
+                length: U32::new(size_of::<SystemTable>() as u32),
+                crc32: U32::ZERO,
+                reserved: U32::ZERO,
+            },
+            vendor: U64::new(vendor),
+            vendor_revision: U32::new(vendor_revision),
+            padding: U32::ZERO,
+            consoles: [U64::ZERO; 6],
+            runtime_services: U64::ZERO,
+            boot_services: U64::ZERO,
+            configuration_count: U64::new(count),
+            configuration: U64::new(configuration),
+        };
+        table.header.crc32 = U32::new(crc32fast::hash(table.as_bytes()));
+        table
+    }
+}
+
+/// EFI_CONFIGURATION_TABLE (4.6).
+#[derive(IntoBytes, Immutable, Unaligned)]
+#[repr(C)]
+pub(super) struct ConfigurationTable {
+    pub(super) guid: Guid,
+    pub(super) table: U64,
+}
+
+const _: () = assert!(size_of::<ConfigurationTable>() == 24);
+
+/// The version of [`RuntimeProperties`].
+pub(super) const RUNTIME_PROPERTIES_VERSION: u16 = 1;
+
+/// EFI_RT_PROPERTIES_TABLE (4.6.2).
+#[derive(IntoBytes, Immutable, Unaligned)]
+#[repr(C)]
+pub(super) struct RuntimeProperties {
+    pub(super) version: U16,
+    pub(super) length: U16,
+    /// A bit for each runtime service that may be called.
+    pub(super) supported: U32,
+}
+
+const _: () = assert!(size_of::<RuntimeProperties>() == 8);
+
+/// EFI_MEMORY_DESCRIPTOR_VERSION (7.2.3).
+pub(super) const DESCRIPTOR_VERSION: u32 = 1;
+/// Bytes from one descriptor to the next. More than EFI_MEMORY_DESCRIPTOR's 40, as firmware has it, so that nobody may take
+/// that for granted.
+pub(super) const DESCRIPTOR_LEN: u32 = 48;
+
+/// EfiReservedMemoryType (7.2.1, table 7.10).
+pub(super) const RESERVED_MEMORY: u32 = 0;
+/// EfiConventionalMemory.
+pub(super) const CONVENTIONAL_MEMORY: u32 = 7;
+/// EfiACPIReclaimMemory.
+pub(super) const ACPI_RECLAIM_MEMORY: u32 = 9;
+/// EfiACPIMemoryNVS.
+pub(super) const ACPI_MEMORY_NVS: u32 = 10;
+
+/// EFI_MEMORY_WB: can be cached, with write-back.
+pub(super) const WRITE_BACK: u64 = 1 << 3;
+
+/// EFI_MEMORY_DESCRIPTOR (7.2.3), and 8 bytes up to the next.
+#[derive(IntoBytes, Immutable, Unaligned)]
+#[repr(C)]
+pub(super) struct MemoryDescriptor {
+    pub(super) kind: U32,
+    pub(super) padding: U32,
+    pub(super) physical_start: U64,
+    pub(super) virtual_start: U64,
+    pub(super) pages: U64,
+    pub(super) attribute: U64,
+    pub(super) reserved: U64,
+}
+
+const _: () = assert!(size_of::<MemoryDescriptor>() == DESCRIPTOR_LEN as usize);

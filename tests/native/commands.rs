@@ -1,0 +1,270 @@
+//! The command line as a whole, and the commands that only say something.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use libtest_mimic::Trial;
+use serde_json::Value;
+
+use crate::harness::{Checked, Ghest, Scratch, needs, trials};
+
+pub(crate) fn trials() -> Vec<Trial> {
+    trials![
+        help_and_version,
+        bad_usage,
+        plan_agrees_with_its_json,
+        plan_agrees_with_the_tables,
+        probe_agrees_with_its_json,
+        schema_accepts_every_example,
+        schema_refuses_a_typo,
+        completions_are_good_shell,
+        readers_that_go_away,
+        logs_as_json,
+        refusals_as_json,
+        verbose,
+        no_colours_in_logs,
+    ]
+}
+
+const COMMANDS: [&str; 7] = ["boot", "check", "plan", "tables", "probe", "schema", "completions"];
+
+fn help_and_version() -> Checked {
+    let help = Ghest::new(["--help"]).finish().expect(0);
+    assert_eq!(help.stderr, "", "{help}");
+    for command in COMMANDS {
+        assert!(help.stdout().contains(&format!("\n  {command} ")), "{command}: {help}");
+        let own = Ghest::new([command, "--help"]).finish().expect(0);
+        assert!(own.stdout().contains(&format!("Usage: ghest {command} ")), "{own}");
+    }
+    let version = Ghest::new(["--version"]).finish().expect(0);
+    assert_eq!(version.stdout(), format!("ghest {}\n", env!("CARGO_PKG_VERSION")));
+    Ok(())
+}
+
+fn bad_usage() -> Checked {
+    for (arguments, said) in [
+        (&["boat"][..], "'boot'"),
+        (&["boot"], "<PROFILE>"),
+        (&["boot", "--evnets", "x", "machine.toml"], "'--events'"),
+        (&["boot", "--events"], "--events <FILE>"),
+        (&["boot", "one.toml", "two.toml"], "two.toml"),
+        (&["completions", "vms"], "[possible values: "),
+        (&["--log-format", "xml", "schema"], "[possible values: text, json]"),
+    ] {
+        let outcome = Ghest::new(arguments).finish().expect(2).expect_said(said);
+        assert!(outcome.stderr.starts_with("error: "), "{outcome}");
+        assert_eq!(outcome.stdout, b"", "{outcome}");
+    }
+    Ghest::new([""; 0]).finish().expect(2).expect_said("Usage: ghest");
+    Ok(())
+}
+
+const MACHINE: &str = "[machine]\nname = \"planned\"\nvcpus = 5\nmemory = \"96MiB\"\nfirmware = \"acpi\"\n\n[ras]\nsynchronous = \"nmi\"\n";
+
+fn plan_agrees_with_its_json() -> Checked {
+    let scratch = Scratch::new();
+    let profile = scratch.profile(MACHINE);
+    let plan = Ghest::new(["plan", "--json"]).arg(&profile.path).finish().expect(0).json();
+    assert_eq!(plan["machine"], "planned");
+    assert_eq!(plan["vcpus"], 5);
+    assert_eq!(plan["memory"], 96 << 20);
+    assert_eq!(plan["kernel"], "builtin:probe");
+    assert_eq!(plan["asked"]["synchronous"], "nmi");
+    assert_eq!(plan["asked"]["asynchronous"], "auto");
+
+    let outcome = Ghest::new(["plan"]).arg(&profile.path).finish().expect(0);
+    assert_eq!(outcome.stderr, "", "{outcome}");
+    let text = outcome.stdout();
+    for said in ["planned (x86_64, 5 vCPUs, 96 MiB)", "builtin:probe", "because ", "nmi", "auto"] {
+        assert!(text.contains(said), "{said}: {text}");
+    }
+    for table in plan["tables"].as_array().expect("a list") {
+        let gpa = table["gpa"].as_u64().expect("a number");
+        let line =
+            format!("{:<6} {:>7} bytes at {gpa:#x}", table["name"].as_str().expect("a name"), table["len"]);
+        assert!(text.contains(&line), "{line}: {text}");
+    }
+    Ok(())
+}
+
+fn plan_agrees_with_the_tables() -> Checked {
+    let scratch = Scratch::new();
+    let profile = scratch.profile(MACHINE);
+    let plan = Ghest::new(["plan", "--json"]).arg(&profile.path).finish().expect(0).json();
+    let list = Ghest::new(["tables", "--json", "--out"])
+        .arg(scratch.path("out"))
+        .arg(&profile.path)
+        .finish()
+        .expect(0)
+        .json();
+    let shape = |tables: &Value| -> Vec<Vec<Value>> {
+        let tables = tables.as_array().expect("a list");
+        tables.iter().map(|table| ["name", "gpa", "len"].map(|key| table[key].clone()).to_vec()).collect()
+    };
+    assert_eq!(shape(&plan["tables"]), shape(&list["tables"]));
+    Ok(())
+}
+
+fn probe_agrees_with_its_json() -> Checked {
+    needs::kvm()?;
+    let found = Ghest::new(["probe", "--json"]).finish().expect(0).json();
+    assert_eq!(found["architecture"], "x86_64");
+    let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").expect("proc is mounted");
+    assert_eq!(found["kernel"], kernel.trim());
+    assert_eq!(found["kvm"]["state"], "present");
+
+    let outcome = Ghest::new(["probe"]).finish().expect(0);
+    let text = outcome.stdout();
+    assert!(text.contains(&format!("x86_64, kernel {}", kernel.trim())), "{text}");
+    assert!(text.contains("kvm             present"), "{text}");
+    let capabilities = found["capabilities"].as_array().expect("a list");
+    assert!(capabilities.iter().any(|capability| capability["name"] == "USER_MEMORY"), "{found}");
+    for capability in capabilities {
+        let name = capability["name"].as_str().expect("a name");
+        let line = text.lines().find(|line| line.split_whitespace().next() == Some(name));
+        let line = line.unwrap_or_else(|| panic!("{name}: {text}"));
+        if capability["value"].as_u64() == Some(0) {
+            assert!(line.ends_with(capability["without"].as_str().expect("a cost")), "{line}");
+        } else {
+            assert!(line.contains(" yes "), "{line}");
+        }
+    }
+    let vcpus = &found["vcpus"];
+    assert!(
+        text.contains(&format!("{} recommended, {} at most", vcpus["recommended"], vcpus["maximum"])),
+        "{text}"
+    );
+    Ok(())
+}
+
+fn schema() -> jsonschema::Validator {
+    let schema = Ghest::new(["schema"]).finish().expect(0).json();
+    jsonschema::meta::validate(&schema).expect("a schema that is one");
+    jsonschema::draft202012::new(&schema).expect("a schema that can be used")
+}
+
+fn schema_accepts_every_example() -> Checked {
+    let schema = schema();
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../config-examples");
+    let mut count = 0;
+    for entry in fs::read_dir(directory).expect("the examples") {
+        let path = entry.expect("an entry").path();
+        let text = fs::read_to_string(&path).expect("an example");
+        let profile: Value = toml::from_str(&text).expect("TOML");
+        let errors: Vec<String> = schema.iter_errors(&profile).map(|error| error.to_string()).collect();
+        assert!(errors.is_empty(), "{}: {errors:?}", path.display());
+        count += 1;
+    }
+    assert!(count >= 6, "{count} examples");
+    Ok(())
+}
+
+fn schema_refuses_a_typo() -> Checked {
+    let profile: Value = toml::from_str("[machine]\nvcpu = 1\n").expect("TOML");
+    assert!(!schema().is_valid(&profile));
+    Ok(())
+}
+
+fn completions_are_good_shell() -> Checked {
+    needs::works("bash", Command::new("bash").arg("--version"))?;
+    let scratch = Scratch::new();
+    let script = Ghest::new(["completions", "bash"]).finish().expect(0).stdout;
+    let path = scratch.file("ghest.bash", script);
+    let checked = Command::new("bash").arg("-n").arg(&path).output().expect("bash runs");
+    assert!(checked.status.success(), "{checked:?}");
+    // What the script completes for `ghest bo`.
+    let completed = Command::new("bash")
+        .args(["-c", "source \"$0\"; COMP_WORDS=(ghest bo); COMP_CWORD=1; _ghest ghest bo ghest; echo \"${COMPREPLY[@]}\""])
+        .arg(&path)
+        .output()
+        .expect("bash runs");
+    assert_eq!(String::from_utf8_lossy(&completed.stdout), "boot\n", "{completed:?}");
+    for shell in ["elvish", "fish", "powershell", "zsh"] {
+        let outcome = Ghest::new(["completions", shell]).finish().expect(0);
+        assert!(outcome.stdout().contains("ghest"), "{outcome}");
+    }
+    Ok(())
+}
+
+/// As `ghest schema | true` does: no backtrace, and no panic.
+fn readers_that_go_away() -> Checked {
+    let scratch = Scratch::new();
+    let profile = scratch.profile(MACHINE).path.to_string_lossy().into_owned();
+    let out = scratch.path("out").to_string_lossy().into_owned();
+    for arguments in [
+        &["schema"][..],
+        &["probe"],
+        &["probe", "--json"],
+        &["plan", &profile],
+        &["plan", "--json", &profile],
+        &["tables", "--out", &out, &profile],
+        &["tables", "--json", "--out", &out, &profile],
+        &["completions", "bash"],
+        &["--help"],
+    ] {
+        let (reader, writer) = std::io::pipe().expect("a pipe");
+        drop(reader);
+        let outcome = Ghest::new(arguments).stdout(writer).finish();
+        assert!(!outcome.stderr.contains("panicked"), "{outcome}");
+    }
+    Ok(())
+}
+
+/// Every line on stderr of a boot, as JSON.
+fn json_lines(ghest: Ghest, status: i32) -> Vec<Value> {
+    let outcome = ghest.args(["--log-format", "json"]).finish().expect(status);
+    outcome
+        .stderr
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}\n{outcome}")))
+        .collect()
+}
+
+fn logs_as_json() -> Checked {
+    needs::kvm()?;
+    let scratch = Scratch::new();
+    for level in ["-v", "-vv", "-vvv"] {
+        let lines = json_lines(Ghest::boot(&scratch.machine("")).arg(level), 0);
+        let last = lines.last().expect("a last line");
+        assert_eq!(last["message"], "the guest switched its machine off");
+        assert_eq!(last["status"], 0);
+    }
+    Ok(())
+}
+
+fn refusals_as_json() -> Checked {
+    needs::kvm()?;
+    let scratch = Scratch::new();
+    let lines = json_lines(Ghest::boot(&scratch.machine("kernel = \"missing\"")), 2);
+    assert_eq!(lines.last().expect("a last line")["status"], 2);
+    let lines = json_lines(Ghest::new(["check"]).arg(&scratch.profile("[machine]\nvcpus = 0\n").path), 2);
+    assert!(!lines.is_empty());
+    Ok(())
+}
+
+/// More of it says more, on stderr only.
+fn verbose() -> Checked {
+    needs::kvm()?;
+    let scratch = Scratch::new();
+    let profile = scratch.machine("");
+    let said = ["", "-v", "-vv", "-vvv"].map(|level| {
+        let ghest = Ghest::boot(&profile);
+        let outcome = if level.is_empty() { ghest } else { ghest.arg(level) }.finish().expect_ok();
+        let foreign = outcome.stdout().lines().filter(|line| !line.starts_with("probe: ")).count();
+        assert_eq!(foreign, 0, "{outcome}");
+        outcome.stderr.lines().count()
+    });
+    assert_eq!(said[0], 1, "{said:?}");
+    assert!(said[0] < said[1] && said[1] < said[2] && said[2] < said[3], "{said:?}");
+    Ok(())
+}
+
+fn no_colours_in_logs() -> Checked {
+    needs::kvm()?;
+    let scratch = Scratch::new();
+    let outcome =
+        Ghest::boot(&scratch.machine("")).arg("-vv").env("TERM", "xterm-256color").finish().expect_ok();
+    assert!(!outcome.stderr.contains('\u{1b}'), "{outcome}");
+    Ok(())
+}

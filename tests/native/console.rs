@@ -1,0 +1,188 @@
+//! The guest's console on pipes and files: every byte arrives, in both directions, whoever is slow.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read, Write, pipe};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use libtest_mimic::Trial;
+use rustix::pipe::fcntl_setpipe_size;
+use rustix::process::Signal;
+
+use crate::harness::ghest::GHEST;
+use crate::harness::{Checked, Ghest, Profile, Scratch, kernels, needs, trials};
+
+pub(crate) fn trials() -> Vec<Trial> {
+    trials![
+        much_input_from_a_pipe,
+        input_before_the_guest_listens,
+        input_from_a_file,
+        no_input,
+        closed_input,
+        escapes_are_for_terminals,
+        slow_reader,
+        reader_that_never_reads,
+        reader_that_goes_away,
+        closed_output,
+        full_disk,
+    ]
+}
+
+fn echoing(scratch: &Scratch) -> Profile {
+    scratch.machine("cmdline = \"probe.echo\"")
+}
+
+/// Lines for the guest to repeat, without the one that ends it.
+fn lines(count: usize) -> Vec<String> {
+    (0..count).map(|n| format!("{n:03} {}", "abcdefghij".repeat(20))).collect()
+}
+
+fn much_input_from_a_pipe() -> Checked {
+    needs::kvm()?;
+    let scratch = Scratch::new();
+    let mut running = Ghest::boot(&echoing(&scratch)).stdin(Stdio::piped()).start();
+    running.wait_for("probe: listening");
+    let lines = lines(100);
+    let mut stdin = running.take_stdin();
+    stdin.write_all((lines.join("\n") + "\nquit\n").as_bytes()).expect("ghest reads");
+    let outcome = running.finish().expect_ok();
+    assert!(lines.iter().map(|line| line.len() + 1).sum::<usize>() > 20_000);
+    assert_eq!(outcome.probe("echo"), lines, "{outcome}");
+    Ok(())
+}
+
+/// What comes while the guest boots waits for it, and its set-up of the port loses none of it.
+fn input_before_the_guest_listens() -> Checked {
+    needs::kvm()?;
+    let scratch = Scratch::new();
+    let mut running = Ghest::boot(&echoing(&scratch)).stdin(Stdio::piped()).start();
+    running.take_stdin().write_all(b"first line\nsecond line\nquit\n").expect("ghest reads");
+    let outcome = running.finish().expect_ok();
+    assert_eq!(outcome.probe("echo"), ["first line", "second line"], "{outcome}");
+    Ok(())
+}
+
+fn input_from_a_file() -> Checked {
+    needs::kvm()?;
+    let scratch = Scratch::new();
+    let path = scratch.file("input", "from a file\nquit\n");
+    let outcome =
+        Ghest::boot(&echoing(&scratch)).stdin(File::open(path).expect("the file")).finish().expect_ok();
+    assert_eq!(outcome.probe("echo"), ["from a file"], "{outcome}");
+    Ok(())
+}
+
+/// The end of input is not the end of the guest.
+fn no_input() -> Checked {
+    needs::kvm()?;
+    let scratch = Scratch::new();
+    let mut running = Ghest::boot(&echoing(&scratch)).stdin(Stdio::null()).start();
+    running.wait_for("probe: listening");
+    running.signal(Signal::TERM);
+    running.finish().expect(143);
+    Ok(())
+}
+
+fn closed_input() -> Checked {
+    needs::kvm()?;
+    let scratch = Scratch::new();
+    in_shell("exec \"$0\" \"$@\" <&-", &scratch.machine("")).finish().expect_ok();
+    Ok(())
+}
+
+/// `ghest boot` of a profile by a line of shell.
+fn in_shell(line: &str, profile: &Profile) -> Ghest {
+    let mut shell = Command::new("sh");
+    shell.args(["-c", line, GHEST, "boot"]);
+    Ghest::within(shell).arg(&profile.path)
+}
+
+/// Ctrl-A from a pipe is a byte like others.
+fn escapes_are_for_terminals() -> Checked {
+    needs::kvm()?;
+    let scratch = Scratch::new();
+    let path = scratch.file("input", "\x01x\x01h\nquit\n");
+    let outcome =
+        Ghest::boot(&echoing(&scratch)).stdin(File::open(path).expect("the file")).finish().expect_ok();
+    assert_eq!(outcome.probe("echo"), ["\\x01x\\x01h"], "{outcome}");
+    Ok(())
+}
+
+/// A guest that says far more than all buffers hold, and how much that is.
+fn talkative(scratch: &Scratch) -> (Profile, Vec<u8>) {
+    let text: Vec<u8> = (0..300_000_u32).map(|n| (n * n % 251) as u8).collect();
+    scratch.file("initrd", &text);
+    scratch.file("kernel", kernels::prints_initrd());
+    (scratch.machine("kernel = \"kernel\"\ninitrd = \"initrd\""), text)
+}
+
+fn slow_reader() -> Checked {
+    needs::kvm()?;
+    let scratch = Scratch::new();
+    let (profile, text) = talkative(&scratch);
+    let (mut reader, writer) = pipe().expect("a pipe");
+    fcntl_setpipe_size(&writer, 4096).expect("a small pipe");
+    let running = Ghest::boot(&profile).stdout(writer).start();
+    let mut got = vec![0; 1000];
+    reader.read_exact(&mut got).expect("the guest's first words");
+    // Time for the guest to run into the end of every buffer.
+    std::thread::sleep(Duration::from_millis(500));
+    let mut chunk = [0; 3000];
+    loop {
+        match reader.read(&mut chunk).expect("a pipe") {
+            0 => break,
+            count => got.extend(&chunk[..count]),
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    running.finish().expect(0);
+    assert!(got == text, "{} bytes came, not the {} said", got.len(), text.len());
+    Ok(())
+}
+
+/// A guest whose every word is waited for can still be stopped.
+fn reader_that_never_reads() -> Checked {
+    needs::kvm()?;
+    let scratch = Scratch::new();
+    let (profile, _) = talkative(&scratch);
+    let (mut reader, writer) = pipe().expect("a pipe");
+    let running = Ghest::boot(&profile).stdout(writer).start();
+    reader.read_exact(&mut [0]).expect("the guest's first word");
+    running.signal(Signal::TERM);
+    running.finish().expect(143).expect_last("ghest: stopped by signal SIGTERM");
+    Ok(())
+}
+
+/// As `ghest boot ... | head -1` does.
+fn reader_that_goes_away() -> Checked {
+    needs::kvm()?;
+    let scratch = Scratch::new();
+    let (reader, writer) = pipe().expect("a pipe");
+    let running = Ghest::boot(&scratch.machine("")).stdout(writer).start();
+    let mut line = String::new();
+    BufReader::with_capacity(16, reader).read_line(&mut line).expect("a pipe");
+    assert_eq!(line, "probe: entry pvh\r\n");
+    running.finish().expect(0).expect_last("ghest: the guest switched its machine off");
+    Ok(())
+}
+
+fn closed_output() -> Checked {
+    needs::kvm()?;
+    let scratch = Scratch::new();
+    in_shell("exec \"$0\" \"$@\" >&-", &scratch.machine(""))
+        .finish()
+        .expect(0)
+        .expect_last("ghest: the guest switched its machine off");
+    Ok(())
+}
+
+fn full_disk() -> Checked {
+    needs::kvm()?;
+    let scratch = Scratch::new();
+    in_shell("exec \"$0\" \"$@\" >/dev/full", &scratch.machine(""))
+        .finish()
+        .expect(0)
+        .expect_said("the console can not be written")
+        .expect_last("ghest: the guest switched its machine off");
+    Ok(())
+}

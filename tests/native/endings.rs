@@ -1,0 +1,118 @@
+//! Every way in which a machine ends: its status, and the last line, which says what happened.
+
+use libtest_mimic::Trial;
+use rustix::process::Signal;
+
+use crate::harness::{Checked, Ghest, Scratch, kernels, needs, trial, trials};
+
+pub(crate) fn trials() -> Vec<Trial> {
+    let mut all = trials![
+        power_off,
+        reset,
+        keyboard_controller,
+        restart,
+        restart_of_a_made_up_kernel,
+        triple_fault,
+        no_handler_for_an_exception,
+    ];
+    for (name, number, signal) in [
+        ("SIGHUP", 1, Signal::HUP),
+        ("SIGINT", 2, Signal::INT),
+        ("SIGQUIT", 3, Signal::QUIT),
+        ("SIGTERM", 15, Signal::TERM),
+    ] {
+        for guest in ["hang", "loop"] {
+            all.push(trial(format!("endings::{name}_of_a_guest_that_does_{guest}"), move || {
+                signalled(name, number, signal, guest)
+            }));
+        }
+    }
+    all
+}
+
+fn power_off() -> Checked {
+    ends_by("", 0, "the guest switched its machine off")
+}
+
+fn reset() -> Checked {
+    ends_by("probe.exit=reset", 0, "the guest reset its machine by the ACPI reset register")
+}
+
+fn keyboard_controller() -> Checked {
+    ends_by("probe.exit=i8042", 0, "the guest reset its machine by the keyboard controller")
+}
+
+fn ends_by(cmdline: &str, status: i32, what: &str) -> Checked {
+    needs::kvm()?;
+    let scratch = Scratch::new();
+    let outcome = Ghest::boot(&scratch.machine(&format!("cmdline = \"{cmdline}\""))).finish().expect(status);
+    assert_eq!(outcome.probe("ok"), [""], "{outcome}");
+    assert_eq!(outcome.stderr, format!("ghest: {what}\n"), "{outcome}");
+    Ok(())
+}
+
+fn restart() -> Checked {
+    needs::kvm()?;
+    let scratch = Scratch::new();
+    let profile = scratch.profile(
+        "[machine]\nvcpus = 2\nmemory = \"64MiB\"\nfirmware = \"acpi\"\non-reboot = \"restart\"\n\n\
+         [boot]\ncmdline = \"probe.exit=reset\"\n",
+    );
+    let mut running = Ghest::boot(&profile).start();
+    running.wait_for_times("probe: ok", 3);
+    running.signal(Signal::TERM);
+    let outcome = running.finish().expect(143).expect_last("ghest: stopped by signal SIGTERM");
+    // Every boot but the last, which may have been cut short, was a whole one.
+    let (oks, entries) = (outcome.probe("ok").len(), outcome.probe("entry").len());
+    assert!(entries == oks || entries == oks + 1, "{outcome}");
+    Ok(())
+}
+
+/// Nothing of the first run is left in the memory of the second.
+fn restart_of_a_made_up_kernel() -> Checked {
+    needs::kvm()?;
+    let scratch = Scratch::new();
+    scratch.file("kernel", kernels::counts_boots());
+    let profile = scratch.profile(
+        "[machine]\nvcpus = 1\nmemory = \"64MiB\"\nfirmware = \"acpi\"\non-reboot = \"restart\"\n\n\
+         [boot]\nkernel = \"kernel\"\n",
+    );
+    let mut running = Ghest::boot(&profile).start();
+    running.wait_for("000");
+    running.signal(Signal::TERM);
+    let outcome = running.finish().expect(143);
+    assert!(outcome.stdout.iter().all(|&byte| byte == b'0'), "{outcome}");
+    Ok(())
+}
+
+fn triple_fault() -> Checked {
+    needs::kvm()?;
+    let scratch = Scratch::new();
+    let outcome = Ghest::boot(&scratch.machine("cmdline = \"probe.exit=triple-fault\"")).finish().expect(4);
+    let last = outcome.stderr.lines().last().unwrap_or_default();
+    assert!(last.starts_with("ghest: the guest crashed: vCPU 0: triple fault; rip=0x1"), "{outcome}");
+    assert!(last.contains(" cr3=0x"), "{outcome}");
+    Ok(())
+}
+
+/// The instruction at the entry is undefined and there is no interrupt table: the crash is there, and nowhere else.
+fn no_handler_for_an_exception() -> Checked {
+    needs::kvm()?;
+    let scratch = Scratch::new();
+    scratch.file("kernel", kernels::bz_image(&[0x0f, 0x0b]));
+    let outcome = Ghest::boot(&scratch.machine("kernel = \"kernel\"")).finish().expect(4);
+    let rip = kernels::LOAD + 0x200;
+    outcome.expect_said(&format!("ghest: the guest crashed: vCPU 0: triple fault; rip={rip:#x} "));
+    Ok(())
+}
+
+fn signalled(name: &str, number: i32, signal: Signal, guest: &str) -> Checked {
+    needs::kvm()?;
+    let scratch = Scratch::new();
+    let mut running = Ghest::boot(&scratch.machine(&format!("cmdline = \"probe.exit={guest}\""))).start();
+    running.wait_for("probe: ok");
+    running.signal(signal);
+    let outcome = running.finish().expect(128 + number);
+    assert_eq!(outcome.stderr, format!("ghest: stopped by signal {name}\n"), "{outcome}");
+    Ok(())
+}

@@ -1,0 +1,269 @@
+//! Kernels and initrds: good ones arrive in the guest as they are, and the others are refused at their key, with numbers.
+
+use std::os::unix::fs::symlink;
+
+use libtest_mimic::Trial;
+use linux_loader::loader::bootparam::setup_header;
+
+use crate::harness::kernels::{self, Elf};
+use crate::harness::{Checked, Ghest, Profile, Scratch, needs, trials};
+
+pub(crate) fn trials() -> Vec<Trial> {
+    trials![
+        initrd_arrives,
+        missing_kernel,
+        kernel_is_a_directory,
+        kernel_of_garbage,
+        empty_kernel,
+        truncated_bz_image,
+        bz_image_of_only_its_header,
+        bz_image_without_64_bit_entry,
+        bz_image_and_pvh,
+        bz_image_that_unpacks_beyond_memory,
+        bz_image_larger_than_memory,
+        elf_below_1_mib,
+        elf_beyond_memory,
+        elf_across_the_end_of_addresses,
+        elf_truncated,
+        elf_truncated_in_its_headers,
+        elf_entry_outside,
+        elf_without_pvh_note,
+        elf_of_another_architecture,
+        missing_initrd,
+        empty_initrd,
+        initrd_is_a_directory,
+        initrd_too_large,
+        initrd_over_the_kernel,
+    ]
+}
+
+fn initrd_arrives() -> Checked {
+    needs::kvm()?;
+    let scratch = Scratch::new();
+    // Of no round length, and without line ends that anything could translate.
+    let initrd: Vec<u8> = (0..40_001_u32).map(|n| (n * n % 251) as u8).collect();
+    scratch.file("initrd", &initrd);
+    scratch.file("kernel", kernels::prints_initrd());
+    let profile = scratch.machine("kernel = \"kernel\"\ninitrd = \"initrd\"");
+    let outcome = Ghest::boot(&profile).finish().expect(0);
+    assert!(outcome.stdout == initrd, "{} bytes came, not the {} sent", outcome.stdout.len(), initrd.len());
+    Ok(())
+}
+
+fn missing_kernel() -> Checked {
+    let scratch = Scratch::new();
+    let path = scratch.path("kernel");
+    refused_kernel(&scratch, &format!("{}: No such file or directory (os error 2)", path.display()))
+}
+
+fn kernel_is_a_directory() -> Checked {
+    let scratch = Scratch::new();
+    let path = scratch.path("kernel");
+    std::fs::create_dir(&path).expect("a new directory");
+    refused_kernel(&scratch, &format!("{}: Is a directory (os error 21)", path.display()))
+}
+
+fn kernel_of_garbage() -> Checked {
+    let what = "this is neither a bzImage nor a 64-bit ELF file: it has 1000 bytes and starts with aa aa aa aa aa aa aa aa";
+    refuses_kernel(&[0xaa; 1000], what)
+}
+
+fn empty_kernel() -> Checked {
+    refuses_kernel(&[], "this is neither a bzImage nor a 64-bit ELF file: it has 0 bytes and starts with ")
+}
+
+fn truncated_bz_image() -> Checked {
+    let whole = kernels::bz_image(&[0xf4; 4096]);
+    let part = &whole[..whole.len() - 2048];
+    let what =
+        format!("the file is cut short: its header speaks of {} bytes, it has {}", whole.len(), part.len());
+    refuses_kernel(part, &what)
+}
+
+fn bz_image_of_only_its_header() -> Checked {
+    let part = &kernels::bz_image(&[0xf4])[..0x210];
+    refuses_kernel(part, "the file is cut short: its header speaks of 640 bytes, it has 528")
+}
+
+fn bz_image_without_64_bit_entry() -> Checked {
+    let header = setup_header { xloadflags: 0, version: 0x20b, syssize: 1, ..kernels::good_header() };
+    let scratch = Scratch::new();
+    let path = scratch.file("kernel", kernels::bz_image_of(header, &[0; 16]));
+    let profile = scratch.machine("kernel = \"kernel\"\nprotocol = \"auto\"");
+    let what = "the kernel has no 64-bit entry (boot protocol 2.11, XLF_KERNEL_64 not set)";
+    refused(&profile, "protocol", &format!("{}: {what}", path.display()))
+}
+
+fn bz_image_and_pvh() -> Checked {
+    let scratch = Scratch::new();
+    let path = scratch.file("kernel", kernels::bz_image(&[0xf4]));
+    let profile = scratch.machine("kernel = \"kernel\"\nprotocol = \"pvh\"");
+    let what = "the file has no PVH entry (an ELF note of owner `Xen` and type 18)";
+    refused(&profile, "protocol", &format!("{}: {what}", path.display()))
+}
+
+fn bz_image_that_unpacks_beyond_memory() -> Checked {
+    let header = setup_header { init_size: 80 << 20, syssize: 1, ..kernels::good_header() };
+    let what =
+        "the kernel takes memory from 0x100000 to 0x5100000, and memory below the hole ends at 0x4000000";
+    too_large(&kernels::bz_image_of(header, &[0; 16]), what)
+}
+
+fn bz_image_larger_than_memory() -> Checked {
+    let body = vec![0; 70 << 20];
+    let header = setup_header { syssize: (body.len() / 16) as u32, ..kernels::good_header() };
+    let what =
+        "the kernel takes memory from 0x100000 to 0x4700000, and memory below the hole ends at 0x4000000";
+    too_large(&kernels::bz_image_of(header, &body), what)
+}
+
+fn elf_below_1_mib() -> Checked {
+    let elf = Elf { gpa: 0x7000, entry: 0x7000, ..Elf::good() };
+    let what =
+        "the kernel wants to be loaded at 0x7000, below 1 MiB, where the boot parameters and tables are";
+    refuses_kernel(&elf.bytes(), what)
+}
+
+fn elf_beyond_memory() -> Checked {
+    let elf = Elf { gpa: 0x400_0000, entry: 0x400_0000, ..Elf::good() };
+    let what =
+        "the kernel takes memory from 0x4000000 to 0x4001000, and memory below the hole ends at 0x4000000";
+    too_large(&elf.bytes(), what)
+}
+
+fn elf_across_the_end_of_addresses() -> Checked {
+    let elf = Elf { in_memory: u64::MAX, ..Elf::good() };
+    let what = "the kernel takes memory from 0x100000 to 0xffffffffffffffff, and memory below the hole ends at 0x4000000";
+    too_large(&elf.bytes(), what)
+}
+
+fn elf_truncated() -> Checked {
+    let elf = Elf { in_file: 5000, in_memory: 5000, ..Elf::good() };
+    refuses_kernel(&elf.bytes(), "the file is cut short: its header speaks of 5120 bytes, it has 136")
+}
+
+fn elf_truncated_in_its_headers() -> Checked {
+    refuses_kernel(
+        &Elf::good().bytes()[..100],
+        "the file is cut short: its header speaks of 120 bytes, it has 100",
+    )?;
+    refuses_kernel(
+        &Elf::good().bytes()[..20],
+        "the file is cut short: its header speaks of 64 bytes, it has 20",
+    )
+}
+
+fn elf_entry_outside() -> Checked {
+    let elf = Elf { entry: 0x20_0000, ..Elf::good() };
+    refuses_kernel(&elf.bytes(), "the kernel's entry 0x200000 is not in what it loads (0x100000 to 0x101000)")
+}
+
+fn elf_without_pvh_note() -> Checked {
+    let scratch = Scratch::new();
+    let path = scratch.file("kernel", Elf::good().bytes());
+    let profile = scratch.machine("kernel = \"kernel\"\nprotocol = \"pvh\"");
+    let what = "the file has no PVH entry (an ELF note of owner `Xen` and type 18)";
+    refused(&profile, "protocol", &format!("{}: {what}", path.display()))
+}
+
+fn elf_of_another_architecture() -> Checked {
+    needs::kvm()?;
+    let scratch = Scratch::new();
+    // 183 is EM_AARCH64.
+    scratch.file("kernel", Elf { machine: 183, ..Elf::good() }.bytes());
+    let profile = scratch.machine("kernel = \"kernel\"");
+    Ghest::boot(&profile).finish().expect(2).expect_said(&profile.place("kernel"));
+    Ok(())
+}
+
+fn missing_initrd() -> Checked {
+    let scratch = Scratch::new();
+    let path = scratch.path("initrd");
+    refused_initrd(&scratch, "initrd", &format!("{}: No such file or directory (os error 2)", path.display()))
+}
+
+fn empty_initrd() -> Checked {
+    let scratch = Scratch::new();
+    let path = scratch.file("initrd", []);
+    refused_initrd(&scratch, "initrd", &format!("{}: the file is empty", path.display()))
+}
+
+fn initrd_is_a_directory() -> Checked {
+    let scratch = Scratch::new();
+    let path = scratch.path("initrd");
+    std::fs::create_dir(&path).expect("a new directory");
+    refused_initrd(&scratch, "initrd", &format!("{}: this is not a regular file", path.display()))
+}
+
+fn initrd_too_large() -> Checked {
+    let scratch = Scratch::new();
+    let len = 65 << 20;
+    sparse(&scratch, len);
+    refused_initrd(&scratch, "memory", &does_not_fit(len))
+}
+
+/// It fits into the memory, but not beside the kernel.
+fn initrd_over_the_kernel() -> Checked {
+    let scratch = Scratch::new();
+    let len = 62 << 20;
+    sparse(&scratch, len + 1);
+    refused_initrd(&scratch, "memory", &does_not_fit(len + 1))?;
+    // One byte less is as much as there is room for.
+    sparse(&scratch, len);
+    let profile = machine_with_initrd(&scratch);
+    Ghest::boot(&profile).finish().expect(4);
+    Ok(())
+}
+
+fn does_not_fit(len: u64) -> String {
+    format!(
+        "the initrd of {len} bytes does not fit: the kernel takes memory up to 0x200000, \
+         and memory for an initrd ends at 0x4000000"
+    )
+}
+
+fn sparse(scratch: &Scratch, len: u64) {
+    let file = std::fs::File::create(scratch.path("initrd")).expect("a new file");
+    file.set_len(len).expect("a file with a hole");
+}
+
+/// Refused, with that said of it, at `boot.initrd` or where else it is asked for.
+fn refused_initrd(scratch: &Scratch, key: &str, what: &str) -> Checked {
+    refused(&machine_with_initrd(scratch), key, what)
+}
+
+/// Its kernel is an undefined instruction.
+fn machine_with_initrd(scratch: &Scratch) -> Profile {
+    scratch.file("kernel", kernels::bz_image(&[0x0f, 0x0b]));
+    scratch.machine("kernel = \"kernel\"\ninitrd = \"initrd\"")
+}
+
+/// A kernel of these bytes is refused at `boot.kernel`, by whatever path it is reached.
+fn refuses_kernel(bytes: &[u8], what: &str) -> Checked {
+    let scratch = Scratch::new();
+    let path = scratch.path("kernel");
+    symlink(scratch.file("target", bytes), &path).expect("a new link");
+    refused_kernel(&scratch, &format!("{}: {what}", path.display()))
+}
+
+fn refused_kernel(scratch: &Scratch, what: &str) -> Checked {
+    refused(&scratch.machine("kernel = \"kernel\""), "kernel", what)
+}
+
+fn too_large(bytes: &[u8], what: &str) -> Checked {
+    let scratch = Scratch::new();
+    let path = scratch.file("kernel", bytes);
+    refused(&scratch.machine("kernel = \"kernel\""), "memory", &format!("{}: {what}", path.display()))
+}
+
+/// `ghest boot` says so and no more, points at the key, and leaves with status 2.
+fn refused(profile: &Profile, key: &str, what: &str) -> Checked {
+    needs::kvm()?;
+    let outcome = Ghest::boot(profile).finish().expect(2);
+    assert_eq!(outcome.stdout, b"", "{outcome}");
+    outcome
+        .expect_said(&format!("error: {what}\n"))
+        .expect_said(&format!("--> {}\n", profile.place(key)))
+        .expect_last(&format!("ghest: no machine: {what}"));
+    Ok(())
+}

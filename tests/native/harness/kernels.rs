@@ -1,0 +1,134 @@
+//! Kernels made up for tests: good ones that do one thing, and files that are no good.
+
+use linux_loader::loader::bootparam::setup_header;
+use platform::x86_64::{POWER_PORT, RESET_VALUE, S5_SLEEP_TYPE, SERIAL_PORT};
+use vm_memory::ByteValued;
+
+/// Where a bzImage's protected-mode code is loaded.
+pub(crate) const LOAD: u64 = 0x10_0000;
+
+/// A bzImage that prints its initrd, byte by byte, and switches off.
+pub(crate) fn prints_initrd() -> Vec<u8> {
+    // mov ecx, [rsi + ramdisk_size]; mov esi, [rsi + ramdisk_image]: rsi is at the boot parameters.
+    let what = [0x8b, 0x8e, 0x1c, 0x02, 0, 0, 0x8b, 0xb6, 0x18, 0x02, 0, 0];
+    bz_image(&prints(&what))
+}
+
+/// A bzImage that prints memory, byte by byte, and switches off.
+pub(crate) fn prints_memory(gpa: u32, len: u32) -> Vec<u8> {
+    // mov ecx, len; mov esi, gpa
+    let mut what = vec![0xb9];
+    what.extend(len.to_le_bytes());
+    what.push(0xbe);
+    what.extend(gpa.to_le_bytes());
+    bz_image(&prints(&what))
+}
+
+/// A bzImage that adds one to a digit in its memory, which begins as `0`, prints what it was, and resets.
+pub(crate) fn counts_boots() -> Vec<u8> {
+    let [serial_low, serial_high] = SERIAL_PORT.to_le_bytes();
+    let [reset_low, reset_high] = (POWER_PORT + 2).to_le_bytes();
+    let digit = 25_u8;
+    let mut code = vec![0x8a, 0x05, digit - 6, 0, 0, 0]; // mov al, [rip + to the digit]
+    code.extend([0xfe, 0x05, digit - 12, 0, 0, 0]); // inc byte [rip + to the digit]
+    code.extend([0x66, 0xba, serial_low, serial_high, 0xee]); // mov dx, SERIAL_PORT; out dx, al
+    code.extend([0x66, 0xba, reset_low, reset_high]); // mov dx, the reset register
+    code.extend([0xb0, RESET_VALUE, 0xee, 0xf4]); // mov al, RESET_VALUE; out dx, al; hlt
+    assert_eq!(code.len(), usize::from(digit));
+    code.push(b'0');
+    bz_image(&code)
+}
+
+/// Code that prints `ecx` bytes from `rsi`, both set by `what`, and switches off by the sleep control register.
+fn prints(what: &[u8]) -> Vec<u8> {
+    let [serial_low, serial_high] = SERIAL_PORT.to_le_bytes();
+    let [power_low, power_high] = POWER_PORT.to_le_bytes();
+    let sleep = S5_SLEEP_TYPE << 2 | 1 << 5;
+    let mut code = what.to_vec();
+    code.extend([0x66, 0xba, serial_low, serial_high]); // mov dx, SERIAL_PORT
+    code.extend([0xfc, 0xf3, 0x6e]); // cld; rep outsb
+    code.extend([0x66, 0xba, power_low, power_high]); // mov dx, POWER_PORT
+    code.extend([0xb0, sleep, 0xee]); // mov al, sleep; out dx, al
+    code.extend([0xf4, 0xeb, 0xfd]); // hlt; jmp to it
+    code
+}
+
+/// A bzImage with code at its 64-bit entry.
+pub(crate) fn bz_image(code: &[u8]) -> Vec<u8> {
+    let mut body = vec![0; 0x200];
+    body.extend(code);
+    body.resize(body.len().next_multiple_of(16), 0);
+    bz_image_of(setup_header { syssize: (body.len() / 16) as u32, ..good_header() }, &body)
+}
+
+/// A setup header without faults, of a kernel that takes 1 MiB.
+pub(crate) fn good_header() -> setup_header {
+    setup_header {
+        setup_sects: 1,
+        boot_flag: 0xaa55,
+        header: u32::from_le_bytes(*b"HdrS"),
+        version: 0x20f,
+        loadflags: 1,
+        xloadflags: 1,
+        initrd_addr_max: 0x7fff_ffff,
+        kernel_alignment: 0x1000,
+        cmdline_size: 2047,
+        pref_address: LOAD,
+        init_size: 0x10_0000,
+        ..Default::default()
+    }
+}
+
+/// A bzImage of a setup header, whatever it says, and protected-mode code.
+pub(crate) fn bz_image_of(header: setup_header, body: &[u8]) -> Vec<u8> {
+    let mut file = vec![0; 0x1f1];
+    file.extend(header.as_slice());
+    file.resize((usize::from(header.setup_sects) + 1) * 512, 0);
+    file.extend(body);
+    file
+}
+
+/// An ELF file with one segment of code that halts.
+pub(crate) struct Elf {
+    /// `e_machine`: 62 for x86_64.
+    pub(crate) machine: u16,
+    pub(crate) entry: u64,
+    /// Where the segment is loaded.
+    pub(crate) gpa: u64,
+    /// What of it the program header says is in the file.
+    pub(crate) in_file: u64,
+    pub(crate) in_memory: u64,
+}
+
+impl Elf {
+    /// Nothing is wrong with it.
+    pub(crate) fn good() -> Self {
+        Elf { machine: 62, entry: LOAD, gpa: LOAD, in_file: 16, in_memory: 0x1000 }
+    }
+
+    /// Elf64_Ehdr, one Elf64_Phdr and 16 bytes of code (System V ABI, "Object Files").
+    pub(crate) fn bytes(&self) -> Vec<u8> {
+        const HEADER: u16 = 64;
+        const SEGMENT_HEADER: u16 = 56;
+        let mut file = b"\x7fELF\x02\x01\x01".to_vec();
+        file.resize(16, 0);
+        for half in [2, self.machine] {
+            file.extend(half.to_le_bytes()); // e_type: executable; e_machine
+        }
+        file.extend(1_u32.to_le_bytes()); // e_version
+        for word in [self.entry, HEADER.into(), 0] {
+            file.extend(word.to_le_bytes()); // e_entry, e_phoff, e_shoff
+        }
+        file.extend(0_u32.to_le_bytes()); // e_flags
+        for half in [HEADER, SEGMENT_HEADER, 1, 0, 0, 0] {
+            file.extend(half.to_le_bytes()); // e_ehsize, e_phentsize, e_phnum and no sections
+        }
+        file.extend([1_u32, 5].map(u32::to_le_bytes).concat()); // p_type: PT_LOAD; p_flags
+        let offset = u64::from(HEADER + SEGMENT_HEADER);
+        for word in [offset, self.gpa, self.gpa, self.in_file, self.in_memory, 8] {
+            file.extend(word.to_le_bytes()); // p_offset, p_vaddr, p_paddr, p_filesz, p_memsz, p_align
+        }
+        file.extend([0xf4; 16]);
+        file
+    }
+}

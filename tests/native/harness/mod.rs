@@ -1,0 +1,14 @@
+//! What the tests are made of.
+
+pub(crate) mod ghest;
+pub(crate) mod kernels;
+pub(crate) mod needs;
+pub(crate) mod scratch;
+pub(crate) mod stream;
+pub(crate) mod terminal;
+pub(crate) mod trials;
+
+pub(crate) use ghest::Ghest;
+pub(crate) use needs::Checked;
+pub(crate) use scratch::{Profile, Scratch};
+pub(crate) use trials::{trial, trials};

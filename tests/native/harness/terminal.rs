@@ -1,0 +1,161 @@
+//! `ghest` in a terminal: a pseudo-terminal that is the controlling one of a session, as under a shell.
+//!
+//! The session has a leader between the test and `ghest`: when a leader ends, the kernel hangs its terminal up and puts
+//! its modes back, and no test could see in which state `ghest` left them. The leader is this program itself, started
+//! with [`LEADER`].
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::{Read, Write, stdin, stdout};
+use std::os::fd::OwnedFd;
+use std::process::{Child, Command, ExitCode, Stdio};
+use std::time::Instant;
+
+use rustix::process::{Pid, Signal, ioctl_tiocsctty, kill_process, setsid};
+use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer, openpt, unlockpt};
+use rustix::termios::{LocalModes, OptionalActions, SpecialCodeIndex, Termios, tcgetattr, tcsetattr};
+
+use super::Profile;
+use super::ghest::{GHEST, TIME_LIMIT};
+use super::stream::Stream;
+
+/// First argument of this program where it is to lead a session.
+pub(crate) const LEADER: &str = "--lead-session";
+
+/// A `ghest` in a terminal.
+pub(crate) struct Terminal {
+    leader: Child,
+    /// `pid N`, then `status N`, from the leader.
+    news: Stream,
+    pid: Pid,
+    keyboard: File,
+    pub(crate) screen: Stream,
+    pub(crate) stderr: Stream,
+    /// Keeps the terminal from being hung up, and shows its modes.
+    line: OwnedFd,
+    before: Termios,
+    deadline: Instant,
+}
+
+impl Terminal {
+    /// `ghest boot` of a profile, with standard input and output on a new terminal.
+    pub(crate) fn boot(profile: &Profile) -> Self {
+        let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
+        let master = openpt(flags).expect("a pseudo-terminal");
+        unlockpt(&master).expect("a pseudo-terminal to unlock");
+        let line = ioctl_tiocgptpeer(&master, flags).expect("the far end of a pseudo-terminal");
+        let before = unusual_modes(&line);
+        let mut leader = Command::new(std::env::current_exe().expect("this program"))
+            .args([LEADER, GHEST, "boot"])
+            .arg(&profile.path)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .env("GHEST_TEST_TERMINAL", terminal_path(&master))
+            .spawn()
+            .expect("a child process");
+        let stderr = leader.stderr.take().map_or_else(Stream::empty, Stream::read);
+        let news = leader.stdout.take().map_or_else(Stream::empty, Stream::read);
+        let deadline = Instant::now() + TIME_LIMIT;
+        let pid =
+            number(&news, "pid ", deadline).and_then(Pid::from_raw).expect("the leader tells ghest's pid");
+        let keyboard = File::from(master);
+        let screen = Stream::read(keyboard.try_clone().expect("a descriptor"));
+        Terminal { leader, news, pid, keyboard, screen, stderr, line, before, deadline }
+    }
+
+    /// Waits until `text` is on the screen.
+    pub(crate) fn wait_for(&self, text: &str) {
+        self.wait_for_times(text, 1);
+    }
+
+    /// Waits until `text` is on the screen so many times.
+    pub(crate) fn wait_for_times(&self, text: &str, times: usize) {
+        assert!(self.screen.wait_for(text, times, self.deadline), "{text:?} did not come\n{}", self.shown());
+    }
+
+    pub(crate) fn type_keys(&mut self, keys: &[u8]) {
+        self.keyboard.write_all(keys).expect("a terminal takes keys");
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        kill_process(self.pid, signal).expect("a signal to ghest");
+    }
+
+    /// Whether keys reach `ghest` one by one, unshown, and none of them makes a signal.
+    pub(crate) fn is_raw(&self) -> bool {
+        let cooked = LocalModes::ICANON | LocalModes::ECHO | LocalModes::ISIG;
+        !tcgetattr(&self.line).expect("modes").local_modes.intersects(cooked)
+    }
+
+    /// Waits for the end and asserts that the terminal is as it was before. Gives the status, the screen and stderr.
+    #[track_caller]
+    pub(crate) fn finish(mut self) -> (i32, String, String) {
+        let status = number(&self.news, "status ", self.deadline);
+        let after = tcgetattr(&self.line).expect("modes");
+        assert_eq!(format!("{after:?}"), format!("{:?}", self.before), "modes changed\n{}", self.shown());
+        let status = status.unwrap_or_else(|| panic!("ghest does not end, or was killed\n{}", self.shown()));
+        // The leader ends, and with it the last writer to stderr.
+        drop(self.leader.stdin.take());
+        let stderr = String::from_utf8_lossy(&self.stderr.to_end(self.deadline)).into_owned();
+        (status, String::from_utf8_lossy(&self.screen.so_far()).into_owned(), stderr)
+    }
+
+    fn shown(&self) -> String {
+        let [screen, stderr] =
+            [&self.screen, &self.stderr].map(|stream| String::from_utf8_lossy(&stream.so_far()).into_owned());
+        format!("--- screen\n{screen}\n--- stderr\n{stderr}")
+    }
+}
+
+impl Drop for Terminal {
+    fn drop(&mut self) {
+        // Its end hangs the terminal up, which ends a ghest that is still there. Errors mean that it has ended.
+        let _ = self.leader.kill();
+        let _ = self.leader.wait();
+    }
+}
+
+/// Modes that no program would set by itself, so that a reset to defaults is not taken for a restore.
+fn unusual_modes(line: &OwnedFd) -> Termios {
+    let mut modes = tcgetattr(line).expect("modes");
+    modes.local_modes.remove(LocalModes::ECHOK);
+    modes.special_codes[SpecialCodeIndex::VINTR] = 0x07;
+    tcsetattr(line, OptionalActions::Now, &modes).expect("modes are taken");
+    tcgetattr(line).expect("modes")
+}
+
+fn terminal_path(master: &OwnedFd) -> OsString {
+    let path = rustix::pty::ptsname(master, Vec::new()).expect("the path of a pseudo-terminal");
+    path.into_string().expect("a path in ASCII").into()
+}
+
+/// The number in the line `WHAT N` of the leader's news, which it writes in one piece.
+fn number(news: &Stream, what: &str, deadline: Instant) -> Option<i32> {
+    news.wait_for(what, 1, deadline);
+    let news = String::from_utf8(news.so_far()).ok()?;
+    news.lines().find_map(|line| line.strip_prefix(what)?.parse().ok())
+}
+
+/// Leads a session with a controlling terminal, runs the command in it, and tells of it on stdout. Stays until its
+/// standard input ends, so that the terminal does.
+pub(crate) fn lead_session(mut command: impl Iterator<Item = OsString>) -> ExitCode {
+    setsid().expect("a child leads no process group");
+    let path = std::env::var_os("GHEST_TEST_TERMINAL").expect("the path of a terminal");
+    let line = File::options().read(true).write(true).open(path).expect("a terminal that opens");
+    ioctl_tiocsctty(&line).expect("a controlling terminal");
+    let copy = || line.try_clone().expect("a descriptor");
+    let mut child = Command::new(command.next().expect("a command"))
+        .args(command)
+        .stdin(copy())
+        .stdout(copy())
+        .spawn()
+        .expect("a child process");
+    println!("pid {}", child.id());
+    let status = child.wait().expect("a child to wait for");
+    println!("status {}", status.code().map_or("none".into(), |code| code.to_string()));
+    stdout().flush().expect("a pipe that is read");
+    // An error is an end as well.
+    let _ = stdin().read(&mut [0]);
+    ExitCode::SUCCESS
+}

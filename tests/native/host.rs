@@ -1,0 +1,85 @@
+//! What the host lacks: status 3, and what to do about it.
+
+use std::process::Command;
+
+use libtest_mimic::Trial;
+
+use crate::harness::ghest::GHEST;
+use crate::harness::needs::Missing;
+use crate::harness::{Checked, Ghest, Scratch, needs, trials};
+
+pub(crate) fn trials() -> Vec<Trial> {
+    trials![no_kvm, kvm_is_not_kvm, kvm_of_another_user, probe_without_kvm, more_vcpus_than_kvm_allows]
+}
+
+/// `ghest` in a mount namespace whose /dev is empty but for what `make` puts there.
+fn with_dev(make: &str, run: &str) -> Ghest {
+    let script = format!("mount -t tmpfs none /dev && {make} && exec {run}\"$0\" \"$@\"");
+    let mut unshare = Command::new("unshare");
+    unshare.args(["--mount", "sh", "-c", &script, GHEST]);
+    Ghest::within(unshare)
+}
+
+const ADVICE: &str = "cargo lab shell --host x86_64";
+
+fn no_kvm() -> Checked {
+    refused("true", "", "/dev/kvm can not be opened: No such file or directory (os error 2)")
+}
+
+/// The device of another driver: it opens, and does not know what it is asked.
+fn kvm_is_not_kvm() -> Checked {
+    refused("mknod /dev/kvm c 1 3", "", "/dev/kvm speaks version -1 of its API, not 12")
+}
+
+fn kvm_of_another_user() -> Checked {
+    needs::works("setpriv", Command::new("setpriv").arg("--version"))?;
+    refused(
+        "mknod -m 600 /dev/kvm c 10 232",
+        "setpriv --reuid=65534 --regid=65534 --clear-groups ",
+        "/dev/kvm can not be opened: Permission denied (os error 13)",
+    )
+}
+
+fn refused(make: &str, run: &str, what: &str) -> Checked {
+    needs::mounts()?;
+    let scratch = Scratch::new();
+    let profile = scratch.machine("");
+    let outcome = with_dev(make, run).args(["boot", "--set", "machine.name=\"x\""]);
+    // Another user can not look into the scratch directory, so the profile comes through standard input's descriptor.
+    let file = std::fs::File::open(&profile.path).expect("the profile");
+    let outcome = outcome.stdin(file).arg("/proc/self/fd/0").finish().expect(3);
+    assert_eq!(outcome.stdout, b"", "{outcome}");
+    let outcome = outcome.expect_said(&format!("ghest: no machine: {what}\n"));
+    let last = outcome.stderr.lines().last().unwrap_or_default();
+    assert!(last.ends_with(ADVICE), "{outcome}");
+    Ok(())
+}
+
+fn probe_without_kvm() -> Checked {
+    needs::mounts()?;
+    let found = with_dev("true", "").args(["probe", "--json"]).finish().expect(0).json();
+    assert_eq!(found["kvm"]["state"], "absent", "{found}");
+    assert_eq!(found["vcpus"], serde_json::Value::Null, "{found}");
+    let outcome = with_dev("true", "").arg("probe").finish().expect(0);
+    assert!(outcome.stdout().contains("kvm             absent: /dev/kvm can not be opened"), "{outcome}");
+    Ok(())
+}
+
+fn more_vcpus_than_kvm_allows() -> Checked {
+    needs::kvm()?;
+    let found = Ghest::new(["probe", "--json"]).finish().expect(0).json();
+    let limit = found["vcpus"]["maximum"].as_u64().expect("a number");
+    if limit >= MOST_VCPUS {
+        return Err(Missing(format!("a KVM of fewer than {MOST_VCPUS} vCPUs: this one allows {limit}")));
+    }
+    let scratch = Scratch::new();
+    let profile = scratch
+        .profile(&format!("[machine]\nvcpus = {MOST_VCPUS}\nmemory = \"64MiB\"\nfirmware = \"acpi\"\n"));
+    Ghest::boot(&profile).finish().expect(3).expect_last(&format!(
+        "ghest: no machine: this host's KVM allows {limit} vCPUs, and the machine has {MOST_VCPUS}"
+    ));
+    Ok(())
+}
+
+/// The most that a profile may ask for.
+const MOST_VCPUS: u64 = 512;

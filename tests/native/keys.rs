@@ -1,0 +1,149 @@
+//! `ghest` in a terminal: raw while the guest runs, as it was after every way out, and Ctrl-A in between.
+
+use libtest_mimic::Trial;
+use rustix::process::Signal;
+
+use crate::harness::terminal::Terminal;
+use crate::harness::{Checked, Scratch, kernels, needs, trials};
+
+pub(crate) fn trials() -> Vec<Trial> {
+    trials![
+        power_off,
+        quit,
+        help,
+        ctrl_a_for_the_guest,
+        ctrl_c_for_the_guest,
+        sigterm,
+        sighup,
+        crash,
+        restart,
+        refused_kernel,
+        refused_profile,
+    ]
+}
+
+/// A guest that waits for keys, and its terminal.
+fn listening(scratch: &Scratch) -> Result<Terminal, needs::Missing> {
+    needs::kvm()?;
+    let terminal = Terminal::boot(&scratch.machine("cmdline = \"probe.echo\""));
+    terminal.wait_for("probe: listening");
+    assert!(terminal.is_raw());
+    Ok(terminal)
+}
+
+fn power_off() -> Checked {
+    let scratch = Scratch::new();
+    let mut terminal = listening(&scratch)?;
+    terminal.type_keys(b"hello\rquit\r");
+    let (status, screen, stderr) = terminal.finish();
+    assert_eq!((status, stderr.as_str()), (0, "ghest: the guest switched its machine off\n"));
+    assert!(screen.contains("probe: echo hello\r\n"), "{screen}");
+    assert!(screen.contains("probe: ok\r\n"), "{screen}");
+    Ok(())
+}
+
+fn quit() -> Checked {
+    let scratch = Scratch::new();
+    let mut terminal = listening(&scratch)?;
+    terminal.type_keys(b"\x01");
+    terminal.type_keys(b"x");
+    let (status, screen, stderr) = terminal.finish();
+    assert_eq!((status, stderr.as_str()), (0, "ghest: stopped from the console\n"));
+    assert!(!screen.contains("probe: ok"), "{screen}");
+    Ok(())
+}
+
+fn help() -> Checked {
+    let scratch = Scratch::new();
+    let mut terminal = listening(&scratch)?;
+    terminal.type_keys(b"be\x01hfore\rquit\r");
+    let (status, screen, stderr) = terminal.finish();
+    assert_eq!(status, 0);
+    for key in ["Ctrl-A x", "Ctrl-A h", "Ctrl-A Ctrl-A"] {
+        assert!(stderr.contains(&format!("ghest: {key} ")), "{stderr}");
+    }
+    // The keys around it are one line for the guest.
+    assert!(screen.contains("probe: echo before\r\n"), "{screen}");
+    Ok(())
+}
+
+fn ctrl_a_for_the_guest() -> Checked {
+    let scratch = Scratch::new();
+    let mut terminal = listening(&scratch)?;
+    terminal.type_keys(b"\x01\x01x\x01z\rquit\r");
+    let (status, screen, _) = terminal.finish();
+    assert_eq!(status, 0);
+    assert!(screen.contains("probe: echo \\x01x\r\n"), "{screen}");
+    Ok(())
+}
+
+/// Ctrl-C, Ctrl-D, Ctrl-Z and Ctrl-\ as a terminal has them, and the key that interrupts in this one.
+fn ctrl_c_for_the_guest() -> Checked {
+    let scratch = Scratch::new();
+    let mut terminal = listening(&scratch)?;
+    terminal.type_keys(b"\x03\x04\x1a\x1c\x07\rquit\r");
+    let (status, screen, _) = terminal.finish();
+    assert_eq!(status, 0);
+    assert!(screen.contains("probe: echo \\x03\\x04\\x1a\\x1c\\x07\r\n"), "{screen}");
+    Ok(())
+}
+
+fn sigterm() -> Checked {
+    signalled(Signal::TERM, 143, "ghest: stopped by signal SIGTERM\n")
+}
+
+fn sighup() -> Checked {
+    signalled(Signal::HUP, 129, "ghest: stopped by signal SIGHUP\n")
+}
+
+fn signalled(signal: Signal, expected: i32, last: &str) -> Checked {
+    let scratch = Scratch::new();
+    let terminal = listening(&scratch)?;
+    terminal.signal(signal);
+    let (status, _, stderr) = terminal.finish();
+    assert_eq!((status, stderr.as_str()), (expected, last));
+    Ok(())
+}
+
+fn crash() -> Checked {
+    needs::kvm()?;
+    let scratch = Scratch::new();
+    let (status, screen, stderr) =
+        Terminal::boot(&scratch.machine("cmdline = \"probe.exit=triple-fault\"")).finish();
+    assert_eq!(status, 4, "{screen}{stderr}");
+    assert!(stderr.starts_with("ghest: the guest crashed: vCPU 0: triple fault; rip="), "{stderr}");
+    Ok(())
+}
+
+/// Raw again in the second run, and put back after it.
+fn restart() -> Checked {
+    needs::kvm()?;
+    let scratch = Scratch::new();
+    let profile = scratch.profile(
+        "[machine]\nvcpus = 1\nmemory = \"64MiB\"\nfirmware = \"acpi\"\non-reboot = \"restart\"\n\n\
+         [boot]\ncmdline = \"probe.echo probe.exit=reset\"\n",
+    );
+    let mut terminal = Terminal::boot(&profile);
+    terminal.wait_for("probe: listening");
+    terminal.type_keys(b"quit\r");
+    terminal.wait_for_times("probe: listening", 2);
+    assert!(terminal.is_raw());
+    terminal.type_keys(b"\x01x");
+    assert_eq!(terminal.finish().0, 0);
+    Ok(())
+}
+
+fn refused_kernel() -> Checked {
+    needs::kvm()?;
+    let scratch = Scratch::new();
+    let whole = kernels::bz_image(&[0xf4; 4096]);
+    scratch.file("kernel", &whole[..whole.len() / 2]);
+    assert_eq!(Terminal::boot(&scratch.machine("kernel = \"kernel\"")).finish().0, 2);
+    Ok(())
+}
+
+fn refused_profile() -> Checked {
+    let scratch = Scratch::new();
+    assert_eq!(Terminal::boot(&scratch.profile("[machine]\nvcpus = 0\n")).finish().0, 2);
+    Ok(())
+}

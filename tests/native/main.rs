@@ -1,0 +1,44 @@
+//! `ghest` end to end: the built command on this machine's own KVM.
+//!
+//! What a test needs and this machine has not (KVM, root, huge pages ...) makes it *ignored*, with a loud line on
+//! stderr. No test looks at how long something takes; a `ghest` that does not end is killed and shown.
+
+mod boots;
+mod check;
+mod commands;
+mod console;
+mod endings;
+mod files;
+mod harness;
+mod host;
+mod journal;
+mod keys;
+mod memory;
+mod tables;
+
+use std::process::ExitCode;
+
+use libtest_mimic::Arguments;
+
+use harness::terminal::{LEADER, lead_session};
+
+fn main() -> ExitCode {
+    let mut arguments = std::env::args_os().skip(1);
+    if arguments.next().is_some_and(|first| first == LEADER) {
+        return lead_session(arguments);
+    }
+    let trials = [
+        boots::trials(),
+        check::trials(),
+        commands::trials(),
+        console::trials(),
+        endings::trials(),
+        files::trials(),
+        host::trials(),
+        journal::trials(),
+        keys::trials(),
+        memory::trials(),
+        tables::trials(),
+    ];
+    libtest_mimic::run(&Arguments::from_args(), trials.into_iter().flatten().collect()).exit_code()
+}

@@ -1,0 +1,153 @@
+//! Where the guest's memory comes from.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use libtest_mimic::Trial;
+use rustix::process::Signal;
+
+use crate::harness::ghest::GHEST;
+use crate::harness::needs::Missing;
+use crate::harness::{Checked, Ghest, Profile, Scratch, needs, trials};
+
+pub(crate) fn trials() -> Vec<Trial> {
+    trials![memfd, memfd_above_the_hole, large_pages, giant_pages, short_pool, more_than_the_host_gives]
+}
+
+fn memfd() -> Checked {
+    boots_on("backing = \"memfd\"", "64MiB")
+}
+
+fn memfd_above_the_hole() -> Checked {
+    boots_on("backing = \"memfd\"", "6GiB")
+}
+
+fn boots_on(memory: &str, size: &str) -> Checked {
+    needs::kvm()?;
+    let scratch = Scratch::new();
+    Ghest::boot(&machine(&scratch, memory, size)).finish().expect_ok();
+    Ok(())
+}
+
+fn machine(scratch: &Scratch, memory: &str, size: &str) -> Profile {
+    scratch.profile(&format!(
+        "[machine]\nvcpus = 1\nmemory = \"{size}\"\nfirmware = \"acpi\"\n\n[memory]\n{memory}\n\n[boot]\n\
+         cmdline = \"probe.exit=hang\"\n"
+    ))
+}
+
+fn large_pages() -> Checked {
+    lives_in_the_pool("2MiB", 2 << 20, "64MiB", 32)
+}
+
+fn giant_pages() -> Checked {
+    lives_in_the_pool("1GiB", 1 << 30, "1GiB", 1)
+}
+
+/// Boots a guest that takes `pages` of a pool, and looks at the pool while it runs and after.
+fn lives_in_the_pool(page: &str, page_size: u64, memory: &str, pages: u64) -> Checked {
+    needs::kvm()?;
+    let pool = Pool::with_free(page_size, pages)?;
+    let scratch = Scratch::new();
+    let profile = machine(&scratch, &format!("backing = \"hugetlbfs\"\npage-size = \"{page}\""), memory);
+    let before = pool.free();
+    let mut running = Ghest::boot(&profile).start();
+    running.wait_for("probe: ok");
+    assert_eq!(pool.free(), before - pages);
+    running.signal(Signal::TERM);
+    running.finish().expect(143);
+    assert_eq!(pool.free(), before);
+    Ok(())
+}
+
+fn short_pool() -> Checked {
+    needs::kvm()?;
+    let pool = Pool::of(2 << 20)?;
+    let free = pool.free();
+    let wanted = free + 1;
+    let scratch = Scratch::new();
+    let profile =
+        machine(&scratch, "backing = \"hugetlbfs\"\npage-size = \"2MiB\"", &format!("{}MiB", wanted * 2));
+    let message = format!(
+        "the guest needs {wanted} pages of 2048 KiB and the host's pool has {free} free; \
+         write {wanted} or more to /sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages"
+    );
+    let outcome = Ghest::boot(&profile).finish().expect(3);
+    assert_eq!(outcome.stdout, b"", "{outcome}");
+    outcome
+        .expect_said(&format!("error: {message}\n"))
+        .expect_said(&profile.place("backing"))
+        .expect_last(&format!("ghest: no machine: {message}"));
+    Ok(())
+}
+
+fn more_than_the_host_gives() -> Checked {
+    needs::kvm()?;
+    let scratch = Scratch::new();
+    let profile = machine(&scratch, "backing = \"anonymous\"", "6GiB");
+    let mut shell = Command::new("sh");
+    shell.args(["-c", "ulimit -v 2000000; exec \"$0\" \"$@\"", GHEST, "boot"]);
+    Ghest::within(shell)
+        .arg(&profile.path)
+        .finish()
+        .expect(3)
+        .expect_said(&profile.place("backing"))
+        .expect_said("Cannot allocate memory");
+    Ok(())
+}
+
+/// The host's pool of huge pages of one size, for one test at a time; as large as before once dropped.
+struct Pool {
+    directory: PathBuf,
+    before: String,
+    _only: MutexGuard<'static, ()>,
+}
+
+static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+
+impl Pool {
+    fn of(page_size: u64) -> Result<Self, Missing> {
+        let directory = PathBuf::from(format!("/sys/kernel/mm/hugepages/hugepages-{}kB", page_size >> 10));
+        let only = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+        match fs::read_to_string(directory.join("nr_hugepages")) {
+            Ok(before) => Ok(Pool { directory, before, _only: only }),
+            Err(_) => Err(Missing(format!("a pool of {} KiB pages", page_size >> 10))),
+        }
+    }
+
+    /// With room for so many pages.
+    fn with_free(page_size: u64, pages: u64) -> Result<Self, Missing> {
+        let pool = Pool::of(page_size)?;
+        if pool.free() < pages {
+            needs::root()?;
+            let total: u64 = pool.before.trim().parse().expect("a number");
+            pool.resize(&(total + pages).to_string());
+            if pool.free() < pages {
+                return Err(Missing(format!(
+                    "{pages} free pages of {} KiB in one piece each",
+                    page_size >> 10
+                )));
+            }
+        }
+        Ok(pool)
+    }
+
+    fn free(&self) -> u64 {
+        let text = fs::read_to_string(self.directory.join("free_hugepages")).expect("a pool has free pages");
+        text.trim().parse().expect("a number")
+    }
+
+    fn resize(&self, pages: &str) {
+        fs::write(self.directory.join("nr_hugepages"), pages).expect("root sizes pools");
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        if fs::read_to_string(self.directory.join("nr_hugepages")).is_ok_and(|now| now != self.before) {
+            self.resize(&self.before);
+        }
+    }
+}

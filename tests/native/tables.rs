@@ -1,0 +1,202 @@
+//! `ghest tables` writes what the guest finds.
+
+use std::collections::BTreeSet;
+use std::fs;
+
+use libtest_mimic::Trial;
+use platform::x86_64::{EXTENDED_MEMORY_START, TABLES_START};
+use serde_json::Value;
+
+use crate::harness::{Checked, Ghest, Scratch, kernels, needs, trials};
+
+pub(crate) fn trials() -> Vec<Trial> {
+    trials![
+        files_of_acpi,
+        files_of_mptable,
+        list_for_people,
+        acpi_where_the_guest_finds_it,
+        mptable_where_the_guest_finds_it,
+        bytes_in_the_guests_memory,
+        the_machines_own_architecture,
+        into_a_file,
+        out_is_missing,
+    ]
+}
+
+fn profile_text(firmware: &str) -> String {
+    format!("[machine]\nvcpus = 3\nmemory = \"64MiB\"\nfirmware = \"{firmware}\"\n")
+}
+
+/// Runs `ghest tables --json` into the directory `out` of `scratch`, and gives its list.
+fn list(scratch: &Scratch, firmware: &str) -> Value {
+    let profile = scratch.profile(&profile_text(firmware));
+    let outcome = Ghest::new(["tables", "--json", "--out"])
+        .arg(scratch.path("out"))
+        .arg(&profile.path)
+        .finish()
+        .expect(0);
+    assert_eq!(outcome.stderr, "", "{outcome}");
+    outcome.json()
+}
+
+fn tables(list: &Value) -> &[Value] {
+    list["tables"].as_array().expect("a list of tables")
+}
+
+fn files_of_acpi() -> Checked {
+    files("acpi", &["apic.aml", "dsdt.aml", "facp.aml", "rsdp.bin", "spcr.aml", "xsdt.aml"])
+}
+
+fn files_of_mptable() -> Checked {
+    let scratch = Scratch::new();
+    let list = list(&scratch, "mptable");
+    let names: Vec<&str> =
+        tables(&list).iter().map(|table| table["file"].as_str().expect("a name")).collect();
+    files("mptable", &names)?;
+    assert_eq!(names.len(), 2, "{list}");
+    Ok(())
+}
+
+/// Exactly these files are written, and the list agrees with them.
+fn files(firmware: &str, expected: &[&str]) -> Checked {
+    let scratch = Scratch::new();
+    let list = list(&scratch, firmware);
+    assert_eq!(list["kind"], firmware);
+    let written: BTreeSet<String> = fs::read_dir(scratch.path("out"))
+        .expect("the directory was made")
+        .map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned())
+        .collect();
+    assert_eq!(written, expected.iter().map(ToString::to_string).collect());
+    let mut listed = BTreeSet::new();
+    for table in tables(&list) {
+        let file = table["file"].as_str().expect("a name");
+        let bytes = fs::read(scratch.path("out").join(file)).expect("a table's file");
+        assert_eq!(table["len"].as_u64(), Some(bytes.len() as u64), "{table}");
+        if file.ends_with(".aml") {
+            let signature = table["name"].as_str().expect("a name").to_uppercase();
+            assert_eq!(&bytes[..4], signature.as_bytes(), "{table}");
+            assert_eq!(&bytes[4..8], (bytes.len() as u32).to_le_bytes(), "{table}");
+            assert_eq!(bytes.iter().fold(0_u8, |sum, byte| sum.wrapping_add(*byte)), 0, "{table}");
+        }
+        listed.insert(file.to_owned());
+    }
+    assert_eq!(listed, written);
+    Ok(())
+}
+
+fn list_for_people() -> Checked {
+    let scratch = Scratch::new();
+    let list = list(&scratch, "acpi");
+    let outcome = Ghest::new(["tables", "--out"])
+        .arg(scratch.path("out"))
+        .arg(scratch.path("machine.toml"))
+        .finish()
+        .expect(0);
+    let lines: Vec<String> = tables(&list)
+        .iter()
+        .map(|table| {
+            let gpa = table["gpa"].as_u64().expect("a number");
+            format!("{gpa:#010x} {:>7} bytes  {}", table["len"], table["file"].as_str().expect("a name"))
+        })
+        .collect();
+    assert_eq!(outcome.stdout().lines().collect::<Vec<_>>(), lines);
+    Ok(())
+}
+
+fn acpi_where_the_guest_finds_it() -> Checked {
+    found_by_the_guest("acpi", str::to_uppercase)
+}
+
+fn mptable_where_the_guest_finds_it() -> Checked {
+    found_by_the_guest("mptable", |name| match name {
+        "mpfp" | "mp-floating-pointer" | "_mp_" => "_MP_".into(),
+        _ => "PCMP".into(),
+    })
+}
+
+/// The built-in guest reports the same tables at the same addresses with the same lengths, and all sums are right.
+fn found_by_the_guest(firmware: &str, signature: impl Fn(&str) -> String) -> Checked {
+    needs::kvm()?;
+    let scratch = Scratch::new();
+    let list = list(&scratch, firmware);
+    let outcome = Ghest::boot(&scratch.profile(&profile_text(firmware))).finish().expect_ok();
+    let expected: BTreeSet<String> = tables(&list)
+        .iter()
+        .map(|table| {
+            let gpa = table["gpa"].as_u64().expect("a number");
+            let name = signature(table["name"].as_str().expect("a name"));
+            format!("{name} at {gpa:#x} {} bytes checksum ok", table["len"])
+        })
+        .collect();
+    assert_eq!(outcome.probe("table").into_iter().collect::<BTreeSet<_>>(), expected, "{outcome}");
+    Ok(())
+}
+
+/// A guest that prints the tables' whole area: each file is in it, byte by byte, and there is nothing else.
+fn bytes_in_the_guests_memory() -> Checked {
+    needs::kvm()?;
+    for firmware in ["acpi", "mptable"] {
+        let scratch = Scratch::new();
+        let list = list(&scratch, firmware);
+        let len = EXTENDED_MEMORY_START - TABLES_START;
+        scratch.file("kernel", kernels::prints_memory(TABLES_START as u32, len as u32));
+        let profile = scratch.profile(&(profile_text(firmware) + "\n[boot]\nkernel = \"kernel\"\n"));
+        let found = Ghest::boot(&profile).finish().expect(0).stdout;
+
+        let mut expected = vec![0; len as usize];
+        for table in tables(&list) {
+            let bytes = fs::read(scratch.path("out").join(table["file"].as_str().expect("a name")))
+                .expect("a table's file");
+            let start = (table["gpa"].as_u64().expect("a number") - TABLES_START) as usize;
+            expected[start..start + bytes.len()].copy_from_slice(&bytes);
+        }
+        assert_eq!(found.len(), expected.len());
+        let differs = found.iter().zip(&expected).position(|(found, expected)| found != expected);
+        assert_eq!(differs.map(|at| TABLES_START + at as u64), None, "{firmware}: {list}");
+    }
+    Ok(())
+}
+
+fn the_machines_own_architecture() -> Checked {
+    let scratch = Scratch::new();
+    let profile = scratch.profile(&profile_text("acpi"));
+    let [own, named] = [&[][..], &["--arch", "x86_64"]].map(|arch| {
+        let out = scratch.path("out");
+        Ghest::new(["tables", "--json", "--out"])
+            .arg(out)
+            .args(arch)
+            .arg(&profile.path)
+            .finish()
+            .expect(0)
+            .json()
+    });
+    assert_eq!(own, named);
+    Ghest::new(["tables", "--out", "out", "--arch", "vax"])
+        .arg(&profile.path)
+        .directory(&scratch.path(""))
+        .finish()
+        .expect(2)
+        .expect_said("[possible values: aarch64, x86_64]");
+    assert!(!scratch.path("out/vax").exists());
+    Ok(())
+}
+
+fn into_a_file() -> Checked {
+    let scratch = Scratch::new();
+    let profile = scratch.profile(&profile_text("acpi"));
+    let out = scratch.file("in-the-way", "");
+    Ghest::new(["tables", "--out"])
+        .arg(&out)
+        .arg(&profile.path)
+        .finish()
+        .expect(1)
+        .expect_last(&format!("ghest: {}: File exists (os error 17)", out.display()));
+    Ok(())
+}
+
+fn out_is_missing() -> Checked {
+    let scratch = Scratch::new();
+    let profile = scratch.profile(&profile_text("acpi"));
+    Ghest::new(["tables"]).arg(&profile.path).finish().expect(2).expect_said("--out <DIR>");
+    Ok(())
+}

@@ -1,0 +1,75 @@
+//! The arm64 Image, as it is or packed (Documentation/arch/arm64/booting.rst; zboot: drivers/firmware/efi/libstub).
+
+use std::io::{Cursor, Read, Seek, SeekFrom};
+
+use linux_loader::loader::KernelLoader;
+use linux_loader::loader::pe::PE;
+use machine_profile::BootProtocol;
+use platform::aarch64::KERNEL_START;
+use vm_memory::{GuestAddress, GuestMemoryMmap, ReadVolatile};
+
+use super::super::{ImageError, Loaded, packing, read_start, u64_at, unknown};
+
+/// How a kernel is entered.
+pub(crate) struct Kind {
+    /// First instruction.
+    pub(crate) pc: u64,
+}
+
+/// Bytes of the header.
+const HEADER: usize = 64;
+/// magic: "ARM\x64", at offset 56.
+const MAGIC: &[u8] = b"ARM\x64";
+/// An initrd and its kernel lie within one window of 32 GiB, aligned to 1 GiB.
+const INITRD_WINDOW: u64 = 32 << 30;
+
+pub(crate) fn load<F: Read + ReadVolatile + Seek>(
+    mut image: F,
+    _: BootProtocol,
+    memory: &GuestMemoryMmap,
+    end_of_memory: u64,
+) -> Result<Loaded<Kind>, ImageError> {
+    let len = image.seek(SeekFrom::End(0)).map_err(ImageError::Read)?;
+    let mut start = [0; HEADER];
+    let got = read_start(&mut image, &mut start).map_err(ImageError::Read)?;
+    if let Some(packed) = packing::of(&start[..got]) {
+        image.rewind().map_err(ImageError::Read)?;
+        let mut bytes = Vec::new();
+        image.read_to_end(&mut bytes).map_err(ImageError::Read)?;
+        let unpacked = packing::unpack(packed, &bytes, end_of_memory)?;
+        return load_plain(Cursor::new(&unpacked[..]), memory, end_of_memory);
+    }
+    if start.get(56..60) != Some(MAGIC) {
+        return Err(unknown("an arm64 Image, plain, gzip or zboot", &start[..got], len));
+    }
+    load_plain(image, memory, end_of_memory)
+}
+
+fn load_plain<F: Read + ReadVolatile + Seek>(
+    mut image: F,
+    memory: &GuestMemoryMmap,
+    end_of_memory: u64,
+) -> Result<Loaded<Kind>, ImageError> {
+    let len = image.seek(SeekFrom::End(0)).map_err(ImageError::Read)?;
+    let mut header = [0; HEADER];
+    if read_start(&mut image, &mut header).map_err(ImageError::Read)? < HEADER {
+        return Err(ImageError::Truncated { wanted: HEADER as u64, len });
+    }
+    if header[56..60] != *MAGIC {
+        return Err(unknown("an arm64 Image", &header, len));
+    }
+    // image_size counts what the file leaves out, as uninitialised data. Kernels before 3.17 do not say it.
+    let (text_offset, image_size) = match (u64_at(&header, 8), u64_at(&header, 16)) {
+        (_, 0) => (0x8_0000, len),
+        told => told,
+    };
+    let start = KERNEL_START.saturating_add(text_offset);
+    let end = start.saturating_add(image_size.max(len));
+    if end > end_of_memory {
+        return Err(ImageError::TooLarge { start, end, limit: end_of_memory });
+    }
+    let loaded = PE::load(memory, Some(GuestAddress(KERNEL_START)), &mut image, None)
+        .map_err(|error| ImageError::Loader(error.to_string()))?;
+    let initrd_max = (KERNEL_START & !((1 << 30) - 1)).saturating_add(INITRD_WINDOW - 1);
+    Ok(Loaded { kind: Kind { pc: loaded.kernel_load.0 }, end, initrd_max })
+}

@@ -1,0 +1,43 @@
+//! aarch64: the Image and its devicetree (Documentation/arch/arm64/booting.rst).
+//!
+//! What lies where is in [`platform::aarch64`]. The same hand-over serves both kinds of tables: under ACPI the
+//! devicetree holds nothing but `/chosen`, which leads to the EFI tables.
+
+mod image;
+
+use firmware_tables::EntryPoint;
+use platform::{Chosen, MemoryMap};
+pub use vcpu::aarch64::Entry;
+use vm_memory::GuestMemoryMmap;
+
+pub(super) use image::{Kind, load as load_kernel};
+
+use super::BootError;
+
+/// Seeds from the host's random numbers.
+pub(super) fn seeds() -> Result<Chosen, BootError> {
+    let mut bytes = [0; 72];
+    let got = rustix::rand::getrandom(&mut bytes[..], rustix::rand::GetRandomFlags::empty());
+    // Up to 256 bytes come whole.
+    if let Err(error) = got {
+        return Err(BootError::Seed(error.into()));
+    }
+    let (mut layout, mut generator) = ([0; 8], [0; 64]);
+    layout.copy_from_slice(&bytes[..8]);
+    generator.copy_from_slice(&bytes[8..]);
+    Ok(Chosen {
+        kaslr_seed: Some(u64::from_ne_bytes(layout)),
+        rng_seed: Some(generator),
+        ..Default::default()
+    })
+}
+
+pub(super) fn hand_over(
+    _: &GuestMemoryMmap,
+    _: &MemoryMap,
+    _: &Chosen,
+    entry: EntryPoint,
+    kind: Kind,
+) -> Result<Entry, BootError> {
+    Ok(Entry { pc: kind.pc, devicetree: entry.gpa() })
+}

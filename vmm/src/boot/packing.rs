@@ -1,0 +1,132 @@
+//! Kernels that come packed: gzip, or an EFI zboot image (Linux, drivers/firmware/efi/libstub/zboot-header.S).
+//!
+//! | offset | zboot header |
+//! |---|---|
+//! | 0 | "MZ", 0, 0 |
+//! | 4 | "zimg" |
+//! | 8 | u32: offset of the packed kernel |
+//! | 12 | u32: its bytes |
+//! | 24 | its packing, a string that ends with NUL |
+
+use std::io::{self, Read};
+
+use super::ImageError;
+
+/// How a kernel is packed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Packing {
+    Gzip,
+    Zboot,
+}
+
+/// Bytes of a zboot header that say how the rest is packed.
+const ZBOOT_HEADER: usize = 56;
+
+/// Whether a file that starts like this is packed, and how.
+pub(super) fn of(start: &[u8]) -> Option<Packing> {
+    if start.starts_with(&[0x1f, 0x8b]) {
+        Some(Packing::Gzip)
+    } else if start.starts_with(b"MZ\0\0zimg") {
+        Some(Packing::Zboot)
+    } else {
+        None
+    }
+}
+
+/// Unpacks a file, up to `limit` bytes.
+pub(super) fn unpack(packing: Packing, file: &[u8], limit: u64) -> Result<Vec<u8>, ImageError> {
+    match packing {
+        Packing::Gzip => gunzip(file, limit),
+        Packing::Zboot => unpack_zboot(file, limit),
+    }
+}
+
+fn unpack_zboot(file: &[u8], limit: u64) -> Result<Vec<u8>, ImageError> {
+    let len = file.len() as u64;
+    let Some(header) = file.get(..ZBOOT_HEADER) else {
+        return Err(ImageError::Truncated { wanted: ZBOOT_HEADER as u64, len });
+    };
+    let word = |at: usize| u32::from_le_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]);
+    let (offset, size) = (word(8) as usize, word(12) as usize);
+    let wanted = offset.saturating_add(size);
+    let Some(packed) = file.get(offset..wanted) else {
+        return Err(ImageError::Truncated { wanted: wanted as u64, len });
+    };
+    let name = header[24..].split(|&byte| byte == 0).next().unwrap_or_default();
+    match name {
+        b"gzip" => gunzip(packed, limit),
+        // The kernel's makefiles name the level too.
+        name if name.starts_with(b"zstd") => {
+            let decoder = ruzstd::decoding::StreamingDecoder::new(packed).map_err(damaged)?;
+            read_up_to(decoder, limit)
+        }
+        other => Err(ImageError::Loader(format!(
+            "its kernel is packed by `{}`, which is not gzip or zstd",
+            String::from_utf8_lossy(other).escape_debug()
+        ))),
+    }
+}
+
+fn gunzip(packed: &[u8], limit: u64) -> Result<Vec<u8>, ImageError> {
+    read_up_to(flate2::read::GzDecoder::new(packed), limit)
+}
+
+fn read_up_to(unpacker: impl Read, limit: u64) -> Result<Vec<u8>, ImageError> {
+    let mut bytes = Vec::new();
+    unpacker.take(limit.saturating_add(1)).read_to_end(&mut bytes).map_err(damaged)?;
+    if bytes.len() as u64 > limit {
+        return Err(ImageError::TooLarge { start: 0, end: bytes.len() as u64, limit });
+    }
+    Ok(bytes)
+}
+
+fn damaged(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> ImageError {
+    ImageError::Loader(format!("the packed kernel is damaged: {}", io::Error::other(error)))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use flate2::Compression;
+    use flate2::write::GzEncoder;
+
+    use super::*;
+
+    fn gzip(bytes: &[u8]) -> Vec<u8> {
+        let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+        encoder.write_all(bytes).expect("memory");
+        encoder.finish().expect("memory")
+    }
+
+    fn zboot(name: &[u8], payload: &[u8]) -> Vec<u8> {
+        let mut file = b"MZ\0\0zimg".to_vec();
+        file.extend(64_u32.to_le_bytes());
+        file.extend((payload.len() as u32).to_le_bytes());
+        file.resize(24, 0);
+        file.extend(name);
+        file.resize(64, 0);
+        file.extend(payload);
+        file
+    }
+
+    #[test]
+    fn each_packing_is_known_and_undone() {
+        let kernel: Vec<u8> = (0..100_000_u32).flat_map(u32::to_le_bytes).collect();
+        let zstd =
+            ruzstd::encoding::compress_to_vec(&kernel[..], ruzstd::encoding::CompressionLevel::Fastest);
+        for file in [gzip(&kernel), zboot(b"gzip", &gzip(&kernel)), zboot(b"zstd22", &zstd)] {
+            let packing = of(&file).expect("packed");
+            assert!(unpack(packing, &file, 1 << 20).expect("whole") == kernel);
+            assert!(matches!(unpack(packing, &file, 1 << 10), Err(ImageError::TooLarge { .. })));
+            assert!(unpack(packing, &file[..file.len() / 2], 1 << 20).is_err());
+        }
+    }
+
+    #[test]
+    fn what_can_not_be_unpacked_is_said() {
+        let error = unpack(Packing::Zboot, &zboot(b"xz\n", b"..."), 1 << 20).expect_err("xz").to_string();
+        assert!(error.contains("`xz\\n`"), "{error}");
+        assert_eq!(of(b"\x7fELF"), None);
+    }
+}

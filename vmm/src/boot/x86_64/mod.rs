@@ -1,0 +1,63 @@
+//! x86_64.
+//!
+//! | GPA | what |
+//! |---|---|
+//! | 500 | GDT of the boot processor |
+//! | 6000 | PVH start info, with its modules and memory map |
+//! | 7000 | boot parameters ("zero page") |
+//! | 9000 .. f000 | page tables of the 64-bit entry |
+//! | 2_0000 | command line |
+//! | e_0000 .. 10_0000 | firmware tables |
+//! | 10_0000 .. | kernel |
+//! | end of memory below the hole | initrd |
+
+mod kernel;
+mod linux;
+mod pvh;
+
+use firmware_tables::EntryPoint;
+use platform::{Chosen, MemoryMap};
+pub use vcpu::x86_64::Entry;
+use vm_memory::GuestMemoryMmap;
+
+pub(super) use kernel::{Kind, load as load_kernel};
+
+use super::{BootError, put};
+
+/// GPA of the command line.
+const COMMAND_LINE: u64 = 0x2_0000;
+
+/// What a kernel is handed, whatever the protocol.
+struct HandOver<'a> {
+    memory: &'a GuestMemoryMmap,
+    map: &'a MemoryMap,
+    chosen: &'a Chosen,
+    /// GPA of the RSDP; none where the tables are not ACPI's.
+    rsdp: Option<u64>,
+}
+
+/// No seeds: neither protocol hands them over in what this VMM writes, and guests have RDRAND.
+pub(super) fn seeds() -> Result<Chosen, BootError> {
+    Ok(Chosen::default())
+}
+
+pub(super) fn hand_over(
+    memory: &GuestMemoryMmap,
+    map: &MemoryMap,
+    chosen: &Chosen,
+    entry: EntryPoint,
+    kind: Kind,
+) -> Result<Entry, BootError> {
+    let mut command_line = chosen.command_line.clone().into_bytes();
+    command_line.push(0);
+    put(memory, &command_line, COMMAND_LINE)?;
+    let rsdp = match entry {
+        EntryPoint::Rsdp { gpa } => Some(gpa),
+        _ => None,
+    };
+    let to = HandOver { memory, map, chosen, rsdp };
+    match kind {
+        Kind::Linux64 { rip, setup_header } => linux::hand_over(&to, rip, setup_header),
+        Kind::Pvh { eip } => pvh::hand_over(&to, eip),
+    }
+}

@@ -1,0 +1,48 @@
+//! The devices of an aarch64 machine, at the addresses and on the lines that its description names.
+
+use std::sync::{Arc, Mutex};
+
+use devices::ged::GenericEventDevice;
+use devices::pl011::Pl011;
+use devices::pl031::Pl031;
+use devices::pl061::Pl061;
+use devices::{ConsolePort, InterruptLine, LevelLine, ged, pl011, pl031, pl061};
+use machine_profile::Firmware;
+use platform::aarch64;
+
+use super::{Devices, MachineError, PowerButton};
+use crate::bus::MachineBus;
+use crate::console::Output;
+use crate::kvm::KvmVm;
+use crate::lifecycle::Lifecycle;
+
+/// Puts every device on the bus.
+pub(super) fn add_devices(
+    bus: &mut MachineBus,
+    vm: &KvmVm,
+    firmware: Firmware,
+    _: &Arc<Lifecycle>,
+    output: Output,
+) -> Result<Devices, MachineError> {
+    let line = LevelLine::new(vm.level(aarch64::SERIAL_INTID));
+    let serial = Arc::new(Mutex::new(Pl011::new(line, output)?));
+    bus.add_mmio(aarch64::SERIAL_BASE, pl011::LEN, serial.clone())?;
+
+    bus.add_mmio(aarch64::RTC_BASE, pl031::LEN, Arc::new(Mutex::new(Pl031::new())))?;
+
+    let pins = Arc::new(Mutex::new(Pl061::new(LevelLine::new(vm.level(aarch64::GPIO_INTID)))));
+    bus.add_mmio(aarch64::GPIO_BASE, pl061::LEN, pins.clone())?;
+
+    let line = InterruptLine::new()?;
+    vm.bind(&line, aarch64::GED_INTID)?;
+    let events = Arc::new(Mutex::new(GenericEventDevice::new(line)));
+    bus.add_mmio(aarch64::GED_BASE, ged::LEN, events.clone())?;
+
+    // The button is wired to what the guest's tables say of it.
+    let power_button = match firmware {
+        Firmware::Acpi => PowerButton::Event(events),
+        Firmware::Devicetree | Firmware::MpTable => PowerButton::Pin(pins),
+    };
+    let console: Arc<Mutex<dyn ConsolePort>> = serial;
+    Ok(Devices { console, power_button })
+}
