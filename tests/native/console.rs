@@ -110,7 +110,7 @@ fn escapes_are_for_terminals() -> Checked {
 
 /// A guest that says far more than all buffers hold, and how much that is.
 fn talkative(scratch: &Scratch) -> (Profile, Vec<u8>) {
-    let text: Vec<u8> = (0..300_000_u32).map(|n| (n * n % 251) as u8).collect();
+    let text = kernels::pattern(300_000);
     scratch.file("initrd", &text);
     scratch.file("kernel", kernels::prints_initrd());
     (scratch.machine("kernel = \"kernel\"\ninitrd = \"initrd\""), text)

@@ -41,7 +41,7 @@ fn initrd_arrives() -> Checked {
     needs::kvm()?;
     let scratch = Scratch::new();
     // Of no round length, and without line ends that anything could translate.
-    let initrd: Vec<u8> = (0..40_001_u32).map(|n| (n * n % 251) as u8).collect();
+    let initrd = kernels::pattern(40_001);
     scratch.file("initrd", &initrd);
     scratch.file("kernel", kernels::prints_initrd());
     let profile = scratch.machine("kernel = \"kernel\"\ninitrd = \"initrd\"");
@@ -64,12 +64,12 @@ fn kernel_is_a_directory() -> Checked {
 }
 
 fn kernel_of_garbage() -> Checked {
-    let what = "this is neither a bzImage nor a 64-bit ELF file: it has 1000 bytes and starts with aa aa aa aa aa aa aa aa";
+    let what = "this is not a bzImage or a 64-bit ELF file: it has 1000 bytes and starts with aa aa aa aa aa aa aa aa";
     refuses_kernel(&[0xaa; 1000], what)
 }
 
 fn empty_kernel() -> Checked {
-    refuses_kernel(&[], "this is neither a bzImage nor a 64-bit ELF file: it has 0 bytes and starts with ")
+    refuses_kernel(&[], "this is not a bzImage or a 64-bit ELF file: it has 0 bytes and starts with ")
 }
 
 fn truncated_bz_image() -> Checked {

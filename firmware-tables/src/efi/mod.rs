@@ -19,6 +19,10 @@ use crate::{BuildError, Table};
 const VENDOR: &str = "Ghesthouse";
 /// The vendor's revision of the firmware.
 const VENDOR_REVISION: u32 = 1;
+/// The head of the list that a kernel keeps for the one that it may start in its place: what a GIC's translation service
+/// writes to can not be had back from it. The EFI stub makes it, and a kernel with such a service wants it.
+const NO_RESERVATIONS: wire::MemoryReservations =
+    wire::MemoryReservations { size: U32::ZERO, count: U32::ZERO, next: U64::ZERO };
 /// `linux,uefi-secure-boot`: disabled (`enum efi_secureboot_mode` of Linux).
 const SECURE_BOOT_DISABLED: u32 = 2;
 
@@ -48,10 +52,14 @@ impl HandOver {
         };
         let vendor = place("efi-vendor", "efi-vendor.bin", vendor);
         let runtime = place("efi-runtime-properties", "efi-runtime-properties.bin", bytes(&runtime));
+        let reservations =
+            place("efi-memory-reservations", "efi-memory-reservations.bin", bytes(&NO_RESERVATIONS));
         let configuration = [
-            wire::ConfigurationTable { guid: wire::ACPI_20_TABLE, table: U64::new(rsdp) },
-            wire::ConfigurationTable { guid: wire::RT_PROPERTIES_TABLE, table: U64::new(runtime.gpa) },
-        ];
+            (wire::ACPI_20_TABLE, rsdp),
+            (wire::RT_PROPERTIES_TABLE, runtime.gpa),
+            (wire::LINUX_MEMORY_RESERVATIONS, reservations.gpa),
+        ]
+        .map(|(guid, table)| wire::ConfigurationTable { guid, table: U64::new(table) });
         let count = configuration.len() as u64;
         let configuration =
             place("efi-configuration-table", "efi-configuration-table.bin", bytes(&configuration));
@@ -62,7 +70,7 @@ impl HandOver {
             system_table: system.gpa,
             memory_map: map.gpa,
             memory_map_len,
-            tables: vec![vendor, runtime, configuration, system, map],
+            tables: vec![vendor, runtime, reservations, configuration, system, map],
         })
     }
 

@@ -12,6 +12,9 @@ pub(super) const ACPI_20_TABLE: Guid =
 /// EFI_RT_PROPERTIES_TABLE_GUID (4.6.2): eb66918a-7eef-402a-842e-931d21c38ae9.
 pub(super) const RT_PROPERTIES_TABLE: Guid =
     guid(0xeb66_918a, 0x7eef, 0x402a, [0x84, 0x2e, 0x93, 0x1d, 0x21, 0xc3, 0x8a, 0xe9]);
+/// LINUX_EFI_MEMRESERVE_TABLE_GUID (Linux, include/linux/efi.h): 888eb0c6-8ede-4ff5-a8f0-9aee5cb977c2.
+pub(super) const LINUX_MEMORY_RESERVATIONS: Guid =
+    guid(0x888e_b0c6, 0x8ede, 0x4ff5, [0xa8, 0xf0, 0x9a, 0xee, 0x5c, 0xb9, 0x77, 0xc2]);
 
 const fn guid(low: u32, mid: u16, high: u16, rest: [u8; 8]) -> Guid {
     let (low, mid, high) = (low.to_le_bytes(), mid.to_le_bytes(), high.to_le_bytes());
@@ -104,6 +107,19 @@ pub(super) struct RuntimeProperties {
 }
 
 const _: () = assert!(size_of::<RuntimeProperties>() == 8);
+
+/// `struct linux_efi_memreserve` (Linux, include/linux/efi.h), without entries.
+#[derive(IntoBytes, Immutable, Unaligned)]
+#[repr(C)]
+pub(super) struct MemoryReservations {
+    /// Entries that there is room for.
+    pub(super) size: U32,
+    pub(super) count: U32,
+    /// Where the list goes on; the kernel writes it.
+    pub(super) next: U64,
+}
+
+const _: () = assert!(size_of::<MemoryReservations>() == 16);
 
 /// EFI_MEMORY_DESCRIPTOR_VERSION (7.2.3).
 pub(super) const DESCRIPTOR_VERSION: u32 = 1;

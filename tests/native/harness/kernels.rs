@@ -7,6 +7,11 @@ use vm_memory::ByteValued;
 /// Where a bzImage's protected-mode code is loaded.
 pub(crate) const LOAD: u64 = 0x10_0000;
 
+/// Bytes that repeat too late for a part that is lost, doubled or out of place to go unseen.
+pub(crate) fn pattern(len: u64) -> Vec<u8> {
+    (0..len).map(|n| (n * n % 251 + n / 251) as u8).collect()
+}
+
 /// A bzImage that prints its initrd, byte by byte, and switches off.
 pub(crate) fn prints_initrd() -> Vec<u8> {
     // mov ecx, [rsi + ramdisk_size]; mov esi, [rsi + ramdisk_image]: rsi is at the boot parameters.
@@ -70,6 +75,7 @@ pub(crate) fn good_header() -> setup_header {
         version: 0x20f,
         loadflags: 1,
         xloadflags: 1,
+        code32_start: LOAD as u32,
         initrd_addr_max: 0x7fff_ffff,
         kernel_alignment: 0x1000,
         cmdline_size: 2047,

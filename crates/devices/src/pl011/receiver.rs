@@ -98,8 +98,10 @@ mod tests {
         assert_eq!(arrivals[31..], [Arrival::Stored, Arrival::Lost, Arrival::Lost]);
         assert_eq!(receiver.pop(), Some(0));
         assert_eq!(receiver.push(b'x'), Arrival::Stored);
+        assert_eq!(receiver.pop(), Some(1));
+        assert_eq!(receiver.push(b'y'), Arrival::Stored);
         let rest: Vec<_> = std::iter::from_fn(|| receiver.pop()).collect();
         assert_eq!(rest.len(), 32);
-        assert_eq!(rest[30..], [31, u16::from(b'x') | DR_OVERRUN]);
+        assert_eq!(rest[29..], [31, u16::from(b'x') | DR_OVERRUN, b'y'.into()]);
     }
 }

@@ -16,7 +16,7 @@ wire! {
         _vendor: u64,
         _firmware_revision: u32,
         _padding: u32,
-        _console: [u64; 6],
+        _console: [u8; 48],
         runtime: u64,
         _boot: u64,
         table_count: u64,
@@ -150,7 +150,7 @@ pub(crate) fn read_memory_map(bytes: &[u8], descriptor_len: u32) -> Result<Memor
     Ok(map)
 }
 
-/// What an EFI_MEMORY_TYPE (7.2, table 7.6) is for: boot services may still be in use, since nobody has ended them.
+/// What an EFI_MEMORY_TYPE (7.2, table 7.6) is for. What boot services and loaders left is not counted as usable.
 fn kind(code: u32) -> Kind {
     match code {
         7 => Kind::Usable,

@@ -11,8 +11,8 @@ wire! {
         _header: Header,
         _counter: u64,
         _reserved: u32,
-        _secure_timer: [u32; 2],
-        _physical_timer: [u32; 2],
+        _secure_timer: [u8; 8],
+        _physical_timer: [u8; 8],
         virtual_timer: u32,
         virtual_timer_flags: u32,
     }
