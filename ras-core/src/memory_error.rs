@@ -26,14 +26,14 @@ impl Span {
 
     /// Bytes.
     #[must_use]
-    pub const fn len(self) -> u64 {
+    pub const fn bytes(self) -> u64 {
         1 << self.log2_len
     }
 
     /// Whether `gpa` lies in it.
     #[must_use]
     pub const fn contains(self, gpa: u64) -> bool {
-        gpa >= self.gpa && gpa - self.gpa < self.len()
+        gpa >= self.gpa && gpa - self.gpa < self.bytes()
     }
 
     /// The 4 KiB pages in it, by their first GPA.

@@ -39,7 +39,9 @@ impl Reports {
             ["exit", status] => (Report::Exit(status.parse().map_err(|_| unknown())?), after),
             ["file", name, size] => {
                 let size: usize = size.parse().map_err(|_| unknown())?;
-                let Some(content) = self.pending.get(after..after.saturating_add(size)) else { return Ok(None) };
+                let Some(content) = self.pending.get(after..after.saturating_add(size)) else {
+                    return Ok(None);
+                };
                 (Report::File { name: (*name).to_owned(), content: content.to_vec() }, after + size)
             }
             _ => return Err(unknown()),

@@ -102,7 +102,8 @@ impl Cache {
     }
 
     fn replace(&self, apt: &Apt, bundle: &Bundle, packages: &[Package], directory: &Path) -> Result<()> {
-        let versions: Vec<_> = packages.iter().map(|package| format!("{} {}", package.name, package.version)).collect();
+        let versions: Vec<_> =
+            packages.iter().map(|package| format!("{} {}", package.name, package.version)).collect();
         eprintln!("fetching {}: {}", bundle.name, versions.join(", "));
         let fresh = directory.with_extension("new");
         remove(&fresh)?;

@@ -25,7 +25,16 @@ const X86_64: Host = Host {
 const AARCH64: Host = Host {
     emulator: "qemu-system-aarch64",
     // Without pointer authentication: its emulation takes most of the time otherwise.
-    machine: &["-M", "virt,virtualization=on,gic-version=3", "-cpu", "max,pauth=off", "-smp", "2", "-m", "3G"],
+    machine: &[
+        "-M",
+        "virt,virtualization=on,gic-version=3",
+        "-cpu",
+        "max,pauth=off",
+        "-smp",
+        "2",
+        "-m",
+        "3G",
+    ],
     console: "ttyAMA0",
     kernel: "6.1",
     modules: &["virtio_pci", "virtio_console", "hwpoison-inject"],

@@ -25,10 +25,30 @@ pub(crate) struct Kernel {
 const KERNELS: &[Kernel] = &[
     Kernel { key: "6.1", architecture: X86_64, release: Release::Bookworm, package: "linux-image-amd64" },
     Kernel { key: "6.12", architecture: X86_64, release: Release::Trixie, package: "linux-image-amd64" },
-    Kernel { key: "7.3", architecture: X86_64, release: Release::TrixieBackports, package: "linux-image-amd64" },
-    Kernel { key: "6.1", architecture: Aarch64, release: Release::Bookworm, package: "linux-image-cloud-arm64" },
-    Kernel { key: "6.12", architecture: Aarch64, release: Release::Trixie, package: "linux-image-cloud-arm64" },
-    Kernel { key: "7.3", architecture: Aarch64, release: Release::TrixieBackports, package: "linux-image-cloud-arm64" },
+    Kernel {
+        key: "7.3",
+        architecture: X86_64,
+        release: Release::TrixieBackports,
+        package: "linux-image-amd64",
+    },
+    Kernel {
+        key: "6.1",
+        architecture: Aarch64,
+        release: Release::Bookworm,
+        package: "linux-image-cloud-arm64",
+    },
+    Kernel {
+        key: "6.12",
+        architecture: Aarch64,
+        release: Release::Trixie,
+        package: "linux-image-cloud-arm64",
+    },
+    Kernel {
+        key: "7.3",
+        architecture: Aarch64,
+        release: Release::TrixieBackports,
+        package: "linux-image-cloud-arm64",
+    },
 ];
 
 /// Looks a kernel up; the error names those that there are.
@@ -79,7 +99,8 @@ impl KernelFiles {
             Some(list) => Some(fs::read_to_string(list).context("cannot read modules.builtin")?),
             None => None,
         };
-        let builtin = builtin.map(|list| list.lines().filter_map(|line| module_name(Path::new(line))).collect());
+        let builtin =
+            builtin.map(|list| list.lines().filter_map(|line| module_name(Path::new(line))).collect());
         let modules = files.into_iter().filter_map(|path| Some((module_name(&path)?, path))).collect();
         Ok(Self { image, modules, builtin })
     }
@@ -99,7 +120,11 @@ impl KernelFiles {
         }
         let Some(path) = self.modules.get(name) else {
             let known_missing = self.builtin.as_ref().is_some_and(|builtin| !builtin.contains(name));
-            return if known_missing { Err(Error::new(format!("this kernel has no module {name}"))) } else { Ok(()) };
+            return if known_missing {
+                Err(Error::new(format!("this kernel has no module {name}")))
+            } else {
+                Ok(())
+            };
         };
         let content = if path.extension().is_some_and(|extension| extension == "xz") {
             process::output(Command::new("xz").arg("--decompress").arg("--stdout").arg(path))?

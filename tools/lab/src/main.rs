@@ -111,17 +111,22 @@ fn execute(Cli { command, ghest }: Cli) -> Result<Option<Count>> {
         Command::Setup => Ok(None),
         Command::Fetch => fetch(&cache(true), &scenarios).map(|()| None),
         Command::Run(choice) => {
-            let chosen: Vec<Scenario> = scenarios.into_iter().filter(|scenario| choice.takes(scenario)).collect();
+            let chosen: Vec<Scenario> =
+                scenarios.into_iter().filter(|scenario| choice.takes(scenario)).collect();
             if chosen.is_empty() {
                 return Err(Error::new("no scenario is chosen: see cargo lab run --list"));
             }
             if choice.list {
-                chosen.iter().for_each(|scenario| println!("{:8} {}", scenario.host.to_string(), scenario.name));
+                chosen
+                    .iter()
+                    .for_each(|scenario| println!("{:8} {}", scenario.host.to_string(), scenario.name));
                 return Ok(None);
             }
             run::run(&workspace, &cache(false), &chosen, choice.keep).map(Some)
         }
-        Command::Shell { host, host_kernel } => shell(&workspace, &cache(false), host, host_kernel).map(|()| None),
+        Command::Shell { host, host_kernel } => {
+            shell(&workspace, &cache(false), host, host_kernel).map(|()| None)
+        }
         Command::Test => {
             setup::setup()?;
             let tests = suite::cargo_test(&workspace)?;
@@ -134,7 +139,8 @@ fn execute(Cli { command, ghest }: Cli) -> Result<Option<Count>> {
 
 impl Choice {
     fn takes(&self, scenario: &Scenario) -> bool {
-        let named = self.filters.is_empty() || self.filters.iter().any(|part| scenario.name.contains(part.as_str()));
+        let named =
+            self.filters.is_empty() || self.filters.iter().any(|part| scenario.name.contains(part.as_str()));
         named && self.host.is_none_or(|host| host == scenario.host)
     }
 }
@@ -158,7 +164,12 @@ fn fetch(cache: &Cache, scenarios: &[Scenario]) -> Result<()> {
     Ok(())
 }
 
-fn shell(workspace: &Workspace, cache: &Cache, architecture: Architecture, kernel: Option<String>) -> Result<()> {
+fn shell(
+    workspace: &Workspace,
+    cache: &Cache,
+    architecture: Architecture,
+    kernel: Option<String>,
+) -> Result<()> {
     let key = kernel.unwrap_or_else(|| Host::of(architecture).kernel.to_owned());
     let parts = Parts::get(workspace, cache, architecture, &key, &[]);
     let parts = parts.map_err(|(Missing::Packages(error) | Missing::Part(error))| error)?;
@@ -166,5 +177,8 @@ fn shell(workspace: &Workspace, cache: &Cache, architecture: Architecture, kerne
     let initramfs = directory.path().join("initramfs.cpio");
     parts.write_initramfs(workspace, Vec::new(), &initramfs)?;
     println!("Ctrl-A x ends the emulation at once");
-    machine::interactive(parts.host, &Boot { kernel: &parts.image, initramfs: &initramfs, log: &directory.path().join("emulator.log") })
+    machine::interactive(
+        parts.host,
+        &Boot { kernel: &parts.image, initramfs: &initramfs, log: &directory.path().join("emulator.log") },
+    )
 }

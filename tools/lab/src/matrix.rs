@@ -84,7 +84,9 @@ fn is_met(when: &Value, chosen: &Table) -> Result<bool> {
 }
 
 fn substitute(text: &str, chosen: &Table) -> Result<Value> {
-    if let Some(name) = text.strip_prefix('@').and_then(|rest| rest.strip_suffix('@')).filter(|name| is_name(name)) {
+    if let Some(name) =
+        text.strip_prefix('@').and_then(|rest| rest.strip_suffix('@')).filter(|name| is_name(name))
+    {
         return Ok(look_up(name, chosen)?.clone());
     }
     let mut result = String::new();
@@ -141,7 +143,8 @@ mod tests {
         let scenarios = expand(file.parse().unwrap()).unwrap();
         let names: Vec<_> = scenarios.iter().map(|scenario| scenario["name"].as_str().unwrap()).collect();
         assert_eq!(names, expected);
-        let counts: Vec<_> = scenarios.iter().map(|scenario| scenario["count"].as_integer().unwrap()).collect();
+        let counts: Vec<_> =
+            scenarios.iter().map(|scenario| scenario["count"].as_integer().unwrap()).collect();
         assert_eq!(counts, [1, 4, 1, 4]);
     }
 

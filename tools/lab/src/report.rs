@@ -91,8 +91,15 @@ impl Records {
         Ok(directory)
     }
 
-    /// Records one scenario; `console` is the console of the host that it ran on.
-    pub(crate) fn add(&mut self, verdict: Verdict, evidence: &Evidence, console: &Path) -> Result<()> {
+    /// Records one scenario; `console` is the console of the host that it ran on, `before` how much had been said there
+    /// when it began, in bytes.
+    pub(crate) fn add(
+        &mut self,
+        verdict: Verdict,
+        evidence: &Evidence,
+        console: &Path,
+        before: usize,
+    ) -> Result<()> {
         let directory = self.directory.join(&verdict.name);
         fs::create_dir(&directory).context(format_args!("cannot make {}", directory.display()))?;
         let write = |name: &str, content: &[u8]| {
@@ -108,7 +115,7 @@ impl Records {
         if verdict.outcome == Outcome::Failed {
             show_end("guest console", &evidence.transcript);
             show_end("stderr", evidence.files.get("stderr.log").map_or(&[], Vec::as_slice));
-            show_end("host console", &host_console);
+            show_end("host console", host_console.get(before..).unwrap_or_default());
         }
         self.close_scenario(verdict)
     }
@@ -132,7 +139,8 @@ impl Records {
         why: &str,
     ) -> Result<()> {
         for scenario in scenarios {
-            fs::create_dir(self.directory.join(&scenario.name)).context("cannot make a scenario's directory")?;
+            fs::create_dir(self.directory.join(&scenario.name))
+                .context("cannot make a scenario's directory")?;
             self.close_scenario(Verdict {
                 name: scenario.name.clone(),
                 outcome,

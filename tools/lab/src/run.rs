@@ -89,8 +89,10 @@ impl Parts {
         for kernel in kernels {
             files.insert(kernel.key, KernelFiles::find(&cache.get(&kernel.bundle())?)?);
         }
-        let host_files = kernels.first().and_then(|kernel| files.get(kernel.key)).context("a host without a kernel")?;
-        let guest_kernels = kernels.iter().skip(1).filter_map(|it| Some((it.key, files.get(it.key)?.image.clone())));
+        let host_files =
+            kernels.first().and_then(|kernel| files.get(kernel.key)).context("a host without a kernel")?;
+        let guest_kernels =
+            kernels.iter().skip(1).filter_map(|it| Some((it.key, files.get(it.key)?.image.clone())));
         let mut versions = BTreeMap::new();
         for bundle in bundles {
             let packages = cache.get(bundle)?.packages.into_iter();
@@ -108,7 +110,12 @@ impl Parts {
     }
 
     /// Writes the host's initramfs.
-    pub(crate) fn write_initramfs(&self, workspace: &Workspace, scenarios: Vec<&Scenario>, to: &Path) -> Result<()> {
+    pub(crate) fn write_initramfs(
+        &self,
+        workspace: &Workspace,
+        scenarios: Vec<&Scenario>,
+        to: &Path,
+    ) -> Result<()> {
         let kernels = self.guest_kernels.iter().map(|(key, path)| (*key, path.as_path())).collect();
         let image = HostImage {
             busybox: &self.busybox,
@@ -156,9 +163,10 @@ fn run_on_host(
                 break;
             };
             let began = Instant::now();
+            let before = fs::metadata(&console).map_or(0, |file| file.len() as usize);
             let (evidence, aftermath) = session.run(scenario);
             let verdict = judge(scenario, &evidence, began, parts);
-            records.add(verdict, &evidence, &console)?;
+            records.add(verdict, &evidence, &console, before)?;
             match aftermath {
                 Aftermath::Usable(again) => session = again,
                 Aftermath::Lost => break,

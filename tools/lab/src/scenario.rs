@@ -108,7 +108,10 @@ impl Scenario {
     fn check(&self) -> Result<()> {
         let is_fit = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "-._".contains(c);
         if self.name.is_empty() || !self.name.chars().all(is_fit) {
-            return Err(Error::new(format!("name {:?}: lower case, digits, '-', '_' and '.' only", self.name)));
+            return Err(Error::new(format!(
+                "name {:?}: lower case, digits, '-', '_' and '.' only",
+                self.name
+            )));
         }
         if self.profile.is_some() && self.profile_from.is_some() {
             return Err(Error::new("profile and profile-from exclude each other"));

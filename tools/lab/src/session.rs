@@ -37,7 +37,9 @@ impl Session {
                 Heard::Control(bytes) => session.reports.push(&bytes),
                 Heard::Guest(_) => {}
                 Heard::Gone => return Err(Error::new("the host ended before it was up")),
-                Heard::Silence => return Err(Error::new(format!("the host was not up after {BOOT_LIMIT:?}"))),
+                Heard::Silence => {
+                    return Err(Error::new(format!("the host was not up after {BOOT_LIMIT:?}")));
+                }
             }
             if session.reports.next()? == Some(Report::Ready) {
                 return Ok(session);

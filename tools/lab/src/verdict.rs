@@ -82,7 +82,9 @@ fn not_seen(seen: &Seen, evidence: &Evidence) -> Option<String> {
     let Some(content) = content else { return Some(format!("no file {place}")) };
     let count = occurrences(content, seen.text.as_bytes());
     match seen.count {
-        Some(wanted) if count != wanted => Some(format!("{:?}: {count} times in {place}, not {wanted}", seen.text)),
+        Some(wanted) if count != wanted => {
+            Some(format!("{:?}: {count} times in {place}, not {wanted}", seen.text))
+        }
         None if count == 0 => Some(format!("not seen in {place}: {:?}", seen.text)),
         _ => None,
     }
@@ -153,8 +155,16 @@ mod tests {
     }
 
     fn evidence(transcript: &str, events: &str) -> Evidence {
-        let files = [(EVENTS.to_owned(), events.into()), ("probe.json".to_owned(), b"{\"kvm\":{\"ok\":true}}".into())];
-        Evidence { status: Some(0), transcript: transcript.into(), files: files.into(), ..Evidence::default() }
+        let files = [
+            (EVENTS.to_owned(), events.into()),
+            ("probe.json".to_owned(), b"{\"kvm\":{\"ok\":true}}".into()),
+        ];
+        Evidence {
+            status: Some(0),
+            transcript: transcript.into(),
+            files: files.into(),
+            ..Evidence::default()
+        }
     }
 
     fn faults_of(more: &str, transcript: &str, events: &str) -> Vec<String> {
@@ -168,8 +178,11 @@ mod tests {
 
     #[test]
     fn status_script_and_trouble_count() {
-        let evidence =
-            Evidence { unheard: Some("login: ".into()), trouble: vec!["too long".into()], ..evidence("", "") };
+        let evidence = Evidence {
+            unheard: Some("login: ".into()),
+            trouble: vec!["too long".into()],
+            ..evidence("", "")
+        };
         let found = faults(&scenario("status = 4"), &evidence);
         let expected =
             ["too long", "exit status 0, not 4", "the console's script still waited for \"login: \""];
@@ -213,7 +226,9 @@ mod tests {
 
     #[test]
     fn json_values_are_found_by_pointer() {
-        let value = |at: &str, is: &str| faults_of(&format!("json = [{{ file = 'probe.json', at = '{at}', is = {is} }}]"), "", "");
+        let value = |at: &str, is: &str| {
+            faults_of(&format!("json = [{{ file = 'probe.json', at = '{at}', is = {is} }}]"), "", "")
+        };
         assert!(value("/kvm/ok", "true").is_empty());
         assert_eq!(value("/kvm/ok", "false"), ["probe.json: /kvm/ok is true, not false"]);
         assert_eq!(value("/kvm/no", "1"), ["probe.json has no /kvm/no"]);

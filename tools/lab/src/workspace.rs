@@ -69,10 +69,13 @@ impl Workspace {
                 Ok(Ghest { program, libraries })
             }
             Some(rust) => {
-                cargo.args(["--target", "aarch64-unknown-linux-gnu", "--target-dir"]).arg(self.lab().join("cross"));
+                cargo
+                    .args(["--target", "aarch64-unknown-linux-gnu", "--target-dir"])
+                    .arg(self.lab().join("cross"));
                 cargo.env("RUSTC", self.compiler(&cache.get(&rust)?)?);
                 cargo.env("CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER", "aarch64-linux-gnu-gcc");
-                cargo.env("CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUSTFLAGS", "-C target-feature=+crt-static");
+                cargo
+                    .env("CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUSTFLAGS", "-C target-feature=+crt-static");
                 Ok(Ghest { program: executable(&mut cargo)?, libraries: Vec::new() })
             }
         }
@@ -90,7 +93,8 @@ impl Workspace {
         // Cargo takes a compiler that is newer than its last build for another one.
         if fs::read_to_string(&path).ok().as_deref() != Some(script.as_str()) {
             fs::write(&path, script).context("cannot write the compiler's wrapper")?;
-            fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).context("cannot make it executable")?;
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o755))
+                .context("cannot make it executable")?;
         }
         Ok(path)
     }

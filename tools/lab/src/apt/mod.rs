@@ -93,7 +93,8 @@ impl Apt {
         if let Some(security) = mirrors.security.filter(|_| !release.security_suites().is_empty()) {
             stanzas += &format!("\n{}", security.stanza(release.security_suites()));
         }
-        fs::write(apt.directory.join("sources/lab.sources"), stanzas).context("cannot write apt's sources")?;
+        fs::write(apt.directory.join("sources/lab.sources"), stanzas)
+            .context("cannot write apt's sources")?;
         Ok(apt)
     }
 
@@ -109,13 +110,19 @@ impl Apt {
     }
 
     /// The version that apt would take of a package, and of what it needs.
-    pub(crate) fn resolve(&self, name: &str, architecture: Architecture, follow: Follow) -> Result<Vec<Package>> {
+    pub(crate) fn resolve(
+        &self,
+        name: &str,
+        architecture: Architecture,
+        follow: Follow,
+    ) -> Result<Vec<Package>> {
         let architecture = architecture.debian();
         let mut found = BTreeMap::<String, Package>::new();
         let mut wanted = BTreeSet::from([name.to_owned()]);
         while !wanted.is_empty() {
             let exact = wanted.iter().map(|name| format!("{name}:{architecture}"));
-            let shown = process::text(self.command("apt-cache").args(["show", "--no-all-versions"]).args(exact))?;
+            let shown =
+                process::text(self.command("apt-cache").args(["show", "--no-all-versions"]).args(exact))?;
             let records: Vec<Record> = shown.split("\n\n").filter_map(Record::parse).collect();
             let mut needed = BTreeSet::new();
             for name in wanted {
@@ -124,7 +131,8 @@ impl Apt {
                 };
                 let release = self.release.name();
                 let record = records.iter().find(is_it);
-                let record = record.context(format_args!("{release} has no package {name}:{architecture}"))?;
+                let record =
+                    record.context(format_args!("{release} has no package {name}:{architecture}"))?;
                 let version = record.version.to_owned();
                 needed.extend(record.depends.iter().filter(|it| follow.takes(it)).map(|it| it.to_string()));
                 found.insert(name.clone(), Package { name, architecture: architecture.to_owned(), version });
@@ -136,7 +144,8 @@ impl Apt {
 
     /// Fetches and unpacks packages into one tree.
     pub(crate) fn unpack(&self, packages: &[Package], root: &Path) -> Result<()> {
-        let archives = tempfile::tempdir_in(&self.directory).context("cannot make a directory for archives")?;
+        let archives =
+            tempfile::tempdir_in(&self.directory).context("cannot make a directory for archives")?;
         let exact = packages.iter().map(|it| format!("{}:{}={}", it.name, it.architecture, it.version));
         process::output(self.command("apt-get").arg("download").args(exact).current_dir(archives.path()))?;
         let fetched = fs::read_dir(archives.path()).context("cannot list the fetched archives")?;

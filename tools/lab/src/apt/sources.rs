@@ -28,7 +28,8 @@ impl Mirrors {
     /// Reads `/etc/apt`.
     pub(crate) fn of_this_machine() -> Result<Self> {
         let etc = Path::new("/etc/apt");
-        let mut sources = one_line_sources(&std::fs::read_to_string(etc.join("sources.list")).unwrap_or_default());
+        let mut sources =
+            one_line_sources(&std::fs::read_to_string(etc.join("sources.list")).unwrap_or_default());
         let parts = std::fs::read_dir(etc.join("sources.list.d")).into_iter().flatten().flatten();
         let mut paths: Vec<_> = parts.map(|entry| entry.path()).collect();
         paths.sort();
@@ -39,7 +40,8 @@ impl Mirrors {
                 _ => {}
             }
         }
-        Self::among(&sources).context("no Debian archive among the sources in /etc/apt: the lab is built from it")
+        Self::among(&sources)
+            .context("no Debian archive among the sources in /etc/apt: the lab is built from it")
     }
 
     fn among(sources: &[Source]) -> Option<Self> {
