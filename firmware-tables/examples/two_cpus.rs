@@ -22,7 +22,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let machine = x86_64::platform(2, 512 << 20, vec![serial], Some("serial0"));
 
     for set in firmware_tables::TABLE_SETS {
-        let built = set.build(&machine)?;
+        let built = match set.build(&machine, &chosen) {
         println!("{}: reading starts at {:#x}", built.kind, built.entry.gpa());
         for table in &built.tables {
             println!("  {:<8} {:#x}  {:>5} bytes", table.name, table.gpa, table.bytes.len());

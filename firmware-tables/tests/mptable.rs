@@ -2,15 +2,16 @@
 //! nothing with the builder.
 #![cfg(feature = "mptable")]
 
+#[path = "machine/x86_64.rs"]
 mod machine;
 
 use firmware_tables::{BuildError, EntryPoint, GuestTables, MpTable, TableSet};
 use machine::{default_machine, machine};
-use platform::{Arch, Interrupt, Platform, Range, Trigger};
+use platform::{Arch, Chosen, Interrupt, Platform, Range, Trigger};
 
 #[test]
 fn a_scan_finds_what_the_machine_has() {
-    let built = MpTable.build(&default_machine()).unwrap();
+    let built = build(&default_machine()).unwrap();
     let read = read(&built);
     assert_eq!(read.processors, [(0, 0b11), (1, 0b01)], "ids and flags: both enabled, one to boot");
     assert_eq!(read.buses, [(0, "ISA   ".to_owned())]);
@@ -32,7 +33,7 @@ fn a_scan_finds_what_the_machine_has() {
 fn devices_beyond_the_isa_lines_have_their_pin_and_no_others_do() {
     let mut machine = machine(1, 1 << 30, 7);
     machine.devices[4].interrupts = vec![Interrupt { gsi: 23, trigger: Trigger::Level }];
-    let read = read(&MpTable.build(&machine).unwrap());
+    let read = read(&build(&machine).unwrap());
     let beyond: Vec<_> = read
         .interrupts
         .iter()
@@ -45,12 +46,12 @@ fn devices_beyond_the_isa_lines_have_their_pin_and_no_others_do() {
 #[test]
 fn up_to_255_processors() {
     for vcpus in [1, 2, 8, 254, 255] {
-        let read = read(&MpTable.build(&machine(vcpus, 1 << 30, 1)).unwrap());
+        let read = read(&build(&machine(vcpus, 1 << 30, 1)).unwrap());
         let ids: Vec<u32> = read.processors.iter().map(|(id, _)| u32::from(*id)).collect();
         assert_eq!(ids, (0..vcpus).collect::<Vec<_>>());
         assert_eq!(read.processors.iter().filter(|(_, flags)| flags & 2 != 0).count(), 1, "one boots");
     }
-    let error = MpTable.build(&machine(256, 1 << 30, 1)).unwrap_err();
+    let error = build(&machine(256, 1 << 30, 1)).unwrap_err();
     assert_eq!(error, BuildError::TooManyCpus { tables: "mptable", cpus: 256, limit: 255 });
 }
 
@@ -83,8 +84,12 @@ fn what_can_not_be_said_is_an_error_that_names_it() {
     for (change, message) in cases {
         let mut machine = default_machine();
         change(&mut machine);
-        assert_eq!(MpTable.build(&machine).unwrap_err().to_string(), *message);
+        assert_eq!(build(&machine).unwrap_err().to_string(), *message);
     }
+}
+
+fn build(machine: &Platform) -> Result<GuestTables, BuildError> {
+    MpTable.build(machine, &Chosen::default())
 }
 
 #[derive(Default)]

@@ -113,7 +113,7 @@ fn bz_image_larger_than_memory() -> Checked {
     let body = vec![0; 70 << 20];
     let header = setup_header { syssize: (body.len() / 16) as u32, ..kernels::good_header() };
     let what =
-        "the kernel takes memory from 0x100000 to 0x4700000, and memory below the hole ends at 0x4000000";
+        "the kernel takes memory from 0x100000 to 0x4700400, and memory below the hole ends at 0x4000000";
     too_large(&kernels::bz_image_of(header, &body), what)
 }
 

@@ -27,7 +27,11 @@ fn memfd_above_the_hole() -> Checked {
 fn boots_on(memory: &str, size: &str) -> Checked {
     needs::kvm()?;
     let scratch = Scratch::new();
-    Ghest::boot(&machine(&scratch, memory, size)).finish().expect_ok();
+
+    let mut running = Ghest::boot(&machine(&scratch, memory, size)).start();
+    running.wait_for("probe: ok");
+    running.signal(Signal::TERM);
+    running.finish().expect(143);
     Ok(())
 }
 

@@ -96,7 +96,8 @@ fn list_for_people() -> Checked {
         .iter()
         .map(|table| {
             let gpa = table["gpa"].as_u64().expect("a number");
-            format!("{gpa:#010x} {:>7} bytes  {}", table["len"], table["file"].as_str().expect("a name"))
+            let len = table["len"].as_u64().expect("a number");
+            format!("{gpa:#010x} {len:>7} bytes  {}", table["file"].as_str().expect("a name"))
         })
         .collect();
     assert_eq!(outcome.stdout().lines().collect::<Vec<_>>(), lines);

@@ -64,3 +64,7 @@
 /// The guest, an ELF64 executable for x86_64.
 #[cfg(target_arch = "x86_64")]
 pub static IMAGE: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/probe.elf"));
+
+/// The guest, an Image for arm64.
+#[cfg(target_arch = "aarch64")]
+pub static IMAGE: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/probe.img"));

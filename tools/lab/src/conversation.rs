@@ -17,21 +17,25 @@ pub(crate) struct Step {
 /// Where a console's script stands.
 pub(crate) struct Conversation<'a> {
     steps: &'a [Step],
-    /// Transcript up to here has been matched.
-    matched: usize,
+    /// The text that is waited for does not begin before here in the transcript.
+    from: usize,
 }
 
 impl<'a> Conversation<'a> {
     pub(crate) fn new(steps: &'a [Step]) -> Self {
-        Self { steps, matched: 0 }
+        Self { steps, from: 0 }
     }
 
     /// The next step that the transcript so far calls for.
     pub(crate) fn next(&mut self, transcript: &[u8]) -> Option<&'a Step> {
         let (step, rest) = self.steps.split_first()?;
-        let ahead = transcript.get(self.matched..)?;
-        let at = find(ahead, step.expect.as_bytes())?;
-        self.matched += at + step.expect.len();
+        let ahead = transcript.get(self.from..)?;
+        let Some(at) = find(ahead, step.expect.as_bytes()) else {
+            // Its beginning may be the transcript's end.
+            self.from = self.from.max((transcript.len() + 1).saturating_sub(step.expect.len()));
+            return None;
+        };
+        self.from += at + step.expect.len();
         self.steps = rest;
         Some(step)
     }
@@ -62,9 +66,12 @@ mod tests {
     fn steps_are_taken_in_order_and_once() {
         let steps = [step("name? ", "a\n"), step("name? ", "b\n"), step("bye", "")];
         let mut conversation = Conversation::new(&steps);
-        let mut transcript = b"boot\nnam".to_vec();
-        assert_eq!(conversation.next(&transcript), None);
-        transcript.extend(b"e? ");
+        let mut transcript = Vec::new();
+        for byte in b"boot\nname?" {
+            transcript.push(*byte);
+            assert_eq!(conversation.next(&transcript), None);
+        }
+        transcript.push(b' ');
         assert_eq!(conversation.next(&transcript), Some(&steps[0]));
         assert_eq!(conversation.next(&transcript), None);
         transcript.extend(b"name? bye");

@@ -42,7 +42,7 @@ impl Workspace {
         env::var_os("LAB_CACHE").map_or_else(|| self.lab().join("cache"), PathBuf::from)
     }
 
-    /// The package cargo was started with, for its workspace.
+    /// Cargo, the one that the lab was started with.
     pub(crate) fn cargo(&self) -> Command {
         let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
         command.current_dir(&self.root);

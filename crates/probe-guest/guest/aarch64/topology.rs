@@ -24,6 +24,7 @@ pub(crate) enum Interface {
     SystemRegisters,
 }
 
+#[derive(Clone)]
 pub(crate) struct Topology {
     mpidrs: [u64; MAX_PROCESSORS],
     processors: usize,

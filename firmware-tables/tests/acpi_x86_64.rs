@@ -1,18 +1,19 @@
-//! The ACPI tables read as an operating system reads them: from the RSDP on, by a reader that shares nothing with the
-//! builder.
+//! The ACPI tables of an x86_64 machine read as an operating system reads them: from the RSDP on, by a reader that shares
+//! nothing with the builder.
 #![cfg(feature = "acpi")]
 
+#[path = "machine/x86_64.rs"]
 mod machine;
 
 use std::collections::BTreeMap;
 
 use firmware_tables::{Acpi, BuildError, EntryPoint, GuestTables, Table, TableSet};
 use machine::{default_machine, machine};
-use platform::{AcpiObject, Arch, Platform, PowerControl, Range, Window, x86_64};
+use platform::{AcpiObject, Arch, Chosen, Platform, PowerControl, Range, Window, x86_64};
 
 #[test]
 fn the_rsdp_leads_to_all_tables() {
-    let built = Acpi.build(&default_machine()).unwrap();
+    let built = build(&default_machine()).unwrap();
     let tables = walk(&built);
     assert_eq!(
         tables.keys().map(String::as_str).collect::<Vec<_>>(),
@@ -24,14 +25,14 @@ fn the_rsdp_leads_to_all_tables() {
 
 #[test]
 fn the_same_machine_gives_the_same_bytes() {
-    assert_eq!(Acpi.build(&default_machine()), Acpi.build(&default_machine()));
-    assert_ne!(Acpi.build(&default_machine()), Acpi.build(&machine(3, 6 << 30, 1)));
+    assert_eq!(build(&default_machine()), build(&default_machine()));
+    assert_ne!(build(&default_machine()), build(&machine(3, 6 << 30, 1)));
 }
 
 #[test]
 fn every_processor_has_an_entry_of_the_width_its_id_needs() {
     for vcpus in [1, 2, 8, 254, 255, 256, 512] {
-        let built = Acpi.build(&machine(vcpus, 1 << 30, 1)).unwrap();
+        let built = build(&machine(vcpus, 1 << 30, 1)).unwrap();
         let madt = &walk(&built)["APIC"];
         let (mut narrow, mut wide, mut narrow_nmi, mut wide_nmi) = (Vec::new(), Vec::new(), 0, 0);
         let mut rest = &madt[44..];
@@ -64,7 +65,7 @@ fn every_processor_has_an_entry_of_the_width_its_id_needs() {
 #[test]
 fn five_hundred_and_twelve_processors_leave_most_of_the_area_free() {
     let machine = machine(512, 1 << 30, 13);
-    let last = Acpi.build(&machine).unwrap().tables.last().unwrap().range().end();
+    let last = build(&machine).unwrap().tables.last().unwrap().range().end();
     let used = last - machine.memory.tables.start;
     assert!(used < 48 << 10, "{used} bytes");
 }
@@ -72,7 +73,7 @@ fn five_hundred_and_twelve_processors_leave_most_of_the_area_free() {
 #[test]
 fn the_clock_and_the_keyboard_controller_are_told_of_where_they_are() {
     let flags = |machine: &Platform| {
-        let built = Acpi.build(machine).unwrap();
+        let built = build(machine).unwrap();
         let facp = &built.table("facp").unwrap().bytes;
         u16::from_le_bytes([facp[109], facp[110]])
     };
@@ -94,32 +95,35 @@ fn the_clock_and_the_keyboard_controller_are_told_of_where_they_are() {
 fn a_console_that_is_no_16550_has_no_spcr() {
     let mut machine = default_machine();
     machine.console = None;
-    assert!(Acpi.build(&machine).unwrap().table("spcr").is_none());
+    assert!(build(&machine).unwrap().table("spcr").is_none());
     machine.console = Some("virtio0");
-    assert!(Acpi.build(&machine).unwrap().table("spcr").is_none());
+    assert!(build(&machine).unwrap().table("spcr").is_none());
 }
 
 #[test]
 fn an_area_may_be_full_and_not_one_byte_fuller() {
     let mut machine = default_machine();
     let start = machine.memory.tables.start;
-    let needed = Acpi.build(&machine).unwrap().tables.last().unwrap().range().end() - start;
+    let needed = build(&machine).unwrap().tables.last().unwrap().range().end() - start;
     machine.memory.tables = Range { start, len: needed };
-    assert!(Acpi.build(&machine).is_ok());
+    assert!(build(&machine).is_ok());
     machine.memory.tables.len -= 1;
     let too_big = BuildError::TooBig { tables: "acpi", needed, available: needed - 1, start };
     assert_eq!(
         too_big.to_string(),
         format!("acpi tables need {needed} bytes, and the area for them at 0xe0000 has {}", needed - 1)
     );
-    assert_eq!(Acpi.build(&machine), Err(too_big));
+    assert_eq!(build(&machine), Err(too_big));
 }
 
 #[test]
 fn what_can_not_be_said_is_an_error_that_names_it() {
     type Change = fn(&mut Platform);
     let cases: &[(Change, &str)] = &[
-        (|m| m.arch = Arch::Aarch64, "acpi tables can not describe a machine of architecture aarch64"),
+        (
+            |m| m.arch = Arch::Aarch64,
+            "acpi tables can not describe a machine of architecture aarch64 with such an interrupt controller",
+        ),
         (
             |m| m.power = PowerControl::PsciHvc,
             "acpi tables need power-off and reset registers, one byte each: PsciHvc",
@@ -179,10 +183,18 @@ fn what_can_not_be_said_is_an_error_that_names_it() {
     for (change, message) in cases {
         let mut machine = default_machine();
         change(&mut machine);
-        assert_eq!(Acpi.build(&machine).unwrap_err().to_string(), *message);
+        assert_eq!(build(&machine).unwrap_err().to_string(), *message);
     }
-    let many = Acpi.build(&machine(4097, 1 << 30, 0)).unwrap_err();
+    let many = build(&machine(4097, 1 << 30, 0)).unwrap_err();
     assert_eq!(many, BuildError::TooManyCpus { tables: "acpi", cpus: 4097, limit: 4096 });
+}
+
+/// What a boot loader says reaches the guest by its boot protocol.
+fn build(machine: &Platform) -> Result<GuestTables, BuildError> {
+    let chosen = Chosen { command_line: "quiet".into(), ..Chosen::default() };
+    let built = Acpi.build(machine, &chosen);
+    assert_eq!(built, Acpi.build(machine, &Chosen::default()));
+    built
 }
 
 fn object(machine: &mut Platform, object: AcpiObject) {

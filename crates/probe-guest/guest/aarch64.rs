@@ -1,0 +1,194 @@
+//! What is particular to aarch64: how the guest is entered, its processors, interrupts, console and clock.
+
+use core::arch::global_asm;
+use core::ops::Range;
+
+use crate::acpi::Fadt;
+use crate::dsdt::{EventDevice, Interrupt};
+use crate::failure::Failure;
+use crate::format::Hex;
+use crate::frames::Frames;
+use crate::memory_map::MemoryMap;
+use crate::report::{fail, say};
+use crate::{Boot, event_device, tables, touch};
+
+mod boot;
+mod cpu;
+mod devicetree;
+mod efi;
+mod fdt;
+mod gic;
+mod interrupt_tables;
+mod interrupts;
+mod intrinsics;
+mod madt;
+mod paging;
+pub(crate) mod power;
+mod processors;
+mod psci;
+mod rtc;
+mod serial;
+mod timer;
+mod topology;
+mod unix_time;
+
+pub(crate) use boot::HandedOver;
+pub(crate) use cpu::{halt, load, store};
+pub(crate) use paging::mapped_end;
+pub(crate) use serial::Console;
+pub(crate) use timer::wait_until;
+
+use devicetree::Devicetree;
+use interrupts::Purpose;
+use topology::Topology;
+
+global_asm!(include_str!("aarch64/entry.s"));
+
+/// No area is memory unless the memory map says so.
+pub(crate) const FIRMWARE_AREA: Range<u64> = 0..0;
+/// Where registers in memory may be; mapped.
+pub(crate) const DEVICES: Range<u64> = 0..1 << 30;
+
+unsafe extern "C" {
+    static image_start: u8;
+    static image_end: u8;
+}
+
+/// Entered from `entry.s` with a stack, the MMU and caches on, and a cleared `.bss`.
+#[unsafe(no_mangle)]
+extern "C" fn start(devicetree: u64) -> ! {
+    serial::set_up();
+    if cpu::exception_level() != 1 {
+        fail(&Failure::with("not entered at EL1 but at EL", cpu::exception_level()));
+    }
+    match boot::read(devicetree).and_then(|boot| crate::run(&boot)) {
+        Ok(wishes) => {
+            say!("ok");
+            power::end(wishes.exit)
+        }
+        Err(why) => fail(&why),
+    }
+}
+
+/// Takes the machine over and checks all of it.
+pub(crate) fn check(boot: &Boot) -> Result<(), Failure> {
+    let memory = &boot.memory;
+    let (start, end) = ((&raw const image_start) as u64, (&raw const image_end) as u64);
+    let mut frames = Frames::after_image(memory, start, end)?.up_to(boot.firmware.at.start);
+    paging::map_all(memory, &mut frames)?;
+    touch::touch(memory, &frames.in_use())?;
+    say!("memory-touched ok");
+
+    let firmware = Firmware::find(boot)?;
+    let (major, minor) = psci::version();
+    say!("psci ", major, ".", minor, " hvc");
+    gic::set_up(&firmware.topology)?;
+    cpu::enable_interrupts();
+    timer::check(firmware.timer)?;
+    say!("timer ok");
+    processors::start_all(&firmware.topology, &mut frames)?;
+
+    gic::enable(firmware.serial)?;
+    interrupts::expect(Purpose::Serial, firmware.serial.gsi);
+    serial::ask_for_transmitted();
+    if !wait_until(serial::transmitted_came) {
+        return Err(Failure::new("the serial port's interrupt did not come"));
+    }
+    say!("serial-interrupt ok");
+    match &firmware.ged {
+        Some(device) => {
+            gic::enable(device.interrupt)?;
+            interrupts::expect(Purpose::EventDevice, device.interrupt.gsi);
+            event_device::check(device)?;
+        }
+        None => say!("ged none"),
+    }
+    match firmware.clock {
+        Some(address) => rtc::report(address),
+        None => {
+            say!("rtc none");
+            Ok(())
+        }
+    }
+}
+
+/// The next byte from the console, by its interrupt, however long it takes.
+pub(crate) fn wait_for_input() -> u8 {
+    loop {
+        cpu::disable_interrupts();
+        match serial::input() {
+            Some(byte) => {
+                cpu::enable_interrupts();
+                return byte;
+            }
+            None => cpu::wait_and_enable_interrupts(),
+        }
+    }
+}
+
+/// What the firmware tables say, of whichever kind they are.
+struct Firmware {
+    topology: Topology,
+    timer: Interrupt,
+    serial: Interrupt,
+    ged: Option<EventDevice>,
+    /// Address of a PL031.
+    clock: Option<u64>,
+}
+
+impl Firmware {
+    /// ACPI where the devicetree holds nothing but the way to it.
+    fn find(boot: &Boot) -> Result<Self, Failure> {
+        let HandedOver { at, devicetree, efi } = &boot.firmware;
+        let acpi = efi.as_ref().filter(|_| devicetree.has_only_chosen);
+        say!("firmware ", if acpi.is_some() { "acpi" } else { "devicetree" });
+        say!("devicetree at ", Hex(at.start), " ", at.end - at.start, " bytes nodes ", devicetree.nodes);
+        if let Some(efi) = efi {
+            efi.report();
+        }
+        match acpi {
+            Some(efi) => Self::from_acpi(&boot.memory, efi),
+            None => Self::from_devicetree(devicetree),
+        }
+    }
+
+    fn from_acpi(memory: &MemoryMap, efi: &boot::Efi) -> Result<Self, Failure> {
+        let rsdp = efi.rsdp.ok_or(Failure::new("EFI names no RSDP"))?;
+        say!("rsdp ", Hex(rsdp), " from efi");
+        let tables = tables::walk(memory, rsdp)?;
+        if tables.fadt.arm_boot_arch & Fadt::PSCI_BY_HVC != Fadt::PSCI_BY_HVC {
+            return Err(Failure::with("FADT: no PSCI by HVC:", u64::from(tables.fadt.arm_boot_arch)));
+        }
+        let gtdt = tables.gtdt.ok_or(Failure::new("no GTDT"))?;
+        let serial = tables.spcr.map(interrupt_tables::console).transpose()?;
+        Ok(Firmware {
+            topology: madt::read(tables.madt)?,
+            timer: interrupt_tables::virtual_timer(gtdt)?,
+            serial: console_interrupt(serial)?,
+            ged: tables.dsdt.ged,
+            clock: None,
+        })
+    }
+
+    fn from_devicetree(devicetree: &Devicetree<'_>) -> Result<Self, Failure> {
+        if devicetree.psci_by_hvc != Some(true) {
+            return Err(Failure::new("devicetree: no PSCI by HVC"));
+        }
+        Ok(Firmware {
+            topology: devicetree.topology.clone(),
+            timer: devicetree.timer.ok_or(Failure::new("devicetree: no virtual timer"))?,
+            serial: console_interrupt(devicetree.serial)?,
+            ged: None,
+            clock: devicetree.clock,
+        })
+    }
+}
+
+/// The interrupt of the console that tables list, if they do: it must be the one that this guest writes to.
+fn console_interrupt(listed: Option<(u64, Interrupt)>) -> Result<Interrupt, Failure> {
+    match listed {
+        None => Ok(serial::INTERRUPT),
+        Some((serial::BASE, interrupt)) => Ok(interrupt),
+        Some((base, _)) => Err(Failure::with("the tables have the console at", base)),
+    }
+}

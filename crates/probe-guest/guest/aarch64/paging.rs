@@ -1,0 +1,107 @@
+//! Page tables: memory and devices, each address where it is (Arm ARM, D8.3, 4 KiB granule).
+//!
+//! The tables of `entry.s` map everything below 512 GiB; these here map what there is, and nothing else. Both leave the
+//! entries to one address space identifier each, so that a processor goes from one to the other without a moment in
+//! which the same address is cached twice.
+
+use core::sync::atomic::{AtomicU64, Ordering};
+
+use super::cpu::{self, write_register};
+use crate::failure::Failure;
+use crate::frames::{FRAME, Frames};
+use crate::memory_map::{Kind, MemoryMap, Region};
+
+const LARGE: u64 = 2 << 20;
+const GIANT: u64 = 1 << 30;
+/// What one entry of the highest level spans.
+const TOP_SPAN: u64 = 512 << 30;
+/// What four levels can map one to one.
+const MAX_END: u64 = 256 << 40;
+/// What the tables of `entry.s` map as memory.
+pub(crate) const BOOT_MEMORY: core::ops::Range<u64> = super::DEVICES.end..TOP_SPAN;
+
+/// Valid, a table.
+const TABLE: u64 = 0x3;
+/// Valid, a block; accessed, inner shareable, not global.
+const BLOCK: u64 = 1 << 11 | 1 << 10 | 3 << 8 | 0x1;
+/// Attributes 1 of MAIR_EL1: normal memory, write-back.
+const NORMAL: u64 = BLOCK | 1 << 2;
+/// Attributes 0 of MAIR_EL1: Device-nGnRE; never executed.
+const DEVICE: u64 = BLOCK | 1 << 54 | 1 << 53;
+/// The identifier of the address space, where TTBR0_EL1 has it.
+const ADDRESS_SPACE: u64 = 1 << 48;
+
+/// What to load into TTBR0_EL1.
+static ROOT: AtomicU64 = AtomicU64::new(0);
+
+/// What lies below is mapped where it is memory: everything that is not merely reserved.
+pub(crate) fn mapped_end(memory: &MemoryMap) -> u64 {
+    memory_of(memory).map(|region| region.end).fold(super::DEVICES.end, u64::max)
+}
+
+fn memory_of(memory: &MemoryMap) -> impl Iterator<Item = &Region> {
+    memory.iter().filter(|region| region.kind != Kind::Reserved)
+}
+
+/// Builds the tables and switches to them.
+pub(crate) fn map_all(memory: &MemoryMap, frames: &mut Frames) -> Result<(), Failure> {
+    let end = mapped_end(memory);
+    if end > MAX_END {
+        return Err(Failure::with("memory beyond 256 TiB ends at", end));
+    }
+    if let Some(region) = memory_of(memory).find(|region| region.start < super::DEVICES.end) {
+        return Err(Failure::with("memory where devices ought to be, at", region.start));
+    }
+    let top = Table(frames.take(1)?);
+    for top_base in (0..end).step_by(TOP_SPAN as usize) {
+        let giants = Table(frames.take(1)?);
+        top.set(top_base / TOP_SPAN, giants.0 | TABLE);
+        for base in (top_base..end.min(top_base + TOP_SPAN)).step_by(GIANT as usize) {
+            let touches = |region: &&Region| region.start < base + GIANT && base < region.end;
+            let entry = if super::DEVICES.contains(&base) {
+                base | DEVICE
+            } else if memory_of(memory).any(|region| region.holds(base, base + GIANT)) {
+                base | NORMAL
+            } else if memory_of(memory).any(|region| touches(&region)) {
+                directory(base, memory, frames)? | TABLE
+            } else {
+                0
+            };
+            giants.set(base / GIANT, entry);
+        }
+    }
+    ROOT.store(top.0 | ADDRESS_SPACE, Ordering::Release);
+    cpu::publish();
+    switch();
+    Ok(())
+}
+
+/// Switches the processor that runs this to the tables that `map_all` built.
+pub(crate) fn switch() {
+    // SAFETY: all that is in use is mapped where it was, with the same attributes.
+    unsafe { write_register!("ttbr0_el1", ROOT.load(Ordering::Acquire)) };
+}
+
+/// The table of blocks for the GiB at `base`, each of which holds some memory.
+fn directory(base: u64, memory: &MemoryMap, frames: &mut Frames) -> Result<u64, Failure> {
+    let directory = Table(frames.take(1)?);
+    for block in (base..base + GIANT).step_by(LARGE as usize) {
+        if memory_of(memory).any(|region| region.start < block + LARGE && block < region.end) {
+            directory.set(block / LARGE, block | NORMAL);
+        }
+    }
+    Ok(directory.0)
+}
+
+/// A page table at a physical address.
+struct Table(u64);
+
+impl Table {
+    /// Sets the entry with this number, counted on from table to table.
+    fn set(&self, number: u64, entry: u64) {
+        let index = number % (FRAME / size_of::<u64>() as u64);
+        let slot = (self.0 as *mut u64).wrapping_add(index as usize);
+        // SAFETY: within a frame that was taken for this table, which is mapped and nobody else's.
+        unsafe { slot.write_volatile(entry) };
+    }
+}
