@@ -118,7 +118,9 @@ fn only_segment(elf: &[u8]) -> Option<&[u8]> {
     let word = |at: usize| Some(u64::from_le_bytes(*elf.get(at..)?.first_chunk()?));
     let half = |at: usize| Some(u16::from_le_bytes(*elf.get(at..)?.first_chunk()?));
     let (first, size, count) = (word(32)? as usize, usize::from(half(54)?), usize::from(half(56)?));
-    let mut headers = (0..count).map(|index| first + index * size).filter(|at| word(*at).is_some_and(|lead| lead as u32 == LOAD));
+    let mut headers = (0..count)
+        .map(|index| first + index * size)
+        .filter(|at| word(*at).is_some_and(|lead| lead as u32 == LOAD));
     let header = headers.next()?;
     if headers.next().is_some() || word(header + 16)? != 0 {
         return None;

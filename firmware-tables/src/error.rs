@@ -176,7 +176,7 @@ pub enum BuildError {
     /// A devicetree's node can not be written.
     #[error("devicetree node `{node}`: {reason}")]
     Node {
-        /// The node's name, empty for the root.
+        /// The node's name.
         node: String,
         /// What is wrong with it.
         reason: String,

@@ -122,7 +122,8 @@ impl Node {
     }
 
     fn error(&self, reason: &dyn std::fmt::Display) -> BuildError {
-        BuildError::Node { node: self.name.clone(), reason: reason.to_string() }
+        let node = if self.name.is_empty() { "/" } else { &self.name };
+        BuildError::Node { node: node.into(), reason: reason.to_string() }
     }
 }
 

@@ -1,7 +1,7 @@
 //! The ACPI tables before independent judges: `iasl` and `acpiexec`, of Debian's `acpica-tools`.
 //!
 //! Every table is disassembled without a word of complaint, and what comes out is compiled to the same bytes again. The
-//! default machine's source is kept in `tests/golden`, readable, and compiles to the bytes that the builder makes. After a
+//! default machines' source is kept in `tests/golden`, readable, and compiles to the bytes that the builder makes. After a
 //! change that is meant, write it anew and read the difference:
 //!
 //! ```text
@@ -12,7 +12,10 @@
 //!
 //! Without these programs the tests count as ignored, not as passed.
 
-mod machine;
+#[path = "machine/aarch64.rs"]
+mod aarch64;
+#[path = "machine/x86_64.rs"]
+mod x86_64;
 
 use std::fs;
 use std::path::Path;
@@ -20,7 +23,10 @@ use std::process::{Command, ExitCode};
 
 use firmware_tables::{GuestTables, Table, TableSet};
 use libtest_mimic::{Arguments, Failed, Trial};
+use platform::aarch64::Features;
 use platform::Platform;
+
+const GICV2: Features = Features { gic: 2, its: false, performance_monitors: false };
 
 fn main() -> ExitCode {
     let missing =
@@ -28,10 +34,18 @@ fn main() -> ExitCode {
     if missing {
         eprintln!("\n*** iasl or acpiexec is missing (Debian: acpica-tools). NO ACPI TABLE IS JUDGED. ***\n");
     }
-    let mut trials = vec![Trial::test("golden_sources_compile_to_the_tables", golden)];
+    let mut trials = Vec::new();
+    for machine in [x86_64::default_machine(), aarch64::default_machine()] {
+        let name = format!("golden_sources_compile_to_the_tables_of_{}", machine.arch);
+        trials.push(Trial::test(name, move || golden(&machine)));
+    }
     for (vcpus, transports) in [(1, 0), (2, 1), (8, 13), (254, 1), (255, 1), (256, 1), (512, 64)] {
-        let name = format!("vcpus_{vcpus}_transports_{transports}_survive_the_way_there_and_back");
-        trials.push(Trial::test(name, move || there_and_back(vcpus, transports)));
+        let name = format!("x86_64_vcpus_{vcpus}_transports_{transports}_survive_the_way_there_and_back");
+        trials.push(Trial::test(name, move || judge(&x86_64::machine(vcpus, 1 << 30, transports))));
+    }
+    for (vcpus, features) in [1, 2, 16, 17, 512].map(|vcpus| (vcpus, aarch64::ALL)).into_iter().chain([(1, GICV2), (8, GICV2)]) {
+        let name = format!("aarch64_vcpus_{vcpus}_gic_{}_survive_the_way_there_and_back", features.gic);
+        trials.push(Trial::test(name, move || judge(&aarch64::machine(vcpus, features, 64))));
     }
     trials.push(Trial::test("port_selector_and_high_windows_survive_too", unusual_devices));
     trials.push(Trial::test("an_event_notifies_its_device_and_no_other_bit_does", events));
@@ -39,15 +53,11 @@ fn main() -> ExitCode {
     libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
 }
 
-fn there_and_back(vcpus: u32, transports: usize) -> Result<(), Failed> {
-    judge(&machine::machine(vcpus, 1 << 30, transports))
-}
-
 /// What no device of today has, and the builder takes.
 fn unusual_devices() -> Result<(), Failed> {
     use platform::{AcpiObject, Interrupt, Trigger, Window};
 
-    let mut machine = machine::default_machine();
+    let mut machine = x86_64::default_machine();
     for device in &mut machine.devices {
         let Some(identity) = &mut device.acpi else { continue };
         for object in &mut identity.objects {
@@ -74,7 +84,7 @@ fn unusual_devices() -> Result<(), Failed> {
 
 fn judge(machine: &Platform) -> Result<(), Failed> {
     let directory = tempfile::tempdir()?;
-    for table in &build(machine)?.tables {
+    for table in acpi_tables(&build(machine)?) {
         let source = if table.name == "rsdp" {
             rsdp_source(&table.bytes)
         } else {
@@ -85,12 +95,12 @@ fn judge(machine: &Platform) -> Result<(), Failed> {
     Ok(())
 }
 
-fn golden() -> Result<(), Failed> {
-    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
+fn golden(machine: &Platform) -> Result<(), Failed> {
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(machine.arch.name());
     let update = std::env::var_os("UPDATE_GOLDEN").is_some();
     let directory = tempfile::tempdir()?;
-    let built = build(&machine::default_machine())?;
-    for table in built.tables.iter().filter(|table| table.name != "rsdp") {
+    let built = build(machine)?;
+    for table in acpi_tables(&built).filter(|table| table.name != "rsdp") {
         let path = golden.join(table.name).with_extension("dsl");
         let found = disassemble(table, directory.path())?;
         if update {
@@ -106,7 +116,7 @@ fn golden() -> Result<(), Failed> {
 /// Runs `_EVT` over a selector that reads as one byte, four times.
 fn events() -> Result<(), Failed> {
     let directory = tempfile::tempdir()?;
-    let built = build(&machine::default_machine())?;
+    let built = build(&x86_64::default_machine())?;
     let dsdt = built.table("dsdt").ok_or("no DSDT")?;
     fs::write(directory.path().join(dsdt.file_name), &dsdt.bytes)?;
     for (selector, notified) in [("0xfd", false), ("0x02", true)] {
@@ -128,7 +138,12 @@ fn events() -> Result<(), Failed> {
 }
 
 fn build(machine: &Platform) -> Result<GuestTables, Failed> {
-    Ok(firmware_tables::Acpi.build(machine)?)
+    Ok(firmware_tables::Acpi.build(machine, &aarch64::chosen())?)
+}
+
+/// ACPI's own, without what leads to them.
+fn acpi_tables(built: &GuestTables) -> impl Iterator<Item = &Table> {
+    built.tables.iter().filter(|table| table.name == "rsdp" || table.file_name.ends_with(".aml"))
 }
 
 /// The source of `table`, without the opening comment, which holds a date and a path, and without a dump of the bytes.

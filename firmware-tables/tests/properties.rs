@@ -1,37 +1,52 @@
 //! What holds for every machine.
-#![cfg(all(feature = "acpi", feature = "mptable"))]
+#![cfg(all(feature = "acpi", feature = "devicetree", feature = "mptable"))]
 
-mod machine;
+#[path = "machine/aarch64.rs"]
+mod aarch64;
+#[path = "machine/x86_64.rs"]
+mod x86_64;
 
-use firmware_tables::{GuestTables, TABLE_SETS, table_set};
-use platform::{AcpiObject, Interrupt, Platform, Trigger, Window};
+use firmware_tables::{BuildError, GuestTables, TABLE_SETS, table_set};
+use platform::aarch64::{DEVICETREE, DEVICETREE_MAX, Features};
+use platform::{AcpiObject, Chosen, Interrupt, Platform, Property, Range, Trigger, Window};
 use proptest::prelude::*;
 
-/// The length that a table says it has, or that the specification gives it.
-fn stated_len(name: &str, bytes: &[u8]) -> usize {
-    match name {
+/// The length that a table says it has, or that the specification gives it; none where neither does.
+fn stated_len(name: &str, bytes: &[u8]) -> Option<usize> {
+    Some(match name {
         "rsdp" => 36,
         "mpfp" => 16,
         "mptable" => usize::from(u16::from_le_bytes([bytes[4], bytes[5]])),
+        "platform" => u32::from_be_bytes([bytes[4], bytes[5], bytes[6], bytes[7]]) as usize,
+        "efi-system-table" => 120,
+        "efi-runtime-properties" => 8,
+        "efi-memory-reservations" => 16,
+        name if name.starts_with("efi-") => return None,
         _ => u32::from_le_bytes([bytes[4], bytes[5], bytes[6], bytes[7]]) as usize,
-    }
+    })
 }
 
 fn check_layout(machine: &Platform, built: &GuestTables) -> Result<(), TestCaseError> {
-    let area = machine.memory.tables;
     for table in &built.tables {
         let range = table.range();
+        let (area, balanced) = match table.name {
+            "platform" => (Range { start: DEVICETREE, len: DEVICETREE_MAX }, false),
+            name => (machine.memory.tables, !name.starts_with("efi-")),
+        };
         prop_assert!(range.start >= area.start && range.end() <= area.end(), "{range:x?}");
         prop_assert!(machine.memory.is_ram(range));
         prop_assert_eq!(range.start % 64, 0);
-        prop_assert_eq!(stated_len(table.name, &table.bytes), table.bytes.len(), "{}", table.name);
-        prop_assert_eq!(table.bytes.iter().fold(0u8, |sum, byte| sum.wrapping_add(*byte)), 0);
+        let stated = stated_len(table.name, &table.bytes).unwrap_or(table.bytes.len());
+        prop_assert_eq!(stated, table.bytes.len(), "{}", table.name);
+        let sum = table.bytes.iter().fold(0u8, |sum, byte| sum.wrapping_add(*byte));
+        prop_assert!(!balanced || sum == 0, "{}", table.name);
         prop_assert!(table.file_name.starts_with(table.name));
     }
     for pair in built.tables.windows(2) {
         prop_assert!(pair[0].range().end() <= pair[1].gpa, "in order, and apart");
     }
-    prop_assert_eq!(built.entry.gpa(), built.tables[0].gpa);
+    let entry = built.tables.iter().find(|table| table.gpa == built.entry.gpa());
+    prop_assert!(entry.is_some_and(|table| ["rsdp", "mpfp", "platform"].contains(&table.name)));
     Ok(())
 }
 
@@ -40,7 +55,10 @@ fn check_xsdt(built: &GuestTables) -> Result<(), TestCaseError> {
     let xsdt = built.table("xsdt").unwrap();
     prop_assert_eq!(&rsdp[24..32], &xsdt.gpa.to_le_bytes()[..]);
     let listed: Vec<&[u8]> = xsdt.bytes[36..].chunks(8).collect();
-    for table in built.tables.iter().filter(|table| !["rsdp", "xsdt", "dsdt"].contains(&table.name)) {
+    let found_otherwise = ["xsdt.aml", "dsdt.aml"];
+    for table in built.tables.iter().filter(|table| {
+        table.file_name.ends_with(".aml") && !found_otherwise.contains(&table.file_name)
+    }) {
         prop_assert!(listed.contains(&&table.gpa.to_le_bytes()[..]), "{}", table.name);
     }
     Ok(())
@@ -77,18 +95,60 @@ fn any_object() -> impl Strategy<Value = AcpiObject> {
     ]
 }
 
+fn any_property() -> impl Strategy<Value = (&'static str, Property)> {
+    let name = proptest::sample::select(vec!["clocks", "reg", "a,b#c", "", "a b", "ä", "dma-coherent"]);
+    let device = proptest::sample::select(vec!["apb-pclk", "gpio", "serial0", "ged", "", "nobody"]);
+    let value = prop_oneof![
+        Just(Property::Flag),
+        proptest::collection::vec(any::<u32>(), 0..4).prop_map(Property::Cells),
+        proptest::collection::vec(any::<String>(), 0..3).prop_map(Property::Text),
+        device.prop_map(|device| Property::Devices(vec![(device, vec![1])])),
+    ];
+    (name, value)
+}
+
+fn any_features() -> impl Strategy<Value = Features> {
+    (prop_oneof![Just(2), Just(3)], any::<bool>(), any::<bool>())
+        .prop_map(|(gic, its, performance_monitors)| Features { gic, its, performance_monitors })
+}
+
+fn build(set: &str, machine: &Platform) -> Result<GuestTables, BuildError> {
+    table_set(set).unwrap().build(machine, &aarch64::chosen())
+}
+
 proptest! {
     #[test]
-    fn every_ordinary_machine_is_described(
+    fn every_ordinary_aarch64_machine_is_described(
+        vcpus in 1..=512u32,
+        features in any_features(),
+        transports in 0..=64usize,
+        pages in 0x400u64..(1 << 28),
+    ) {
+        let mut machine = aarch64::machine(vcpus, features, transports);
+        machine.memory = platform::aarch64::memory_map(pages << 12);
+        for set in ["acpi", "devicetree"] {
+            let built = build(set, &machine);
+            prop_assert_eq!(built.is_ok(), features.gic == 3 || vcpus <= 8);
+            if let Ok(built) = built {
+                check_layout(&machine, &built)?;
+            }
+        }
+        if let Ok(acpi) = build("acpi", &machine) {
+            check_xsdt(&acpi)?;
+        }
+    }
+
+    #[test]
+    fn every_ordinary_x86_64_machine_is_described(
         vcpus in 1..=512u32,
         memory in (2u64 << 20)..(1 << 40),
         transports in 0..=64usize,
     ) {
-        let machine = machine::machine(vcpus, memory, transports);
-        let acpi = table_set("acpi").unwrap().build(&machine).unwrap();
+        let machine = x86_64::machine(vcpus, memory, transports);
+        let acpi = build("acpi", &machine).unwrap();
         check_layout(&machine, &acpi)?;
         check_xsdt(&acpi)?;
-        let mp = table_set("mptable").unwrap().build(&machine);
+        let mp = build("mptable", &machine);
         prop_assert_eq!(mp.is_ok(), vcpus <= 255);
         if let Ok(mp) = mp {
             check_layout(&machine, &mp)?;
@@ -97,14 +157,17 @@ proptest! {
 
     #[test]
     fn every_odd_machine_is_described_or_refused(
+        on_arm in any::<bool>(),
         cpus in proptest::collection::vec((any::<u32>(), any::<u64>()), 0..4),
         windows in proptest::collection::vec(any_window(), 0..3),
         interrupts in proptest::collection::vec(any_interrupt(), 0..3),
         name in any_name(),
         hid in proptest::sample::select(vec!["PNP0501", "ACPI0013", "", "PNP", "ABCDEFG", "éééé", "PNP050É"]),
         objects in proptest::collection::vec(any_object(), 0..3),
+        properties in proptest::collection::vec(any_property(), 0..3),
+        command_line in any::<String>(),
     ) {
-        let mut machine = machine::default_machine();
+        let mut machine = if on_arm { aarch64::default_machine() } else { x86_64::default_machine() };
         if !cpus.is_empty() {
             machine.cpus =
                 cpus.into_iter().map(|(index, hardware_id)| platform::Cpu { index, hardware_id }).collect();
@@ -117,8 +180,12 @@ proptest! {
             identity.hid = hid;
             identity.objects = objects;
         }
+        if let Some(identity) = &mut device.devicetree {
+            identity.properties = properties;
+        }
+        let chosen = Chosen { command_line, ..aarch64::chosen() };
         for set in TABLE_SETS {
-            match set.build(&machine) {
+            match set.build(&machine, &chosen) {
                 Ok(built) => check_layout(&machine, &built)?,
                 Err(error) => prop_assert!(!error.to_string().is_empty()),
             }

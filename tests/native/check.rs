@@ -1,9 +1,13 @@
 //! `ghest check`: silent about good profiles, and everything about the others.
 
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use libtest_mimic::Trial;
 
+use crate::harness::ghest::TIME_LIMIT;
+use crate::harness::pty::Pty;
+use crate::harness::stream::Stream;
 use crate::harness::{Checked, Ghest, Scratch, trials};
 
 pub(crate) fn trials() -> Vec<Trial> {
@@ -15,6 +19,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         set_is_checked_too,
         broken_profiles_are_refused_by_every_command,
         no_escape_codes_in_pipes,
+        colours_in_terminals_that_want_them,
         no_profile,
     ]
 }
@@ -136,6 +141,20 @@ fn no_escape_codes_in_pipes() -> Checked {
     for (name, value) in [("TERM", "xterm-256color"), ("NO_COLOR", "1")] {
         let outcome = Ghest::new(["check"]).arg(&profile.path).env(name, value).finish().expect(2);
         assert!(!outcome.stderr.contains('\u{1b}'), "{outcome}");
+    }
+    Ok(())
+}
+
+fn colours_in_terminals_that_want_them() -> Checked {
+    let scratch = Scratch::new();
+    let profile = scratch.profile("[machine]\nvcpus = 0\n");
+    for (name, value, coloured) in [("LC_ALL", "C", true), ("NO_COLOR", "1", false)] {
+        let Pty { master, line, .. } = Pty::open();
+        let screen = Stream::read(master);
+        let check = Ghest::new(["check"]).arg(&profile.path).env("TERM", "xterm").env(name, value);
+        check.stderr(line).finish().expect(2);
+        assert!(screen.wait_for("1 problem", 1, Instant::now() + TIME_LIMIT));
+        assert_eq!(screen.so_far().contains(&0x1b), coloured, "{name}={value}");
     }
     Ok(())
 }

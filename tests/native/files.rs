@@ -4,6 +4,7 @@ use std::os::unix::fs::symlink;
 
 use libtest_mimic::Trial;
 use linux_loader::loader::bootparam::setup_header;
+use rustix::fs::{CWD, FileType, Mode, mknodat};
 
 use crate::harness::kernels::{self, Elf};
 use crate::harness::{Checked, Ghest, Profile, Scratch, needs, trials};
@@ -13,6 +14,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         initrd_arrives,
         missing_kernel,
         kernel_is_a_directory,
+        kernel_is_a_fifo,
         kernel_of_garbage,
         empty_kernel,
         truncated_bz_image,
@@ -61,6 +63,16 @@ fn kernel_is_a_directory() -> Checked {
     let path = scratch.path("kernel");
     std::fs::create_dir(&path).expect("a new directory");
     refused_kernel(&scratch, &format!("{}: Is a directory (os error 21)", path.display()))
+}
+
+/// Nobody ever writes to it: to wait for that would be to hang.
+fn kernel_is_a_fifo() -> Checked {
+    needs::kvm()?;
+    let scratch = Scratch::new();
+    mknodat(CWD, scratch.path("kernel"), FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).expect("a new FIFO");
+    let profile = scratch.machine("kernel = \"kernel\"");
+    Ghest::boot(&profile).finish().expect(2).expect_said(&profile.place("kernel"));
+    Ok(())
 }
 
 fn kernel_of_garbage() -> Checked {
@@ -113,7 +125,7 @@ fn bz_image_larger_than_memory() -> Checked {
     let body = vec![0; 70 << 20];
     let header = setup_header { syssize: (body.len() / 16) as u32, ..kernels::good_header() };
     let what =
-        "the kernel takes memory from 0x100000 to 0x4700400, and memory below the hole ends at 0x4000000";
+        "the kernel takes memory from 0x100000 to 0x4700000, and memory below the hole ends at 0x4000000";
     too_large(&kernels::bz_image_of(header, &body), what)
 }
 

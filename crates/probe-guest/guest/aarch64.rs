@@ -46,8 +46,8 @@ global_asm!(include_str!("aarch64/entry.s"));
 
 /// No area is memory unless the memory map says so.
 pub(crate) const FIRMWARE_AREA: Range<u64> = 0..0;
-/// Where registers in memory may be; mapped.
-pub(crate) const DEVICES: Range<u64> = 0..1 << 30;
+/// Registers in memory lie below, where all is mapped.
+pub(crate) const DEVICES_END: u64 = 1 << 30;
 
 unsafe extern "C" {
     static image_start: u8;

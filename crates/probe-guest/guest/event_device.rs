@@ -2,7 +2,7 @@
 
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-use crate::arch::{self, DEVICES};
+use crate::arch::{self, DEVICES_END};
 use crate::dsdt::EventDevice;
 use crate::failure::Failure;
 use crate::format::Hex;
@@ -22,7 +22,7 @@ static EVENTS: AtomicU32 = AtomicU32::new(0);
 /// Raises an event and takes its interrupt, which was routed.
 pub(crate) fn check(device: &EventDevice) -> Result<(), Failure> {
     let last = device.selector.saturating_add(2 * LOOPBACK);
-    if !device.selector.is_multiple_of(4) || device.selector < DEVICES.start || last > DEVICES.end {
+    if !device.selector.is_multiple_of(4) || last > DEVICES_END {
         return Err(Failure::with("the event device's register can not be reached at", device.selector));
     }
     SELECTOR.store(device.selector, Ordering::Relaxed);

@@ -13,12 +13,11 @@
 
 #[cfg(target_arch = "aarch64")]
 mod aarch64;
-#[cfg_attr(target_arch = "aarch64", expect(dead_code, reason = "some is for a PC only"))]
+#[expect(dead_code, reason = "some is for one architecture only")]
 mod acpi;
 mod aml;
 mod cmdline;
 mod date;
-#[cfg_attr(target_arch = "aarch64", expect(dead_code, reason = "some is for a PC only"))]
 mod dsdt;
 mod echo;
 mod event_device;

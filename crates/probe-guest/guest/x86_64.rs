@@ -38,8 +38,8 @@ global_asm!(include_str!("x86_64/entry.s"), options(att_syntax));
 /// Where an RSDP (ACPI 6.5, 5.2.5.1) and an MP floating pointer (MultiProcessor Specification 1.4, 4) are looked for.
 /// Memory, whether the memory map says so or not.
 pub(crate) const FIRMWARE_AREA: Range<u64> = 0xe_0000..0x10_0000;
-/// Where registers in memory may be; mapped.
-pub(crate) const DEVICES: Range<u64> = 0..4 << 30;
+/// Registers in memory lie below, where all is mapped.
+pub(crate) const DEVICES_END: u64 = 4 << 30;
 /// The last KiB of base memory, where an MP floating pointer is looked for first.
 const END_OF_BASE_MEMORY: Range<u64> = 0x9_fc00..0xa_0000;
 

@@ -14,13 +14,14 @@ use super::stream::Stream;
 /// The command under test.
 pub(crate) const GHEST: &str = env!("CARGO_BIN_EXE_ghest");
 /// Far more than any of these boots takes, on a machine that has other things to do as well.
-pub(crate) const TIME_LIMIT: Duration = Duration::from_secs(40);
+pub(crate) const TIME_LIMIT: Duration = Duration::from_secs(30);
 
 /// A `ghest` to be run. Without further words its standard input is empty.
 pub(crate) struct Ghest {
     command: Command,
     stdin: Stdio,
     stdout: Stdio,
+    stderr: Stdio,
 }
 
 impl Ghest {
@@ -36,7 +37,7 @@ impl Ghest {
     /// A command that becomes `ghest` or waits for it; arguments are for `ghest`.
     pub(crate) fn within(mut command: Command) -> Self {
         command.env_remove("RUST_LOG").env_remove("NO_COLOR");
-        Ghest { command, stdin: Stdio::null(), stdout: Stdio::piped() }
+        Ghest { command, stdin: Stdio::null(), stdout: Stdio::piped(), stderr: Stdio::piped() }
     }
 
     pub(crate) fn arg(mut self, argument: impl AsRef<OsStr>) -> Self {
@@ -74,14 +75,18 @@ impl Ghest {
         self
     }
 
+    pub(crate) fn stderr(mut self, stderr: impl Into<Stdio>) -> Self {
+        self.stderr = stderr.into();
+        self
+    }
+
     pub(crate) fn start(self) -> Running {
-        let Ghest { mut command, stdin, stdout } = self;
+        let Ghest { mut command, stdin, stdout, stderr } = self;
         let mut shown = command.get_program().to_string_lossy().into_owned();
         for argument in command.get_args() {
             write!(shown, " {}", argument.to_string_lossy()).expect("a String takes everything");
         }
-        let mut child =
-            command.stdin(stdin).stdout(stdout).stderr(Stdio::piped()).spawn().expect("a child process");
+        let mut child = command.stdin(stdin).stdout(stdout).stderr(stderr).spawn().expect("a child process");
         let stdout = child.stdout.take().map_or_else(Stream::empty, Stream::read);
         let stderr = child.stderr.take().map_or_else(Stream::empty, Stream::read);
         Running { child, shown, stdout, stderr, deadline: Instant::now() + TIME_LIMIT }

@@ -94,7 +94,7 @@ pub(crate) fn bz_image_of(header: setup_header, body: &[u8]) -> Vec<u8> {
     file
 }
 
-/// An ELF file with one segment of code that halts.
+/// An ELF file with one segment of undefined instructions.
 pub(crate) struct Elf {
     /// `e_machine`: 62 for x86_64.
     pub(crate) machine: u16,
@@ -134,7 +134,7 @@ impl Elf {
         for word in [offset, self.gpa, self.gpa, self.in_file, self.in_memory, 8] {
             file.extend(word.to_le_bytes()); // p_offset, p_vaddr, p_paddr, p_filesz, p_memsz, p_align
         }
-        file.extend([0xf4; 16]);
+        file.extend([0x0f, 0x0b].repeat(8));
         file
     }
 }

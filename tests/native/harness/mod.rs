@@ -3,6 +3,7 @@
 pub(crate) mod ghest;
 pub(crate) mod kernels;
 pub(crate) mod needs;
+pub(crate) mod pty;
 pub(crate) mod scratch;
 pub(crate) mod stream;
 pub(crate) mod terminal;

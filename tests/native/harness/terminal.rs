@@ -12,11 +12,11 @@ use std::process::{Child, Command, ExitCode, Stdio};
 use std::time::Instant;
 
 use rustix::process::{Pid, Signal, ioctl_tiocsctty, kill_process, setsid};
-use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer, openpt, unlockpt};
 use rustix::termios::{LocalModes, OptionalActions, SpecialCodeIndex, Termios, tcgetattr, tcsetattr};
 
 use super::Profile;
 use super::ghest::{GHEST, TIME_LIMIT};
+use super::pty::Pty;
 use super::stream::Stream;
 
 /// First argument of this program where it is to lead a session.
@@ -40,10 +40,7 @@ pub(crate) struct Terminal {
 impl Terminal {
     /// `ghest boot` of a profile, with standard input and output on a new terminal.
     pub(crate) fn boot(profile: &Profile) -> Self {
-        let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
-        let master = openpt(flags).expect("a pseudo-terminal");
-        unlockpt(&master).expect("a pseudo-terminal to unlock");
-        let line = ioctl_tiocgptpeer(&master, flags).expect("the far end of a pseudo-terminal");
+        let Pty { master: keyboard, line, path } = Pty::open();
         let before = unusual_modes(&line);
         let mut leader = Command::new(std::env::current_exe().expect("this program"))
             .args([LEADER, GHEST, "boot"])
@@ -51,7 +48,7 @@ impl Terminal {
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
-            .env("GHEST_TEST_TERMINAL", terminal_path(&master))
+            .env("GHEST_TEST_TERMINAL", path)
             .spawn()
             .expect("a child process");
         let stderr = leader.stderr.take().map_or_else(Stream::empty, Stream::read);
@@ -59,7 +56,6 @@ impl Terminal {
         let deadline = Instant::now() + TIME_LIMIT;
         let pid =
             number(&news, "pid ", deadline).and_then(Pid::from_raw).expect("the leader tells ghest's pid");
-        let keyboard = File::from(master);
         let screen = Stream::read(keyboard.try_clone().expect("a descriptor"));
         Terminal { leader, news, pid, keyboard, screen, stderr, line, before, deadline }
     }
@@ -123,11 +119,6 @@ fn unusual_modes(line: &OwnedFd) -> Termios {
     modes.special_codes[SpecialCodeIndex::VINTR] = 0x07;
     tcsetattr(line, OptionalActions::Now, &modes).expect("modes are taken");
     tcgetattr(line).expect("modes")
-}
-
-fn terminal_path(master: &OwnedFd) -> OsString {
-    let path = rustix::pty::ptsname(master, Vec::new()).expect("the path of a pseudo-terminal");
-    path.into_string().expect("a path in ASCII").into()
 }
 
 /// The number in the line `WHAT N` of the leader's news, which it writes in one piece.

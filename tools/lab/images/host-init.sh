@@ -19,8 +19,9 @@ while read -r module; do
 done </lab/module-order
 
 if grep -q lab.shell /proc/cmdline; then
-    echo "lab: ghest is in the path; kernels are in /lab/kernels; 'poweroff -f' ends this host"
-    cd /lab
+    echo "lab: ghest is in the path, kernels are in /lab/kernels; 'poweroff -f' ends this host."
+    echo "lab: a scenario is run by 'cd NAME && mkdir out && sh command'; Ctrl-A a is the Ctrl-A that ghest sees."
+    cd /lab/scenarios || cd /lab
     setsid cttyhack sh
     poweroff -f
 fi

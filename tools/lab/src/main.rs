@@ -56,7 +56,7 @@ enum Command {
     Fetch,
     /// Run scenarios on emulated hosts
     Run(Choice),
-    /// Open a shell on an emulated host, with ghest and guest kernels on it
+    /// Open a shell on an emulated host, with ghest and all scenarios on it
     Shell {
         /// Architecture of the host
         #[arg(long, default_value = "x86_64")]
@@ -125,7 +125,7 @@ fn execute(Cli { command, ghest }: Cli) -> Result<Option<Count>> {
             run::run(&workspace, &cache(false), &chosen, choice.keep).map(Some)
         }
         Command::Shell { host, host_kernel } => {
-            shell(&workspace, &cache(false), host, host_kernel).map(|()| None)
+            shell(&workspace, &cache(false), host, host_kernel, &scenarios).map(|()| None)
         }
         Command::Test => {
             setup::setup()?;
@@ -169,16 +169,16 @@ fn shell(
     cache: &Cache,
     architecture: Architecture,
     kernel: Option<String>,
+    scenarios: &[Scenario],
 ) -> Result<()> {
     let key = kernel.unwrap_or_else(|| Host::of(architecture).kernel.to_owned());
-    let parts = Parts::get(workspace, cache, architecture, &key, &[]);
+    let there: Vec<&Scenario> = scenarios.iter().filter(|scenario| scenario.host == architecture).collect();
+    let parts = Parts::get(workspace, cache, architecture, &key, &there);
     let parts = parts.map_err(|(Missing::Packages(error) | Missing::Part(error))| error)?;
     let directory = tempfile::tempdir().context("cannot make a directory for the initramfs")?;
     let initramfs = directory.path().join("initramfs.cpio");
-    parts.write_initramfs(workspace, Vec::new(), &initramfs)?;
+    parts.write_initramfs(workspace, there, &initramfs)?;
     println!("Ctrl-A x ends the emulation at once");
-    machine::interactive(
-        parts.host,
-        &Boot { kernel: &parts.image, initramfs: &initramfs, log: &directory.path().join("emulator.log") },
-    )
+    let log = directory.path().join("emulator.log");
+    machine::interactive(parts.host, &Boot { kernel: &parts.image, initramfs: &initramfs, log: &log })
 }

@@ -101,10 +101,6 @@ fn unknown(wanted: &'static str, start: &[u8], len: u64) -> ImageError {
     ImageError::Unknown { wanted, len, start }
 }
 
-fn u16_at(bytes: &[u8], at: usize) -> u16 {
-    u16::from_le_bytes([bytes[at], bytes[at + 1]])
-}
-
 fn u64_at(bytes: &[u8], at: usize) -> u64 {
     let mut value = [0; 8];
     value.copy_from_slice(&bytes[at..at + 8]);

@@ -48,8 +48,7 @@ impl<'a> Devicetree<'a> {
         let mut drafts = [Node::default(); MAX_DEPTH];
         let mut depth = 0usize;
         for item in fdt.items() {
-            let item =
-                item.map_err(|lost| Failure::with("devicetree: broken at offset", lost.at as u64))?;
+            let item = item.map_err(|lost| Failure::with("devicetree: broken at offset", lost.at as u64))?;
             match item {
                 Item::Node(name) => {
                     let slot = drafts
@@ -223,7 +222,10 @@ impl<'a> Node<'a> {
         let [address_len, size_len] = cells.map(|cells| Cell::SIZE * cells.min(4) as usize);
         let is_odd = address_len + size_len == 0 || !self.reg.len().is_multiple_of(address_len + size_len);
         if !self.reg.is_empty() && (is_odd || cells.iter().any(|cells| *cells > 2)) {
-            return Err(Failure::with("devicetree: reg of a length that is none, bytes", self.reg.len() as u64));
+            return Err(Failure::with(
+                "devicetree: reg of a length that is none, bytes",
+                self.reg.len() as u64,
+            ));
         }
         Ok(self.reg.chunks_exact((address_len + size_len).max(1)).filter_map(move |entry| {
             let (address, size) = entry.split_at_checked(address_len)?;

@@ -20,6 +20,8 @@
         .section .text.entry, "ax"
 
 # X0 holds the address of the devicetree.
+        .globl image_entry
+image_entry:
         mov x19, x0
         # The first entry of the highest level, of which no cache may hold an older copy.
         adrp x0, boot_top

@@ -2,7 +2,7 @@
 
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-use super::DEVICES;
+use super::DEVICES_END;
 use super::cpu::{self, read_register, write_register};
 use super::timer::wait_until;
 use super::topology::{Interface, Topology};
@@ -108,13 +108,15 @@ fn set_up_v3(topology: &Topology) -> Result<(), Failure> {
     if !wait_until(|| waker.read() & redistributor::CHILDREN_ASLEEP == 0) {
         return Err(Failure::new("the GIC's redistributor does not wake"));
     }
-    // SAFETY: changes how interrupts are taken, and none is enabled. By number, since not all assemblers know the names
-    // ICC_SRE_EL1, ICC_PMR_EL1, ICC_BPR1_EL1, ICC_CTLR_EL1 and ICC_IGRPEN1_EL1.
+    // ICC_SRE_EL1: by number, as all of them, since not all assemblers know the names.
+    let enable = read_register!("S3_0_C12_C12_5") | 1;
+    // SAFETY: changes how interrupts are taken, and none is enabled.
+    unsafe { write_register!("S3_0_C12_C12_5", enable) };
+    if read_register!("S3_0_C12_C12_5") & 1 == 0 {
+        return Err(Failure::new("the GIC's system registers can not be switched on"));
+    }
+    // SAFETY: likewise. ICC_PMR_EL1, ICC_BPR1_EL1, ICC_CTLR_EL1 and ICC_IGRPEN1_EL1.
     unsafe {
-        write_register!("S3_0_C12_C12_5", read_register!("S3_0_C12_C12_5") | 1);
-        if read_register!("S3_0_C12_C12_5") & 1 == 0 {
-            return Err(Failure::new("the GIC's system registers can not be switched on"));
-        }
         write_register!("S3_0_C4_C6_0", u64::from(LOWEST_PRIORITY));
         write_register!("S3_0_C12_C12_3", 0);
         write_register!("S3_0_C12_C12_4", 0);
@@ -229,7 +231,7 @@ fn set_bits(base: u64, offset: u64, mask: u32, bits: u32) {
 }
 
 fn check_window(base: u64, len: u64) -> Result<(), Failure> {
-    let is_mapped = base >= DEVICES.start && base.checked_add(len).is_some_and(|end| end <= DEVICES.end);
+    let is_mapped = base.checked_add(len).is_some_and(|end| end <= DEVICES_END);
     if base != 0 && base.is_multiple_of(0x1000) && is_mapped {
         Ok(())
     } else {

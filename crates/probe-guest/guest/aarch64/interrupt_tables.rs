@@ -40,11 +40,7 @@ const ACTIVE_LOW: u32 = 1 << 1;
 pub(crate) fn virtual_timer(gtdt: &[u8]) -> Result<Interrupt, Failure> {
     let gtdt = read_at::<Gtdt>(gtdt, 0).ok_or(Failure::new("GTDT: too short"))?;
     let flags = gtdt.virtual_timer_flags;
-    Ok(Interrupt {
-        gsi: gtdt.virtual_timer,
-        level: flags & EDGE == 0,
-        active_low: flags & ACTIVE_LOW != 0,
-    })
+    Ok(Interrupt { gsi: gtdt.virtual_timer, level: flags & EDGE == 0, active_low: flags & ACTIVE_LOW != 0 })
 }
 
 /// Address and interrupt of the console, a PL011 (3) or the part of it that is generic (0xe).

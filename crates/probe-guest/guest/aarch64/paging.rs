@@ -6,6 +6,7 @@
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
+use super::DEVICES_END;
 use super::cpu::{self, write_register};
 use crate::failure::Failure;
 use crate::frames::{FRAME, Frames};
@@ -18,7 +19,7 @@ const TOP_SPAN: u64 = 512 << 30;
 /// What four levels can map one to one.
 const MAX_END: u64 = 256 << 40;
 /// What the tables of `entry.s` map as memory.
-pub(crate) const BOOT_MEMORY: core::ops::Range<u64> = super::DEVICES.end..TOP_SPAN;
+pub(crate) const BOOT_MEMORY: core::ops::Range<u64> = DEVICES_END..TOP_SPAN;
 
 /// Valid, a table.
 const TABLE: u64 = 0x3;
@@ -36,7 +37,7 @@ static ROOT: AtomicU64 = AtomicU64::new(0);
 
 /// What lies below is mapped where it is memory: everything that is not merely reserved.
 pub(crate) fn mapped_end(memory: &MemoryMap) -> u64 {
-    memory_of(memory).map(|region| region.end).fold(super::DEVICES.end, u64::max)
+    memory_of(memory).map(|region| region.end).fold(DEVICES_END, u64::max)
 }
 
 fn memory_of(memory: &MemoryMap) -> impl Iterator<Item = &Region> {
@@ -49,7 +50,7 @@ pub(crate) fn map_all(memory: &MemoryMap, frames: &mut Frames) -> Result<(), Fai
     if end > MAX_END {
         return Err(Failure::with("memory beyond 256 TiB ends at", end));
     }
-    if let Some(region) = memory_of(memory).find(|region| region.start < super::DEVICES.end) {
+    if let Some(region) = memory_of(memory).find(|region| region.start < DEVICES_END) {
         return Err(Failure::with("memory where devices ought to be, at", region.start));
     }
     let top = Table(frames.take(1)?);
@@ -58,7 +59,7 @@ pub(crate) fn map_all(memory: &MemoryMap, frames: &mut Frames) -> Result<(), Fai
         top.set(top_base / TOP_SPAN, giants.0 | TABLE);
         for base in (top_base..end.min(top_base + TOP_SPAN)).step_by(GIANT as usize) {
             let touches = |region: &&Region| region.start < base + GIANT && base < region.end;
-            let entry = if super::DEVICES.contains(&base) {
+            let entry = if base < DEVICES_END {
                 base | DEVICE
             } else if memory_of(memory).any(|region| region.holds(base, base + GIANT)) {
                 base | NORMAL

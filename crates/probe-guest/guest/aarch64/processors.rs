@@ -91,8 +91,7 @@ extern "C" fn processor_started() -> ! {
 fn come_online() {
     let mpidr = cpu::affinity();
     let listed = LISTED.load(Ordering::Acquire) as usize;
-    let own =
-        MPIDRS.iter().zip(&ONLINE).take(listed).find(|(slot, _)| slot.load(Ordering::Relaxed) == mpidr);
+    let own = MPIDRS.iter().zip(&ONLINE).take(listed).find(|(slot, _)| slot.load(Ordering::Relaxed) == mpidr);
     match own {
         Some((_, online)) => {
             online.store(true, Ordering::Release);

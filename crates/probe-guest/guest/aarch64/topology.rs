@@ -48,8 +48,10 @@ impl Topology {
     }
 
     pub(crate) fn add_processor(&mut self, mpidr: u64) -> Result<(), Failure> {
-        let slot =
-            self.mpidrs.get_mut(self.processors).ok_or(Failure::new("the tables list over 1024 processors"))?;
+        let slot = self
+            .mpidrs
+            .get_mut(self.processors)
+            .ok_or(Failure::new("the tables list over 1024 processors"))?;
         *slot = mpidr;
         self.processors += 1;
         Ok(())

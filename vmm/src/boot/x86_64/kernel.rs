@@ -9,7 +9,7 @@ use linux_loader::loader::{Error as LoaderError, KernelLoader, KernelLoaderResul
 use machine_profile::BootProtocol;
 use vm_memory::{GuestAddress, GuestMemoryMmap, ReadVolatile};
 
-use super::super::{ImageError, Loaded, read_start, u16_at, u64_at, unknown};
+use super::super::{ImageError, Loaded, read_start, u64_at, unknown};
 
 /// How a kernel is entered.
 pub(crate) enum Kind {
@@ -171,6 +171,10 @@ fn elf_extent(image: &mut (impl Read + Seek), len: u64) -> Result<std::ops::Rang
         return Err(ImageError::Loader("there is nothing to load in it".into()));
     }
     Ok(start..end)
+}
+
+fn u16_at(bytes: &[u8], at: usize) -> u16 {
+    u16::from_le_bytes([bytes[at], bytes[at + 1]])
 }
 
 /// The loader's error, where its cause is the size, with the numbers.

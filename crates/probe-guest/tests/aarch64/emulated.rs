@@ -1,0 +1,128 @@
+//! An emulated machine that runs the guest, and what it prints.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use firmware_tables::GuestTables;
+use libtest_mimic::Failed;
+use tempfile::TempDir;
+
+/// Longer than any of the guest's own waits, on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A machine that is yet to be started.
+pub(crate) struct Machine {
+    command: Command,
+    /// Holds what is loaded into it.
+    files: TempDir,
+}
+
+/// What came of a run.
+pub(crate) struct Outcome {
+    /// Lines of the console.
+    pub(crate) report: Vec<String>,
+    /// Whether the machine ended by itself, rather than by the test.
+    pub(crate) ended: bool,
+}
+
+impl Machine {
+    /// QEMU's `virt` with options of the machine, and a number of processors.
+    pub(crate) fn new(options: &str, processors: u32) -> Result<Self, Failed> {
+        let mut command = Command::new("qemu-system-aarch64");
+        command
+            .args(["-M", &format!("virt,{options}"), "-cpu", "max,pauth=off", "-m", "512"])
+            .args(["-smp", &processors.to_string(), "-nodefaults", "-no-reboot"])
+            .args(["-display", "none", "-serial", "stdio"]);
+        Ok(Machine { command, files: tempfile::tempdir()? })
+    }
+
+    /// Has the emulator load the guest, with a devicetree of its own.
+    pub(crate) fn kernel(mut self, image: &[u8], cmdline: &str) -> Result<Self, Failed> {
+        let path = self.file("probe.img", image)?;
+        self.command.arg("-kernel").arg(path).args(["-append", cmdline]);
+        Ok(self)
+    }
+
+    /// Puts the guest and its tables where they belong, and enters it as a boot loader does.
+    pub(crate) fn boot(mut self, image: &[u8], at: u64, tables: &GuestTables) -> Result<Self, Failed> {
+        /// Out of the way of everything.
+        const SHIM: u64 = 0x5f00_0000;
+        self = self.load("probe.img", image, at)?;
+        for table in &tables.tables {
+            self = self.load(&format!("{:x}-{}", table.gpa, table.file_name), &table.bytes, table.gpa)?;
+        }
+        self = self.load("shim", &enter(at, tables.entry.gpa()), SHIM)?;
+        self.command.args(["-device", &format!("loader,addr={SHIM:#x},cpu-num=0")]);
+        Ok(self)
+    }
+
+    fn load(mut self, name: &str, bytes: &[u8], at: u64) -> Result<Self, Failed> {
+        let path = self.file(name, bytes)?;
+        self.command.args(["-device", &format!("loader,file={path},addr={at:#x},force-raw=on")]);
+        Ok(self)
+    }
+
+    fn file(&self, name: &str, bytes: &[u8]) -> Result<String, Failed> {
+        let path: &Path = &self.files.path().join(name);
+        fs::write(path, bytes)?;
+        Ok(path.display().to_string())
+    }
+
+    /// Runs until the machine ends, or until the guest says that it does although the machine does not. `answers` are
+    /// written to the console once the guest has printed a line that begins with `probe: listening`.
+    pub(crate) fn run(mut self, answers: &str) -> Result<Outcome, Failed> {
+        let mut child =
+            self.command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::inherit()).spawn()?;
+        let mut input = child.stdin.take().ok_or("no input")?;
+        let output = child.stdout.take().ok_or("no output")?;
+        let (sender, lines) = mpsc::channel();
+        std::thread::spawn(move || {
+            for line in BufReader::new(output).lines().map_while(Result::ok) {
+                if sender.send(line).is_err() {
+                    return;
+                }
+            }
+        });
+        let mut deadline = Instant::now() + PATIENCE;
+        let mut report = Vec::new();
+        let ended = loop {
+            match lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+                Ok(line) => {
+                    let line = line.trim_end().to_owned();
+                    if line.starts_with("probe: listening") {
+                        input.write_all(answers.as_bytes())?;
+                    }
+                    if line.starts_with("probe: ok") {
+                        // Switching off takes no time, and never comes where the guest is to hang.
+                        deadline = deadline.min(Instant::now() + Duration::from_secs(5));
+                    }
+                    report.push(line);
+                }
+                Err(mpsc::RecvTimeoutError::Disconnected) => break true,
+                Err(mpsc::RecvTimeoutError::Timeout) => break false,
+            }
+        };
+        if !ended {
+            child.kill()?;
+        }
+        let status = child.wait()?;
+        if ended && !status.success() {
+            return Err(format!("the emulator ended with {status}: {report:#?}").into());
+        }
+        Ok(Outcome { report, ended })
+    }
+}
+
+/// Code that enters an arm64 Image: X0 is the address of the devicetree.
+fn enter(image: u64, devicetree: u64) -> Vec<u8> {
+    const LDR_X0_16: u32 = 0x5800_0080;
+    const LDR_X16_20: u32 = 0x5800_00b0;
+    const BR_X16: u32 = 0xd61f_0200;
+    const NOP: u32 = 0xd503_201f;
+    let code = [LDR_X0_16, LDR_X16_20, BR_X16, NOP].map(u32::to_le_bytes).concat();
+    [code, devicetree.to_le_bytes().to_vec(), image.to_le_bytes().to_vec()].concat()
+}

@@ -1,0 +1,258 @@
+//! The guest for aarch64, on machines of another author, by their own tables and by ours. Where an emulator or a compiler
+//! is missing its tests are `ignored` in the summary.
+
+mod cross;
+mod emulated;
+
+use std::process::{Command, ExitCode, Stdio};
+use std::sync::OnceLock;
+
+use firmware_tables::GuestTables;
+use libtest_mimic::{Arguments, Failed, Trial};
+use platform::aarch64::{self, Features};
+use platform::{Chosen, InterruptController, MemoryMap, Platform, Range, Region, RegionKind};
+
+use emulated::{Machine, Outcome};
+
+fn main() -> ExitCode {
+    let tests = [
+        test("is_an_image", is_an_image),
+        test("keeps_the_lints", || cross::lint(GUEST)),
+        emulated("runs_with_gicv3", || runs_on_another_machine("gic-version=3")),
+        emulated("runs_with_gicv2", || runs_on_another_machine("gic-version=2")),
+        emulated("reads_our_devicetree", reads_our_devicetree),
+        emulated("reads_our_acpi", reads_our_acpi),
+        emulated("echoes", echoes),
+        emulated("resets", || ends("probe.exit=reset", true)),
+        emulated("hangs", || ends("probe.exit=hang", false)),
+        emulated("loops", || ends("probe.exit=loop probe.exit=triple-fault", false)),
+        emulated("finds_missing_memory", finds_missing_memory),
+        emulated("finds_missing_processors", finds_missing_processors),
+        emulated("finds_wrong_checksums", finds_wrong_checksums),
+    ];
+    libtest_mimic::run(&Arguments::from_args(), tests.into()).exit_code()
+}
+
+fn test(name: &str, run: impl FnOnce() -> Result<(), Failed> + Send + 'static) -> Trial {
+    let is_missing = cross::compiler().is_none();
+    if is_missing {
+        eprintln!("NOT RUN: {name} needs the lab's compiler for aarch64, which `cargo lab` fetches");
+    }
+    Trial::test(name, run).with_kind("aarch64").with_ignored_flag(is_missing)
+}
+
+fn emulated(name: &str, run: impl FnOnce() -> Result<(), Failed> + Send + 'static) -> Trial {
+    const EMULATOR: &str = "qemu-system-aarch64";
+    let found = Command::new(EMULATOR).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status();
+    let is_missing = found.is_err();
+    if is_missing {
+        eprintln!("NOT RUN: {name} needs {EMULATOR}, which is not installed");
+    }
+    let trial = test(name, run);
+    let ignored = is_missing || trial.has_ignored_flag();
+    trial.with_ignored_flag(ignored)
+}
+
+const GUEST: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/guest/main.rs");
+
+/// The Image, built once.
+fn image() -> Result<&'static [u8], Failed> {
+    static IMAGE: OnceLock<Result<Vec<u8>, String>> = OnceLock::new();
+    let built = IMAGE.get_or_init(|| {
+        cross::image().map_err(|failed| failed.message().unwrap_or("the guest does not build").to_owned())
+    });
+    Ok(built.as_deref().map_err(Clone::clone)?)
+}
+
+/// Linux, Documentation/arch/arm64/booting.rst, 4.
+fn is_an_image() -> Result<(), Failed> {
+    let image = image()?;
+    let quad = |at: usize| image[at..].first_chunk().map(|bytes| u64::from_le_bytes(*bytes));
+    assert_eq!(&image[56..60], b"ARM\x64");
+    assert_eq!(image[3] & 0xfc, 0x14, "a branch");
+    assert_eq!((quad(8), quad(24)), (Some(0), Some(0xa)), "offset 0; little-endian, 4 KiB, anywhere");
+    let size = quad(16).ok_or("no size")?;
+    assert!((image.len() as u64) < size && size < 2 << 20 && size.is_multiple_of(4096), "{size:#x}");
+    assert!(image.len() < 96 << 10, "{} bytes", image.len());
+    Ok(())
+}
+
+fn assert_lines(report: &[String], wanted: &[&str]) {
+    for wanted in wanted {
+        assert!(report.iter().any(|line| line == wanted), "{wanted} is missing in {report:#?}");
+    }
+}
+
+fn runs_on_another_machine(options: &str) -> Result<(), Failed> {
+    let Outcome { report, ended } = Machine::new(options, 3)?.kernel(image()?, "a \"b\"")?.run("")?;
+    assert_lines(
+        &report,
+        &[
+            "probe: entry image",
+            r#"probe: cmdline "a \x22b\x22""#,
+            "probe: memory 0x40000000-0x60000000 usable",
+            "probe: memory-total 536870912",
+            "probe: memory-touched ok",
+            "probe: firmware devicetree",
+            "probe: psci 1.1 hvc",
+            "probe: timer ok",
+            "probe: cpu 0 mpidr 0x0 boot",
+            "probe: cpu 2 mpidr 0x2 online",
+            "probe: cpus 3 listed, 3 online",
+            "probe: serial-interrupt ok",
+            "probe: ged none",
+        ],
+    );
+    assert!(report.iter().any(|line| line.starts_with("probe: rtc 20")), "{report:#?}");
+    assert_eq!(report.last().map(String::as_str), Some("probe: ok"));
+    assert!(ended, "the machine stays on");
+    Ok(())
+}
+
+/// Where the emulator's own devicetree is; tables of ours have to lie elsewhere.
+const TABLES: Range = Range { start: 0x4040_0000, len: aarch64::TABLES_LEN };
+/// Not where the guest is linked, and not where kernels usually are.
+const IMAGE_AT: u64 = 0x4660_0000;
+
+/// What the emulator's machine has of ours.
+fn machine(vcpus: u32, memory: u64) -> Platform {
+    let features = Features { gic: 3, its: false, performance_monitors: false };
+    let devices = vec![
+        devices::pl011::node(aarch64::SERIAL_BASE, aarch64::SERIAL_INTID),
+        devices::pl031::node(aarch64::RTC_BASE),
+    ];
+    let mut machine = aarch64::platform(vcpus, memory, features, devices, Some("serial0"));
+    if let InterruptController::Gicv3 { redistributors, .. } = &mut machine.interrupts {
+        redistributors.start = 0x80a_0000;
+    }
+    let ram = Range { start: aarch64::RAM_START, len: memory };
+    let region = |start, end, kind| Region { range: Range::between(start, end), kind };
+    machine.memory = MemoryMap {
+        ram: vec![ram],
+        regions: vec![
+            region(ram.start, TABLES.start, RegionKind::Usable),
+            region(TABLES.start, TABLES.end(), RegionKind::AcpiReclaim),
+            region(TABLES.end(), ram.end(), RegionKind::Usable),
+        ],
+        tables: TABLES,
+    };
+    machine
+}
+
+fn tables(kind: &str, machine: &Platform, cmdline: &str) -> Result<GuestTables, Failed> {
+    let chosen = Chosen { command_line: cmdline.to_owned(), ..Chosen::default() };
+    Ok(firmware_tables::table_set(kind).ok_or("no such tables")?.build(machine, &chosen)?)
+}
+
+fn run(kind: &str, described: &Platform, cmdline: &str) -> Result<Outcome, Failed> {
+    let tables = tables(kind, described, cmdline)?;
+    Machine::new("gic-version=3,acpi=off", 3)?.boot(image()?, IMAGE_AT, &tables)?.run("hello\r\n\r\nquit\n")
+}
+
+fn reads_our_devicetree() -> Result<(), Failed> {
+    let Outcome { report, ended } = run("devicetree", &machine(3, 512 << 20), "a b")?;
+    assert_lines(
+        &report,
+        &[
+            r#"probe: cmdline "a b""#,
+            "probe: firmware devicetree",
+            "probe: timer ok",
+            "probe: cpus 3 listed, 3 online",
+            "probe: serial-interrupt ok",
+            "probe: ged none",
+        ],
+    );
+    assert!(report.iter().any(|line| line.starts_with("probe: rtc 20")), "{report:#?}");
+    assert_eq!(report.last().map(String::as_str), Some("probe: ok"));
+    assert!(ended, "the machine stays on");
+    Ok(())
+}
+
+fn reads_our_acpi() -> Result<(), Failed> {
+    let Outcome { report, ended } = run("acpi", &machine(3, 512 << 20), "a b")?;
+    assert_lines(
+        &report,
+        &[
+            r#"probe: cmdline "a b""#,
+            "probe: memory 0x40000000-0x40400000 usable",
+            "probe: memory 0x40400000-0x40500000 acpi",
+            "probe: memory 0x40500000-0x60000000 usable",
+            "probe: memory-total 535822336",
+            "probe: firmware acpi",
+            "probe: efi-runtime-services 0x0",
+            "probe: psci 1.1 hvc",
+            "probe: timer ok",
+            "probe: cpu 2 mpidr 0x2 online",
+            "probe: cpus 3 listed, 3 online",
+            "probe: serial-interrupt ok",
+            "probe: ged none",
+            "probe: rtc none",
+        ],
+    );
+    let has =
+        |start: &str, end: &str| report.iter().any(|line| line.starts_with(start) && line.ends_with(end));
+    assert!(has("probe: efi 0x404", "checksum ok runtime 0x0"), "{report:#?}");
+    assert!(has("probe: devicetree at 0x40100000 ", " nodes 2"), "{report:#?}");
+    assert!(has("probe: rsdp 0x404", " from efi"), "{report:#?}");
+    for table in ["RSDP", "XSDT", "FACP", "APIC", "GTDT", "SPCR", "DBG2", "PPTT", "DSDT"] {
+        assert!(has(&format!("probe: table {table} at 0x404"), "checksum ok"), "{table}: {report:#?}");
+    }
+    assert_eq!(report.last().map(String::as_str), Some("probe: ok"));
+    assert!(ended, "the machine stays on");
+    Ok(())
+}
+
+fn echoes() -> Result<(), Failed> {
+    let Outcome { report, ended } = run("devicetree", &machine(1, 512 << 20), "probe.echo")?;
+    let last: Vec<_> = report.iter().rev().take(3).rev().map(String::as_str).collect();
+    assert_eq!(last, ["probe: listening", "probe: echo hello", "probe: ok"]);
+    assert!(ended, "the machine stays on");
+    Ok(())
+}
+
+fn ends(cmdline: &str, by_itself: bool) -> Result<(), Failed> {
+    let Outcome { report, ended } = run("acpi", &machine(2, 512 << 20), cmdline)?;
+    assert_eq!(report.last().map(String::as_str), Some("probe: ok"));
+    assert_eq!(ended, by_itself);
+    Ok(())
+}
+
+/// Tables that list more than there is: the last frame is where nothing is.
+fn finds_missing_memory() -> Result<(), Failed> {
+    let Outcome { report, .. } = run("devicetree", &machine(1, 1 << 30), "")?;
+    let verdict = report.last().ok_or("no report")?;
+    assert!(
+        verdict.starts_with("probe: failed exception ESR 0x96") && verdict.ends_with(" FAR 0x7ffff000"),
+        "{report:#?}"
+    );
+    Ok(())
+}
+
+fn finds_missing_processors() -> Result<(), Failed> {
+    let Outcome { report, .. } = run("acpi", &machine(5, 512 << 20), "")?;
+    assert_lines(
+        &report,
+        &["probe: cpu 2 mpidr 0x2 online", "probe: cpu 3 mpidr 0x3 silent", "probe: cpus 5 listed, 3 online"],
+    );
+    let failed = "probe: failed PSCI does not start the processor with MPIDR 0x3";
+    assert_eq!(report.last().map(String::as_str), Some(failed));
+    Ok(())
+}
+
+fn finds_wrong_checksums() -> Result<(), Failed> {
+    for (name, start) in [
+        ("gtdt", "probe: failed checksum bad of the table at 0x404"),
+        ("efi-system-table", "probe: failed EFI system table: checksum bad, it ought to be 0x"),
+    ] {
+        let mut tables = tables("acpi", &machine(1, 512 << 20), "")?;
+        let table = tables.tables.iter_mut().find(|table| table.name == name).ok_or(name)?;
+        // The low byte of a revision in one, in the other of the secure timer's interrupt.
+        let at = if name == "gtdt" { 48 } else { 8 };
+        table.bytes[at] ^= 1;
+        let outcome =
+            Machine::new("gic-version=3,acpi=off", 3)?.boot(image()?, IMAGE_AT, &tables)?.run("")?;
+        let verdict = outcome.report.last().ok_or("no report")?;
+        assert!(verdict.starts_with(start), "{:#?}", outcome.report);
+    }
+    Ok(())
+}

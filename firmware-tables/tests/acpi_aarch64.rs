@@ -1,0 +1,402 @@
+//! The ACPI tables of an aarch64 machine read as a kernel reads them: from `/chosen` to the EFI tables, from there to the
+//! RSDP and on, by a reader that shares nothing with the builder. EFI's structures are where `r-efi` has them.
+#![cfg(feature = "acpi")]
+
+#[path = "machine/aarch64.rs"]
+mod machine;
+mod tree;
+
+use std::collections::BTreeMap;
+use std::mem::offset_of;
+
+use firmware_tables::{Acpi, BuildError, EntryPoint, GuestTables, TableSet};
+use machine::{ALL, chosen, default_machine};
+use platform::aarch64::{self, Features};
+use platform::{Arch, Chosen, Platform, PowerControl, Range, Region, RegionKind};
+use r_efi::system::{self, ConfigurationTable, MemoryDescriptor, SystemTable};
+use tree::Tree;
+
+const GICV2: Features = Features { gic: 2, its: false, performance_monitors: false };
+/// LINUX_EFI_MEMRESERVE_TABLE_GUID, of which `r-efi` knows nothing.
+const RESERVATIONS: [u8; 16] =
+    [0xc6, 0xb0, 0x8e, 0x88, 0xde, 0x8e, 0xf5, 0x4f, 0xa8, 0xf0, 0x9a, 0xee, 0x5c, 0xb9, 0x77, 0xc2];
+
+#[test]
+fn chosen_leads_to_all_tables() {
+    let built = build(&default_machine()).unwrap();
+    let tables = walk(&built);
+    assert_eq!(
+        tables.keys().map(String::as_str).collect::<Vec<_>>(),
+        ["APIC", "DBG2", "DSDT", "FACP", "GTDT", "PPTT", "SPCR", "XSDT"]
+    );
+    let names: Vec<&str> = built.tables.iter().map(|table| table.file_name).collect();
+    assert_eq!(
+        names,
+        [
+            "rsdp.bin",
+            "dsdt.aml",
+            "facp.aml",
+            "apic.aml",
+            "gtdt.aml",
+            "pptt.aml",
+            "spcr.aml",
+            "dbg2.aml",
+            "xsdt.aml",
+            "efi-vendor.bin",
+            "efi-runtime-properties.bin",
+            "efi-memory-reservations.bin",
+            "efi-configuration-table.bin",
+            "efi-system-table.bin",
+            "efi-memory-map.bin",
+            "platform.dtb",
+        ]
+    );
+    assert_eq!(built, build(&default_machine()).unwrap(), "the same machine gives the same bytes");
+}
+
+#[test]
+fn the_devicetree_holds_nothing_but_chosen() {
+    let root = devicetree(&build(&default_machine()).unwrap());
+    assert_eq!(root.names(), ["chosen"]);
+    let properties: Vec<&str> = root.at("chosen").properties.keys().map(String::as_str).collect();
+    assert_eq!(
+        properties,
+        [
+            "bootargs",
+            "kaslr-seed",
+            "linux,initrd-end",
+            "linux,initrd-start",
+            "linux,uefi-mmap-desc-size",
+            "linux,uefi-mmap-desc-ver",
+            "linux,uefi-mmap-size",
+            "linux,uefi-mmap-start",
+            "linux,uefi-secure-boot",
+            "linux,uefi-system-table",
+            "rng-seed",
+        ]
+    );
+    let node = root.at("chosen");
+    assert_eq!(node.texts("bootargs"), ["console=ttyAMA0 panic=-1"]);
+    assert_eq!(node.cells("linux,uefi-secure-boot"), [2], "disabled");
+    assert_eq!(node.cells("linux,uefi-mmap-desc-ver"), [1]);
+    assert_eq!(node.cells("linux,uefi-mmap-desc-size"), [48]);
+
+    let silent = Acpi.build(&default_machine(), &Chosen::default()).unwrap();
+    let without = devicetree(&silent);
+    assert!(!["kaslr-seed", "rng-seed", "linux,initrd-start"].iter().any(|name| without.at("chosen").has(name)));
+}
+
+#[test]
+fn the_system_table_is_one() {
+    let built = build(&default_machine()).unwrap();
+    let root = devicetree(&built);
+    let bytes = at(&built, root.at("chosen").wide("linux,uefi-system-table")[0]);
+    assert_eq!(bytes.len(), size_of::<SystemTable>());
+    assert_eq!(u64_at(bytes, 0), system::SYSTEM_TABLE_SIGNATURE);
+    assert_eq!(u32_at(bytes, 8), system::SYSTEM_TABLE_REVISION_2_70);
+    assert_eq!(u32_at(bytes, 12) as usize, bytes.len());
+    let mut unsigned = bytes.to_vec();
+    unsigned[16..20].fill(0);
+    assert_eq!(u32_at(bytes, 16), crc32(&unsigned));
+    let vendor = at(&built, u64_at(bytes, offset_of!(SystemTable, firmware_vendor)));
+    let vendor: Vec<u16> = vendor.chunks(2).map(|unit| u16::from_le_bytes([unit[0], unit[1]])).collect();
+    assert_eq!(String::from_utf16(&vendor).unwrap(), "Ghesthouse\0");
+    for nothing in [offset_of!(SystemTable, boot_services), offset_of!(SystemTable, runtime_services)] {
+        assert_eq!(u64_at(bytes, nothing), 0);
+    }
+
+    let tables = configuration(&built);
+    assert_eq!(tables.len(), 3);
+    assert_eq!(tables[system::ACPI_20_TABLE_GUID.as_bytes()], 0x4000_0000);
+    let runtime = at(&built, tables[system::RT_PROPERTIES_TABLE_GUID.as_bytes()]);
+    assert_eq!(runtime, [1, 0, 8, 0, 0, 0, 0, 0], "version, length, and no service");
+    assert_eq!(at(&built, tables[&RESERVATIONS]), [0; 16], "an empty list");
+}
+
+#[test]
+fn the_memory_map_tells_of_all_memory_as_cached() {
+    let built = build(&default_machine()).unwrap();
+    let expected = [(9, 0x4000_0000, 0x10_0000), (7, 0x4010_0000, 0x3ff0_0000)];
+    assert_eq!(memory_map(&built), expected);
+    for table in &built.tables {
+        let holder = if table.name == "platform" { 7 } else { 9 };
+        let (_, start, len) = expected[usize::from(holder == 7)];
+        assert!(table.gpa >= start && table.range().end() <= start + len, "{}", table.name);
+    }
+}
+
+#[test]
+fn kinds_of_memory_never_share_64_kib() {
+    let mut machine = default_machine();
+    let end = 0x8000_0000;
+    machine.memory.regions = [
+        (0x4000_0000, 0x4010_0000, RegionKind::AcpiReclaim),
+        (0x4010_0000, 0x5000_1000, RegionKind::Usable),
+        (0x5001_0000, 0x5002_0000, RegionKind::AcpiNvs),
+        (0x5002_f000, 0x6000_0000, RegionKind::Usable),
+        (0x6000_0000, 0x6001_0000, RegionKind::Reserved),
+        (0x6001_1000, 0x6001_f000, RegionKind::Usable),
+        (0x7000_0000, end, RegionKind::Usable),
+        (end, end + 0x1_0000, RegionKind::Reserved),
+    ]
+    .map(|(start, end, kind)| Region { range: Range::between(start, end), kind })
+    .to_vec();
+    assert_eq!(
+        memory_map(&build(&machine).unwrap()),
+        [
+            (9, 0x4000_0000, 0x10_0000),
+            (7, 0x4010_0000, 0xff0_0000),
+            (10, 0x5001_0000, 0x1_0000),
+            (7, 0x5003_0000, 0xffd_0000),
+            (0, 0x6000_0000, 0x1_0000),
+            (7, 0x7000_0000, 0x1000_0000),
+        ]
+    );
+    machine.memory.regions[2].range.start += 0x1000;
+    let error = build(&machine).unwrap_err().to_string();
+    assert!(error.starts_with("acpi tables need memory that is set aside to be whole blocks of 0x10000"), "{error}");
+}
+
+#[test]
+fn every_processor_is_in_every_table_that_lists_them() {
+    for (vcpus, features) in [1, 2, 16, 17, 512].map(|vcpus| (vcpus, ALL)).into_iter().chain([(1, GICV2), (8, GICV2)]) {
+        let tables = walk(&build(&machine::machine(vcpus, features, 1)).unwrap());
+        let version_3 = features.gic == 3;
+        let (mut processors, mut others) = (Vec::new(), Vec::new());
+        for entry in entries(&tables["APIC"][44..]) {
+            match entry[0] {
+                0xb => {
+                    assert_eq!((entry.len(), u32_at(entry, 12)), (80, 1), "enabled");
+                    assert_eq!(u32_at(entry, 20), if features.performance_monitors { 23 } else { 0 });
+                    assert_eq!(u64_at(entry, 32), if version_3 { 0 } else { 0x802_0000 });
+                    assert_eq!(u64_at(entry, 60), 0, "redistributors are a region");
+                    processors.push((u32_at(entry, 4), u32_at(entry, 8), u64_at(entry, 68)));
+                }
+                0xc => others.push((0xc, u64_at(entry, 8), u64::from(entry[20]))),
+                0xe => others.push((0xe, u64_at(entry, 4), u64::from(u32_at(entry, 12)))),
+                0xf => others.push((0xf, u64_at(entry, 8), 0)),
+                other => panic!("MADT entry of type {other}"),
+            }
+        }
+        let expected = |index| (index, index, aarch64::mpidr(index));
+        assert_eq!(processors, (0..vcpus).map(expected).collect::<Vec<_>>(), "number, UID and affinity");
+        if version_3 {
+            let redistributors = (0xe, 0x1000_0000, u64::from(vcpus) << 17);
+            assert_eq!(others, [(0xc, 0x800_0000, 3), redistributors, (0xf, 0x808_0000, 0)]);
+        } else {
+            assert_eq!(others, [(0xc, 0x800_0000, 2)]);
+        }
+
+        let mut nodes = entries(&tables["PPTT"][36..]);
+        let package = nodes.remove(0);
+        assert_eq!((u32_at(package, 4), u32_at(package, 8)), (1, 0), "a package below nothing");
+        let cores: Vec<u32> = nodes
+            .iter()
+            .map(|core| {
+                assert_eq!((core.len(), u32_at(core, 4), u32_at(core, 8)), (20, 0b1010, 36));
+                u32_at(core, 12)
+            })
+            .collect();
+        assert_eq!(cores, (0..vcpus).collect::<Vec<_>>());
+    }
+}
+
+#[test]
+fn a_machine_without_translation_service_tells_of_none() {
+    let tables = walk(&build(&machine::machine(1, Features { its: false, ..ALL }, 0)).unwrap());
+    assert!(entries(&tables["APIC"][44..]).iter().all(|entry| entry[0] != 0xf));
+}
+
+#[test]
+fn timers_are_levels_and_count_on() {
+    let gtdt = &walk(&build(&default_machine()).unwrap())["GTDT"];
+    assert_eq!((u64_at(gtdt, 36), u64_at(gtdt, 80)), (u64::MAX, u64::MAX), "no registers of the system counter");
+    let timers: Vec<(u32, u32)> = (48..80).step_by(8).map(|at| (u32_at(gtdt, at), u32_at(gtdt, at + 4))).collect();
+    assert_eq!(timers, [(29, 0), (30, 4), (27, 4), (26, 0)]);
+}
+
+#[test]
+fn both_tables_of_the_console_name_the_pl011() {
+    let tables = walk(&build(&default_machine()).unwrap());
+    let registers = [0, 32, 0, 3, 0, 0, 0, 9, 0, 0, 0, 0];
+    let spcr = &tables["SPCR"];
+    assert_eq!((spcr[36], &spcr[40..52]), (3, &registers[..]));
+    assert_eq!((spcr[52], u32_at(spcr, 54)), (8, 33), "a GIC's interrupt");
+    let dbg2 = &tables["DBG2"];
+    assert_eq!(&dbg2[56..60], [0, 0x80, 3, 0], "a serial port, a PL011");
+    assert_eq!((&dbg2[66..78], u32_at(dbg2, 78)), (&registers[..], 0x1000));
+    assert_eq!(&dbg2[82..], b"\\_SB.COM0\0");
+
+    let mut machine = default_machine();
+    machine.console = None;
+    let tables = walk(&build(&machine).unwrap());
+    assert!(!tables.contains_key("SPCR") && !tables.contains_key("DBG2"));
+}
+
+#[test]
+fn power_is_psci_by_hvc() {
+    let fadt = &walk(&build(&default_machine()).unwrap())["FACP"];
+    assert_eq!((fadt.len(), fadt[8], fadt[131]), (276, 6, 5));
+    assert_eq!(u32_at(fadt, 112) >> 20, 0b11, "hardware-reduced, idle at low power");
+    assert_eq!((u16::from_le_bytes([fadt[129], fadt[130]]), u16::from_le_bytes([fadt[109], fadt[110]])), (3, 0));
+    assert_eq!(fadt[116..129], [0; 13], "no reset register");
+}
+
+#[test]
+fn five_hundred_and_twelve_processors_leave_most_of_the_area_free() {
+    let built = build(&machine::machine(512, ALL, 64)).unwrap();
+    let map = built.table("efi-memory-map").unwrap();
+    let used = map.range().end() - aarch64::RAM_START;
+    assert!(used < 96 << 10, "{used} bytes");
+}
+
+#[test]
+fn an_area_may_be_full_and_not_one_byte_fuller() {
+    let mut machine = default_machine();
+    let start = machine.memory.tables.start;
+    let needed = build(&machine).unwrap().table("efi-memory-map").unwrap().range().end() - start;
+    machine.memory.tables = Range { start, len: needed };
+    assert!(build(&machine).is_ok());
+    machine.memory.tables.len -= 1;
+    let too_big = BuildError::TooBig { tables: "acpi", needed, available: needed - 1, start };
+    assert_eq!(build(&machine), Err(too_big));
+}
+
+#[test]
+fn what_can_not_be_said_is_an_error_that_names_it() {
+    type Change = fn(&mut Platform);
+    let registers = "AcpiRegisters { sleep_control: Ports { base: 600, len: 1 }, sleep_status: Ports { base: 601, len: 1 }, \
+                     reset: Ports { base: 602, len: 1 }, reset_value: 1, s5_sleep_type: 5 }";
+    let power = format!("acpi tables need PSCI by HVC: {registers}");
+    let cases: &[(Change, &str)] = &[
+        (
+            |m| m.arch = Arch::X86_64,
+            "acpi tables can not describe a machine of architecture x86_64 with such an interrupt controller",
+        ),
+        (|m| m.power = x86_64_power(), &power),
+        (
+            |m| m.cpus[1].hardware_id = 1 << 31,
+            "acpi tables can not name processor 1 with affinity 0x80000000: it has bits beyond Aff3 to Aff0",
+        ),
+        (
+            |m| m.devices.retain(|device| device.name != "power-button"),
+            "device `ged` notifies `PWRB`, and no device has that ACPI name",
+        ),
+        (
+            |m| m.memory.ram[0].len = 0x10_0000,
+            "acpi tables need 633 bytes, and the area for them at 0x40100000 has 0",
+        ),
+    ];
+    for (change, message) in cases {
+        let mut machine = default_machine();
+        change(&mut machine);
+        assert_eq!(build(&machine).unwrap_err().to_string(), *message);
+    }
+    let many = build(&machine::machine(9, GICV2, 0)).unwrap_err();
+    assert_eq!(many, BuildError::TooManyCpus { tables: "acpi", cpus: 9, limit: 8 });
+}
+
+fn x86_64_power() -> PowerControl {
+    platform::x86_64::platform(1, 0, vec![], None).power
+}
+
+fn build(machine: &Platform) -> Result<GuestTables, BuildError> {
+    Acpi.build(machine, &chosen())
+}
+
+/// What is at `gpa`.
+fn at(built: &GuestTables, gpa: u64) -> &[u8] {
+    &built.tables.iter().find(|table| table.gpa == gpa).expect("a table there").bytes
+}
+
+fn devicetree(built: &GuestTables) -> Tree {
+    let EntryPoint::Devicetree { gpa } = built.entry else { panic!("{:?}", built.entry) };
+    assert_eq!(gpa, 0x4010_0000);
+    Tree::read(at(built, gpa))
+}
+
+/// The configuration table: addresses by GUID.
+fn configuration(built: &GuestTables) -> BTreeMap<[u8; 16], u64> {
+    let system = at(built, devicetree(built).at("chosen").wide("linux,uefi-system-table")[0]);
+    let entries = at(built, u64_at(system, offset_of!(SystemTable, configuration_table)));
+    let count = u64_at(system, offset_of!(SystemTable, number_of_table_entries)) as usize;
+    assert_eq!(entries.len(), count * size_of::<ConfigurationTable>());
+    entries
+        .chunks(size_of::<ConfigurationTable>())
+        .map(|entry| (entry[..16].try_into().unwrap(), u64_at(entry, offset_of!(ConfigurationTable, vendor_table))))
+        .collect()
+}
+
+/// Type, start and bytes of every descriptor; that they are cached, ascend and keep to whole 64 KiB is checked.
+fn memory_map(built: &GuestTables) -> Vec<(u32, u64, u64)> {
+    let root = devicetree(built);
+    let chosen = root.at("chosen");
+    let map = at(built, chosen.wide("linux,uefi-mmap-start")[0]);
+    assert_eq!(map.len(), chosen.cells("linux,uefi-mmap-size")[0] as usize);
+    let descriptors: Vec<(u32, u64, u64)> = map
+        .chunks(chosen.cells("linux,uefi-mmap-desc-size")[0] as usize)
+        .map(|descriptor| {
+            assert_eq!(u64_at(descriptor, offset_of!(MemoryDescriptor, attribute)), system::MEMORY_WB);
+            assert_eq!(u64_at(descriptor, offset_of!(MemoryDescriptor, virtual_start)), 0);
+            let start = u64_at(descriptor, offset_of!(MemoryDescriptor, physical_start));
+            let len = u64_at(descriptor, offset_of!(MemoryDescriptor, number_of_pages)) * 4096;
+            assert_eq!((start % 0x1_0000, len % 0x1_0000), (0, 0));
+            (u32_at(descriptor, offset_of!(MemoryDescriptor, r#type)), start, len)
+        })
+        .collect();
+    assert!(descriptors.windows(2).all(|pair| pair[0].1 + pair[0].2 <= pair[1].1));
+    descriptors
+}
+
+/// All of ACPI's tables that are found from `/chosen` on, by signature; checksums and lengths are checked.
+fn walk(built: &GuestTables) -> BTreeMap<String, Vec<u8>> {
+    let rsdp = at(built, configuration(built)[system::ACPI_20_TABLE_GUID.as_bytes()]);
+    assert_eq!((&rsdp[..8], sum(&rsdp[..20]), sum(rsdp)), (&b"RSD PTR "[..], 0, 0));
+    let mut found = BTreeMap::new();
+    let mut read = |gpa: u64| {
+        let bytes = at(built, gpa).to_vec();
+        assert_eq!((u32_at(&bytes, 4) as usize, sum(&bytes)), (bytes.len(), 0));
+        assert_eq!((&bytes[10..24], &bytes[28..32]), (&b"GHEST GHESTVMM"[..], &b"GHST"[..]));
+        let signature = String::from_utf8(bytes[..4].to_vec()).unwrap();
+        assert!(found.insert(signature, bytes.clone()).is_none(), "listed twice");
+        bytes
+    };
+    for entry in read(u64_at(rsdp, 24))[36..].chunks(8) {
+        let table = read(u64_at(entry, 0));
+        if table.starts_with(b"FACP") {
+            read(u64_at(&table, 140));
+        }
+    }
+    found
+}
+
+/// The structures, of a type and a length byte and more, that fill `rest`.
+fn entries(mut rest: &[u8]) -> Vec<&[u8]> {
+    let mut entries = Vec::new();
+    while let [_, len, ..] = rest {
+        let (entry, tail) = rest.split_at(usize::from(*len));
+        entries.push(entry);
+        rest = tail;
+    }
+    assert!(rest.is_empty());
+    entries
+}
+
+/// IEEE 802.3's, bit by bit.
+fn crc32(bytes: &[u8]) -> u32 {
+    !bytes.iter().fold(!0, |crc, byte| {
+        (0..8).fold(crc ^ u32::from(*byte), |crc, _| if crc & 1 == 1 { crc >> 1 ^ 0xedb8_8320 } else { crc >> 1 })
+    })
+}
+
+fn sum(bytes: &[u8]) -> u8 {
+    bytes.iter().fold(0, |sum, byte| sum.wrapping_add(*byte))
+}
+
+fn u32_at(bytes: &[u8], at: usize) -> u32 {
+    u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap())
+}
+
+fn u64_at(bytes: &[u8], at: usize) -> u64 {
+    u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap())
+}

@@ -1,0 +1,247 @@
+//! The devicetree read as a kernel reads it.
+#![cfg(feature = "devicetree")]
+
+#[path = "machine/aarch64.rs"]
+mod machine;
+mod tree;
+
+use firmware_tables::{BuildError, Devicetree, EntryPoint, GuestTables, TableSet};
+use machine::{ALL, chosen, default_machine};
+use platform::aarch64::{self, Features};
+use platform::{
+    Arch, Chosen, InterruptController, Platform, Property, Range, Region, RegionKind, Window,
+};
+use tree::Tree;
+
+const GICV2: Features = Features { gic: 2, its: false, performance_monitors: false };
+
+#[test]
+fn one_blob_at_the_address_for_it() {
+    let built = build(&default_machine()).unwrap();
+    assert_eq!(built.entry, EntryPoint::Devicetree { gpa: 0x4010_0000 });
+    assert_eq!(built.tables.len(), 1);
+    assert_eq!((built.tables[0].gpa, built.tables[0].file_name), (0x4010_0000, "platform.dtb"));
+    assert_eq!(build(&default_machine()), build(&default_machine()), "the same machine gives the same bytes");
+}
+
+#[test]
+fn the_root_holds_the_machine_in_order() {
+    let root = read(&default_machine());
+    assert_eq!(
+        root.names(),
+        [
+            "chosen",
+            "memory@40000000",
+            "cpus",
+            "psci",
+            "interrupt-controller@8000000",
+            "timer",
+            "pmu",
+            "apb-pclk",
+            "serial@9000000",
+            "rtc@9010000",
+            "gpio@9020000",
+            "gpio-keys",
+            "virtio_mmio@a000000",
+        ]
+    );
+    assert_eq!((root.cells("#address-cells"), root.cells("#size-cells")), (vec![2], vec![2]));
+    assert_eq!(root.texts("compatible"), ["linux,dummy-virt"]);
+    assert_eq!(root.at("memory@40000000").wide("reg"), [0x4000_0000, 1 << 30]);
+    assert_eq!(root.at("psci").texts("method"), ["hvc"]);
+}
+
+#[test]
+fn chosen_says_what_the_boot_loader_knows_and_no_more() {
+    let root = read(&default_machine());
+    let node = root.at("chosen");
+    assert_eq!(node.texts("bootargs"), ["console=ttyAMA0 panic=-1"]);
+    assert_eq!(node.wide("linux,initrd-start"), [0x4800_0000]);
+    assert_eq!(node.wide("linux,initrd-end"), [0x4812_3456]);
+    assert_eq!(node.wide("kaslr-seed"), [0x0123_4567_89ab_cdef]);
+    assert_eq!(node.bytes("rng-seed"), chosen().rng_seed.unwrap());
+    assert_eq!(node.texts("stdout-path"), ["/serial@9000000"]);
+
+    let mut quiet = default_machine();
+    quiet.console = None;
+    let built = Devicetree.build(&quiet, &Chosen::default()).unwrap();
+    let root = Tree::read(&built.tables[0].bytes);
+    assert_eq!(root.at("chosen").properties.keys().collect::<Vec<_>>(), ["bootargs"]);
+}
+
+#[test]
+fn every_processor_is_named_by_its_affinity() {
+    for vcpus in [1, 2, 16, 17, 512] {
+        let root = read(&machine::machine(vcpus, ALL, 0));
+        let cpus = root.at("cpus");
+        assert_eq!((cpus.cells("#address-cells"), cpus.cells("#size-cells")), (vec![2], vec![0]));
+        assert_eq!(cpus.children.len(), vcpus as usize);
+        for (index, cpu) in cpus.children.iter().enumerate() {
+            let id = aarch64::mpidr(index as u32);
+            assert_eq!((cpu.name.as_str(), cpu.wide("reg")), (format!("cpu@{id:x}").as_str(), vec![id]));
+            assert_eq!(cpu.texts("device_type"), ["cpu"]);
+            assert_eq!(cpu.texts("compatible"), ["arm,armv8"]);
+            assert_eq!(cpu.texts("enable-method"), ["psci"]);
+        }
+        let redistributors = root.at("interrupt-controller@8000000").wide("reg")[3];
+        assert_eq!(redistributors, u64::from(vcpus) << 17, "128 KiB each");
+    }
+}
+
+#[test]
+fn the_interrupt_controller_is_what_the_host_has() {
+    let root = read(&default_machine());
+    let gic = root.at("interrupt-controller@8000000");
+    assert_eq!(gic.texts("compatible"), ["arm,gic-v3"]);
+    assert_eq!(gic.wide("reg"), [0x800_0000, 0x1_0000, 0x1000_0000, 0x4_0000]);
+    assert_eq!(gic.cells("phandle"), root.cells("interrupt-parent"));
+    let its = gic.at("msi-controller@8080000");
+    assert_eq!((its.texts("compatible"), its.wide("reg")), (vec!["arm,gic-v3-its"], vec![0x808_0000, 0x2_0000]));
+
+    let without_its = read(&machine::machine(2, Features { its: false, ..ALL }, 0));
+    assert!(without_its.at("interrupt-controller@8000000").children.is_empty());
+
+    let root = read(&machine::machine(3, GICV2, 0));
+    let gic = root.at("interrupt-controller@8000000");
+    assert_eq!(gic.texts("compatible"), ["arm,cortex-a15-gic"]);
+    assert_eq!(gic.wide("reg"), [0x800_0000, 0x1000, 0x802_0000, 0x2000]);
+    assert_eq!(root.at("timer").cells("interrupts")[..3], [1, 13, 0x704], "on all three processors");
+    assert!(!root.names().contains(&"pmu"));
+}
+
+#[test]
+fn private_interrupts_are_levels() {
+    let root = read(&default_machine());
+    assert_eq!(root.at("timer").cells("interrupts"), [1, 13, 4, 1, 14, 4, 1, 11, 4, 1, 10, 4]);
+    assert!(root.at("timer").has("always-on"));
+    assert_eq!(root.at("pmu").cells("interrupts"), [1, 7, 4]);
+}
+
+#[test]
+fn references_lead_to_their_device_and_others_have_no_phandle() {
+    let root = read(&default_machine());
+    let clock = root.at("apb-pclk").cells("phandle");
+    assert_eq!(root.at("serial@9000000").cells("clocks"), [clock[0], clock[0]]);
+    assert_eq!(root.at("serial@9000000").texts("clock-names"), ["uartclk", "apb_pclk"]);
+    let pins = root.at("gpio@9020000").cells("phandle");
+    assert_eq!(root.at("gpio-keys/poweroff").cells("gpios"), [pins[0], 3, 0]);
+    assert_eq!(root.children.iter().filter(|node| node.has("phandle")).count(), 3, "the GIC, clock and pins");
+
+    let mut alone = default_machine();
+    alone.devices.retain(|device| device.name.starts_with("virtio"));
+    assert!(!read(&alone).names().contains(&"apb-pclk"), "a clock that drives nothing");
+}
+
+#[test]
+fn memory_that_is_set_aside_is_reserved() {
+    let mut machine = default_machine();
+    assert!(!read(&machine).names().contains(&"reserved-memory"));
+    let kept = Range { start: 0x5000_0000, len: 0x1_0000 };
+    machine.memory.regions.push(Region { range: kept, kind: RegionKind::Reserved });
+    machine
+        .memory
+        .regions
+        .push(Region { range: Range { start: 0x900_0000, len: 0x1000 }, kind: RegionKind::Reserved });
+    let root = read(&machine);
+    let reserved = root.at("reserved-memory");
+    assert_eq!(reserved.names(), ["firmware@50000000"], "and not what is no memory");
+    assert_eq!(reserved.children[0].wide("reg"), [kept.start, kept.len]);
+    assert!(reserved.children[0].has("no-map") && reserved.has("ranges"));
+}
+
+#[test]
+fn what_can_not_be_said_is_an_error_that_names_it() {
+    type Change = fn(&mut Platform);
+    let cases: &[(Change, &str)] = &[
+        (|m| m.arch = Arch::X86_64, "devicetree tables can not describe a machine of architecture x86_64"),
+        (
+            |m| {
+                let io_apic = platform::IoApic { id: 0, base: 0, gsi_base: 0 };
+                m.interrupts = InterruptController::Apic { local_base: 0, io_apic };
+            },
+            "devicetree tables can not describe a machine of architecture aarch64 with such an interrupt controller",
+        ),
+        (
+            |m| m.power = platform::x86_64::platform(1, 0, vec![], None).power,
+            "devicetree tables need PSCI by HVC: AcpiRegisters { sleep_control: Ports { base: 600, len: 1 }, \
+             sleep_status: Ports { base: 601, len: 1 }, reset: Ports { base: 602, len: 1 }, reset_value: 1, \
+             s5_sleep_type: 5 }",
+        ),
+        (
+            |m| m.cpus[1].hardware_id = 1 << 24,
+            "devicetree tables can not name processor 1 with affinity 0x1000000: it has bits beyond Aff3 to Aff0",
+        ),
+        (|m| m.cpus[1].hardware_id = 0, "devicetree node `cpus`: `cpu@0` is there twice"),
+        (
+            |m| m.devices[0].interrupts[0].gsi = 31,
+            "interrupt 31 of device `serial0` is not possible in devicetree tables: a device's are INTID 32 to 1019",
+        ),
+        (
+            |m| m.devices[0].interrupts[0].gsi = 1020,
+            "interrupt 1020 of device `serial0` is not possible in devicetree tables: a device's are INTID 32 to 1019",
+        ),
+        (
+            |m| m.devices[0].windows[0] = Window::Ports { base: 0x3f8, len: 8 },
+            "device `serial0` has I/O ports, and devicetree tables have no words for them",
+        ),
+        (
+            |m| m.devices[0].windows[0] = Window::Mmio { base: u64::MAX, len: 2 },
+            "device `serial0` has an impossible register window: Mmio { base: ffffffffffffffff, len: 2 }",
+        ),
+        (
+            |m| m.devices.retain(|device| device.name != "gpio"),
+            "device `power-button` refers to `gpio`, and the devicetree has no such device",
+        ),
+        (
+            |m| m.devices[2].devicetree = None,
+            "device `power-button` refers to `gpio`, and the devicetree has no such device",
+        ),
+        (
+            |m| m.devices[1] = m.devices[0].clone(),
+            "devicetree node `/`: `serial@9000000` is there twice",
+        ),
+        (
+            |m| property(m, ("compatible", Property::Flag)),
+            "devicetree node `serial@9000000`: `compatible` is there twice",
+        ),
+        (
+            |m| property(m, ("a b", Property::Flag)),
+            "devicetree node `serial@9000000`: property `a b`: Invalid property name",
+        ),
+        (
+            |m| property(m, ("label", Property::Text(vec!["nul\0".into()]))),
+            "devicetree node `serial@9000000`: property `label`: Strings cannot contain NUL",
+        ),
+        (
+            |m| m.memory.ram[0].len = 0x10_0040,
+            "devicetree tables need 2543 bytes, and the area for them at 0x40100000 has 64",
+        ),
+    ];
+    for (change, message) in cases {
+        let mut machine = default_machine();
+        change(&mut machine);
+        assert_eq!(build(&machine).unwrap_err().to_string(), *message);
+    }
+    let many = build(&machine::machine(9, GICV2, 0)).unwrap_err();
+    assert_eq!(many, BuildError::TooManyCpus { tables: "devicetree", cpus: 9, limit: 8 });
+    let nul = Chosen { command_line: "a\0b".into(), ..Chosen::default() };
+    assert_eq!(
+        Devicetree.build(&default_machine(), &nul).unwrap_err().to_string(),
+        "devicetree node `chosen`: property `bootargs`: Strings cannot contain NUL"
+    );
+    let big = Chosen { command_line: "x".repeat(1 << 20), ..Chosen::default() };
+    let error = Devicetree.build(&default_machine(), &big).unwrap_err();
+    assert!(matches!(error, BuildError::TooBig { available: 0x10_0000, .. }), "{error}");
+}
+
+fn property(machine: &mut Platform, property: (&'static str, Property)) {
+    machine.devices[0].devicetree.as_mut().unwrap().properties.push(property);
+}
+
+fn build(machine: &Platform) -> Result<GuestTables, BuildError> {
+    Devicetree.build(machine, &chosen())
+}
+
+fn read(machine: &Platform) -> Tree {
+    Tree::read(&build(machine).unwrap().tables[0].bytes)
+}

@@ -1,0 +1,187 @@
+//! The part of guest memory that records are written to.
+
+use alloc::vec;
+use alloc::vec::Vec;
+
+use crate::error_source::ErrorSource;
+
+/// Bytes of one status block: a page of 4 KiB that holds no other's.
+const BLOCK_LEN: u64 = 0x1000;
+/// Bytes of one address cell and of one acknowledge register.
+const WORD_LEN: u64 = 8;
+/// The largest page that a guest kernel or a host may have. The area, and each of its three parts, starts and ends at one: mapping,
+/// protecting or losing a page of one part never touches another part nor the guest's own memory.
+const PAGE: u64 = 0x1_0000;
+
+/// Address cells, acknowledge registers and status blocks of the guest's error sources, at addresses that never change once the guest
+/// runs: Linux maps some of them once, when its driver starts.
+///
+/// ```text
+/// base        cells: 8 bytes per source, each the address of its block
+/// base + a    acknowledge registers: 8 bytes per source, 1 while its block is free
+/// base + b    status blocks: 4 KiB per source
+/// ```
+///
+/// The guest must be told that the area is not its own to use (EFI: reserved or ACPI NVS, write-back; e820: reserved or ACPI NVS).
+///
+/// ```
+/// use ras_core::{ErrorSource, Notification, RecordArea};
+///
+/// let sources = [ErrorSource { id: 0, notification: Notification::Sea }, ErrorSource { id: 1, notification: Notification::Gsiv }];
+/// let area = RecordArea::lay_out(0x4010_0000, 1 << 20, &sources)?;
+/// let gsiv = area.slot(1).unwrap();
+/// assert_eq!((gsiv.cell_gpa, gsiv.ack_gpa, gsiv.block_gpa), (0x4010_0008, 0x4011_0008, 0x4012_1000));
+/// # Ok::<(), ras_core::LayoutError>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RecordArea {
+    base: u64,
+    sources: Vec<ErrorSource>,
+}
+
+/// Where one source's cell, register and block are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Slot {
+    /// Whose they are.
+    pub source: ErrorSource,
+    /// GPA of the cell that holds `block_gpa`: 8 bytes, little endian, aligned.
+    pub cell_gpa: u64,
+    /// GPA of the acknowledge register: 8 bytes, little endian, aligned.
+    pub ack_gpa: u64,
+    /// GPA of the status block, on a page of its own.
+    pub block_gpa: u64,
+    /// Bytes of the status block.
+    pub block_len: u32,
+}
+
+impl Slot {
+    /// The acknowledge register's bit that the guest sets when it is done with a record. Before a record is written, the VMM clears it.
+    pub const FREE: u64 = 1;
+}
+
+/// Why no area can be laid out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum LayoutError {
+    /// An area without sources is none.
+    #[error("no error source asks for a record area")]
+    NoSources,
+    /// Ids must differ.
+    #[error("two error sources have the id {id}")]
+    DuplicateId {
+        /// That id.
+        id: u16,
+    },
+    /// The area must start at a 64 KiB page.
+    #[error("the record area's address {base:#x} is not a multiple of 64 KiB")]
+    Misaligned {
+        /// That address.
+        base: u64,
+    },
+    /// The sources need more than there is.
+    #[error("{sources} error sources need {needed:#x} bytes of record area and there are {available:#x}")]
+    TooSmall {
+        /// How many.
+        sources: usize,
+        /// Bytes that they need.
+        needed: u64,
+        /// Bytes that there are.
+        available: u64,
+    },
+    /// The area would reach past the last address.
+    #[error("a record area of {needed:#x} bytes at {base:#x} reaches past the last address")]
+    BeyondAddresses {
+        /// Where it would start.
+        base: u64,
+        /// Bytes that it needs.
+        needed: u64,
+    },
+}
+
+impl RecordArea {
+    /// What an area's address must be a multiple of, and its size is: 64 KiB.
+    pub const ALIGNMENT: u64 = PAGE;
+
+    /// Lays the sources out from `base` up, in their order.
+    ///
+    /// # Errors
+    /// When `available` bytes do not hold them, `base` is not a multiple of 64 KiB, ids repeat, or there are none.
+    pub fn lay_out(base: u64, available: u64, sources: &[ErrorSource]) -> Result<Self, LayoutError> {
+        if sources.is_empty() {
+            return Err(LayoutError::NoSources);
+        }
+        let mut ids: Vec<u16> = sources.iter().map(|source| source.id).collect();
+        ids.sort_unstable();
+        if let Some(&[id, _]) = ids.array_windows().find(|[id, next]| id == next) {
+            return Err(LayoutError::DuplicateId { id });
+        }
+        if !base.is_multiple_of(PAGE) {
+            return Err(LayoutError::Misaligned { base });
+        }
+        let needed = Self::bytes_needed(sources.len());
+        if needed > available {
+            return Err(LayoutError::TooSmall { sources: sources.len(), needed, available });
+        }
+        if base.checked_add(needed).is_none() {
+            return Err(LayoutError::BeyondAddresses { base, needed });
+        }
+        Ok(RecordArea { base, sources: sources.to_vec() })
+    }
+
+    /// Bytes that so many sources need. Ids are 16 bits wide: there are never more than 65,536 sources.
+    #[must_use]
+    pub const fn bytes_needed(sources: usize) -> u64 {
+        let sources = sources as u64;
+        2 * words_len(sources) + (sources * BLOCK_LEN).next_multiple_of(PAGE)
+    }
+
+    /// First GPA.
+    #[must_use]
+    pub fn gpa(&self) -> u64 {
+        self.base
+    }
+
+    /// Bytes, a multiple of 64 KiB.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        Self::bytes_needed(self.sources.len())
+    }
+
+    /// Where everything is, source by source in the order of HEST.
+    pub fn slots(&self) -> impl ExactSizeIterator<Item = Slot> {
+        let acks = self.base + words_len(self.sources.len() as u64);
+        let blocks = acks + words_len(self.sources.len() as u64);
+        (0_u32..).zip(&self.sources).map(move |(index, source)| Slot {
+            source: *source,
+            cell_gpa: self.base + u64::from(index) * WORD_LEN,
+            ack_gpa: acks + u64::from(index) * WORD_LEN,
+            block_gpa: blocks + u64::from(index) * BLOCK_LEN,
+            block_len: BLOCK_LEN as u32,
+        })
+    }
+
+    /// Where that source's are; none where the area has no such source.
+    #[must_use]
+    pub fn slot(&self, id: u16) -> Option<Slot> {
+        self.slots().find(|slot| slot.source.id == id)
+    }
+
+    /// What the area holds when the guest starts, and again after a reset: cells that point at blocks, blocks that are free and empty.
+    #[must_use]
+    pub fn initial_bytes(&self) -> Vec<u8> {
+        let mut bytes = vec![0; self.bytes() as usize];
+        for slot in self.slots() {
+            for (gpa, word) in [(slot.cell_gpa, slot.block_gpa), (slot.ack_gpa, Slot::FREE)] {
+                let place = bytes.get_mut((gpa - self.base) as usize..).and_then(<[u8]>::first_chunk_mut);
+                if let Some(place) = place {
+                    *place = word.to_le_bytes();
+                }
+            }
+        }
+        bytes
+    }
+}
+
+/// Bytes of all the sources' cells, or of all their registers: whole pages.
+const fn words_len(sources: u64) -> u64 {
+    (sources * WORD_LEN).next_multiple_of(PAGE)
+}
