@@ -22,11 +22,7 @@ pub(crate) fn node(chosen: &Chosen) -> Node {
 }
 
 /// The tree below `root`, at the address for it.
-pub(crate) fn table(
-    tables: &'static str,
-    platform: &Platform,
-    root: &Node,
-) -> Result<Table, BuildError> {
+pub(crate) fn table(tables: &'static str, platform: &Platform, root: &Node) -> Result<Table, BuildError> {
     let bytes = root.flattened()?;
     let mut area = Area::new(room(platform), 0);
     let gpa = area.claim(bytes.len());

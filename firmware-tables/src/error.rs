@@ -14,7 +14,9 @@ pub enum BuildError {
         arch: Arch,
     },
     /// The machine's interrupt controller is another architecture's.
-    #[error("{tables} tables can not describe a machine of architecture {arch} with such an interrupt controller")]
+    #[error(
+        "{tables} tables can not describe a machine of architecture {arch} with such an interrupt controller"
+    )]
     InterruptController {
         /// The table set.
         tables: &'static str,
@@ -182,7 +184,9 @@ pub enum BuildError {
         reason: String,
     },
     /// A part of memory that is not the guest's to use shares 64 KiB with another.
-    #[error("{tables} tables need memory that is set aside to be whole blocks of {alignment:#x} bytes, not {range:x?}")]
+    #[error(
+        "{tables} tables need memory that is set aside to be whole blocks of {alignment:#x} bytes, not {range:x?}"
+    )]
     Alignment {
         /// The table set.
         tables: &'static str,

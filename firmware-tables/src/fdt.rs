@@ -19,6 +19,7 @@ enum Value {
     Bytes(Vec<u8>),
 }
 
+#[cfg_attr(not(feature = "devicetree"), expect(dead_code, reason = "`/chosen` alone takes less"))]
 impl Node {
     /// The root has no name.
     pub(crate) fn root() -> Self {

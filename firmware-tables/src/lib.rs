@@ -24,7 +24,9 @@
 //! in the way, and not a table that leaves it out. Nothing here knows KVM or does I/O.
 
 #[cfg(not(any(feature = "acpi", feature = "devicetree", feature = "mptable")))]
-compile_error!("a build without any table set can tell a guest nothing: enable `acpi`, `devicetree` or `mptable`");
+compile_error!(
+    "a build without any table set can tell a guest nothing: enable `acpi`, `devicetree` or `mptable`"
+);
 
 #[cfg(feature = "acpi")]
 mod acpi;

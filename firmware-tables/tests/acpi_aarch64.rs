@@ -83,7 +83,9 @@ fn the_devicetree_holds_nothing_but_chosen() {
 
     let silent = Acpi.build(&default_machine(), &Chosen::default()).unwrap();
     let without = devicetree(&silent);
-    assert!(!["kaslr-seed", "rng-seed", "linux,initrd-start"].iter().any(|name| without.at("chosen").has(name)));
+    assert!(
+        !["kaslr-seed", "rng-seed", "linux,initrd-start"].iter().any(|name| without.at("chosen").has(name))
+    );
 }
 
 #[test]
@@ -154,12 +156,17 @@ fn kinds_of_memory_never_share_64_kib() {
     );
     machine.memory.regions[2].range.start += 0x1000;
     let error = build(&machine).unwrap_err().to_string();
-    assert!(error.starts_with("acpi tables need memory that is set aside to be whole blocks of 0x10000"), "{error}");
+    assert!(
+        error.starts_with("acpi tables need memory that is set aside to be whole blocks of 0x10000"),
+        "{error}"
+    );
 }
 
 #[test]
 fn every_processor_is_in_every_table_that_lists_them() {
-    for (vcpus, features) in [1, 2, 16, 17, 512].map(|vcpus| (vcpus, ALL)).into_iter().chain([(1, GICV2), (8, GICV2)]) {
+    for (vcpus, features) in
+        [1, 2, 16, 17, 512].map(|vcpus| (vcpus, ALL)).into_iter().chain([(1, GICV2), (8, GICV2)])
+    {
         let tables = walk(&build(&machine::machine(vcpus, features, 1)).unwrap());
         let version_3 = features.gic == 3;
         let (mut processors, mut others) = (Vec::new(), Vec::new());
@@ -210,8 +217,13 @@ fn a_machine_without_translation_service_tells_of_none() {
 #[test]
 fn timers_are_levels_and_count_on() {
     let gtdt = &walk(&build(&default_machine()).unwrap())["GTDT"];
-    assert_eq!((u64_at(gtdt, 36), u64_at(gtdt, 80)), (u64::MAX, u64::MAX), "no registers of the system counter");
-    let timers: Vec<(u32, u32)> = (48..80).step_by(8).map(|at| (u32_at(gtdt, at), u32_at(gtdt, at + 4))).collect();
+    assert_eq!(
+        (u64_at(gtdt, 36), u64_at(gtdt, 80)),
+        (u64::MAX, u64::MAX),
+        "no registers of the system counter"
+    );
+    let timers: Vec<(u32, u32)> =
+        (48..80).step_by(8).map(|at| (u32_at(gtdt, at), u32_at(gtdt, at + 4))).collect();
     assert_eq!(timers, [(29, 0), (30, 4), (27, 4), (26, 0)]);
 }
 
@@ -238,7 +250,10 @@ fn power_is_psci_by_hvc() {
     let fadt = &walk(&build(&default_machine()).unwrap())["FACP"];
     assert_eq!((fadt.len(), fadt[8], fadt[131]), (276, 6, 5));
     assert_eq!(u32_at(fadt, 112) >> 20, 0b11, "hardware-reduced, idle at low power");
-    assert_eq!((u16::from_le_bytes([fadt[129], fadt[130]]), u16::from_le_bytes([fadt[109], fadt[110]])), (3, 0));
+    assert_eq!(
+        (u16::from_le_bytes([fadt[129], fadt[130]]), u16::from_le_bytes([fadt[109], fadt[110]])),
+        (3, 0)
+    );
     assert_eq!(fadt[116..129], [0; 13], "no reset register");
 }
 
@@ -323,7 +338,9 @@ fn configuration(built: &GuestTables) -> BTreeMap<[u8; 16], u64> {
     assert_eq!(entries.len(), count * size_of::<ConfigurationTable>());
     entries
         .chunks(size_of::<ConfigurationTable>())
-        .map(|entry| (entry[..16].try_into().unwrap(), u64_at(entry, offset_of!(ConfigurationTable, vendor_table))))
+        .map(|entry| {
+            (entry[..16].try_into().unwrap(), u64_at(entry, offset_of!(ConfigurationTable, vendor_table)))
+        })
         .collect()
 }
 
@@ -385,7 +402,10 @@ fn entries(mut rest: &[u8]) -> Vec<&[u8]> {
 /// IEEE 802.3's, bit by bit.
 fn crc32(bytes: &[u8]) -> u32 {
     !bytes.iter().fold(!0, |crc, byte| {
-        (0..8).fold(crc ^ u32::from(*byte), |crc, _| if crc & 1 == 1 { crc >> 1 ^ 0xedb8_8320 } else { crc >> 1 })
+        (0..8).fold(
+            crc ^ u32::from(*byte),
+            |crc, _| if crc & 1 == 1 { crc >> 1 ^ 0xedb8_8320 } else { crc >> 1 },
+        )
     })
 }
 

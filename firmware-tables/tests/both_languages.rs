@@ -51,7 +51,8 @@ fn agreement() -> Result<(), Failed> {
     let (source, tree) = (dsdt(&machine)?, devicetree(&machine)?);
     let mut compared = 0;
     for device in &machine.devices {
-        let (Some(acpi), Some(devicetree)) = (said_by_acpi(device, &source)?, said_by_tree(device, &tree)?) else {
+        let (Some(acpi), Some(devicetree)) = (said_by_acpi(device, &source)?, said_by_tree(device, &tree)?)
+        else {
             continue;
         };
         if acpi != devicetree {
@@ -60,7 +61,9 @@ fn agreement() -> Result<(), Failed> {
         compared += 1;
     }
     if compared != 66 {
-        return Err(format!("{compared} devices were compared: not the port, the button and all transports").into());
+        return Err(
+            format!("{compared} devices were compared: not the port, the button and all transports").into()
+        );
     }
     Ok(())
 }
@@ -75,7 +78,9 @@ fn list() -> Result<(), Failed> {
             _ => "-".into(),
         };
         let devicetree = match (node_name(device), said_by_tree(device, &tree)?) {
-            (Some(name), Some(said)) => format!("{name} {}{}", tree.at(&name).texts("compatible")[0], said.text()),
+            (Some(name), Some(said)) => {
+                format!("{name} {}{}", tree.at(&name).texts("compatible")[0], said.text())
+            }
             _ => "-".into(),
         };
         writeln!(found, "{:14}{acpi:48}{devicetree}", device.name)?;
@@ -108,10 +113,9 @@ fn said_by_acpi(device: &DeviceNode, source: &str) -> Result<Option<Said>, Faile
     let (_, body) = source.split_once(&format!("Device ({})\n", identity.name)).ok_or("no such device")?;
     let body = body.split("Device (").next().unwrap_or_default();
     let mut said = Said { coherent: body.contains("Name (_CCA, One)"), ..Said::default() };
-    let mut numbers = body
-        .lines()
-        .skip_while(|line| !line.contains("ResourceTemplate"))
-        .filter_map(|line| Some((line, u64::from_str_radix(line.trim().strip_prefix("0x")?.get(..8)?, 16).ok()?)));
+    let mut numbers = body.lines().skip_while(|line| !line.contains("ResourceTemplate")).filter_map(|line| {
+        Some((line, u64::from_str_radix(line.trim().strip_prefix("0x")?.get(..8)?, 16).ok()?))
+    });
     for line in body.lines().map(str::trim) {
         let mut next = || numbers.next().map(|(_, number)| number).ok_or("a number is missing");
         if line.starts_with("Memory32Fixed (ReadWrite,") {

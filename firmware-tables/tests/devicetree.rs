@@ -8,9 +8,7 @@ mod tree;
 use firmware_tables::{BuildError, Devicetree, EntryPoint, GuestTables, TableSet};
 use machine::{ALL, chosen, default_machine};
 use platform::aarch64::{self, Features};
-use platform::{
-    Arch, Chosen, InterruptController, Platform, Property, Range, Region, RegionKind, Window,
-};
+use platform::{Arch, Chosen, InterruptController, Platform, Property, Range, Region, RegionKind, Window};
 use tree::Tree;
 
 const GICV2: Features = Features { gic: 2, its: false, performance_monitors: false };
@@ -96,7 +94,10 @@ fn the_interrupt_controller_is_what_the_host_has() {
     assert_eq!(gic.wide("reg"), [0x800_0000, 0x1_0000, 0x1000_0000, 0x4_0000]);
     assert_eq!(gic.cells("phandle"), root.cells("interrupt-parent"));
     let its = gic.at("msi-controller@8080000");
-    assert_eq!((its.texts("compatible"), its.wide("reg")), (vec!["arm,gic-v3-its"], vec![0x808_0000, 0x2_0000]));
+    assert_eq!(
+        (its.texts("compatible"), its.wide("reg")),
+        (vec!["arm,gic-v3-its"], vec![0x808_0000, 0x2_0000])
+    );
 
     let without_its = read(&machine::machine(2, Features { its: false, ..ALL }, 0));
     assert!(without_its.at("interrupt-controller@8000000").children.is_empty());
@@ -196,10 +197,7 @@ fn what_can_not_be_said_is_an_error_that_names_it() {
             |m| m.devices[2].devicetree = None,
             "device `power-button` refers to `gpio`, and the devicetree has no such device",
         ),
-        (
-            |m| m.devices[1] = m.devices[0].clone(),
-            "devicetree node `/`: `serial@9000000` is there twice",
-        ),
+        (|m| m.devices[1] = m.devices[0].clone(), "devicetree node `/`: `serial@9000000` is there twice"),
         (
             |m| property(m, ("compatible", Property::Flag)),
             "devicetree node `serial@9000000`: `compatible` is there twice",

@@ -65,7 +65,8 @@ fn judge(machine: &Platform) -> Result<(), Failed> {
 }
 
 fn golden(set: &str) -> Result<(), Failed> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/aarch64").join(set).with_extension("dts");
+    let path =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/aarch64").join(set).with_extension("dts");
     let directory = tempfile::tempdir()?;
     let blob = blob(&machine::default_machine(), set)?;
     let found = decompile(&blob, directory.path())?;

@@ -23,8 +23,8 @@ use std::process::{Command, ExitCode};
 
 use firmware_tables::{GuestTables, Table, TableSet};
 use libtest_mimic::{Arguments, Failed, Trial};
-use platform::aarch64::Features;
 use platform::Platform;
+use platform::aarch64::Features;
 
 const GICV2: Features = Features { gic: 2, its: false, performance_monitors: false };
 
@@ -43,7 +43,9 @@ fn main() -> ExitCode {
         let name = format!("x86_64_vcpus_{vcpus}_transports_{transports}_survive_the_way_there_and_back");
         trials.push(Trial::test(name, move || judge(&x86_64::machine(vcpus, 1 << 30, transports))));
     }
-    for (vcpus, features) in [1, 2, 16, 17, 512].map(|vcpus| (vcpus, aarch64::ALL)).into_iter().chain([(1, GICV2), (8, GICV2)]) {
+    for (vcpus, features) in
+        [1, 2, 16, 17, 512].map(|vcpus| (vcpus, aarch64::ALL)).into_iter().chain([(1, GICV2), (8, GICV2)])
+    {
         let name = format!("aarch64_vcpus_{vcpus}_gic_{}_survive_the_way_there_and_back", features.gic);
         trials.push(Trial::test(name, move || judge(&aarch64::machine(vcpus, features, 64))));
     }

@@ -56,9 +56,11 @@ fn check_xsdt(built: &GuestTables) -> Result<(), TestCaseError> {
     prop_assert_eq!(&rsdp[24..32], &xsdt.gpa.to_le_bytes()[..]);
     let listed: Vec<&[u8]> = xsdt.bytes[36..].chunks(8).collect();
     let found_otherwise = ["xsdt.aml", "dsdt.aml"];
-    for table in built.tables.iter().filter(|table| {
-        table.file_name.ends_with(".aml") && !found_otherwise.contains(&table.file_name)
-    }) {
+    for table in built
+        .tables
+        .iter()
+        .filter(|table| table.file_name.ends_with(".aml") && !found_otherwise.contains(&table.file_name))
+    {
         prop_assert!(listed.contains(&&table.gpa.to_le_bytes()[..]), "{}", table.name);
     }
     Ok(())

@@ -111,7 +111,7 @@ impl RecordArea {
         }
         let mut ids: Vec<u16> = sources.iter().map(|source| source.id).collect();
         ids.sort_unstable();
-        if let Some(&[id, _]) = ids.array_windows().find(|[id, next]| id == next) {
+        if let Some(&[id, _]) = ids.windows(2).find(|pair| matches!(pair, [id, next] if id == next)) {
             return Err(LayoutError::DuplicateId { id });
         }
         if !base.is_multiple_of(PAGE) {

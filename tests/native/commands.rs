@@ -13,6 +13,7 @@ pub(crate) fn trials() -> Vec<Trial> {
     trials![
         help_and_version,
         bad_usage,
+        every_example_can_be_planned,
         plan_agrees_with_its_json,
         plan_agrees_with_the_tables,
         probe_agrees_with_its_json,
@@ -57,6 +58,17 @@ fn bad_usage() -> Checked {
         assert_eq!(outcome.stdout, b"", "{outcome}");
     }
     Ghest::new([""; 0]).finish().expect(2).expect_said("Usage: ghest");
+    Ok(())
+}
+
+fn every_example_can_be_planned() -> Checked {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../config-examples");
+    for entry in fs::read_dir(directory).expect("the examples") {
+        let path = entry.expect("an entry").path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let arch = if name.starts_with("arm64") { "aarch64" } else { "x86_64" };
+        Ghest::new(["plan", "--arch", arch]).arg(&path).finish().expect(0);
+    }
     Ok(())
 }
 

@@ -13,6 +13,8 @@ pub(crate) fn trials() -> Vec<Trial> {
     trials![
         files_of_acpi,
         files_of_mptable,
+        files_of_aarch64_acpi,
+        files_of_aarch64_devicetree,
         list_for_people,
         acpi_where_the_guest_finds_it,
         mptable_where_the_guest_finds_it,
@@ -28,9 +30,9 @@ fn profile_text(firmware: &str) -> String {
 }
 
 /// Runs `ghest tables --json` into the directory `out` of `scratch`, and gives its list.
-fn list(scratch: &Scratch, firmware: &str) -> Value {
+fn list(scratch: &Scratch, arch: &str, firmware: &str) -> Value {
     let profile = scratch.profile(&profile_text(firmware));
-    let outcome = Ghest::new(["tables", "--json", "--out"])
+    let outcome = Ghest::new(["tables", "--arch", arch, "--json", "--out"])
         .arg(scratch.path("out"))
         .arg(&profile.path)
         .finish()
@@ -44,29 +46,41 @@ fn tables(list: &Value) -> &[Value] {
 }
 
 fn files_of_acpi() -> Checked {
-    files("acpi", &["apic.aml", "dsdt.aml", "facp.aml", "rsdp.bin", "spcr.aml", "xsdt.aml"])
-}
-
-fn files_of_mptable() -> Checked {
-    let scratch = Scratch::new();
-    let list = list(&scratch, "mptable");
-    let names: Vec<&str> =
-        tables(&list).iter().map(|table| table["file"].as_str().expect("a name")).collect();
-    files("mptable", &names)?;
-    assert_eq!(names.len(), 2, "{list}");
+    let written = files("x86_64", "acpi");
+    let expected = ["apic.aml", "dsdt.aml", "facp.aml", "rsdp.bin", "spcr.aml", "xsdt.aml"];
+    assert_eq!(written, expected.map(String::from).into());
     Ok(())
 }
 
-/// Exactly these files are written, and the list agrees with them.
-fn files(firmware: &str, expected: &[&str]) -> Checked {
+fn files_of_mptable() -> Checked {
+    assert_eq!(files("x86_64", "mptable"), ["mpfp.bin", "mptable.bin"].map(String::from).into());
+    Ok(())
+}
+
+/// Tables of the other architecture, among which are those that every arm64 guest needs.
+fn files_of_aarch64_acpi() -> Checked {
+    let written = files("aarch64", "acpi");
+    for file in ["apic.aml", "dsdt.aml", "facp.aml", "gtdt.aml", "platform.dtb", "rsdp.bin", "xsdt.aml"] {
+        assert!(written.contains(file), "{file}: {written:?}");
+    }
+    Ok(())
+}
+
+fn files_of_aarch64_devicetree() -> Checked {
+    assert_eq!(files("aarch64", "devicetree"), ["platform.dtb"].map(String::from).into());
+    Ok(())
+}
+
+/// The files that are written, which are those that the list names, with its lengths. Every table's own length and
+/// checksum are right.
+fn files(arch: &str, firmware: &str) -> BTreeSet<String> {
     let scratch = Scratch::new();
-    let list = list(&scratch, firmware);
+    let list = list(&scratch, arch, firmware);
     assert_eq!(list["kind"], firmware);
     let written: BTreeSet<String> = fs::read_dir(scratch.path("out"))
         .expect("the directory was made")
         .map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned())
         .collect();
-    assert_eq!(written, expected.iter().map(ToString::to_string).collect());
     let mut listed = BTreeSet::new();
     for table in tables(&list) {
         let file = table["file"].as_str().expect("a name");
@@ -78,15 +92,20 @@ fn files(firmware: &str, expected: &[&str]) -> Checked {
             assert_eq!(&bytes[4..8], (bytes.len() as u32).to_le_bytes(), "{table}");
             assert_eq!(bytes.iter().fold(0_u8, |sum, byte| sum.wrapping_add(*byte)), 0, "{table}");
         }
+        if file.ends_with(".dtb") {
+            // Magic and total size of a flattened devicetree.
+            assert_eq!(&bytes[..4], [0xd0, 0x0d, 0xfe, 0xed], "{table}");
+            assert_eq!(&bytes[4..8], (bytes.len() as u32).to_be_bytes(), "{table}");
+        }
         listed.insert(file.to_owned());
     }
     assert_eq!(listed, written);
-    Ok(())
+    written
 }
 
 fn list_for_people() -> Checked {
     let scratch = Scratch::new();
-    let list = list(&scratch, "acpi");
+    let list = list(&scratch, "x86_64", "acpi");
     let outcome = Ghest::new(["tables", "--out"])
         .arg(scratch.path("out"))
         .arg(scratch.path("machine.toml"))
@@ -110,7 +129,7 @@ fn acpi_where_the_guest_finds_it() -> Checked {
 
 fn mptable_where_the_guest_finds_it() -> Checked {
     found_by_the_guest("mptable", |name| match name {
-        "mpfp" | "mp-floating-pointer" | "_mp_" => "_MP_".into(),
+        "mpfp" => "_MP_".into(),
         _ => "PCMP".into(),
     })
 }
@@ -119,7 +138,7 @@ fn mptable_where_the_guest_finds_it() -> Checked {
 fn found_by_the_guest(firmware: &str, signature: impl Fn(&str) -> String) -> Checked {
     needs::kvm()?;
     let scratch = Scratch::new();
-    let list = list(&scratch, firmware);
+    let list = list(&scratch, "x86_64", firmware);
     let outcome = Ghest::boot(&scratch.profile(&profile_text(firmware))).finish().expect_ok();
     let expected: BTreeSet<String> = tables(&list)
         .iter()
@@ -138,7 +157,7 @@ fn bytes_in_the_guests_memory() -> Checked {
     needs::kvm()?;
     for firmware in ["acpi", "mptable"] {
         let scratch = Scratch::new();
-        let list = list(&scratch, firmware);
+        let list = list(&scratch, "x86_64", firmware);
         let len = EXTENDED_MEMORY_START - TABLES_START;
         scratch.file("kernel", kernels::prints_memory(TABLES_START as u32, len as u32));
         let profile = scratch.profile(&(profile_text(firmware) + "\n[boot]\nkernel = \"kernel\"\n"));

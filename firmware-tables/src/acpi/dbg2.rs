@@ -29,10 +29,7 @@ pub(super) fn bytes(port: &Port) -> Vec<u8> {
         address: port.registers,
         address_size: U32::new(port.len),
     };
-    let devices = Devices {
-        offset: U32::new(header::LEN + size_of::<Devices>() as u32),
-        count: U32::new(1),
-    };
+    let devices = Devices { offset: U32::new(header::LEN + size_of::<Devices>() as u32), count: U32::new(1) };
     header::table(*b"DBG2", 0, &[devices.as_bytes(), device.as_bytes(), name.as_bytes()].concat())
 }
 

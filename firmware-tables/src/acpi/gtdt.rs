@@ -11,7 +11,7 @@ const NONE: u64 = u64::MAX;
 /// Timer flag: the timer counts on while its processor idles. Interrupt mode and polarity are clear: level, active high.
 const ALWAYS_ON: u32 = 1 << 2;
 
-/// Generic Timer Description Table, revision 2 (ACPI 6.2 to 6.3, 5.2.24): the next one adds the virtual timer of EL2, which
+/// Generic Timer Description Table, revision 2 (ACPI 6.3, 5.2.24): the next one adds the virtual timer of EL2, which
 /// guests do not have.
 pub(super) fn bytes(interrupts: PrivateInterrupts) -> Vec<u8> {
     let timer = |intid, flags| Timer { gsi: U32::new(intid), flags: U32::new(flags) };
@@ -29,7 +29,7 @@ pub(super) fn bytes(interrupts: PrivateInterrupts) -> Vec<u8> {
     header::table(*b"GTDT", 2, body.as_bytes())
 }
 
-/// The table behind its header (table 5.103).
+/// The table behind its header.
 #[derive(IntoBytes, Immutable, Unaligned)]
 #[repr(C)]
 struct Body {
@@ -46,7 +46,7 @@ struct Body {
 
 const _: () = assert!(size_of::<Body>() == 96 - 36);
 
-/// An interrupt and its flags (table 5.104).
+/// An interrupt and its flags.
 #[derive(IntoBytes, Immutable, Unaligned)]
 #[repr(C)]
 struct Timer {

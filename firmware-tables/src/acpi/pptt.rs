@@ -6,7 +6,7 @@ use zerocopy::{Immutable, IntoBytes, Unaligned};
 
 use super::header;
 
-/// The processor structure flags (ACPI 6.5, table 5.158).
+/// The flags of a processor structure (ACPI 6.3, 5.2.29.1).
 mod flags {
     /// Physical package.
     pub(super) const PACKAGE: u32 = 1 << 0;
@@ -29,7 +29,7 @@ pub(super) fn bytes(cpus: &[Cpu]) -> Vec<u8> {
     header::table(*b"PPTT", 2, &body)
 }
 
-/// Processor hierarchy node structure (ACPI 6.5, 5.2.30.1, table 5.157), without private resources.
+/// Processor hierarchy node structure (ACPI 6.3, 5.2.29.1), without private resources.
 #[derive(IntoBytes, Immutable, Unaligned)]
 #[repr(C)]
 struct Processor {

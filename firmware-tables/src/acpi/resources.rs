@@ -2,15 +2,20 @@
 
 use acpi_tables::aml::{AddressSpace, IO, Interrupt, Memory32Fixed, ResourceTemplate};
 use acpi_tables::{Aml, AmlSink};
-use platform::{DeviceNode, Trigger, Window};
+use platform::{AcpiObject, DeviceNode, Trigger, Window};
 use zerocopy::little_endian::{U16, U64};
 use zerocopy::{Immutable, IntoBytes, Unaligned};
 
 use crate::BuildError;
 
 /// The value of `_CRS`; none where the device has neither windows nor interrupts.
+///
+/// A Generic Event Device lists interrupts and nothing else (ACPI 6.5, 5.6.9.1; Linux refuses one that does not): its
+/// register is the operation region that `_EVT` reads.
 pub(super) fn current(device: &DeviceNode) -> Result<Option<Vec<u8>>, BuildError> {
-    let windows = device.windows.iter().map(|window| {
+    let is_event_device = |object: &AcpiObject| matches!(object, AcpiObject::GenericEvents { .. });
+    let events_only = device.acpi.iter().any(|identity| identity.objects.iter().any(is_event_device));
+    let windows = device.windows.iter().filter(|_| !events_only).map(|window| {
         descriptor(*window).ok_or_else(|| BuildError::Window { device: device.name.clone(), window: *window })
     });
     let interrupts = device.interrupts.iter().map(|interrupt| {

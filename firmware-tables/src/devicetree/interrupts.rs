@@ -53,7 +53,12 @@ pub(super) fn timer(platform: &Platform) -> Option<Node> {
         .into_iter()
         .flat_map(|intid| private(intid, platform))
         .collect();
-    Some(Node::new("timer").text("compatible", "arm,armv8-timer").cells("interrupts", &cells).flag("always-on"))
+    Some(
+        Node::new("timer")
+            .text("compatible", "arm,armv8-timer")
+            .cells("interrupts", &cells)
+            .flag("always-on"),
+    )
 }
 
 /// `/pmu` (Linux, `arm/pmu.yaml`).
@@ -66,7 +71,9 @@ pub(super) fn performance_monitors(platform: &Platform) -> Option<Node> {
 /// A private interrupt: level, active high, on every processor.
 fn private(intid: u32, platform: &Platform) -> [u32; 3] {
     let wired = match platform.interrupts {
-        InterruptController::Gicv2 { .. } => ((1u32 << platform.cpus.len().min(8)) - 1) << GICV2_CPU_MASK_SHIFT,
+        InterruptController::Gicv2 { .. } => {
+            ((1u32 << platform.cpus.len().min(8)) - 1) << GICV2_CPU_MASK_SHIFT
+        }
         _ => 0,
     };
     [PPI, intid.saturating_sub(FIRST_PPI_INTID), LEVEL_HIGH | wired]

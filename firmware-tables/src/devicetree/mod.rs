@@ -83,8 +83,7 @@ fn reserved_memory(platform: &Platform) -> Option<Node> {
     let nodes: Vec<Node> = kept
         .map(|region| Node::at("firmware", region.range.start).reg(&[region.range]).flag("no-map"))
         .collect();
-    (!nodes.is_empty())
-        .then(|| Node::new("reserved-memory").cell_counts(2, 2).flag("ranges").children(nodes))
+    (!nodes.is_empty()).then(|| Node::new("reserved-memory").cell_counts(2, 2).flag("ranges").children(nodes))
 }
 
 /// `/psci` (Linux, `arm/psci.yaml`): the calls of PSCI 0.2 and above have numbers of their own, none are listed.

@@ -6,10 +6,10 @@ use super::NAME;
 use crate::BuildError;
 use crate::fdt::Node;
 
-/// The affinity fields of MPIDR_EL1 (Arm ARM, D19.2.101): Aff3, and Aff2 to Aff0.
+/// The affinity fields of MPIDR_EL1 (Arm DDI 0487): Aff3, and Aff2 to Aff0.
 const AFFINITY: u64 = 0xff_00ff_ffff;
 
-/// `/cpus` (3.8; Linux, `arm/cpus.yaml`): `reg` is the affinity, its upper half in a cell of its own.
+/// `/cpus` (3.7 and 3.8; Linux, `arm/cpus.yaml`): `reg` is the affinity, its upper half in a cell of its own.
 pub(super) fn cpus(cpus: &[Cpu]) -> Result<Node, BuildError> {
     let nodes = cpus.iter().map(|cpu| processor(*cpu)).collect::<Result<Vec<_>, _>>()?;
     Ok(Node::new("cpus").cell_counts(2, 0).children(nodes))

@@ -22,7 +22,9 @@ pub(super) fn bytes(tables: &'static str, memory: &MemoryMap) -> Result<Vec<u8>,
     for region in memory.regions.iter().filter(|region| memory.is_ram(region.range)) {
         let Region { range, kind } = *region;
         let (start, end) = match kind {
-            RegionKind::Usable => (range.start.next_multiple_of(ALIGNMENT), range.end() / ALIGNMENT * ALIGNMENT),
+            RegionKind::Usable => {
+                (range.start.next_multiple_of(ALIGNMENT), range.end() / ALIGNMENT * ALIGNMENT)
+            }
             _ if range.start % ALIGNMENT == 0 && range.len % ALIGNMENT == 0 => (range.start, range.end()),
             _ => return Err(BuildError::Alignment { tables, range, alignment: ALIGNMENT }),
         };

@@ -36,7 +36,12 @@ pub(crate) struct HandOver {
 
 impl HandOver {
     /// Puts the tables into `area`, for a guest whose RSDP is at `rsdp`.
-    pub(crate) fn new(tables: &'static str, platform: &Platform, area: &mut Area, rsdp: u64) -> Result<Self, BuildError> {
+    pub(crate) fn new(
+        tables: &'static str,
+        platform: &Platform,
+        area: &mut Area,
+        rsdp: u64,
+    ) -> Result<Self, BuildError> {
         let map = memory_map::bytes(tables, &platform.memory)?;
         let memory_map_len = map.len() as u32;
         let vendor: Vec<u8> = VENDOR.encode_utf16().chain([0]).flat_map(u16::to_le_bytes).collect();

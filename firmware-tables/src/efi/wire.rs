@@ -127,7 +127,7 @@ pub(super) const DESCRIPTOR_VERSION: u32 = 1;
 /// that for granted.
 pub(super) const DESCRIPTOR_LEN: u32 = 48;
 
-/// EfiReservedMemoryType (7.2.1, table 7.10).
+/// EfiReservedMemoryType (7.2.1, EFI_MEMORY_TYPE).
 pub(super) const RESERVED_MEMORY: u32 = 0;
 /// EfiConventionalMemory.
 pub(super) const CONVENTIONAL_MEMORY: u32 = 7;

@@ -3,8 +3,8 @@
 
 use platform::aarch64::{self, Features};
 use platform::{
-    AcpiIdentity, AcpiObject, Chosen, DeviceNode, DevicetreeChild, DevicetreeIdentity, EventSource, Interrupt,
-    Platform, Property, Range, Trigger, Window,
+    AcpiIdentity, AcpiObject, Chosen, DeviceNode, DevicetreeChild, DevicetreeIdentity, EventSource,
+    Interrupt, Platform, Property, Range, Trigger, Window,
 };
 
 /// All that a host may offer.

@@ -34,7 +34,11 @@ pub(super) fn version_3(
     let mut body = controller(platform, distributor, 3, 0)?;
     push(
         &mut body,
-        Redistributors { reserved: U16::ZERO, base: U64::new(redistributors.start), length: U32::new(length) },
+        Redistributors {
+            reserved: U16::ZERO,
+            base: U64::new(redistributors.start),
+            length: U32::new(length),
+        },
     );
     if let Some(its) = its {
         push(
@@ -90,7 +94,7 @@ fn controller(
     Ok(body)
 }
 
-/// GIC CPU Interface (GICC; ACPI 6.4, 5.2.12.14, table 5.36).
+/// GIC CPU Interface (GICC; ACPI 6.5, 5.2.12.14, table 5.36), without the trace buffer's interrupt.
 #[derive(IntoBytes, Immutable, Unaligned)]
 #[repr(C)]
 struct CpuInterface {

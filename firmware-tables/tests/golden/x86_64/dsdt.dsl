@@ -61,10 +61,6 @@ DefinitionBlock ("", "DSDT", 2, "GHEST ", "GHESTVMM", 0x00000001)
             Name (_STA, 0x0F)  // _STA: Status
             Name (_CRS, ResourceTemplate ()  // _CRS: Current Resource Settings
             {
-                Memory32Fixed (ReadWrite,
-                    0xD0100000,         // Address Base
-                    0x00000008,         // Address Length
-                    )
                 Interrupt (ResourceConsumer, Edge, ActiveHigh, Exclusive, ,, )
                 {
                     0x00000009,

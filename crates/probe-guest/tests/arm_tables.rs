@@ -1,0 +1,360 @@
+//! What the guest for aarch64 makes of bytes that others wrote, run on the host.
+
+#[path = "../guest/acpi.rs"]
+#[expect(dead_code, reason = "some is for the guest only")]
+mod acpi;
+#[path = "../guest/aml.rs"]
+mod aml;
+#[path = "../guest/date.rs"]
+mod date;
+#[path = "../guest/aarch64/devicetree.rs"]
+mod devicetree;
+#[path = "../guest/dsdt.rs"]
+#[expect(dead_code, reason = "the DSDT is not read here")]
+mod dsdt;
+#[path = "../guest/aarch64/efi.rs"]
+mod efi;
+#[path = "../guest/failure.rs"]
+mod failure;
+#[path = "../guest/aarch64/fdt.rs"]
+mod fdt;
+#[path = "../guest/format.rs"]
+mod format;
+#[path = "../guest/aarch64/interrupt_tables.rs"]
+mod interrupt_tables;
+#[path = "../guest/aarch64/madt.rs"]
+mod madt;
+#[path = "../guest/memory_map.rs"]
+#[expect(dead_code, reason = "some is for the guest only")]
+mod memory_map;
+#[path = "../guest/aarch64/topology.rs"]
+mod topology;
+#[path = "../guest/aarch64/unix_time.rs"]
+mod unix_time;
+#[path = "../guest/wire.rs"]
+mod wire;
+
+use std::error::Error;
+
+use firmware_tables::GuestTables;
+use platform::aarch64::{self, Features};
+use platform::{Chosen, Range};
+use proptest::prelude::*;
+
+use date::Date;
+use devicetree::Devicetree;
+use dsdt::Interrupt;
+use failure::Failure;
+use fdt::{Fdt, Item};
+use format::{Show, Sink};
+use memory_map::Kind;
+use topology::{Interface, Window};
+
+type Result<T = (), E = Box<dyn Error>> = std::result::Result<T, E>;
+
+impl Error for Failure {}
+
+impl std::fmt::Display for Failure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{self:?}")
+    }
+}
+
+fn level(gsi: u32) -> Interrupt {
+    Interrupt { gsi, level: true, active_low: false }
+}
+
+/// The tables of a machine of ours with 18 processors.
+fn tables(kind: &str, gic: u8, vcpus: u32) -> Result<GuestTables> {
+    let devices = vec![
+        devices::pl011::node(aarch64::SERIAL_BASE, aarch64::SERIAL_INTID),
+        devices::pl031::node(aarch64::RTC_BASE),
+    ];
+    let features = Features { gic, its: gic == 3, performance_monitors: true };
+    let machine = aarch64::platform(vcpus, 1 << 30, features, devices, Some("serial0"));
+    let chosen = Chosen {
+        command_line: "a b".into(),
+        initrd: Some(Range { start: 0x4800_0000, len: 0x1234 }),
+        kaslr_seed: Some(7),
+        rng_seed: Some([7; 64]),
+    };
+    Ok(firmware_tables::table_set(kind).ok_or("no such tables")?.build(&machine, &chosen)?)
+}
+
+fn table(kind: &str, gic: u8, vcpus: u32, name: &str) -> Result<Vec<u8>> {
+    Ok(tables(kind, gic, vcpus)?.table(name).ok_or(name)?.bytes.clone())
+}
+
+#[test]
+fn a_whole_devicetree_is_read() -> Result {
+    let bytes = table("devicetree", 3, 18, "platform")?;
+    assert_eq!(Fdt::total_len(&bytes[..Fdt::HEADER_LEN])? as usize, bytes.len());
+    assert!(Fdt::total_len(&bytes[..Fdt::HEADER_LEN - 1]).is_err());
+    let found = Devicetree::read(&Fdt::read(&bytes)?)?;
+    assert!(!found.has_only_chosen && found.efi.is_none());
+    assert_eq!(found.bootargs, b"a b");
+    let memory: Vec<_> = found.memory.iter().map(|region| (region.start, region.end)).collect();
+    assert_eq!(memory, [(aarch64::RAM_START, aarch64::RAM_START + (1 << 30))]);
+    let mpidrs: Vec<_> = (0..18).map(aarch64::mpidr).collect();
+    assert_eq!(found.topology.mpidrs(), mpidrs);
+    assert_eq!(found.topology.distributor, aarch64::GIC_DISTRIBUTOR.start);
+    assert_eq!(found.topology.interface, Interface::SystemRegisters);
+    let start = aarch64::GIC_REDISTRIBUTORS;
+    let redistributors = Window { start, end: start + 18 * aarch64::GIC_REDISTRIBUTOR_LEN };
+    assert_eq!(found.topology.redistributors().collect::<Vec<_>>(), [&redistributors]);
+    assert_eq!(found.timer, Some(level(27)));
+    assert_eq!(found.serial, Some((aarch64::SERIAL_BASE, level(aarch64::SERIAL_INTID))));
+    assert_eq!(found.clock, Some(aarch64::RTC_BASE));
+    assert_eq!(found.psci_by_hvc, Some(true));
+
+    let bytes = table("devicetree", 2, 2, "platform")?;
+    let found = Devicetree::read(&Fdt::read(&bytes)?)?;
+    assert_eq!(found.topology.interface, Interface::Memory(aarch64::GICV2_CPU_INTERFACE.start));
+    Ok(())
+}
+
+#[test]
+fn a_devicetree_of_chosen_leads_to_efi() -> Result {
+    let tables = tables("acpi", 3, 2)?;
+    let bytes_at = |gpa: u64| {
+        let table = tables.tables.iter().find(|table| table.range().contains(gpa)).ok_or("no table")?;
+        Ok::<_, &str>(&table.bytes[(gpa - table.gpa) as usize..])
+    };
+    let found = Devicetree::read(&Fdt::read(bytes_at(tables.entry.gpa())?)?)?;
+    assert!(found.has_only_chosen);
+    assert_eq!(found.nodes, 2);
+    let pointers = found.efi.ok_or("no EFI")?;
+    let system = efi::read_system_table(bytes_at(pointers.system_table)?)?;
+    assert_eq!(system.runtime, 0);
+    let configuration = &bytes_at(system.tables)?[..system.tables_len as usize];
+    let rsdp = efi::find_table(configuration, &efi::ACPI_20).ok_or("no RSDP")?;
+    assert!(bytes_at(rsdp)?.starts_with(b"RSD PTR "));
+    let properties = efi::find_table(configuration, &efi::RT_PROPERTIES).ok_or("no RT properties")?;
+    let properties = &bytes_at(properties)?[..efi::RT_PROPERTIES_LEN as usize];
+    assert_eq!(efi::read_runtime_properties(properties)?, 0);
+    assert!(efi::read_runtime_properties(&properties[1..]).is_err());
+    assert_eq!(efi::find_table(configuration, &[0; 16]), None);
+
+    let map = &bytes_at(pointers.map)?[..pointers.map_len as usize];
+    let memory = efi::read_memory_map(map, pointers.descriptor_len)?;
+    assert!(memory.iter().any(|region| region.kind == Kind::AcpiReclaim && region.holds(rsdp, rsdp + 36)));
+    assert_eq!(memory.total_usable(), (1 << 30) - aarch64::TABLES_LEN);
+    assert!(efi::read_memory_map(map, 39).is_err(), "shorter than a descriptor");
+    assert!(efi::read_memory_map(&map[1..], pointers.descriptor_len).is_err(), "no whole descriptors");
+
+    let table = &bytes_at(pointers.system_table)?[..efi::SYSTEM_TABLE_LEN as usize];
+    for at in 0..table.len() {
+        let mut broken = table.to_vec();
+        broken[at] ^= 0x10;
+        // What is read of the reserved bytes is what the checksum says of them.
+        assert!(efi::read_system_table(&broken).is_err(), "{at}");
+        assert!(efi::read_system_table(&table[..at]).is_err(), "{at}");
+    }
+    Ok(())
+}
+
+#[test]
+fn tables_of_a_machine_are_read() -> Result {
+    let topology = madt::read(&table("acpi", 3, 18, "apic")?)?;
+    assert_eq!(topology.mpidrs().len(), 18);
+    assert_eq!(topology.mpidrs()[17], 0x101);
+    assert_eq!(topology.interface, Interface::SystemRegisters);
+    assert_eq!(topology.distributor, aarch64::GIC_DISTRIBUTOR.start);
+    assert_eq!(topology.redistributors().count(), 1);
+    let topology = madt::read(&table("acpi", 2, 2, "apic")?)?;
+    assert_eq!(topology.interface, Interface::Memory(aarch64::GICV2_CPU_INTERFACE.start));
+
+    let gtdt = table("acpi", 3, 1, "gtdt")?;
+    assert_eq!(interrupt_tables::virtual_timer(&gtdt)?, level(27));
+    assert!(interrupt_tables::virtual_timer(&gtdt[..71]).is_err());
+    let spcr = table("acpi", 3, 1, "spcr")?;
+    let console = (aarch64::SERIAL_BASE, level(aarch64::SERIAL_INTID));
+    assert_eq!(interrupt_tables::console(&spcr)?, console);
+    Ok(())
+}
+
+#[test]
+fn redistributors_side_by_side_are_one_region() -> Result {
+    let mut table = vec![0; 44];
+    for (mpidr, redistributor) in [(0u64, 0x80a_0000u64), (1, 0x80c_0000), (2, 0x900_0000)] {
+        let mut gicc = vec![0xb, 80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0];
+        gicc.resize(60, 0);
+        gicc.extend(redistributor.to_le_bytes());
+        gicc.extend(mpidr.to_le_bytes());
+        gicc.resize(80, 0);
+        table.extend(gicc);
+    }
+    assert!(madt::read(&table).is_err(), "no distributor");
+    let mut gicd = vec![0xc, 24];
+    gicd.resize(20, 0);
+    gicd.extend([3, 0, 0, 0]);
+    table.extend(gicd);
+    let topology = madt::read(&table)?;
+    let regions: Vec<_> = topology.redistributors().map(|window| (window.start, window.end)).collect();
+    assert_eq!(regions, [(0x80a_0000, 0x80e_0000), (0x900_0000, 0x902_0000)]);
+    Ok(())
+}
+
+/// A devicetree with this structure block, in cells, and these strings.
+fn flattened(structure: &[u32], strings: &[u8]) -> Vec<u8> {
+    let strings_at = 40 + 4 * structure.len();
+    let total = (strings_at + strings.len()) as u32;
+    let lens = [strings.len() as u32, 4 * structure.len() as u32];
+    let header = [0xd00d_feed, total, 40, strings_at as u32, 40, 17, 16, 0, lens[0], lens[1]];
+    let mut bytes: Vec<u8> = header.iter().chain(structure).flat_map(|cell| cell.to_be_bytes()).collect();
+    bytes.extend(strings);
+    bytes
+}
+
+#[test]
+fn a_walk_ends_where_it_is_lost() -> Result {
+    let walk = |structure: &[u32]| {
+        let bytes = flattened(structure, b"ab\0cd");
+        let fdt = Fdt::read(&bytes).expect("a good header");
+        fdt.items()
+            .map(|item| item.map(|item| format!("{item:?}")).map_err(|lost| lost.at))
+            .collect::<Vec<_>>()
+    };
+    let root = [1, 0];
+    let good = [&root[..], &[4, 3, 1, 1, 0x7a00_0000, 2, 9]].concat();
+    let property = format!("{:?}", Item::Property(b"b", b"z"));
+    assert_eq!(walk(&good), [Ok("Node([])".into()), Ok(property), Ok("EndOfNode".into())]);
+    for (tail, at) in [
+        (&[2, 2][..], 12),      // more ends than beginnings
+        (&[2, 1, 0], 12),       // a second root
+        (&[2, 3, 0, 0], 12),    // a property of nothing
+        (&[9], 8),              // the end, inside
+        (&[5], 8),              // no token
+        (&[1, 0x6161_6161], 8), // a name without an end
+        (&[3, 5, 0, 0], 8),     // a value beyond the end
+        (&[3, u32::MAX, 0], 8), // likewise
+        (&[3, 0, 3], 8),        // a name that does not end
+        (&[3, 0, 6], 8),        // a name beyond the strings
+        (&[2], 12),             // no end
+        (&[], 8),               // likewise
+    ] {
+        let items = walk(&[&root[..], tail].concat());
+        assert_eq!(items.last(), Some(&Err(at)), "{tail:?}");
+        assert_eq!(items.iter().filter(|item| item.is_err()).count(), 1, "{tail:?}");
+    }
+    Ok(())
+}
+
+#[test]
+fn headers_are_not_believed() {
+    let good = flattened(&[1, 0, 2, 9], b"");
+    assert!(Fdt::read(&good).is_ok());
+    // Magic, length, both blocks' places, versions, both blocks' lengths.
+    for (at, cell) in [
+        (0, 0xd00d_feee_u32),
+        (4, 39),
+        (4, fdt::MAX_LEN + 1),
+        (8, good.len() as u32 + 1),
+        (12, u32::MAX),
+        (20, 16),
+        (24, 18),
+        (32, 1),
+        (36, u32::MAX),
+    ] {
+        let mut broken = good.clone();
+        broken[at..at + 4].copy_from_slice(&cell.to_be_bytes());
+        assert!(Fdt::read(&broken).is_err(), "{at}: {cell:#x}");
+    }
+}
+
+/// As `date -u` has them.
+#[test]
+fn seconds_become_dates() {
+    struct Written(String);
+
+    impl Sink for Written {
+        fn put(&mut self, byte: u8) {
+            self.0.push(byte.into());
+        }
+    }
+
+    let shown = |seconds: u32| {
+        let date: Date = unix_time::date(seconds);
+        assert_eq!(date.check(), Ok(()));
+        let mut written = Written(String::new());
+        date.show(&mut written);
+        written.0
+    };
+    assert_eq!(shown(0), "1970-01-01T00:00:00");
+    assert_eq!(shown(951_782_399), "2000-02-28T23:59:59");
+    assert_eq!(shown(951_782_400), "2000-02-29T00:00:00");
+    assert_eq!(shown(978_307_199), "2000-12-31T23:59:59");
+    assert_eq!(shown(1_709_251_199), "2024-02-29T23:59:59");
+    assert_eq!(shown(u32::MAX), "2106-02-07T06:28:15");
+}
+
+/// What a walk through these bytes has to keep.
+fn walk_any(bytes: &[u8]) -> std::result::Result<(), TestCaseError> {
+    let Ok(fdt) = Fdt::read(bytes) else { return Ok(()) };
+    let mut depth = 0usize;
+    let mut items = 0;
+    for item in fdt.items() {
+        items += 1;
+        match item {
+            Ok(Item::Node(_)) => depth += 1,
+            Ok(Item::EndOfNode) => {
+                prop_assert!(depth > 0, "an end without a beginning");
+                depth -= 1;
+            }
+            Ok(Item::Property(..)) => prop_assert!(depth > 0, "a property of nothing"),
+            Err(lost) => prop_assert!(lost.at <= bytes.len()),
+        }
+    }
+    // Each item takes a cell at least, but for the error.
+    prop_assert!(items <= bytes.len() / 4 + 1);
+    let _ = Devicetree::read(&fdt);
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(20_000))]
+
+    #[test]
+    fn any_cells_end_the_walk(
+        structure in prop::collection::vec(prop_oneof![0u32..10, any::<u32>(), (0u32..64).prop_map(|n| n << 24)], 0..100),
+        strings in prop::sample::select(vec![&b"reg\0#size-cells\0#address-cells\0device_type\0"[..], b"", b"x"]),
+    ) {
+        walk_any(&flattened(&structure, strings))?;
+    }
+
+    #[test]
+    fn any_bytes_are_no_system_table(bytes in prop::collection::vec(any::<u8>(), 0..200), descriptor_len: u32, short in 0u32..64) {
+        prop_assert!(efi::read_system_table(&bytes).is_err());
+        let _ = efi::find_table(&bytes, &efi::ACPI_20);
+        let _ = efi::read_runtime_properties(&bytes);
+        for len in [descriptor_len, short] {
+            if let Ok(map) = efi::read_memory_map(&bytes, len) {
+                prop_assert!(map.iter().all(|region| region.start < region.end));
+            }
+        }
+    }
+
+    #[test]
+    fn any_structures_end(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+        let table = [&[0; 44], &bytes[..]].concat();
+        if let Ok(topology) = madt::read(&table) {
+            prop_assert!(topology.mpidrs().len() <= bytes.len() / 76);
+        }
+    }
+}
+
+#[test]
+fn damaged_devicetrees_end_the_walk() -> Result {
+    let bytes = table("devicetree", 3, 3, "platform")?;
+    let damage = prop::collection::vec((0..bytes.len(), any::<u8>()), 1..8);
+    let mut runner = proptest::test_runner::TestRunner::new(ProptestConfig::with_cases(20_000));
+    runner.run(&(damage, 0..=bytes.len()), |(damage, len)| {
+        let mut damaged = bytes.clone();
+        for (at, byte) in damage {
+            damaged[at] = byte;
+        }
+        walk_any(&damaged)?;
+        walk_any(&damaged[..len])
+    })?;
+    Ok(())
+}

@@ -1,0 +1,52 @@
+//! The same machine gives the same bytes on every host: whatever this test runs on, they are those that are kept in
+//! `tests/golden/bytes.txt`, as address, length and CRC-32. After a change that is meant, write them anew:
+//!
+//! ```text
+//! UPDATE_GOLDEN=1 cargo test -p firmware-tables --test every_host
+//! ```
+#![cfg(all(feature = "acpi", feature = "devicetree", feature = "mptable"))]
+
+#[path = "machine/aarch64.rs"]
+mod aarch64;
+#[path = "machine/x86_64.rs"]
+mod x86_64;
+
+use std::fmt::Write;
+
+use firmware_tables::TABLE_SETS;
+
+#[test]
+fn tables_are_the_same_on_every_host() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/bytes.txt");
+    let machines = [
+        x86_64::default_machine(),
+        x86_64::machine(255, 1 << 30, 13),
+        aarch64::default_machine(),
+        aarch64::machine(512, aarch64::ALL, 64),
+    ];
+    let mut found = String::new();
+    for machine in &machines {
+        for set in TABLE_SETS {
+            let Ok(built) = set.build(machine, &aarch64::chosen()) else { continue };
+            writeln!(found, "{} with {} vCPUs, {}", machine.arch, machine.cpus.len(), built.kind).unwrap();
+            for table in &built.tables {
+                let (name, gpa, len) = (table.file_name, table.gpa, table.bytes.len());
+                writeln!(found, "  {name:28}{gpa:#10x}{len:7} {:08x}", crc32(&table.bytes)).unwrap();
+            }
+        }
+    }
+    if std::env::var_os("UPDATE_GOLDEN").is_some() {
+        std::fs::write(path, &found).unwrap();
+    }
+    assert_eq!(std::fs::read_to_string(path).unwrap(), found);
+}
+
+/// IEEE 802.3's, bit by bit.
+fn crc32(bytes: &[u8]) -> u32 {
+    !bytes.iter().fold(!0, |crc, byte| {
+        (0..8).fold(
+            crc ^ u32::from(*byte),
+            |crc, _| if crc & 1 == 1 { crc >> 1 ^ 0xedb8_8320 } else { crc >> 1 },
+        )
+    })
+}
