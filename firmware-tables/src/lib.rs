@@ -20,8 +20,9 @@
 //! ```
 //!
 //! Guarantees: the same platform gives the same bytes, on every host; tables lie in the platform's table area, a
-//! devicetree at the address for it, and do not overlap; every checksum is right; a platform that a language can not express is a [`BuildError`] that names the part
-//! in the way, and not a table that leaves it out. Nothing here knows KVM or does I/O.
+//! devicetree at the address for it, and do not overlap; every checksum is right; a platform that a language can not
+//! express is a [`BuildError`] that names the part in the way, and not a table that leaves it out. Nothing here knows KVM
+//! or does I/O.
 
 #[cfg(not(any(feature = "acpi", feature = "devicetree", feature = "mptable")))]
 compile_error!(

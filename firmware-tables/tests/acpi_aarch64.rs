@@ -297,16 +297,15 @@ fn what_can_not_be_said_is_an_error_that_names_it() {
             |m| m.devices.retain(|device| device.name != "power-button"),
             "device `ged` notifies `PWRB`, and no device has that ACPI name",
         ),
-        (
-            |m| m.memory.ram[0].len = 0x10_0000,
-            "acpi tables need 633 bytes, and the area for them at 0x40100000 has 0",
-        ),
     ];
     for (change, message) in cases {
         let mut machine = default_machine();
         change(&mut machine);
         assert_eq!(build(&machine).unwrap_err().to_string(), *message);
     }
+    let mut small = default_machine();
+    small.memory.ram[0].len = 0x10_0000;
+    assert!(matches!(build(&small), Err(BuildError::TooBig { available: 0, start: 0x4010_0000, .. })));
     let many = build(&machine::machine(9, GICV2, 0)).unwrap_err();
     assert_eq!(many, BuildError::TooManyCpus { tables: "acpi", cpus: 9, limit: 8 });
 }

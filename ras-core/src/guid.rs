@@ -14,7 +14,9 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 /// assert_eq!(memory_error.bytes()[..8], [0x14, 0x11, 0xbc, 0xa5, 0x64, 0x6f, 0xde, 0x4e]);
 /// assert_eq!(memory_error.to_string(), "a5bc1114-6f64-4ede-b863-3e83ed7c83b1");
 /// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, Hash, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned,
+)]
 #[repr(transparent)]
 pub struct Guid([u8; 16]);
 
@@ -67,10 +69,7 @@ mod tests {
     #[test]
     fn only_the_first_three_fields_are_swapped() {
         let guid = Guid::new(0x0011_2233, 0x4455, 0x6677, [0x88, 0x99, 0xaa, 0xbb, 0xcc, 0xdd, 0xee, 0xff]);
-        assert_eq!(
-            guid.bytes(),
-            b"\x33\x22\x11\x00\x55\x44\x77\x66\x88\x99\xaa\xbb\xcc\xdd\xee\xff"
-        );
+        assert_eq!(guid.bytes(), b"\x33\x22\x11\x00\x55\x44\x77\x66\x88\x99\xaa\xbb\xcc\xdd\xee\xff");
         assert_eq!(guid.to_string(), "00112233-4455-6677-8899-aabbccddeeff");
         assert_eq!(Guid::from_bytes(*guid.bytes()), guid);
     }

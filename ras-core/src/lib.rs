@@ -3,6 +3,29 @@
 
 extern crate alloc;
 
+pub mod cper;
+mod decode_error;
+mod error_source;
+mod fru_text;
+mod generic_address;
+mod guid;
+mod memory_blocks;
 mod memory_error;
+mod notification;
+mod record_area;
+mod severity;
+pub mod status_block;
+mod timestamp;
 
+pub use decode_error::{DecodeError, Wanted};
+pub use error_source::{ErrorSource, GenericErrorSourceV2};
+pub use fru_text::FruText;
+pub use generic_address::GenericAddress;
+pub use guid::Guid;
+pub use memory_blocks::{MAX_MEMORY_ENTRIES, MemoryBlocks, MemoryReport, blocks_needed};
 pub use memory_error::{Kind, MemoryError, Origin, Span};
+pub use notification::{Notification, NotificationStructure};
+pub use record_area::{LayoutError, RecordArea, Slot};
+pub use severity::Severity;
+pub use status_block::{BlockWriter, Heading, NoRoom, StatusBlock};
+pub use timestamp::Timestamp;

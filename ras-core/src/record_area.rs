@@ -150,11 +150,11 @@ impl RecordArea {
     pub fn slots(&self) -> impl ExactSizeIterator<Item = Slot> {
         let acks = self.base + words_len(self.sources.len() as u64);
         let blocks = acks + words_len(self.sources.len() as u64);
-        (0_u32..).zip(&self.sources).map(move |(index, source)| Slot {
+        self.sources.iter().enumerate().map(move |(index, source)| Slot {
             source: *source,
-            cell_gpa: self.base + u64::from(index) * WORD_LEN,
-            ack_gpa: acks + u64::from(index) * WORD_LEN,
-            block_gpa: blocks + u64::from(index) * BLOCK_LEN,
+            cell_gpa: self.base + index as u64 * WORD_LEN,
+            ack_gpa: acks + index as u64 * WORD_LEN,
+            block_gpa: blocks + index as u64 * BLOCK_LEN,
             block_len: BLOCK_LEN as u32,
         })
     }

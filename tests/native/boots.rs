@@ -12,8 +12,6 @@ pub(crate) fn trials() -> Vec<Trial> {
         command_line_as_it_was_written,
         quickstart,
     ];
-    // Above 255 their APICs have ids of 32 bits.
-    all.push(trial("boots::300_vcpus", || shape(300, "64MiB", 64 << 20, "acpi")));
     for vcpus in [1, 2, 8] {
         for (memory, bytes) in [("64MiB", 64 << 20), ("6GiB", 6 << 30)] {
             for firmware in ["acpi", "mptable"] {

@@ -5,11 +5,10 @@ use std::process::Command;
 use libtest_mimic::Trial;
 
 use crate::harness::ghest::GHEST;
-use crate::harness::needs::Missing;
 use crate::harness::{Checked, Ghest, Scratch, needs, trials};
 
 pub(crate) fn trials() -> Vec<Trial> {
-    trials![no_kvm, kvm_is_not_kvm, kvm_of_another_user, probe_without_kvm, more_vcpus_than_kvm_allows]
+    trials![no_kvm, kvm_is_not_kvm, kvm_of_another_user, probe_without_kvm, most_vcpus, too_few_descriptors]
 }
 
 /// `ghest` in a mount namespace whose /dev is empty but for what `make` puts there.
@@ -65,21 +64,36 @@ fn probe_without_kvm() -> Checked {
     Ok(())
 }
 
-fn more_vcpus_than_kvm_allows() -> Checked {
+/// The most that a profile may ask for boots, with APIC ids of 32 bits, or is refused with the host's limit.
+fn most_vcpus() -> Checked {
     needs::kvm()?;
     let found = Ghest::new(["probe", "--json"]).finish().expect(0).json();
     let limit = found["vcpus"]["maximum"].as_u64().expect("a number");
-    if limit >= MOST_VCPUS {
-        return Err(Missing(format!("a KVM of fewer than {MOST_VCPUS} vCPUs: this one allows {limit}")));
-    }
     let scratch = Scratch::new();
-    let profile = scratch
-        .profile(&format!("[machine]\nvcpus = {MOST_VCPUS}\nmemory = \"64MiB\"\nfirmware = \"acpi\"\n"));
-    Ghest::boot(&profile).finish().expect(3).expect_last(&format!(
-        "ghest: no machine: this host's KVM allows {limit} vCPUs, and the machine has {MOST_VCPUS}"
-    ));
+    let profile = scratch.profile("[machine]\nvcpus = 512\nmemory = \"64MiB\"\nfirmware = \"acpi\"\n");
+    let outcome = Ghest::boot(&profile).finish();
+    if limit < 512 {
+        let last =
+            format!("ghest: no machine: this host's KVM allows {limit} vCPUs, and the machine has 512");
+        outcome.expect(3).expect_last(&last);
+    } else {
+        let outcome = outcome.expect_ok();
+        assert_eq!(outcome.probe("cpus"), ["512 listed, 512 online"], "{outcome}");
+    }
     Ok(())
 }
 
-/// The most that a profile may ask for.
-const MOST_VCPUS: u64 = 512;
+/// Every vCPU takes a descriptor.
+fn too_few_descriptors() -> Checked {
+    needs::kvm()?;
+    let scratch = Scratch::new();
+    let profile = scratch.profile("[machine]\nvcpus = 64\nmemory = \"64MiB\"\nfirmware = \"acpi\"\n");
+    let mut shell = Command::new("sh");
+    shell.args(["-c", "ulimit -n 40; exec \"$0\" \"$@\"", GHEST, "boot"]);
+    Ghest::within(shell)
+        .arg(&profile.path)
+        .finish()
+        .expect(3)
+        .expect_last("ghest: no machine: KVM refuses a vCPU: Too many open files (os error 24)");
+    Ok(())
+}

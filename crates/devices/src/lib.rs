@@ -13,7 +13,7 @@
 //! | [`power_button`] | x86_64 | `PNP0C0C` | none: there are no pins |
 //! | [`power_button`] | aarch64 | `PNP0C0C` | `gpio-keys` |
 //! | [`pl011`] | aarch64 | `ARMH0011` | `arm,pl011` |
-//! | [`pl031`] | aarch64 | none: the time is firmware's to tell | `arm,pl031` |
+//! | [`pl031`] | aarch64 | `GHST0031` | `arm,pl031` |
 //! | [`pl061`] | aarch64 | none: the event device tells of the button | `arm,pl061` |
 //!
 //! ([`power`] is no device of its own: the FADT names its registers.)

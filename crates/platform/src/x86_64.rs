@@ -3,7 +3,8 @@
 //! ```text
 //!           0 .. 9_fc00        usable
 //!      9_fc00 .. a_0000        reserved: the last KiB of base memory, where an MP floating pointer is looked for
-//!      e_0000 .. 10_0000       reserved: firmware tables, where an RSDP is looked for (ACPI 6.5, 5.2.5.1)
+//!      e_0000 .. 10_0000       reserved: firmware tables, where an RSDP is looked for (ACPI 6.5, 5.2.5.1); the reset
+//!                              vector at its end
 //!     10_0000 .. c000_0000     usable, as far as memory goes
 //!   c000_0000 .. 1_0000_0000   the hole: devices, I/O APIC, local APICs
 //! 1_0000_0000 ..               usable: what the hole displaced
@@ -18,6 +19,8 @@ pub const EBDA_START: u64 = 0x9_fc00;
 pub const BASE_MEMORY_END: u64 = 0xa_0000;
 /// Start of the area for firmware tables.
 pub const TABLES_START: u64 = 0xe_0000;
+/// The reset vector, as real mode knows it: where a PC that is told to start over jumps (f000:fff0).
+pub const RESET_VECTOR: u64 = 0xf_fff0;
 /// Start of extended memory.
 pub const EXTENDED_MEMORY_START: u64 = 0x10_0000;
 /// Start of the hole below 4 GiB.
@@ -90,7 +93,7 @@ pub fn memory_map(size: u64) -> MemoryMap {
         ram.push(high);
         regions.push(Region { range: high, kind: RegionKind::Usable });
     }
-    MemoryMap { ram, regions, tables: Range::between(TABLES_START, EXTENDED_MEMORY_START) }
+    MemoryMap { ram, regions, tables: Range::between(TABLES_START, RESET_VECTOR) }
 }
 
 /// The machine with its fixed parts and the given devices.

@@ -19,6 +19,7 @@ mod failure;
 #[path = "../guest/aarch64/fdt.rs"]
 mod fdt;
 #[path = "../guest/format.rs"]
+#[allow(dead_code, reason = "only dates are shown; an expectation does not see traits")]
 mod format;
 #[path = "../guest/aarch64/interrupt_tables.rs"]
 mod interrupt_tables;

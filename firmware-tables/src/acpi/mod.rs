@@ -27,8 +27,8 @@ use console::{Kind, Port};
 /// The name of this table set.
 const NAME: &str = "acpi";
 
-/// ACPI 6.5: RSDP, XSDT, FADT, MADT, SPCR where there is a console, DSDT; on aarch64 also GTDT, PPTT, DBG2 and the EFI tables
-/// that lead to the RSDP.
+/// ACPI 6.5: RSDP, XSDT, FADT, MADT, SPCR where there is a console, DSDT; on aarch64 also GTDT, PPTT, DBG2 and the EFI
+/// tables that lead to the RSDP.
 ///
 /// The RSDP lies at the start of the table area, where also a guest that scans for it looks first.
 #[derive(Clone, Copy, Debug)]

@@ -58,8 +58,8 @@ const _: () = assert!(size_of::<SystemTable>() == 120);
 impl SystemTable {
     /// A table without consoles and services.
     pub(super) fn new(vendor: u64, vendor_revision: u32, configuration: u64, count: u64) -> Self {
-        /// EFI_2_70_SYSTEM_TABLE_REVISION: the first with a runtime properties table is 2.8, and a guest that reads one
-        /// reads it whatever stands here.
+        /// EFI_2_70_SYSTEM_TABLE_REVISION. The runtime properties table came with 2.8; kernels look for it whatever
+        /// stands here.
         const REVISION_2_70: u32 = 2 << 16 | 70;
         let mut table = SystemTable {
             header: Header {

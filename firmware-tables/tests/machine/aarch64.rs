@@ -84,7 +84,7 @@ fn power_button() -> DeviceNode {
     button.acpi = acpi("PWRB", "PNP0C0C", 0);
     button.devicetree = Some(DevicetreeIdentity {
         children: vec![DevicetreeChild {
-            node_name: "poweroff",
+            node_name: "power-button",
             properties: vec![
                 ("label", Property::Text(vec!["Power off".into()])),
                 ("linux,code", Property::Cells(vec![116])),

@@ -1,19 +1,230 @@
 //! Memory errors.
 
 use zerocopy::little_endian::{U16, U64};
-use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use super::Section;
 use crate::guid::Guid;
 
-/// Memory Error Section (UEFI 2.10, N.2.5, table N.14).
+/// Section type of memory errors.
+pub const MEMORY: Guid =
+    Guid::new(0xa5bc_1114, 0x6f64, 0x4ede, [0xb8, 0x63, 0x3e, 0x83, 0xed, 0x7c, 0x83, 0xb1]);
+
+/// Memory Error Section (UEFI 2.10, N.2.5, table N.31).
+///
+/// Fields hold something where their bit of [`valid`] is set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
 #[repr(C)]
 pub struct MemorySection {
-    /// The fields that the section has had from the start.
-    pub first: MemoryFields,
-    /// Those that UEFI 2.3 added: older sections end before them.
+    /// What the section has held from the start.
+    pub fields: MemoryFields,
+    /// What UEFI 2.3 added.
     pub added: AddedMemoryFields,
 }
 
 const _: () = assert!(size_of::<MemorySection>() == 80);
+
+/// The memory error section as UEFI 2.1 and 2.2 had it, and as younger ones start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+pub struct MemoryFields {
+    /// [`valid`].
+    pub validation: U64,
+    /// What kind of component found what.
+    pub error_status: U64,
+    /// Guest physical address. Linux takes its 4 KiB page and nothing else of the section.
+    pub physical_address: U64,
+    /// Bits of the address that count. Linux prints it, and acts on one page all the same.
+    pub physical_address_mask: U64,
+    /// Node.
+    pub node: U16,
+    /// Card.
+    pub card: U16,
+    /// Module.
+    pub module: U16,
+    /// Bank.
+    pub bank: U16,
+    /// Device.
+    pub device: U16,
+    /// Row.
+    pub row: U16,
+    /// Column.
+    pub column: U16,
+    /// First bit that is wrong.
+    pub bit_position: U16,
+    /// Who asked for the access.
+    pub requestor_id: U64,
+    /// Who answered.
+    pub responder_id: U64,
+    /// What was accessed.
+    pub target_id: U64,
+    /// [`MemoryErrorType`].
+    pub error_type: u8,
+}
+
+const _: () = assert!(size_of::<MemoryFields>() == 73);
+
+/// The end of a memory error section since UEFI 2.3.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+pub struct AddedMemoryFields {
+    /// Bits 16 and 17 of the row; chip.
+    pub extended: u8,
+    /// Rank.
+    pub rank: U16,
+    /// SMBIOS handle of the memory array.
+    pub card_handle: U16,
+    /// SMBIOS handle of the memory device.
+    pub module_handle: U16,
+}
+
+const _: () = assert!(size_of::<AddedMemoryFields>() == 7);
+
+/// Bits of [`MemoryFields::validation`].
+pub mod valid {
+    /// The error status.
+    pub const ERROR_STATUS: u64 = 1 << 0;
+    /// The physical address.
+    pub const PHYSICAL_ADDRESS: u64 = 1 << 1;
+    /// Its mask.
+    pub const PHYSICAL_ADDRESS_MASK: u64 = 1 << 2;
+    /// The node.
+    pub const NODE: u64 = 1 << 3;
+    /// The card.
+    pub const CARD: u64 = 1 << 4;
+    /// The module.
+    pub const MODULE: u64 = 1 << 5;
+    /// The bank.
+    pub const BANK: u64 = 1 << 6;
+    /// The device.
+    pub const DEVICE: u64 = 1 << 7;
+    /// The row.
+    pub const ROW: u64 = 1 << 8;
+    /// The column.
+    pub const COLUMN: u64 = 1 << 9;
+    /// The bit position.
+    pub const BIT_POSITION: u64 = 1 << 10;
+    /// The requestor.
+    pub const REQUESTOR_ID: u64 = 1 << 11;
+    /// The responder.
+    pub const RESPONDER_ID: u64 = 1 << 12;
+    /// The target.
+    pub const TARGET_ID: u64 = 1 << 13;
+    /// The type of the error.
+    pub const ERROR_TYPE: u64 = 1 << 14;
+    /// The rank.
+    pub const RANK: u64 = 1 << 15;
+    /// The card's handle.
+    pub const CARD_HANDLE: u64 = 1 << 16;
+    /// The module's handle.
+    pub const MODULE_HANDLE: u64 = 1 << 17;
+    /// The row's upper bits.
+    pub const EXTENDED_ROW: u64 = 1 << 18;
+    /// The bank's group, in the upper byte of the bank.
+    pub const BANK_GROUP: u64 = 1 << 19;
+    /// The bank's address, in its lower byte.
+    pub const BANK_ADDRESS: u64 = 1 << 20;
+    /// The chip.
+    pub const CHIP: u64 = 1 << 21;
+}
+
+/// What went wrong in the memory (UEFI 2.10, table N.31, memory error type).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum MemoryErrorType {
+    /// Not known: all that a host tells its VMM is that the memory is lost.
+    Unknown,
+    /// None.
+    NoError,
+    /// One bit.
+    SingleBitEcc,
+    /// More than one.
+    MultiBitEcc,
+    /// One symbol.
+    SingleSymbolChipkill,
+    /// More than one.
+    MultiSymbolChipkill,
+    /// Master abort.
+    MasterAbort,
+    /// Target abort.
+    TargetAbort,
+    /// Parity.
+    Parity,
+    /// No answer in time.
+    WatchdogTimeout,
+    /// No memory there.
+    InvalidAddress,
+    /// A mirror broke.
+    MirrorBroken,
+    /// Spare memory took over.
+    MemorySparing,
+    /// Scrubbing corrected it.
+    ScrubCorrected,
+    /// Scrubbing could not.
+    ScrubUncorrected,
+    /// The memory was taken out of use.
+    MapOut,
+}
+
+impl MemoryErrorType {
+    const ALL: [(MemoryErrorType, &'static str); 16] = [
+        (MemoryErrorType::Unknown, "unknown"),
+        (MemoryErrorType::NoError, "no error"),
+        (MemoryErrorType::SingleBitEcc, "single-bit ECC"),
+        (MemoryErrorType::MultiBitEcc, "multi-bit ECC"),
+        (MemoryErrorType::SingleSymbolChipkill, "single-symbol chipkill ECC"),
+        (MemoryErrorType::MultiSymbolChipkill, "multi-symbol chipkill ECC"),
+        (MemoryErrorType::MasterAbort, "master abort"),
+        (MemoryErrorType::TargetAbort, "target abort"),
+        (MemoryErrorType::Parity, "parity error"),
+        (MemoryErrorType::WatchdogTimeout, "watchdog timeout"),
+        (MemoryErrorType::InvalidAddress, "invalid address"),
+        (MemoryErrorType::MirrorBroken, "mirror broken"),
+        (MemoryErrorType::MemorySparing, "memory sparing"),
+        (MemoryErrorType::ScrubCorrected, "scrub corrected error"),
+        (MemoryErrorType::ScrubUncorrected, "scrub uncorrected error"),
+        (MemoryErrorType::MapOut, "physical memory map-out"),
+    ];
+
+    /// The number on the wire.
+    #[must_use]
+    pub const fn number(self) -> u8 {
+        self as u8
+    }
+
+    /// The type with that number.
+    #[must_use]
+    pub fn from_number(number: u8) -> Option<Self> {
+        Self::ALL.get(usize::from(number)).map(|(kind, _)| *kind)
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        Self::ALL.get(usize::from(self.number())).map_or("unknown", |(_, name)| name)
+    }
+}
+
+impl MemorySection {
+    /// A page of 4 KiB is lost: the one that starts at `gpa`. Nothing else is known.
+    #[must_use]
+    pub fn lost_page(gpa: u64) -> Self {
+        let mut section = Self::new_zeroed();
+        section.fields.validation =
+            U64::new(valid::PHYSICAL_ADDRESS | valid::PHYSICAL_ADDRESS_MASK | valid::ERROR_TYPE);
+        section.fields.physical_address = U64::new(gpa);
+        section.fields.physical_address_mask = U64::new(!0xfff);
+        section.fields.error_type = MemoryErrorType::Unknown.number();
+        section
+    }
+}
+
+impl Section for MemorySection {
+    fn kind(&self) -> Guid {
+        MEMORY
+    }
+
+    fn parts(&self, sink: &mut dyn FnMut(&[u8])) {
+        sink(self.as_bytes());
+    }
+}

@@ -119,9 +119,10 @@ impl<'a> BlockWriter<'a> {
     /// Completes the block and gives its length in bytes. A block without entries says that there is nothing to read.
     #[must_use = "the block's length is what is to be copied to the guest"]
     pub fn finish(self) -> usize {
-        let status = bits(self.uncorrectable, block_status::UNCORRECTABLE, block_status::MULTIPLE_UNCORRECTABLE)
-            | bits(self.correctable, block_status::CORRECTABLE, block_status::MULTIPLE_CORRECTABLE)
-            | self.count << block_status::COUNT_SHIFT;
+        let status =
+            bits(self.uncorrectable, block_status::UNCORRECTABLE, block_status::MULTIPLE_UNCORRECTABLE)
+                | bits(self.correctable, block_status::CORRECTABLE, block_status::MULTIPLE_CORRECTABLE)
+                | self.count << block_status::COUNT_SHIFT;
         let header = StatusBlockHeader {
             block_status: U32::new(status),
             raw_data_offset: U32::ZERO,
@@ -147,9 +148,9 @@ const fn flag(set: bool, bit: u8) -> u8 {
     if set { bit } else { 0 }
 }
 
-/// Copies `part` to the front of `rest`, which is left with what is behind it.
+/// Copies `part` to the front of `rest`, which is left with what is behind it. What does not fit is dropped.
 fn copy(rest: &mut &mut [u8], part: &[u8]) {
-    let (front, behind) = core::mem::take(rest).split_at_mut(part.len());
-    front.copy_from_slice(part);
+    let (front, behind) = core::mem::take(rest).split_at_mut_checked(part.len()).unwrap_or_default();
+    front.iter_mut().zip(part).for_each(|(to, from)| *to = *from);
     *rest = behind;
 }

@@ -11,7 +11,9 @@ pub(crate) fn trial(name: impl Into<String>, test: impl FnOnce() -> Checked + Se
     Trial::ignorable_test(name, move || match test() {
         Ok(()) => Ok(Completion::Completed),
         Err(missing) => {
-            eprintln!("\n*** NOT TESTED: {shown}: {missing} ***");
+            // In one piece, so that what other tests write does not get into it.
+            let loud = format!("\n*** NOT TESTED: {shown}: {missing} ***\n");
+            eprint!("{loud}");
             Ok(Completion::ignored_with(missing))
         }
     })

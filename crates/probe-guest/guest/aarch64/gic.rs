@@ -5,7 +5,7 @@ use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use super::DEVICES_END;
 use super::cpu::{self, read_register, write_register};
 use super::timer::wait_until;
-use super::topology::{Interface, Topology};
+use super::topology::{Interface, MAX_PROCESSORS, Topology};
 use crate::dsdt::Interrupt;
 use crate::failure::Failure;
 use crate::physical::Register;
@@ -125,18 +125,23 @@ fn set_up_v3(topology: &Topology) -> Result<(), Failure> {
     Ok(())
 }
 
-/// The redistributor that names the processor which runs this.
+/// The redistributor that names the processor which runs this; each other processor must have one too.
 fn own_redistributor(topology: &Topology) -> Result<u64, Failure> {
-    let affinity = cpu::affinity();
-    // The redistributor has all four levels side by side.
-    let wanted = (affinity >> 8 & 0xff00_0000 | affinity & 0xff_ffff) as u32;
+    let mut own = None;
+    let mut has_one = [false; MAX_PROCESSORS];
     for region in topology.redistributors() {
         let mut base = region.start;
         while base < region.end {
             check_window(base, 2 * redistributor::FRAME)?;
             let kind = register(base, redistributor::TYPE).read();
-            if register(base, redistributor::AFFINITY).read() == wanted {
-                return Ok(base);
+            let affinity = u64::from(register(base, redistributor::AFFINITY).read());
+            // The redistributor has all four levels side by side, an MPIDR has not.
+            let affinity = (affinity & 0xff00_0000) << 8 | affinity & 0xff_ffff;
+            if affinity == cpu::affinity() {
+                own = Some(base);
+            }
+            for (has_one, _) in has_one.iter_mut().zip(topology.mpidrs()).filter(|(_, of)| **of == affinity) {
+                *has_one = true;
             }
             if kind & redistributor::LAST != 0 {
                 break;
@@ -144,7 +149,12 @@ fn own_redistributor(topology: &Topology) -> Result<u64, Failure> {
             base += redistributor::FRAME * if kind & redistributor::VIRTUAL != 0 { 4 } else { 2 };
         }
     }
-    Err(Failure::with("no redistributor is that of the processor", affinity))
+    let without = topology.mpidrs().iter().zip(has_one).find(|(_, has_one)| !has_one);
+    match (without, own) {
+        (None, Some(own)) => Ok(own),
+        (Some((mpidr, _)), _) => Err(Failure::with("no redistributor for the processor with MPIDR", *mpidr)),
+        (None, None) => Err(Failure::with("no redistributor for this processor, MPIDR", cpu::affinity())),
+    }
 }
 
 /// Directs an interrupt to the processor that runs this, and lets it through.

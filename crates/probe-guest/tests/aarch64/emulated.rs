@@ -35,7 +35,7 @@ impl Machine {
         let mut command = Command::new("qemu-system-aarch64");
         command
             .args(["-M", &format!("virt,{options}"), "-cpu", "max,pauth=off", "-m", "512"])
-            .args(["-smp", &processors.to_string(), "-nodefaults", "-no-reboot"])
+            .args(["-smp", &processors.to_string(), "-nodefaults"])
             .args(["-display", "none", "-serial", "stdio"]);
         Ok(Machine { command, files: tempfile::tempdir()? })
     }
@@ -72,7 +72,7 @@ impl Machine {
         Ok(path.display().to_string())
     }
 
-    /// Runs until the machine ends, or until the guest says that it does although the machine does not. `answers` are
+    /// Runs until the machine ends; at most some seconds longer than the guest's report. `answers` are
     /// written to the console once the guest has printed a line that begins with `probe: listening`.
     pub(crate) fn run(mut self, answers: &str) -> Result<Outcome, Failed> {
         let mut child =

@@ -20,14 +20,17 @@ fn main() -> ExitCode {
         test("keeps_the_lints", || cross::lint(GUEST)),
         emulated("runs_with_gicv3", || runs_on_another_machine("gic-version=3")),
         emulated("runs_with_gicv2", || runs_on_another_machine("gic-version=2")),
-        emulated("reads_our_devicetree", reads_our_devicetree),
-        emulated("reads_our_acpi", reads_our_acpi),
+        emulated("reads_our_devicetree_with_gicv3", || reads_our_devicetree(3)),
+        emulated("reads_our_devicetree_with_gicv2", || reads_our_devicetree(2)),
+        emulated("reads_our_acpi_with_gicv3", || reads_our_acpi(3)),
+        emulated("reads_our_acpi_with_gicv2", || reads_our_acpi(2)),
         emulated("echoes", echoes),
-        emulated("resets", || ends("probe.exit=reset", true)),
-        emulated("hangs", || ends("probe.exit=hang", false)),
-        emulated("loops", || ends("probe.exit=loop probe.exit=triple-fault", false)),
+        emulated("resets", resets),
+        emulated("hangs", || goes_on("probe.exit=hang")),
+        emulated("loops", || goes_on("probe.exit=loop probe.exit=triple-fault")),
         emulated("finds_missing_memory", finds_missing_memory),
         emulated("finds_missing_processors", finds_missing_processors),
+        emulated("finds_missing_redistributors", finds_missing_redistributors),
         emulated("finds_wrong_checksums", finds_wrong_checksums),
     ];
     libtest_mimic::run(&Arguments::from_args(), tests.into()).exit_code()
@@ -115,15 +118,17 @@ const TABLES: Range = Range { start: 0x4040_0000, len: aarch64::TABLES_LEN };
 const IMAGE_AT: u64 = 0x4660_0000;
 
 /// What the emulator's machine has of ours.
-fn machine(vcpus: u32, memory: u64) -> Platform {
-    let features = Features { gic: 3, its: false, performance_monitors: false };
+fn machine(gic: u8, vcpus: u32, memory: u64) -> Platform {
+    let features = Features { gic, its: false, performance_monitors: false };
     let devices = vec![
         devices::pl011::node(aarch64::SERIAL_BASE, aarch64::SERIAL_INTID),
         devices::pl031::node(aarch64::RTC_BASE),
     ];
     let mut machine = aarch64::platform(vcpus, memory, features, devices, Some("serial0"));
-    if let InterruptController::Gicv3 { redistributors, .. } = &mut machine.interrupts {
-        redistributors.start = 0x80a_0000;
+    match &mut machine.interrupts {
+        InterruptController::Gicv3 { redistributors, .. } => redistributors.start = 0x80a_0000,
+        InterruptController::Gicv2 { cpu_interface, .. } => cpu_interface.start = 0x801_0000,
+        InterruptController::Apic { .. } => {}
     }
     let ram = Range { start: aarch64::RAM_START, len: memory };
     let region = |start, end, kind| Region { range: Range::between(start, end), kind };
@@ -144,13 +149,17 @@ fn tables(kind: &str, machine: &Platform, cmdline: &str) -> Result<GuestTables, 
     Ok(firmware_tables::table_set(kind).ok_or("no such tables")?.build(machine, &chosen)?)
 }
 
+/// Runs the guest on a machine of three processors and 512 MiB with tables that describe another, perhaps.
 fn run(kind: &str, described: &Platform, cmdline: &str) -> Result<Outcome, Failed> {
     let tables = tables(kind, described, cmdline)?;
-    Machine::new("gic-version=3,acpi=off", 3)?.boot(image()?, IMAGE_AT, &tables)?.run("hello\r\n\r\nquit\n")
+    let gic = if matches!(described.interrupts, InterruptController::Gicv2 { .. }) { 2 } else { 3 };
+    Machine::new(&format!("gic-version={gic},acpi=off"), 3)?
+        .boot(image()?, IMAGE_AT, &tables)?
+        .run("hello\r\n\r\nquit\n")
 }
 
-fn reads_our_devicetree() -> Result<(), Failed> {
-    let Outcome { report, ended } = run("devicetree", &machine(3, 512 << 20), "a b")?;
+fn reads_our_devicetree(gic: u8) -> Result<(), Failed> {
+    let Outcome { report, ended } = run("devicetree", &machine(gic, 3, 512 << 20), "a b")?;
     assert_lines(
         &report,
         &[
@@ -168,8 +177,8 @@ fn reads_our_devicetree() -> Result<(), Failed> {
     Ok(())
 }
 
-fn reads_our_acpi() -> Result<(), Failed> {
-    let Outcome { report, ended } = run("acpi", &machine(3, 512 << 20), "a b")?;
+fn reads_our_acpi(gic: u8) -> Result<(), Failed> {
+    let Outcome { report, ended } = run("acpi", &machine(gic, 3, 512 << 20), "a b")?;
     assert_lines(
         &report,
         &[
@@ -203,23 +212,33 @@ fn reads_our_acpi() -> Result<(), Failed> {
 }
 
 fn echoes() -> Result<(), Failed> {
-    let Outcome { report, ended } = run("devicetree", &machine(1, 512 << 20), "probe.echo")?;
+    let Outcome { report, ended } = run("devicetree", &machine(3, 1, 512 << 20), "probe.echo")?;
     let last: Vec<_> = report.iter().rev().take(3).rev().map(String::as_str).collect();
     assert_eq!(last, ["probe: listening", "probe: echo hello", "probe: ok"]);
     assert!(ended, "the machine stays on");
     Ok(())
 }
 
-fn ends(cmdline: &str, by_itself: bool) -> Result<(), Failed> {
-    let Outcome { report, ended } = run("acpi", &machine(2, 512 << 20), cmdline)?;
+/// A reset starts the machine anew, and with it the report.
+fn resets() -> Result<(), Failed> {
+    let Outcome { report, ended } = run("acpi", &machine(3, 2, 512 << 20), "probe.exit=reset")?;
+    let after: Vec<_> =
+        report.windows(2).filter(|pair| pair[0] == "probe: ok").map(|pair| pair[1].as_str()).collect();
+    assert!(!after.is_empty() && after.iter().all(|line| *line == "probe: entry image"), "{report:#?}");
+    assert!(!ended, "the machine is off");
+    Ok(())
+}
+
+fn goes_on(cmdline: &str) -> Result<(), Failed> {
+    let Outcome { report, ended } = run("acpi", &machine(3, 2, 512 << 20), cmdline)?;
     assert_eq!(report.last().map(String::as_str), Some("probe: ok"));
-    assert_eq!(ended, by_itself);
+    assert!(!ended, "the machine is off");
     Ok(())
 }
 
 /// Tables that list more than there is: the last frame is where nothing is.
 fn finds_missing_memory() -> Result<(), Failed> {
-    let Outcome { report, .. } = run("devicetree", &machine(1, 1 << 30), "")?;
+    let Outcome { report, .. } = run("devicetree", &machine(3, 1, 1 << 30), "")?;
     let verdict = report.last().ok_or("no report")?;
     assert!(
         verdict.starts_with("probe: failed exception ESR 0x96") && verdict.ends_with(" FAR 0x7ffff000"),
@@ -229,7 +248,7 @@ fn finds_missing_memory() -> Result<(), Failed> {
 }
 
 fn finds_missing_processors() -> Result<(), Failed> {
-    let Outcome { report, .. } = run("acpi", &machine(5, 512 << 20), "")?;
+    let Outcome { report, .. } = run("acpi", &machine(2, 5, 512 << 20), "")?;
     assert_lines(
         &report,
         &["probe: cpu 2 mpidr 0x2 online", "probe: cpu 3 mpidr 0x3 silent", "probe: cpus 5 listed, 3 online"],
@@ -239,12 +258,23 @@ fn finds_missing_processors() -> Result<(), Failed> {
     Ok(())
 }
 
+fn finds_missing_redistributors() -> Result<(), Failed> {
+    let mut machine = machine(3, 3, 512 << 20);
+    if let InterruptController::Gicv3 { redistributors, .. } = &mut machine.interrupts {
+        redistributors.len = 2 * aarch64::GIC_REDISTRIBUTOR_LEN;
+    }
+    let Outcome { report, .. } = run("devicetree", &machine, "")?;
+    let failed = "probe: failed no redistributor for the processor with MPIDR 0x2";
+    assert_eq!(report.last().map(String::as_str), Some(failed));
+    Ok(())
+}
+
 fn finds_wrong_checksums() -> Result<(), Failed> {
     for (name, start) in [
         ("gtdt", "probe: failed checksum bad of the table at 0x404"),
         ("efi-system-table", "probe: failed EFI system table: checksum bad, it ought to be 0x"),
     ] {
-        let mut tables = tables("acpi", &machine(1, 512 << 20), "")?;
+        let mut tables = tables("acpi", &machine(3, 1, 512 << 20), "")?;
         let table = tables.tables.iter_mut().find(|table| table.name == name).ok_or(name)?;
         // The low byte of a revision in one, in the other of the secure timer's interrupt.
         let at = if name == "gtdt" { 48 } else { 8 };

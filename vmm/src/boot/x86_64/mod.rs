@@ -7,7 +7,8 @@
 //! | 7000 | boot parameters ("zero page") |
 //! | 9000 .. f000 | page tables of the 64-bit entry |
 //! | 2_0000 | command line |
-//! | e_0000 .. 10_0000 | firmware tables |
+//! | e_0000 .. f_fff0 | firmware tables |
+//! | f_fff0 | code of the reset vector |
 //! | 10_0000 .. | kernel |
 //! | end of memory below the hole | initrd |
 
@@ -16,6 +17,7 @@ mod linux;
 mod pvh;
 
 use firmware_tables::EntryPoint;
+use platform::x86_64::RESET_VECTOR;
 use platform::{Chosen, MemoryMap};
 pub use vcpu::x86_64::Entry;
 use vm_memory::GuestMemoryMmap;
@@ -26,6 +28,17 @@ use super::{BootError, put};
 
 /// GPA of the command line.
 const COMMAND_LINE: u64 = 0x2_0000;
+
+/// What a PC's firmware does when it is jumped to: it resets the machine, here by the keyboard controller. Linux comes by
+/// where it finds ACPI's hardware-reduced machine without EFI.
+///
+/// ```text
+/// b0 fe   mov al, 0xfe
+/// e6 64   out 0x64, al
+/// f4      hlt
+/// eb fd   jmp to the hlt
+/// ```
+const RESET_CODE: [u8; 7] = [0xb0, 0xfe, 0xe6, 0x64, 0xf4, 0xeb, 0xfd];
 
 /// What a kernel is handed, whatever the protocol.
 struct HandOver<'a> {
@@ -51,6 +64,7 @@ pub(super) fn hand_over(
     let mut command_line = chosen.command_line.clone().into_bytes();
     command_line.push(0);
     put(memory, &command_line, COMMAND_LINE)?;
+    put(memory, &RESET_CODE, RESET_VECTOR)?;
     let rsdp = match entry {
         EntryPoint::Rsdp { gpa } => Some(gpa),
         _ => None,

@@ -1,0 +1,151 @@
+//! Reads blocks, without copying them.
+
+use zerocopy::FromBytes;
+
+use super::wire::{DataEntryHeader, StatusBlockHeader, valid};
+use crate::decode_error::{DecodeError, Wanted};
+use crate::fru_text::FruText;
+use crate::guid::Guid;
+use crate::severity::Severity;
+use crate::timestamp::Timestamp;
+
+/// A status block whose lengths agree. What its numbers mean is not judged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StatusBlock<'a> {
+    /// Its first bytes.
+    pub header: &'a StatusBlockHeader,
+    /// Raw data; empty in blocks of ours.
+    pub raw_data: &'a [u8],
+    entries: &'a [u8],
+}
+
+/// An entry of a block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Entry<'a> {
+    /// Where it starts, from the block's start.
+    pub offset: usize,
+    /// Its first bytes.
+    pub header: &'a DataEntryHeader,
+    /// The timestamp, valid or not, of entries since revision 3.0.
+    pub timestamp: Option<&'a Timestamp>,
+    /// What it tells of, as bytes.
+    pub payload: &'a [u8],
+}
+
+impl<'a> StatusBlock<'a> {
+    /// Reads the block at the start of `bytes`; more may follow it.
+    ///
+    /// # Errors
+    /// When a length does not agree with another, or with the bytes that are there.
+    pub fn read(bytes: &'a [u8]) -> Result<Self, DecodeError> {
+        let (header, behind) = StatusBlockHeader::ref_from_prefix(bytes)
+            .map_err(|_| too_short(0, "length of the block", bytes.len(), size_of::<StatusBlockHeader>()))?;
+        let header_len = size_of::<StatusBlockHeader>();
+        let entries = behind.get(..header.data_length.get() as usize).ok_or(DecodeError {
+            offset: core::mem::offset_of!(StatusBlockHeader, data_length),
+            what: "data length",
+            found: header.data_length.get().into(),
+            wanted: Wanted::AtMost(behind.len() as u64),
+        })?;
+
+        let raw_data = match header.raw_data_length.get() as usize {
+            0 => &[],
+            len => {
+                let offset = header.raw_data_offset.get() as usize;
+                let error = |wanted| DecodeError {
+                    offset: core::mem::offset_of!(StatusBlockHeader, raw_data_offset),
+                    what: "raw data offset",
+                    found: offset as u64,
+                    wanted,
+                };
+                if offset < header_len + entries.len() {
+                    return Err(error(Wanted::AtLeast((header_len + entries.len()) as u64)));
+                }
+                let from = bytes.get(offset..).ok_or(error(Wanted::AtMost(bytes.len() as u64)))?;
+                from.get(..len).ok_or(DecodeError {
+                    offset: core::mem::offset_of!(StatusBlockHeader, raw_data_length),
+                    what: "raw data length",
+                    found: len as u64,
+                    wanted: Wanted::AtMost(from.len() as u64),
+                })?
+            }
+        };
+
+        let block = StatusBlock { header, raw_data, entries };
+        block.walk().find_map(Result::err).map_or(Ok(block), Err)
+    }
+
+    /// Its entries, in their order.
+    pub fn entries(&self) -> impl Iterator<Item = Entry<'a>> + use<'a> {
+        // All of them could be read when the block was.
+        self.walk().map_while(Result::ok)
+    }
+
+    fn walk(&self) -> impl Iterator<Item = Result<Entry<'a>, DecodeError>> + use<'a> {
+        let mut rest = self.entries;
+        let end = size_of::<StatusBlockHeader>() + rest.len();
+        core::iter::from_fn(move || {
+            if rest.is_empty() {
+                return None;
+            }
+            let read = Entry::read(end - rest.len(), rest);
+            rest = read.as_ref().map_or(&[], |(_, behind)| behind);
+            Some(read.map(|(entry, _)| entry))
+        })
+    }
+}
+
+impl<'a> Entry<'a> {
+    /// The entry at the start of `bytes`, and what is behind it.
+    fn read(offset: usize, bytes: &'a [u8]) -> Result<(Self, &'a [u8]), DecodeError> {
+        let too_short = |needed| too_short(offset, "length left for an entry", bytes.len(), needed);
+        let (header, mut behind) =
+            DataEntryHeader::ref_from_prefix(bytes).map_err(|_| too_short(size_of::<DataEntryHeader>()))?;
+        let mut timestamp = None;
+        if header.has_timestamp() {
+            let needed = size_of::<DataEntryHeader>() + size_of::<Timestamp>();
+            let (read, rest) = Timestamp::ref_from_prefix(behind).map_err(|_| too_short(needed))?;
+            (timestamp, behind) = (Some(read), rest);
+        }
+        let payload_len = header.error_data_length.get();
+        let (payload, behind) = behind.split_at_checked(payload_len as usize).ok_or(DecodeError {
+            offset: offset + core::mem::offset_of!(DataEntryHeader, error_data_length),
+            what: "error data length",
+            found: payload_len.into(),
+            wanted: Wanted::AtMost(behind.len() as u64),
+        })?;
+        Ok((Entry { offset, header, timestamp, payload }, behind))
+    }
+
+    /// How bad it is; none where the number is none.
+    #[must_use]
+    pub fn severity(&self) -> Option<Severity> {
+        Severity::from_number(self.header.severity.get())
+    }
+
+    /// The part that broke.
+    #[must_use]
+    pub fn fru_id(&self) -> Option<Guid> {
+        self.has(valid::FRU_ID).then_some(self.header.fru_id)
+    }
+
+    /// The part that broke, in words.
+    #[must_use]
+    pub fn fru_text(&self) -> Option<FruText> {
+        self.has(valid::FRU_TEXT).then_some(self.header.fru_text)
+    }
+
+    /// When.
+    #[must_use]
+    pub fn time(&self) -> Option<Timestamp> {
+        self.timestamp.copied().filter(|_| self.has(valid::TIMESTAMP))
+    }
+
+    fn has(&self, bit: u8) -> bool {
+        self.header.validation & bit != 0
+    }
+}
+
+fn too_short(offset: usize, what: &'static str, found: usize, needed: usize) -> DecodeError {
+    DecodeError { offset, what, found: found as u64, wanted: Wanted::AtLeast(needed as u64) }
+}
