@@ -37,6 +37,14 @@ impl FruText {
     }
 }
 
+/// What is not UTF-8 is printed as replacement characters.
+impl fmt::Display for FruText {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let text = self.0.split(|byte| *byte == 0).next().unwrap_or_default();
+        f.write_str(&alloc::string::String::from_utf8_lossy(text))
+    }
+}
+
 /// Takes whole characters until one does not fit.
 struct Bounded {
     bytes: [u8; 20],

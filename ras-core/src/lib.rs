@@ -3,8 +3,11 @@
 
 extern crate alloc;
 
+pub mod acceptance;
 pub mod cper;
 mod decode_error;
+mod decoded;
+mod description;
 mod error_source;
 mod fru_text;
 mod generic_address;
@@ -18,6 +21,8 @@ pub mod status_block;
 mod timestamp;
 
 pub use decode_error::{DecodeError, Wanted};
+pub use decoded::Decoded;
+pub use description::{Description, Value};
 pub use error_source::{ErrorSource, GenericErrorSourceV2};
 pub use fru_text::FruText;
 pub use generic_address::GenericAddress;
@@ -29,3 +34,13 @@ pub use record_area::{LayoutError, RecordArea, Slot};
 pub use severity::Severity;
 pub use status_block::{BlockWriter, Heading, NoRoom, StatusBlock};
 pub use timestamp::Timestamp;
+
+pub mod abilities;
+pub mod actions;
+pub mod handover;
+mod queue;
+pub mod request;
+mod response;
+pub mod vcpu_state;
+
+pub use response::Response;

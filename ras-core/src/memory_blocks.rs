@@ -1,6 +1,6 @@
 //! Status blocks for lost memory.
 
-use crate::cper::MemorySection;
+use crate::cper::memory::MemorySection;
 use crate::fru_text::FruText;
 use crate::memory_error::{Kind, Span};
 use crate::severity::Severity;

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fs;
 
 use libtest_mimic::Trial;
-use platform::x86_64::{EXTENDED_MEMORY_START, TABLES_START};
+use platform::x86_64::{RESET_VECTOR, TABLES_START};
 use serde_json::Value;
 
 use crate::harness::{Checked, Ghest, Scratch, kernels, needs, trials};
@@ -158,7 +158,7 @@ fn bytes_in_the_guests_memory() -> Checked {
     for firmware in ["acpi", "mptable"] {
         let scratch = Scratch::new();
         let list = list(&scratch, "x86_64", firmware);
-        let len = EXTENDED_MEMORY_START - TABLES_START;
+        let len = RESET_VECTOR - TABLES_START;
         scratch.file("kernel", kernels::prints_memory(TABLES_START as u32, len as u32));
         let profile = scratch.profile(&(profile_text(firmware) + "\n[boot]\nkernel = \"kernel\"\n"));
         let found = Ghest::boot(&profile).finish().expect(0).stdout;

@@ -1,6 +1,6 @@
 //! A machine as the hardware that its guest sees, and the tables that tell the guest of it.
 
-use devices::{ged, i8042, pl011, pl031, pl061, power_button, rtc, serial};
+use devices::{error_device, ged, i8042, pl011, pl031, pl061, power_button, rtc, serial};
 use firmware_tables::{BuildError, GuestTables, table_set};
 use machine_profile::{Device, Firmware, Machine};
 use platform::aarch64::Features;
@@ -41,6 +41,7 @@ pub fn platform(machine: &Machine, offered: Features) -> Result<Platform, Descri
                 i8042::node(x86_64::I8042_DATA_PORT),
                 ged::node(x86_64::GED_BASE, x86_64::GED_GSI),
                 power_button::x86_64_node(),
+                error_device::node(),
             ];
             Ok(x86_64::platform(machine.vcpus, machine.memory.size, nodes, Some(serial::NAME)))
         }
@@ -51,6 +52,7 @@ pub fn platform(machine: &Machine, offered: Features) -> Result<Platform, Descri
                 pl061::node(aarch64::GPIO_BASE, aarch64::GPIO_INTID),
                 ged::node(aarch64::GED_BASE, aarch64::GED_INTID),
                 power_button::aarch64_node(),
+                error_device::node(),
             ];
             let memory = machine.memory.size;
             Ok(aarch64::platform(machine.vcpus, memory, offered, nodes, Some(pl011::NAME)))

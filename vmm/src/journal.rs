@@ -54,6 +54,8 @@ impl Journal {
     fn record(&self, event: &str, mut fields: Value) {
         tracing::debug!(event, %fields);
         let Some(file) = &self.file else { return };
+        // Before the clock is read, so that lines are in the order of their times.
+        let mut file = file.lock().unwrap_or_else(PoisonError::into_inner);
         if let Value::Object(fields) = &mut fields {
             let t_ns = u64::try_from(self.clock.elapsed().as_nanos()).unwrap_or(u64::MAX);
             fields.shift_insert(0, "event".into(), event.into());
@@ -61,7 +63,6 @@ impl Journal {
         }
         let mut line = fields.to_string();
         line.push('\n');
-        let mut file = file.lock().unwrap_or_else(PoisonError::into_inner);
         if let Err(error) = file.write_all(line.as_bytes()) {
             tracing::error!(%error, "an event can not be written to the event file");
         }

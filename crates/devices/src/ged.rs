@@ -12,15 +12,18 @@ use vm_device::MutDeviceMmio;
 use vm_device::bus::{MmioAddress, MmioAddressOffset};
 
 use crate::line::InterruptLine;
-use crate::power_button;
+use crate::{error_device, power_button};
 
 /// Bytes of the registers.
 pub const LEN: u64 = 8;
 /// Event: the power button was pressed.
 pub const POWER_BUTTON: u32 = 1 << 1;
 
-/// Notification of a button that was pressed (ACPI 6.5, 5.6.6).
-const BUTTON_PRESSED: u8 = 0x80;
+/// Event: the platform found a hardware error and has written a record of it.
+pub const HARDWARE_ERROR: u32 = 1 << 5;
+
+/// Notification of a button that was pressed, and of a hardware error (ACPI 6.5, 5.6.6).
+const HAPPENED: u8 = 0x80;
 const SELECTOR: u64 = 0;
 const LOOPBACK: u64 = 4;
 
@@ -37,11 +40,10 @@ pub fn node(base: u64, gsi: u32) -> DeviceNode {
             uid: 0,
             objects: vec![AcpiObject::GenericEvents {
                 selector: Window::Mmio { base: base + SELECTOR, len: 4 },
-                sources: vec![EventSource {
-                    mask: POWER_BUTTON,
-                    target: power_button::ACPI_NAME,
-                    value: BUTTON_PRESSED,
-                }],
+                sources: vec![
+                    EventSource { mask: POWER_BUTTON, target: power_button::ACPI_NAME, value: HAPPENED },
+                    EventSource { mask: HARDWARE_ERROR, target: error_device::ACPI_NAME, value: HAPPENED },
+                ],
             }],
         }),
         devicetree: None,

@@ -10,6 +10,7 @@
 //! | [`rtc`] | x86_64 | `PNP0B00` | none: x86_64 machines have ACPI or MP tables |
 //! | [`i8042`] | x86_64 | none: there is no keyboard, and the FADT says so | none: it is not listed by ACPI either |
 //! | [`ged`] | both | `ACPI0013` | none: it is an interpreter of ACPI's that it needs |
+//! | [`error_device`] | both | `PNP0C33` | none: its records are ACPI's |
 //! | [`power_button`] | x86_64 | `PNP0C0C` | none: there are no pins |
 //! | [`power_button`] | aarch64 | `PNP0C0C` | `gpio-keys` |
 //! | [`pl011`] | aarch64 | `ARMH0011` | `arm,pl011` |
@@ -25,6 +26,7 @@
 //! A guest can write anything to any register at any time: no access panics, and every register has a value.
 
 mod console;
+pub mod error_device;
 pub mod ged;
 pub mod i8042;
 mod line;

@@ -4,7 +4,7 @@
 use std::fs;
 use std::path::Path;
 
-use devices::{ged, i8042, pl011, pl031, pl061, power_button, rtc, serial};
+use devices::{error_device, ged, i8042, pl011, pl031, pl061, power_button, rtc, serial};
 use platform::{AcpiObject, Arch, DeviceNode, Property, Trigger, Window, aarch64, x86_64};
 
 /// Every function that describes a device: its module, the machines that have the device, and what it says.
@@ -14,6 +14,7 @@ fn all() -> Vec<(&'static str, &'static str, DeviceNode)> {
         ("rtc", "x86_64", rtc::node(x86_64::RTC_PORT)),
         ("i8042", "x86_64", i8042::node(x86_64::I8042_DATA_PORT)),
         ("ged", "both", ged::node(aarch64::GED_BASE, aarch64::GED_INTID)),
+        ("error_device", "both", error_device::node()),
         ("power_button", "x86_64", power_button::x86_64_node()),
         ("power_button", "aarch64", power_button::aarch64_node()),
         ("pl011", "aarch64", pl011::node(aarch64::SERIAL_BASE, aarch64::SERIAL_INTID)),
@@ -128,7 +129,7 @@ fn clocks_are_as_many_as_their_names() {
 }
 
 #[test]
-fn both_ways_to_the_power_button_lead_to_it() {
+fn every_event_leads_to_its_device_and_both_ways_to_the_power_button_lead_to_it() {
     for nodes in [machine(Arch::X86_64), machine(Arch::Aarch64)] {
         let targets: Vec<_> = nodes
             .iter()
@@ -140,8 +141,11 @@ fn both_ways_to_the_power_button_lead_to_it() {
                 _ => vec![],
             })
             .collect();
-        let button = nodes.iter().find(|node| node.name == "power-button").expect("a button");
-        assert_eq!(targets, [button.acpi.as_ref().expect("listed").name]);
+        let name_of = |name: &str| {
+            let node = nodes.iter().find(|node| node.name == name).expect("in the machine");
+            node.acpi.as_ref().expect("listed").name
+        };
+        assert_eq!(targets, [name_of("power-button"), name_of("error-device")]);
     }
     let nodes = machine(Arch::Aarch64);
     let button = nodes

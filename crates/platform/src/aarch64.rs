@@ -110,6 +110,7 @@ pub fn memory_map(size: u64) -> MemoryMap {
             Region { range: Range::between(tables.end(), ram.end()), kind: RegionKind::Usable },
         ],
         tables,
+        records: None,
     }
 }
 
@@ -153,6 +154,7 @@ pub fn platform(
         power: PowerControl::PsciHvc,
         devices,
         console,
+        error_sources: vec![],
     }
 }
 

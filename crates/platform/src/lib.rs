@@ -21,6 +21,7 @@ pub use device::{
 };
 pub use interrupts::{InterruptController, IoApic, PrivateInterrupts};
 pub use memory::{MemoryMap, Range, Region, RegionKind};
+use ras_core::{ErrorSource, RecordArea};
 
 /// The architecture a guest is built for. Tables of either are built on both.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -103,6 +104,9 @@ pub struct Platform {
     pub devices: Vec<DeviceNode>,
     /// The name of the device that is the guest's first console.
     pub console: Option<&'static str>,
+    /// Where the guest is told of memory errors; their records are in [`MemoryMap::records`]. Set by
+    /// [`with_error_sources`](Self::with_error_sources).
+    pub error_sources: Vec<ErrorSource>,
 }
 
 /// What a boot loader tells its kernel, where tables carry it (aarch64): the `/chosen` node of a devicetree.
@@ -119,6 +123,14 @@ pub struct Chosen {
 }
 
 impl Platform {
+    /// The same machine with error sources, and memory set apart for their records.
+    #[must_use]
+    pub fn with_error_sources(mut self, sources: Vec<ErrorSource>) -> Self {
+        self.memory = self.memory.with_records(RecordArea::bytes_needed(sources.len()));
+        self.error_sources = sources;
+        self
+    }
+
     /// The device that is the guest's first console.
     #[must_use]
     pub fn console_device(&self) -> Option<&DeviceNode> {

@@ -93,7 +93,7 @@ pub fn memory_map(size: u64) -> MemoryMap {
         ram.push(high);
         regions.push(Region { range: high, kind: RegionKind::Usable });
     }
-    MemoryMap { ram, regions, tables: Range::between(TABLES_START, RESET_VECTOR) }
+    MemoryMap { ram, regions, tables: Range::between(TABLES_START, RESET_VECTOR), records: None }
 }
 
 /// The machine with its fixed parts and the given devices.
@@ -123,6 +123,7 @@ pub fn platform(
         },
         devices,
         console,
+        error_sources: vec![],
     }
 }
 

@@ -4,10 +4,12 @@ use zerocopy::little_endian::{U16, U64};
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use super::Section;
+use super::reading::Remaining;
+use crate::decode_error::DecodeError;
 use crate::guid::Guid;
 
 /// Section type of memory errors.
-pub const MEMORY: Guid =
+pub const KIND: Guid =
     Guid::new(0xa5bc_1114, 0x6f64, 0x4ede, [0xb8, 0x63, 0x3e, 0x83, 0xed, 0x7c, 0x83, 0xb1]);
 
 /// Memory Error Section (UEFI 2.10, N.2.5, table N.31).
@@ -205,6 +207,30 @@ impl MemoryErrorType {
     }
 }
 
+/// A memory error section that was read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MemoryView<'a> {
+    /// What the section has held from the start.
+    pub fields: &'a MemoryFields,
+    /// What UEFI 2.3 added; none in sections that end before.
+    pub added: Option<&'a AddedMemoryFields>,
+}
+
+impl<'a> MemoryView<'a> {
+    pub(super) fn read(bytes: &'a [u8], offset: usize) -> Result<Self, DecodeError> {
+        let mut remaining = Remaining { bytes, offset };
+        let fields = remaining.take("length of the memory error section")?;
+        Ok(MemoryView { fields, added: remaining.take("length of the added fields").ok() })
+    }
+
+    /// The address, where it is valid.
+    #[must_use]
+    pub fn physical_address(&self) -> Option<u64> {
+        let is_valid = self.fields.validation.get() & valid::PHYSICAL_ADDRESS != 0;
+        is_valid.then_some(self.fields.physical_address.get())
+    }
+}
+
 impl MemorySection {
     /// A page of 4 KiB is lost: the one that starts at `gpa`. Nothing else is known.
     #[must_use]
@@ -221,7 +247,7 @@ impl MemorySection {
 
 impl Section for MemorySection {
     fn kind(&self) -> Guid {
-        MEMORY
+        KIND
     }
 
     fn parts(&self, sink: &mut dyn FnMut(&[u8])) {

@@ -3,6 +3,7 @@
 use zerocopy::FromBytes;
 
 use super::wire::{DataEntryHeader, StatusBlockHeader, valid};
+use crate::cper::SectionView;
 use crate::decode_error::{DecodeError, Wanted};
 use crate::fru_text::FruText;
 use crate::guid::Guid;
@@ -139,6 +140,15 @@ impl<'a> Entry<'a> {
     #[must_use]
     pub fn time(&self) -> Option<Timestamp> {
         self.timestamp.copied().filter(|_| self.has(valid::TIMESTAMP))
+    }
+
+    /// What it tells of.
+    ///
+    /// # Errors
+    /// When the payload is too short for what it says; offsets count from the block's start.
+    pub fn section(&self) -> Result<SectionView<'a>, DecodeError> {
+        let header_len = size_of::<DataEntryHeader>() + self.timestamp.map_or(0, size_of_val);
+        SectionView::read(self.header.section_type, self.payload, self.offset + header_len)
     }
 
     fn has(&self, bit: u8) -> bool {

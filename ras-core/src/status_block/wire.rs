@@ -53,6 +53,13 @@ pub mod block_status {
     pub const COUNT_SHIFT: u32 = 4;
     /// The most that ten bits can count.
     pub const MAX_COUNT: u32 = (1 << 10) - 1;
+
+    /// The names of the bits that are set, from the lowest up.
+    pub fn names(status: u32) -> impl Iterator<Item = &'static str> {
+        const NAMES: [&str; 4] =
+            ["uncorrectable", "correctable", "multiple-uncorrectable", "multiple-correctable"];
+        (0..4).zip(NAMES).filter(move |(bit, _)| status >> bit & 1 != 0).map(|(_, name)| name)
+    }
 }
 
 /// Generic Error Data Entry, revision 2.1, without its payload (ACPI 6.5, table 18.12). Revision 3.0 has a

@@ -45,7 +45,7 @@ pub fn load(
     describe: impl FnOnce(&Chosen) -> Result<GuestTables, DescribeError>,
 ) -> Result<Entry, BootError> {
     let memory = ram.memory();
-    let low_end = platform.memory.ram.first().map_or(0, |low| low.end());
+    let low_end = platform.memory.usable_end();
     let kernel = load_kernel(boot, memory, low_end)?;
     let initrd = match &boot.initrd {
         Some(path) => Some(initrd::load(path, memory, low_end, &kernel)?),

@@ -3,28 +3,38 @@
 use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use libtest_mimic::Failed;
 
 const TARGET: &str = "aarch64-unknown-linux-gnu";
 const LINKER: &str = "aarch64-linux-gnu-gcc";
 
+/// What is missing to build for aarch64.
+pub(crate) fn missing() -> Option<&'static str> {
+    let linker = Command::new(LINKER).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status();
+    if linker.is_err() {
+        Some("aarch64-linux-gnu-gcc, which `cargo lab setup` installs")
+    } else if !compiler().is_file() {
+        Some("the lab's compiler for aarch64, which `cargo lab run --host aarch64` fetches")
+    } else {
+        None
+    }
+}
+
 /// The compiler with aarch64's library that the lab has unpacked, if it has.
-pub(crate) fn compiler() -> Option<PathBuf> {
-    let compiler = workspace().join("target/lab/rustc");
-    compiler.is_file().then_some(compiler)
+fn compiler() -> PathBuf {
+    workspace().join("target/lab/rustc")
 }
 
 /// Builds the crate for aarch64, the way that the lab does: the guest's Image.
 pub(crate) fn image() -> Result<Vec<u8>, Failed> {
-    let compiler = compiler().ok_or("no compiler")?;
     let output = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
         .args(["build", "--quiet", "--package", "probe-guest", "--message-format", "json-render-diagnostics"])
         .args(["--target", TARGET, "--target-dir"])
         .arg(workspace().join("target/lab/cross"))
         .current_dir(workspace())
-        .env("RUSTC", compiler)
+        .env("RUSTC", compiler())
         .env("CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER", LINKER)
         .env("CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUSTFLAGS", "-C target-feature=+crt-static")
         .output()?;
@@ -44,7 +54,7 @@ pub(crate) fn image() -> Result<Vec<u8>, Failed> {
 /// What the compiler says of the guest's source when every warning is an error.
 pub(crate) fn lint(guest: &str) -> Result<(), Failed> {
     let dir = tempfile::tempdir()?;
-    let output = Command::new(compiler().ok_or("no compiler")?)
+    let output = Command::new(compiler())
         .args(["--edition=2024", "--crate-name=probe", "--crate-type=bin", "--emit=metadata", guest])
         .args(["--target", TARGET, "-Cpanic=abort", "-Dwarnings", "-Dunreachable_pub"])
         .args(["-Dunsafe_op_in_unsafe_fn", "--out-dir"])

@@ -37,11 +37,11 @@ fn main() -> ExitCode {
 }
 
 fn test(name: &str, run: impl FnOnce() -> Result<(), Failed> + Send + 'static) -> Trial {
-    let is_missing = cross::compiler().is_none();
-    if is_missing {
-        eprintln!("NOT RUN: {name} needs the lab's compiler for aarch64, which `cargo lab` fetches");
+    let missing = cross::missing();
+    if let Some(missing) = missing {
+        eprintln!("NOT RUN: {name} needs {missing}");
     }
-    Trial::test(name, run).with_kind("aarch64").with_ignored_flag(is_missing)
+    Trial::test(name, run).with_kind("aarch64").with_ignored_flag(missing.is_some())
 }
 
 fn emulated(name: &str, run: impl FnOnce() -> Result<(), Failed> + Send + 'static) -> Trial {
@@ -140,6 +140,7 @@ fn machine(gic: u8, vcpus: u32, memory: u64) -> Platform {
             region(TABLES.end(), ram.end(), RegionKind::Usable),
         ],
         tables: TABLES,
+        records: None,
     };
     machine
 }

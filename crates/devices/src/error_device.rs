@@ -1,0 +1,19 @@
+//! The error device (ACPI 6.5, 18.3.2.7.2): a device without registers. Notifying it tells the guest to look into every
+//! error source whose notification is SCI, GPIO-signal or GSIV; the Generic Event Device does that.
+
+use platform::{AcpiIdentity, DeviceNode};
+
+/// The device.
+#[must_use]
+pub fn node() -> DeviceNode {
+    DeviceNode {
+        name: "error-device".into(),
+        windows: vec![],
+        interrupts: vec![],
+        acpi: Some(AcpiIdentity { name: ACPI_NAME, hid: "PNP0C33", uid: 0, objects: vec![] }),
+        devicetree: None,
+    }
+}
+
+/// Its name under `\_SB`.
+pub(crate) const ACPI_NAME: &str = "GERR";

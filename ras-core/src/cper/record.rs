@@ -1,0 +1,190 @@
+//! Whole records: what firmware and operating systems keep over a reset. Status blocks hold sections without them.
+
+use zerocopy::little_endian::{U16, U32, U64};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+
+use super::SectionView;
+use super::reading::Remaining;
+use crate::decode_error::{DecodeError, Wanted};
+use crate::fru_text::FruText;
+use crate::guid::Guid;
+use crate::timestamp::Timestamp;
+
+/// Record Header (UEFI 2.10, N.2.1, table N.3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+pub struct RecordHeader {
+    /// [`RecordHeader::SIGNATURE`].
+    pub signature: [u8; 4],
+    /// 0x0100 or 0x0101.
+    pub revision: U16,
+    /// [`RecordHeader::SIGNATURE_END`].
+    pub signature_end: U32,
+    /// Sections.
+    pub section_count: U16,
+    /// [`Severity`](crate::Severity).
+    pub severity: U32,
+    /// [`valid`].
+    pub validation: U32,
+    /// Bytes of the record.
+    pub record_length: U32,
+    /// When.
+    pub timestamp: Timestamp,
+    /// The machine.
+    pub platform_id: Guid,
+    /// The part of it.
+    pub partition_id: Guid,
+    /// Who made the record.
+    pub creator_id: Guid,
+    /// How the operating system was told: [`notification_name`].
+    pub notification_type: Guid,
+    /// Its number, of its creator.
+    pub record_id: U64,
+    /// Bits: 0 recovered, 1 from before the last boot, 2 simulated.
+    pub flags: U32,
+    /// For whoever keeps the record.
+    pub persistence: U64,
+    /// Zero.
+    pub reserved: [u8; 12],
+}
+
+const _: () = assert!(size_of::<RecordHeader>() == 128);
+
+impl RecordHeader {
+    /// How a record starts.
+    pub const SIGNATURE: [u8; 4] = *b"CPER";
+    /// The second mark.
+    pub const SIGNATURE_END: u32 = u32::MAX;
+}
+
+/// Bits of [`RecordHeader::validation`].
+pub mod valid {
+    /// The machine.
+    pub const PLATFORM_ID: u32 = 1 << 0;
+    /// The time.
+    pub const TIMESTAMP: u32 = 1 << 1;
+    /// The part of the machine.
+    pub const PARTITION_ID: u32 = 1 << 2;
+}
+
+/// Section Descriptor (UEFI 2.10, N.2.2, table N.5).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+pub struct SectionDescriptor {
+    /// Where the section starts, from the record's start.
+    pub offset: U32,
+    /// Bytes of the section.
+    pub length: U32,
+    /// 0x0100.
+    pub revision: U16,
+    /// Bits: 0 FRU id, 1 FRU text.
+    pub validation: u8,
+    /// Zero.
+    pub reserved: u8,
+    /// [`section_flags`](crate::status_block::section_flags).
+    pub flags: U32,
+    /// What the section is.
+    pub section_type: Guid,
+    /// The part that broke.
+    pub fru_id: Guid,
+    /// [`Severity`](crate::Severity).
+    pub severity: U32,
+    /// The part that broke, in words.
+    pub fru_text: FruText,
+}
+
+const _: () = assert!(size_of::<SectionDescriptor>() == 72);
+
+/// A record whose lengths agree, and whose sections lie in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Record<'a> {
+    /// Its first bytes.
+    pub header: &'a RecordHeader,
+    /// Where its sections are, and what is said of them.
+    pub descriptors: &'a [SectionDescriptor],
+    bytes: &'a [u8],
+}
+
+/// A section of a record: its descriptor, what it tells of, its bytes.
+pub type RecordSection<'a> = (&'a SectionDescriptor, Result<SectionView<'a>, DecodeError>, &'a [u8]);
+
+impl<'a> Record<'a> {
+    /// Reads the record at the start of `bytes`; more may follow it.
+    ///
+    /// # Errors
+    /// When it is marked as something else, or a length does not agree with another or with the bytes that are there.
+    pub fn read(bytes: &'a [u8]) -> Result<Self, DecodeError> {
+        let mut remaining = Remaining { bytes, offset: 0 };
+        let header: &RecordHeader = remaining.take("length of the record")?;
+        let mark = |offset, what, found: u32, wanted: u32| {
+            let wanted = Wanted::Exactly(wanted.into());
+            if Wanted::Exactly(found.into()) == wanted {
+                Ok(())
+            } else {
+                Err(DecodeError { offset, what, found: found.into(), wanted })
+            }
+        };
+        let signature = u32::from_le_bytes(header.signature);
+        mark(0, "signature", signature, u32::from_le_bytes(RecordHeader::SIGNATURE))?;
+        let offset = core::mem::offset_of!(RecordHeader, signature_end);
+        mark(offset, "end of the signature", header.signature_end.get(), RecordHeader::SIGNATURE_END)?;
+
+        let bytes = bytes.get(..header.record_length.get() as usize).ok_or(DecodeError {
+            offset: core::mem::offset_of!(RecordHeader, record_length),
+            what: "length of the record",
+            found: header.record_length.get().into(),
+            wanted: Wanted::AtMost(bytes.len() as u64),
+        })?;
+        remaining.bytes = bytes.get(size_of::<RecordHeader>()..).unwrap_or_default();
+        let descriptors: &[SectionDescriptor] =
+            remaining.take_many(header.section_count.get().into(), "length left for section descriptors")?;
+
+        let record = Record { header, descriptors, bytes };
+        for (index, descriptor) in descriptors.iter().enumerate() {
+            if record.section_bytes(descriptor).is_none() {
+                return Err(DecodeError {
+                    offset: size_of::<RecordHeader>() + index * size_of::<SectionDescriptor>(),
+                    what: "end of a section",
+                    found: u64::from(descriptor.offset.get()) + u64::from(descriptor.length.get()),
+                    wanted: Wanted::AtMost(bytes.len() as u64),
+                });
+            }
+        }
+        Ok(record)
+    }
+
+    /// Its sections: what their descriptors say of them, what they tell of, and their bytes.
+    pub fn sections(&self) -> impl Iterator<Item = RecordSection<'a>> + use<'a> {
+        let record = *self;
+        record.descriptors.iter().map(move |descriptor| {
+            // All of them lay in the record when it was read.
+            let bytes = record.section_bytes(descriptor).unwrap_or_default();
+            let offset = descriptor.offset.get() as usize;
+            (descriptor, SectionView::read(descriptor.section_type, bytes, offset), bytes)
+        })
+    }
+
+    fn section_bytes(&self, descriptor: &SectionDescriptor) -> Option<&'a [u8]> {
+        self.bytes.get(descriptor.offset.get() as usize..)?.get(..descriptor.length.get() as usize)
+    }
+}
+
+/// The name of a value of [`RecordHeader::notification_type`]; none where it is not known.
+#[must_use]
+pub fn notification_name(kind: Guid) -> Option<&'static str> {
+    NOTIFICATIONS.iter().find(|(guid, _)| *guid == kind).map(|(_, name)| *name)
+}
+
+const NOTIFICATIONS: [(Guid, &str); 11] = [
+    (Guid::new(0x2dce_8bb1, 0xbdd7, 0x450e, [0xb9, 0xad, 0x9c, 0xf4, 0xeb, 0xd4, 0xf8, 0x90]), "CMC"),
+    (Guid::new(0x4e29_2f96, 0xd843, 0x4a55, [0xa8, 0xc2, 0xd4, 0x81, 0xf2, 0x7e, 0xbe, 0xee]), "CPE"),
+    (Guid::new(0xe8f5_6ffe, 0x919c, 0x4cc5, [0xba, 0x88, 0x65, 0xab, 0xe1, 0x49, 0x13, 0xbb]), "MCE"),
+    (Guid::new(0xcf93_c01f, 0x1a16, 0x4dfc, [0xb8, 0xbc, 0x9c, 0x4d, 0xaf, 0x67, 0xc1, 0x04]), "PCIe"),
+    (Guid::new(0xcc52_63e8, 0x9308, 0x454a, [0x89, 0xd0, 0x34, 0x0b, 0xd3, 0x9b, 0xc9, 0x8e]), "INIT"),
+    (Guid::new(0x5bad_89ff, 0xb7e6, 0x42c9, [0x81, 0x4a, 0xcf, 0x24, 0x85, 0xd6, 0xe9, 0x8a]), "NMI"),
+    (Guid::new(0x3d61_a466, 0xab40, 0x409a, [0xa6, 0x98, 0xf3, 0x62, 0xd4, 0x64, 0xb3, 0x8f]), "boot"),
+    (Guid::new(0x667d_d791, 0xc6b3, 0x4c27, [0x8a, 0x6b, 0x0f, 0x8e, 0x72, 0x2d, 0xeb, 0x41]), "DMAr"),
+    (Guid::new(0x9a78_788a, 0xbbe8, 0x11e4, [0x80, 0x9e, 0x67, 0x61, 0x1e, 0x5d, 0x46, 0xb0]), "SEA"),
+    (Guid::new(0x5c28_4c81, 0xb0ae, 0x4e87, [0xa3, 0x22, 0xb0, 0x4c, 0x85, 0x62, 0x43, 0x23]), "SEI"),
+    (Guid::new(0x09a9_d5ac, 0x5204, 0x4214, [0x96, 0xe5, 0x94, 0x99, 0x2e, 0x75, 0x2b, 0xcd]), "PEI"),
+];

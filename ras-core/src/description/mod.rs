@@ -1,0 +1,189 @@
+//! Blocks and records for people and for programs: one description, printed or serialised.
+
+mod block;
+mod memory;
+mod processors;
+mod record;
+
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+use core::fmt;
+
+/// What was read, as names and values in the order in which they lie in memory. Fields that are not valid are left out.
+///
+/// Printed, it is one line for each value, indented by depth; serialised (feature `serde`), it is an object, with addresses, masks and
+/// bytes as hexadecimal strings.
+///
+/// ```
+/// use ras_core::{Description, Kind, MemoryBlocks, MemoryReport, Span, StatusBlock};
+///
+/// let report = MemoryReport::uncorrected(Kind::ActionRequired, 1_543_622_400, 17);
+/// let mut bytes = [0; 0x1000];
+/// MemoryBlocks::new(Span::around(0x4020_0000, 12), report).write_next(&mut bytes)?;
+///
+/// let text = Description::of_block(&StatusBlock::read(&bytes)?).to_string();
+/// assert!(text.contains("ghest mem #17") && text.contains("0x40200000"), "{text}");
+/// # Ok::<(), Box<dyn core::error::Error>>(())
+/// ```
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Description {
+    fields: Vec<(&'static str, Value)>,
+}
+
+/// A value of a [`Description`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Value {
+    /// A name, a time or other words.
+    Text(String),
+    /// A count or a number.
+    Number(u64),
+    /// An address, a mask or bits.
+    Hex(u64),
+    /// The names of the flags that are set.
+    Flags(Vec<&'static str>),
+    /// Bytes that have no form known here.
+    Bytes(Vec<u8>),
+    /// Something that is itself described.
+    Group(Description),
+    /// Several of them.
+    List(Vec<Description>),
+}
+
+impl Description {
+    /// Names and values.
+    #[must_use]
+    pub fn fields(&self) -> &[(&'static str, Value)] {
+        &self.fields
+    }
+
+    fn with(mut self, name: &'static str, value: Value) -> Self {
+        self.fields.push((name, value));
+        self
+    }
+
+    fn text(self, name: &'static str, text: impl ToString) -> Self {
+        self.with(name, Value::Text(text.to_string()))
+    }
+
+    fn number(self, name: &'static str, number: impl Into<u64>) -> Self {
+        self.with(name, Value::Number(number.into()))
+    }
+
+    fn hex(self, name: &'static str, number: impl Into<u64>) -> Self {
+        self.with(name, Value::Hex(number.into()))
+    }
+
+    /// The text, or where there is none the number that has no name.
+    fn named(self, name: &'static str, text: Option<impl ToString>, number: impl Into<u64>) -> Self {
+        match text {
+            Some(text) => self.text(name, text),
+            None => self.number(name, number),
+        }
+    }
+
+    /// Flags; none is not worth a line.
+    fn flags(self, name: &'static str, flags: impl Iterator<Item = &'static str>) -> Self {
+        let flags: Vec<_> = flags.collect();
+        if flags.is_empty() { self } else { self.with(name, Value::Flags(flags)) }
+    }
+
+    /// Bytes; none are not worth a line.
+    fn bytes(self, name: &'static str, bytes: &[u8]) -> Self {
+        if bytes.is_empty() { self } else { self.with(name, Value::Bytes(bytes.to_vec())) }
+    }
+
+    /// Groups; none are not worth a line.
+    fn list(self, name: &'static str, groups: impl Iterator<Item = Description>) -> Self {
+        let groups: Vec<_> = groups.collect();
+        if groups.is_empty() { self } else { self.with(name, Value::List(groups)) }
+    }
+
+    fn group(self, name: &'static str, group: Description) -> Self {
+        self.with(name, Value::Group(group))
+    }
+
+    /// What `describe` adds, where `condition` holds.
+    fn when(self, condition: bool, describe: impl FnOnce(Self) -> Self) -> Self {
+        if condition { describe(self) } else { self }
+    }
+
+    fn print(&self, f: &mut fmt::Formatter<'_>, depth: usize) -> fmt::Result {
+        for (name, value) in &self.fields {
+            let name = name.replace('_', " ");
+            let margin = 2 * depth;
+            match value {
+                Value::Group(group) => {
+                    writeln!(f, "{:margin$}{name}:", "")?;
+                    group.print(f, depth + 1)?;
+                }
+                Value::List(groups) => {
+                    for (index, group) in groups.iter().enumerate() {
+                        writeln!(f, "{:margin$}{name} {}:", "", index + 1)?;
+                        group.print(f, depth + 1)?;
+                    }
+                }
+                Value::Bytes(bytes) => {
+                    writeln!(f, "{:margin$}{name}:", "")?;
+                    for line in bytes.chunks(16) {
+                        write!(f, "{:margin$} ", "")?;
+                        line.iter().try_for_each(|byte| write!(f, " {byte:02x}"))?;
+                        writeln!(f)?;
+                    }
+                }
+                value => writeln!(f, "{:margin$}{name:22} {value}", "")?,
+            }
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Description {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.print(f, 0)
+    }
+}
+
+/// On one line.
+impl fmt::Display for Value {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            // What a file holds must not drive a terminal.
+            Value::Text(text) => {
+                text.chars().filter(|character| !character.is_control()).try_for_each(|c| write!(f, "{c}"))
+            }
+            Value::Number(number) => write!(f, "{number}"),
+            Value::Hex(number) => write!(f, "{number:#x}"),
+            Value::Flags(flags) => f.write_str(&flags.join(", ")),
+            Value::Bytes(bytes) => bytes.iter().try_for_each(|byte| write!(f, "{byte:02x}")),
+            Value::Group(_) | Value::List(_) => f.write_str("..."),
+        }
+    }
+}
+
+#[cfg(feature = "serde")]
+mod serialised {
+    use alloc::string::ToString;
+
+    use serde::{Serialize, Serializer};
+
+    use super::{Description, Value};
+
+    impl Serialize for Description {
+        fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+            serializer.collect_map(self.fields.iter().map(|(name, value)| (name, value)))
+        }
+    }
+
+    impl Serialize for Value {
+        fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+            match self {
+                Value::Text(text) => serializer.serialize_str(text),
+                Value::Number(number) => serializer.serialize_u64(*number),
+                Value::Hex(_) | Value::Bytes(_) => serializer.serialize_str(&self.to_string()),
+                Value::Flags(flags) => flags.serialize(serializer),
+                Value::Group(group) => group.serialize(serializer),
+                Value::List(groups) => groups.serialize(serializer),
+            }
+        }
+    }
+}

@@ -1,0 +1,82 @@
+//! A queue that never allocates.
+
+/// At most `N` of something, in the order in which they came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Queue<T, const N: usize> {
+    /// Filled from the front on; the rest is none.
+    places: [Option<T>; N],
+}
+
+impl<T: Copy, const N: usize> Queue<T, N> {
+    pub(crate) const fn new() -> Self {
+        Queue { places: [None; N] }
+    }
+
+    /// Puts it behind the last, or gives it back where there is no room.
+    pub(crate) fn push(&mut self, item: T) -> Result<(), T> {
+        match self.places.iter_mut().find(|place| place.is_none()) {
+            Some(place) => {
+                *place = Some(item);
+                Ok(())
+            }
+            None => Err(item),
+        }
+    }
+
+    /// Puts it before the first, or gives it back where there is no room.
+    pub(crate) fn push_front(&mut self, item: T) -> Result<(), T> {
+        if self.places.last().is_none_or(Option::is_some) {
+            return Err(item);
+        }
+        self.places.rotate_right(1);
+        if let Some(first) = self.places.first_mut() {
+            *first = Some(item);
+        }
+        Ok(())
+    }
+
+    pub(crate) fn first_mut(&mut self) -> Option<&mut T> {
+        self.places.first_mut()?.as_mut()
+    }
+
+    /// Takes the first one out.
+    pub(crate) fn pop(&mut self) -> Option<T> {
+        let first = self.places.first_mut()?.take();
+        self.places.rotate_left(1);
+        first
+    }
+
+    /// Takes the first one out of which that is so; the others keep their order.
+    pub(crate) fn take_first(&mut self, is_wanted: impl Fn(&T) -> bool) -> Option<T> {
+        let index = self.places.iter().position(|place| place.as_ref().is_some_and(&is_wanted))?;
+        let behind = self.places.get_mut(index..)?;
+        let found = behind.first_mut()?.take();
+        behind.rotate_left(1);
+        found
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &T> {
+        self.places.iter().map_while(Option::as_ref)
+    }
+
+    pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = &mut T> {
+        self.places.iter_mut().map_while(Option::as_mut)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_order_is_kept_at_both_ends_and_in_the_middle() {
+        let mut queue = Queue::<u8, 3>::new();
+        assert_eq!((queue.push(1), queue.push(2), queue.push(3)), (Ok(()), Ok(()), Ok(())));
+        assert_eq!((queue.push(4), queue.push_front(0)), (Err(4), Err(0)));
+        assert_eq!(queue.take_first(|item| *item > 1), Some(2));
+        assert_eq!(queue.take_first(|item| *item > 3), None);
+        assert_eq!(queue.push_front(0), Ok(()));
+        assert!(queue.iter().eq(&[0, 1, 3]));
+        assert_eq!([queue.pop(), queue.pop(), queue.pop(), queue.pop()], [Some(0), Some(1), Some(3), None]);
+    }
+}
