@@ -38,6 +38,7 @@ pub use timestamp::Timestamp;
 pub mod abilities;
 pub mod actions;
 pub mod handover;
+pub mod ledger;
 mod queue;
 pub mod request;
 mod response;

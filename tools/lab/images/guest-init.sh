@@ -7,4 +7,7 @@ export PATH=/bin
 mount -t proc proc /proc
 mount -t sysfs sysfs /sys
 mount -t devtmpfs devtmpfs /dev
+while read -r module; do
+    insmod "/modules/$module.ko" || echo "lab: cannot load $module"
+done </modules/order
 

@@ -16,7 +16,7 @@ ip link set lo up
 
 while read -r module; do
     insmod "/lab/modules/$module.ko" || echo "lab: cannot load $module"
-done </lab/module-order
+done </lab/modules/order
 
 if grep -q lab.shell /proc/cmdline; then
     echo "lab: ghest is in the path, kernels are in /lab/kernels; 'poweroff -f' ends this host."
@@ -36,6 +36,7 @@ guest=$(port guest)
 
 run() {
     cd "/lab/scenarios/$1" || return
+    ln -sfn "$PWD" /run/scenario
     mkdir -p out
     setsid sh ./command <>"$guest" >&0 2>out/stderr.log &
     echo $! >/run/command
@@ -57,7 +58,8 @@ while :; do
     while read -r verb argument <&3; do
         case $verb in
             run) run "$argument" & ;;
-            do) eval "$argument" ;;
+            do) (cd /run/scenario && eval "$argument") ;;
+            ask) echo "answer $(cd /run/scenario && eval "$argument")" >&3 ;;
             stop) kill -KILL "-$(cat /run/command)" ;;
             poweroff) poweroff -f ;;
         esac

@@ -9,6 +9,8 @@ pub(crate) enum Report {
     Ready,
     /// A scenario's command ended with this status.
     Exit(i32),
+    /// What a step's command printed.
+    Answer(String),
     /// A file that the command left.
     File { name: String, content: Vec<u8> },
     /// That was all of this scenario.
@@ -36,6 +38,7 @@ impl Reports {
         let (report, used) = match words.as_slice() {
             ["ready"] => (Report::Ready, after),
             ["end"] => (Report::End, after),
+            ["answer", ..] => (Report::Answer(words.get(1..).unwrap_or_default().join(" ")), after),
             ["exit", status] => (Report::Exit(status.parse().map_err(|_| unknown())?), after),
             ["file", name, size] => {
                 let size: usize = size.parse().map_err(|_| unknown())?;
@@ -57,7 +60,7 @@ mod tests {
 
     #[test]
     fn reports_come_whole_however_the_bytes_come() {
-        let stream = b"ready\nexit 4\nfile events.jsonl 5\n{\"a\"\nfile empty 0\nend\n";
+        let stream = b"ready\nanswer 12 o'clock\nexit 4\nfile events.jsonl 5\n{\"a\"\nfile empty 0\nend\n";
         let mut reports = Reports::default();
         let mut seen = Vec::new();
         for byte in stream {
@@ -68,7 +71,8 @@ mod tests {
         }
         let file = |name: &str, content: &[u8]| Report::File { name: name.into(), content: content.into() };
         let events = file("events.jsonl", b"{\"a\"\n");
-        assert_eq!(seen, [Report::Ready, Report::Exit(4), events, file("empty", b""), Report::End]);
+        let answer = Report::Answer("12 o'clock".into());
+        assert_eq!(seen, [Report::Ready, answer, Report::Exit(4), events, file("empty", b""), Report::End]);
     }
 
     #[test]

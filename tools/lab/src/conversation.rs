@@ -10,8 +10,10 @@ pub(crate) struct Step {
     pub(crate) expect: String,
     /// Typed on the guest's console then.
     pub(crate) send: Option<String>,
-    /// Shell command run on the host then.
+    /// Shell command run on the host then, in the scenario's directory.
     pub(crate) host: Option<String>,
+    /// As `host`; the line that it prints is typed on the guest's console.
+    pub(crate) answer: Option<String>,
 }
 
 /// Where a console's script stands.
@@ -59,7 +61,7 @@ mod tests {
     use super::*;
 
     fn step(expect: &str, send: &str) -> Step {
-        Step { expect: expect.into(), send: Some(send.into()), host: None }
+        Step { expect: expect.into(), send: Some(send.into()), host: None, answer: None }
     }
 
     #[test]

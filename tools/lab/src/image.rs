@@ -1,11 +1,12 @@
 //! The initramfs of hosts and of guests.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::cpio::Archive;
 use crate::error::{Context, Result};
-use crate::kernel::Module;
+use crate::kernel::{KernelFiles, Module};
 use crate::scenario::Scenario;
 
 /// What goes into a host.
@@ -14,7 +15,7 @@ pub(crate) struct HostImage<'a> {
     pub(crate) modules: &'a [Module],
     pub(crate) ghest: &'a Ghest,
     /// Guest kernels by key.
-    pub(crate) kernels: Vec<(&'a str, &'a Path)>,
+    pub(crate) kernels: &'a BTreeMap<&'static str, KernelFiles>,
     pub(crate) scenarios: Vec<&'a Scenario>,
 }
 
@@ -28,18 +29,14 @@ impl HostImage<'_> {
     pub(crate) fn build(&self, root: &Path) -> Result<Vec<u8>> {
         let mut archive = base(self.busybox, "lab/busybox")?;
         archive.file("init", 0o755, include_bytes!("../images/host-init.sh"))?;
-        let order: String = self.modules.iter().map(|(name, _)| format!("{name}\n")).collect();
-        archive.file("lab/module-order", 0o644, order.as_bytes())?;
-        for (name, content) in self.modules {
-            archive.file(&format!("lab/modules/{name}.ko"), 0o644, content)?;
-        }
+        add_modules(&mut archive, "lab/modules", self.modules)?;
         archive.file("lab/bin/ghest", 0o755, &read(&self.ghest.program)?)?;
         for library in &self.ghest.libraries {
             let path = library.strip_prefix("/").unwrap_or(library);
             archive.file(&path.to_string_lossy(), 0o755, &read(library)?)?;
         }
-        for (key, image) in &self.kernels {
-            archive.file(&format!("lab/kernels/{key}"), 0o644, &read(image)?)?;
+        for (key, files) in self.kernels {
+            archive.file(&format!("lab/kernels/{key}"), 0o644, &read(&files.image)?)?;
         }
         for scenario in &self.scenarios {
             self.add_scenario(&mut archive, scenario, root)?;
@@ -60,18 +57,31 @@ impl HostImage<'_> {
             archive.symlink(&format!("{directory}/kernel"), &format!("/lab/kernels/{kernel}"))?;
         }
         if let Some(init) = &scenario.init {
-            archive.file(&format!("{directory}/initrd"), 0o644, &guest(self.busybox, init)?)?;
+            let kernel = scenario.kernel.as_ref().and_then(|key| self.kernels.get(key.as_str()));
+            let modules = kernel.map_or(Ok(Vec::new()), |files| files.modules(&scenario.modules))?;
+            archive.file(&format!("{directory}/initrd"), 0o644, &guest(self.busybox, init, &modules)?)?;
         }
         Ok(())
     }
 }
 
-/// A guest's initramfs: busybox, and the scenario's script as the end of its init.
-fn guest(busybox: &Path, script: &str) -> Result<Vec<u8>> {
+/// A guest's initramfs: busybox, modules, and the scenario's script as the end of its init.
+fn guest(busybox: &Path, script: &str, modules: &[Module]) -> Result<Vec<u8>> {
     let mut archive = base(busybox, "busybox")?;
+    add_modules(&mut archive, "modules", modules)?;
     let init = format!("{}{script}", include_str!("../images/guest-init.sh"));
     archive.file("init", 0o755, init.as_bytes())?;
     archive.finish()
+}
+
+/// Modules, and the order in which they load.
+fn add_modules(archive: &mut Archive, directory: &str, modules: &[Module]) -> Result<()> {
+    let order: String = modules.iter().map(|(name, _)| format!("{name}\n")).collect();
+    archive.file(&format!("{directory}/order"), 0o644, order.as_bytes())?;
+    for (name, content) in modules {
+        archive.file(&format!("{directory}/{name}.ko"), 0o644, content)?;
+    }
+    Ok(())
 }
 
 fn base(busybox: &Path, path: &str) -> Result<Archive> {

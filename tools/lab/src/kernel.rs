@@ -37,6 +37,13 @@ const KERNELS: &[Kernel] = &[
         release: Release::Bookworm,
         package: "linux-image-cloud-arm64",
     },
+    // The cloud flavour has no keys on pins, and so no power button in a devicetree.
+    Kernel {
+        key: "6.1-generic",
+        architecture: Aarch64,
+        release: Release::Bookworm,
+        package: "linux-image-arm64",
+    },
     Kernel {
         key: "6.12",
         architecture: Aarch64,
@@ -106,10 +113,10 @@ impl KernelFiles {
     }
 
     /// The named modules and all that they need, in the order in which they load.
-    pub(crate) fn modules(&self, names: &[&str]) -> Result<Vec<Module>> {
+    pub(crate) fn modules(&self, names: &[impl AsRef<str>]) -> Result<Vec<Module>> {
         let mut loaded = Vec::new();
         for name in names {
-            self.add_module(&canonical(name), &mut loaded)?;
+            self.add_module(&canonical(name.as_ref()), &mut loaded)?;
         }
         Ok(loaded)
     }

@@ -42,7 +42,7 @@ pub(crate) struct Parts {
     modules: Vec<Module>,
     busybox: PathBuf,
     ghest: Ghest,
-    guest_kernels: BTreeMap<&'static str, PathBuf>,
+    guest_kernels: BTreeMap<&'static str, KernelFiles>,
     versions: BTreeMap<String, String>,
 }
 
@@ -91,8 +91,8 @@ impl Parts {
         }
         let host_files =
             kernels.first().and_then(|kernel| files.get(kernel.key)).context("a host without a kernel")?;
-        let guest_kernels =
-            kernels.iter().skip(1).filter_map(|it| Some((it.key, files.get(it.key)?.image.clone())));
+        let (image, modules) = (host_files.image.clone(), host_files.modules(host.modules)?);
+        files.retain(|key, _| kernels.iter().skip(1).any(|kernel| kernel.key == *key));
         let mut versions = BTreeMap::new();
         for bundle in bundles {
             let packages = cache.get(bundle)?.packages.into_iter();
@@ -100,11 +100,11 @@ impl Parts {
         }
         Ok(Self {
             host,
-            image: host_files.image.clone(),
-            modules: host_files.modules(host.modules)?,
+            image,
+            modules,
             busybox: cache.get(&bundle::busybox(architecture))?.root.join("bin/busybox"),
             ghest: workspace.ghest(architecture, cache)?,
-            guest_kernels: guest_kernels.collect(),
+            guest_kernels: files,
             versions,
         })
     }
@@ -116,12 +116,11 @@ impl Parts {
         scenarios: Vec<&Scenario>,
         to: &Path,
     ) -> Result<()> {
-        let kernels = self.guest_kernels.iter().map(|(key, path)| (*key, path.as_path())).collect();
         let image = HostImage {
             busybox: &self.busybox,
             modules: &self.modules,
             ghest: &self.ghest,
-            kernels,
+            kernels: &self.guest_kernels,
             scenarios,
         };
         fs::write(to, image.build(&workspace.root)?).context(format_args!("cannot write {}", to.display()))

@@ -34,6 +34,9 @@ pub(crate) struct Scenario {
     pub(crate) kernel: Option<String>,
     /// Shell script that ends the guest's init.
     pub(crate) init: Option<String>,
+    /// Modules of its kernel that the guest's init loads before that; what they need comes along.
+    #[serde(default)]
+    pub(crate) modules: Vec<String>,
     /// Seconds until the command is killed and the scenario has failed.
     #[serde(default = "two_minutes")]
     pub(crate) limit: u64,
@@ -116,6 +119,13 @@ impl Scenario {
         if self.profile.is_some() && self.profile_from.is_some() {
             return Err(Error::new("profile and profile-from exclude each other"));
         }
+        if !self.modules.is_empty() && (self.kernel.is_none() || self.init.is_none()) {
+            return Err(Error::new("modules: of which kernel, loaded by which init?"));
+        }
+        let commands = self.steps.iter().flat_map(|step| [&step.host, &step.answer]).flatten();
+        if let Some(command) = commands.into_iter().find(|command| command.contains('\n')) {
+            return Err(Error::new(format!("a step's command is one line: {command:?}")));
+        }
         kernel::kernel(self.host, self.host_kernel())?;
         self.kernel.as_deref().map_or(Ok(()), |key| kernel::kernel(self.host, key).map(drop))
     }
@@ -168,6 +178,8 @@ mod tests {
         assert!(error("see = [{ txt = 'x' }]").contains("unknown field `txt`"));
         assert!(error("kernel = '2.4'").contains("there are 6.1, 6.12, 7.3"));
         assert!(error("profile = ''\nprofile-from = 'x'").contains("exclude each other"));
+        assert!(error("init = ''\nmodules = ['evdev']").contains("of which kernel"));
+        assert!(error("step = [{ expect = 'x', answer = \"a\\nb\" }]").contains("one line: \"a\\nb\""));
         assert!(parse("name = 'A/b'\nhost = 'x86_64'").unwrap_err().to_string().contains("lower case"));
         assert!(parse("name = 'a'\nhost = 'riscv'").unwrap_err().to_string().contains("riscv"));
     }

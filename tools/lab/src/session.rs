@@ -78,6 +78,7 @@ impl Session {
                         match report {
                             Report::Exit(status) => evidence.status = Some(status).filter(|_| !stopped),
                             Report::File { name, content } => drop(evidence.files.insert(name, content)),
+                            Report::Answer(line) => self.machine.type_text(&format!("{line}\n"))?,
                             Report::End => files_done = true,
                             Report::Ready => return Err(Error::new("the host's init began anew")),
                         }
@@ -97,6 +98,9 @@ impl Session {
                         }
                         if let Some(command) = &step.host {
                             self.machine.command(&format!("do {command}"))?;
+                        }
+                        if let Some(command) = &step.answer {
+                            self.machine.command(&format!("ask {command}"))?;
                         }
                     }
                 }

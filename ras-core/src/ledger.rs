@@ -1,0 +1,289 @@
+//! The ledger of lost pages: what was lost, who consumed it, what the guest was told, and whether it is whole again.
+
+use alloc::vec::Vec;
+
+use crate::handover::Record;
+use crate::memory_error::{Kind, MemoryError, Origin, Span};
+use crate::response::Response;
+
+/// What was lost, in the order of addresses.
+///
+/// An entry is no wider than what one record tells of (64 KiB), so that each can be acknowledged by itself; a wider loss has several.
+/// Entries never overlap. A look-up takes the binary logarithm of their number.
+///
+/// ```
+/// use ras_core::ledger::Ledger;
+/// use ras_core::{Kind, MemoryError, Origin, Response, Span};
+///
+/// let mut ledger = Ledger::with_room_for(64);
+/// let span = Span::around(0x4020_1234, 12);
+/// let kind = Kind::ActionRequired;
+/// ledger.record(&MemoryError { span, gpa: 0x4020_1234, kind, vcpu: Some(1), origin: Origin::Sigbus, time_ns: 7 });
+/// ledger.answered(span, Response::Sea);
+/// let entry = ledger.at(0x4020_1fff).unwrap();
+/// assert_eq!((entry.times, entry.answered, entry.is_lost()), (1, Some(Response::Sea), true));
+/// assert!(ledger.at(0x4020_2000).is_none());
+/// ```
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Deserialize), serde(try_from = "Vec<Entry>"))]
+pub struct Ledger {
+    entries: Vec<Entry>,
+}
+
+/// Pages that were lost together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(rename_all = "kebab-case", deny_unknown_fields)
+)]
+pub struct Entry {
+    /// Which.
+    pub span: Span,
+    /// The host's page that took them with it: the least that can be replaced.
+    pub lost_with: Span,
+    /// When the VMM first heard of it, in nanoseconds of its monotonic clock.
+    pub first_seen_ns: u64,
+    /// And last.
+    pub last_seen_ns: u64,
+    /// How often.
+    pub times: u64,
+    /// How it last heard of it.
+    pub origin: Origin,
+    /// Who consumed it last; none if nobody did.
+    pub consumed_by: Option<ConsumedBy>,
+    /// How the guest was last answered; none if it was not yet.
+    pub answered: Option<Response>,
+    /// When the guest acknowledged the last answer; none if it did not, or can not.
+    pub acknowledged_ns: Option<u64>,
+    /// When fresh memory took its place; none while it is lost.
+    pub repaired_ns: Option<u64>,
+}
+
+/// Who consumed lost memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "kebab-case"))]
+pub enum ConsumedBy {
+    /// A vCPU, by index.
+    Vcpu(u32),
+    /// A device model, for the guest.
+    Device,
+}
+
+/// Why entries are no ledger.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum LedgerError {
+    /// A span is no power of two of bytes from 4 KiB to 64 KiB (what it was lost with: to 1 GiB), is not aligned, or reaches past the
+    /// last address.
+    #[error("no such span: 2^{log2_len} bytes at {gpa:#x}")]
+    Span {
+        /// Its first GPA.
+        gpa: u64,
+        /// Binary logarithm of its bytes.
+        log2_len: u8,
+    },
+    /// It lies outside what it was lost with.
+    #[error("the entry at {gpa:#x} lies outside what it was lost with")]
+    Outside {
+        /// Its first GPA.
+        gpa: u64,
+    },
+    /// Two entries tell of one page.
+    #[error("two entries tell of {gpa:#x}")]
+    Overlap {
+        /// Its GPA.
+        gpa: u64,
+    },
+    /// It was last seen before it was first, or never.
+    #[error("the entry at {gpa:#x} was seen last before it was seen first, or never")]
+    Times {
+        /// Its first GPA.
+        gpa: u64,
+    },
+}
+
+impl Entry {
+    /// Whether the page is lost still.
+    #[must_use]
+    pub const fn is_lost(&self) -> bool {
+        self.repaired_ns.is_none()
+    }
+
+    fn new(span: Span, error: &MemoryError) -> Self {
+        let mut entry = Entry {
+            span,
+            lost_with: span,
+            first_seen_ns: error.time_ns,
+            last_seen_ns: error.time_ns,
+            times: 0,
+            origin: error.origin,
+            consumed_by: None,
+            answered: None,
+            acknowledged_ns: None,
+            repaired_ns: None,
+        };
+        entry.seen(error);
+        entry
+    }
+
+    /// It was heard of again: an earlier acknowledgement or repair says nothing about this time.
+    fn seen(&mut self, error: &MemoryError) {
+        let lost_with = Span::around(error.span.gpa, error.span.log2_len);
+        if lost_with.log2_len > self.lost_with.log2_len {
+            self.lost_with = lost_with;
+        }
+        self.first_seen_ns = self.first_seen_ns.min(error.time_ns);
+        self.last_seen_ns = self.last_seen_ns.max(error.time_ns);
+        self.times = self.times.saturating_add(1);
+        self.origin = error.origin;
+        self.acknowledged_ns = None;
+        self.repaired_ns = None;
+        if self.span.contains(error.gpa) {
+            let consumed_by = match (error.kind, error.origin, error.vcpu) {
+                (_, Origin::Device, _) => Some(ConsumedBy::Device),
+                (Kind::ActionRequired, _, Some(vcpu)) => Some(ConsumedBy::Vcpu(vcpu)),
+                _ => None,
+            };
+            self.consumed_by = consumed_by.or(self.consumed_by);
+        }
+    }
+
+    /// Takes over what was known of a part of it.
+    fn absorb(&mut self, part: &Entry) {
+        self.first_seen_ns = self.first_seen_ns.min(part.first_seen_ns);
+        self.last_seen_ns = self.last_seen_ns.max(part.last_seen_ns);
+        self.times = self.times.saturating_add(part.times);
+        self.consumed_by = self.consumed_by.or(part.consumed_by);
+    }
+}
+
+impl Ledger {
+    /// One that allocates no memory before it has more than so many entries.
+    #[must_use]
+    pub fn with_room_for(entries: usize) -> Self {
+        Ledger { entries: Vec::with_capacity(entries) }
+    }
+
+    /// Writes an error down.
+    pub fn record(&mut self, error: &MemoryError) {
+        let span = Span::around(error.span.gpa, error.span.log2_len);
+        let known = self.overlapping(span);
+        match self.entries.get_mut(known.clone()) {
+            // One entry, as wide or wider.
+            Some([entry]) if entry.span.log2_len >= span.log2_len => entry.seen(error),
+            known_entries => {
+                let parts: Vec<Entry> = known_entries.map_or(Vec::new(), |entries| entries.to_vec());
+                let chunk = span.log2_len.min(Record::LOG2_MOST);
+                let fresh = (0..1_u64 << (span.log2_len - chunk)).map(|index| {
+                    let mut entry = Entry::new(Span { gpa: span.gpa + (index << chunk), log2_len: chunk }, error);
+                    let from = parts.partition_point(|part| part.span.gpa < entry.span.gpa);
+                    let known = parts.iter().skip(from).take_while(|part| entry.span.contains(part.span.gpa));
+                    known.for_each(|part| entry.absorb(part));
+                    entry
+                });
+                self.entries.splice(known, fresh);
+            }
+        }
+    }
+
+    /// The guest was answered for these pages.
+    pub fn answered(&mut self, span: Span, response: Response) {
+        self.each(span, |entry| entry.answered = Some(response));
+    }
+
+    /// The guest acknowledged a record about these pages. An entry that is wider is not acknowledged by a part.
+    pub fn acknowledged(&mut self, span: Span, now_ns: u64) {
+        self.each(span, |entry| {
+            if entry.span.log2_len <= span.log2_len {
+                entry.acknowledged_ns = Some(now_ns);
+            }
+        });
+    }
+
+    /// Fresh memory took the place of these pages. An entry that is wider is not repaired by a part.
+    pub fn repaired(&mut self, span: Span, now_ns: u64) {
+        self.each(span, |entry| {
+            if entry.span.log2_len <= span.log2_len {
+                entry.repaired_ns = Some(now_ns);
+            }
+        });
+    }
+
+    /// The entry that tells of that address.
+    #[must_use]
+    pub fn at(&self, gpa: u64) -> Option<&Entry> {
+        let behind = self.entries.partition_point(|entry| entry.span.gpa <= gpa);
+        self.entries.get(behind.checked_sub(1)?).filter(|entry| entry.span.contains(gpa))
+    }
+
+    /// The entries that tell of any of `len` bytes from `gpa` on.
+    #[must_use]
+    pub fn within(&self, gpa: u64, len: u64) -> &[Entry] {
+        let Some(last) = len.checked_sub(1).map(|len| gpa.saturating_add(len)) else { return &[] };
+        self.entries.get(self.between(gpa, last)).unwrap_or_default()
+    }
+
+    /// All entries, by address.
+    #[must_use]
+    pub fn entries(&self) -> &[Entry] {
+        &self.entries
+    }
+
+    /// Bytes that are lost now.
+    #[must_use]
+    pub fn bytes_lost(&self) -> u64 {
+        self.entries.iter().filter(|entry| entry.is_lost()).map(|entry| entry.span.bytes()).sum()
+    }
+
+    fn each(&mut self, span: Span, change: impl FnMut(&mut Entry)) {
+        let known = self.overlapping(Span::around(span.gpa, span.log2_len));
+        self.entries.get_mut(known).unwrap_or_default().iter_mut().for_each(change);
+    }
+
+    fn overlapping(&self, span: Span) -> core::ops::Range<usize> {
+        self.between(span.gpa, span.gpa.saturating_add(span.bytes() - 1))
+    }
+
+    /// Entries that tell of anything from `first` to `last`. Never an end before its start: entries do not overlap.
+    fn between(&self, first: u64, last: u64) -> core::ops::Range<usize> {
+        let start = self.entries.partition_point(|entry| entry.span.gpa + (entry.span.bytes() - 1) < first);
+        let end = self.entries.partition_point(|entry| entry.span.gpa <= last);
+        start..end.max(start)
+    }
+}
+
+/// Reads what may come from anywhere: nothing that is not a ledger gets in.
+impl TryFrom<Vec<Entry>> for Ledger {
+    type Error = LedgerError;
+
+    fn try_from(mut entries: Vec<Entry>) -> Result<Self, LedgerError> {
+        for Entry { span, lost_with, first_seen_ns, last_seen_ns, times, .. } in &entries {
+            for (span, log2_most) in [(span, Record::LOG2_MOST), (lost_with, 30)] {
+                let &Span { gpa, log2_len } = span;
+                if log2_len > log2_most || Span::around(gpa, log2_len) != *span || gpa.checked_add(span.bytes() - 1).is_none() {
+                    return Err(LedgerError::Span { gpa, log2_len });
+                }
+            }
+            let gpa = span.gpa;
+            if span.log2_len > lost_with.log2_len || !lost_with.contains(gpa) {
+                return Err(LedgerError::Outside { gpa });
+            }
+            if first_seen_ns > last_seen_ns || *times == 0 {
+                return Err(LedgerError::Times { gpa });
+            }
+        }
+        entries.sort_unstable_by_key(|entry| entry.span.gpa);
+        match entries.array_windows().find(|[entry, next]| entry.span.contains(next.span.gpa)) {
+            Some([_, next]) => Err(LedgerError::Overlap { gpa: next.span.gpa }),
+            None => Ok(Ledger { entries }),
+        }
+    }
+}
+
+/// The list of its entries.
+#[cfg(feature = "serde")]
+impl serde::Serialize for Ledger {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.entries.serialize(serializer)
+    }
+}
