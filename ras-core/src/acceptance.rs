@@ -7,6 +7,7 @@
 //! claimed on SEA and NMI), pages that the guest does not have, kernels without CONFIG_MEMORY_FAILURE.
 
 use alloc::vec::Vec;
+use core::fmt;
 
 use crate::notification::Notification;
 
@@ -56,6 +57,36 @@ pub enum Deed {
         /// Which, from 0.
         section: usize,
     },
+}
+
+impl fmt::Display for LinuxVerdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            LinuxVerdict::NothingToRead => {
+                f.write_str("does not look any further: the block says that it is empty")
+            }
+            LinuxVerdict::Panic => f.write_str("panics"),
+            LinuxVerdict::Handled { deeds, kills_current_task } => {
+                f.write_str("prints it")?;
+                deeds.iter().try_for_each(|deed| write!(f, ", {deed}"))?;
+                if *kills_current_task { f.write_str(", kills the task that runs") } else { Ok(()) }
+            }
+        }
+    }
+}
+
+impl fmt::Display for Deed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Deed::MemoryFailure { pfn } => write!(f, "takes page {pfn:#x} out of use"),
+            Deed::MemoryFailureActionRequired { pfn } => {
+                write!(f, "takes page {pfn:#x} out of use and kills the task that touched it")
+            }
+            Deed::SoftOffline { pfn } => write!(f, "moves page {pfn:#x} elsewhere"),
+            Deed::Dropped { pfn } => write!(f, "forgets page {pfn:#x}: its list is full"),
+            Deed::TooShort { section } => write!(f, "finds entry {} too short", section + 1),
+        }
+    }
 }
 
 /// Why Linux does not take a block. It clears and acknowledges the block all the same, once it has seen that something is in it.

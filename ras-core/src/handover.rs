@@ -24,7 +24,7 @@
 //! - A record that was never acknowledged stays: a driver that starts late (early boot, kdump) finds it, acknowledges it, and records
 //!   flow again.
 
-use crate::memory_error::{Kind, Span};
+use crate::memory_error::{Kind, MemoryError, Span};
 use crate::queue::Queue;
 use crate::vcpu_state::VcpuState;
 
@@ -35,6 +35,8 @@ pub struct Consumer {
     pub vcpu: u32,
     /// How it stood then. It stays so while it is held.
     pub state: VcpuState,
+    /// What it met.
+    pub error: MemoryError,
 }
 
 /// A loss that is to be told, whole.
@@ -87,8 +89,8 @@ pub enum Step {
     Acknowledged(Record, u64),
     /// This record should have been.
     Overdue(Record),
-    /// No room: this will not be told of.
-    Overflowed(Span),
+    /// No room: this will not be told of. So many were not.
+    Overflowed(Span, u64),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -154,19 +156,19 @@ impl<const N: usize> Handover<N> {
         {
             return step(Step::Instead(consumer, loss.span));
         }
-        let written = !matches!(self.state, State::Free);
+        let is_free = matches!(self.state, State::Free);
         if self.queue.push(Pending { loss, next: loss.span.gpa }).is_err() {
             self.overflow(loss.span, step);
             if let Some(consumer) = loss.consumer {
                 step(Step::Instead(consumer, loss.span));
             }
-        } else if written {
+        } else if is_free {
+            self.write_next(now_ns, step);
+        } else {
             step(Step::Queued(loss.span));
             if let Some(consumer) = loss.consumer {
                 step(Step::Hold(consumer.vcpu));
             }
-        } else {
-            self.write_next(now_ns, step);
         }
     }
 
@@ -315,6 +317,6 @@ impl<const N: usize> Handover<N> {
 
     fn overflow(&mut self, span: Span, step: &mut impl FnMut(Step)) {
         self.overflowed = self.overflowed.saturating_add(1);
-        step(Step::Overflowed(span));
+        step(Step::Overflowed(span, self.overflowed));
     }
 }

@@ -154,6 +154,7 @@ impl Entry {
         self.last_seen_ns = self.last_seen_ns.max(part.last_seen_ns);
         self.times = self.times.saturating_add(part.times);
         self.consumed_by = self.consumed_by.or(part.consumed_by);
+        self.answered = self.answered.or(part.answered);
     }
 }
 
@@ -175,9 +176,10 @@ impl Ledger {
                 let parts: Vec<Entry> = known_entries.map_or(Vec::new(), |entries| entries.to_vec());
                 let chunk = span.log2_len.min(Record::LOG2_MOST);
                 let fresh = (0..1_u64 << (span.log2_len - chunk)).map(|index| {
-                    let mut entry = Entry::new(Span { gpa: span.gpa + (index << chunk), log2_len: chunk }, error);
-                    let from = parts.partition_point(|part| part.span.gpa < entry.span.gpa);
-                    let known = parts.iter().skip(from).take_while(|part| entry.span.contains(part.span.gpa));
+                    let span = Span { gpa: span.gpa + (index << chunk), log2_len: chunk };
+                    let mut entry = Entry::new(span, error);
+                    let from = parts.partition_point(|part| part.span.gpa < span.gpa);
+                    let known = parts.iter().skip(from).take_while(|part| span.contains(part.span.gpa));
                     known.for_each(|part| entry.absorb(part));
                     entry
                 });
@@ -260,7 +262,10 @@ impl TryFrom<Vec<Entry>> for Ledger {
         for Entry { span, lost_with, first_seen_ns, last_seen_ns, times, .. } in &entries {
             for (span, log2_most) in [(span, Record::LOG2_MOST), (lost_with, 30)] {
                 let &Span { gpa, log2_len } = span;
-                if log2_len > log2_most || Span::around(gpa, log2_len) != *span || gpa.checked_add(span.bytes() - 1).is_none() {
+                if log2_len > log2_most
+                    || Span::around(gpa, log2_len) != *span
+                    || gpa.checked_add(span.bytes() - 1).is_none()
+                {
                     return Err(LedgerError::Span { gpa, log2_len });
                 }
             }
@@ -273,8 +278,9 @@ impl TryFrom<Vec<Entry>> for Ledger {
             }
         }
         entries.sort_unstable_by_key(|entry| entry.span.gpa);
-        match entries.array_windows().find(|[entry, next]| entry.span.contains(next.span.gpa)) {
-            Some([_, next]) => Err(LedgerError::Overlap { gpa: next.span.gpa }),
+        let mut neighbours = entries.iter().zip(entries.iter().skip(1));
+        match neighbours.find(|(entry, next)| entry.span.contains(next.span.gpa)) {
+            Some((_, next)) => Err(LedgerError::Overlap { gpa: next.span.gpa }),
             None => Ok(Ledger { entries }),
         }
     }

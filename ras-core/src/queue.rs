@@ -59,9 +59,6 @@ impl<T: Copy, const N: usize> Queue<T, N> {
         self.places.iter().map_while(Option::as_ref)
     }
 
-    pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = &mut T> {
-        self.places.iter_mut().map_while(Option::as_mut)
-    }
 }
 
 #[cfg(test)]

@@ -62,7 +62,7 @@ fn kernel_is_a_directory() -> Checked {
     let scratch = Scratch::new();
     let path = scratch.path("kernel");
     std::fs::create_dir(&path).expect("a new directory");
-    refused_kernel(&scratch, &format!("{}: Is a directory (os error 21)", path.display()))
+    refused_kernel(&scratch, &format!("{}: this is not a regular file", path.display()))
 }
 
 /// Nobody ever writes to it: to wait for that would be to hang.

@@ -41,9 +41,9 @@ impl Journal {
         self.record("first-exit", json!({ "vcpu": vcpu, "exit": exit }));
     }
 
-    /// The guest switched its machine off.
-    pub fn guest_shutdown(&self) {
-        self.record("guest-shutdown", json!({}));
+    /// The guest ended its machine: `power-off` or `reset`.
+    pub fn guest_shutdown(&self, how: &str) {
+        self.record("guest-shutdown", json!({ "how": how }));
     }
 
     /// The machine has ended.

@@ -7,7 +7,9 @@ use devices::{MachineControl, ResetCause};
 use vcpu::{Control, Ended, Wish};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
+use crate::journal::Journal;
 use crate::status::Status;
+use crate::timings::{Phase, Timings};
 
 /// Why a machine ended.
 #[derive(Clone, Debug)]
@@ -29,6 +31,11 @@ pub enum Ending {
 }
 
 impl Ending {
+    /// Whether the machine may start again after it.
+    fn is_reset(&self) -> bool {
+        matches!(self, Ending::Reset(_) | Ending::ControlReset)
+    }
+
     /// The status that `ghest` ends with.
     #[must_use]
     pub fn status(&self) -> Status {
@@ -70,11 +77,14 @@ fn signal_name(signal: u8) -> String {
     }
 }
 
-/// Where the end is announced. The first ending counts; those that come while the machine stops are its consequences.
+/// Where the end is announced. The first ending counts; those that come while the machine stops are its consequences. But
+/// a reset gives way to what ends the machine for good: whoever asked for a stop shall not see it start again.
 pub struct Lifecycle {
     ending: Mutex<Option<Ending>>,
     wake: EventFd,
     control: Arc<Control>,
+    journal: Arc<Journal>,
+    timings: Arc<Timings>,
 }
 
 impl Lifecycle {
@@ -82,13 +92,24 @@ impl Lifecycle {
     ///
     /// # Errors
     /// Where the host gives no eventfd.
-    pub fn new(control: Arc<Control>) -> io::Result<Self> {
-        Ok(Lifecycle { ending: Mutex::new(None), wake: EventFd::new(EFD_NONBLOCK)?, control })
+    pub fn new(control: Arc<Control>, journal: Arc<Journal>, timings: Arc<Timings>) -> io::Result<Self> {
+        Ok(Lifecycle {
+            ending: Mutex::new(None),
+            wake: EventFd::new(EFD_NONBLOCK)?,
+            control,
+            journal,
+            timings,
+        })
     }
 
     /// Announces an end. The vCPU that calls this does not enter the guest again.
     pub fn end(&self, ending: Ending) {
-        self.ending.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(ending);
+        let mut announced = self.ending.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*announced {
+            Some(earlier) if !(earlier.is_reset() && !ending.is_reset()) => {}
+            _ => *announced = Some(ending),
+        }
+        drop(announced);
         self.control.set(Wish::Stop);
         // Fails only where nobody has read 2^64 of them.
         let _ = self.wake.write(1);
@@ -109,10 +130,45 @@ impl Lifecycle {
 
 impl MachineControl for Lifecycle {
     fn power_off(&self) {
+        self.timings.mark(Phase::GuestShutdown);
+        self.journal.guest_shutdown("power-off");
         self.end(Ending::PoweredOff);
     }
 
     fn reset(&self, cause: ResetCause) {
+        self.timings.mark(Phase::GuestShutdown);
+        self.journal.guest_shutdown("reset");
         self.end(Ending::Reset(cause));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lifecycle() -> Lifecycle {
+        let timings = Arc::new(Timings::start());
+        let journal = Arc::new(Journal::new(None, Arc::clone(&timings)).expect("no file"));
+        Lifecycle::new(Arc::new(Control::default()), journal, timings).expect("an eventfd")
+    }
+
+    #[test]
+    fn the_first_ending_counts() {
+        let lifecycle = lifecycle();
+        lifecycle.power_off();
+        lifecycle.end(Ending::Signal(15));
+        assert!(matches!(lifecycle.ending(), Some(Ending::PoweredOff)));
+        assert_eq!(lifecycle.control.wish(), Wish::Stop);
+    }
+
+    #[test]
+    fn a_stop_is_not_lost_to_a_reset() {
+        for reset in [Ending::Reset(ResetCause::AcpiRegister), Ending::ControlReset] {
+            let lifecycle = lifecycle();
+            lifecycle.end(reset.clone());
+            lifecycle.end(Ending::Signal(15));
+            lifecycle.end(reset);
+            assert!(matches!(lifecycle.ending(), Some(Ending::Signal(15))));
+        }
     }
 }

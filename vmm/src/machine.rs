@@ -50,8 +50,13 @@ pub enum MachineError {
     #[error(transparent)]
     Threads(#[from] ThreadError),
     /// The host refuses something that every machine needs.
-    #[error("{0}")]
-    Io(#[from] io::Error),
+    #[error("this host gives no {what}: {source}")]
+    Host {
+        /// What.
+        what: &'static str,
+        /// What it said.
+        source: io::Error,
+    },
     /// The event loop can not be run.
     #[error("the event loop fails: {0}")]
     Events(event_manager::Error),
@@ -130,22 +135,34 @@ pub fn prepare(
     let runs: Vec<_> = platform.memory.ram.iter().map(|range| (range.start, range.len)).collect();
     let ram = GuestRam::allocate(&runs, backing(machine))?;
     timings.mark(Phase::Memory);
+    tracing::info!(bytes = machine.memory.size, backing = ?ram.backing(), "guest memory is mapped");
     let entry = boot::load(&machine.boot, &ram, platform, |chosen| {
         timings.mark(Phase::Kernel);
         describe::tables(machine, platform, chosen)
     })?;
     timings.mark(Phase::Tables);
+    tracing::info!(
+        ?entry,
+        tables = describe::firmware_name(machine.firmware),
+        "kernel and tables are in guest memory"
+    );
 
     let control = Arc::new(Control::default());
-    let lifecycle = Arc::new(Lifecycle::new(Arc::clone(&control))?);
+    let lifecycle = Lifecycle::new(Arc::clone(&control), Arc::clone(&around.journal), Arc::clone(timings));
+    let lifecycle = Arc::new(lifecycle.map_err(no("event descriptor"))?);
     let mut vm = KvmVm::new(kvm, ram, platform)?;
-    let console = Console::stdio(&control)?;
+    let console = Console::stdio(&control).map_err(no("thread for the console"))?;
     let mut bus = MachineBus::new(Arc::clone(&around.journal), Arc::clone(timings), lifecycle.clone());
     let devices = arch::add_devices(&mut bus, &vm, machine.firmware, &lifecycle, console.output())?;
     let ports = vm.ports(&entry)?;
     timings.mark(Phase::Vcpus);
     let name = machine.name.clone();
     Ok(Prepared { name, ports, bus: Arc::new(bus), devices, console, control, lifecycle, _vm: vm })
+}
+
+/// Makes a [`MachineError::Host`] of what the host said.
+pub fn no(what: &'static str) -> impl FnOnce(io::Error) -> MachineError {
+    move |source| MachineError::Host { what, source }
 }
 
 fn backing(machine: &Machine) -> Backing {
@@ -163,7 +180,8 @@ impl Prepared {
     /// Where its threads or the event loop can not be run.
     pub fn run(self, around: &mut Surroundings) -> Result<Ending, MachineError> {
         let Prepared { name, ports, bus, devices, console, control, lifecycle, _vm } = self;
-        let input = Input::start(Arc::clone(&devices.console), &lifecycle)?;
+        let input =
+            Input::start(Arc::clone(&devices.console), &lifecycle).map_err(no("thread for console input"))?;
         let announce: Arc<dyn Fn(Ended) + Send + Sync> = {
             let lifecycle = Arc::clone(&lifecycle);
             Arc::new(move |ended: Ended| {

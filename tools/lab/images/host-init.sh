@@ -59,7 +59,7 @@ while :; do
         case $verb in
             run) run "$argument" & ;;
             do) (cd /run/scenario && eval "$argument") ;;
-            ask) echo "answer $(cd /run/scenario && eval "$argument")" >&3 ;;
+            ask) echo "answer $(cd /run/scenario && eval "$argument" | tail -n 1)" >&3 ;;
             stop) kill -KILL "-$(cat /run/command)" ;;
             poweroff) poweroff -f ;;
         esac

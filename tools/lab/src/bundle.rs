@@ -77,7 +77,7 @@ impl Cache {
         if let Some(packages) = cached.as_ref().filter(|_| !self.refresh) {
             return Ok(Unpacked { root: directory.join("root"), packages: packages.clone() });
         }
-        let apt = Apt::new(&self.directory, bundle.release)?;
+        let apt = self.apt(bundle.release)?;
         let fetch = || -> Result<Vec<Package>> {
             let mut packages = Vec::new();
             for (name, architecture, follow) in &bundle.packages {
@@ -99,6 +99,11 @@ impl Cache {
         };
         let packages = packages.context(format_args!("cannot fetch {}", bundle.name))?;
         Ok(Unpacked { root: directory.join("root"), packages })
+    }
+
+    /// The apt that fetches for this cache from a release.
+    pub(crate) fn apt(&self, release: Release) -> Result<Apt> {
+        Apt::new(&self.directory, release)
     }
 
     fn replace(&self, apt: &Apt, bundle: &Bundle, packages: &[Package], directory: &Path) -> Result<()> {

@@ -12,7 +12,7 @@ pub(crate) struct Step {
     pub(crate) send: Option<String>,
     /// Shell command run on the host then, in the scenario's directory.
     pub(crate) host: Option<String>,
-    /// As `host`; the line that it prints is typed on the guest's console.
+    /// As `host`; the last line that it prints is typed on the guest's console.
     pub(crate) answer: Option<String>,
 }
 

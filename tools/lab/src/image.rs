@@ -4,9 +4,11 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use crate::bundle::Unpacked;
 use crate::cpio::Archive;
 use crate::error::{Context, Result};
 use crate::kernel::{KernelFiles, Module};
+use crate::program::Program;
 use crate::scenario::Scenario;
 
 /// What goes into a host.
@@ -16,6 +18,7 @@ pub(crate) struct HostImage<'a> {
     pub(crate) ghest: &'a Ghest,
     /// Guest kernels by key.
     pub(crate) kernels: &'a BTreeMap<&'static str, KernelFiles>,
+    pub(crate) programs: &'a [(&'static Program, Unpacked)],
     pub(crate) scenarios: Vec<&'a Scenario>,
 }
 
@@ -34,6 +37,9 @@ impl HostImage<'_> {
         for library in &self.ghest.libraries {
             let path = library.strip_prefix("/").unwrap_or(library);
             archive.file(&path.to_string_lossy(), 0o755, &read(library)?)?;
+        }
+        for (program, unpacked) in self.programs {
+            program.add(unpacked, &mut archive)?;
         }
         for (key, files) in self.kernels {
             archive.file(&format!("lab/kernels/{key}"), 0o644, &read(&files.image)?)?;

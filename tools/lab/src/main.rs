@@ -3,6 +3,7 @@
 mod agent;
 mod apt;
 mod architecture;
+mod bench;
 mod bundle;
 mod conversation;
 mod cpio;
@@ -13,6 +14,7 @@ mod kernel;
 mod machine;
 mod matrix;
 mod process;
+mod program;
 mod report;
 mod run;
 mod scenario;
@@ -67,6 +69,8 @@ enum Command {
     },
     /// Set up, run the workspace's tests, run all scenarios
     Test,
+    /// Measure ghest: on this machine's own /dev/kvm, and beside another monitor on an emulated host
+    Bench,
 }
 
 #[derive(Args)]
@@ -103,7 +107,7 @@ fn execute(Cli { command, ghest }: Cli) -> Result<Option<Count>> {
     if matches!(command, Command::Setup) {
         return setup::setup().map(|()| None);
     }
-    let workspace = Workspace::find(ghest)?;
+    let workspace = Workspace::find(ghest, matches!(command, Command::Bench))?;
     let scenarios = scenario::load(&workspace.scenarios())?;
     let cache_directory = workspace.cache();
     let cache = |refresh| Cache::new(cache_directory.clone(), refresh);
@@ -122,7 +126,8 @@ fn execute(Cli { command, ghest }: Cli) -> Result<Option<Count>> {
                     .for_each(|scenario| println!("{:8} {}", scenario.host.to_string(), scenario.name));
                 return Ok(None);
             }
-            run::run(&workspace, &cache(false), &chosen, choice.keep).map(Some)
+            let verdicts = run::run(&workspace, &cache(false), &chosen, choice.keep)?;
+            Ok(Some(Count::of(&verdicts)))
         }
         Command::Shell { host, host_kernel } => {
             shell(&workspace, &cache(false), host, host_kernel, &scenarios).map(|()| None)
@@ -130,10 +135,11 @@ fn execute(Cli { command, ghest }: Cli) -> Result<Option<Count>> {
         Command::Test => {
             setup::setup()?;
             let tests = suite::cargo_test(&workspace)?;
-            let runs = run::run(&workspace, &cache(false), &scenarios, false)?;
+            let runs = Count::of(&run::run(&workspace, &cache(false), &scenarios, false)?);
             println!("cargo test: {tests}\nscenarios:  {runs}");
             Ok(Some(tests + runs))
         }
+        Command::Bench => bench::bench(&workspace, &cache(false)).map(|()| None),
     }
 }
 

@@ -11,6 +11,9 @@ use crate::error::{Context, Result};
 use crate::scenario::Scenario;
 use crate::verdict::{Evidence, Outcome, Verdict};
 
+/// Runs that are kept, the one that begins among them.
+const KEPT_RUNS: usize = 20;
+
 /// Lines of each console that are shown for a scenario that failed.
 const LAST_LINES: usize = 15;
 
@@ -23,6 +26,12 @@ pub(crate) struct Count {
 }
 
 impl Count {
+    pub(crate) fn of(verdicts: &[Verdict]) -> Self {
+        let mut count = Self::default();
+        verdicts.iter().for_each(|verdict| count.add(verdict.outcome));
+        count
+    }
+
     fn add(&mut self, outcome: Outcome) {
         match outcome {
             Outcome::Passed => self.passed += 1,
@@ -72,13 +81,19 @@ struct Summary<'a> {
 }
 
 impl Records {
-    /// Starts the next run under `runs`.
+    /// Starts the next run under `runs`; old ones go.
     pub(crate) fn new(runs: &Path) -> Result<Self> {
         fs::create_dir_all(runs).context(format_args!("cannot make {}", runs.display()))?;
         let listing = fs::read_dir(runs).context("cannot list earlier runs")?;
-        let numbers = listing.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
-        let number = numbers.max().unwrap_or(0) + 1;
+        let numbered = |name: PathBuf| Some((name.file_name()?.to_str()?.parse::<u32>().ok()?, name));
+        let mut earlier: Vec<_> = listing.flatten().filter_map(|entry| numbered(entry.path())).collect();
+        earlier.sort();
+        let number = earlier.last().map_or(0, |(number, _)| *number) + 1;
         let directory = runs.join(format!("{number:04}"));
+        let old = earlier.len().saturating_sub(KEPT_RUNS - 1);
+        for (_, old) in earlier.drain(..old) {
+            fs::remove_dir_all(&old).context(format_args!("cannot remove {}", old.display()))?;
+        }
         fs::create_dir(&directory).context(format_args!("cannot make {}", directory.display()))?;
         Ok(Self { directory, verdicts: Vec::new(), hosts: 0 })
     }
@@ -146,6 +161,8 @@ impl Records {
                 outcome,
                 reasons: vec![why.to_owned()],
                 seconds: 0.0,
+                steps: Vec::new(),
+                ended: None,
                 versions: BTreeMap::new(),
             })?;
         }
@@ -168,12 +185,11 @@ impl Records {
     }
 
     /// Ends the run.
-    pub(crate) fn close(self) -> Result<Count> {
-        let mut count = Count::default();
-        self.verdicts.iter().for_each(|verdict| count.add(verdict.outcome));
-        write_json(&self.directory.join("summary.json"), &Summary { count, scenarios: &self.verdicts })?;
+    pub(crate) fn close(self) -> Result<Vec<Verdict>> {
+        let summary = Summary { count: Count::of(&self.verdicts), scenarios: &self.verdicts };
+        write_json(&self.directory.join("summary.json"), &summary)?;
         println!("transcripts, events and verdicts are in {}", self.directory.display());
-        Ok(count)
+        Ok(self.verdicts)
     }
 }
 
@@ -218,5 +234,19 @@ mod tests {
         let runs = tempfile::tempdir().unwrap();
         assert!(Records::new(runs.path()).unwrap().directory.ends_with("0001"));
         assert!(Records::new(runs.path()).unwrap().directory.ends_with("0002"));
+    }
+
+    #[test]
+    fn the_last_runs_are_kept_and_what_is_no_run() {
+        let runs = tempfile::tempdir().unwrap();
+        fs::write(runs.path().join("note"), "").unwrap();
+        for _ in 0..KEPT_RUNS + 3 {
+            Records::new(runs.path()).unwrap();
+        }
+        let mut names: Vec<_> =
+            fs::read_dir(runs.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        names.sort();
+        assert_eq!(names.len(), KEPT_RUNS + 1);
+        assert_eq!((names[0].to_str(), names[KEPT_RUNS].to_str()), (Some("0004"), Some("note")));
     }
 }

@@ -3,23 +3,29 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::architecture::Architecture;
-use crate::bundle::{self, Bundle, Cache};
+use crate::bundle::{self, Bundle, Cache, Unpacked};
 use crate::error::{Context, Error, Result};
 use crate::host::Host;
 use crate::image::{Ghest, HostImage};
 use crate::kernel::{self, Kernel, KernelFiles, Module};
 use crate::machine::{Boot, Machine};
-use crate::report::{Count, Records};
+use crate::program::{self, Program};
+use crate::report::Records;
 use crate::scenario::Scenario;
 use crate::session::{Aftermath, Session};
 use crate::verdict::{self, Evidence, Outcome, Verdict};
 use crate::workspace::Workspace;
 
-/// Runs scenarios and says how many came out how.
-pub(crate) fn run(workspace: &Workspace, cache: &Cache, scenarios: &[Scenario], keep: bool) -> Result<Count> {
+/// Runs scenarios and says what came of each.
+pub(crate) fn run(
+    workspace: &Workspace,
+    cache: &Cache,
+    scenarios: &[Scenario],
+    keep: bool,
+) -> Result<Vec<Verdict>> {
     let mut records = Records::new(&workspace.lab().join("runs"))?;
     let mut hosts = BTreeMap::<(Architecture, &str), VecDeque<&Scenario>>::new();
     for scenario in scenarios {
@@ -43,6 +49,7 @@ pub(crate) struct Parts {
     busybox: PathBuf,
     ghest: Ghest,
     guest_kernels: BTreeMap<&'static str, KernelFiles>,
+    programs: Vec<(&'static Program, Unpacked)>,
     versions: BTreeMap<String, String>,
 }
 
@@ -64,16 +71,25 @@ impl Parts {
         scenarios: impl IntoIterator<Item = &'s &'s Scenario>,
     ) -> std::result::Result<Self, Missing> {
         let mut kernels = vec![kernel::kernel(architecture, host_kernel).map_err(Missing::Part)?];
-        for key in scenarios.into_iter().filter_map(|scenario| scenario.kernel.as_deref()) {
-            kernels.push(kernel::kernel(architecture, key).map_err(Missing::Part)?);
+        let mut programs = BTreeMap::new();
+        for scenario in scenarios {
+            if let Some(key) = &scenario.kernel {
+                kernels.push(kernel::kernel(architecture, key).map_err(Missing::Part)?);
+            }
+            for name in &scenario.programs {
+                programs.insert(name, program::program(architecture, name).map_err(Missing::Part)?);
+            }
         }
+        let programs: Vec<_> = programs.into_values().collect();
         let mut bundles = vec![bundle::busybox(architecture)];
         bundles.extend(kernels.iter().map(|kernel| kernel.bundle()));
+        bundles.extend(programs.iter().map(|program| program.bundle()));
         bundles.extend(workspace.needs(architecture));
         for bundle in &bundles {
             cache.get(bundle).map_err(Missing::Packages)?;
         }
-        Self::put_together(workspace, cache, architecture, &kernels, &bundles).map_err(Missing::Part)
+        Self::put_together(workspace, cache, architecture, &kernels, &programs, &bundles)
+            .map_err(Missing::Part)
     }
 
     /// With all packages in the cache; the first kernel is the host's.
@@ -82,6 +98,7 @@ impl Parts {
         cache: &Cache,
         architecture: Architecture,
         kernels: &[&'static Kernel],
+        programs: &[&'static Program],
         bundles: &[Bundle],
     ) -> Result<Self> {
         let host = Host::of(architecture);
@@ -105,6 +122,10 @@ impl Parts {
             busybox: cache.get(&bundle::busybox(architecture))?.root.join("bin/busybox"),
             ghest: workspace.ghest(architecture, cache)?,
             guest_kernels: files,
+            programs: programs
+                .iter()
+                .map(|program| Ok((*program, cache.get(&program.bundle())?)))
+                .collect::<Result<_>>()?,
             versions,
         })
     }
@@ -121,6 +142,7 @@ impl Parts {
             modules: &self.modules,
             ghest: &self.ghest,
             kernels: &self.guest_kernels,
+            programs: &self.programs,
             scenarios,
         };
         fs::write(to, image.build(&workspace.root)?).context(format_args!("cannot write {}", to.display()))
@@ -185,6 +207,8 @@ fn judge(scenario: &Scenario, evidence: &Evidence, began: Instant, parts: &Parts
         outcome: if reasons.is_empty() { Outcome::Passed } else { Outcome::Failed },
         reasons,
         seconds: began.elapsed().as_secs_f64(),
+        steps: evidence.steps.iter().map(Duration::as_secs_f64).collect(),
+        ended: evidence.ended.as_ref().map(Duration::as_secs_f64),
         versions: parts.versions.clone(),
     }
 }

@@ -10,7 +10,7 @@ use crate::architecture::Architecture;
 use crate::conversation::Step;
 use crate::error::{Context, Error, Result};
 use crate::host::Host;
-use crate::{kernel, matrix};
+use crate::{kernel, matrix, program};
 
 /// One scenario, after its file's matrix was expanded.
 #[derive(Debug, Deserialize)]
@@ -37,6 +37,9 @@ pub(crate) struct Scenario {
     /// Modules of its kernel that the guest's init loads before that; what they need comes along.
     #[serde(default)]
     pub(crate) modules: Vec<String>,
+    /// Programs that its host has beside `ghest`, by their names.
+    #[serde(default)]
+    pub(crate) programs: Vec<String>,
     /// Seconds until the command is killed and the scenario has failed.
     #[serde(default = "two_minutes")]
     pub(crate) limit: u64,
@@ -126,6 +129,9 @@ impl Scenario {
         if let Some(command) = commands.into_iter().find(|command| command.contains('\n')) {
             return Err(Error::new(format!("a step's command is one line: {command:?}")));
         }
+        for name in &self.programs {
+            program::program(self.host, name)?;
+        }
         kernel::kernel(self.host, self.host_kernel())?;
         self.kernel.as_deref().map_or(Ok(()), |key| kernel::kernel(self.host, key).map(drop))
     }
@@ -176,6 +182,7 @@ mod tests {
         let error = |more: &str| parse(&format!("{SMALL}{more}")).unwrap_err().to_string();
         assert!(error("limits = 3").contains("unknown field `limits`"));
         assert!(error("see = [{ txt = 'x' }]").contains("unknown field `txt`"));
+        assert!(error("programs = ['vi']").contains("no program \"vi\""));
         assert!(error("kernel = '2.4'").contains("there are 6.1, 6.12, 7.3"));
         assert!(error("profile = ''\nprofile-from = 'x'").contains("exclude each other"));
         assert!(error("init = ''\nmodules = ['evdev']").contains("of which kernel"));
@@ -198,7 +205,8 @@ mod tests {
     fn the_scenarios_of_the_checkout_are_good() {
         let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/scenarios");
         let scenarios = load(&directory).unwrap();
-        let boots = scenarios.iter().filter(|scenario| scenario.name.starts_with("linux-boot-")).count();
-        assert_eq!(boots, 8);
+        let boots = |prefix: &str| scenarios.iter().filter(|it| it.name.starts_with(prefix)).count();
+        assert_eq!((boots("linux-boot-"), boots("arm64-boot-")), (8, 18));
+        load(&directory.join("benchmark")).unwrap();
     }
 }

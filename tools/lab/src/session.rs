@@ -66,7 +66,8 @@ impl Session {
     fn collect(&mut self, scenario: &Scenario, evidence: &mut Evidence) -> Result<()> {
         let mut conversation = Conversation::new(&scenario.steps);
         let mark = format!("\x1eend {}\x1e", scenario.name);
-        let mut deadline = Instant::now() + Duration::from_secs(scenario.limit);
+        let began = Instant::now();
+        let mut deadline = began + Duration::from_secs(scenario.limit);
         let mut stopped = false;
         let (mut console_done, mut files_done) = (false, false);
         self.machine.command(&format!("run {}", scenario.name))?;
@@ -76,7 +77,10 @@ impl Session {
                     self.reports.push(&bytes);
                     while let Some(report) = self.reports.next()? {
                         match report {
-                            Report::Exit(status) => evidence.status = Some(status).filter(|_| !stopped),
+                            Report::Exit(status) => {
+                                evidence.status = Some(status).filter(|_| !stopped);
+                                evidence.ended = Some(began.elapsed());
+                            }
                             Report::File { name, content } => drop(evidence.files.insert(name, content)),
                             Report::Answer(line) => self.machine.type_text(&format!("{line}\n"))?,
                             Report::End => files_done = true,
@@ -93,6 +97,7 @@ impl Session {
                         console_done = true;
                     }
                     while let Some(step) = conversation.next(&evidence.transcript) {
+                        evidence.steps.push(began.elapsed());
                         if let Some(text) = &step.send {
                             self.machine.type_text(text)?;
                         }

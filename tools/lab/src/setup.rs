@@ -21,9 +21,14 @@ const PACKAGES: &[&str] = &[
     "xz-utils",
 ];
 
-/// Installs what is missing; silent when nothing is.
+/// Installs what the lab needs, as far as it is missing; silent when nothing is.
 pub(crate) fn setup() -> Result<()> {
-    let missing = missing()?;
+    install(PACKAGES)
+}
+
+/// Installs those of these packages that are missing.
+pub(crate) fn install(packages: &[&str]) -> Result<()> {
+    let missing = missing(packages)?;
     if missing.is_empty() {
         return Ok(());
     }
@@ -37,16 +42,16 @@ pub(crate) fn setup() -> Result<()> {
     apt_get(&install).or_else(|_| apt_get(&["update"]).and_then(|()| apt_get(&install)))
 }
 
-fn missing() -> Result<Vec<&'static str>> {
+fn missing<'a>(packages: &[&'a str]) -> Result<Vec<&'a str>> {
     // dpkg-query fails when one of the names is unknown to it, which is no failure here.
     let query = Command::new("dpkg-query")
         .args(["-W", "-f", "${db:Status-Status} ${Package}\n"])
-        .args(PACKAGES)
+        .args(packages)
         .output()
         .context("cannot run dpkg-query: the lab is built from Debian packages")?;
     let known = String::from_utf8_lossy(&query.stdout);
     let installed: Vec<&str> = known.lines().filter_map(|line| line.strip_prefix("installed ")).collect();
-    Ok(PACKAGES.iter().copied().filter(|package| !installed.contains(package)).collect())
+    Ok(packages.iter().copied().filter(|package| !installed.contains(package)).collect())
 }
 
 fn has_lists() -> bool {

@@ -1,6 +1,7 @@
 //! Judges what a scenario left behind.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use serde::Serialize;
 use serde_json::Value;
@@ -26,6 +27,9 @@ pub(crate) struct Evidence {
     pub(crate) files: BTreeMap<String, Vec<u8>>,
     /// Text that the console's script still waited for.
     pub(crate) unheard: Option<String>,
+    /// When each step was taken, and the command's end was heard of, after it was asked for.
+    pub(crate) steps: Vec<Duration>,
+    pub(crate) ended: Option<Duration>,
     /// What befell the host or the command: a time limit, for example.
     pub(crate) trouble: Vec<String>,
 }
@@ -38,6 +42,9 @@ pub(crate) struct Verdict {
     /// Why it failed or was skipped; empty when passed.
     pub(crate) reasons: Vec<String>,
     pub(crate) seconds: f64,
+    /// Seconds at which each step was taken, and at which the command had ended.
+    pub(crate) steps: Vec<f64>,
+    pub(crate) ended: Option<f64>,
     /// Versions of the packages that took part, by name.
     pub(crate) versions: BTreeMap<String, String>,
 }

@@ -17,15 +17,17 @@ pub(crate) struct Workspace {
     pub(crate) root: PathBuf,
     /// Taken instead of a `ghest` that is built here.
     ghest_instead: Option<PathBuf>,
+    /// Whether `ghest` is built to be fast.
+    optimised: bool,
 }
 
 impl Workspace {
     /// The checkout around the current directory.
-    pub(crate) fn find(ghest_instead: Option<PathBuf>) -> Result<Self> {
+    pub(crate) fn find(ghest_instead: Option<PathBuf>, optimised: bool) -> Result<Self> {
         let here = env::current_dir().context("no current directory")?;
         let root = here.ancestors().find(|directory| directory.join("tests/scenarios").is_dir());
         let root = root.context("not in a checkout: there is no tests/scenarios here or above")?.to_owned();
-        Ok(Self { root, ghest_instead })
+        Ok(Self { root, ghest_instead, optimised })
     }
 
     pub(crate) fn scenarios(&self) -> PathBuf {
@@ -62,6 +64,7 @@ impl Workspace {
         }
         let mut cargo = self.cargo();
         cargo.args(["build", "--quiet", "--package", "ghest", "--message-format", "json-render-diagnostics"]);
+        cargo.args(self.optimised.then_some("--release"));
         match self.needs(architecture) {
             None => {
                 let program = executable(&mut cargo)?;

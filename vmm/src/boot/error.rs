@@ -137,7 +137,7 @@ impl BootError {
                     ("boot.protocol", "choose \"auto\", or a kernel that has this entry")
                 }
                 _ => {
-                    ("boot.kernel", "name a bzImage or an ELF kernel, or leave it out for the built-in guest")
+                    ("boot.kernel", "name a kernel for this architecture, or leave it out for the built-in guest")
                 }
             },
             BootError::Describe(_) => ("machine.firmware", "choose other tables"),

@@ -1,12 +1,11 @@
 //! The initrd: as high as it may lie in the first run of memory, so that the kernel has room to unpack itself.
 
-use std::fs::File;
 use std::path::Path;
 
 use platform::Range;
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 
-use super::{BootError, Loaded};
+use super::{BootError, Loaded, open_regular};
 
 pub(super) fn load<K>(
     path: &Path,
@@ -15,12 +14,10 @@ pub(super) fn load<K>(
     kernel: &Loaded<K>,
 ) -> Result<Range, BootError> {
     let failed = |source| BootError::Initrd { path: path.to_owned(), source };
-    let mut file = File::open(path).map_err(failed)?;
-    let metadata = file.metadata().map_err(failed)?;
-    let len = metadata.len();
-    if !metadata.is_file() || len == 0 {
-        let kind = if metadata.is_file() { "the file is empty" } else { "this is not a regular file" };
-        return Err(failed(std::io::Error::other(kind)));
+    let mut file = open_regular(path).map_err(failed)?;
+    let len = file.metadata().map_err(failed)?.len();
+    if len == 0 {
+        return Err(failed(std::io::Error::other("the file is empty")));
     }
     // initrd_addr_max is the last address that may be taken.
     let limit = low_end.min(kernel.initrd_max.saturating_add(1));

@@ -11,12 +11,14 @@ mod initrd;
 #[cfg(any(target_arch = "aarch64", test))]
 mod packing;
 
+use std::fs::File;
+use std::io::{self, Cursor, Read, Seek};
+use std::path::Path;
+
 use firmware_tables::GuestTables;
 use guest_memory::GuestRam;
 use machine_profile::{Boot, Kernel};
 use platform::{Chosen, Platform};
-use std::fs::File;
-use std::io::{self, Cursor, Read, Seek};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 
 pub use arch::Entry;
@@ -66,13 +68,21 @@ fn load_kernel(boot: &Boot, memory: &GuestMemoryMmap, low_end: u64) -> Result<Lo
             ("builtin:probe".to_owned(), arch::load_kernel(image, boot.protocol, memory, low_end))
         }
         Kernel::File(path) => {
-            let outcome = File::open(path)
+            let outcome = open_regular(path)
                 .map_err(ImageError::Read)
                 .and_then(|file| arch::load_kernel(file, boot.protocol, memory, low_end));
             (path.display().to_string(), outcome)
         }
     };
     outcome.map_err(|error| BootError::Kernel { path, error })
+}
+
+/// Opens a file that can be read at any place and ends: not a directory, nor a pipe that would be waited for.
+fn open_regular(path: &Path) -> io::Result<File> {
+    if !path.metadata()?.is_file() {
+        return Err(io::Error::other("this is not a regular file"));
+    }
+    File::open(path)
 }
 
 /// Writes what this VMM made itself to where it belongs.

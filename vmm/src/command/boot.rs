@@ -8,17 +8,17 @@ use machine_profile::{OnReboot, Profile};
 use platform::Arch;
 use vcpu::host::{OpenError, open};
 use vmm::control::Server;
+use vmm::describe::DescribeError;
 use vmm::journal::Journal;
 use vmm::kvm::offered;
 use vmm::lifecycle::Ending;
-use vmm::machine::{self, MachineError, Surroundings};
+use vmm::machine::{self, MachineError, Surroundings, no};
 use vmm::plan::Plan;
 use vmm::signals::Signals;
 use vmm::status::Status;
 use vmm::timings::{Phase, Timings};
 
-use super::logging::{LogFormat, last_line};
-use super::{ProfileArgs, diagnostics, plan, profiles};
+use super::{ProfileArgs, diagnostics, output, plan, profiles};
 
 #[derive(Args, Debug)]
 pub(super) struct Options {
@@ -35,75 +35,88 @@ pub(super) struct Options {
     control: Option<PathBuf>,
 }
 
-pub(super) fn run(options: &Options, timings: Timings, format: LogFormat) -> Status {
+pub(super) fn run(options: &Options, timings: Timings) -> Status {
     let profile = match profiles::load(&options.profile, Arch::NATIVE) {
         Ok(profile) => profile,
         Err(status) => return status,
     };
     timings.mark(Phase::Profile);
     let timings = Arc::new(timings);
-    let outcome = boot(&profile, options, &timings);
-    let (message, status) = match &outcome {
+    let journal = match Journal::new(options.events.as_deref(), Arc::clone(&timings)) {
+        Ok(journal) => Arc::new(journal),
+        Err(error) => return cannot_write(options.events.as_deref(), &error),
+    };
+    let (message, status) = match boot(&profile, options, &timings, &journal) {
         Ok(ending) => (ending.to_string(), ending.status()),
         Err(failure) => failure.report(&profile),
     };
+    journal.stopped(&message, status.code());
     if let Some(path) = &options.timings
         && let Err(error) = timings.write(path)
     {
-        eprintln!("ghest: {}: {error}", path.display());
-        return Status::Failure;
+        return cannot_write(Some(path), &error);
     }
-    last_line(format, &message, status.code());
-    status
+    output::say(&message, status)
+}
+
+fn cannot_write(path: Option<&Path>, error: &std::io::Error) -> Status {
+    output::say(&format!("{}: {error}", path.unwrap_or(Path::new("")).display()), Status::Failure)
 }
 
 /// Why there is no machine.
 enum Failure {
-    Describe(vmm::describe::DescribeError),
+    Describe(DescribeError),
     Open(OpenError),
-    File(PathBuf, std::io::Error),
+    Control(PathBuf, std::io::Error),
     Machine(MachineError),
 }
 
-fn boot(profile: &Profile, options: &Options, timings: &Arc<Timings>) -> Result<Ending, Failure> {
-    let offered = offered(&open().map_err(Failure::Open)?).map_err(|error| Failure::Machine(error.into()))?;
-    let (plan, platform, _) = Plan::of(&profile.machine, offered).map_err(Failure::Describe)?;
-    let journal = Journal::new(options.events.as_deref(), Arc::clone(timings))
-        .map_err(|error| Failure::File(options.events.clone().unwrap_or_default(), error))?;
+fn boot(
+    profile: &Profile,
+    options: &Options,
+    timings: &Arc<Timings>,
+    journal: &Arc<Journal>,
+) -> Result<Ending, Failure> {
+    let machine = &profile.machine;
+    let kvm = open().map_err(Failure::Open)?;
+    let offered = offered(&kvm).map_err(|error| Failure::Machine(error.into()))?;
+    let (plan, platform, _) = Plan::of(machine, offered).map_err(Failure::Describe)?;
     // A plan is plain data: strings and numbers always make JSON.
     journal.plan(&serde_json::to_value(&plan).unwrap_or_default());
-    let signals = Signals::take().map_err(|error| Failure::Machine(error.into()))?;
-    let socket = options.control.as_ref().or(profile.machine.control_socket.as_ref());
-    let control = match socket {
-        Some(path) => Some(Server::listen(path).map_err(|error| Failure::File(path.clone(), error))?),
+    let signals = Signals::take().map_err(|error| Failure::Machine(no("descriptors for signals")(error)))?;
+    let control = match options.control.as_ref().or(machine.control_socket.as_ref()) {
+        Some(path) => Some(Server::listen(path).map_err(|error| Failure::Control(path.clone(), error))?),
         None => None,
     };
     let mut around =
-        Surroundings { journal: Arc::new(journal), timings: Arc::clone(timings), signals, control };
-    let ending = loop {
-        let kvm = open().map_err(Failure::Open)?;
-        let ending = machine::prepare(kvm, &profile.machine, &platform, &around)
+        Surroundings { journal: Arc::clone(journal), timings: Arc::clone(timings), signals, control };
+    let mut kvm = Some(kvm);
+    loop {
+        let kvm = kvm.take().map_or_else(open, Ok).map_err(Failure::Open)?;
+        let ending = machine::prepare(kvm, machine, &platform, &around)
             .and_then(|machine| machine.run(&mut around))
             .map_err(Failure::Machine)?;
-        match (&ending, profile.machine.on_reboot) {
-            (Ending::Reset(cause), OnReboot::Restart) => {
-                tracing::info!(%cause, "the guest resets its machine")
+        match (&ending, machine.on_reboot) {
+            (Ending::Reset(_), OnReboot::Restart) | (Ending::ControlReset, _) => {
+                tracing::info!("{ending}: it starts again");
             }
-            _ => break ending,
+            _ => return Ok(ending),
         }
-    };
-    if let Ending::PoweredOff = ending {
-        around.journal.guest_shutdown();
     }
-    around.journal.stopped(&ending.to_string(), ending.status().code());
-    Ok(ending)
 }
 
 impl Failure {
     /// Prints where the profile asks for what can not be had, and says what happened.
     fn report(&self, profile: &Profile) -> (String, Status) {
+        let refuse = |key: &str, error: &dyn std::fmt::Display, help: &str| {
+            diagnostics::print(&[profile.problem(key, error.to_string(), help)]);
+        };
         match self {
-            Failure::Describe(error) => (format!("no machine: {error}"), plan::refuse(profile, error)),
+            Failure::Describe(error) => {
+                let (key, help) = plan::asked_by(error);
+                refuse(&key, error, help);
+                (format!("no machine: {error}"), Status::Host)
+            }
             Failure::Open(error) => (
                 format!(
                     "no machine: {error}\n  KVM is what runs guests. Load its module (kvm-intel, kvm-amd), ask for access \
@@ -112,24 +125,20 @@ impl Failure {
                 ),
                 Status::Host,
             ),
-            Failure::File(path, error) => (format!("{}: {error}", display(path)), Status::Failure),
+            Failure::Control(path, error) => (format!("{}: {error}", path.display()), Status::Failure),
             Failure::Machine(MachineError::Boot(error)) => {
                 let (key, help) = error.key();
-                diagnostics::print(&[profile.problem(key, error.to_string(), help)]);
+                refuse(key, error, help);
                 (format!("no machine: {error}"), Status::Usage)
             }
             Failure::Machine(MachineError::Memory(error)) => {
-                let key = "memory.backing";
-                let help = "give the host more, or ask for less or another backing";
-                diagnostics::print(&[profile.problem(key, error.to_string(), help)]);
+                refuse("memory.backing", error, "give the host more, or ask for less or another backing");
                 (format!("no machine: {error}"), Status::Host)
             }
-            Failure::Machine(error @ MachineError::Kvm(_)) => (format!("no machine: {error}"), Status::Host),
+            Failure::Machine(
+                error @ (MachineError::Kvm(_) | MachineError::Threads(_) | MachineError::Host { .. }),
+            ) => (format!("no machine: {error}"), Status::Host),
             Failure::Machine(error) => (format!("no machine: {error}"), Status::Failure),
         }
     }
-}
-
-fn display(path: &Path) -> std::path::Display<'_> {
-    path.display()
 }

@@ -6,7 +6,7 @@ use clap::Args;
 use platform::Arch;
 use vmm::status::Status;
 
-use super::{ArchName, SetArgs, diagnostics, profiles};
+use super::{ArchName, SetArgs, profiles};
 
 #[derive(Args, Debug)]
 pub(super) struct Options {
@@ -34,10 +34,5 @@ pub(super) fn run(options: &Options) -> Status {
         }
     }
     problems.extend(machine_profile::clashes(&good));
-    if problems.is_empty() {
-        return Status::Success;
-    }
-    diagnostics::print(&problems);
-    eprintln!("ghest: {} problem{}", problems.len(), if problems.len() == 1 { "" } else { "s" });
-    Status::Usage
+    if problems.is_empty() { Status::Success } else { profiles::refuse(&problems) }
 }

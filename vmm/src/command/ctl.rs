@@ -6,6 +6,8 @@ use clap::{Args, ValueEnum};
 use vmm::control::{Request, call};
 use vmm::status::Status;
 
+use super::output;
+
 #[derive(Args, Debug)]
 pub(super) struct Options {
     /// The machine's control socket.
@@ -44,12 +46,9 @@ pub(super) fn run(options: &Options) -> Status {
     };
     match call(&options.socket, request) {
         Ok(answer) => {
-            println!("{answer}");
-            if answer["ok"] == true { Status::Success } else { Status::Failure }
+            let printed = output::print(&format!("{answer}\n"));
+            if answer["ok"] == true { printed } else { Status::Failure }
         }
-        Err(error) => {
-            eprintln!("ghest: {}: {error}", options.socket.display());
-            Status::Failure
-        }
+        Err(error) => output::say(&format!("{}: {error}", options.socket.display()), Status::Failure),
     }
 }

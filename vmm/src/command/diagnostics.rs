@@ -2,13 +2,33 @@
 
 use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
 use machine_profile::Diagnostic;
+use serde_json::json;
+
+use super::logging::LogFormat;
+use super::output;
 
 /// Prints problems to stderr, in colours where stderr is a terminal and `NO_COLOR` is not set.
 pub(super) fn print(problems: &[Diagnostic]) {
     let renderer = Renderer::styled();
     for problem in problems {
-        anstream::eprintln!("{}\n", renderer.render(&[group(problem)]));
+        match output::format() {
+            LogFormat::Text => anstream::eprintln!("{}\n", renderer.render(&[group(problem)])),
+            LogFormat::Json => eprintln!("{}", as_json(problem)),
+        }
     }
+}
+
+fn as_json(problem: &Diagnostic) -> serde_json::Value {
+    json!({
+        "level": "ERROR",
+        "message": problem.message,
+        "file": problem.source().name,
+        "line": problem.line(),
+        "column": problem.column(),
+        "key": problem.key,
+        "value": problem.value(),
+        "help": problem.help,
+    })
 }
 
 fn group(problem: &Diagnostic) -> Group<'_> {

@@ -1,4 +1,4 @@
-//! Log lines on stderr, and the line with which `ghest` ends.
+//! Log lines on stderr.
 
 use std::io::{self, IsTerminal};
 
@@ -31,15 +31,5 @@ pub(super) fn start(verbose: u8, format: LogFormat) {
     match format {
         LogFormat::Text => logger.without_time().init(),
         LogFormat::Json => logger.json().init(),
-    }
-}
-
-/// The last line, whatever the log level: what happened.
-pub(super) fn last_line(format: LogFormat, message: &str, status: u8) {
-    match format {
-        LogFormat::Text => eprintln!("ghest: {message}"),
-        LogFormat::Json => {
-            eprintln!("{}", serde_json::json!({ "level": "INFO", "message": message, "status": status }))
-        }
     }
 }

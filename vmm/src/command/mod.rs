@@ -5,6 +5,7 @@ mod check;
 mod ctl;
 mod diagnostics;
 mod logging;
+mod output;
 mod plan;
 mod probe;
 mod profiles;
@@ -123,9 +124,10 @@ pub(crate) fn run(timings: Timings) -> Status {
             return if error.print().is_ok() { status } else { Status::Failure };
         }
     };
+    output::set_format(cli.global.log_format);
     logging::start(cli.global.verbose, cli.global.log_format);
     match cli.command {
-        Command::Boot(options) => boot::run(&options, timings, cli.global.log_format),
+        Command::Boot(options) => boot::run(&options, timings),
         Command::Ctl(options) => ctl::run(&options),
         Command::Check(options) => check::run(&options),
         Command::Plan(options) => plan::run(&options),
@@ -133,8 +135,9 @@ pub(crate) fn run(timings: Timings) -> Status {
         Command::Probe(options) => probe::run(&options),
         Command::Schema => schema::run(),
         Command::Completions { shell } => {
-            clap_complete::generate(shell, &mut Cli::command(), "ghest", &mut std::io::stdout());
-            Status::Success
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "ghest", &mut script);
+            output::print(&String::from_utf8_lossy(&script))
         }
     }
 }

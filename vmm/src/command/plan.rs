@@ -8,7 +8,7 @@ use vmm::describe::DescribeError;
 use vmm::plan::{Plan, firmware_reason};
 use vmm::status::Status;
 
-use super::{ArchName, ProfileArgs, profiles};
+use super::{ArchName, ProfileArgs, diagnostics, output, profiles};
 
 #[derive(Args, Debug)]
 pub(super) struct Options {
@@ -33,45 +33,40 @@ pub(super) fn run(options: &Options) -> Status {
         Err(error) => return refuse(&profile, &error),
     };
     if options.json {
-        match serde_json::to_string_pretty(&plan) {
-            Ok(text) => println!("{text}"),
-            Err(error) => {
-                eprintln!("ghest: {error}");
-                return Status::Failure;
-            }
-        }
-    } else {
-        print(&plan, firmware_reason(arch, profile.machine.firmware));
+        return output::print_json(&plan);
     }
-    Status::Success
+    output::print(&text(&plan, firmware_reason(arch, profile.machine.firmware)))
 }
 
-fn print(plan: &Plan, why: &str) {
-    println!(
-        "machine       {} ({}, {} vCPUs, {} MiB)",
-        plan.machine,
-        plan.architecture,
-        plan.vcpus,
-        plan.memory >> 20
-    );
-    println!("kernel        {}", plan.kernel);
-    println!("tables        {}", plan.firmware);
-    println!("              because {why}");
-    for table in &plan.tables {
-        println!("              {:<6} {:>7} bytes at {:#x}", table.name, table.len, table.gpa);
+fn text(plan: &Plan, why: &str) -> String {
+    let Plan { machine, architecture, vcpus, memory, kernel, firmware, tables, asked } = plan;
+    let mut lines = vec![
+        format!("machine       {machine} ({architecture}, {vcpus} vCPUs, {} MiB)", memory >> 20),
+        format!("kernel        {kernel}"),
+        format!("tables        {firmware}"),
+        format!("              because {why}"),
+    ];
+    for table in tables {
+        lines.push(format!("              {:<6} {:>7} bytes at {:#x}", table.name, table.len, table.gpa));
     }
-    println!("synchronous   asked: {}", plan.asked.synchronous);
-    println!("asynchronous  asked: {}", plan.asked.asynchronous);
+    lines.push(format!("synchronous   asked: {}", asked.synchronous));
+    lines.push(format!("asynchronous  asked: {}", asked.asynchronous));
+    lines.join("\n") + "\n"
 }
 
 /// Says why a machine can not be described, where its profile asks for what can not be had.
 pub(super) fn refuse(profile: &Profile, error: &DescribeError) -> Status {
-    let (key, help) = match error {
+    let (key, help) = asked_by(error);
+    diagnostics::print(&[profile.problem(&key, error.to_string(), help)]);
+    output::say(&format!("no machine: {error}"), Status::Host)
+}
+
+/// The key of the profile that asked for what can not be described, and a way out.
+pub(super) fn asked_by(error: &DescribeError) -> (String, &'static str) {
+    match error {
         DescribeError::Device { index, .. } => (format!("device.{index}.type"), "leave the device out"),
         DescribeError::TableSet(_) | DescribeError::Build(_) => {
             ("machine.firmware".to_owned(), "choose other tables, or fewer vCPUs")
         }
-    };
-    super::diagnostics::print(&[profile.problem(&key, error.to_string(), help)]);
-    Status::Host
+    }
 }

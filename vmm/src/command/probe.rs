@@ -4,6 +4,8 @@ use clap::Args;
 use vcpu::host::{Host, KvmState};
 use vmm::status::Status;
 
+use super::output;
+
 #[derive(Args, Debug)]
 pub(super) struct Options {
     /// Print what was found as JSON.
@@ -13,45 +15,34 @@ pub(super) struct Options {
 
 pub(super) fn run(options: &Options) -> Status {
     let host = vcpu::host::probe();
-    if options.json {
-        match serde_json::to_string_pretty(&host) {
-            Ok(text) => println!("{text}"),
-            Err(error) => {
-                eprintln!("ghest: {error}");
-                return Status::Failure;
-            }
-        }
-    } else {
-        print(&host);
-    }
-    Status::Success
+    if options.json { output::print_json(&host) } else { output::print(&text(&host)) }
 }
 
-fn print(host: &Host) {
-    println!("host            {}, kernel {}", host.architecture, host.kernel);
-    match &host.kvm {
-        KvmState::Present => println!("kvm             present"),
-        KvmState::Absent { reason } => println!("kvm             absent: {reason}"),
-    }
+fn text(host: &Host) -> String {
+    let mut lines = vec![format!("host            {}, kernel {}", host.architecture, host.kernel)];
+    lines.push(match &host.kvm {
+        KvmState::Present => "kvm             present".into(),
+        KvmState::Absent { reason } => format!("kvm             absent: {reason}"),
+    });
     if let Some(vcpus) = host.vcpus {
-        println!("vcpus           {} recommended, {} at most", vcpus.recommended, vcpus.maximum);
+        lines.push(format!("vcpus           {} recommended, {} at most", vcpus.recommended, vcpus.maximum));
     }
-    for capability in &host.capabilities {
+    lines.extend(host.capabilities.iter().map(|capability| {
         if capability.value > 0 {
-            println!("  {:<22} yes ({})", capability.name, capability.value);
+            format!("  {:<22} yes ({})", capability.name, capability.value)
         } else {
-            println!("  {:<22} no: {}", capability.name, capability.without);
+            format!("  {:<22} no: {}", capability.name, capability.without)
         }
-    }
+    }));
     let memory = host.memory_failure;
-    if memory.handled {
-        println!("memory failure  handled by the host's kernel");
-        if memory.recovery == Some(false) {
-            println!(
-                "                but vm.memory_failure_recovery is 0: the host panics on the first error"
-            );
+    lines.push(match (memory.handled, memory.recovery) {
+        (false, _) => {
+            "memory failure  not handled by the host's kernel: no error will ever be reported".into()
         }
-    } else {
-        println!("memory failure  not handled by the host's kernel: no error will ever be reported");
-    }
+        (true, Some(false)) => "memory failure  handled, but the host panics on the first error \
+                                (vm.memory_failure_recovery is 0)"
+            .into(),
+        (true, _) => "memory failure  handled by the host's kernel".into(),
+    });
+    lines.join("\n") + "\n"
 }

@@ -6,7 +6,7 @@ use machine_profile::{Diagnostic, Override, Profile};
 use platform::Arch;
 use vmm::status::Status;
 
-use super::{ProfileArgs, SetArgs, diagnostics};
+use super::{ProfileArgs, SetArgs, diagnostics, output};
 
 /// Reads a profile, or prints everything that is wrong with it.
 pub(super) fn load(args: &ProfileArgs, arch: Arch) -> Result<Profile, Status> {
@@ -30,8 +30,9 @@ pub(super) fn overrides(args: &SetArgs) -> Result<Vec<Override>, Status> {
     if problems.is_empty() { Ok(overrides) } else { Err(refuse(&problems)) }
 }
 
-/// Prints problems of a profile.
+/// Prints problems of profiles, and how many they are.
 pub(super) fn refuse(problems: &[Diagnostic]) -> Status {
     diagnostics::print(problems);
-    Status::Usage
+    let plural = if problems.len() == 1 { "" } else { "s" };
+    output::say(&format!("{} problem{plural}", problems.len()), Status::Usage)
 }

@@ -2,7 +2,8 @@
 
 use vmm::status::Status;
 
+use super::output;
+
 pub(super) fn run() -> Status {
-    println!("{:#}", machine_profile::schema());
-    Status::Success
+    output::print_json(&machine_profile::schema())
 }

@@ -10,7 +10,7 @@ use serde_json::json;
 use vmm::plan::Plan;
 use vmm::status::Status;
 
-use super::{ArchName, ProfileArgs, plan, profiles};
+use super::{ArchName, ProfileArgs, output, plan, profiles};
 
 #[derive(Args, Debug)]
 pub(super) struct Options {
@@ -41,27 +41,22 @@ pub(super) fn run(options: &Options) -> Status {
         tables.tables.iter().try_for_each(|table| fs::write(options.out.join(table.file_name), &table.bytes))
     });
     if let Err(error) = written {
-        eprintln!("ghest: {}: {error}", options.out.display());
-        return Status::Failure;
+        return output::say(&format!("{}: {error}", options.out.display()), Status::Failure);
     }
     if options.json {
-        let list: Vec<_> = tables
-            .tables
-            .iter()
-            .map(|table| {
-                json!({
-                    "name": table.name,
-                    "file": table.file_name,
-                    "gpa": table.gpa,
-                    "len": table.bytes.len(),
-                })
+        let list = tables.tables.iter().map(|table| {
+            json!({
+                "name": table.name,
+                "file": table.file_name,
+                "gpa": table.gpa,
+                "len": table.bytes.len(),
             })
-            .collect();
-        println!("{:#}", json!({ "kind": tables.kind, "tables": list }));
-    } else {
-        for table in &tables.tables {
-            println!("{:#010x} {:>7} bytes  {}", table.gpa, table.bytes.len(), table.file_name);
-        }
+        });
+        return output::print_json(&json!({ "kind": tables.kind, "tables": list.collect::<Vec<_>>() }));
     }
-    Status::Success
+    let lines = tables
+        .tables
+        .iter()
+        .map(|table| format!("{:#010x} {:>7} bytes  {}\n", table.gpa, table.bytes.len(), table.file_name));
+    output::print(&lines.collect::<String>())
 }

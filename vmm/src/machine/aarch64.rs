@@ -10,11 +10,14 @@ use devices::{ConsolePort, InterruptLine, LevelLine, ged, pl011, pl031, pl061};
 use machine_profile::Firmware;
 use platform::aarch64;
 
-use super::{Devices, MachineError, PowerButton};
+use super::{Devices, MachineError, PowerButton, no};
 use crate::bus::MachineBus;
 use crate::console::Output;
 use crate::kvm::KvmVm;
 use crate::lifecycle::Lifecycle;
+
+/// What a device needs of the host for a line.
+const LINE: &str = "event descriptor";
 
 /// Puts every device on the bus.
 pub(super) fn add_devices(
@@ -25,7 +28,7 @@ pub(super) fn add_devices(
     output: Output,
 ) -> Result<Devices, MachineError> {
     let line = LevelLine::new(vm.level(aarch64::SERIAL_INTID));
-    let serial = Arc::new(Mutex::new(Pl011::new(line, output)?));
+    let serial = Arc::new(Mutex::new(Pl011::new(line, output).map_err(no(LINE))?));
     bus.add_mmio(aarch64::SERIAL_BASE, pl011::LEN, serial.clone())?;
 
     bus.add_mmio(aarch64::RTC_BASE, pl031::LEN, Arc::new(Mutex::new(Pl031::new())))?;
@@ -33,7 +36,7 @@ pub(super) fn add_devices(
     let pins = Arc::new(Mutex::new(Pl061::new(LevelLine::new(vm.level(aarch64::GPIO_INTID)))));
     bus.add_mmio(aarch64::GPIO_BASE, pl061::LEN, pins.clone())?;
 
-    let line = InterruptLine::new()?;
+    let line = InterruptLine::new().map_err(no(LINE))?;
     vm.bind(&line, aarch64::GED_INTID)?;
     let events = Arc::new(Mutex::new(GenericEventDevice::new(line)));
     bus.add_mmio(aarch64::GED_BASE, ged::LEN, events.clone())?;

@@ -27,6 +27,8 @@ pub(crate) enum Kind {
 const LOAD_START: u64 = 0x10_0000;
 /// Offset of the 64-bit entry in the protected-mode code (boot.rst, "64-bit boot protocol").
 const ENTRY_64: u64 = 0x200;
+/// e_machine of x86_64.
+const EM_X86_64: u16 = 62;
 /// xloadflags: the kernel has the 64-bit entry.
 const XLF_KERNEL_64: u16 = 1;
 /// xloadflags: kernel, parameters and initrd may lie above 4 GiB.
@@ -76,8 +78,11 @@ fn load_bz_image<F: Read + ReadVolatile + Seek>(
     if len + 15 < wanted {
         return Err(ImageError::Truncated { wanted, len });
     }
-    let loaded = BzImage::load(memory, None, &mut image, Some(GuestAddress(LOAD_START)))
-        .map_err(|error| explain(error, len, low_end))?;
+    if LOAD_START + code > low_end {
+        return Err(ImageError::TooLarge { start: LOAD_START, end: LOAD_START + code, limit: low_end });
+    }
+    let loaded =
+        BzImage::load(memory, None, &mut image, Some(GuestAddress(LOAD_START))).map_err(loader_error)?;
     let Some(header) = loaded.setup_header else {
         return Err(ImageError::Loader("the loader found no setup header".into()));
     };
@@ -112,8 +117,7 @@ fn load_elf<F: Read + ReadVolatile + Seek>(
     if extent.end > low_end {
         return Err(ImageError::TooLarge { start: extent.start, end: extent.end, limit: low_end });
     }
-    let loaded: KernelLoaderResult =
-        Elf::load(memory, None, &mut image, None).map_err(|error| explain(error, len, low_end))?;
+    let loaded: KernelLoaderResult = Elf::load(memory, None, &mut image, None).map_err(loader_error)?;
     let pvh = match loaded.pvh_boot_cap {
         PvhBootCapability::PvhEntryPresent(entry) => Some(entry.0),
         _ => None,
@@ -138,7 +142,14 @@ fn elf_extent(image: &mut (impl Read + Seek), len: u64) -> Result<std::ops::Rang
     if read_start(image, &mut header).map_err(ImageError::Read)? < header.len() {
         return Err(ImageError::Truncated { wanted: 64, len });
     }
-    // e_phoff, e_phentsize and e_phnum of Elf64_Ehdr.
+    // e_machine of Elf64_Ehdr.
+    let machine = u16_at(&header, 18);
+    if machine != EM_X86_64 {
+        return Err(ImageError::Loader(format!(
+            "it is for machine {machine} (ELF), and x86_64 is {EM_X86_64}"
+        )));
+    }
+    // e_phoff, e_phentsize and e_phnum.
     let table = u64_at(&header, 32);
     let (size, count) = (u64::from(u16_at(&header, 54)), u64::from(u16_at(&header, 56)));
     if size != 56 {
@@ -177,13 +188,6 @@ fn u16_at(bytes: &[u8], at: usize) -> u16 {
     u16::from_le_bytes([bytes[at], bytes[at + 1]])
 }
 
-/// The loader's error, where its cause is the size, with the numbers.
-fn explain(error: LoaderError, len: u64, low_end: u64) -> ImageError {
-    use linux_loader::loader::bzimage::Error as BzImageError;
-    match error {
-        LoaderError::Bzimage(BzImageError::ReadBzImageCompressedKernel) => {
-            ImageError::TooLarge { start: LOAD_START, end: LOAD_START.saturating_add(len), limit: low_end }
-        }
-        other => ImageError::Loader(other.to_string()),
-    }
+fn loader_error(error: LoaderError) -> ImageError {
+    ImageError::Loader(error.to_string())
 }

@@ -1,0 +1,31 @@
+//! What a record costs. Times depend on the machine: each is the least of many runs.
+
+use std::hint::black_box;
+use std::time::{Duration, Instant};
+
+use ras_core::{Decoded, Kind, MemoryBlocks, MemoryReport, Span};
+
+const RUNS: u32 = 200;
+const TURNS: u32 = 1000;
+
+fn main() {
+    let mut bytes = [0; 0x1000];
+    let report = MemoryReport::uncorrected(Kind::ActionRequired, 1_786_270_272, 17);
+    for (name, log2_len) in [("one page", 12), ("sixteen pages", 16)] {
+        let span = Span::around(0x4020_0000, log2_len);
+        let time = least(|| MemoryBlocks::new(black_box(span), report).write_next(&mut bytes));
+        println!("encode {name:16} {:>8.1} ns", time);
+        let time = least(|| Decoded::read(black_box(&bytes)).is_ok());
+        println!("decode {name:16} {:>8.1} ns", time);
+    }
+}
+
+/// Nanoseconds of one call, of the fastest run.
+fn least<T>(mut work: impl FnMut() -> T) -> f64 {
+    let run = |_| {
+        let start = Instant::now();
+        (0..TURNS).for_each(|_| drop(black_box(work())));
+        start.elapsed()
+    };
+    (0..RUNS).map(run).min().unwrap_or(Duration::ZERO).as_secs_f64() * 1e9 / f64::from(TURNS)
+}

@@ -1,0 +1,206 @@
+//! Records in a status block, and the notification that goes with them.
+
+use alloc::boxed::Box;
+
+use super::external_abort::Injector;
+use super::stop::stop;
+use super::{BuildError, Claim, Moment, Registration, Reporter, Setup};
+use crate::actions::{Action, ActionSink, Mark, StopReason};
+use crate::abilities::HostAbilities;
+use crate::handover::{Consumer, Handover, Loss, Record, Step};
+use crate::memory_blocks::{MemoryBlocks, MemoryReport};
+use crate::memory_error::{Kind, MemoryError, Span};
+use crate::notification::Notification;
+use crate::plan::Answer;
+use crate::record_area::Slot;
+use crate::response::Response;
+use crate::vcpu_state::VcpuState;
+
+pub(super) const REGISTRATION: Registration = Registration {
+    name: "ghes",
+    carries: |response| response.notification().is_some(),
+    build: |Setup { answer, host, claims }| {
+        let claim = answer.source.and_then(|source| claims.claim(source));
+        let claim = claim.ok_or(BuildError::NoBlock(answer.chosen))?;
+        Ok(Box::new(Ghes::new(claim, answer, host)))
+    },
+};
+
+/// Losses that may wait for one block, and vCPUs that may wait with them.
+const ROOM: usize = 64;
+/// Bytes of a status block.
+const BLOCK_LEN: usize = 0x1000;
+/// Bytes of the block status, the first field of a block. Zero there: nothing to read.
+const STATUS_LEN: usize = 4;
+
+/// Tells the guest by records in one status block.
+///
+/// It can only be made from a [`Claim`], which only a laid-out record area gives: no record is ever written to tables that do not exist.
+#[derive(Debug)]
+pub struct Ghes {
+    handover: Handover<ROOM>,
+    desk: Desk,
+}
+
+/// Carries out what the handover says.
+#[derive(Debug)]
+struct Desk {
+    claim: Claim,
+    response: Response,
+    /// What is done where no record can be.
+    instead: Response,
+    injector: Injector,
+    /// Records written so far.
+    written: u64,
+    block: [u8; BLOCK_LEN],
+}
+
+impl Ghes {
+    /// The reporter that writes to that block.
+    #[must_use]
+    pub fn new(claim: Claim, answer: &Answer, host: &HostAbilities) -> Self {
+        Ghes {
+            handover: Handover::new(answer.patience.acknowledge_ns()),
+            desk: Desk {
+                claim,
+                response: answer.chosen,
+                instead: answer.unacknowledged.unwrap_or(Response::Stop),
+                injector: Injector::of(host),
+                written: 0,
+                block: [0; BLOCK_LEN],
+            },
+        }
+    }
+}
+
+impl Reporter for Ghes {
+    fn name(&self) -> &'static str {
+        REGISTRATION.name
+    }
+
+    fn report(&mut self, error: &MemoryError, moment: &Moment, sink: &mut dyn ActionSink) {
+        let loss = match (error.kind, error.vcpu) {
+            (Kind::ActionOptional, _) => Loss { span: error.span, consumer: None },
+            (Kind::ActionRequired, Some(vcpu)) => {
+                let Some(state) = moment.vcpu else { return stop(*error, StopReason::NotDeliverable, sink) };
+                // The pages around the one that was touched; whoever asks tells of the rest as of what was found.
+                let span = Span::around(error.gpa, error.span.log2_len.min(Record::LOG2_MOST));
+                Loss { span, consumer: Some(Consumer { vcpu, state, error: *error }) }
+            }
+            (Kind::ActionRequired, None) => return stop(*error, StopReason::NotDeliverable, sink),
+        };
+        let desk = &mut self.desk;
+        self.handover.report(loss, is_free(moment), moment.now_ns, &mut |step| desk.take(step, moment, sink));
+    }
+
+    fn tick(&mut self, moment: &Moment, sink: &mut dyn ActionSink) {
+        let desk = &mut self.desk;
+        self.handover.tick(is_free(moment), moment.now_ns, &mut |step| desk.take(step, moment, sink));
+    }
+
+    fn driver_up(&mut self, moment: &Moment) {
+        self.handover.driver_up(moment.now_ns);
+    }
+
+    fn reset(&mut self, still_lost: bool, moment: &Moment, sink: &mut dyn ActionSink) {
+        let desk = &mut self.desk;
+        desk.restore(sink);
+        self.handover.reset(still_lost, &mut |step| desk.take(step, moment, sink));
+    }
+
+    fn acknowledge_register(&self) -> Option<u64> {
+        Some(self.desk.claim.slot().ack_gpa)
+    }
+
+    fn deadline_ns(&self) -> Option<u64> {
+        self.handover.deadline_ns()
+    }
+}
+
+fn is_free(moment: &Moment) -> bool {
+    moment.acknowledge_register & Slot::FREE != 0
+}
+
+impl Desk {
+    fn take(&mut self, step: Step, moment: &Moment, sink: &mut dyn ActionSink) {
+        let source = self.claim.slot().source.id;
+        match step {
+            Step::Write(record) => self.write(&record, moment, sink),
+            Step::Hold(vcpu) => sink.act(Action::Hold { vcpu }),
+            Step::Release(vcpu) => sink.act(Action::Release { vcpu }),
+            Step::Instead(consumer, span) => self.answer_instead(consumer, span, sink),
+            Step::Queued(span) => sink.act(Action::Mark(Mark::Queued { source, span })),
+            Step::Coalesced(span) => sink.act(Action::Mark(Mark::Coalesced { source, span })),
+            Step::Acknowledged(Record { span, .. }, after_ns) => {
+                sink.act(Action::Mark(Mark::Acknowledged { source, span, after_ns }));
+            }
+            Step::Overdue(Record { span, .. }) => sink.act(Action::Mark(Mark::Overdue { source, span })),
+            Step::Overflowed(span, times) => sink.act(Action::Mark(Mark::Overflowed { source, span, times })),
+        }
+    }
+
+    /// The register first, so that an acknowledgement can only be of this record; then the block's body, and last its first field, by
+    /// which a guest that polls knows that there is something to read.
+    fn write(&mut self, record: &Record, moment: &Moment, sink: &mut dyn ActionSink) {
+        let Slot { source, ack_gpa, block_gpa, .. } = *self.claim.slot();
+        self.written = self.written.saturating_add(1);
+        // No two records of the area have a number in common: the last digit is the source's.
+        let number = self.written.saturating_mul(10).saturating_add(u64::from(source.id % 10));
+        let report = MemoryReport::uncorrected(record.kind(), moment.unix_seconds, number);
+        // Can not fail: a block of a page holds what one record tells of.
+        let Ok(len) = MemoryBlocks::new(record.span, report).write_next(&mut self.block) else { return };
+        let (status, body) = self.block.split_at(STATUS_LEN);
+        let body = body.get(..len.saturating_sub(STATUS_LEN)).unwrap_or_default();
+
+        sink.act(Action::Write { gpa: ack_gpa, bytes: &[0; 8] });
+        sink.act(Action::Write { gpa: block_gpa + STATUS_LEN as u64, bytes: body });
+        sink.act(Action::Write { gpa: block_gpa, bytes: status });
+        sink.act(Action::Mark(Mark::RecordWritten { source: source.id, gpa: block_gpa, span: record.span }));
+        self.notify(record, sink);
+        sink.act(Action::Mark(Mark::Answered { span: record.span, response: self.response }));
+    }
+
+    fn notify(&self, record: &Record, sink: &mut dyn ActionSink) {
+        match (self.claim.slot().source.notification, record.consumer) {
+            (Notification::Polled { .. }, _) => {}
+            (Notification::External { gsi }, _) => sink.act(Action::RaiseInterrupt { gsi }),
+            (Notification::Gpio | Notification::Gsiv, _) => sink.act(Action::RaiseErrorEvent),
+            (Notification::Nmi, consumer) => {
+                sink.act(Action::InjectNmi { vcpu: consumer.map_or(0, |consumer| consumer.vcpu) });
+            }
+            (Notification::Sea, Some(Consumer { vcpu, state: VcpuState::Aarch64(consumption), .. })) => {
+                sink.act(self.injector.abort(vcpu, consumption));
+            }
+            (Notification::Sei, consumer) => {
+                sink.act(self.injector.serror(consumer.map_or(0, |consumer| consumer.vcpu)));
+            }
+            // Nobody consumed it, or not on this architecture: the next abort that the guest takes finds the record.
+            (Notification::Sea, _) => {}
+        }
+    }
+
+    fn answer_instead(&self, consumer: Consumer, span: Span, sink: &mut dyn ActionSink) {
+        let Consumer { vcpu, state, error } = consumer;
+        let response = match (self.instead, state) {
+            (Response::Abort, VcpuState::Aarch64(consumption)) => {
+                sink.act(self.injector.abort(vcpu, consumption));
+                Response::Abort
+            }
+            (Response::Serror, VcpuState::Aarch64(_)) => {
+                sink.act(self.injector.serror(vcpu));
+                Response::Serror
+            }
+            _ => return stop(error, StopReason::Unacknowledged, sink),
+        };
+        sink.act(Action::Mark(Mark::Answered { span, response }));
+    }
+
+    /// The block is empty and ours to write.
+    fn restore(&mut self, sink: &mut dyn ActionSink) {
+        let Slot { cell_gpa, ack_gpa, block_gpa, .. } = *self.claim.slot();
+        self.block.fill(0);
+        sink.act(Action::Write { gpa: block_gpa, bytes: &self.block });
+        sink.act(Action::Write { gpa: cell_gpa, bytes: &block_gpa.to_le_bytes() });
+        sink.act(Action::Write { gpa: ack_gpa, bytes: &Slot::FREE.to_le_bytes() });
+    }
+}

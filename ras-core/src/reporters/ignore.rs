@@ -1,0 +1,28 @@
+//! The guest is not told.
+
+use alloc::boxed::Box;
+
+use super::{Moment, Registration, Reporter};
+use crate::actions::{Action, ActionSink, Mark};
+use crate::memory_error::MemoryError;
+use crate::response::Response;
+
+pub(super) const REGISTRATION: Registration = Registration {
+    name: "ignore",
+    carries: |response| matches!(response, Response::Ignore),
+    build: |_| Ok(Box::new(Ignore)),
+};
+
+/// Leaves what was found to the ledger.
+#[derive(Clone, Copy, Debug)]
+pub struct Ignore;
+
+impl Reporter for Ignore {
+    fn name(&self) -> &'static str {
+        REGISTRATION.name
+    }
+
+    fn report(&mut self, error: &MemoryError, _moment: &Moment, sink: &mut dyn ActionSink) {
+        sink.act(Action::Mark(Mark::Answered { span: error.span, response: Response::Ignore }));
+    }
+}

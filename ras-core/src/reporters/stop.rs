@@ -1,0 +1,34 @@
+//! The VM is stopped.
+
+use alloc::boxed::Box;
+
+use super::{Moment, Registration, Reporter};
+use crate::actions::{Account, Action, ActionSink, Mark, StopReason};
+use crate::memory_error::MemoryError;
+use crate::response::Response;
+
+pub(super) const REGISTRATION: Registration = Registration {
+    name: "stop",
+    carries: |response| matches!(response, Response::Stop),
+    build: |_| Ok(Box::new(Stop)),
+};
+
+/// Stops the VM at the first error.
+#[derive(Clone, Copy, Debug)]
+pub struct Stop;
+
+impl Reporter for Stop {
+    fn name(&self) -> &'static str {
+        REGISTRATION.name
+    }
+
+    fn report(&mut self, error: &MemoryError, _moment: &Moment, sink: &mut dyn ActionSink) {
+        stop(*error, StopReason::Planned, sink);
+    }
+}
+
+/// Stops the VM for an error of the guest's.
+pub(crate) fn stop(error: MemoryError, reason: StopReason, sink: &mut dyn ActionSink) {
+    sink.act(Action::Mark(Mark::Answered { span: error.span, response: Response::Stop }));
+    sink.act(Action::Stop { account: Account { reason, error: Some(error) } });
+}

@@ -1,0 +1,207 @@
+//! The decoder takes anything: it reads it or says where it is broken, and agrees with the rules of Linux.
+//!
+//! `PROPTEST_CASES=1000000` runs each test a million times.
+
+use proptest::prelude::*;
+use ras_core::acceptance::{LinuxVerdict, Rejection, linux_accepts};
+use ras_core::cper::record::{Record, RecordHeader};
+use ras_core::{BlockWriter, DecodeError, Decoded, Heading, Notification, Severity, StatusBlock, Wanted};
+
+use crate::sections::{self, AnySection};
+
+const MOST: u32 = 64 << 10;
+
+/// Bytes of a block with the given sections in it.
+fn block(sections: &[AnySection]) -> Vec<u8> {
+    let heading =
+        Heading { severity: Severity::Recoverable, flags: 0, fru_id: None, fru_text: None, time: None };
+    let mut bytes = vec![0; 0x4000];
+    let mut block = BlockWriter::new(&mut bytes).expect("room for a block");
+    sections.iter().for_each(|section| section.push_to(&mut block, &heading).expect("room for its entries"));
+    let len = block.finish();
+    bytes.truncate(len);
+    bytes
+}
+
+/// Blocks with a few bytes changed, mostly in their headers, and cut or not.
+fn mutated_blocks() -> impl Strategy<Value = Vec<u8>> {
+    let change = (prop_oneof![0..128_usize, any::<usize>()], any::<u8>());
+    let sections = prop::collection::vec(sections::any_section(), 0..4);
+    (sections, prop::collection::vec(change, 0..6), prop::option::of(any::<usize>())).prop_map(
+        |(sections, changes, cut)| {
+            let mut bytes = block(&sections);
+            for (place, byte) in changes {
+                let place = place % bytes.len();
+                bytes[place] = byte;
+            }
+            if let Some(cut) = cut {
+                bytes.truncate(cut % (bytes.len() + 1));
+            }
+            bytes
+        },
+    )
+}
+
+/// Something that starts as a record does.
+fn records() -> impl Strategy<Value = Vec<u8>> {
+    (prop::collection::vec(any::<u8>(), 0..600), 0..6_u8, any::<bool>()).prop_map(
+        |(mut bytes, sections, marked)| {
+            let len = bytes.len() as u32;
+            for (offset, value) in [(0, *b"CPER"), (6, [0xff; 4]), (20, len.to_le_bytes())] {
+                if let (true, Some(place)) = (marked, bytes.get_mut(offset..offset + 4)) {
+                    place.copy_from_slice(&value);
+                }
+            }
+            if let Some(count) = bytes.get_mut(10..12) {
+                count.copy_from_slice(&[sections, 0]);
+            }
+            // Sections that mostly lie in the record, of types that are known.
+            for section in 0..usize::from(sections) {
+                let descriptor = 128 + 72 * section;
+                if let Some(place) = bytes.get_mut(descriptor..descriptor + 8) {
+                    place.copy_from_slice(&[place[0], place[1] & 1, 0, 0, place[4], 0, 0, 0]);
+                }
+                if let Some(place) = bytes.get_mut(descriptor + 16..descriptor + 32) {
+                    place.copy_from_slice(ras_core::cper::arm_processor::KIND.bytes());
+                }
+            }
+            bytes
+        },
+    )
+}
+
+/// Reads and describes `bytes`, as `ghest decode` does.
+fn decode(bytes: &[u8]) -> Result<String, DecodeError> {
+    Decoded::read(bytes).map(|decoded| decoded.describe().to_string())
+}
+
+proptest! {
+    #[test]
+    fn any_bytes_are_read_or_refused(bytes in prop::collection::vec(any::<u8>(), 0..400)) {
+        if let Err(error) = decode(&bytes) {
+            prop_assert!(error.offset <= bytes.len(), "{error}");
+        }
+    }
+
+    #[test]
+    fn broken_blocks_are_read_or_refused(bytes in mutated_blocks()) {
+        if let Err(error) = decode(&bytes) {
+            prop_assert!(error.offset <= bytes.len(), "{error}");
+        }
+    }
+
+    #[test]
+    fn records_are_read_or_refused(bytes in records()) {
+        if let Err(error) = decode(&bytes) {
+            prop_assert!(error.offset <= bytes.len(), "{error}");
+        }
+    }
+
+    /// Two readers that know nothing of one another.
+    #[test]
+    fn the_decoder_reads_what_linux_takes(bytes in mutated_blocks()) {
+        let read = StatusBlock::read(&bytes);
+        let raw_data = bytes.get(8..12).is_some_and(|length| length != [0; 4]);
+        match linux_accepts(&bytes, MOST, Notification::Gsiv) {
+            // Linux does not look at a block that says it is empty.
+            Ok(LinuxVerdict::NothingToRead) => {}
+            // The decoder wants raw data to be there; Linux copies whatever is.
+            Ok(_) if raw_data => {}
+            Ok(_) => prop_assert!(read.is_ok(), "{read:?}"),
+            // A block may be longer than Linux reads.
+            Err(Rejection::TooLong { .. }) => {}
+            Err(rejection) => prop_assert!(read.is_err(), "{rejection}: {read:?}"),
+        }
+    }
+}
+
+#[test]
+fn errors_say_where_and_what() {
+    let mut bytes = block(&[AnySection::Raw(ras_core::Guid::ZERO, vec![1; 8])]);
+    assert_eq!(bytes.len(), 20 + 72 + 8);
+    // The length of the entry's payload.
+    bytes[20 + 24] = 9;
+    let error = StatusBlock::read(&bytes).expect_err("one byte more than there is");
+    assert_eq!(
+        error,
+        DecodeError { offset: 44, what: "error data length", found: 9, wanted: Wanted::AtMost(8) }
+    );
+    assert_eq!(error.to_string(), "at byte 0x2c: error data length is 0x9, wanted at most 0x8");
+
+    let error = StatusBlock::read(&bytes[..19]).expect_err("less than a header");
+    assert_eq!(
+        error,
+        DecodeError { offset: 0, what: "length of the block", found: 19, wanted: Wanted::AtLeast(20) }
+    );
+}
+
+#[test]
+fn raw_data_lies_behind_the_entries() -> Result<(), DecodeError> {
+    let mut bytes = block(&[]);
+    bytes.extend(*b"..raw");
+    bytes[4] = 22;
+    bytes[8] = 3;
+    assert_eq!(StatusBlock::read(&bytes)?.raw_data, b"raw");
+    bytes[4] = 19;
+    let error = StatusBlock::read(&bytes).expect_err("in the header");
+    assert_eq!((error.what, error.wanted), ("raw data offset", Wanted::AtLeast(20)));
+    Ok(())
+}
+
+#[test]
+fn a_record_with_a_memory_section_is_described() -> Result<(), DecodeError> {
+    let memory = ras_core::cper::memory::MemorySection::lost_page(0x8000_0000);
+    let mut bytes = vec![0; 128 + 72];
+    bytes[..4].copy_from_slice(&RecordHeader::SIGNATURE);
+    bytes[6..10].copy_from_slice(&[0xff; 4]);
+    bytes[10] = 1;
+    bytes[20..24].copy_from_slice(&280_u32.to_le_bytes());
+    // Boot notification.
+    bytes[80..96].copy_from_slice(b"\x66\xa4\x61\x3d\x40\xab\x9a\x40\xa6\x98\xf3\x62\xd4\x64\xb3\x8f");
+    bytes[128] = 200;
+    bytes[132] = 80;
+    bytes[144..160].copy_from_slice(b"\x14\x11\xbc\xa5\x64\x6f\xde\x4e\xb8\x63\x3e\x83\xed\x7c\x83\xb1");
+    ras_core::cper::Section::parts(&memory, &mut |part| bytes.extend_from_slice(part));
+
+    let text = decode(&bytes)?;
+    for wanted in ["notification           boot", "section 1:", "physical address       0x80000000"] {
+        assert!(text.contains(wanted), "{text}");
+    }
+    // The older section ends after the type.
+    bytes[132] = 73;
+    assert!(decode(&bytes)?.contains("0x80000000"));
+    // A shorter one is said to be broken, and shown.
+    bytes[132] = 72;
+    assert!(decode(&bytes)?.contains("length of the memory error section is 0x48, wanted at least 0x49"));
+    // One that leaves the record is none.
+    bytes[132] = 81;
+    let error = Record::read(&bytes).expect_err("beyond the end");
+    assert_eq!((error.offset, error.found, error.wanted), (128, 281, Wanted::AtMost(280)));
+    Ok(())
+}
+
+#[cfg(feature = "serde")]
+#[test]
+fn programs_get_names_and_values() -> Result<(), Box<dyn core::error::Error>> {
+    let bytes = block(&[AnySection::Memory(ras_core::cper::memory::MemorySection::lost_page(0x8000_0000))]);
+    let json = serde_json::to_value(Decoded::read(&bytes)?.describe())?;
+    assert_eq!(
+        json,
+        serde_json::json!({
+            "block_status": ["uncorrectable"],
+            "entry_count": 1,
+            "data_length": 152,
+            "severity": "recoverable",
+            "entry": [{
+                "severity": "recoverable",
+                "revision": "0x300",
+                "memory_error": {
+                    "physical_address": "0x80000000",
+                    "physical_address_mask": "0xfffffffffffff000",
+                    "error_type": "unknown",
+                },
+            }],
+        })
+    );
+    Ok(())
+}

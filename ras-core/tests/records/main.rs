@@ -1,0 +1,7 @@
+//! Error records: what is written, what is read, and where they lie.
+
+mod area;
+mod decoder;
+mod layout;
+mod round_trip;
+mod sections;

@@ -1,0 +1,202 @@
+//! What is written can be read again, and Linux would take it.
+
+use core::num::NonZeroU32;
+
+use proptest::prelude::*;
+use ras_core::acceptance::{Deed, LinuxVerdict, linux_accepts};
+use ras_core::status_block::Entry;
+use ras_core::{
+    BlockWriter, FruText, Guid, Heading, Kind, MemoryBlocks, MemoryReport, NoRoom, Notification, Severity,
+    Span, StatusBlock, Timestamp, blocks_needed,
+};
+
+use crate::sections::{self, AnySection};
+
+const BLOCK_LEN: usize = 0x1000;
+
+const SEVERITIES: [Severity; 4] =
+    [Severity::Recoverable, Severity::Fatal, Severity::Corrected, Severity::Informational];
+
+fn notifications() -> impl Strategy<Value = Notification> {
+    prop_oneof![
+        Just(Notification::Polled { interval_ms: NonZeroU32::MIN }),
+        any::<u32>().prop_map(|gsi| Notification::External { gsi }),
+        Just(Notification::Nmi),
+        Just(Notification::Gpio),
+        Just(Notification::Sea),
+        Just(Notification::Gsiv),
+    ]
+}
+
+fn headings() -> impl Strategy<Value = Heading> {
+    let fru_id = prop::option::of(any::<[u8; 16]>().prop_map(Guid::from_bytes));
+    let fru_text = prop::option::of(".{0,24}".prop_map(|text| FruText::new(format_args!("{text}"))));
+    let time = prop::option::of(any::<u64>().prop_map(Timestamp::from_unix));
+    (prop::sample::select(&SEVERITIES[..]), any::<u8>(), fru_id, fru_text, time).prop_map(
+        |(severity, flags, fru_id, fru_text, time)| Heading { severity, flags, fru_id, fru_text, time },
+    )
+}
+
+/// Writes as many of the entries as fit, and gives their number and the block's length.
+fn write(entries: &[(Heading, AnySection)], bytes: &mut [u8]) -> Result<(usize, usize), NoRoom> {
+    let mut block = BlockWriter::new(bytes)?;
+    let written =
+        entries.iter().take_while(|(heading, section)| section.push_to(&mut block, heading).is_ok()).count();
+    Ok((written, block.finish()))
+}
+
+fn heading_of(entry: &Entry<'_>) -> Option<Heading> {
+    Some(Heading {
+        severity: entry.severity()?,
+        flags: entry.header.flags,
+        fru_id: entry.fru_id(),
+        fru_text: entry.fru_text(),
+        time: entry.time(),
+    })
+}
+
+proptest! {
+    #[test]
+    fn every_block_reads_as_it_was_written(
+        entries in prop::collection::vec((headings(), sections::any_section()), 0..24),
+        len in 20..=0x2000_usize,
+    ) {
+        let mut bytes = vec![0xa5; len];
+        let (written, block_len) = write(&entries, &mut bytes)?;
+        prop_assert!(block_len <= len);
+        prop_assert!(bytes[block_len..].iter().all(|byte| *byte == 0xa5), "bytes behind the block were touched");
+
+        let block = StatusBlock::read(&bytes[..block_len])?;
+        let entries = &entries[..written];
+        prop_assert_eq!(block.entries().count(), written);
+        prop_assert_eq!(block.header.entry_count() as usize, written);
+        prop_assert_eq!(block.header.data_length.get() as usize, block_len - 20);
+        for (read, (heading, section)) in block.entries().zip(entries) {
+            prop_assert_eq!(heading_of(&read), Some(*heading));
+            section.assert_read(&read)?;
+        }
+    }
+
+    #[test]
+    fn linux_takes_every_block_with_entries(
+        entries in prop::collection::vec((headings(), sections::any_section()), 1..24),
+        notification in notifications(),
+    ) {
+        let mut bytes = [0; BLOCK_LEN];
+        let (written, len) = write(&entries, &mut bytes)?;
+        // The guest sees the whole block, not only what was written.
+        let verdict = linux_accepts(&bytes, BLOCK_LEN as u32, notification)?;
+        prop_assert_eq!(&verdict, &linux_accepts(&bytes[..len], len as u32, notification)?);
+        if written == 0 {
+            prop_assert_eq!(verdict, LinuxVerdict::NothingToRead);
+            return Ok(());
+        }
+        let fatal = entries[..written].iter().any(|(heading, _)| heading.severity == Severity::Fatal);
+        match verdict {
+            LinuxVerdict::NothingToRead => prop_assert!(false, "entries were overlooked"),
+            LinuxVerdict::Panic => prop_assert!(fatal),
+            LinuxVerdict::Handled { deeds, .. } => {
+                prop_assert!(!fatal);
+                let short = deeds.iter().find(|deed| matches!(deed, Deed::TooShort { .. }));
+                prop_assert_eq!(short, None);
+            }
+        }
+    }
+
+    #[test]
+    fn linux_finds_every_lost_page_once(
+        gpa in 0..1_u64 << 52,
+        log2_len in 12..=24_u8,
+        notification in notifications(),
+        kind in prop::sample::select(&[Kind::ActionRequired, Kind::ActionOptional][..]),
+        number in any::<u64>(),
+    ) {
+        let span = Span::around(gpa, log2_len);
+        let mut blocks = MemoryBlocks::new(span, MemoryReport::uncorrected(kind, 1_800_000_000, number));
+        let mut found = Vec::new();
+        let mut written = 0;
+        let mut bytes = [0; BLOCK_LEN];
+        while blocks.write_next(&mut bytes)? > 0 {
+            written += 1;
+            let verdict = linux_accepts(&bytes, BLOCK_LEN as u32, notification)?;
+            let LinuxVerdict::Handled { deeds, kills_current_task: false } = verdict else {
+                return Err(TestCaseError::fail(format!("{verdict:?}")));
+            };
+            for deed in deeds {
+                match deed {
+                    Deed::MemoryFailure { pfn } if !notification.is_synchronous() => found.push(pfn << 12),
+                    Deed::MemoryFailureActionRequired { pfn } if notification.is_synchronous() => found.push(pfn << 12),
+                    other => return Err(TestCaseError::fail(format!("{other:?}"))),
+                }
+            }
+        }
+        prop_assert_eq!(found, span.pages().collect::<Vec<_>>());
+        prop_assert_eq!(Some(written), blocks_needed(span, BLOCK_LEN));
+    }
+
+    #[test]
+    fn two_errors_never_look_the_same(gpa: u64, time in any::<u32>(), number in 0..1_000_000_000 - 1_u64) {
+        let block = |number| {
+            let report = MemoryReport::uncorrected(Kind::ActionRequired, time.into(), number);
+            let mut bytes = [0; BLOCK_LEN];
+            MemoryBlocks::new(Span::around(gpa, 12), report).write_next(&mut bytes).map(|_| bytes)
+        };
+        prop_assert_ne!(block(number)?, block(number + 1)?);
+    }
+}
+
+#[test]
+fn a_corrected_error_beyond_the_threshold_moves_the_page() -> Result<(), Box<dyn core::error::Error>> {
+    let report = MemoryReport {
+        severity: Severity::Corrected,
+        flags: ras_core::status_block::section_flags::THRESHOLD_EXCEEDED,
+        time: Timestamp::from_unix(0),
+        number: 1,
+    };
+    let mut bytes = [0; BLOCK_LEN];
+    MemoryBlocks::new(Span::around(0x1_2345_6789, 12), report).write_next(&mut bytes)?;
+    assert_eq!(
+        linux_accepts(&bytes, BLOCK_LEN as u32, Notification::Gsiv),
+        Ok(LinuxVerdict::Handled {
+            deeds: vec![Deed::SoftOffline { pfn: 0x12_3456 }],
+            kills_current_task: false
+        })
+    );
+    Ok(())
+}
+
+#[test]
+fn wide_losses_take_many_blocks() {
+    for (log2_len, blocks) in [(12, 1), (16, 1), (17, 2), (21, 32), (30, 16_384)] {
+        assert_eq!(blocks_needed(Span::around(0, log2_len), BLOCK_LEN), Some(blocks), "2^{log2_len} bytes");
+    }
+    // Room for one entry, and for none.
+    assert_eq!(blocks_needed(Span::around(0, 13), 172), Some(2));
+    assert_eq!(blocks_needed(Span::around(0, 13), 171), None);
+}
+
+#[test]
+fn the_last_page_of_all_has_a_block() -> Result<(), NoRoom> {
+    let report = MemoryReport::uncorrected(Kind::ActionOptional, 0, 0);
+    let mut blocks = MemoryBlocks::new(Span::around(u64::MAX, 12), report);
+    let mut bytes = [0; 172];
+    assert_eq!((blocks.write_next(&mut bytes)?, blocks.write_next(&mut bytes)?), (172, 0));
+    Ok(())
+}
+
+#[test]
+fn what_does_not_fit_leaves_the_block_as_it_was() -> Result<(), Box<dyn core::error::Error>> {
+    let heading =
+        Heading { severity: Severity::Recoverable, flags: 0, fru_id: None, fru_text: None, time: None };
+    let mut bytes = [0; 172 + 151];
+    let mut block = BlockWriter::new(&mut bytes)?;
+    let section = ras_core::cper::memory::MemorySection::lost_page(0x1000);
+    block.push(&heading, &section)?;
+    let fatal = Heading { severity: Severity::Fatal, ..heading };
+    assert_eq!(block.push(&fatal, &section), Err(NoRoom { needed: 152, available: 151 }));
+    assert_eq!(block.finish(), 172);
+    assert_eq!(StatusBlock::read(&bytes)?.header.severity(), Some(Severity::Recoverable));
+
+    assert_eq!(BlockWriter::new(&mut [0; 19]).err(), Some(NoRoom { needed: 20, available: 19 }));
+    Ok(())
+}

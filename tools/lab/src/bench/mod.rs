@@ -1,0 +1,56 @@
+//! `cargo lab bench`: what `ghest` costs, alone and beside another monitor in the same run.
+
+mod native;
+mod side_by_side;
+
+use std::fmt;
+
+use crate::architecture::Architecture;
+use crate::bundle::Cache;
+use crate::error::Result;
+use crate::workspace::Workspace;
+
+/// Measures everything and prints it.
+pub(crate) fn bench(workspace: &Workspace, cache: &Cache) -> Result<()> {
+    let ghest = workspace.ghest(Architecture::X86_64, cache)?.program;
+    println!("on this machine, built-in guest, 1 vCPU, 128 MiB:");
+    native::bench(&ghest)?;
+    println!("\non an emulated x86_64 host, Debian's kernel 6.1, 1 vCPU, 512 MiB:");
+    side_by_side::bench(workspace, cache)
+}
+
+/// Measurements of the same thing.
+struct Spread(Vec<f64>);
+
+impl Spread {
+    fn new(mut values: Vec<f64>) -> Self {
+        values.sort_by(f64::total_cmp);
+        Self(values)
+    }
+
+    /// The middle one; of two, the greater.
+    fn median(&self) -> f64 {
+        self.0.get(self.0.len() / 2).copied().unwrap_or(f64::NAN)
+    }
+}
+
+impl fmt::Display for Spread {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let end = |value: Option<&f64>| value.copied().unwrap_or(f64::NAN);
+        let (least, most) = (end(self.0.first()), end(self.0.last()));
+        let digits = formatter.precision().unwrap_or(1);
+        write!(formatter, "{:9.digits$} {:9.digits$} {:9.digits$}", least, self.median(), most)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_spread_shows_least_middle_and_most() {
+        let spread = Spread::new(vec![3.0, 10.0, 1.25]);
+        assert_eq!(format!("{spread:.2}"), "     1.25      3.00     10.00");
+        assert_eq!(Spread::new(vec![1.0, 2.0]).median(), 2.0);
+    }
+}

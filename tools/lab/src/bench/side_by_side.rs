@@ -1,0 +1,77 @@
+//! The same kernel under `ghest` and under another monitor, by turns on the same host.
+
+use std::collections::BTreeMap;
+
+use super::Spread;
+use crate::apt::{Follow, Release};
+use crate::architecture::Architecture;
+use crate::bundle::Cache;
+use crate::error::{Context, Error, Result};
+use crate::report::Count;
+use crate::verdict::Verdict;
+use crate::workspace::Workspace;
+use crate::{run, scenario};
+
+pub(super) fn bench(workspace: &Workspace, cache: &Cache) -> Result<()> {
+    let scenarios = scenario::load(&workspace.scenarios().join("benchmark"))?;
+    let verdicts = run::run(workspace, cache, &scenarios, false)?;
+    if !Count::of(&verdicts).is_good() {
+        return Err(Error::new("the boots that are to be compared did not all come to their end"));
+    }
+    // Seconds by what was measured, and then by monitor.
+    let mut measured = BTreeMap::<(&str, &str), BTreeMap<&str, Vec<f64>>>::new();
+    for verdict in &verdicts {
+        let Boot { kind, monitor, up, ended } = Boot::of(verdict)?;
+        for (mark, seconds) in [("to user space", up), ("to the monitor's end", ended)] {
+            measured.entry((kind, mark)).or_default().entry(monitor).or_default().push(seconds);
+        }
+    }
+    println!("  seconds from the monitor's start                 least    median      most");
+    for ((kind, mark), monitors) in measured {
+        let mut medians = BTreeMap::new();
+        for (monitor, seconds) in monitors {
+            let spread = Spread::new(seconds);
+            println!("  {:44} {spread:.2}", format!("{kind}, {mark}, {monitor}"));
+            medians.insert(monitor, spread.median());
+        }
+        let median = |monitor| medians.get(monitor).copied().unwrap_or(f64::NAN);
+        let ratio = median("ghest") / median("microvm");
+        println!("  {:44} {ratio:19.2}", format!("{kind}, {mark}, ghest : microvm"));
+    }
+    without_kvmtool(cache);
+    Ok(())
+}
+
+/// One boot, its times in seconds from the monitor's start.
+struct Boot<'a> {
+    kind: &'a str,
+    monitor: &'a str,
+    up: f64,
+    ended: f64,
+}
+
+impl<'a> Boot<'a> {
+    /// What a verdict measured, whose name is `ROUND-KIND-MONITOR`.
+    fn of(verdict: &'a Verdict) -> Result<Self> {
+        let parts: Vec<&str> = verdict.name.split('-').collect();
+        match (parts.as_slice(), verdict.steps.as_slice(), verdict.ended) {
+            ([_, kind, monitor], [started, up], Some(ended)) => {
+                Ok(Self { kind, monitor, up: up - started, ended: ended - started })
+            }
+            _ => Err(Error::new(format!("{}: no benchmark of this kind", verdict.name))),
+        }
+    }
+}
+
+/// Says why kvmtool is not there to be compared with.
+fn without_kvmtool(cache: &Cache) {
+    for release in [Release::Bookworm, Release::Trixie, Release::TrixieBackports] {
+        let found = cache.apt(release).and_then(|apt| {
+            apt.resolve("kvmtool", Architecture::X86_64, Follow::Only(&[])).context("kvmtool")
+        });
+        match found {
+            Ok(_) => println!("  SKIPPED kvmtool, though {release:?} has it now"),
+            Err(error) => println!("  SKIPPED kvmtool: {error}"),
+        }
+    }
+}
