@@ -30,9 +30,11 @@ pub(crate) fn table(tables: &'static str, platform: &Platform, root: &Node) -> R
     Ok(Table { name: "platform", file_name: "platform.dtb", gpa, bytes })
 }
 
-/// Where a devicetree may be: the addresses for it, as far as there is memory.
+/// Where a devicetree may be: the addresses for it, as far as there is memory without error records.
 fn room(platform: &Platform) -> Range {
     let start = aarch64::DEVICETREE;
     let ram = platform.memory.ram.iter().find(|ram| ram.contains(start));
-    Range { start, len: ram.map_or(0, |ram| aarch64::DEVICETREE_MAX.min(ram.end() - start)) }
+    let end = ram.map_or(start, |ram| ram.end());
+    let end = platform.memory.records.map_or(end, |records| end.min(records.start));
+    Range { start, len: aarch64::DEVICETREE_MAX.min(end.saturating_sub(start)) }
 }

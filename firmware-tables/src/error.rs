@@ -1,6 +1,7 @@
 //! Why a platform can not be described.
 
 use platform::{Arch, Interrupt, Range, Window};
+use ras_core::{LayoutError, Notification};
 
 /// A platform that a table set can not describe. `tables` is always the set's name, `device` the device's in the platform.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -182,6 +183,34 @@ pub enum BuildError {
         node: String,
         /// What is wrong with it.
         reason: String,
+    },
+    /// These tables have no words for error sources.
+    #[error("{tables} tables have no place for error records, and the machine has {sources} error sources")]
+    ErrorSources {
+        /// The table set.
+        tables: &'static str,
+        /// How many the machine has.
+        sources: usize,
+    },
+    /// The guest can not be told of errors in that way on this machine.
+    #[error("error source {id} is not possible in {tables} tables: notification by {notification}: {reason}")]
+    ErrorSource {
+        /// The table set.
+        tables: &'static str,
+        /// The source.
+        id: u16,
+        /// How it shall tell of errors.
+        notification: Notification,
+        /// What is in the way.
+        reason: &'static str,
+    },
+    /// The memory for error records does not hold those of all sources.
+    #[error("{tables} tables can not place the error records: {reason}")]
+    ErrorRecords {
+        /// The table set.
+        tables: &'static str,
+        /// What is in the way, with numbers.
+        reason: LayoutError,
     },
     /// A part of memory that is not the guest's to use shares 64 KiB with another.
     #[error(

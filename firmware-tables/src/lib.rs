@@ -4,7 +4,7 @@
 //!
 //! | name | what it builds | how the guest finds it |
 //! |---|---|---|
-//! | `acpi`, x86_64 | RSDP, XSDT, hardware-reduced FADT, MADT, SPCR, DSDT (ACPI 6.5) | the RSDP's address, handed over at boot, or its signature |
+//! | `acpi`, x86_64 | RSDP, XSDT, hardware-reduced FADT, MADT, SPCR, HEST, DSDT (ACPI 6.5) | the RSDP's address, handed over at boot, or its signature |
 //! | `acpi`, aarch64 | these, GTDT, PPTT and DBG2; the EFI tables that lead to them (UEFI 2.10) | a devicetree of nothing but `/chosen` |
 //! | `devicetree` | a flattened devicetree, complete (Devicetree Specification 0.4) | its address, handed over at boot |
 //! | `mptable` | floating pointer and configuration table (Intel MultiProcessor Specification 1.4) | its signature |
@@ -19,8 +19,11 @@
 //! # Ok::<(), firmware_tables::BuildError>(())
 //! ```
 //!
+//! Where the platform has error sources, ACPI lists them in HEST, and the memory that their records go to comes with the
+//! tables; no other language has words for them.
+//!
 //! Guarantees: the same platform gives the same bytes, on every host; tables lie in the platform's table area, a
-//! devicetree at the address for it, and do not overlap; every checksum is right; a platform that a language can not
+//! devicetree at the address for it, error records in the area for them, and nothing overlaps; every checksum is right; a platform that a language can not
 //! express is a [`BuildError`] that names the part in the way, and not a table that leaves it out. Nothing here knows KVM
 //! or does I/O.
 
@@ -47,6 +50,7 @@ mod fdt;
 mod mptable;
 
 use platform::{Chosen, Platform, Range};
+use ras_core::RecordArea;
 
 #[cfg(feature = "acpi")]
 pub use acpi::Acpi;
@@ -90,10 +94,13 @@ pub fn table_set(name: &str) -> Option<&'static dyn TableSet> {
 pub struct GuestTables {
     /// The name of the [`TableSet`] that built them.
     pub kind: &'static str,
-    /// The tables, in the order of their address; they do not overlap.
+    /// The tables, and what else the guest must find in its memory, in the order of their address; they do not overlap.
     pub tables: Vec<Table>,
     /// Where the guest starts to read.
     pub entry: EntryPoint,
+    /// Where the guest was told that error records are; none where it was told of no error source. Its first contents are
+    /// the table `error-records`.
+    pub record_area: Option<RecordArea>,
 }
 
 impl GuestTables {
@@ -104,12 +111,14 @@ impl GuestTables {
     }
 }
 
-/// A table, ready to be copied into guest memory.
+/// A table, or the error records before the first error, ready to be copied into guest memory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Table {
-    /// Its name in lower case: `rsdp`, `mpfp`, `platform`, `efi-system-table`, or a signature (`facp`, `apic`).
+    /// Its name in lower case: `rsdp`, `mpfp`, `platform`, `efi-system-table`, `error-records`, or a signature
+    /// (`facp`, `apic`).
     pub name: &'static str,
-    /// The name of a file that holds it: `rsdp.bin`, `facp.aml`, `platform.dtb`.
+    /// The name of a file that holds it: `rsdp.bin`, `facp.aml`, `platform.dtb`, `error-records.bin`. Those that an
+    /// RSDP leads to, and no others, end in `.aml`.
     pub file_name: &'static str,
     /// Where it belongs.
     pub gpa: u64,

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::mem::offset_of;
 
 use firmware_tables::{Acpi, BuildError, EntryPoint, GuestTables, TableSet};
-use machine::{ALL, chosen, default_machine};
+use machine::{ALL, chosen, default_machine, error_sources};
 use platform::aarch64::{self, Features};
 use platform::{Arch, Chosen, Platform, PowerControl, Range, Region, RegionKind};
 use r_efi::system::{self, ConfigurationTable, MemoryDescriptor, SystemTable};
@@ -29,6 +29,9 @@ fn chosen_leads_to_all_tables() {
         tables.keys().map(String::as_str).collect::<Vec<_>>(),
         ["APIC", "DBG2", "DSDT", "FACP", "GTDT", "PPTT", "SPCR", "XSDT"]
     );
+    let watched = default_machine().with_error_sources(error_sources());
+    let more: Vec<String> = walk(&build(&watched).unwrap()).into_keys().collect();
+    assert_eq!(more, ["APIC", "DBG2", "DSDT", "FACP", "GTDT", "HEST", "PPTT", "SPCR", "XSDT"]);
     let names: Vec<&str> = built.tables.iter().map(|table| table.file_name).collect();
     assert_eq!(
         names,
@@ -125,6 +128,16 @@ fn the_memory_map_tells_of_all_memory_as_cached() {
         let (_, start, len) = expected[usize::from(holder == 7)];
         assert!(table.gpa >= start && table.range().end() <= start + len, "{}", table.name);
     }
+}
+
+#[test]
+fn error_records_are_cached_memory_that_is_never_free() {
+    let built = build(&default_machine().with_error_sources(error_sources())).unwrap();
+    assert_eq!(
+        memory_map(&built),
+        [(9, 0x4000_0000, 0x10_0000), (7, 0x4010_0000, 0x3fed_0000), (10, 0x7ffd_0000, 0x3_0000)]
+    );
+    assert_eq!(built.tables.last().unwrap().range(), Range { start: 0x7ffd_0000, len: 0x3_0000 });
 }
 
 #[test]

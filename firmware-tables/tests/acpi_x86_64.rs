@@ -8,7 +8,7 @@ mod machine;
 use std::collections::BTreeMap;
 
 use firmware_tables::{Acpi, BuildError, EntryPoint, GuestTables, Table, TableSet};
-use machine::{default_machine, machine};
+use machine::{default_machine, error_sources, machine};
 use platform::{AcpiObject, Arch, Chosen, Platform, PowerControl, Range, Window, x86_64};
 
 #[test]
@@ -21,6 +21,11 @@ fn the_rsdp_leads_to_all_tables() {
     );
     assert_eq!(built.entry, EntryPoint::Rsdp { gpa: x86_64::TABLES_START });
     assert_eq!(built.tables.len(), 6, "and the RSDP itself");
+
+    let built = build(&default_machine().with_error_sources(error_sources())).unwrap();
+    let more: Vec<String> = walk(&built).into_keys().collect();
+    assert_eq!(more, ["APIC", "DSDT", "FACP", "HEST", "SPCR", "XSDT"]);
+    assert_eq!(built.tables.len(), 8, "and the error records");
 }
 
 #[test]

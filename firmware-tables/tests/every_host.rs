@@ -21,14 +21,18 @@ fn tables_are_the_same_on_every_host() {
     let machines = [
         x86_64::default_machine(),
         x86_64::machine(255, 1 << 30, 13),
+        x86_64::default_machine().with_error_sources(x86_64::error_sources()),
         aarch64::default_machine(),
         aarch64::machine(512, aarch64::ALL, 64),
+        aarch64::default_machine().with_error_sources(aarch64::error_sources()),
     ];
     let mut found = String::new();
     for machine in &machines {
         for set in TABLE_SETS {
             let Ok(built) = set.build(machine, &aarch64::chosen()) else { continue };
-            writeln!(found, "{} with {} vCPUs, {}", machine.arch, machine.cpus.len(), built.kind).unwrap();
+            let (cpus, sources) = (machine.cpus.len(), machine.error_sources.len());
+            writeln!(found, "{} with {cpus} vCPUs and {sources} error sources, {}", machine.arch, built.kind)
+                .unwrap();
             for table in &built.tables {
                 let (name, gpa, len) = (table.file_name, table.gpa, table.bytes.len());
                 writeln!(found, "  {name:28}{gpa:#10x}{len:7} {:08x}", crc32(&table.bytes)).unwrap();

@@ -1,14 +1,14 @@
 //! The ACPI tables before independent judges: `iasl` and `acpiexec`, of Debian's `acpica-tools`.
 //!
 //! Every table is disassembled without a word of complaint, and what comes out is compiled to the same bytes again. The
-//! default machines' source is kept in `tests/golden`, readable, and compiles to the bytes that the builder makes. After a
-//! change that is meant, write it anew and read the difference:
+//! source of the default machines, with error sources, is kept in `tests/golden`, readable, and compiles to the bytes that
+//! the builder makes. After a change that is meant, write it anew and read the difference:
 //!
 //! ```text
 //! UPDATE_GOLDEN=1 cargo test -p firmware-tables --test iasl
 //! ```
 //!
-//! The event method is run, too, by the interpreter that Linux has.
+//! The methods are run, too, by the interpreter that Linux has.
 //!
 //! Without these programs the tests count as ignored, not as passed.
 
@@ -18,13 +18,15 @@ mod aarch64;
 mod x86_64;
 
 use std::fs;
+use std::num::NonZeroU32;
 use std::path::Path;
 use std::process::{Command, ExitCode};
 
 use firmware_tables::{GuestTables, Table, TableSet};
 use libtest_mimic::{Arguments, Failed, Trial};
-use platform::Platform;
 use platform::aarch64::Features;
+use platform::{Arch, Platform};
+use ras_core::{ErrorSource, Notification};
 
 const GICV2: Features = Features { gic: 2, its: false, performance_monitors: false };
 
@@ -35,7 +37,7 @@ fn main() -> ExitCode {
         eprintln!("\n*** iasl or acpiexec is missing (Debian: acpica-tools). NO ACPI TABLE IS JUDGED. ***\n");
     }
     let mut trials = Vec::new();
-    for machine in [x86_64::default_machine(), aarch64::default_machine()] {
+    for machine in with_error_sources() {
         let name = format!("golden_sources_compile_to_the_tables_of_{}", machine.arch);
         trials.push(Trial::test(name, move || golden(&machine)));
     }
@@ -50,9 +52,42 @@ fn main() -> ExitCode {
         trials.push(Trial::test(name, move || judge(&aarch64::machine(vcpus, features, 64))));
     }
     trials.push(Trial::test("port_selector_and_high_windows_survive_too", unusual_devices));
+    trials.push(Trial::test("every_notification_survives_too", every_notification));
     trials.push(Trial::test("an_event_notifies_its_device_and_no_other_bit_does", events));
+    trials.push(Trial::test("capabilities_are_negotiated", capabilities));
     let trials = trials.into_iter().map(|trial| trial.with_ignored_flag(missing)).collect();
     libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
+}
+
+/// The default machines, with error sources.
+fn with_error_sources() -> [Platform; 2] {
+    [
+        x86_64::default_machine().with_error_sources(x86_64::error_sources()),
+        aarch64::default_machine().with_error_sources(aarch64::error_sources()),
+    ]
+}
+
+/// Sources of every kind, and of some more than one, on both architectures.
+fn every_notification() -> Result<(), Failed> {
+    let polled = |milliseconds| {
+        let interval_ms = NonZeroU32::new(milliseconds).ok_or("zero")?;
+        Ok::<_, Failed>(Notification::Polled { interval_ms })
+    };
+    let shared = [Notification::Gsiv, Notification::Gpio, Notification::Gpio, polled(1)?, polled(u32::MAX)?];
+    let lines = [15, 1, 15].map(|gsi| Notification::External { gsi });
+    for (mut machine, own) in [
+        (x86_64::default_machine(), &[Notification::Nmi, lines[0], lines[1], lines[2]][..]),
+        (aarch64::default_machine(), &[Notification::Sea, Notification::Sei, Notification::Sea]),
+    ] {
+        let notifications = shared.iter().chain(own).copied().zip((0..=u16::MAX).rev());
+        if machine.arch == Arch::X86_64 {
+            machine.devices.retain(|device| device.interrupts.iter().all(|interrupt| interrupt.gsi != 15));
+        }
+        judge(&machine.with_error_sources(
+            notifications.map(|(notification, id)| ErrorSource { id, notification }).collect(),
+        ))?;
+    }
+    Ok(())
 }
 
 /// What no device of today has, and the builder takes.
@@ -117,26 +152,96 @@ fn golden(machine: &Platform) -> Result<(), Failed> {
 
 /// Runs `_EVT` over a selector that reads as one byte, four times.
 fn events() -> Result<(), Failed> {
-    let directory = tempfile::tempdir()?;
     let built = build(&x86_64::default_machine())?;
-    let dsdt = built.table("dsdt").ok_or("no DSDT")?;
-    fs::write(directory.path().join(dsdt.file_name), &dsdt.bytes)?;
-    for (selector, notified) in [("0xfd", false), ("0x02", true)] {
-        let output = Command::new("acpiexec")
-            .args(["-fv", selector, "-b", "evaluate \\_SB.GED0._EVT 9", dsdt.file_name])
-            .current_dir(directory.path())
-            .output()?;
-        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    for (selector, notified) in
+        [("0xdd", &[][..]), ("0x02", &["PWRB"]), ("0x20", &["GERR"]), ("0xff", &["PWRB", "GERR"])]
+    {
+        let said = evaluate(&built, &["-fv", selector], "\\_SB.GED0._EVT 9")?;
         let calls: Vec<&str> = said.lines().filter(|line| line.contains("Notify on")).collect();
-        let right = match calls[..] {
-            [call] => notified && call.contains("[PWRB]") && call.contains("Value 0x80"),
-            _ => !notified && calls.is_empty(),
-        };
-        if !right || !said.contains("Evaluating \\_SB.GED0._EVT") || said.contains("ACPI Error") {
+        let right = calls.len() == notified.len()
+            && calls
+                .iter()
+                .zip(notified)
+                .all(|(call, device)| call.contains(&format!("[{device}]")) && call.contains("Value 0x80"));
+        if !right {
             return Err(format!("selector {selector}: {calls:?}\n{said}").into());
         }
     }
     Ok(())
+}
+
+/// Runs `_OSC` as Linux does, and as it may not be run.
+fn capabilities() -> Result<(), Failed> {
+    const PLATFORM: &str = "6E B0 11 08 27 4A F9 44 8D 60 3C BB C2 2E 7B 48";
+    const WHEA: &str = "0C 5E 85 ED 90 6C BF 47 A6 2A 26 DE 0F C5 AD 5C";
+    const USB4: &str = "3A D1 A0 23 AB 26 6C 48 9C 5F 0F FA 52 5A 57 5A";
+    let cases = [
+        ("nothing but APEI, a query", PLATFORM, 1, "01 00 00 00 10 00 00 00", "00 00 00 00 10 00 00 00"),
+        ("nothing but APEI, a request", PLATFORM, 1, "00 00 00 00 10 00 00 00", "00 00 00 00 10 00 00 00"),
+        ("nothing", PLATFORM, 1, "01 00 00 00 00 00 00 00", "00 00 00 00 00 00 00 00"),
+        ("more than there is", PLATFORM, 1, "01 00 00 00 FF FF FF FF", "10 00 00 00 10 08 00 00"),
+        ("none of what there is", PLATFORM, 1, "01 00 00 00 EF F7 FF FF", "10 00 00 00 00 00 00 00"),
+        (
+            "a third doubleword",
+            PLATFORM,
+            1,
+            "01 00 00 00 50 00 00 00 78 56 34 12",
+            "10 00 00 00 10 00 00 00 78 56 34 12",
+        ),
+        ("another revision", PLATFORM, 2, "01 00 00 00 10 00 00 00", "08 00 00 00 10 00 00 00"),
+        ("another revision, and more", PLATFORM, 2, "01 00 00 00 11 00 00 00", "18 00 00 00 10 00 00 00"),
+        (
+            "Linux on WHEA",
+            WHEA,
+            1,
+            "01 00 00 00 01 00 00 00 00 00 00 00",
+            "00 00 00 00 01 00 00 00 00 00 00 00",
+        ),
+        ("WHEA with a bit unknown", WHEA, 1, "01 00 00 00 11 00 00 00", "10 00 00 00 01 00 00 00"),
+        ("an interface unknown", USB4, 1, "01 00 00 00 0F 00 00 00", "04 00 00 00 0F 00 00 00"),
+        ("the shortest buffer", USB4, 1, "01 00 00 00", "04 00 00 00"),
+    ];
+    for machine in with_error_sources() {
+        let built = build(&machine)?;
+        for (case, uuid, revision, asked, expected) in cases {
+            let count = asked.len().div_ceil(12);
+            let call = format!("\\_SB._OSC ({uuid}) {revision} {count} ({asked})");
+            let said = evaluate(&built, &[], &call)?;
+            let answers: Vec<&str> = said
+                .lines()
+                .filter_map(|line| line.trim().strip_prefix("[Buffer] Length ")?.split_once("0000: "))
+                .map(|(_, bytes)| bytes.split("//").next().unwrap_or_default().trim())
+                .collect();
+            if answers != [expected] {
+                return Err(format!("{case}, on {}: {answers:?}\n{said}", machine.arch).into());
+            }
+        }
+    }
+    if build(&x86_64::default_machine())?
+        .table("dsdt")
+        .is_none_or(|dsdt| dsdt.bytes.windows(4).any(|name| name == b"_OSC"))
+    {
+        return Err("a machine without error sources negotiates".into());
+    }
+    Ok(())
+}
+
+/// Has `acpiexec` evaluate something of the DSDT. Returns what it said.
+fn evaluate(built: &GuestTables, options: &[&str], call: &str) -> Result<String, Failed> {
+    let directory = tempfile::tempdir()?;
+    let dsdt = built.table("dsdt").ok_or("no DSDT")?;
+    fs::write(directory.path().join(dsdt.file_name), &dsdt.bytes)?;
+    let output = Command::new("acpiexec")
+        .args(options)
+        .args(["-b", &format!("evaluate {call}"), dsdt.file_name])
+        .current_dir(directory.path())
+        .output()?;
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    let name = call.split(' ').next().unwrap_or_default();
+    if !said.contains(&format!("Evaluating {name}")) || said.contains("ACPI Error") {
+        return Err(format!("{call}:\n{said}").into());
+    }
+    Ok(said)
 }
 
 fn build(machine: &Platform) -> Result<GuestTables, Failed> {

@@ -3,13 +3,17 @@
 
 #[path = "machine/aarch64.rs"]
 mod aarch64;
+mod hest;
 #[path = "machine/x86_64.rs"]
 mod x86_64;
 
+use std::collections::BTreeSet;
+
 use firmware_tables::{BuildError, GuestTables, TABLE_SETS, table_set};
 use platform::aarch64::{DEVICETREE, DEVICETREE_MAX, Features};
-use platform::{AcpiObject, Chosen, Interrupt, Platform, Property, Range, Trigger, Window};
+use platform::{AcpiObject, Arch, Chosen, Interrupt, Platform, Property, Range, Trigger, Window};
 use proptest::prelude::*;
+use ras_core::{ErrorSource, Notification};
 
 /// The length that a table says it has, or that the specification gives it; none where neither does.
 fn stated_len(name: &str, bytes: &[u8]) -> Option<usize> {
@@ -21,7 +25,7 @@ fn stated_len(name: &str, bytes: &[u8]) -> Option<usize> {
         "efi-system-table" => 120,
         "efi-runtime-properties" => 8,
         "efi-memory-reservations" => 16,
-        name if name.starts_with("efi-") => return None,
+        name if name.starts_with("efi-") || name == "error-records" => return None,
         _ => u32::from_le_bytes([bytes[4], bytes[5], bytes[6], bytes[7]]) as usize,
     })
 }
@@ -31,6 +35,7 @@ fn check_layout(machine: &Platform, built: &GuestTables) -> Result<(), TestCaseE
         let range = table.range();
         let (area, balanced) = match table.name {
             "platform" => (Range { start: DEVICETREE, len: DEVICETREE_MAX }, false),
+            "error-records" => (machine.memory.records.unwrap(), false),
             name => (machine.memory.tables, !name.starts_with("efi-")),
         };
         prop_assert!(range.start >= area.start && range.end() <= area.end(), "{range:x?}");
@@ -44,6 +49,10 @@ fn check_layout(machine: &Platform, built: &GuestTables) -> Result<(), TestCaseE
     }
     for pair in built.tables.windows(2) {
         prop_assert!(pair[0].range().end() <= pair[1].gpa, "in order, and apart");
+    }
+    prop_assert_eq!(built.record_area.is_some(), !machine.error_sources.is_empty());
+    if let Some(records) = machine.memory.records.filter(|_| built.record_area.is_some()) {
+        hest::check_records(built, records);
     }
     let entry = built.tables.iter().find(|table| table.gpa == built.entry.gpa());
     prop_assert!(entry.is_some_and(|table| ["rsdp", "mpfp", "platform"].contains(&table.name)));
@@ -109,6 +118,34 @@ fn any_property() -> impl Strategy<Value = (&'static str, Property)> {
     (name, value)
 }
 
+fn any_source() -> impl Strategy<Value = ErrorSource> {
+    let gsi = || prop_oneof![0..20u32, any::<u32>()];
+    let notification = prop_oneof![
+        any::<std::num::NonZeroU32>().prop_map(|interval_ms| Notification::Polled { interval_ms }),
+        gsi().prop_map(|gsi| Notification::External { gsi }),
+        Just(Notification::Nmi),
+        Just(Notification::Gpio),
+        Just(Notification::Sea),
+        Just(Notification::Sei),
+        Just(Notification::Gsiv),
+    ];
+    (any::<u16>(), notification).prop_map(|(id, notification)| ErrorSource { id, notification })
+}
+
+/// Whether a guest of that machine can be told in that way.
+fn suits(machine: &Platform, source: &ErrorSource) -> bool {
+    let mut interrupts = machine.devices.iter().flat_map(|device| &device.interrupts);
+    match source.notification {
+        Notification::Polled { .. } | Notification::Gpio | Notification::Gsiv => true,
+        Notification::Sea | Notification::Sei => machine.arch == Arch::Aarch64,
+        Notification::Nmi => machine.arch == Arch::X86_64,
+        Notification::External { gsi } => {
+            let line = (1..16).contains(&gsi) && gsi != 2;
+            machine.arch == Arch::X86_64 && line && interrupts.all(|interrupt| interrupt.gsi != gsi)
+        }
+    }
+}
+
 fn any_features() -> impl Strategy<Value = Features> {
     (prop_oneof![Just(2), Just(3)], any::<bool>(), any::<bool>())
         .prop_map(|(gic, its, performance_monitors)| Features { gic, its, performance_monitors })
@@ -158,6 +195,54 @@ proptest! {
     }
 
     #[test]
+    fn error_sources_are_told_of_as_they_are_or_refused(
+        on_arm in any::<bool>(),
+        mut sources in proptest::collection::vec(any_source(), 1..24),
+        possible in any::<bool>(),
+        pages in 0x200u64..0x600,
+    ) {
+        let mut machine = if on_arm { aarch64::default_machine() } else { x86_64::default_machine() };
+        machine.memory = match machine.arch {
+            Arch::Aarch64 => platform::aarch64::memory_map(pages << 12),
+            Arch::X86_64 => platform::x86_64::memory_map(pages << 12),
+        };
+        if possible {
+            sources.retain(|source| suits(&machine, source));
+        }
+        let distinct = sources.iter().map(|source| source.id).collect::<BTreeSet<_>>().len() == sources.len();
+        let suited = sources.iter().all(|source| suits(&machine, source));
+        let machine = machine.with_error_sources(sources);
+        let room = machine.memory.records.is_some() || machine.error_sources.is_empty();
+
+        let built = build("acpi", &machine);
+        prop_assert_eq!(built.is_ok(), distinct && suited && room, "{:?}", built.err());
+        if let Ok(built) = built {
+            check_layout(&machine, &built)?;
+            check_xsdt(&built)?;
+            let told = built.table("hest").map_or(Vec::new(), |table| hest::read(&table.bytes));
+            let told: Vec<_> =
+                told.iter().map(|told| (told.id, told.notification, told.interval, told.vector)).collect();
+            let meant = machine.error_sources.iter().map(|source| {
+                let (number, interval, vector) = match source.notification {
+                    Notification::Polled { interval_ms } => (0, interval_ms.get(), 0),
+                    Notification::External { gsi } => (1, 0, gsi),
+                    Notification::Nmi => (4, 0, 0),
+                    Notification::Gpio => (7, 0, 0),
+                    Notification::Sea => (8, 0, 0),
+                    Notification::Sei => (9, 0, 0),
+                    Notification::Gsiv => (10, 0, 0),
+                };
+                (source.id, number, interval, vector)
+            });
+            prop_assert_eq!(told, meant.collect::<Vec<_>>());
+        }
+        for set in ["devicetree", "mptable"] {
+            let other = build(set, &machine);
+            prop_assert!(other.is_err() || machine.error_sources.is_empty());
+        }
+    }
+
+    #[test]
     fn every_odd_machine_is_described_or_refused(
         on_arm in any::<bool>(),
         cpus in proptest::collection::vec((any::<u32>(), any::<u64>()), 0..4),
@@ -168,6 +253,7 @@ proptest! {
         objects in proptest::collection::vec(any_object(), 0..3),
         properties in proptest::collection::vec(any_property(), 0..3),
         command_line in any::<String>(),
+        sources in proptest::collection::vec(any_source(), 0..3),
     ) {
         let mut machine = if on_arm { aarch64::default_machine() } else { x86_64::default_machine() };
         if !cpus.is_empty() {
@@ -185,6 +271,7 @@ proptest! {
         if let Some(identity) = &mut device.devicetree {
             identity.properties = properties;
         }
+        let machine = machine.with_error_sources(sources);
         let chosen = Chosen { command_line, ..aarch64::chosen() };
         for set in TABLE_SETS {
             match set.build(&machine, &chosen) {

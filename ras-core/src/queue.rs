@@ -58,7 +58,6 @@ impl<T: Copy, const N: usize> Queue<T, N> {
     pub(crate) fn iter(&self) -> impl Iterator<Item = &T> {
         self.places.iter().map_while(Option::as_ref)
     }
-
 }
 
 #[cfg(test)]

@@ -3,13 +3,16 @@
 #[cfg_attr(target_arch = "x86_64", path = "machine/x86_64.rs")]
 #[cfg_attr(target_arch = "aarch64", path = "machine/aarch64.rs")]
 mod arch;
+mod virtio;
 
 use std::io;
 use std::os::fd::AsRawFd;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use devices::ged::GenericEventDevice;
 use devices::pl061::Pl061;
+use devices::virtio::block::DiskError;
 use devices::{ConsolePort, ged};
 use event_manager::{EventManager, EventOps, Events, MutEventSubscriber, SubscriberOps};
 use guest_memory::{AllocateError, Backing, GuestRam};
@@ -46,6 +49,16 @@ pub enum MachineError {
     /// Two devices share an address.
     #[error(transparent)]
     Occupied(#[from] Occupied),
+    /// A disk of the profile is none.
+    #[error("{path}: {source}")]
+    Disk {
+        /// Its place among the profile's devices, from 0.
+        index: usize,
+        /// Its file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: DiskError,
+    },
     /// vCPUs can not be started.
     #[error(transparent)]
     Threads(#[from] ThreadError),
@@ -136,7 +149,8 @@ pub fn prepare(
     let ram = GuestRam::allocate(&runs, backing(machine))?;
     timings.mark(Phase::Memory);
     tracing::info!(bytes = machine.memory.size, backing = ?ram.backing(), "guest memory is mapped");
-    let entry = boot::load(&machine.boot, &ram, platform, |chosen| {
+    let command_line = describe::command_line(machine, platform);
+    let entry = boot::load(&machine.boot, command_line, &ram, platform, |chosen| {
         timings.mark(Phase::Kernel);
         describe::tables(machine, platform, chosen)
     })?;
@@ -154,6 +168,7 @@ pub fn prepare(
     let console = Console::stdio(&control).map_err(no("thread for the console"))?;
     let mut bus = MachineBus::new(Arc::clone(&around.journal), Arc::clone(timings), lifecycle.clone());
     let devices = arch::add_devices(&mut bus, &vm, machine.firmware, &lifecycle, console.output())?;
+    virtio::add_devices(&mut bus, &vm, machine, platform)?;
     let ports = vm.ports(&entry)?;
     timings.mark(Phase::Vcpus);
     let name = machine.name.clone();
@@ -199,6 +214,8 @@ impl Prepared {
         };
         let outcome = watch(&operator, &mut around.signals, around.control.as_ref());
         vcpus.stop();
+        // The last who have the devices: their threads end here.
+        drop((vcpus, bus));
         around.timings.mark(Phase::GuestShutdown);
         input.stop();
         console.close();

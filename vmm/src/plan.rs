@@ -57,7 +57,7 @@ impl Plan {
     /// Where the machine can not be described.
     pub fn of(machine: &Machine, offered: Features) -> Result<(Plan, Platform, GuestTables), DescribeError> {
         let platform = describe::platform(machine, offered)?;
-        let chosen = Chosen { command_line: machine.boot.cmdline.clone(), ..Default::default() };
+        let chosen = Chosen { command_line: describe::command_line(machine, &platform), ..Default::default() };
         let tables = describe::tables(machine, &platform, &chosen)?;
         let plan = Plan {
             machine: machine.name.clone(),

@@ -16,6 +16,7 @@
 //! | [`pl011`] | aarch64 | `ARMH0011` | `arm,pl011` |
 //! | [`pl031`] | aarch64 | `GHST0031` | `arm,pl031` |
 //! | [`pl061`] | aarch64 | none: the event device tells of the button | `arm,pl061` |
+//! | [`virtio`] | both | `LNRO0005` | `virtio,mmio` |
 //!
 //! ([`power`] is no device of its own: the FADT names its registers.)
 //!
@@ -38,6 +39,7 @@ pub mod power_button;
 mod primecell;
 pub mod rtc;
 pub mod serial;
+pub mod virtio;
 
 pub use console::ConsolePort;
 pub use line::{InterruptLine, Level, LevelLine};

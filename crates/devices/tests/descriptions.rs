@@ -4,7 +4,7 @@
 use std::fs;
 use std::path::Path;
 
-use devices::{error_device, ged, i8042, pl011, pl031, pl061, power_button, rtc, serial};
+use devices::{error_device, ged, i8042, pl011, pl031, pl061, power_button, rtc, serial, virtio};
 use platform::{AcpiObject, Arch, DeviceNode, Property, Trigger, Window, aarch64, x86_64};
 
 /// Every function that describes a device: its module, the machines that have the device, and what it says.
@@ -20,6 +20,7 @@ fn all() -> Vec<(&'static str, &'static str, DeviceNode)> {
         ("pl011", "aarch64", pl011::node(aarch64::SERIAL_BASE, aarch64::SERIAL_INTID)),
         ("pl031", "aarch64", pl031::node(aarch64::RTC_BASE)),
         ("pl061", "aarch64", pl061::node(aarch64::GPIO_BASE, aarch64::GPIO_INTID)),
+        ("virtio", "both", virtio::node(0, aarch64::VIRTIO_MMIO.start, aarch64::VIRTIO_FIRST_INTID)),
     ]
 }
 

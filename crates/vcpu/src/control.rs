@@ -1,8 +1,11 @@
 //! What the vCPUs are to do: run, pause or stop.
 
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+
+use crate::port::Injection;
 
 /// What every vCPU of a machine is to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,7 +19,7 @@ pub enum Wish {
     Stop = 2,
 }
 
-/// The wish, shared by the vCPUs and those who control them.
+/// The wish, shared by the vCPUs and those who control them, and exceptions that wait for vCPUs.
 ///
 /// A vCPU in the guest does not see a change: [`Vcpus`](crate::Vcpus) kicks it out after each.
 #[derive(Debug, Default)]
@@ -25,6 +28,10 @@ pub struct Control {
     /// vCPUs that are waiting for the pause to end.
     parked: Mutex<usize>,
     changed: Condvar,
+    /// Exceptions for vCPUs, by index, in their order.
+    injections: Mutex<VecDeque<(u32, Injection)>>,
+    /// Whether there are any: asked at every exit, without the lock.
+    injections_wait: AtomicBool,
 }
 
 impl Control {
@@ -46,6 +53,25 @@ impl Control {
             self.wish.store(wish as u8, Ordering::Release);
         }
         self.changed.notify_all();
+    }
+
+    /// Leaves an exception for a vCPU. It takes it when it is entered next: kick it afterwards.
+    pub(crate) fn inject(&self, vcpu: u32, injection: Injection) {
+        let mut injections = self.injections.lock().unwrap_or_else(PoisonError::into_inner);
+        injections.push_back((vcpu, injection));
+        self.injections_wait.store(true, Ordering::Release);
+    }
+
+    /// The next exception for a vCPU.
+    pub(crate) fn take_injection(&self, vcpu: u32) -> Option<Injection> {
+        if !self.injections_wait.load(Ordering::Acquire) {
+            return None;
+        }
+        let mut injections = self.injections.lock().unwrap_or_else(PoisonError::into_inner);
+        let index = injections.iter().position(|(wanted, _)| *wanted == vcpu)?;
+        let taken = injections.remove(index);
+        self.injections_wait.store(!injections.is_empty(), Ordering::Release);
+        taken.map(|(_, injection)| injection)
     }
 
     /// Waits out a pause.

@@ -5,7 +5,7 @@ use std::io;
 use kvm_ioctls::{VcpuExit, VcpuFd};
 
 use crate::exit::Exit;
-use crate::port::{RunError, VcpuPort};
+use crate::port::{Injection, RunError, VcpuPort};
 
 /// A KVM vCPU.
 #[derive(Debug)]
@@ -64,6 +64,20 @@ impl VcpuPort for KvmPort {
             Data::MmioRead(gpa) => Exit::MmioRead { gpa, data },
             Data::MmioWrite(gpa) => Exit::MmioWrite { gpa, data },
         })
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    fn inject(&mut self, injection: Injection) -> Result<(), RunError> {
+        let outcome = match injection {
+            Injection::Nmi => self.fd.nmi(),
+            Injection::MachineCheck(check) => crate::x86_64::machine_check::raise(&self.fd, &check),
+        };
+        outcome.map_err(|error| RunError(io::Error::from_raw_os_error(error.errno())))
+    }
+
+    #[cfg(target_arch = "aarch64")]
+    fn inject(&mut self, _: Injection) -> Result<(), RunError> {
+        Err(RunError(io::ErrorKind::Unsupported.into()))
     }
 
     fn clear_kick(&mut self) {

@@ -4,12 +4,13 @@
 //! - [`VcpuPort`] is the little that the run loop needs of a hypervisor; [`KvmPort`] is KVM's. A test scripts its own.
 //! - [`run`] is the loop: enter the guest, answer the exit on the [`Bus`], heed the [`Control`].
 //! - [`Vcpus`] is a thread for each vCPU, with pause, resume and stop.
-//! - [`host`] asks this host's KVM what it can do.
+//! - [`host`] asks this host's KVM what it can do; [`abilities`] makes of it what a plan needs.
 //!
 //! What a vCPU's registers hold when it first enters the guest is a matter of the architecture: see `x86_64` and `aarch64`.
 
 #[cfg(target_arch = "aarch64")]
 pub mod aarch64;
+pub mod abilities;
 mod control;
 mod exit;
 pub mod host;
@@ -23,6 +24,6 @@ pub mod x86_64;
 pub use control::{Control, Wish};
 pub use exit::Exit;
 pub use kvm_port::KvmPort;
-pub use port::{RunError, VcpuPort};
+pub use port::{Injection, RunError, VcpuPort};
 pub use run_loop::{Bus, End, run};
 pub use threads::{Ended, ThreadError, Vcpus};

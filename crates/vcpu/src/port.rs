@@ -2,12 +2,23 @@
 
 use std::io;
 
+use ras_core::actions::MachineCheck;
+
 use crate::exit::Exit;
 
 /// The hypervisor could not run the vCPU at all.
 #[derive(Debug, thiserror::Error)]
 #[error("the hypervisor can not run the vCPU: {0}")]
 pub struct RunError(#[from] pub io::Error);
+
+/// An exception that a vCPU takes because the VMM says so.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Injection {
+    /// x86: an NMI.
+    Nmi,
+    /// x86: a machine check.
+    MachineCheck(MachineCheck),
+}
 
 /// A vCPU, as the run loop sees it. Owned and called by the vCPU's own thread.
 pub trait VcpuPort {
@@ -19,6 +30,12 @@ pub trait VcpuPort {
     /// # Errors
     /// Where the hypervisor refuses.
     fn run(&mut self) -> Result<Exit<'_>, RunError>;
+
+    /// Makes the vCPU take an exception when it is entered next.
+    ///
+    /// # Errors
+    /// Where the hypervisor refuses, or the architecture has no such exception.
+    fn inject(&mut self, injection: Injection) -> Result<(), RunError>;
 
     /// Forgets kicks that have come so far. Whoever calls it looks at what it was kicked for afterwards.
     fn clear_kick(&mut self);

@@ -52,6 +52,8 @@ pub enum End {
     UnhandledExit(u32),
     /// KVM_RUN itself failed.
     RunFailed(String),
+    /// An exception that the guest must take can not be injected.
+    NotInjected(String),
 }
 
 impl std::fmt::Display for End {
@@ -77,6 +79,7 @@ impl std::fmt::Display for End {
             }
             End::UnhandledExit(reason) => write!(f, "unhandled exit {reason}"),
             End::RunFailed(error) => f.write_str(error),
+            End::NotInjected(error) => write!(f, "an exception can not be injected: {error}"),
         }
     }
 }
@@ -99,6 +102,11 @@ pub fn run(vcpu: u32, port: &mut impl VcpuPort, bus: &dyn Bus, control: &Control
         if progress == Progress::Fresh {
             bus.vcpu_started(vcpu);
             progress = Progress::Entered;
+        }
+        while let Some(injection) = control.take_injection(vcpu) {
+            if let Err(error) = port.inject(injection) {
+                return End::NotInjected(error.0.to_string());
+            }
         }
         match port.run() {
             Ok(Exit::Interrupted) => {}
@@ -152,13 +160,14 @@ mod tests {
     use std::sync::Mutex;
 
     use super::*;
-    use crate::port::RunError;
+    use crate::port::{Injection, RunError};
 
     /// A hypervisor that plays a script.
     struct Script {
         steps: VecDeque<Step>,
         data: [u8; 8],
         kicks_cleared: usize,
+        injected: Vec<Injection>,
     }
 
     type Outcome = Result<Exit<'static>, RunError>;
@@ -173,7 +182,7 @@ mod tests {
 
     impl Script {
         fn new(steps: impl IntoIterator<Item = Step>) -> Self {
-            Script { steps: steps.into_iter().collect(), data: [0; 8], kicks_cleared: 0 }
+            Script { steps: steps.into_iter().collect(), data: [0; 8], kicks_cleared: 0, injected: vec![] }
         }
     }
 
@@ -195,6 +204,11 @@ mod tests {
                 }
                 Some(Step::Other(make)) => make(),
             }
+        }
+
+        fn inject(&mut self, injection: Injection) -> Result<(), RunError> {
+            self.injected.push(injection);
+            Ok(())
         }
 
         fn clear_kick(&mut self) {
@@ -261,7 +275,8 @@ mod tests {
         assert_eq!(
             bus.taken(),
             [
-                "first port-out",
+                "started 3",
+                "first 3 port-out",
                 "out 0x3f8 [61]",
                 "in 0x3fd 1",
                 "read 0xd0000000 4",
@@ -313,6 +328,19 @@ mod tests {
         let mut script = Script::new([]);
         assert_eq!(run(3, &mut script, &Notes::default(), &control), End::Stopped);
         assert_eq!(script.kicks_cleared, 1);
+    }
+
+    #[test]
+    fn a_vcpu_takes_its_own_exceptions_before_it_is_entered() {
+        let control = Control::default();
+        control.inject(1, Injection::Nmi);
+        control.inject(0, Injection::Nmi);
+        control.inject(0, Injection::Nmi);
+        let mut script = Script::new([]);
+        run(0, &mut script, &Notes::default(), &control);
+        assert_eq!(script.injected, [Injection::Nmi; 2]);
+        assert_eq!(control.take_injection(1), Some(Injection::Nmi));
+        assert_eq!(control.take_injection(1), None);
     }
 
     #[test]

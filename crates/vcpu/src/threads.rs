@@ -9,7 +9,7 @@ use std::time::Duration;
 use vmm_sys_util::signal::{Killable, SIGRTMIN, register_signal_handler};
 
 use crate::control::{Control, Wish};
-use crate::port::VcpuPort;
+use crate::port::{Injection, VcpuPort};
 use crate::run_loop::{Bus, End, run};
 
 /// A vCPU has left its run loop.
@@ -99,6 +99,12 @@ impl Vcpus {
         } else {
             Err(ThreadError::Stuck(PATIENCE))
         }
+    }
+
+    /// Makes a vCPU take an exception.
+    pub fn inject(&self, vcpu: u32, injection: Injection) {
+        self.control.inject(vcpu, injection);
+        self.kick();
     }
 
     /// How many vCPUs there are.

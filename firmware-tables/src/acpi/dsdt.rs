@@ -5,6 +5,7 @@ use acpi_tables::aml::{Device, Name, Package, Scope};
 use platform::{AcpiIdentity, AcpiObject, Cpu, DeviceNode, Platform, PowerControl};
 
 use super::device::{Encoded, device, encode};
+use super::osc;
 use super::validate::is_name;
 use super::{NAME, header};
 use crate::BuildError;
@@ -19,7 +20,7 @@ pub(super) fn bytes(platform: &Platform) -> Result<Vec<u8>, BuildError> {
     let described = platform.devices.iter().filter_map(|node| Some((node, node.acpi.as_ref()?)));
     check_names(platform.cpus.len(), described.clone())?;
 
-    let mut bus = Vec::new();
+    let mut bus = if platform.error_sources.is_empty() { Vec::new() } else { osc::method() };
     for (position, cpu) in platform.cpus.iter().enumerate() {
         bus.extend(processor(position, *cpu));
     }
@@ -64,7 +65,8 @@ fn check_names<'a>(
         if !is_name(name) {
             return Err(BuildError::Name { device: node.name.clone(), name });
         }
-        if taken.contains(&name) || processors.iter().any(|processor| processor == name) {
+        if name == osc::NAME || taken.contains(&name) || processors.iter().any(|processor| processor == name)
+        {
             return Err(BuildError::DuplicateName { device: node.name.clone(), name: name.into() });
         }
         taken.push(name);

@@ -4,10 +4,13 @@ mod console;
 mod dbg2;
 mod device;
 mod dsdt;
+mod error_sources;
 mod fadt;
 mod gtdt;
 mod header;
+mod hest;
 mod madt;
+mod osc;
 mod pptt;
 mod resources;
 mod spcr;
@@ -17,6 +20,7 @@ mod xsdt;
 use acpi_tables::Aml;
 use acpi_tables::rsdp::Rsdp;
 use platform::{Arch, Chosen, InterruptController, Platform};
+use ras_core::RecordArea;
 
 use crate::area::Area;
 use crate::efi::HandOver;
@@ -27,7 +31,7 @@ use console::{Kind, Port};
 /// The name of this table set.
 const NAME: &str = "acpi";
 
-/// ACPI 6.5: RSDP, XSDT, FADT, MADT, SPCR where there is a console, DSDT; on aarch64 also GTDT, PPTT, DBG2 and the EFI
+/// ACPI 6.5: RSDP, XSDT, FADT, MADT, SPCR where there is a console, HEST where there are error sources, DSDT; on aarch64 also GTDT, PPTT, DBG2 and the EFI
 /// tables that lead to the RSDP.
 ///
 /// The RSDP lies at the start of the table area, where also a guest that scans for it looks first.
@@ -41,8 +45,9 @@ impl TableSet for Acpi {
 
     fn build(&self, platform: &Platform, chosen: &Chosen) -> Result<GuestTables, BuildError> {
         check_interrupts(platform)?;
+        let record_area = error_sources::record_area(platform)?;
         let mut area = Area::new(platform.memory.tables, platform.memory.tables.start);
-        let Described { rsdp, mut tables } = describe(platform, &mut area)?;
+        let Described { rsdp, mut tables } = describe(platform, record_area.as_ref(), &mut area)?;
         let entry = match platform.arch {
             Arch::X86_64 => {
                 area.close(NAME)?;
@@ -59,7 +64,9 @@ impl TableSet for Acpi {
                 EntryPoint::Devicetree { gpa }
             }
         };
-        Ok(GuestTables { kind: NAME, tables, entry })
+        tables.extend(record_area.as_ref().map(error_records));
+        tables.sort_by_key(|table| table.gpa);
+        Ok(GuestTables { kind: NAME, tables, entry, record_area })
     }
 }
 
@@ -82,7 +89,11 @@ struct Described {
     tables: Vec<Table>,
 }
 
-fn describe(platform: &Platform, area: &mut Area) -> Result<Described, BuildError> {
+fn describe(
+    platform: &Platform,
+    record_area: Option<&RecordArea>,
+    area: &mut Area,
+) -> Result<Described, BuildError> {
     let mut place = |name, file_name, bytes: Vec<u8>| {
         let gpa = area.claim(bytes.len());
         Table { name, file_name, gpa, bytes }
@@ -100,6 +111,7 @@ fn describe(platform: &Platform, area: &mut Area) -> Result<Described, BuildErro
         (platform.arch == Arch::Aarch64).then(|| place("pptt", "pptt.aml", pptt::bytes(&platform.cpus))),
         port.as_ref().map(|port| place("spcr", "spcr.aml", spcr::bytes(port))),
         debug_port.map(|port| place("dbg2", "dbg2.aml", dbg2::bytes(port))),
+        record_area.map(|records| place("hest", "hest.aml", hest::bytes(records))),
     ]
     .into_iter()
     .flatten()
@@ -111,6 +123,16 @@ fn describe(platform: &Platform, area: &mut Area) -> Result<Described, BuildErro
     let gpa = rsdp.gpa;
     let tables = [rsdp, dsdt].into_iter().chain(listed).chain([xsdt]).collect();
     Ok(Described { rsdp: gpa, tables })
+}
+
+/// The error records before the first error. HEST leads to them: they are no table of their own.
+fn error_records(area: &RecordArea) -> Table {
+    Table {
+        name: "error-records",
+        file_name: "error-records.bin",
+        gpa: area.gpa(),
+        bytes: area.initial_bytes(),
+    }
 }
 
 /// The devicetree that goes with ACPI: a kernel that finds any other node in it turns ACPI off.

@@ -31,9 +31,12 @@ impl TableSet for Devicetree {
         if platform.arch != Arch::Aarch64 {
             return Err(BuildError::WrongArch { tables: NAME, arch: platform.arch });
         }
+        if !platform.error_sources.is_empty() {
+            return Err(BuildError::ErrorSources { tables: NAME, sources: platform.error_sources.len() });
+        }
         let table = chosen::table(NAME, platform, &root(platform, chosen)?)?;
         let entry = EntryPoint::Devicetree { gpa: table.gpa };
-        Ok(GuestTables { kind: NAME, tables: vec![table], entry })
+        Ok(GuestTables { kind: NAME, tables: vec![table], entry, record_area: None })
     }
 }
 

@@ -45,6 +45,9 @@ impl TableSet for MpTable {
         if platform.arch != Arch::X86_64 {
             return Err(BuildError::WrongArch { tables: NAME, arch: platform.arch });
         }
+        if !platform.error_sources.is_empty() {
+            return Err(BuildError::ErrorSources { tables: NAME, sources: platform.error_sources.len() });
+        }
         let configuration = configuration(platform)?;
         let mut area = Area::new(platform.memory.tables, SCAN_START);
         let pointer_gpa = area.claim(size_of::<wire::FloatingPointer>());
@@ -59,7 +62,7 @@ impl TableSet for MpTable {
         };
         let table = Table { name: "mptable", file_name: "mptable.bin", gpa: table_gpa, bytes: configuration };
         let entry = EntryPoint::MpFloatingPointer { gpa: pointer.gpa };
-        Ok(GuestTables { kind: NAME, tables: vec![pointer, table], entry })
+        Ok(GuestTables { kind: NAME, tables: vec![pointer, table], entry, record_area: None })
     }
 }
 

@@ -6,6 +6,7 @@ use platform::{
     AcpiIdentity, AcpiObject, Chosen, DeviceNode, DevicetreeChild, DevicetreeIdentity, EventSource,
     Interrupt, Platform, Property, Range, Trigger, Window,
 };
+use ras_core::{ErrorSource, Notification};
 
 /// All that a host may offer.
 pub(crate) const ALL: Features = Features { gic: 3, its: true, performance_monitors: true };
@@ -17,9 +18,19 @@ pub(crate) fn default_machine() -> Platform {
 
 /// A machine of 1 GiB with `transports` virtio-mmio transports.
 pub(crate) fn machine(vcpus: u32, features: Features, transports: usize) -> Platform {
-    let mut devices = vec![serial(), clock(), pins(), event_device(), power_button()];
+    let mut devices = vec![serial(), clock(), pins(), event_device(), power_button(), error_device()];
     devices.extend((0..transports).map(transport));
     aarch64::platform(vcpus, 1 << 30, features, devices, Some("serial0"))
+}
+
+/// One source for an error that the guest runs into, one for what the host learns of first.
+#[allow(dead_code, reason = "not every test has error sources")]
+pub(crate) fn error_sources() -> Vec<ErrorSource> {
+    [Notification::Sea, Notification::Gsiv]
+        .into_iter()
+        .zip(0..)
+        .map(|(notification, id)| ErrorSource { id, notification })
+        .collect()
 }
 
 /// What a boot loader says when it has something to say on every point.
@@ -73,7 +84,10 @@ fn event_device() -> DeviceNode {
     if let Some(identity) = &mut ged.acpi {
         identity.objects.push(AcpiObject::GenericEvents {
             selector: Window::Mmio { base: aarch64::GED_BASE, len: 4 },
-            sources: vec![EventSource { mask: 2, target: "PWRB", value: 0x80 }],
+            sources: vec![
+                EventSource { mask: 2, target: "PWRB", value: 0x80 },
+                EventSource { mask: 0x20, target: "GERR", value: 0x80 },
+            ],
         });
     }
     ged
@@ -94,6 +108,10 @@ fn power_button() -> DeviceNode {
         ..devicetree("gpio-keys", &["gpio-keys"])
     });
     button
+}
+
+fn error_device() -> DeviceNode {
+    DeviceNode { acpi: acpi("GERR", "PNP0C33", 0), ..node("error-device", None) }
 }
 
 fn transport(number: usize) -> DeviceNode {

@@ -1,8 +1,11 @@
 //! The x86_64 machine that tests describe: the devices that every machine has, and as many transports as asked for.
 
+use std::num::NonZeroU32;
+
 use platform::{
     AcpiIdentity, AcpiObject, DeviceNode, EventSource, Interrupt, Platform, Trigger, Window, x86_64,
 };
+use ras_core::{ErrorSource, Notification};
 
 /// Two processors, memory below and above the hole, one transport.
 pub(crate) fn default_machine() -> Platform {
@@ -11,9 +14,25 @@ pub(crate) fn default_machine() -> Platform {
 
 /// A machine with `transports` virtio-mmio transports.
 pub(crate) fn machine(vcpus: u32, memory: u64, transports: usize) -> Platform {
-    let mut devices = vec![serial(), clock(), event_device(), power_button()];
+    let mut devices = vec![serial(), clock(), event_device(), power_button(), error_device()];
     devices.extend((0..transports).map(transport));
     x86_64::platform(vcpus, memory, devices, Some("serial0"))
+}
+
+/// One source for each way in which Linux lets itself be told.
+#[allow(dead_code, reason = "not every test has error sources")]
+pub(crate) fn error_sources() -> Vec<ErrorSource> {
+    let interval_ms = NonZeroU32::new(1000).expect("not zero");
+    [
+        Notification::Nmi,
+        Notification::Gsiv,
+        Notification::Polled { interval_ms },
+        Notification::External { gsi: 6 },
+    ]
+    .into_iter()
+    .zip(0..)
+    .map(|(notification, id)| ErrorSource { id, notification })
+    .collect()
 }
 
 fn serial() -> DeviceNode {
@@ -32,7 +51,10 @@ fn event_device() -> DeviceNode {
     if let Some(identity) = &mut ged.acpi {
         identity.objects.push(AcpiObject::GenericEvents {
             selector: Window::Mmio { base: x86_64::GED_BASE, len: 4 },
-            sources: vec![EventSource { mask: 2, target: "PWRB", value: 0x80 }],
+            sources: vec![
+                EventSource { mask: 2, target: "PWRB", value: 0x80 },
+                EventSource { mask: 0x20, target: "GERR", value: 0x80 },
+            ],
         });
     }
     ged
@@ -40,6 +62,10 @@ fn event_device() -> DeviceNode {
 
 fn power_button() -> DeviceNode {
     node("power-button", "PWRB", "PNP0C0C", 0, None)
+}
+
+fn error_device() -> DeviceNode {
+    node("error-device", "GERR", "PNP0C33", 0, None)
 }
 
 /// The transport of that number. Beyond the lines that there are, they share.

@@ -89,9 +89,9 @@ impl Patience {
 
     pub(super) fn of(row: &Row, poll_interval_ms: NonZeroU32) -> Self {
         let acknowledge_ms = match row.response {
-            Response::Polled => {
-                Self::POLLS.saturating_mul(poll_interval_ms.get().saturating_add(1_000)).max(Self::INTERRUPT_MS)
-            }
+            Response::Polled => Self::POLLS
+                .saturating_mul(poll_interval_ms.get().saturating_add(1_000))
+                .max(Self::INTERRUPT_MS),
             Response::Gsiv | Response::Gpio | Response::External => Self::INTERRUPT_MS,
             _ => Self::EXCEPTION_MS,
         };
@@ -135,7 +135,8 @@ impl Answer {
                         continue;
                     }
                     told.push(*response);
-                    let obstacles: Vec<String> = obstacles.iter().map(|obstacle| format!("{obstacle}")).collect();
+                    let obstacles: Vec<String> =
+                        obstacles.iter().map(|obstacle| format!("{obstacle}")).collect();
                     because.push_str(&format!("not {response}: {}; ", obstacles.join(" and ")));
                 }
                 because.push_str(row.because);
@@ -189,7 +190,11 @@ fn always(question: Question) -> &'static str {
 
 impl Obstacle {
     /// What stands in the way of a row.
-    pub(super) fn of(row: &Row, host: &HostAbilities, tables: &TablesView<'_>) -> impl Iterator<Item = Obstacle> {
+    pub(super) fn of(
+        row: &Row,
+        host: &HostAbilities,
+        tables: &TablesView<'_>,
+    ) -> impl Iterator<Item = Obstacle> {
         row.needs.iter().filter_map(|need| {
             let fact = met(*need, row, host, tables);
             (!fact.holds()).then(|| match need {

@@ -492,7 +492,9 @@ pub const fn contradiction(response: Response, arch: Arch, tables: TableSet) -> 
         (Response::External, Aarch64, Acpi) => {
             "Linux on aarch64 finds no mapping for such an interrupt and refuses the source: gsiv reaches it"
         }
-        (_, _, Devicetree) if response.notification().is_some() => "a devicetree has no place for error records",
+        (_, _, Devicetree) if response.notification().is_some() => {
+            "a devicetree has no place for error records"
+        }
         (_, _, MpTable) if response.notification().is_some() => "an MP table has no place for error records",
         _ => "it answers another kind of error",
     }

@@ -69,7 +69,10 @@ pub fn plan(request: &Request, host: &HostAbilities, tables: &TablesView<'_>) ->
     if tables.set != request.tables {
         return Err(Refusal::OtherTables { asked: request.tables, built: tables.set });
     }
-    if matches!((request.arch, request.tables), (Arch::Aarch64, TableSet::MpTable) | (Arch::X86_64, TableSet::Devicetree)) {
+    if matches!(
+        (request.arch, request.tables),
+        (Arch::Aarch64, TableSet::MpTable) | (Arch::X86_64, TableSet::Devicetree)
+    ) {
         return Err(Refusal::NoSuchTables { arch: request.arch, tables: request.tables });
     }
     if request.on_missing_support == OnMissingSupport::Refuse {

@@ -70,13 +70,17 @@ impl Refusal {
     #[must_use]
     pub const fn key(&self) -> Option<&'static str> {
         match self {
-            Refusal::Contradiction { question, .. } | Refusal::MissingSupport { question, .. } => match question {
-                Question::Consumed => Some("synchronous"),
-                Question::Found | Question::TouchedByDevice => Some("asynchronous"),
-                Question::OwnMemory => None,
-            },
+            Refusal::Contradiction { question, .. } | Refusal::MissingSupport { question, .. } => {
+                match question {
+                    Question::Consumed => Some("synchronous"),
+                    Question::Found | Question::TouchedByDevice => Some("asynchronous"),
+                    Question::OwnMemory => None,
+                }
+            }
             Refusal::HostReportsNothing(_) | Refusal::HostPanics(_) => Some("on-missing-support"),
-            Refusal::OtherArchitecture { .. } | Refusal::OtherTables { .. } | Refusal::NoSuchTables { .. } => None,
+            Refusal::OtherArchitecture { .. }
+            | Refusal::OtherTables { .. }
+            | Refusal::NoSuchTables { .. } => None,
         }
     }
 }
@@ -89,8 +93,12 @@ impl fmt::Display for Refusal {
             Refusal::OtherArchitecture { asked, host } => {
                 write!(f, "the guest is an {asked} machine, and this host runs {host} guests only")
             }
-            Refusal::OtherTables { asked, built } => write!(f, "{asked} tables were asked for, and {built} built"),
-            Refusal::NoSuchTables { arch, tables } => write!(f, "{arch} machines are not described by {tables}"),
+            Refusal::OtherTables { asked, built } => {
+                write!(f, "{asked} tables were asked for, and {built} built")
+            }
+            Refusal::NoSuchTables { arch, tables } => {
+                write!(f, "{arch} machines are not described by {tables}")
+            }
             Refusal::Contradiction { question, asked, because } => {
                 write!(f, "{asked} can not answer an error {}: {because}", question.title())
             }
@@ -106,15 +114,15 @@ impl fmt::Display for Refusal {
                 }
                 Ok(())
             }
-            Refusal::HostReportsNothing(Fact::Unknown) => {
-                f.write_str("it is not known whether the host's kernel reports lost memory (CONFIG_MEMORY_FAILURE)")
-            }
-            Refusal::HostReportsNothing(_) => {
-                f.write_str("the host's kernel does not report lost memory: it was built without CONFIG_MEMORY_FAILURE")
-            }
-            Refusal::HostPanics(Fact::Unknown) => {
-                f.write_str("it is not known whether the host's kernel survives lost memory (vm.memory_failure_recovery)")
-            }
+            Refusal::HostReportsNothing(Fact::Unknown) => f.write_str(
+                "it is not known whether the host's kernel reports lost memory (CONFIG_MEMORY_FAILURE)",
+            ),
+            Refusal::HostReportsNothing(_) => f.write_str(
+                "the host's kernel does not report lost memory: it was built without CONFIG_MEMORY_FAILURE",
+            ),
+            Refusal::HostPanics(Fact::Unknown) => f.write_str(
+                "it is not known whether the host's kernel survives lost memory (vm.memory_failure_recovery)",
+            ),
             Refusal::HostPanics(_) => {
                 f.write_str("the host's kernel panics at lost memory: vm.memory_failure_recovery is 0")
             }

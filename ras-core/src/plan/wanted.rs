@@ -37,7 +37,11 @@ pub fn sources_wanted(
     })
 }
 
-fn notification(response: Response, interval_ms: NonZeroU32, external_gsi: Option<u32>) -> Option<Notification> {
+fn notification(
+    response: Response,
+    interval_ms: NonZeroU32,
+    external_gsi: Option<u32>,
+) -> Option<Notification> {
     match response {
         Response::Sea => Some(Notification::Sea),
         Response::Sei => Some(Notification::Sei),

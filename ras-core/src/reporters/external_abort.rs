@@ -14,7 +14,10 @@ pub(super) const REGISTRATION: Registration = Registration {
     name: "external_abort",
     carries: |response| matches!(response, Response::Abort | Response::Serror),
     build: |Setup { answer, host, .. }| {
-        Ok(Box::new(ExternalAbort { serror: answer.chosen == Response::Serror, injector: Injector::of(host) }))
+        Ok(Box::new(ExternalAbort {
+            serror: answer.chosen == Response::Serror,
+            injector: Injector::of(host),
+        }))
     },
 };
 

@@ -70,8 +70,12 @@ impl MachineCheckReporter {
             (Vendor::Intel, Kind::ActionRequired) => {
                 (status::UNCORRECTED | status::S | status::AR | status::DATA_LOAD, mcg::TAKEN | mcg::EIPV)
             }
-            (Vendor::Intel, Kind::ActionOptional) => (status::UNCORRECTED | status::S | status::SCRUB, mcg::TAKEN),
-            (Vendor::Amd, Kind::ActionRequired) => (status::UNCORRECTED | status::POISON, mcg::TAKEN | mcg::EIPV),
+            (Vendor::Intel, Kind::ActionOptional) => {
+                (status::UNCORRECTED | status::S | status::SCRUB, mcg::TAKEN)
+            }
+            (Vendor::Amd, Kind::ActionRequired) => {
+                (status::UNCORRECTED | status::POISON, mcg::TAKEN | mcg::EIPV)
+            }
             (Vendor::Amd, Kind::ActionOptional) => {
                 (status::REPORTED | status::DEFERRED | status::POISON, mcg::TAKEN)
             }

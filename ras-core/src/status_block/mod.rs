@@ -5,5 +5,5 @@ mod wire;
 mod writer;
 
 pub use reader::{Entry, StatusBlock};
-pub use wire::{DataEntryHeader, StatusBlockHeader, block_status, section_flags};
+pub use wire::{DataEntryHeader, StatusBlockHeader, block_status, section_flags, valid};
 pub use writer::{BlockWriter, Heading, NoRoom};

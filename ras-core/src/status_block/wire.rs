@@ -101,10 +101,13 @@ impl DataEntryHeader {
 }
 
 /// Bits of [`DataEntryHeader::validation`].
-pub(crate) mod valid {
-    pub(crate) const FRU_ID: u8 = 1 << 0;
-    pub(crate) const FRU_TEXT: u8 = 1 << 1;
-    pub(crate) const TIMESTAMP: u8 = 1 << 2;
+pub mod valid {
+    /// The part's id.
+    pub const FRU_ID: u8 = 1 << 0;
+    /// Its text.
+    pub const FRU_TEXT: u8 = 1 << 1;
+    /// The time, since revision 3.0.
+    pub const TIMESTAMP: u8 = 1 << 2;
 }
 
 /// Bits of an entry's flags, the same in a record's section descriptor (UEFI 2.10, table N.5).

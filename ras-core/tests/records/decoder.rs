@@ -205,3 +205,67 @@ fn programs_get_names_and_values() -> Result<(), Box<dyn core::error::Error>> {
     );
     Ok(())
 }
+
+#[test]
+fn raw_data_may_not_lie_among_the_entries() -> Result<(), DecodeError> {
+    let mut bytes = block(&[AnySection::Raw(ras_core::Guid::ZERO, vec![1; 8])]);
+    bytes.push(b'r');
+    bytes[8] = 1;
+    bytes[4] = 100;
+    assert_eq!(StatusBlock::read(&bytes)?.raw_data, b"r");
+    bytes[4] = 99;
+    let error = StatusBlock::read(&bytes).expect_err("the last byte of the entry");
+    assert_eq!((error.offset, error.found, error.wanted), (4, 99, Wanted::AtLeast(100)));
+    Ok(())
+}
+
+#[test]
+fn entries_have_a_timestamp_since_revision_3() -> Result<(), DecodeError> {
+    let section = AnySection::Raw(ras_core::Guid::ZERO, vec![1; 8]);
+    for (revision, timestamp, payload) in [
+        ([0x01, 0x02], false, 16),
+        ([0xff, 0x02], false, 16),
+        ([0x00, 0x03], true, 8),
+        ([0x01, 0x03], true, 8),
+    ] {
+        let mut bytes = block(std::slice::from_ref(&section));
+        bytes[40..42].copy_from_slice(&revision);
+        bytes[44] = payload;
+        let block = StatusBlock::read(&bytes)?;
+        let entries: Vec<_> =
+            block.entries().map(|entry| (entry.timestamp.is_some(), entry.payload.len())).collect();
+        assert_eq!(entries, [(timestamp, usize::from(payload))], "revision {revision:?}");
+    }
+    Ok(())
+}
+
+#[test]
+fn an_arm_section_ends_where_it_says() -> Result<(), Box<dyn core::error::Error>> {
+    use ras_core::cper::SectionView;
+    use ras_core::cper::arm_processor::{ArmErrorInfo, ArmProcessorHeader};
+
+    let info = ArmErrorInfo { length: ArmErrorInfo::LENGTH, ..Default::default() };
+    let section = AnySection::Arm {
+        header: ArmProcessorHeader::default(),
+        infos: vec![info],
+        contexts: vec![],
+        vendor: vec![1, 2],
+    };
+    let mut bytes = block(&[section]);
+    let section_length = 20 + 72 + 8;
+    assert_eq!(bytes[section_length], 40 + 32 + 2);
+    bytes[section_length] -= 1;
+    let entry = StatusBlock::read(&bytes)?.entries().next().ok_or("no entry")?;
+    assert!(matches!(entry.section()?, SectionView::ArmProcessor(arm) if arm.vendor == [1]));
+
+    // Too short for the error that it counts; longer than the entry.
+    for (length, offset, wanted) in
+        [(71, 20 + 72 + 40, Wanted::AtLeast(32)), (75, section_length, Wanted::AtMost(74))]
+    {
+        bytes[section_length] = length;
+        let entry = StatusBlock::read(&bytes)?.entries().next().ok_or("no entry")?;
+        let error = entry.section().expect_err("its length is wrong");
+        assert_eq!((error.offset, error.wanted), (offset, wanted));
+    }
+    Ok(())
+}

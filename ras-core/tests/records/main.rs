@@ -2,6 +2,7 @@
 
 mod area;
 mod decoder;
+mod judgement;
 mod layout;
 mod round_trip;
 mod sections;

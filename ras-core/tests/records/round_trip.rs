@@ -200,3 +200,32 @@ fn what_does_not_fit_leaves_the_block_as_it_was() -> Result<(), Box<dyn core::er
     assert_eq!(BlockWriter::new(&mut [0; 19]).err(), Some(NoRoom { needed: 20, available: 19 }));
     Ok(())
 }
+
+#[test]
+fn a_block_counts_no_more_entries_than_ten_bits_can() -> Result<(), Box<dyn core::error::Error>> {
+    let heading =
+        Heading { severity: Severity::Informational, flags: 0, fru_id: None, fru_text: None, time: None };
+    let empty = ras_core::cper::RawSection { kind: Guid::ZERO, bytes: &[] };
+    let mut bytes = vec![0; 20 + 72 * 1024];
+    let mut block = BlockWriter::new(&mut bytes)?;
+    for _ in 0..1023 {
+        block.push(&heading, &empty)?;
+    }
+    assert_eq!(block.push(&heading, &empty), Err(NoRoom { needed: 72, available: 0 }));
+    let len = block.finish();
+    let block = StatusBlock::read(&bytes[..len])?;
+    assert_eq!((block.header.entry_count(), block.entries().count()), (1023, 1023));
+    Ok(())
+}
+
+#[test]
+fn the_last_nine_digits_of_an_errors_number_are_shown() -> Result<(), Box<dyn core::error::Error>> {
+    for (number, text) in [(999_999_999, "ghest mem #999999999"), (u64::MAX, "ghest mem #709551615")] {
+        let report = MemoryReport::uncorrected(Kind::ActionRequired, 0, number);
+        let mut bytes = [0; BLOCK_LEN];
+        MemoryBlocks::new(Span::around(0, 12), report).write_next(&mut bytes)?;
+        let shown = StatusBlock::read(&bytes)?.entries().next().and_then(|entry| entry.fru_text());
+        assert_eq!(shown, Some(FruText::new(format_args!("{text}"))));
+    }
+    Ok(())
+}

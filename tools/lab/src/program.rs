@@ -19,6 +19,8 @@ pub(crate) struct Program {
     pub(crate) name: &'static str,
     pub(crate) architecture: Architecture,
     package: &'static str,
+    /// What the package wants beside it, but the program does not need.
+    without: &'static [&'static str],
     /// The executable in the package.
     executable: &'static str,
     /// Files that it reads.
@@ -31,6 +33,7 @@ const PROGRAMS: &[Program] = &[Program {
     name: "microvm",
     architecture: X86_64,
     package: "qemu-system-x86",
+    without: &["ipxe-qemu", "qemu-system-common"],
     executable: "usr/bin/qemu-system-x86_64-microvm",
     data: &[
         "usr/share/seabios/bios-microvm.bin",
@@ -55,8 +58,7 @@ impl Program {
         Bundle {
             name: self.name.to_owned(),
             release: Release::Bookworm,
-            // Without what only configures, installs or serves other machines.
-            packages: vec![(self.package, self.architecture, Follow::AllBut(&["ipxe-qemu", "debconf"]))],
+            packages: vec![(self.package, self.architecture, Follow::AllBut(self.without))],
         }
     }
 
@@ -92,8 +94,9 @@ impl Program {
         let mut linker = Command::new(root.join(LINKER));
         linker.arg("--library-path").arg(path.join(":")).arg("--list").arg(root.join(self.executable));
         let listing = process::text(&mut linker)?;
-        let libraries: Vec<PathBuf> =
-            listing.split_whitespace().filter(|word| word.starts_with('/')).map(PathBuf::from).collect();
+        let paths = listing.split_whitespace().filter(|word| word.starts_with('/')).map(PathBuf::from);
+        // The linker lists itself, as the program wishes to find it.
+        let libraries: Vec<PathBuf> = paths.filter(|path| !path.ends_with(LINKER)).collect();
         match libraries.iter().find(|library| !library.starts_with(&root)) {
             Some(library) => Err(Error::new(format!("{}: no package has {}", self.name, library.display()))),
             None => Ok(libraries),

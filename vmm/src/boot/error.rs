@@ -136,9 +136,10 @@ impl BootError {
                 ImageError::NoPvhEntry | ImageError::No64BitEntry { .. } => {
                     ("boot.protocol", "choose \"auto\", or a kernel that has this entry")
                 }
-                _ => {
-                    ("boot.kernel", "name a kernel for this architecture, or leave it out for the built-in guest")
-                }
+                _ => (
+                    "boot.kernel",
+                    "name a kernel for this architecture, or leave it out for the built-in guest",
+                ),
             },
             BootError::Describe(_) => ("machine.firmware", "choose other tables"),
             BootError::Seed(_) => ("boot", "run on a host whose getrandom(2) works"),

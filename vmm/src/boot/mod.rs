@@ -38,10 +38,13 @@ struct Loaded<K> {
 
 /// Puts everything into guest memory and says how to enter it. `describe` builds the tables.
 ///
+/// The kernel is given `command_line`, which may say more than the profile does.
+///
 /// # Errors
 /// Where a file can not be read, is not what it should be, or does not fit.
 pub fn load(
     boot: &Boot,
+    command_line: String,
     ram: &GuestRam,
     platform: &Platform,
     describe: impl FnOnce(&Chosen) -> Result<GuestTables, DescribeError>,
@@ -53,7 +56,7 @@ pub fn load(
         Some(path) => Some(initrd::load(path, memory, low_end, &kernel)?),
         None => None,
     };
-    let chosen = Chosen { command_line: boot.cmdline.clone(), initrd, ..arch::seeds()? };
+    let chosen = Chosen { command_line, initrd, ..arch::seeds()? };
     let tables = describe(&chosen)?;
     for table in &tables.tables {
         put(memory, &table.bytes, table.gpa)?;

@@ -131,6 +131,10 @@ impl Failure {
                 refuse(key, error, help);
                 (format!("no machine: {error}"), Status::Usage)
             }
+            Failure::Machine(error @ MachineError::Disk { index, source, .. }) => {
+                refuse(&format!("device.{index}.path"), error, source.way_out());
+                (format!("no machine: {error}"), Status::Usage)
+            }
             Failure::Machine(MachineError::Memory(error)) => {
                 refuse("memory.backing", error, "give the host more, or ask for less or another backing");
                 (format!("no machine: {error}"), Status::Host)

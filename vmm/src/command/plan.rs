@@ -64,7 +64,9 @@ pub(super) fn refuse(profile: &Profile, error: &DescribeError) -> Status {
 /// The key of the profile that asked for what can not be described, and a way out.
 pub(super) fn asked_by(error: &DescribeError) -> (String, &'static str) {
     match error {
-        DescribeError::Device { index, .. } => (format!("device.{index}.type"), "leave the device out"),
+        DescribeError::TooManyDevices { most, .. } => {
+            (format!("device.{most}.type"), "leave out this device and those after it")
+        }
         DescribeError::TableSet(_) | DescribeError::Build(_) => {
             ("machine.firmware".to_owned(), "choose other tables, or fewer vCPUs")
         }

@@ -23,12 +23,12 @@ fn input_beyond_the_fifo_waits_for_room() {
     assert_eq!(get(&mut port, spec::FR) & spec::FR_RECEIVE_FULL, spec::FR_RECEIVE_FULL);
     for _ in 0..32 {
         assert!(port.room().read().is_err());
-        assert_eq!(get(&mut port, spec::DR), b'x'.into());
+        assert_eq!(get(&mut port, spec::DR), u32::from(b'x'));
     }
     assert_eq!(port.room().read().expect("empty"), 1);
     assert_eq!(get(&mut port, spec::FR) & spec::FR_RECEIVE_EMPTY, spec::FR_RECEIVE_EMPTY);
     assert_eq!(port.input(b"y"), 1);
-    assert_eq!(get(&mut port, spec::DR), b'y'.into());
+    assert_eq!(get(&mut port, spec::DR), u32::from(b'y'));
 }
 
 #[test]
@@ -159,7 +159,7 @@ fn without_fifos_one_character_waits() {
     put(&mut port, spec::IMSC, spec::RECEIVE);
     assert_eq!(port.input(b"ab"), 1);
     assert!(probe.asserted());
-    assert_eq!(get(&mut port, spec::DR), b'a'.into());
+    assert_eq!(get(&mut port, spec::DR), u32::from(b'a'));
     assert!(!probe.asserted());
 
     let (mut port, _) = looped(false);

@@ -7,7 +7,7 @@ use kvm_bindings::{
     KVM_ARM_VCPU_POWER_OFF, KVM_ARM_VCPU_PSCI_0_2, KVM_ARM_VCPU_PTRAUTH_ADDRESS,
     KVM_ARM_VCPU_PTRAUTH_GENERIC, KVM_ARM_VCPU_SVE, kvm_device_attr, kvm_vcpu_init,
 };
-use kvm_ioctls::{Cap, VcpuFd, VmFd};
+use kvm_ioctls::{Cap, Kvm, VcpuFd, VmFd};
 
 use registers::{MPIDR_EL1, PC, PSTATE, X0};
 
@@ -115,6 +115,16 @@ impl CpuFeatures {
         fd.set_device_attr(&attribute(KVM_ARM_VCPU_PMU_V3_IRQ, intid_address)).map_err(refused)?;
         fd.set_device_attr(&attribute(KVM_ARM_VCPU_PMU_V3_INIT, 0)).map_err(refused)
     }
+}
+
+/// Whether vCPUs have the RAS extension (ID_AA64PFR0_EL1.RAS, bits 28 to 31); none where that can not be asked.
+#[must_use]
+pub fn has_ras_extension(kvm: &Kvm) -> Option<bool> {
+    let vm = kvm.create_vm().ok()?;
+    let fd = vm.create_vcpu(0).ok()?;
+    let features = CpuFeatures { performance_monitors: false, sve: false, pointer_authentication: false };
+    features.initialise(&vm, &fd, 0, 0).ok()?;
+    registers::get(&fd, registers::ID_AA64PFR0_EL1).ok().map(|value| value >> 28 & 0xf != 0)
 }
 
 /// Aff0 to Aff3 of MPIDR_EL1.

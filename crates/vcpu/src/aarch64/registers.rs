@@ -18,6 +18,9 @@ pub(crate) const PSTATE: u64 = CORE | 2 * 33;
 /// MPIDR_EL1: op0 3, op1 0, CRn 0, CRm 0, op2 5.
 pub(crate) const MPIDR_EL1: u64 = SYSTEM | 3 << 14 | 5;
 
+/// ID_AA64PFR0_EL1: op0 3, op1 0, CRn 0, CRm 4, op2 0.
+pub(crate) const ID_AA64PFR0_EL1: u64 = SYSTEM | 3 << 14 | 4 << 3;
+
 pub(crate) fn get(fd: &VcpuFd, id: u64) -> Result<u64, kvm_ioctls::Error> {
     let mut value = [0; 8];
     fd.get_one_reg(id, &mut value)?;

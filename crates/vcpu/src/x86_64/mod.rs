@@ -3,6 +3,7 @@
 mod cpuid;
 mod entry;
 mod local_apic;
+pub mod machine_check;
 
 use kvm_bindings::{KVM_MAX_CPUID_ENTRIES, kvm_cpuid_entry2};
 use kvm_ioctls::{Cap, Kvm, VcpuFd};
@@ -24,6 +25,8 @@ pub struct SetupError {
 pub struct GuestCpu {
     supported: Vec<kvm_cpuid_entry2>,
     tsc_deadline: bool,
+    /// Bits of MCG_CAP.
+    machine_checks: Option<u64>,
 }
 
 impl GuestCpu {
@@ -35,10 +38,15 @@ impl GuestCpu {
         Ok(GuestCpu {
             supported: kvm.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)?.as_slice().to_vec(),
             tsc_deadline: kvm.check_extension(Cap::TscDeadlineTimer),
+            machine_checks: if kvm.check_extension(Cap::Mce) {
+                Some(machine_check::supported(kvm)?)
+            } else {
+                None
+            },
         })
     }
 
-    /// Sets CPUID, the local APIC's wires and, on the boot processor, the registers that the boot protocol wants.
+    /// Sets CPUID, the local APIC's wires, machine checks that a guest can survive and, on the boot processor, the registers that the boot protocol wants.
     /// The other processors wait for INIT and SIPI, as KVM leaves them.
     ///
     /// # Errors
@@ -54,6 +62,9 @@ impl GuestCpu {
         let mut lapic = fd.get_lapic().map_err(failed("local APIC"))?;
         local_apic::wire(&mut lapic);
         fd.set_lapic(&lapic).map_err(failed("local APIC"))?;
+        if let Some(supported) = self.machine_checks {
+            machine_check::set_up(fd, supported).map_err(failed("machine checks"))?;
+        }
         if vcpu == 0 {
             fd.set_regs(&entry.regs()).map_err(failed("registers"))?;
             let mut sregs = fd.get_sregs().map_err(failed("system registers"))?;

@@ -1,12 +1,12 @@
 //! Local APICs and I/O APICs.
 
-use platform::{Cpu, IoApic};
+use platform::{Cpu, IoApic, Platform};
 use zerocopy::little_endian::{U16, U32};
 use zerocopy::{Immutable, IntoBytes, Unaligned};
 
 use super::{Fixed, PREFIX, Structure, push};
 use crate::BuildError;
-use crate::acpi::NAME;
+use crate::acpi::{NAME, error_sources};
 
 /// MADT flag PCAT_COMPAT (table 5.20): there is a pair of 8259s, to be masked before the APICs are used.
 const PCAT_COMPAT: u32 = 1;
@@ -14,6 +14,8 @@ const PCAT_COMPAT: u32 = 1;
 const ENABLED: u32 = 1;
 /// MPS INTI flags (table 5.26): polarity and trigger mode as is usual on the bus.
 const CONFORMING: u16 = 0;
+/// MPS INTI flags: a rising edge.
+const EDGE_HIGH: u16 = 0b0101;
 /// The local interrupt input that takes NMIs, on every processor.
 const NMI_LINT: u8 = 1;
 /// The first APIC id that takes an x2APIC entry. In eight bits 255 stands for all processors, as an id and as a UID.
@@ -24,11 +26,11 @@ const TIMER_IRQ: u8 = 0;
 const TIMER_PIN: u32 = 2;
 
 /// All that follows the MADT's header.
-pub(super) fn body(cpus: &[Cpu], local_base: u64, io_apic: IoApic) -> Result<Vec<u8>, BuildError> {
+pub(super) fn body(platform: &Platform, local_base: u64, io_apic: IoApic) -> Result<Vec<u8>, BuildError> {
     let fixed = Fixed { local_apic: U32::new(low("local APIC", local_base)?), flags: U32::new(PCAT_COMPAT) };
     let mut body = fixed.as_bytes().to_vec();
     let mut wide_ids = false;
-    for cpu in cpus {
+    for cpu in &platform.cpus {
         wide_ids |= push_processor(&mut body, *cpu)? == Width::X2Apic;
     }
     push(
@@ -49,6 +51,11 @@ pub(super) fn body(cpus: &[Cpu], local_base: u64, io_apic: IoApic) -> Result<Vec
             flags: U16::new(CONFORMING),
         },
     );
+    // Without an entry of its own, Linux maps no line of a hardware-reduced machine but those that devices list.
+    for line in error_sources::isa_lines(&platform.error_sources) {
+        let (gsi, flags) = (U32::new(line.into()), U16::new(EDGE_HIGH));
+        push(&mut body, SourceOverride { bus: 0, source: line, gsi, flags });
+    }
     push(&mut body, LocalApicNmi { processor_uid: u8::MAX, flags: U16::new(CONFORMING), lint: NMI_LINT });
     if wide_ids {
         push(

@@ -13,9 +13,7 @@ use crate::BuildError;
 /// Multiple APIC Description Table (ACPI 6.5, 5.2.12).
 pub(super) fn bytes(platform: &Platform) -> Result<Vec<u8>, BuildError> {
     let (revision, body) = match platform.interrupts {
-        InterruptController::Apic { local_base, io_apic } => {
-            (6, apic::body(&platform.cpus, local_base, io_apic)?)
-        }
+        InterruptController::Apic { local_base, io_apic } => (6, apic::body(platform, local_base, io_apic)?),
         InterruptController::Gicv3 { distributor, redistributors, its } => {
             (gic::REVISION, gic::version_3(platform, distributor, redistributors, its)?)
         }

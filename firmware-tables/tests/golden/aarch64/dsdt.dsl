@@ -2,6 +2,44 @@ DefinitionBlock ("", "DSDT", 2, "GHEST ", "GHESTVMM", 0x00000001)
 {
     Scope (_SB)
     {
+        Method (_OSC, 4, Serialized)  // _OSC: Operating System Capabilities
+        {
+            Local0 = Arg3
+            CreateDWordField (Local0, Zero, STAT)
+            STAT = Zero
+            Local1 = Zero
+            If ((Arg0 == ToUUID ("0811b06e-4a27-44f9-8d60-3cbbc22e7b48") /* Platform-wide Capabilities */))
+            {
+                Local1 = 0x0810
+            }
+
+            If ((Arg0 == ToUUID ("ed855e0c-6c90-47bf-a62a-26de0fc5ad5c") /* Unknown UUID */))
+            {
+                Local1 = One
+            }
+
+            If ((Local1 == Zero))
+            {
+                STAT = 0x04
+                Return (Local0)
+            }
+
+            If ((Arg1 != One))
+            {
+                STAT = 0x08
+            }
+
+            CreateDWordField (Local0, 0x04, CAPS)
+            Local2 = (CAPS & Local1)
+            If ((Local2 != CAPS))
+            {
+                STAT |= 0x10
+                CAPS = Local2
+            }
+
+            Return (Local0)
+        }
+
         Device (C000)
         {
             Name (_HID, "ACPI0007" /* Processor Device */)  // _HID: Hardware ID
@@ -57,12 +95,24 @@ DefinitionBlock ("", "DSDT", 2, "GHEST ", "GHESTVMM", 0x00000001)
                 {
                     Notify (PWRB, 0x80) // Status Change
                 }
+
+                If ((Local0 & 0x20))
+                {
+                    Notify (GERR, 0x80) // Status Change
+                }
             }
         }
 
         Device (PWRB)
         {
             Name (_HID, EisaId ("PNP0C0C") /* Power Button Device */)  // _HID: Hardware ID
+            Name (_UID, Zero)  // _UID: Unique ID
+            Name (_STA, 0x0F)  // _STA: Status
+        }
+
+        Device (GERR)
+        {
+            Name (_HID, EisaId ("PNP0C33") /* Error Device */)  // _HID: Hardware ID
             Name (_UID, Zero)  // _UID: Unique ID
             Name (_STA, 0x0F)  // _STA: Status
         }

@@ -1,7 +1,7 @@
 [000h 0000   4]                    Signature : "APIC"    [Multiple APIC Description Table (MADT)]
-[004h 0004   4]                 Table Length : 00000058
+[004h 0004   4]                 Table Length : 00000062
 [008h 0008   1]                     Revision : 06
-[009h 0009   1]                     Checksum : 6F
+[009h 0009   1]                     Checksum : 48
 [00Ah 0010   6]                       Oem ID : "GHEST "
 [010h 0016   8]                 Oem Table ID : "GHESTVMM"
 [018h 0024   4]                 Oem Revision : 00000001
@@ -44,10 +44,19 @@
                                     Polarity : 0
                                 Trigger Mode : 0
 
-[052h 0082   1]                Subtable Type : 04 [Local APIC NMI]
-[053h 0083   1]                       Length : 06
-[054h 0084   1]                 Processor ID : FF
-[055h 0085   2]        Flags (decoded below) : 0000
+[052h 0082   1]                Subtable Type : 02 [Interrupt Source Override]
+[053h 0083   1]                       Length : 0A
+[054h 0084   1]                          Bus : 00
+[055h 0085   1]                       Source : 06
+[056h 0086   4]                    Interrupt : 00000006
+[05Ah 0090   2]        Flags (decoded below) : 0005
+                                    Polarity : 1
+                                Trigger Mode : 1
+
+[05Ch 0092   1]                Subtable Type : 04 [Local APIC NMI]
+[05Dh 0093   1]                       Length : 06
+[05Eh 0094   1]                 Processor ID : FF
+[05Fh 0095   2]        Flags (decoded below) : 0000
                                     Polarity : 0
                                 Trigger Mode : 0
-[057h 0087   1]         Interrupt Input LINT : 01
+[061h 0097   1]         Interrupt Input LINT : 01

@@ -1,0 +1,133 @@
+//! The buffers of a request in guest memory, and the only two ways by which their bytes are copied.
+
+use std::collections::VecDeque;
+
+use virtio_bindings::virtio_ring::VRING_DESC_F_WRITE;
+use virtio_queue::DescriptorChain;
+use vm_memory::{Address, Bytes, GuestAddress, GuestMemoryError, GuestMemoryMmap};
+
+/// Bytes that could not be copied from or to guest memory: the addresses are not memory.
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+pub struct CopyError(#[from] GuestMemoryError);
+
+/// Copies from guest memory. Whoever takes bytes out of a driver's buffers does it here.
+fn copy_from_guest(memory: &GuestMemoryMmap, from: GuestAddress, to: &mut [u8]) -> Result<(), CopyError> {
+    Ok(memory.read_slice(to, from)?)
+}
+
+/// Copies to guest memory. Whoever puts bytes into a driver's buffers does it here.
+fn copy_to_guest(memory: &GuestMemoryMmap, from: &[u8], to: GuestAddress) -> Result<(), CopyError> {
+    Ok(memory.write_slice(from, to)?)
+}
+
+/// The buffers of one request. How a driver divides a request into buffers says nothing (VIRTIO 1.2, 2.7.4).
+pub(super) struct Request<'a> {
+    /// What the device reads.
+    pub(super) readable: Buffers<'a>,
+    /// What the device writes.
+    pub(super) writable: Buffers<'a>,
+    /// Whether the chain had an end, and buffers to read before those to write (VIRTIO 1.2, 2.7.5 and 2.7.4.2).
+    pub(super) well_formed: bool,
+}
+
+impl<'a> Request<'a> {
+    /// Collects the buffers of a chain. They are 4 GiB at most.
+    pub(super) fn of(chain: DescriptorChain<&'a GuestMemoryMmap>, memory: &'a GuestMemoryMmap) -> Self {
+        let mut readable = Buffers::new(memory);
+        let mut writable = Buffers::new(memory);
+        let (mut ended, mut ordered) = (false, true);
+        for descriptor in chain {
+            // The chain stops early where it leads nowhere, round in circles or to more than 4 GiB.
+            ended = !descriptor.has_next();
+            if u32::from(descriptor.flags()) & VRING_DESC_F_WRITE != 0 {
+                writable.push(descriptor.addr(), descriptor.len());
+            } else {
+                ordered &= writable.parts.is_empty();
+                readable.push(descriptor.addr(), descriptor.len());
+            }
+        }
+        Request { readable, writable, well_formed: ended && ordered }
+    }
+}
+
+/// Buffers one after the other, of which those that were copied are gone.
+pub(super) struct Buffers<'a> {
+    memory: &'a GuestMemoryMmap,
+    parts: VecDeque<(GuestAddress, u32)>,
+}
+
+impl<'a> Buffers<'a> {
+    fn new(memory: &'a GuestMemoryMmap) -> Self {
+        Buffers { memory, parts: VecDeque::new() }
+    }
+
+    fn push(&mut self, start: GuestAddress, len: u32) {
+        if len > 0 {
+            self.parts.push_back((start, len));
+        }
+    }
+
+    /// Bytes that are left.
+    pub(super) fn len(&self) -> u64 {
+        self.parts.iter().map(|&(_, len)| u64::from(len)).sum()
+    }
+
+    /// Takes the last byte away, as buffers of their own. None where there is none.
+    pub(super) fn split_last(&mut self) -> Option<Buffers<'a>> {
+        let (start, len) = self.parts.pop_back()?;
+        let before = len.checked_sub(1)?;
+        let mut last = Buffers::new(self.memory);
+        // A buffer that ends beyond all addresses has no last byte.
+        last.push(start.checked_add(before.into())?, 1);
+        self.push(start, before);
+        Some(last)
+    }
+
+    /// Fills `to` from the next bytes.
+    ///
+    /// # Errors
+    /// Where there are not so many, or some are not memory.
+    pub(super) fn read(&mut self, mut to: &mut [u8]) -> Result<(), CopyError> {
+        while !to.is_empty() {
+            let (start, len) = self.next(to.len())?;
+            let (now, later) = to.split_at_mut(len);
+            copy_from_guest(self.memory, start, now)?;
+            self.advance(len);
+            to = later;
+        }
+        Ok(())
+    }
+
+    /// Puts `from` into the next bytes.
+    ///
+    /// # Errors
+    /// Where there are not so many, or some are not memory; those before are written then.
+    pub(super) fn write(&mut self, mut from: &[u8]) -> Result<(), CopyError> {
+        while !from.is_empty() {
+            let (start, len) = self.next(from.len())?;
+            let (now, later) = from.split_at(len);
+            copy_to_guest(self.memory, now, start)?;
+            self.advance(len);
+            from = later;
+        }
+        Ok(())
+    }
+
+    /// The next contiguous bytes, `most` of them at most and one at least.
+    fn next(&self, most: usize) -> Result<(GuestAddress, usize), CopyError> {
+        let missing = GuestMemoryError::PartialBuffer { expected: most, completed: 0 };
+        let &(start, len) = self.parts.front().ok_or(CopyError(missing))?;
+        Ok((start, most.min(len as usize)))
+    }
+
+    /// Drops bytes of the first part.
+    fn advance(&mut self, bytes: usize) {
+        if let Some((start, len)) = self.parts.pop_front() {
+            let left = len.saturating_sub(bytes as u32);
+            if let (Some(start), true) = (start.checked_add(bytes as u64), left > 0) {
+                self.parts.push_front((start, left));
+            }
+        }
+    }
+}

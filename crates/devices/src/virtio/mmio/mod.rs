@@ -1,0 +1,240 @@
+//! The transport: registers in memory, version 2 (VIRTIO 1.2, 4.2).
+//!
+//! Registers take aligned accesses of 32 bits; others read as 0 and write nothing. The device's configuration, from 0x100
+//! on, takes any. What a driver may not write, or not now, is as if it had not been written:
+//!
+//! | register | taken |
+//! |---|---|
+//! | DriverFeatures | until FEATURES_OK |
+//! | QueueSize, QueueAddress | after FEATURES_OK and until DRIVER_OK, of a queue that is not ready |
+//! | QueueReady | after FEATURES_OK and until DRIVER_OK |
+//! | QueueNotify | from DRIVER_OK on |
+//! | Status | bits in their order, each once; 0 always, and takes all back |
+//!
+//! A driver that sets FEATURES_OK with features that were not offered, or without VIRTIO_F_VERSION_1, reads it back as 0.
+//! One whose queues are not in memory at DRIVER_OK, or whose rings make no sense later, reads DEVICE_NEEDS_RESET.
+
+mod queue_setup;
+mod registers;
+
+use virtio_bindings::virtio_config::{
+    VIRTIO_CONFIG_S_ACKNOWLEDGE, VIRTIO_CONFIG_S_DRIVER, VIRTIO_CONFIG_S_DRIVER_OK, VIRTIO_CONFIG_S_FAILED,
+    VIRTIO_CONFIG_S_FEATURES_OK, VIRTIO_CONFIG_S_NEEDS_RESET, VIRTIO_F_VERSION_1,
+};
+use virtio_bindings::virtio_ring::{VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRECT_DESC};
+use vm_device::MutDeviceMmio;
+use vm_device::bus::{MmioAddress, MmioAddressOffset};
+use vm_memory::GuestMemoryMmap;
+
+use self::queue_setup::QueueSetup;
+use self::registers::{CONFIG, Half, MAGIC, Register, VENDOR, VERSION};
+use super::{Activation, Signal, VirtioDevice};
+use crate::line::InterruptLine;
+
+/// Bytes of a transport's registers.
+pub const LEN: u64 = 0x1000;
+
+/// The features that the transport and the rings offer for every device.
+const FEATURES: u64 =
+    1 << VIRTIO_F_VERSION_1 | 1 << VIRTIO_RING_F_INDIRECT_DESC | 1 << VIRTIO_RING_F_EVENT_IDX;
+
+/// The bits of the status that a driver sets, each after the one that it needs (VIRTIO 1.2, 3.1.1).
+const STEPS: [(u32, u32); 4] = [
+    (VIRTIO_CONFIG_S_ACKNOWLEDGE, 0),
+    (VIRTIO_CONFIG_S_DRIVER, VIRTIO_CONFIG_S_ACKNOWLEDGE),
+    (VIRTIO_CONFIG_S_FEATURES_OK, VIRTIO_CONFIG_S_DRIVER),
+    (VIRTIO_CONFIG_S_DRIVER_OK, VIRTIO_CONFIG_S_FEATURES_OK),
+];
+
+/// A device's registers.
+pub struct MmioTransport<D: VirtioDevice> {
+    device: D,
+    memory: GuestMemoryMmap,
+    signal: Signal,
+    status: u32,
+    device_features_sel: u32,
+    driver_features_sel: u32,
+    driver_features: u64,
+    queue_sel: u32,
+    queues: Vec<QueueSetup>,
+}
+
+impl<D: VirtioDevice> MmioTransport<D> {
+    /// Registers for a device, that raise a line.
+    #[must_use]
+    pub fn new(device: D, memory: GuestMemoryMmap, line: InterruptLine) -> Self {
+        MmioTransport {
+            device,
+            memory,
+            signal: Signal::new(line),
+            status: 0,
+            device_features_sel: 0,
+            driver_features_sel: 0,
+            driver_features: 0,
+            queue_sel: 0,
+            queues: D::QUEUES.iter().map(|&max| QueueSetup::new(max)).collect(),
+        }
+    }
+
+    fn read(&self, register: Register) -> u32 {
+        match register {
+            Register::MagicValue => MAGIC,
+            Register::Version => VERSION,
+            Register::DeviceId => D::TYPE,
+            Register::VendorId => VENDOR,
+            Register::DeviceFeatures => {
+                Half::selected(self.device_features_sel).map_or(0, |half| half.of(self.offered()))
+            }
+            Register::QueueSizeMax => self.queue().map_or(0, |queue| queue.max.into()),
+            Register::QueueReady => self.queue().map_or(0, |queue| queue.ready.into()),
+            Register::InterruptStatus => self.signal.causes(),
+            Register::Status if self.signal.is_reset_needed() => self.status | VIRTIO_CONFIG_S_NEEDS_RESET,
+            Register::Status => self.status,
+            Register::SharedMemory => u32::MAX,
+            Register::ConfigGeneration
+            | Register::DeviceFeaturesSel
+            | Register::DriverFeatures
+            | Register::DriverFeaturesSel
+            | Register::QueueSel
+            | Register::QueueSize
+            | Register::QueueNotify
+            | Register::InterruptAck
+            | Register::QueueAddress(..) => 0,
+        }
+    }
+
+    fn write(&mut self, register: Register, value: u32) {
+        match register {
+            Register::DeviceFeaturesSel => self.device_features_sel = value,
+            Register::DriverFeaturesSel => self.driver_features_sel = value,
+            Register::DriverFeatures => self.take_features(value),
+            Register::QueueSel => self.queue_sel = value,
+            Register::QueueSize => self.set_up_queue(|queue| queue.size = value),
+            Register::QueueAddress(part, half) => {
+                self.set_up_queue(|queue| half.put(value, queue.address(part)));
+            }
+            Register::QueueReady => {
+                if let Some(queue) = self.changeable_queue() {
+                    queue.ready = value & 1 != 0;
+                }
+            }
+            Register::QueueNotify if self.has(VIRTIO_CONFIG_S_DRIVER_OK) => self.device.notify(value),
+            Register::InterruptAck => self.signal.acknowledge(value),
+            Register::Status if value == 0 => self.reset(),
+            Register::Status => self.advance(value),
+            Register::QueueNotify
+            | Register::MagicValue
+            | Register::Version
+            | Register::DeviceId
+            | Register::VendorId
+            | Register::DeviceFeatures
+            | Register::QueueSizeMax
+            | Register::InterruptStatus
+            | Register::SharedMemory
+            | Register::ConfigGeneration => {}
+        }
+    }
+
+    fn offered(&self) -> u64 {
+        FEATURES | self.device.features()
+    }
+
+    fn has(&self, bit: u32) -> bool {
+        self.status & bit != 0
+    }
+
+    fn take_features(&mut self, value: u32) {
+        if self.has(VIRTIO_CONFIG_S_FEATURES_OK) {
+            return;
+        }
+        match Half::selected(self.driver_features_sel) {
+            Some(half) => half.put(value, &mut self.driver_features),
+            // Features from 64 on: none are offered, and a driver that writes zeroes there takes none.
+            None => {}
+        }
+    }
+
+    fn queue(&self) -> Option<&QueueSetup> {
+        self.queues.get(usize::try_from(self.queue_sel).ok()?)
+    }
+
+    fn changeable_queue(&mut self) -> Option<&mut QueueSetup> {
+        let now = self.has(VIRTIO_CONFIG_S_FEATURES_OK) && !self.has(VIRTIO_CONFIG_S_DRIVER_OK);
+        self.queues.get_mut(usize::try_from(self.queue_sel).ok()?).filter(|_| now)
+    }
+
+    fn set_up_queue(&mut self, change: impl FnOnce(&mut QueueSetup)) {
+        if let Some(queue) = self.changeable_queue().filter(|queue| !queue.ready) {
+            change(queue);
+        }
+    }
+
+    /// Takes the bits of the status that may be set now.
+    fn advance(&mut self, value: u32) {
+        for (bit, needs) in STEPS {
+            if value & bit == 0 || self.has(bit) || self.status & needs != needs {
+                continue;
+            }
+            match bit {
+                VIRTIO_CONFIG_S_FEATURES_OK if !self.is_agreed() => continue,
+                VIRTIO_CONFIG_S_DRIVER_OK => self.activate(),
+                _ => {}
+            }
+            self.status |= bit;
+        }
+        self.status |= value & VIRTIO_CONFIG_S_FAILED;
+    }
+
+    fn is_agreed(&self) -> bool {
+        let taken = self.driver_features;
+        taken & !self.offered() == 0 && taken & 1 << VIRTIO_F_VERSION_1 != 0
+    }
+
+    fn activate(&mut self) {
+        let features = self.driver_features;
+        let event_index = features & 1 << VIRTIO_RING_F_EVENT_IDX != 0;
+        let queues = self.queues.iter().map(|queue| queue.build(&self.memory, event_index)).collect();
+        let activated = match queues {
+            Ok(queues) => {
+                let (memory, signal) = (self.memory.clone(), self.signal.clone());
+                self.device
+                    .activate(Activation { memory, features, queues, signal })
+                    .map_err(|error| error.to_string())
+            }
+            Err(error) => Err(error.to_string()),
+        };
+        if let Err(error) = activated {
+            tracing::warn!(device = D::TYPE, error, "a virtio device can not be started");
+            self.signal.needs_reset();
+        }
+    }
+
+    fn reset(&mut self) {
+        self.device.reset();
+        self.signal.clear();
+        self.status = 0;
+        self.device_features_sel = 0;
+        self.driver_features_sel = 0;
+        self.driver_features = 0;
+        self.queue_sel = 0;
+        self.queues = D::QUEUES.iter().map(|&max| QueueSetup::new(max)).collect();
+    }
+}
+
+impl<D: VirtioDevice> MutDeviceMmio for MmioTransport<D> {
+    fn mmio_read(&mut self, _: MmioAddress, offset: MmioAddressOffset, data: &mut [u8]) {
+        data.fill(0);
+        if let Some(offset) = offset.checked_sub(CONFIG) {
+            self.device.read_config(offset, data);
+        } else if let (Some(register), 4) = (Register::at(offset), data.len()) {
+            data.copy_from_slice(&self.read(register).to_le_bytes());
+        }
+    }
+
+    /// No device here has a configuration that its driver writes.
+    fn mmio_write(&mut self, _: MmioAddress, offset: MmioAddressOffset, data: &[u8]) {
+        if let (Some(register), Ok(value)) = (Register::at(offset), data.try_into()) {
+            self.write(register, u32::from_le_bytes(value));
+        }
+    }
+}

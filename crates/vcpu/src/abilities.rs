@@ -1,0 +1,115 @@
+//! What this host can do about memory errors, as [`ras_core`] plans with it.
+
+use std::path::Path;
+
+use ras_core::abilities::{ArchAbilities, Fact, HostAbilities, MemoryFailure};
+use ras_core::request::Arch;
+
+use crate::host::{Host, KvmState};
+
+/// Asks what [`crate::host::probe`] has not asked yet, and puts both together.
+#[must_use]
+pub fn of(host: &Host) -> HostAbilities {
+    HostAbilities {
+        arch: arch(host),
+        kvm: matches!(host.kvm, KvmState::Present).into(),
+        memory_fault_info: capability(host, "MEMORY_FAULT_INFO"),
+        memory_failure: MemoryFailure {
+            handled: host.memory_failure.handled.into(),
+            recovery: host.memory_failure.recovery.into(),
+            early_kill: host.memory_failure.early_kill.into(),
+        },
+        privileged: effective_capabilities().map(|bits| bits & CAP_SYS_ADMIN != 0).into(),
+        page_sizes: page_sizes(),
+    }
+}
+
+/// What this host can do about guests of an architecture: nothing is known of another than its own.
+#[must_use]
+pub fn of_this_host(arch: Arch) -> HostAbilities {
+    if arch.word() == std::env::consts::ARCH {
+        of(&crate::host::probe())
+    } else {
+        HostAbilities::unknown(arch)
+    }
+}
+
+/// CAP_SYS_ADMIN (linux/capability.h).
+const CAP_SYS_ADMIN: u64 = 1 << 21;
+
+fn capability(host: &Host, name: &str) -> Fact {
+    let found = host.capabilities.iter().find(|capability| capability.name == name);
+    found.map(|capability| capability.value > 0).into()
+}
+
+fn effective_capabilities() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("CapEff:"))?;
+    u64::from_str_radix(line.trim(), 16).ok()
+}
+
+fn page_sizes() -> Vec<u64> {
+    let mut sizes = vec![rustix::param::page_size() as u64];
+    let pools = Path::new("/sys/kernel/mm/hugepages").read_dir().into_iter().flatten().flatten();
+    sizes.extend(pools.filter_map(|pool| {
+        let name = pool.file_name();
+        let kib: u64 = name.to_str()?.strip_prefix("hugepages-")?.strip_suffix("kB")?.parse().ok()?;
+        Some(kib << 10)
+    }));
+    sizes.sort_unstable();
+    sizes
+}
+
+#[cfg(target_arch = "x86_64")]
+fn arch(host: &Host) -> ArchAbilities {
+    use ras_core::abilities::{MachineCheckAbilities, Vendor, X86Abilities};
+    let banks = host.capabilities.iter().find(|capability| capability.name == "MCE").map(|found| found.value);
+    let banks = banks.and_then(|banks| u8::try_from(banks).ok()).filter(|&banks| banks > 0);
+    let supported =
+        crate::host::open().ok().and_then(|kvm| crate::x86_64::machine_check::supported(&kvm).ok());
+    let cpuinfo = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let vendor = cpuinfo.lines().find_map(|line| line.strip_prefix("vendor_id")).and_then(|line| match line
+        .trim_start_matches([' ', '\t', ':'])
+    {
+        "GenuineIntel" | "CentaurHauls" | "  Shanghai  " => Some(Vendor::Intel),
+        "AuthenticAMD" | "HygonGenuine" => Some(Vendor::Amd),
+        _ => None,
+    });
+    let mce = banks.zip(supported).map(|(banks, supported)| MachineCheckAbilities { supported, banks });
+    ArchAbilities::X86_64(X86Abilities { user_nmi: capability(host, "USER_NMI"), mce, vendor })
+}
+
+#[cfg(target_arch = "aarch64")]
+fn arch(host: &Host) -> ArchAbilities {
+    use ras_core::abilities::Aarch64Abilities;
+    let kvm = crate::host::open().ok();
+    let vcpu_ras = kvm.and_then(|kvm| crate::aarch64::has_ras_extension(&kvm));
+    ArchAbilities::Aarch64(Aarch64Abilities {
+        vcpu_events: capability(host, "VCPU_EVENTS"),
+        inject_serror_esr: capability(host, "ARM_INJECT_SERROR_ESR"),
+        inject_ext_dabt: capability(host, "ARM_INJECT_EXT_DABT"),
+        sea_to_user: capability(host, "ARM_SEA_TO_USER"),
+        vcpu_ras: vcpu_ras.into(),
+        // The registers of an exception can be set through KVM_SET_ONE_REG on every host.
+        far_not_valid: matches!(host.kvm, KvmState::Present).into(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn this_hosts_abilities_can_be_written_and_read() {
+        let arch = if cfg!(target_arch = "x86_64") { Arch::X86_64 } else { Arch::Aarch64 };
+        let abilities = of_this_host(arch);
+        assert_eq!(abilities.architecture(), arch);
+        assert!(abilities.page_sizes.contains(&4096) || !abilities.page_sizes.is_empty());
+    }
+
+    #[test]
+    fn nothing_is_known_of_another_architecture() {
+        let other = if cfg!(target_arch = "x86_64") { Arch::Aarch64 } else { Arch::X86_64 };
+        assert_eq!(of_this_host(other), HostAbilities::unknown(other));
+    }
+}

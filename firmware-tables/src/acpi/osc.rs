@@ -1,0 +1,76 @@
+//! `\_SB._OSC`: what an operating system says that it can do, and what of that this machine makes use of.
+
+use acpi_tables::Aml;
+use acpi_tables::aml::{
+    And, Arg, CreateDWordField, Equal, If, Local, Method, NotEqual, ONE, Or, Path, Return, Store, Uuid, ZERO,
+};
+
+use super::device::{Encoded, encode};
+
+/// Its name under `\_SB`.
+pub(super) const NAME: &str = "_OSC";
+
+/// What can be negotiated: an interface, and the bits of its second doubleword that hold on this machine.
+const INTERFACES: [(&str, u32); 2] = [
+    // Platform-wide OSPM capabilities (ACPI 6.5, 6.2.11.2).
+    ("0811b06e-4a27-44f9-8d60-3cbbc22e7b48", APEI | GENERIC_EVENT_DEVICE),
+    // Windows Hardware Error Architecture: the only bit says that records may come from firmware. Linux asks for it, too.
+    ("ed855e0c-6c90-47bf-a62a-26de0fc5ad5c", 1),
+];
+/// APEI Support.
+const APEI: u32 = 1 << 4;
+/// Generic Event Device Support.
+const GENERIC_EVENT_DEVICE: u32 = 1 << 11;
+
+/// The revision of both interfaces.
+const REVISION: &dyn Aml = &ONE;
+
+/// The bits of the first doubleword in an answer (ACPI 6.5, 6.2.11).
+mod status {
+    /// Unrecognized UUID.
+    pub(super) const UNKNOWN_UUID: u32 = 1 << 2;
+    /// Unrecognized Revision.
+    pub(super) const UNKNOWN_REVISION: u32 = 1 << 3;
+    /// Capabilities Masked.
+    pub(super) const MASKED: u32 = 1 << 4;
+}
+
+/// The method (ACPI 6.5, 6.2.11): takes UUID, revision, a count and the capabilities, and returns the capabilities that
+/// hold, in a buffer of the same length, behind a doubleword of status. Nothing is handed over by it, so a query is
+/// answered like a request.
+pub(super) fn method() -> Vec<u8> {
+    let (uuid, revision, asked) = (Arg(0), Arg(1), Arg(3));
+    let (answer, known, granted) = (Local(0), Local(1), Local(2));
+    let (status, capabilities) = (Path::new("STAT"), Path::new("CAPS"));
+
+    let mut body = Vec::new();
+    // A copy: the caller's buffer stays as it is.
+    Store::new(&answer, &asked).to_aml_bytes(&mut body);
+    CreateDWordField::new(&status, &answer, &ZERO).to_aml_bytes(&mut body);
+    Store::new(&status, &ZERO).to_aml_bytes(&mut body);
+
+    Store::new(&known, &ZERO).to_aml_bytes(&mut body);
+    for (name, bits) in INTERFACES {
+        If::new(&Equal::new(&uuid, &Uuid::new(name)), vec![&Store::new(&known, &bits)])
+            .to_aml_bytes(&mut body);
+    }
+    // Capabilities of something unknown are left as they are.
+    If::new(
+        &Equal::new(&known, &ZERO),
+        vec![&Store::new(&status, &status::UNKNOWN_UUID), &Return::new(&answer)],
+    )
+    .to_aml_bytes(&mut body);
+    If::new(&NotEqual::new(&revision, REVISION), vec![&Store::new(&status, &status::UNKNOWN_REVISION)])
+        .to_aml_bytes(&mut body);
+
+    CreateDWordField::new(&capabilities, &answer, &4u8).to_aml_bytes(&mut body);
+    And::new(&granted, &capabilities, &known).to_aml_bytes(&mut body);
+    If::new(
+        &NotEqual::new(&granted, &capabilities),
+        vec![&Or::new(&status, &status, &status::MASKED), &Store::new(&capabilities, &granted)],
+    )
+    .to_aml_bytes(&mut body);
+    Return::new(&answer).to_aml_bytes(&mut body);
+    // Serialised, as it makes names.
+    encode(&Method::new(NAME.into(), 4, true, vec![&Encoded(body)]))
+}

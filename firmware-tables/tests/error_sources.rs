@@ -1,0 +1,229 @@
+//! Error sources in the tables: what HEST says of them, where it leads, and what is refused.
+#![cfg(all(feature = "acpi", feature = "devicetree", feature = "mptable"))]
+
+#[path = "machine/aarch64.rs"]
+mod aarch64;
+mod hest;
+#[path = "machine/x86_64.rs"]
+mod x86_64;
+
+use firmware_tables::{BuildError, GuestTables, table_set};
+use platform::{AcpiObject, Platform, Range, RegionKind};
+use ras_core::{ErrorSource, LayoutError, Notification};
+
+#[test]
+fn sources_stand_in_hest_in_their_order() {
+    let said = |machine: &Platform| -> Vec<(u16, u8, u32, u32)> {
+        let built = build("acpi", machine).unwrap();
+        hest::check_records(&built, machine.memory.records.unwrap());
+        hest::read(&built.table("hest").unwrap().bytes)
+            .iter()
+            .map(|source| (source.id, source.notification, source.interval, source.vector))
+            .collect()
+    };
+    assert_eq!(said(&on_x86_64()), [(0, 4, 0, 0), (1, 10, 0, 0), (2, 0, 1000, 0), (3, 1, 0, 6)]);
+    assert_eq!(said(&on_aarch64()), [(0, 8, 0, 0), (1, 10, 0, 0)]);
+}
+
+#[test]
+fn the_record_area_is_the_one_that_the_guest_is_told_of() {
+    for machine in [on_x86_64(), on_aarch64()] {
+        let built = build("acpi", &machine).unwrap();
+        let area = built.record_area.as_ref().unwrap();
+        let slots: Vec<_> = area.slots().map(|slot| (slot.source.id, slot.cell_gpa, slot.ack_gpa)).collect();
+        let told = hest::read(&built.table("hest").unwrap().bytes);
+        assert_eq!(slots, told.iter().map(|source| (source.id, source.cell, source.ack)).collect::<Vec<_>>());
+        let records = built.table("error-records").unwrap();
+        assert_eq!((records.range().start, records.range().len), (area.gpa(), area.bytes()));
+        assert_eq!(records.file_name, "error-records.bin");
+
+        let xsdt = &built.table("xsdt").unwrap().bytes[36..];
+        let lists = |name| xsdt.chunks(8).any(|entry| entry == built.table(name).unwrap().gpa.to_le_bytes());
+        assert!(lists("hest") && !lists("error-records"));
+    }
+}
+
+#[test]
+fn records_lie_in_a_region_of_their_own() {
+    for machine in [on_x86_64(), on_aarch64()] {
+        let records = build("acpi", &machine).unwrap().table("error-records").unwrap().range();
+        let holders = machine.memory.regions.iter().filter(|region| region.range.overlaps(records));
+        let holders: Vec<_> = holders.map(|region| (region.range, region.kind)).collect();
+        assert_eq!(holders, [(records, RegionKind::AcpiNvs)]);
+    }
+}
+
+#[test]
+fn a_machine_without_sources_has_nothing_of_them() {
+    for mut machine in [x86_64::default_machine(), aarch64::default_machine()] {
+        let without = build("acpi", &machine).unwrap();
+        assert!(without.table("hest").is_none() && without.table("error-records").is_none());
+        assert_eq!(without.record_area, None);
+        machine.memory.records = Some(Range { start: 0x800_0000, len: 0x10_0000 });
+        assert_eq!(build("acpi", &machine).unwrap().record_area, None, "room alone is no source");
+    }
+}
+
+#[test]
+fn an_interrupt_of_a_source_is_told_of_once() {
+    let mut machine = x86_64::default_machine();
+    let lines = [13, 6, 13, 1].map(|gsi| Notification::External { gsi });
+    machine = machine.with_error_sources(sources(&lines));
+    let built = build("acpi", &machine).unwrap();
+    let (mut rest, mut overrides) = (&built.table("apic").unwrap().bytes[44..], Vec::new());
+    while let [kind, len, ..] = rest {
+        let (entry, tail) = rest.split_at(usize::from(*len));
+        if *kind == 2 {
+            assert_eq!((entry.len(), entry[2], entry[5..8].iter().sum::<u8>()), (10, 0, 0), "ISA");
+            overrides.push((entry[3], entry[4], entry[8]));
+        }
+        rest = tail;
+    }
+    assert_eq!(overrides, [(0, 2, 0), (1, 1, 0b0101), (6, 6, 0b0101), (13, 13, 0b0101)]);
+}
+
+#[test]
+fn what_the_guest_would_not_hear_of_is_refused() {
+    let refused = |machine: Platform, notification: Notification, reason: &str| {
+        let error = build("acpi", &machine.with_error_sources(sources(&[notification]))).unwrap_err();
+        let name = notification.name();
+        assert_eq!(
+            error.to_string(),
+            format!("error source 0 is not possible in acpi tables: notification by {name}: {reason}")
+        );
+    };
+    let (on_x86, on_arm) = (x86_64::default_machine, aarch64::default_machine);
+    refused(on_x86(), Notification::Sea, "only Arm processors take such aborts");
+    refused(on_x86(), Notification::Sei, "only Arm processors take such aborts");
+    refused(on_arm(), Notification::Nmi, "only x86 processors take it");
+    for gsi in [40, 6] {
+        refused(on_arm(), Notification::External { gsi }, "Linux maps the interrupt on x86 only");
+    }
+    for gsi in [0, 2, 16, 256 + 6, u32::MAX] {
+        let reason =
+            "Linux maps the lines of an ISA bus only, GSI 1 and 3 to 15, and 0 and 2 are the timer's";
+        refused(on_x86(), Notification::External { gsi }, reason);
+    }
+    for gsi in [4, 5, 8, 9] {
+        refused(on_x86(), Notification::External { gsi }, "a device has that interrupt for itself");
+    }
+
+    type Change = fn(&mut Platform);
+    let cut: [Change; 3] = [
+        |machine| {
+            machine.devices.retain(|device| !["ged", "error-device"].contains(&device.name.as_str()));
+        },
+        |machine| {
+            let device = machine.devices.iter_mut().find(|device| device.name == "error-device").unwrap();
+            device.acpi.as_mut().unwrap().hid = "PNP0C32";
+        },
+        |machine| {
+            for identity in machine.devices.iter_mut().filter_map(|device| device.acpi.as_mut()) {
+                for object in &mut identity.objects {
+                    if let AcpiObject::GenericEvents { sources, .. } = object {
+                        sources.retain(|source| source.target != "GERR");
+                    }
+                }
+            }
+        },
+    ];
+    for change in cut {
+        for mut machine in [on_x86(), on_arm()] {
+            change(&mut machine);
+            for notification in [Notification::Gsiv, Notification::Gpio] {
+                let reason = "no event device notifies an error device (PNP0C33)";
+                refused(machine.clone(), notification, reason);
+            }
+        }
+    }
+    let mut alone = on_x86();
+    cut[0](&mut alone);
+    assert!(build("acpi", &alone.with_error_sources(sources(&[Notification::Nmi]))).is_ok());
+}
+
+#[test]
+fn records_have_room_or_the_error_says_how_much_they_need() {
+    let placed = |records| {
+        let mut machine = on_x86_64();
+        machine.memory.records = records;
+        build("acpi", &machine).map(drop)
+    };
+    let room = on_x86_64().memory.records.unwrap();
+    assert_eq!(placed(Some(room)), Ok(()));
+    let missing = placed(None).unwrap_err();
+    assert_eq!(
+        missing.to_string(),
+        "acpi tables can not place the error records: 4 error sources need 0x30000 bytes of record area and there are 0x0"
+    );
+    let reason = LayoutError::TooSmall { sources: 4, needed: 0x3_0000, available: 0x2_ffff };
+    let small = BuildError::ErrorRecords { tables: "acpi", reason };
+    assert_eq!(placed(Some(Range { len: 0x2_ffff, ..room })), Err(small));
+    let reason = LayoutError::Misaligned { base: room.start - 0x1000 };
+    let askew = BuildError::ErrorRecords { tables: "acpi", reason };
+    assert_eq!(placed(Some(Range { start: room.start - 0x1000, ..room })), Err(askew));
+}
+
+#[test]
+fn ids_are_names() {
+    let twice = [3, 7, 3].map(|id| ErrorSource { id, notification: Notification::Gsiv }).to_vec();
+    let error = build("acpi", &x86_64::default_machine().with_error_sources(twice)).unwrap_err();
+    let reason = LayoutError::DuplicateId { id: 3 };
+    assert_eq!(error, BuildError::ErrorRecords { tables: "acpi", reason });
+}
+
+#[test]
+fn other_languages_have_no_words_for_them() {
+    for (set, machine, sources) in [("mptable", on_x86_64(), 4), ("devicetree", on_aarch64(), 2)] {
+        let error = build(set, &machine).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            format!(
+                "{set} tables have no place for error records, and the machine has {sources} error sources"
+            )
+        );
+    }
+}
+
+#[test]
+fn the_negotiation_has_its_name_for_itself() {
+    for mut machine in [on_x86_64(), x86_64::default_machine()] {
+        machine.devices[1].acpi.as_mut().unwrap().name = "_OSC";
+        let error = build("acpi", &machine).unwrap_err();
+        assert_eq!(error.to_string(), "device `rtc`: the ACPI name `_OSC` is taken");
+    }
+}
+
+#[test]
+fn a_devicetree_ends_below_error_records() {
+    let mut machine = on_aarch64();
+    machine.memory = platform::aarch64::memory_map(0x18_0000);
+    machine = machine.with_error_sources(aarch64::error_sources());
+    let records = machine.memory.records.unwrap();
+    assert_eq!(records, Range { start: 0x4015_0000, len: 0x3_0000 });
+    let mut chosen = aarch64::chosen();
+    assert!(table_set("acpi").unwrap().build(&machine, &chosen).is_ok());
+    chosen.command_line = "x".repeat(0x5_0000);
+    let error = table_set("acpi").unwrap().build(&machine, &chosen).unwrap_err();
+    assert!(matches!(error, BuildError::TooBig { available: 0x5_0000, .. }), "{error}");
+}
+
+fn on_x86_64() -> Platform {
+    x86_64::default_machine().with_error_sources(x86_64::error_sources())
+}
+
+fn on_aarch64() -> Platform {
+    aarch64::default_machine().with_error_sources(aarch64::error_sources())
+}
+
+/// Sources with ids from 0 up.
+fn sources(notifications: &[Notification]) -> Vec<ErrorSource> {
+    notifications
+        .iter()
+        .zip(0..)
+        .map(|(notification, id)| ErrorSource { id, notification: *notification })
+        .collect()
+}
+
+fn build(set: &str, machine: &Platform) -> Result<GuestTables, BuildError> {
+    table_set(set).unwrap().build(machine, &aarch64::chosen())
+}

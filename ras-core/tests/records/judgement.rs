@@ -1,0 +1,107 @@
+//! The judge of blocks, on blocks whose verdict is known.
+
+use ras_core::acceptance::{Deed, LinuxVerdict, Rejection, linux_accepts};
+use ras_core::cper::arm_processor::{ArmErrorInfo, ArmProcessor, ArmProcessorHeader, error_kind, info_valid};
+use ras_core::cper::memory::MemorySection;
+use ras_core::cper::{RawSection, Section};
+use ras_core::{BlockWriter, Guid, Heading, NoRoom, Notification, Severity};
+
+const BLOCK_LEN: u32 = 0x1000;
+
+fn block(severities: &[Severity], section: &impl Section) -> Result<[u8; 0x1000], NoRoom> {
+    let mut bytes = [0; 0x1000];
+    let mut block = BlockWriter::new(&mut bytes)?;
+    for severity in severities {
+        let heading = Heading { severity: *severity, flags: 0, fru_id: None, fru_text: None, time: None };
+        block.push(&heading, section)?;
+    }
+    assert!(block.finish() <= bytes.len());
+    Ok(bytes)
+}
+
+fn handled(deeds: &[Deed], kills_current_task: bool) -> Result<LinuxVerdict, Rejection> {
+    Ok(LinuxVerdict::Handled { deeds: deeds.to_vec(), kills_current_task })
+}
+
+#[test]
+fn a_cache_error_of_an_arm_processor_takes_its_page() -> Result<(), Box<dyn core::error::Error>> {
+    let of_cache = ArmErrorInfo {
+        length: ArmErrorInfo::LENGTH,
+        validation: info_valid::PHYSICAL_ADDRESS.into(),
+        kind: error_kind::CACHE,
+        physical_address: 0x1_2345_6789.into(),
+        ..Default::default()
+    };
+    let of_bus = ArmErrorInfo { kind: error_kind::BUS, ..of_cache };
+    let infos = [of_bus, of_cache];
+    let section = ArmProcessor::new(ArmProcessorHeader::default(), &infos, &[], &[])?;
+    let bytes = block(&[Severity::Recoverable], &section)?;
+    let verdict = linux_accepts(&bytes, BLOCK_LEN, Notification::Sea);
+    assert_eq!(verdict, handled(&[Deed::MemoryFailureActionRequired { pfn: 0x12_3456 }], false));
+
+    let corrected = block(&[Severity::Corrected], &section)?;
+    assert_eq!(linux_accepts(&corrected, BLOCK_LEN, Notification::Gsiv), handled(&[], false));
+    Ok(())
+}
+
+#[test]
+fn a_synchronous_error_without_a_page_costs_the_task() -> Result<(), Box<dyn core::error::Error>> {
+    let bytes = block(&[Severity::Recoverable], &RawSection { kind: Guid::ZERO, bytes: &[] })?;
+    assert_eq!(linux_accepts(&bytes, BLOCK_LEN, Notification::Sea), handled(&[], true));
+    assert_eq!(linux_accepts(&bytes, BLOCK_LEN, Notification::Nmi), handled(&[], false));
+    Ok(())
+}
+
+#[test]
+fn the_seventeenth_page_is_forgotten() -> Result<(), Box<dyn core::error::Error>> {
+    let bytes = block(&[Severity::Recoverable; 17], &MemorySection::lost_page(0x5000))?;
+    let mut deeds = vec![Deed::MemoryFailure { pfn: 5 }; 16];
+    deeds.push(Deed::Dropped { pfn: 5 });
+    assert_eq!(linux_accepts(&bytes, BLOCK_LEN, Notification::Gsiv), handled(&deeds, false));
+    // A synchronous error does not take that road.
+    let deeds = [Deed::MemoryFailureActionRequired { pfn: 5 }; 17];
+    assert_eq!(linux_accepts(&bytes, BLOCK_LEN, Notification::Sea), handled(&deeds, false));
+    Ok(())
+}
+
+#[test]
+fn one_fatal_entry_is_enough_to_panic() -> Result<(), Box<dyn core::error::Error>> {
+    let section = MemorySection::lost_page(0x5000);
+    let mut bytes = block(&[Severity::Corrected, Severity::Fatal, Severity::Recoverable], &section)?;
+    assert_eq!(linux_accepts(&bytes, BLOCK_LEN, Notification::Gsiv), Ok(LinuxVerdict::Panic));
+    // As is a severity that is none.
+    bytes[16] = 4;
+    assert_eq!(linux_accepts(&bytes, BLOCK_LEN, Notification::Gsiv), Ok(LinuxVerdict::Panic));
+    Ok(())
+}
+
+#[test]
+fn blocks_that_are_not_taken() -> Result<(), Box<dyn core::error::Error>> {
+    let good = block(&[Severity::Recoverable], &MemorySection::lost_page(0x5000))?;
+    let judge = |bytes: &[u8], limit| linux_accepts(bytes, limit, Notification::Gsiv).err();
+    let changed = |offset: usize, byte| {
+        let mut bytes = good;
+        bytes[offset] = byte;
+        bytes
+    };
+    assert_eq!(judge(&good, 172), None);
+    assert_eq!(judge(&good, 171), Some(Rejection::TooLong { len: 172, limit: 171 }));
+    assert_eq!(judge(&good[..19], BLOCK_LEN), Some(Rejection::NoHeader { len: 19 }));
+    assert_eq!(judge(&changed(12, 63), BLOCK_LEN), Some(Rejection::DataTooShort { data_length: 63 }));
+    // A data length that is off by one, either way.
+    assert_eq!(
+        judge(&changed(12, 151), BLOCK_LEN),
+        Some(Rejection::EntryTooLong { offset: 20, needed: 152, available: 151 })
+    );
+    assert_eq!(
+        judge(&changed(12, 153), BLOCK_LEN),
+        Some(Rejection::EntryTooLong { offset: 172, needed: 64, available: 1 })
+    );
+    // Raw data that starts at the block's start.
+    assert_eq!(judge(&changed(8, 255), BLOCK_LEN), Some(Rejection::RawDataOverlaps { raw_data_offset: 0 }));
+    assert_eq!(
+        linux_accepts(&good, BLOCK_LEN, Notification::Sei),
+        Err(Rejection::UnknownNotification { notification: "sei" })
+    );
+    Ok(())
+}
