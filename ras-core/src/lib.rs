@@ -40,9 +40,11 @@ pub mod actions;
 pub mod handover;
 pub mod ledger;
 pub mod plan;
+mod progress;
 mod queue;
 pub mod reporters;
 pub mod request;
+pub mod responder;
 mod response;
 pub mod vcpu_state;
 

@@ -64,7 +64,9 @@ enum Event {
     GuestReads,
     GuestAcknowledges,
     DriverSeen,
-    Reset { still_lost: bool },
+    Reset {
+        still_lost: bool,
+    },
 }
 
 fn place(index: usize) -> Span {
@@ -181,7 +183,8 @@ impl World {
         let mut steps = Vec::new();
         self.host.report(loss, sees && self.guest.free, self.now, &mut |step| steps.push(step));
         let coalesced = steps.contains(&Step::Coalesced(loss.span));
-        let overflowed = steps.iter().any(|step| matches!(step, Step::Overflowed(span, _) if *span == loss.span));
+        let overflowed =
+            steps.iter().any(|step| matches!(step, Step::Overflowed(span, _) if *span == loss.span));
         let instead = steps
             .iter()
             .any(|step| matches!(step, Step::Instead(consumer, _) if Some(*consumer) == loss.consumer));
@@ -251,7 +254,8 @@ impl World {
                 let index = index_of(record.span);
                 assert!(self.owed[index] > 0, "{record:?} is told twice");
                 self.owed[index] -= 1;
-                self.guest = Guest { block: Some((index, record.consumer.is_some())), has_read: false, free: false };
+                self.guest =
+                    Guest { block: Some((index, record.consumer.is_some())), has_read: false, free: false };
                 if let Some(consumer) = record.consumer {
                     self.answer(consumer.vcpu);
                 }

@@ -33,6 +33,17 @@ pub enum Request {
     Resume,
     /// Press the power button.
     PowerButton,
+    /// Tell the guest of a memory error that nobody consumed.
+    Inject {
+        /// A GPA in what was lost.
+        gpa: u64,
+        /// Base-two logarithm of the bytes that were lost: 12 to 30.
+        log2_len: u8,
+    },
+    /// What was lost so far.
+    Ledger,
+    /// Where guest memory is in this process.
+    MemoryMap,
     /// Start the machine again from its profile, whatever `machine.on-reboot` says.
     Reset,
     /// Stop the machine.

@@ -5,6 +5,8 @@ use std::io::{self, Write};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use ras_core::actions::Mark;
+use ras_core::{MemoryError, Span};
 use serde_json::{Value, json};
 
 use crate::timings::Timings;
@@ -44,6 +46,50 @@ impl Journal {
     /// The guest ended its machine: `power-off` or `reset`.
     pub fn guest_shutdown(&self, how: &str) {
         self.record("guest-shutdown", json!({ "how": how }));
+    }
+
+    /// A memory error came to the VMM.
+    pub fn memory_error(&self, error: &MemoryError) {
+        let fields = json!({
+            "class": error.kind,
+            "gpa": error.gpa,
+            "span": error.span.bytes(),
+            "vcpu": error.vcpu,
+            "origin": error.origin,
+        });
+        self.record("memory-error", fields);
+    }
+
+    /// The guest was notified of a record, or took an exception.
+    pub fn notified(&self, how: &str) {
+        self.record("notified", json!({ "how": how }));
+    }
+
+    /// Something of a memory error is to be written down.
+    pub fn mark(&self, mark: &Mark) {
+        let span = |span: &Span| json!({ "gpa": span.gpa, "span": span.bytes() });
+        let (event, told, further) = match mark {
+            Mark::Answered { span: told, response } => {
+                ("answered", span(told), json!({ "response": response }))
+            }
+            Mark::RecordWritten { source, gpa, span: told } => {
+                ("record-written", span(told), json!({ "source": source, "address": gpa }))
+            }
+            Mark::Acknowledged { source, span: told, after_ns } => {
+                ("acknowledged", span(told), json!({ "source": source, "after_ns": after_ns }))
+            }
+            Mark::Queued { source, span: told } => ("queued", span(told), json!({ "source": source })),
+            Mark::Coalesced { source, span: told } => ("coalesced", span(told), json!({ "source": source })),
+            Mark::Overdue { source, span: told } => ("overdue", span(told), json!({ "source": source })),
+            Mark::Overflowed { source, span: told, times } => {
+                ("overflowed", span(told), json!({ "source": source, "times": times }))
+            }
+        };
+        let mut fields = told;
+        if let (Value::Object(fields), Value::Object(further)) = (&mut fields, further) {
+            fields.extend(further);
+        }
+        self.record(event, fields);
     }
 
     /// The machine has ended.

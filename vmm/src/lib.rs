@@ -19,6 +19,7 @@ pub mod kvm;
 pub mod lifecycle;
 pub mod machine;
 pub mod plan;
+pub mod ras;
 pub mod signals;
 pub mod status;
 pub mod timings;

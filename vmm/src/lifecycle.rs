@@ -4,6 +4,7 @@ use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use devices::{MachineControl, ResetCause};
+use ras_core::actions::Account;
 use vcpu::{Control, Ended, Wish};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
@@ -24,6 +25,8 @@ pub enum Ending {
     Signal(u8),
     /// Someone at the console quit.
     Quit,
+    /// The profile's answer to a memory error.
+    MemoryError(Account),
     /// The control socket asked for a reset.
     ControlReset,
     /// The control socket asked for a stop.
@@ -47,6 +50,7 @@ impl Ending {
             | Ending::ControlStop => Status::Success,
             Ending::Crashed(_) => Status::GuestCrash,
             Ending::Signal(signal) => Status::Signal(*signal),
+            Ending::MemoryError(account) => Status::MemoryError(account.status()),
         }
     }
 }
@@ -60,6 +64,7 @@ impl std::fmt::Display for Ending {
                 write!(f, "the guest crashed: vCPU {vcpu}: {end}; {registers}")
             }
             Ending::Signal(signal) => write!(f, "stopped by signal {}", signal_name(*signal)),
+            Ending::MemoryError(account) => write!(f, "stopped: {account}"),
             Ending::Quit => write!(f, "stopped from the console"),
             Ending::ControlReset => write!(f, "reset by the control socket"),
             Ending::ControlStop => write!(f, "stopped by the control socket"),
@@ -106,7 +111,7 @@ impl Lifecycle {
     pub fn end(&self, ending: Ending) {
         let mut announced = self.ending.lock().unwrap_or_else(PoisonError::into_inner);
         match &*announced {
-            Some(earlier) if !(earlier.is_reset() && !ending.is_reset()) => {}
+            Some(earlier) if !earlier.is_reset() || ending.is_reset() => {}
             _ => *announced = Some(ending),
         }
         drop(announced);

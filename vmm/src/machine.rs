@@ -3,36 +3,40 @@
 #[cfg_attr(target_arch = "x86_64", path = "machine/x86_64.rs")]
 #[cfg_attr(target_arch = "aarch64", path = "machine/aarch64.rs")]
 mod arch;
+mod operator;
 mod virtio;
 
+use std::cell::RefCell;
 use std::io;
-use std::os::fd::AsRawFd;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use devices::ged::GenericEventDevice;
 use devices::pl061::Pl061;
 use devices::virtio::block::DiskError;
-use devices::{ConsolePort, ged};
-use event_manager::{EventManager, EventOps, Events, MutEventSubscriber, SubscriberOps};
+use devices::{ConsolePort, InterruptLine, ged};
 use guest_memory::{AllocateError, Backing, GuestRam};
 use kvm_ioctls::Kvm;
 use machine_profile::{Backing as BackingKind, Machine};
 use platform::Platform;
-use serde_json::{Value, json};
-use vcpu::{Bus, Control, Ended, ThreadError, Vcpus, Wish};
-use vmm_sys_util::epoll::EventSet;
+use ras_core::Notification;
+use ras_core::reporters::BuildError;
+use vcpu::{Bus, Control, Ended, ThreadError, Vcpus};
 
 use crate::boot::{self, BootError};
 use crate::bus::{MachineBus, Occupied};
 use crate::console::{Console, Input};
-use crate::control::{Request, Server};
+use crate::control::Server;
 use crate::describe;
 use crate::journal::Journal;
 use crate::kvm::{KvmError, KvmVm};
 use crate::lifecycle::{Ending, Lifecycle};
+use crate::plan::Blueprint;
+use crate::ras::{Hands, Reporting};
 use crate::signals::Signals;
 use crate::timings::{Phase, Timings};
+
+use operator::Operator;
 
 /// Why a machine could not be started.
 #[derive(Debug, thiserror::Error)]
@@ -59,6 +63,9 @@ pub enum MachineError {
         /// What is wrong with it.
         source: DiskError,
     },
+    /// This build can not carry an answer of the plan.
+    #[error(transparent)]
+    Reporter(#[from] BuildError),
     /// vCPUs can not be started.
     #[error(transparent)]
     Threads(#[from] ThreadError),
@@ -96,13 +103,16 @@ pub struct Prepared {
     console: Console,
     control: Arc<Control>,
     lifecycle: Arc<Lifecycle>,
+    reporting: Reporting,
     /// After everything that refers to it.
-    _vm: KvmVm,
+    vm: KvmVm,
 }
 
 /// The devices that the VMM itself has to do with.
 struct Devices {
     console: Arc<Mutex<dyn ConsolePort>>,
+    /// The event device; on every machine, even if its tables do not tell of it.
+    events: Arc<Mutex<GenericEventDevice>>,
     power_button: PowerButton,
 }
 
@@ -141,10 +151,10 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 pub fn prepare(
     kvm: Kvm,
     machine: &Machine,
-    platform: &Platform,
+    blueprint: &Blueprint,
     around: &Surroundings,
 ) -> Result<Prepared, MachineError> {
-    let timings = &around.timings;
+    let (timings, platform) = (&around.timings, &blueprint.platform);
     let runs: Vec<_> = platform.memory.ram.iter().map(|range| (range.start, range.len)).collect();
     let ram = GuestRam::allocate(&runs, backing(machine))?;
     timings.mark(Phase::Memory);
@@ -172,7 +182,30 @@ pub fn prepare(
     let ports = vm.ports(&entry)?;
     timings.mark(Phase::Vcpus);
     let name = machine.name.clone();
-    Ok(Prepared { name, ports, bus: Arc::new(bus), devices, console, control, lifecycle, _vm: vm })
+    let hands = Hands {
+        memory: vm.ram().memory().clone(),
+        events: Arc::clone(&devices.events),
+        external: external_line(&vm, platform)?,
+        control: Arc::clone(&control),
+        vcpus: machine.vcpus,
+        lifecycle: Arc::clone(&lifecycle),
+    };
+    let area = blueprint.tables.record_area.as_ref();
+    let (journal, clock) = (Arc::clone(&around.journal), Arc::clone(timings));
+    let reporting = Reporting::new(&blueprint.ras, &blueprint.host, area, hands, journal, clock)?;
+    Ok(Prepared { name, ports, bus: Arc::new(bus), devices, console, control, lifecycle, reporting, vm })
+}
+
+/// The line of the error source that has an interrupt of its own, where there is one.
+fn external_line(vm: &KvmVm, platform: &Platform) -> Result<Option<InterruptLine>, MachineError> {
+    let gsi = platform.error_sources.iter().find_map(|source| match source.notification {
+        Notification::External { gsi } => Some(gsi),
+        _ => None,
+    });
+    let Some(gsi) = gsi else { return Ok(None) };
+    let line = InterruptLine::new().map_err(no("event descriptor"))?;
+    vm.bind(&line, gsi)?;
+    Ok(Some(line))
 }
 
 /// Makes a [`MachineError::Host`] of what the host said.
@@ -194,7 +227,7 @@ impl Prepared {
     /// # Errors
     /// Where its threads or the event loop can not be run.
     pub fn run(self, around: &mut Surroundings) -> Result<Ending, MachineError> {
-        let Prepared { name, ports, bus, devices, console, control, lifecycle, _vm } = self;
+        let Prepared { name, ports, bus, devices, console, control, lifecycle, reporting, vm } = self;
         let input =
             Input::start(Arc::clone(&devices.console), &lifecycle).map_err(no("thread for console input"))?;
         let announce: Arc<dyn Fn(Ended) + Send + Sync> = {
@@ -211,8 +244,10 @@ impl Prepared {
             vcpus: &vcpus,
             power_button: &devices.power_button,
             lifecycle: &lifecycle,
+            reporting: RefCell::new(reporting),
+            vm: &vm,
         };
-        let outcome = watch(&operator, &mut around.signals, around.control.as_ref());
+        let outcome = operator::watch(&operator, &mut around.signals, around.control.as_ref());
         vcpus.stop();
         // The last who have the devices: their threads end here.
         drop((vcpus, bus));
@@ -220,113 +255,5 @@ impl Prepared {
         input.stop();
         console.close();
         outcome
-    }
-}
-
-/// What those who control a machine can do to it.
-struct Operator<'a> {
-    name: &'a str,
-    vcpus: &'a Vcpus,
-    power_button: &'a PowerButton,
-    lifecycle: &'a Lifecycle,
-}
-
-impl Operator<'_> {
-    fn answer(&self, request: Request) -> Result<Value, String> {
-        match request {
-            Request::Status => {}
-            Request::Pause => self.vcpus.pause().map_err(|error| error.to_string())?,
-            Request::Resume => self.vcpus.resume(),
-            Request::PowerButton if self.power_button.press() => {}
-            Request::PowerButton => {
-                return Err("the tables of this machine have no word for a power button".into());
-            }
-            Request::Reset => self.lifecycle.end(Ending::ControlReset),
-            Request::Stop => self.lifecycle.end(Ending::ControlStop),
-        }
-        let state = match self.vcpus.wish() {
-            Wish::Run => "running",
-            Wish::Pause => "paused",
-            Wish::Stop => "stopping",
-        };
-        Ok(json!({ "machine": self.name, "state": state, "vcpus": self.vcpus.count() }))
-    }
-}
-
-/// Waits for the machine's end.
-fn watch(
-    operator: &Operator<'_>,
-    signals: &mut Signals,
-    control: Option<&Server>,
-) -> Result<Ending, MachineError> {
-    let lifecycle = operator.lifecycle;
-    let mut events = EventManager::<Box<dyn MutEventSubscriber + '_>>::new().map_err(MachineError::Events)?;
-    events.add_subscriber(Box::new(EndWatcher(lifecycle)));
-    events.add_subscriber(Box::new(SignalWatcher { signals, lifecycle }));
-    if let Some(server) = control {
-        events.add_subscriber(Box::new(ControlWatcher { server, operator }));
-    }
-    loop {
-        events.run().map_err(MachineError::Events)?;
-        if let Some(ending) = lifecycle.ending() {
-            return Ok(ending);
-        }
-    }
-}
-
-/// Answers the control socket.
-struct ControlWatcher<'a> {
-    server: &'a Server,
-    operator: &'a Operator<'a>,
-}
-
-impl MutEventSubscriber for ControlWatcher<'_> {
-    fn process(&mut self, _: Events, _: &mut EventOps<'_>) {
-        for call in self.server.calls() {
-            let outcome = self.operator.answer(call.request);
-            call.answer(outcome);
-        }
-    }
-
-    fn init(&mut self, ops: &mut EventOps<'_>) {
-        add(ops, self.server.wake());
-    }
-}
-
-/// Wakes the event loop when an end was announced.
-struct EndWatcher<'a>(&'a Lifecycle);
-
-impl MutEventSubscriber for EndWatcher<'_> {
-    fn process(&mut self, _: Events, _: &mut EventOps<'_>) {
-        // An error means that it was read already.
-        let _ = self.0.wake().read();
-    }
-
-    fn init(&mut self, ops: &mut EventOps<'_>) {
-        add(ops, self.0.wake());
-    }
-}
-
-/// Ends the machine when a signal asks for it.
-struct SignalWatcher<'a> {
-    signals: &'a mut Signals,
-    lifecycle: &'a Lifecycle,
-}
-
-impl MutEventSubscriber for SignalWatcher<'_> {
-    fn process(&mut self, _: Events, _: &mut EventOps<'_>) {
-        if let Some(signal) = self.signals.pending() {
-            self.lifecycle.end(Ending::Signal(signal));
-        }
-    }
-
-    fn init(&mut self, ops: &mut EventOps<'_>) {
-        add(ops, self.signals);
-    }
-}
-
-fn add(ops: &mut EventOps<'_>, descriptor: &impl AsRawFd) {
-    if let Err(error) = ops.add(Events::new(descriptor, EventSet::IN)) {
-        tracing::error!(?error, "a descriptor can not be watched");
     }
 }

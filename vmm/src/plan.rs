@@ -1,14 +1,32 @@
-//! What a profile asks for and what its guest is told, before anything boots.
+//! What a profile asks for, what its guest is told, and what becomes of errors, before anything boots.
 
 use firmware_tables::GuestTables;
-use machine_profile::{Asynchronous, Firmware, Kernel, Machine, Synchronous};
+use machine_profile::{Firmware, Kernel, Machine};
 use platform::aarch64::Features;
-use platform::{Arch, Chosen, Platform};
+use platform::{Arch, Chosen, Platform, x86_64};
+use ras_core::abilities::HostAbilities;
+use ras_core::plan::{Refusal, TablesView, sources_wanted};
 use serde::Serialize;
 
 use crate::describe::{self, DescribeError};
+use crate::ras::request;
 
-/// The plan of a machine.
+/// Everything that is decided before a machine is made.
+#[derive(Clone, Debug)]
+pub struct Blueprint {
+    /// The plan, as it is shown.
+    pub plan: Plan,
+    /// The hardware.
+    pub platform: Platform,
+    /// The tables; on aarch64 they are built once more when kernel and initrd are in their places.
+    pub tables: GuestTables,
+    /// What becomes of memory errors.
+    pub ras: ras_core::plan::Plan,
+    /// The host that it was planned for.
+    pub host: HostAbilities,
+}
+
+/// The plan of a machine, as it is shown.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Plan {
@@ -24,10 +42,12 @@ pub struct Plan {
     pub kernel: String,
     /// The language of the tables.
     pub firmware: &'static str,
+    /// Why it is that one.
+    pub because: &'static str,
     /// Every table.
     pub tables: Vec<PlannedTable>,
-    /// What was asked for each kind of memory error.
-    pub asked: Asked,
+    /// What becomes of memory errors.
+    pub ras: ras_core::plan::Plan,
 }
 
 /// A table that the guest gets.
@@ -41,24 +61,52 @@ pub struct PlannedTable {
     pub len: usize,
 }
 
-/// The answers to memory errors that the profile asks for, as its words.
-#[derive(Clone, Debug, Serialize)]
-pub struct Asked {
-    /// `ras.synchronous`.
-    pub synchronous: &'static str,
-    /// `ras.asynchronous`.
-    pub asynchronous: &'static str,
+/// Why there is no plan.
+#[derive(Debug, thiserror::Error)]
+pub enum PlanError {
+    /// The machine can not be described.
+    #[error(transparent)]
+    Describe(#[from] DescribeError),
+    /// Memory errors can not be answered as the profile wants.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
 }
 
-impl Plan {
-    /// Plans a machine for a host that offers this. Nothing is asked of the host here.
+/// The hardware of a machine and its tables, with the error sources that its profile's answers use on such a host.
+///
+/// # Errors
+/// Where the machine can not be described.
+pub fn describe(
+    machine: &Machine,
+    offered: Features,
+    host: &HostAbilities,
+) -> Result<(Platform, GuestTables), DescribeError> {
+    let sources = if machine.firmware == Firmware::Acpi {
+        let external_gsi = (machine.arch == Arch::X86_64).then_some(x86_64::ERROR_GSI);
+        sources_wanted(&request::of(machine), host, external_gsi).collect()
+    } else {
+        Vec::new()
+    };
+    let platform = describe::platform(machine, offered)?.with_error_sources(sources);
+    let chosen = Chosen { command_line: describe::command_line(machine, &platform), ..Default::default() };
+    let tables = describe::tables(machine, &platform, &chosen)?;
+    Ok((platform, tables))
+}
+
+impl Blueprint {
+    /// Plans a machine for a host that offers this and can do that. Nothing is asked of the host here.
     ///
     /// # Errors
-    /// Where the machine can not be described.
-    pub fn of(machine: &Machine, offered: Features) -> Result<(Plan, Platform, GuestTables), DescribeError> {
-        let platform = describe::platform(machine, offered)?;
-        let chosen = Chosen { command_line: describe::command_line(machine, &platform), ..Default::default() };
-        let tables = describe::tables(machine, &platform, &chosen)?;
+    /// Where the machine can not be described, or its profile refuses what the host lacks.
+    pub fn of(machine: &Machine, offered: Features, host: HostAbilities) -> Result<Self, PlanError> {
+        let (platform, tables) = describe(machine, offered, &host)?;
+        let request = request::of(machine);
+        let view = TablesView {
+            set: request.tables,
+            record_area: tables.record_area.as_ref(),
+            error_device: machine.firmware == Firmware::Acpi,
+        };
+        let ras = ras_core::plan::plan(&request, &host, &view)?;
         let plan = Plan {
             machine: machine.name.clone(),
             architecture: machine.arch.name(),
@@ -69,52 +117,23 @@ impl Plan {
                 Kernel::File(path) => path.display().to_string(),
             },
             firmware: describe::firmware_name(machine.firmware),
+            because: firmware_reason(machine.arch, machine.firmware),
             tables: tables
                 .tables
                 .iter()
                 .map(|table| PlannedTable { name: table.name, gpa: table.gpa, len: table.bytes.len() })
                 .collect(),
-            asked: Asked {
-                synchronous: synchronous_word(machine.ras.synchronous),
-                asynchronous: asynchronous_word(machine.ras.asynchronous),
-            },
+            ras: ras.clone(),
         };
-        Ok((plan, platform, tables))
+        Ok(Blueprint { plan, platform, tables, ras, host })
     }
 }
 
 /// Why a guest of that architecture gets those tables, for a person.
-#[must_use]
-pub fn firmware_reason(arch: Arch, firmware: Firmware) -> &'static str {
+const fn firmware_reason(arch: Arch, firmware: Firmware) -> &'static str {
     match (arch, firmware) {
         (_, Firmware::Acpi) => "the profile says acpi: the only tables that can carry error records",
         (Arch::Aarch64, _) => "the profile says devicetree: it has no place for error records",
         (Arch::X86_64, _) => "the profile says mptable: it has no place for error records",
-    }
-}
-
-const fn synchronous_word(answer: Synchronous) -> &'static str {
-    match answer {
-        Synchronous::Auto => "auto",
-        Synchronous::Sea => "sea",
-        Synchronous::Sei => "sei",
-        Synchronous::Nmi => "nmi",
-        Synchronous::Mce => "mce",
-        Synchronous::Abort => "abort",
-        Synchronous::Serror => "serror",
-        Synchronous::Stop => "stop",
-    }
-}
-
-const fn asynchronous_word(answer: Asynchronous) -> &'static str {
-    match answer {
-        Asynchronous::Auto => "auto",
-        Asynchronous::Polled => "polled",
-        Asynchronous::Gsiv => "gsiv",
-        Asynchronous::Gpio => "gpio",
-        Asynchronous::External => "external",
-        Asynchronous::Mce => "mce",
-        Asynchronous::Ignore => "ignore",
-        Asynchronous::Stop => "stop",
     }
 }

@@ -13,6 +13,8 @@ pub enum Status {
     Host,
     /// The guest crashed.
     GuestCrash,
+    /// A memory error stopped the machine: 10 for the guest's, 11 for the VMM's own memory.
+    MemoryError(u8),
     /// A signal asked for an orderly stop.
     Signal(u8),
 }
@@ -27,6 +29,7 @@ impl Status {
             Status::Usage => 2,
             Status::Host => 3,
             Status::GuestCrash => 4,
+            Status::MemoryError(status) => status,
             Status::Signal(signal) => 128 + signal,
         }
     }

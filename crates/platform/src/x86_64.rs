@@ -55,6 +55,8 @@ pub const RTC_GSI: u32 = 8;
 pub const RTC_PORT: u16 = 0x70;
 /// GSI of the Generic Event Device.
 pub const GED_GSI: u32 = 9;
+/// GSI of an error source that has an interrupt of its own (ISA 13).
+pub const ERROR_GSI: u32 = 13;
 /// First GSI for virtio-mmio; the last is 23, the I/O APIC's last pin. 12 is left to the keyboard controller's mouse.
 pub const VIRTIO_GSIS: &[u32] = &[5, 10, 11, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23];
 /// Sleep control, sleep status and reset registers.

@@ -56,15 +56,21 @@ impl Control {
     }
 
     /// Leaves an exception for a vCPU. It takes it when it is entered next: kick it afterwards.
-    pub(crate) fn inject(&self, vcpu: u32, injection: Injection) {
+    pub fn inject(&self, vcpu: u32, injection: Injection) {
         let mut injections = self.injections.lock().unwrap_or_else(PoisonError::into_inner);
         injections.push_back((vcpu, injection));
         self.injections_wait.store(true, Ordering::Release);
     }
 
+    /// Whether an exception waits for a vCPU.
+    #[must_use]
+    pub fn injections_wait(&self) -> bool {
+        self.injections_wait.load(Ordering::Acquire)
+    }
+
     /// The next exception for a vCPU.
     pub(crate) fn take_injection(&self, vcpu: u32) -> Option<Injection> {
-        if !self.injections_wait.load(Ordering::Acquire) {
+        if !self.injections_wait() {
             return None;
         }
         let mut injections = self.injections.lock().unwrap_or_else(PoisonError::into_inner);

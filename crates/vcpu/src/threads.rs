@@ -135,7 +135,15 @@ impl Vcpus {
         }
     }
 
-    fn kick(&self) {
+    /// Takes vCPUs out of the guest where an exception waits for one of them.
+    pub fn kick_if_injected(&self) {
+        if self.control.injections_wait() {
+            self.kick();
+        }
+    }
+
+    /// Takes every vCPU out of the guest, to look at what it is to do.
+    pub fn kick(&self) {
         for thread in &self.threads {
             // Fails for a thread that has ended, which needs no kick.
             let _ = thread.kill(kick_signal());

@@ -159,6 +159,9 @@ fn fetch(cache: &Cache, scenarios: &[Scenario]) -> Result<()> {
             bundles.push(kernel::kernel(scenario.host, key)?.bundle());
         }
         bundles.push(bundle::busybox(scenario.host));
+        for name in &scenario.programs {
+            bundles.push(program::program(scenario.host, name)?.bundle());
+        }
     }
     bundles.sort_by(|a, b| a.name.cmp(&b.name));
     bundles.dedup_by(|a, b| a.name == b.name);

@@ -8,12 +8,12 @@ use machine_profile::{OnReboot, Profile};
 use platform::Arch;
 use vcpu::host::{OpenError, open};
 use vmm::control::Server;
-use vmm::describe::DescribeError;
 use vmm::journal::Journal;
 use vmm::kvm::offered;
 use vmm::lifecycle::Ending;
 use vmm::machine::{self, MachineError, Surroundings, no};
-use vmm::plan::Plan;
+use vmm::plan::{Blueprint, PlanError};
+use vmm::ras::request;
 use vmm::signals::Signals;
 use vmm::status::Status;
 use vmm::timings::{Phase, Timings};
@@ -65,7 +65,7 @@ fn cannot_write(path: Option<&Path>, error: &std::io::Error) -> Status {
 
 /// Why there is no machine.
 enum Failure {
-    Describe(DescribeError),
+    Plan(PlanError),
     Open(OpenError),
     Control(PathBuf, std::io::Error),
     Machine(MachineError),
@@ -80,9 +80,10 @@ fn boot(
     let machine = &profile.machine;
     let kvm = open().map_err(Failure::Open)?;
     let offered = offered(&kvm).map_err(|error| Failure::Machine(error.into()))?;
-    let (plan, platform, _) = Plan::of(machine, offered).map_err(Failure::Describe)?;
+    let abilities = vcpu::abilities::of_this_host(request::arch(machine.arch));
+    let blueprint = Blueprint::of(machine, offered, abilities).map_err(Failure::Plan)?;
     // A plan is plain data: strings and numbers always make JSON.
-    journal.plan(&serde_json::to_value(&plan).unwrap_or_default());
+    journal.plan(&serde_json::to_value(&blueprint.plan).unwrap_or_default());
     let signals = Signals::take().map_err(|error| Failure::Machine(no("descriptors for signals")(error)))?;
     let control = match options.control.as_ref().or(machine.control_socket.as_ref()) {
         Some(path) => Some(Server::listen(path).map_err(|error| Failure::Control(path.clone(), error))?),
@@ -93,7 +94,7 @@ fn boot(
     let mut kvm = Some(kvm);
     loop {
         let kvm = kvm.take().map_or_else(open, Ok).map_err(Failure::Open)?;
-        let ending = machine::prepare(kvm, machine, &platform, &around)
+        let ending = machine::prepare(kvm, machine, &blueprint, &around)
             .and_then(|machine| machine.run(&mut around))
             .map_err(Failure::Machine)?;
         match (&ending, machine.on_reboot) {
@@ -112,10 +113,10 @@ impl Failure {
             diagnostics::print(&[profile.problem(key, error.to_string(), help)]);
         };
         match self {
-            Failure::Describe(error) => {
-                let (key, help) = plan::asked_by(error);
-                refuse(&key, error, help);
-                (format!("no machine: {error}"), Status::Host)
+            Failure::Plan(error) => {
+                let (problem, status) = plan::refusal(profile, error);
+                diagnostics::print(&[problem]);
+                (format!("no machine: {error}"), status)
             }
             Failure::Open(error) => (
                 format!(

@@ -3,6 +3,7 @@
 mod boot;
 mod check;
 mod ctl;
+mod decode;
 mod diagnostics;
 mod logging;
 mod output;
@@ -63,10 +64,12 @@ enum Command {
     Ctl(ctl::Options),
     /// Validate profiles: silent when they are good, else every problem with its place.
     Check(check::Options),
-    /// Print what a profile asks for and which tables its guest gets.
+    /// Print what a profile asks for, which tables its guest gets, what becomes of memory errors, and why.
     Plan(plan::Options),
     /// Write every table as the guest would find it. Needs no KVM.
     Tables(tables::Options),
+    /// Decode an error status block or a CPER record.
+    Decode(decode::Options),
     /// Print what this host can do, and what each thing it can not do costs.
     Probe(probe::Options),
     /// Print the JSON Schema of profiles.
@@ -132,6 +135,7 @@ pub(crate) fn run(timings: Timings) -> Status {
         Command::Check(options) => check::run(&options),
         Command::Plan(options) => plan::run(&options),
         Command::Tables(options) => tables::run(&options),
+        Command::Decode(options) => decode::run(&options),
         Command::Probe(options) => probe::run(&options),
         Command::Schema => schema::run(),
         Command::Completions { shell } => {

@@ -1,11 +1,16 @@
 //! `ghest plan`.
 
+use std::path::{Path, PathBuf};
+
 use clap::Args;
-use machine_profile::Profile;
+use machine_profile::{Diagnostic, Profile};
 use platform::Arch;
 use platform::aarch64::Features;
+use ras_core::abilities::HostAbilities;
+use ras_core::plan::Answer;
 use vmm::describe::DescribeError;
-use vmm::plan::{Plan, firmware_reason};
+use vmm::plan::{Blueprint, Plan, PlanError};
+use vmm::ras::request;
 use vmm::status::Status;
 
 use super::{ArchName, ProfileArgs, diagnostics, output, profiles};
@@ -14,61 +19,130 @@ use super::{ArchName, ProfileArgs, diagnostics, output, profiles};
 pub(super) struct Options {
     #[command(flatten)]
     profile: ProfileArgs,
+    #[command(flatten)]
+    host: HostArgs,
     /// Print the plan as JSON.
     #[arg(long)]
     json: bool,
-    /// Plan for guests of this architecture; without it, for this machine's.
+}
+
+/// The host that is planned for.
+#[derive(Args, Debug)]
+pub(super) struct HostArgs {
+    /// Plan for the host whose abilities are in this file (`ghest probe --abilities` writes one); without it, for this host.
+    #[arg(long, value_name = "FILE")]
+    host: Option<PathBuf>,
+    /// Plan for guests of this architecture; without it, for this machine's. Nothing is known of a host of another one
+    /// unless `--host` says it.
     #[arg(long, value_enum)]
     arch: Option<ArchName>,
 }
 
-pub(super) fn run(options: &Options) -> Status {
-    let arch = options.arch.map_or(Arch::NATIVE, Arch::from);
-    let profile = match profiles::load(&options.profile, arch) {
-        Ok(profile) => profile,
-        Err(status) => return status,
-    };
-    let plan = match Plan::of(&profile.machine, Features::default()) {
-        Ok((plan, _, _)) => plan,
-        Err(error) => return refuse(&profile, &error),
-    };
-    if options.json {
-        return output::print_json(&plan);
+impl HostArgs {
+    /// The architecture that was named, or this machine's.
+    pub(super) fn arch(&self) -> Arch {
+        self.arch.map_or(Arch::NATIVE, Arch::from)
     }
-    output::print(&text(&plan, firmware_reason(arch, profile.machine.firmware)))
+
+    /// What the host can do.
+    pub(super) fn abilities(&self) -> Result<HostAbilities, Status> {
+        match &self.host {
+            Some(path) => read_abilities(path)
+                .map_err(|error| output::say(&format!("{}: {error}", path.display()), Status::Usage)),
+            None => Ok(vcpu::abilities::of_this_host(request::arch(self.arch()))),
+        }
+    }
 }
 
-fn text(plan: &Plan, why: &str) -> String {
-    let Plan { machine, architecture, vcpus, memory, kernel, firmware, tables, asked } = plan;
+fn read_abilities(path: &Path) -> Result<HostAbilities, String> {
+    let text = std::fs::read_to_string(path).map_err(|error| error.to_string())?;
+    // The error names line and column.
+    serde_json::from_str(&text).map_err(|error| format!("these are not a host's abilities: {error}"))
+}
+
+pub(super) fn run(options: &Options) -> Status {
+    let blueprint = match blueprint(&options.profile, &options.host) {
+        Ok(blueprint) => blueprint,
+        Err(status) => return status,
+    };
+    if options.json { output::print_json(&blueprint.plan) } else { output::print(&text(&blueprint.plan)) }
+}
+
+/// Plans a profile, or says why not.
+fn blueprint(profile: &ProfileArgs, host: &HostArgs) -> Result<Blueprint, Status> {
+    let profile = profiles::load(profile, host.arch())?;
+    let abilities = host.abilities()?;
+    Blueprint::of(&profile.machine, Features::default(), abilities).map_err(|error| refuse(&profile, &error))
+}
+
+/// Says why there is no plan.
+pub(super) fn refuse(profile: &Profile, error: &PlanError) -> Status {
+    let (problem, status) = refusal(profile, error);
+    diagnostics::print(&[problem]);
+    output::say(&format!("no machine: {error}"), status)
+}
+
+fn text(plan: &Plan) -> String {
+    let Plan { machine, architecture, vcpus, memory, kernel, firmware, because, tables, ras } = plan;
     let mut lines = vec![
         format!("machine       {machine} ({architecture}, {vcpus} vCPUs, {} MiB)", memory >> 20),
         format!("kernel        {kernel}"),
-        format!("tables        {firmware}"),
-        format!("              because {why}"),
+        format!("tables        {firmware}: {because}"),
     ];
     for table in tables {
-        lines.push(format!("              {:<6} {:>7} bytes at {:#x}", table.name, table.len, table.gpa));
+        lines.push(format!("                {:<24} {:>7} bytes at {:#x}", table.name, table.len, table.gpa));
     }
-    lines.push(format!("synchronous   asked: {}", asked.synchronous));
-    lines.push(format!("asynchronous  asked: {}", asked.asynchronous));
+    for (what, answer) in [
+        ("consumed", &ras.consumed),
+        ("found", &ras.found),
+        ("by a device", &ras.touched_by_device),
+        ("VMM's own", &ras.own_memory),
+    ] {
+        lines.extend(answer_lines(what, answer));
+    }
+    lines.extend(ras.notes.iter().map(|note| format!("note          {note}")));
     lines.join("\n") + "\n"
 }
 
-/// Says why a machine can not be described, where its profile asks for what can not be had.
-pub(super) fn refuse(profile: &Profile, error: &DescribeError) -> Status {
-    let (key, help) = asked_by(error);
-    diagnostics::print(&[profile.problem(&key, error.to_string(), help)]);
-    output::say(&format!("no machine: {error}"), Status::Host)
+/// One kind of error: what was asked, what is done, and why.
+fn answer_lines(what: &str, answer: &Answer) -> Vec<String> {
+    let asked = answer.asked.map_or_else(|| "auto".to_owned(), |asked| asked.to_string());
+    let mut lines = vec![
+        format!("{what:<13} {}{}", answer.chosen, if answer.degraded { " (degraded)" } else { "" }),
+        format!("                asked       {asked}"),
+        format!("                because     {}", answer.because),
+    ];
+    if let Some(source) = answer.source {
+        lines.push(format!("                source      {source}"));
+    }
+    if let Some(fallback) = answer.unacknowledged {
+        lines.push(format!(
+            "                else        {fallback}, once a record is not acknowledged within {} ms",
+            answer.patience.acknowledge_ms
+        ));
+    }
+    for candidate in answer.possible.iter().filter(|candidate| candidate.response != answer.chosen) {
+        let obstacles: Vec<_> = candidate.obstacles.iter().map(ToString::to_string).collect();
+        let obstacles = if obstacles.is_empty() { "possible".to_owned() } else { obstacles.join("; ") };
+        lines.push(format!("                not {:<8}{obstacles}", candidate.response));
+    }
+    lines
 }
 
-/// The key of the profile that asked for what can not be described, and a way out.
-pub(super) fn asked_by(error: &DescribeError) -> (String, &'static str) {
-    match error {
-        DescribeError::TooManyDevices { most, .. } => {
-            (format!("device.{most}.type"), "leave out this device and those after it")
+/// Why there is no plan, at the key of the profile that asked for what can not be had.
+pub(super) fn refusal(profile: &Profile, error: &PlanError) -> (Diagnostic, Status) {
+    let (key, help, status) = match error {
+        PlanError::Describe(DescribeError::TooManyDevices { most, .. }) => {
+            (format!("device.{most}.type"), "leave devices out", Status::Host)
         }
-        DescribeError::TableSet(_) | DescribeError::Build(_) => {
-            ("machine.firmware".to_owned(), "choose other tables, or fewer vCPUs")
+        PlanError::Describe(DescribeError::TableSet(_) | DescribeError::Build(_)) => {
+            ("machine.firmware".to_owned(), "choose other tables, or fewer vCPUs", Status::Host)
         }
-    }
+        PlanError::Refused(refusal) => {
+            let key = refusal.key().map_or("machine.firmware".to_owned(), |key| format!("ras.{key}"));
+            let status = if refusal.is_mistake() { Status::Usage } else { Status::Host };
+            (key, "choose another answer, or `on-missing-support = \"degrade\"`", status)
+        }
+    };
+    (profile.problem(&key, error.to_string(), help), status)
 }

@@ -11,10 +11,16 @@ pub(super) struct Options {
     /// Print what was found as JSON.
     #[arg(long)]
     json: bool,
+    /// Print what matters to plans, as a file for `ghest plan --host`.
+    #[arg(long, conflicts_with = "json")]
+    abilities: bool,
 }
 
 pub(super) fn run(options: &Options) -> Status {
     let host = vcpu::host::probe();
+    if options.abilities {
+        return output::print_json(&vcpu::abilities::of(&host));
+    }
     if options.json { output::print_json(&host) } else { output::print(&text(&host)) }
 }
 

@@ -4,38 +4,37 @@ use std::fs;
 use std::path::PathBuf;
 
 use clap::Args;
-use platform::Arch;
 use platform::aarch64::Features;
 use serde_json::json;
-use vmm::plan::Plan;
+use vmm::plan::describe;
 use vmm::status::Status;
 
-use super::{ArchName, ProfileArgs, output, plan, profiles};
+use super::plan::HostArgs;
+use super::{ProfileArgs, output, plan, profiles};
 
 #[derive(Args, Debug)]
 pub(super) struct Options {
     #[command(flatten)]
     profile: ProfileArgs,
+    #[command(flatten)]
+    host: HostArgs,
     /// The directory to write to; made where it is missing.
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
     /// Print a list of the tables as JSON.
     #[arg(long)]
     json: bool,
-    /// Build for guests of this architecture; without it, for this machine's.
-    #[arg(long, value_enum)]
-    arch: Option<ArchName>,
 }
 
 pub(super) fn run(options: &Options) -> Status {
-    let arch = options.arch.map_or(Arch::NATIVE, Arch::from);
-    let profile = match profiles::load(&options.profile, arch) {
-        Ok(profile) => profile,
+    let described = profiles::load(&options.profile, options.host.arch()).and_then(|profile| {
+        let abilities = options.host.abilities()?;
+        let described = describe(&profile.machine, Features::default(), &abilities);
+        described.map_err(|error| plan::refuse(&profile, &error.into()))
+    });
+    let tables = match described {
+        Ok((_, tables)) => tables,
         Err(status) => return status,
-    };
-    let tables = match Plan::of(&profile.machine, Features::default()) {
-        Ok((_, _, tables)) => tables,
-        Err(error) => return plan::refuse(&profile, &error),
     };
     let written = fs::create_dir_all(&options.out).and_then(|()| {
         tables.tables.iter().try_for_each(|table| fs::write(options.out.join(table.file_name), &table.bytes))

@@ -43,9 +43,9 @@ pub(super) fn add_devices(
 
     // The button is wired to what the guest's tables say of it.
     let power_button = match firmware {
-        Firmware::Acpi => PowerButton::Event(events),
+        Firmware::Acpi => PowerButton::Event(Arc::clone(&events)),
         Firmware::Devicetree | Firmware::MpTable => PowerButton::Pin(pins),
     };
     let console: Arc<Mutex<dyn ConsolePort>> = serial;
-    Ok(Devices { console, power_button })
+    Ok(Devices { console, events, power_button })
 }

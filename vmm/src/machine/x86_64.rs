@@ -47,9 +47,9 @@ pub(super) fn add_devices(
     bus.add_mmio(x86_64::GED_BASE, ged::LEN, events.clone())?;
 
     let power_button = match firmware {
-        Firmware::Acpi => PowerButton::Event(events),
+        Firmware::Acpi => PowerButton::Event(Arc::clone(&events)),
         Firmware::Devicetree | Firmware::MpTable => PowerButton::Absent,
     };
     let console: Arc<Mutex<dyn ConsolePort>> = serial;
-    Ok(Devices { console, power_button })
+    Ok(Devices { console, events, power_button })
 }

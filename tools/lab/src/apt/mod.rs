@@ -23,7 +23,7 @@ pub(crate) enum Release {
 }
 
 impl Release {
-    fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Bookworm => "bookworm",
             Self::Trixie => "trixie",

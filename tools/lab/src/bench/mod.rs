@@ -19,6 +19,13 @@ pub(crate) fn bench(workspace: &Workspace, cache: &Cache) -> Result<()> {
     side_by_side::bench(workspace, cache)
 }
 
+const HEADINGS: &str = "    least    median      most";
+
+/// A line of the report: what was measured, and what came of it.
+fn row(what: &str, values: impl fmt::Display) -> String {
+    format!("  {what:44} {values}")
+}
+
 /// Measurements of the same thing.
 struct Spread(Vec<f64>);
 

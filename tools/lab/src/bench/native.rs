@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use super::Spread;
+use super::{HEADINGS, Spread, row};
 use crate::error::{Context, Error, Result};
 use crate::{process, setup};
 
@@ -58,10 +58,14 @@ fn times(ghest: &Path, profile: &Path, directory: &Path) -> Result<()> {
         first_runs.push(milliseconds("first-run")?);
         power_offs.push(milliseconds("guest-shutdown")?);
     }
-    println!("  {BOOTS} boots, ms                            least    median      most");
-    println!("  process start to first KVM_RUN        {:.2}", Spread::new(first_runs));
-    println!("  process start to guest's power-off    {:.2}", Spread::new(power_offs));
-    println!("  process start to process end          {:.2}", Spread::new(ends));
+    println!("{}", row(&format!("ms, of {BOOTS} boots"), HEADINGS));
+    for (what, times) in [
+        ("process start to first KVM_RUN", first_runs),
+        ("process start to the guest's power-off", power_offs),
+        ("process start to process end", ends),
+    ] {
+        println!("{}", row(what, format_args!("{:.2}", Spread::new(times))));
+    }
     Ok(())
 }
 
@@ -81,10 +85,8 @@ fn memory(ghest: &Path, profile: &Path) -> Result<()> {
         return Err(Error::new("the built-in guest did not come to its end"));
     }
     let memory = Memory::of(&smaps.context("cannot read smaps")?)?;
-    println!(
-        "  memory beyond the guest's own         {} KiB (aim: at most 4096), and {} KiB of the guest's are in use",
-        memory.own, memory.guest
-    );
+    println!("{}", row("KiB beyond the guest's own (aim: 4096)", format_args!("{:19}", memory.own)));
+    println!("{}", row("KiB of the guest's own", format_args!("{:19}", memory.guest)));
     Ok(())
 }
 
@@ -124,12 +126,10 @@ fn instructions(ghest: &Path, profile: &Path, directory: &Path) -> Result<()> {
         collected(&said).context(format_args!("valgrind counted nothing: {said}"))
     };
     let profile = &*profile.to_string_lossy();
-    println!("  instructions of ghest --version       {:>9}", count(&["--version"])?);
-    println!("  instructions of ghest check           {:>9}", count(&["check", profile])?);
-    println!(
-        "  instructions of ghest tables          {:>9}",
-        count(&["tables", profile, "--out", "tables"])?
-    );
+    for arguments in [&["--version"][..], &["check", profile], &["tables", profile, "--out", "tables"]] {
+        let what = format!("instructions of ghest {}", arguments.first().unwrap_or(&""));
+        println!("{}", row(&what, format_args!("{:19}", count(arguments)?)));
+    }
     Ok(())
 }
 

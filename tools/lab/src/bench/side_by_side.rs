@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use super::Spread;
+use super::{HEADINGS, Spread, row};
 use crate::apt::{Follow, Release};
 use crate::architecture::Architecture;
 use crate::bundle::Cache;
-use crate::error::{Context, Error, Result};
+use crate::error::{Error, Result};
 use crate::report::Count;
 use crate::verdict::Verdict;
 use crate::workspace::Workspace;
@@ -26,20 +26,19 @@ pub(super) fn bench(workspace: &Workspace, cache: &Cache) -> Result<()> {
             measured.entry((kind, mark)).or_default().entry(monitor).or_default().push(seconds);
         }
     }
-    println!("  seconds from the monitor's start                 least    median      most");
+    println!("{}", row("seconds from the monitor's start", HEADINGS));
     for ((kind, mark), monitors) in measured {
         let mut medians = BTreeMap::new();
         for (monitor, seconds) in monitors {
             let spread = Spread::new(seconds);
-            println!("  {:44} {spread:.2}", format!("{kind}, {mark}, {monitor}"));
+            println!("{}", row(&format!("{kind}, {mark}, {monitor}"), format_args!("{spread:.2}")));
             medians.insert(monitor, spread.median());
         }
         let median = |monitor| medians.get(monitor).copied().unwrap_or(f64::NAN);
         let ratio = median("ghest") / median("microvm");
-        println!("  {:44} {ratio:19.2}", format!("{kind}, {mark}, ghest : microvm"));
+        println!("{}", row(&format!("{kind}, {mark}, ghest : microvm"), format_args!("{ratio:19.2}")));
     }
-    without_kvmtool(cache);
-    Ok(())
+    without_kvmtool(cache)
 }
 
 /// One boot, its times in seconds from the monitor's start.
@@ -51,7 +50,7 @@ struct Boot<'a> {
 }
 
 impl<'a> Boot<'a> {
-    /// What a verdict measured, whose name is `ROUND-KIND-MONITOR`.
+    /// What a verdict measured, whose name is `BOOT-KIND-MONITOR`.
     fn of(verdict: &'a Verdict) -> Result<Self> {
         let parts: Vec<&str> = verdict.name.split('-').collect();
         match (parts.as_slice(), verdict.steps.as_slice(), verdict.ended) {
@@ -64,14 +63,18 @@ impl<'a> Boot<'a> {
 }
 
 /// Says why kvmtool is not there to be compared with.
-fn without_kvmtool(cache: &Cache) {
+fn without_kvmtool(cache: &Cache) -> Result<()> {
     for release in [Release::Bookworm, Release::Trixie, Release::TrixieBackports] {
-        let found = cache.apt(release).and_then(|apt| {
-            apt.resolve("kvmtool", Architecture::X86_64, Follow::Only(&[])).context("kvmtool")
-        });
-        match found {
-            Ok(_) => println!("  SKIPPED kvmtool, though {release:?} has it now"),
-            Err(error) => println!("  SKIPPED kvmtool: {error}"),
-        }
+        let apt = cache.apt(release)?;
+        let found = apt.resolve("kvmtool", Architecture::X86_64, Follow::Only(&[])).is_ok();
+        println!(
+            "  SKIPPED kvmtool: {}",
+            match (apt.has_lists(), found) {
+                (true, true) => format!("{} has it by now", release.name()),
+                (true, false) => format!("{} has no such package", release.name()),
+                (false, _) => format!("the packages of {} are not known here", release.name()),
+            }
+        );
     }
+    Ok(())
 }

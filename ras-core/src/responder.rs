@@ -1,0 +1,192 @@
+//! One error in, what is to be done out: the plan, carried out from the first touch to the acknowledgement.
+
+use alloc::boxed::Box;
+
+use crate::abilities::HostAbilities;
+use crate::actions::{Account, Action, ActionSink, Mark, StopReason};
+use crate::handover::Record;
+use crate::ledger::Ledger;
+use crate::memory_error::{Kind, MemoryError, Origin, Span};
+use crate::plan::{Answer, Plan};
+use crate::progress::Progress;
+use crate::record_area::RecordArea;
+use crate::reporters::{self, BuildError, Claims, Moment, Reporter, Setup};
+
+/// Answers errors as a plan says: the ledger is kept, the right reporter is asked, and a vCPU that gets nowhere is not waited for.
+///
+/// It owns everything that an answer needs but the machine. Whoever holds it calls [`report`](Self::report) for each error and
+/// [`tick`](Self::tick) now and then, at [`deadline_ns`](Self::deadline_ns) at the latest, and carries out what the sink is given.
+#[derive(Debug)]
+pub struct Responder {
+    consumed: Desk,
+    found: Desk,
+    progress: Progress,
+    ledger: Ledger,
+}
+
+/// One of the two kinds of error, and who answers it.
+#[derive(Debug)]
+struct Desk {
+    reporter: Box<dyn Reporter>,
+    /// Its answers are records.
+    records: bool,
+}
+
+/// Which of the two reporters is meant: each has an acknowledge register of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Side {
+    /// The one for consumed errors.
+    Consumed,
+    /// The one for found errors.
+    Found,
+}
+
+/// What the world looks like when the responder acts.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Scene {
+    /// The time and the state of the vCPU, as [`Moment`] has them; its register is that of the consumed side.
+    pub moment: Moment,
+    /// The found side's acknowledge register; 0 where it can not be read.
+    pub found_register: u64,
+}
+
+impl Responder {
+    /// Entries that the ledger has room for before it allocates memory.
+    const LEDGER_ROOM: usize = 1024;
+
+    /// The responder for a plan, on the host that it was made for, with the record area that it was made with.
+    ///
+    /// # Errors
+    /// When a reporter is not part of this build, or the area is not the one of the plan.
+    pub fn new(plan: &Plan, host: &HostAbilities, area: Option<&RecordArea>) -> Result<Self, BuildError> {
+        let mut claims = Claims::of(area);
+        let mut desk = |answer: &Answer| {
+            let reporter = reporters::build(&mut Setup { answer, host, claims: &mut claims })?;
+            Ok(Desk { reporter, records: answer.source.is_some() })
+        };
+        Ok(Responder {
+            consumed: desk(&plan.consumed)?,
+            found: desk(&plan.found)?,
+            progress: Progress::new(&plan.consumed.patience),
+            ledger: Ledger::with_room_for(Self::LEDGER_ROOM),
+        })
+    }
+
+    /// Answers an error. A vCPU that consumed it is not entered before every action was taken.
+    pub fn report(&mut self, error: &MemoryError, scene: &Scene, sink: &mut dyn ActionSink) {
+        self.ledger.record(error);
+        let mut error = *error;
+        if error.origin == Origin::Device || error.vcpu.is_none() {
+            // No vCPU stands at an instruction that could be answered: the guest is told as of what was found.
+            error.kind = Kind::ActionOptional;
+        }
+        if error.kind == Kind::ActionOptional {
+            return self.tell_found(&error, scene, sink);
+        }
+        if self.progress.is_stuck(&error) {
+            sink.act(Action::Stop {
+                account: Account { reason: StopReason::NoProgress, error: Some(error) },
+            });
+            return;
+        }
+        let mut written = Written { ledger: &mut self.ledger, sink, now_ns: scene.moment.now_ns };
+        self.consumed.reporter.report(&error, &scene.moment, &mut written);
+        // The rest of what was lost with it: nobody consumed that yet.
+        let told = if self.consumed.records { Record::LOG2_MOST } else { Span::around(0, 0).log2_len };
+        if self.found.records {
+            for log2_len in told..error.span.log2_len {
+                let half = Span::around(error.gpa ^ 1 << log2_len, log2_len);
+                let rest = MemoryError {
+                    span: half,
+                    gpa: half.gpa,
+                    kind: Kind::ActionOptional,
+                    vcpu: None,
+                    ..error
+                };
+                self.tell_found(&rest, scene, sink);
+            }
+        }
+    }
+
+    /// Lets time pass, and looks whether the guest has acknowledged something.
+    pub fn tick(&mut self, scene: &Scene, sink: &mut dyn ActionSink) {
+        let mut written = Written { ledger: &mut self.ledger, sink, now_ns: scene.moment.now_ns };
+        self.consumed.reporter.tick(&scene.moment, &mut written);
+        self.found.reporter.tick(&scene.of_found(), &mut written);
+    }
+
+    /// The guest's driver is known to have started.
+    pub fn driver_up(&mut self, scene: &Scene) {
+        self.consumed.reporter.driver_up(&scene.moment);
+        self.found.reporter.driver_up(&scene.of_found());
+    }
+
+    /// The guest was reset and its memory filled anew. What was found, not acknowledged and is lost still is told again.
+    pub fn reset(&mut self, still_lost: bool, scene: &Scene, sink: &mut dyn ActionSink) {
+        self.progress.forget();
+        self.consumed.reporter.reset(still_lost, &scene.moment, sink);
+        self.found.reporter.reset(still_lost, &scene.of_found(), sink);
+    }
+
+    /// Fresh memory took the place of these pages.
+    pub fn repaired(&mut self, span: Span, now_ns: u64) {
+        self.ledger.repaired(span, now_ns);
+    }
+
+    /// When [`tick`](Self::tick) has something to do at the latest, in nanoseconds; none if never.
+    #[must_use]
+    pub fn deadline_ns(&self) -> Option<u64> {
+        let deadlines = [self.consumed.reporter.deadline_ns(), self.found.reporter.deadline_ns()];
+        deadlines.into_iter().flatten().min()
+    }
+
+    /// GPA of the 64-bit acknowledge register of a side; none where it writes no records.
+    #[must_use]
+    pub fn acknowledge_register(&self, side: Side) -> Option<u64> {
+        match side {
+            Side::Consumed => self.consumed.reporter.acknowledge_register(),
+            Side::Found => self.found.reporter.acknowledge_register(),
+        }
+    }
+
+    /// What was lost so far.
+    #[must_use]
+    pub const fn ledger(&self) -> &Ledger {
+        &self.ledger
+    }
+
+    fn tell_found(&mut self, error: &MemoryError, scene: &Scene, sink: &mut dyn ActionSink) {
+        let mut written = Written { ledger: &mut self.ledger, sink, now_ns: scene.moment.now_ns };
+        self.found.reporter.report(error, &scene.of_found(), &mut written);
+    }
+}
+
+/// The answer to an error in the VMM's own memory, whatever the plan.
+#[must_use]
+pub const fn own_memory() -> Action<'static> {
+    Action::Stop { account: Account { reason: StopReason::OwnMemory, error: None } }
+}
+
+impl Scene {
+    fn of_found(&self) -> Moment {
+        Moment { acknowledge_register: self.found_register, ..self.moment }
+    }
+}
+
+/// Writes down what passes.
+struct Written<'a> {
+    ledger: &'a mut Ledger,
+    sink: &'a mut dyn ActionSink,
+    now_ns: u64,
+}
+
+impl ActionSink for Written<'_> {
+    fn act(&mut self, action: Action<'_>) {
+        match action {
+            Action::Mark(Mark::Answered { span, response }) => self.ledger.answered(span, response),
+            Action::Mark(Mark::Acknowledged { span, .. }) => self.ledger.acknowledged(span, self.now_ns),
+            _ => {}
+        }
+        self.sink.act(action);
+    }
+}

@@ -1,0 +1,385 @@
+//! Every request, every host that matters, every set of tables: an answer that can be carried, or a refusal that says why.
+
+use core::num::NonZeroU32;
+
+use ras_core::abilities::{
+    Aarch64Abilities, ArchAbilities, Fact, HostAbilities, MachineCheckAbilities, MemoryFailure, Vendor,
+    X86Abilities,
+};
+use ras_core::plan::{Answer, Obstacle, Plan, Refusal, TablesView, plan};
+use ras_core::request::{Arch, Asynchronous, OnMissingSupport, Repair, Request, Synchronous, TableSet};
+use ras_core::{ErrorSource, Notification, RecordArea, Response};
+
+const INTERVAL: NonZeroU32 = NonZeroU32::new(1_000).unwrap();
+
+fn request(arch: Arch, tables: TableSet, synchronous: Synchronous, asynchronous: Asynchronous) -> Request {
+    Request {
+        arch,
+        tables,
+        synchronous,
+        asynchronous,
+        poll_interval_ms: INTERVAL,
+        on_missing_support: OnMissingSupport::Degrade,
+        repair: Repair::OnReset,
+    }
+}
+
+/// Every combination of the facts that an answer may rest on.
+fn hosts() -> Vec<HostAbilities> {
+    let mut arches = Vec::new();
+    for vcpu_events in Fact::ALL {
+        for inject_serror_esr in Fact::ALL {
+            for vcpu_ras in Fact::ALL {
+                arches.push(ArchAbilities::Aarch64(Aarch64Abilities {
+                    vcpu_events,
+                    inject_serror_esr,
+                    vcpu_ras,
+                    ..Default::default()
+                }));
+            }
+        }
+    }
+    let bits = [MachineCheckAbilities::SER_P, MachineCheckAbilities::CMCI_P, MachineCheckAbilities::LMCE_P];
+    let mut checks = vec![None];
+    for set in 0..8_usize {
+        let supported =
+            bits.iter().enumerate().filter(|(bit, _)| set >> bit & 1 != 0).map(|(_, mask)| mask).sum();
+        checks.extend([0, 1, 2, 32].map(|banks| Some(MachineCheckAbilities { supported, banks })));
+    }
+    for user_nmi in Fact::ALL {
+        for mce in &checks {
+            for vendor in [None, Some(Vendor::Intel), Some(Vendor::Amd)] {
+                arches.push(ArchAbilities::X86_64(X86Abilities { user_nmi, mce: *mce, vendor }));
+            }
+        }
+    }
+    let mut hosts = Vec::new();
+    for arch in arches {
+        for handled in Fact::ALL {
+            for recovery in Fact::ALL {
+                hosts.push(HostAbilities {
+                    arch,
+                    memory_failure: MemoryFailure { handled, recovery, early_kill: Fact::Unknown },
+                    ..HostAbilities::unknown(Arch::Aarch64)
+                });
+            }
+        }
+    }
+    hosts
+}
+
+/// Every record area: each subset of these notifications, and none.
+fn areas(notifications: &[Notification]) -> Vec<Option<RecordArea>> {
+    (0..1_u32 << notifications.len())
+        .map(|set| {
+            let chosen = notifications.iter().enumerate().filter(|(bit, _)| set >> bit & 1 != 0);
+            let sources: Vec<ErrorSource> = chosen
+                .map(|(bit, &notification)| ErrorSource { id: 40 + bit as u16, notification })
+                .collect();
+            RecordArea::lay_out(1 << 30, 1 << 20, &sources).ok()
+        })
+        .collect()
+}
+
+/// What carries a response, said again from the ground up: the guest's processor must have the exception, the host must be able to
+/// raise it, and a record must have a place that the guest's tables lead to and a way to be noticed.
+fn carried(response: Response, plan: &Plan, host: &HostAbilities, tables: &TablesView<'_>) -> bool {
+    let arm = match host.arch {
+        ArchAbilities::Aarch64(host) => Some(host),
+        ArchAbilities::X86_64(_) => None,
+    };
+    let x86 = match host.arch {
+        ArchAbilities::X86_64(host) => Some(host),
+        ArchAbilities::Aarch64(_) => None,
+    };
+    let record = |kind: fn(&Notification) -> bool| {
+        plan.tables == TableSet::Acpi
+            && tables.record_area.is_some_and(|area| area.slots().any(|slot| kind(&slot.source.notification)))
+    };
+    match response {
+        Response::Stop | Response::Ignore => true,
+        Response::Abort => arm.is_some(),
+        Response::Serror => arm.is_some_and(|host| host.vcpu_events == Fact::Yes),
+        Response::Sea => arm.is_some() && record(|kind| matches!(kind, Notification::Sea)),
+        Response::Sei => {
+            arm.is_some_and(|host| host.vcpu_events == Fact::Yes)
+                && record(|kind| matches!(kind, Notification::Sei))
+        }
+        Response::Nmi => {
+            x86.is_some_and(|host| host.user_nmi == Fact::Yes)
+                && record(|kind| matches!(kind, Notification::Nmi))
+        }
+        Response::Mce => {
+            x86.and_then(|host| host.mce).is_some_and(|mce| mce.supported & 0x100_0000 != 0 && mce.banks > 1)
+        }
+        Response::Polled => record(|kind| matches!(kind, Notification::Polled { .. })),
+        Response::External => x86.is_some() && record(|kind| matches!(kind, Notification::External { .. })),
+        Response::Gsiv => tables.error_device && record(|kind| matches!(kind, Notification::Gsiv)),
+        Response::Gpio => tables.error_device && record(|kind| matches!(kind, Notification::Gpio)),
+    }
+}
+
+fn check(request: &Request, host: &HostAbilities, tables: &TablesView<'_>) -> Result<Plan, Refusal> {
+    let result = plan(request, host, tables);
+    match &result {
+        Ok(plan) => {
+            for (answer, asked) in [
+                (&plan.consumed, request.synchronous.response()),
+                (&plan.found, request.asynchronous.response()),
+            ] {
+                check_answer(answer, asked, request, plan, host, tables);
+            }
+            assert_eq!((plan.own_memory.chosen, plan.own_memory.degraded), (Response::Stop, false));
+            assert_eq!(plan.touched_by_device.chosen, plan.found.chosen);
+            assert_eq!(plan.touched_by_device.source, plan.found.source);
+            let (handled, recovery) = (host.memory_failure.handled, host.memory_failure.recovery);
+            let reports = handled == Fact::Yes && recovery == Fact::Yes;
+            assert!(reports || request.on_missing_support == OnMissingSupport::Degrade);
+            assert!(
+                handled != Fact::No
+                    || plan.notes.iter().any(|note| note.to_string().contains("CONFIG_MEMORY_FAILURE"))
+            );
+        }
+        Err(refusal) => {
+            assert!(refusal.to_string().len() > 20, "{refusal}");
+            let missing = matches!(
+                refusal,
+                Refusal::MissingSupport { .. } | Refusal::HostReportsNothing(_) | Refusal::HostPanics(_)
+            );
+            assert!(
+                !missing || request.on_missing_support == OnMissingSupport::Refuse,
+                "{request:?}: {refusal}"
+            );
+        }
+    }
+    result
+}
+
+fn check_answer(
+    answer: &Answer,
+    asked: Option<Response>,
+    request: &Request,
+    plan: &Plan,
+    host: &HostAbilities,
+    tables: &TablesView<'_>,
+) {
+    for response in [Some(answer.chosen), answer.unacknowledged, answer.stalled].into_iter().flatten() {
+        assert!(carried(response, plan, host, tables), "{response} for {request:?} on {host:?}");
+    }
+    for candidate in &answer.possible {
+        assert_eq!(
+            candidate.obstacles.is_empty(),
+            carried(candidate.response, plan, host, tables),
+            "{} on {host:?}",
+            candidate.response
+        );
+    }
+    assert!(!answer.because.is_empty());
+    assert_eq!(answer.asked, asked);
+    assert_eq!(
+        answer.degraded,
+        asked.is_some_and(|asked| asked != answer.chosen) || answer.degraded && asked.is_none()
+    );
+    assert!(!answer.degraded || request.on_missing_support == OnMissingSupport::Degrade);
+    if let Some(asked) = asked
+        && carried(asked, plan, host, tables)
+    {
+        assert_eq!(answer.chosen, asked, "it was possible");
+    }
+    let slot = answer.source.and_then(|id| tables.record_area.and_then(|area| area.slot(id)));
+    assert_eq!(slot.map(|slot| slot.source.notification.number()), answer.chosen.notification());
+}
+
+#[test]
+fn there_is_always_an_answer_or_a_reason() {
+    let consumed = [Notification::Sea, Notification::Sei, Notification::Nmi];
+    let found = [
+        Notification::Polled { interval_ms: INTERVAL },
+        Notification::Gsiv,
+        Notification::Gpio,
+        Notification::External { gsi: 20 },
+    ];
+    let (mut plans, mut refusals) = (0_u64, 0_u64);
+    let mut count = |result: Result<Plan, Refusal>| match result {
+        Ok(_) => plans += 1,
+        Err(_) => refusals += 1,
+    };
+    let hosts = hosts();
+    for arch in Arch::ALL {
+        for wanted in TableSet::ALL {
+            for on_missing_support in [OnMissingSupport::Degrade, OnMissingSupport::Refuse] {
+                // One kind of error at a time: what is asked for the one does not change the answer to the other (shown below).
+                for area in areas(&consumed) {
+                    let tables = TablesView { set: wanted, record_area: area.as_ref(), error_device: false };
+                    for host in &hosts {
+                        for synchronous in Synchronous::ALL {
+                            let request = Request {
+                                on_missing_support,
+                                ..request(arch, wanted, synchronous, Asynchronous::Ignore)
+                            };
+                            count(check(&request, host, &tables));
+                        }
+                    }
+                }
+                for area in areas(&found) {
+                    for error_device in [false, true] {
+                        let tables = TablesView { set: wanted, record_area: area.as_ref(), error_device };
+                        // The vendor and the syndrome change no answer to found errors; KVM's machine check does.
+                        for host in hosts.iter().step_by(3) {
+                            for asynchronous in Asynchronous::ALL {
+                                let request = Request {
+                                    on_missing_support,
+                                    ..request(arch, wanted, Synchronous::Stop, asynchronous)
+                                };
+                                count(check(&request, host, &tables));
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+    println!("{plans} plans, {refusals} refusals");
+    assert!(plans > 100_000 && refusals > 100_000);
+}
+
+#[test]
+fn neither_answer_depends_on_the_other_nor_on_facts_that_no_row_needs() {
+    let all = [
+        Notification::Sea,
+        Notification::Sei,
+        Notification::Nmi,
+        Notification::Polled { interval_ms: INTERVAL },
+        Notification::Gsiv,
+        Notification::Gpio,
+        Notification::External { gsi: 20 },
+    ];
+    for area in areas(&all) {
+        for arch in Arch::ALL {
+            for set in TableSet::ALL {
+                let tables = TablesView { set, record_area: area.as_ref(), error_device: true };
+                let host = HostAbilities::unknown(arch);
+                for synchronous in Synchronous::ALL {
+                    for asynchronous in Asynchronous::ALL {
+                        let both = request(arch, set, synchronous, asynchronous);
+                        let alone =
+                            plan(&Request { asynchronous: Asynchronous::Stop, ..both }, &host, &tables)
+                                .map(|plan| plan.consumed);
+                        let other = plan(&Request { synchronous: Synchronous::Stop, ..both }, &host, &tables)
+                            .map(|plan| plan.found);
+                        match check(&both, &host, &tables) {
+                            Ok(plan) => assert_eq!((Ok(plan.consumed), Ok(plan.found)), (alone, other)),
+                            Err(refusal) => assert!(alone == Err(refusal.clone()) || other == Err(refusal)),
+                        }
+                        // Facts that only change notes and the shape of an exception.
+                        let mut more = HostAbilities {
+                            kvm: Fact::No,
+                            memory_fault_info: Fact::No,
+                            privileged: Fact::No,
+                            ..host.clone()
+                        };
+                        more.memory_failure.early_kill = Fact::No;
+                        more.page_sizes = vec![4096, 2 << 20];
+                        if let ArchAbilities::Aarch64(host) = &mut more.arch {
+                            (host.inject_ext_dabt, host.sea_to_user, host.far_not_valid) =
+                                (Fact::Yes, Fact::No, Fact::Yes);
+                        }
+                        match (plan(&both, &host, &tables), plan(&both, &more, &tables)) {
+                            (Ok(plan), Ok(with)) => {
+                                assert_eq!((plan.consumed, plan.found), (with.consumed, with.found))
+                            }
+                            (one, other) => assert_eq!(one.map(|_| ()), other.map(|_| ())),
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// The table of what `auto` means, as it is promised to users.
+#[test]
+fn auto_means_what_is_promised() {
+    let kvm = |arch, recovery: bool, nmi: bool| {
+        let mut host = HostAbilities::unknown(arch);
+        host.memory_failure = MemoryFailure { handled: Fact::Yes, recovery: Fact::Yes, early_kill: Fact::No };
+        match &mut host.arch {
+            ArchAbilities::Aarch64(host) => host.vcpu_events = Fact::Yes,
+            ArchAbilities::X86_64(host) => {
+                let supported = if recovery { 0x0900_0500 | 1 << 24 } else { 0x500 };
+                host.mce = Some(MachineCheckAbilities { supported, banks: 32 });
+                host.user_nmi = nmi.into();
+            }
+        }
+        host
+    };
+    let all = [
+        Notification::Nmi,
+        Notification::External { gsi: 20 },
+        Notification::Polled { interval_ms: INTERVAL },
+        Notification::Gpio,
+        Notification::Sei,
+        Notification::Gsiv,
+        Notification::Sea,
+    ];
+    let area = areas(&all).pop().unwrap();
+    for (arch, set, recovery, consumed, found) in [
+        (Arch::Aarch64, TableSet::Acpi, false, "sea", "gsiv"),
+        (Arch::Aarch64, TableSet::Devicetree, false, "abort", "ignore"),
+        (Arch::X86_64, TableSet::Acpi, true, "mce", "gsiv"),
+        (Arch::X86_64, TableSet::Acpi, false, "nmi", "gsiv"),
+        (Arch::X86_64, TableSet::MpTable, true, "mce", "mce"),
+        (Arch::X86_64, TableSet::MpTable, false, "stop", "ignore"),
+    ] {
+        for on_missing_support in [OnMissingSupport::Degrade, OnMissingSupport::Refuse] {
+            let auto =
+                Request { on_missing_support, ..request(arch, set, Synchronous::Auto, Asynchronous::Auto) };
+            let record_area = area.as_ref().filter(|_| set == TableSet::Acpi);
+            let tables = TablesView { set, record_area, error_device: set == TableSet::Acpi };
+            let plan = plan(&auto, &kvm(arch, recovery, true), &tables).unwrap();
+            assert_eq!(
+                (plan.consumed.chosen.word(), plan.found.chosen.word()),
+                (consumed, found),
+                "{arch} {set}"
+            );
+            assert!(!plan.consumed.degraded && !plan.found.degraded);
+            assert_eq!(plan.own_memory.chosen, Response::Stop);
+        }
+    }
+}
+
+/// The tables that are built for a request are those that its plan uses.
+#[test]
+fn what_is_wanted_is_what_is_used() {
+    for host in hosts() {
+        let arch = host.architecture();
+        for synchronous in Synchronous::ALL {
+            for asynchronous in Asynchronous::ALL {
+                let request = request(arch, TableSet::Acpi, synchronous, asynchronous);
+                let sources: Vec<_> = ras_core::plan::sources_wanted(&request, &host, Some(20)).collect();
+                let area = RecordArea::lay_out(1 << 30, 1 << 20, &sources).ok();
+                let tables =
+                    TablesView { set: TableSet::Acpi, record_area: area.as_ref(), error_device: true };
+                let Ok(plan) = plan(&request, &host, &tables) else { continue };
+                let used: Vec<u16> =
+                    [plan.consumed.source, plan.found.source].into_iter().flatten().collect();
+                assert_eq!(
+                    used,
+                    sources.iter().map(|source| source.id).collect::<Vec<_>>(),
+                    "{request:?} {host:?}"
+                );
+                // What the tables lack is never why something else was taken.
+                let lacks = |answer: &Answer| {
+                    let passed_over =
+                        answer.possible.iter().take_while(|other| other.response != answer.chosen);
+                    let lacked = |obstacle: &Obstacle| matches!(obstacle, Obstacle::NoSource(_));
+                    (answer.degraded || answer.asked.is_none())
+                        && passed_over
+                            .map(|other| &other.obstacles)
+                            .any(|all| !all.is_empty() && all.iter().all(lacked))
+                };
+                assert!(!lacks(&plan.consumed) && !lacks(&plan.found), "{request:?} {host:?}");
+            }
+        }
+    }
+}

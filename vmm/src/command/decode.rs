@@ -1,0 +1,34 @@
+//! `ghest decode`.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use ras_core::Decoded;
+use vmm::status::Status;
+
+use super::output;
+
+#[derive(Args, Debug)]
+pub(super) struct Options {
+    /// A file that holds an error status block or a CPER record.
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+    /// Print what it says as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn run(options: &Options) -> Status {
+    let refuse = |error: &dyn std::fmt::Display| {
+        output::say(&format!("{}: {error}", options.file.display()), Status::Usage)
+    };
+    let bytes = match std::fs::read(&options.file) {
+        Ok(bytes) => bytes,
+        Err(error) => return refuse(&error),
+    };
+    match Decoded::read(&bytes) {
+        Ok(decoded) if options.json => output::print_json(&decoded.describe()),
+        Ok(decoded) => output::print(&decoded.describe().to_string()),
+        Err(error) => refuse(&error),
+    }
+}
