@@ -114,7 +114,7 @@ pub struct Aarch64Abilities {
 pub struct X86Abilities {
     /// KVM_CAP_USER_NMI.
     pub user_nmi: Fact,
-    /// KVM_CAP_MCE; none where KVM has none, or it is not known.
+    /// KVM_CAP_MCE; none where it is not known. A KVM without it has no bits and no banks.
     pub mce: Option<MachineCheckAbilities>,
     /// Whose machine checks its processors have; none where it is not known, and then Intel's are used: they are the architecture's.
     pub vendor: Option<Vendor>,
@@ -135,7 +135,7 @@ pub struct MachineCheckAbilities {
 }
 
 impl MachineCheckAbilities {
-    /// MCG_CMCI_P: a corrected error raises an interrupt (Intel SDM volume 3, 17.3.1.1, IA32_MCG_CAP).
+    /// MCG_CMCI_P: a corrected error raises an interrupt (Intel SDM volume 3, Machine-Check Architecture, IA32_MCG_CAP).
     pub const CMCI_P: u64 = 1 << 10;
     /// MCG_SER_P: software error recovery; without it every uncorrected error ends the guest.
     pub const SER_P: u64 = 1 << 24;

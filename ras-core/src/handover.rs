@@ -141,7 +141,7 @@ impl<const N: usize> Handover<N> {
         }
     }
 
-    /// Tells of a loss. `free` is bit 0 of the acknowledge register.
+    /// Tells of a loss. `free` is bit 0 of the acknowledge register, as it was at `now_ns`.
     pub fn report(&mut self, loss: Loss, free: bool, now_ns: u64, step: &mut impl FnMut(Step)) {
         self.tick(free, now_ns, step);
         if self.tells_of(loss.span) {
@@ -172,9 +172,13 @@ impl<const N: usize> Handover<N> {
         }
     }
 
-    /// Lets time pass, or looks at the acknowledge register, whose bit 0 is `free`.
+    /// Lets time pass, or looks at the acknowledge register, whose bit 0 was `free` at `now_ns`.
     pub fn tick(&mut self, free: bool, now_ns: u64, step: &mut impl FnMut(Step)) {
-        if free && let Some(record) = self.written() {
+        // A register that was read no later than the record was written says nothing about this record.
+        if free
+            && let Some(record) = self.written()
+            && now_ns > record.written_ns
+        {
             self.acknowledged(record, now_ns, step);
         }
         match self.state {
@@ -308,11 +312,14 @@ impl<const N: usize> Handover<N> {
         }
     }
 
-    /// Whether a record that is written or waits tells of all of `span`.
+    /// Whether records that are written or wait tell of all of `span`.
     fn tells_of(&self, span: Span) -> bool {
-        let covers = |wider: Span| wider.log2_len >= span.log2_len && wider.contains(span.gpa);
-        self.written().is_some_and(|record| covers(record.span))
-            || self.queue.iter().any(|pending| covers(pending.loss.span) && span.gpa >= pending.next)
+        let block = span.log2_len.min(Record::LOG2_MOST);
+        let covers = |wider: Span, gpa| wider.log2_len >= block && wider.contains(gpa);
+        (0..1_u64 << (span.log2_len - block)).map(|index| span.gpa + (index << block)).all(|gpa| {
+            self.written().is_some_and(|record| covers(record.span, gpa))
+                || self.queue.iter().any(|pending| covers(pending.loss.span, gpa) && gpa >= pending.next)
+        })
     }
 
     fn overflow(&mut self, span: Span, step: &mut impl FnMut(Step)) {

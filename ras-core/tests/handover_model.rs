@@ -15,10 +15,10 @@ use ras_core::vcpu_state::{Access, Consumption, ExceptionLevel, VcpuState};
 use ras_core::{Kind, MemoryError, Origin, Span};
 
 const VCPUS: usize = 2;
-/// Places of 64 KiB, what one record tells of. The last two are also lost together.
-const PLACES: usize = 5;
+/// Places of 64 KiB, what one record tells of. The last four can also be lost together.
+const PLACES: usize = 7;
 const PATIENCE: u64 = 10;
-const REPORTS: u8 = 5;
+const REPORTS: u8 = 4;
 const RESETS: u8 = 1;
 
 #[derive(Clone, PartialEq, Eq, Hash)]
@@ -55,10 +55,10 @@ enum Vcpu {
 
 #[derive(Clone, Copy, Debug)]
 enum Event {
-    /// A loss was found. Whether the VMM sees an acknowledgement that is already there is a matter of luck.
-    Found(Span, bool),
+    /// A loss was found.
+    Found(Span, View),
     /// A vCPU consumed a place.
-    Consumed(usize, usize, bool),
+    Consumed(usize, usize, View),
     Look,
     Deadline,
     GuestReads,
@@ -69,27 +69,35 @@ enum Event {
     },
 }
 
+/// What the VMM saw of the acknowledge register: who looks while another writes is a matter of luck.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum View {
+    /// What is there now.
+    Now,
+    /// Nothing, although the guest has acknowledged.
+    TooEarly,
+    /// That the block was free, before the record was written that is in it now.
+    BeforeTheRecord,
+}
+
 fn place(index: usize) -> Span {
     Span::around((index as u64) << 16, 16)
 }
 
-/// The last two places, lost together: two records.
+/// The last four places, lost together: four records.
 fn wide() -> Span {
-    Span { gpa: 4 << 16, log2_len: 17 }
+    Span { gpa: 4 << 16, log2_len: 18 }
 }
 
 fn places(span: Span) -> impl Iterator<Item = usize> {
-    // The wide loss starts at an even place: 4 and 5 stand for the indices 3 and 4.
+    // The wide loss is aligned to its size: it starts at 4 x 64 KiB, which stands for the index 3.
     let first = if span == wide() { 3 } else { index_of(span) };
     first..first + (1 << (span.log2_len - 16))
 }
 
 fn index_of(span: Span) -> usize {
-    match (span.gpa >> 16) as usize {
-        4 => 3,
-        5 => 4,
-        low => low,
-    }
+    let index = (span.gpa >> 16) as usize;
+    if index >= 4 { index - 1 } else { index }
 }
 
 fn span_of(index: usize) -> Span {
@@ -113,10 +121,15 @@ impl World {
 
     fn events(&self) -> Vec<Event> {
         let mut events = vec![Event::Look];
-        let views = if self.guest.free { vec![true, false] } else { vec![false] };
+        let mut views = vec![View::Now];
+        if self.guest.free {
+            views.push(View::TooEarly);
+        } else {
+            views.push(View::BeforeTheRecord);
+        }
         if self.reports_left > 0 {
             for &sees in &views {
-                events.extend((0..PLACES - 2).map(|index| Event::Found(span_of(index), sees)));
+                events.extend((0..3).map(|index| Event::Found(span_of(index), sees)));
                 events.push(Event::Found(wide(), sees));
                 for vcpu in 0..VCPUS {
                     if self.vcpus[vcpu] == Vcpu::Runs {
@@ -154,9 +167,11 @@ impl World {
             Event::Consumed(vcpu, index, sees) => {
                 world.reports_left -= 1;
                 world.vcpus[vcpu] = Vcpu::Asks;
-                world.report(Loss { span: span_of(index), consumer: Some(consumer(vcpu, index)) }, sees);
+                let coalesced =
+                    world.report(Loss { span: span_of(index), consumer: Some(consumer(vcpu, index)) }, sees);
                 // Not held and not told: it is entered again, and may ask again.
                 if world.vcpus[vcpu] == Vcpu::Asks {
+                    assert!(coalesced, "vCPU {vcpu} was not answered");
                     world.vcpus[vcpu] = Vcpu::Runs;
                 }
             }
@@ -176,12 +191,26 @@ impl World {
             Event::Reset { still_lost } => world.reset(still_lost),
         }
         world.check();
+        world.pass_time();
         world
     }
 
-    fn report(&mut self, loss: Loss, sees: bool) {
+    /// What is looked at later than something was written is later.
+    fn pass_time(&mut self) {
+        if let Some(record) = self.host.written() {
+            self.now = self.now.max(record.written_ns + 1);
+        }
+    }
+
+    /// Whether it was coalesced.
+    fn report(&mut self, loss: Loss, sees: View) -> bool {
         let mut steps = Vec::new();
-        self.host.report(loss, sees && self.guest.free, self.now, &mut |step| steps.push(step));
+        let (free, then) = match sees {
+            View::Now => (self.guest.free, self.now),
+            View::TooEarly => (false, self.now),
+            View::BeforeTheRecord => (true, self.host.written().map_or(self.now, |record| record.written_ns)),
+        };
+        self.host.report(loss, free, then, &mut |step| steps.push(step));
         let coalesced = steps.contains(&Step::Coalesced(loss.span));
         let overflowed =
             steps.iter().any(|step| matches!(step, Step::Overflowed(span, _) if *span == loss.span));
@@ -189,6 +218,11 @@ impl World {
             .iter()
             .any(|step| matches!(step, Step::Instead(consumer, _) if Some(*consumer) == loss.consumer));
         if !coalesced && !overflowed && !instead {
+            // What the VMM knows to be unread at this moment; a look at the register comes first, and may free the block.
+            let unread =
+                self.guest.block.filter(|_| !steps.iter().any(|step| matches!(step, Step::Acknowledged(..))));
+            let told = |index| self.owed[index] > 0 || unread.is_some_and(|(told, _)| told == index);
+            assert!(!places(loss.span).all(told), "{loss:?} was told of already");
             places(loss.span).for_each(|index| self.owed[index] += 1);
         }
         steps.into_iter().for_each(|step| self.take(step));
@@ -199,6 +233,7 @@ impl World {
                 assert!(told || self.guest.free, "{loss:?} was coalesced into nothing");
             }
         }
+        coalesced
     }
 
     fn tick(&mut self) {
@@ -222,6 +257,7 @@ impl World {
         self.guest = Guest { block: None, has_read: false, free: true };
         self.vcpus = [Vcpu::Runs; VCPUS];
         self.overflowed += self.host.overflowed() - room;
+        assert!(self.host.written().is_none(), "a reset leaves a record behind");
         // What is owed from now on is what drains; what nobody consumed must be among it, all of it.
         self.owed = self.drained();
         if !still_lost {
@@ -229,6 +265,15 @@ impl World {
         } else if let Some(record) = unread {
             let index = index_of(record.span);
             assert!(self.owed[index] > 0 || overflowed.contains(&index), "an unread record was forgotten");
+            let mut first = None;
+            self.host.clone().tick(true, self.now + 1, &mut |step| match step {
+                Step::Write(record) if first.is_none() => first = Some(record.span),
+                _ => {}
+            });
+            assert!(
+                first == Some(record.span) || overflowed.contains(&index),
+                "an unread record lost its turn"
+            );
         }
         assert!((0..PLACES).all(|index| self.owed[index] <= before[index] + 1), "a reset owes nothing new");
     }
@@ -237,8 +282,8 @@ impl World {
     fn drained(&self) -> [u8; PLACES] {
         let mut host = self.host.clone();
         let mut told = [0; PLACES];
-        for _ in 0..64 {
-            host.tick(true, self.now, &mut |step| {
+        for later in 1..64 {
+            host.tick(true, self.now + later, &mut |step| {
                 if let Step::Write(record) = step {
                     told[index_of(record.span)] += 1;
                 }
@@ -262,6 +307,8 @@ impl World {
             }
             Step::Hold(vcpu) => {
                 assert_eq!(self.vcpus[vcpu as usize], Vcpu::Asks, "vCPU {vcpu} is held out of the blue");
+                let told = self.host.written().and_then(|record| record.consumer);
+                assert!(told.is_none_or(|told| told.vcpu != vcpu), "who shall acknowledge is held");
                 self.vcpus[vcpu as usize] = Vcpu::Held;
             }
             Step::Release(vcpu) => {
@@ -306,6 +353,7 @@ impl World {
     fn a_willing_guest_learns_everything(mut self) {
         for _ in 0..32 {
             self.tick();
+            self.pass_time();
             if self.guest.block.is_some() {
                 self.guest = Guest { block: None, has_read: false, free: true };
             }
@@ -320,6 +368,7 @@ impl World {
     fn nobody_waits_for_a_silent_guest(mut self) {
         for _ in 0..4 {
             if let Some(deadline) = self.host.deadline_ns() {
+                assert!(deadline <= self.now + PATIENCE, "a vCPU waits for ever");
                 self.now = deadline;
             }
             let free = self.guest.free;

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::Command;
 
 use libtest_mimic::Trial;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::harness::{Checked, Ghest, Scratch, needs, trials};
 
@@ -82,8 +82,14 @@ fn plan_agrees_with_its_json() -> Checked {
     assert_eq!(plan["vcpus"], 5);
     assert_eq!(plan["memory"], 96 << 20);
     assert_eq!(plan["kernel"], "builtin:probe");
-    assert_eq!(plan["asked"]["synchronous"], "nmi");
-    assert_eq!(plan["asked"]["asynchronous"], "auto");
+    assert_eq!(
+        (&plan["ras"]["consumed"]["asked"], &plan["ras"]["consumed"]["chosen"]),
+        (&json!("nmi"), &json!("nmi"))
+    );
+    assert_eq!(
+        (&plan["ras"]["found"]["asked"], &plan["ras"]["found"]["chosen"]),
+        (&Value::Null, &json!("gsiv"))
+    );
 
     let outcome = Ghest::new(["plan"]).arg(&profile.path).finish().expect(0);
     assert_eq!(outcome.stderr, "", "{outcome}");
@@ -94,7 +100,7 @@ fn plan_agrees_with_its_json() -> Checked {
     for table in plan["tables"].as_array().expect("a list") {
         let gpa = table["gpa"].as_u64().expect("a number");
         let len = table["len"].as_u64().expect("a number");
-        let line = format!("{:<6} {len:>7} bytes at {gpa:#x}", table["name"].as_str().expect("a name"));
+        let line = format!("{:<24} {len:>7} bytes at {gpa:#x}", table["name"].as_str().expect("a name"));
         assert!(text.contains(&line), "{line}: {text}");
     }
     Ok(())

@@ -7,6 +7,7 @@ mod boots;
 mod check;
 mod commands;
 mod console;
+mod disks;
 mod endings;
 mod files;
 mod harness;
@@ -32,6 +33,7 @@ fn main() -> ExitCode {
         check::trials(),
         commands::trials(),
         console::trials(),
+        disks::trials(),
         endings::trials(),
         files::trials(),
         host::trials(),

@@ -3,6 +3,38 @@
 //! [`plan`] is the one place that answers. It takes what was asked ([`Request`]), what the host can do ([`HostAbilities`]) and what the
 //! guest was really given ([`TablesView`]), and picks a row of the [decision table](decision) for each kind of error, with its reason. It
 //! asks nobody anything: the same three values give the same plan on any machine.
+//!
+//! ```
+//! use core::num::NonZeroU32;
+//! use ras_core::abilities::{Fact, HostAbilities, MemoryFailure};
+//! use ras_core::plan::{TablesView, plan, sources_wanted};
+//! use ras_core::request::{Arch, Asynchronous, OnMissingSupport, Repair, Request, Synchronous, TableSet};
+//! use ras_core::{RecordArea, Response};
+//!
+//! let request = Request {
+//!     arch: Arch::Aarch64,
+//!     tables: TableSet::Acpi,
+//!     synchronous: Synchronous::Auto,
+//!     asynchronous: Asynchronous::Auto,
+//!     poll_interval_ms: NonZeroU32::new(1_000).unwrap(),
+//!     on_missing_support: OnMissingSupport::Refuse,
+//!     repair: Repair::OnReset,
+//! };
+//! let mut host = HostAbilities::unknown(Arch::Aarch64);
+//! host.memory_failure = MemoryFailure { handled: Fact::Yes, recovery: Fact::Yes, early_kill: Fact::No };
+//!
+//! // The table builder lays out what the plan would use, and hands it back.
+//! let sources: Vec<_> = sources_wanted(&request, &host, None).collect();
+//! let area = RecordArea::lay_out(0x4010_0000, 1 << 20, &sources)?;
+//! let tables = TablesView { set: TableSet::Acpi, record_area: Some(&area), error_device: true };
+//! let carried = plan(&request, &host, &tables)?;
+//! assert_eq!((carried.consumed.chosen, carried.found.chosen), (Response::Sea, Response::Gsiv));
+//!
+//! // Without an area no record can be promised, whatever the tables are called.
+//! let refusal = plan(&request, &host, &TablesView { record_area: None, ..tables }).unwrap_err();
+//! assert!(refusal.to_string().contains("no error source of notification type 8"));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
 mod answer;
 pub mod decision;

@@ -97,7 +97,7 @@ impl Injector {
     }
 }
 
-/// ESR_EL1 of a synchronous external abort, not on a translation table walk (Arm ARM DDI 0487, D24.2.40, ESR_EL1: ISS encodings for an
+/// ESR_EL1 of a synchronous external abort, not on a translation table walk (Arm ARM DDI 0487, ESR_EL1: ISS encodings for an
 /// exception from an Instruction Abort and from a Data Abort).
 #[must_use]
 pub const fn abort_esr(consumption: Consumption, far: FaultAddress) -> u32 {
@@ -126,7 +126,7 @@ const WNR: u32 = 1 << 6;
 /// The fault address is not valid.
 const FNV: u32 = 1 << 10;
 
-/// How bad an SError is: the AET field (Arm ARM DDI 0487, D24.2.40, ISS encoding for an SError exception).
+/// How bad an SError is: the AET field (Arm ARM DDI 0487, ESR_EL1: ISS encoding for an SError exception).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum SerrorSeverity {
     /// UC: it may have spread.

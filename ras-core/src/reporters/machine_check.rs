@@ -166,7 +166,7 @@ const fn page(gpa: u64) -> u64 {
     gpa & !0xfff
 }
 
-/// MCi_STATUS (Intel SDM volume 3, 17.3.2.2, IA32_MCi_STATUS; AMD APM volume 2, 9.3.2.1, MCi_STATUS).
+/// MCi_STATUS (Intel SDM volume 3, Machine-Check Architecture, IA32_MCi_STATUS; AMD APM volume 2, chapter 9).
 mod status {
     /// The bank holds something.
     pub(super) const VAL: u64 = 1 << 63;
@@ -184,13 +184,13 @@ mod status {
     pub(super) const DEFERRED: u64 = 1 << 44;
     /// AMD: the data is marked as lost.
     pub(super) const POISON: u64 = 1 << 43;
-    /// Intel: data load (17.9.3.2).
+    /// Intel: data load, an architecturally defined SRAR error.
     pub(super) const DATA_LOAD: u64 = 0x134;
-    /// Intel: memory scrub, channel 0 (17.9.3.1).
+    /// Intel: memory scrub, channel 0, an architecturally defined SRAO error.
     pub(super) const SCRUB: u64 = 0xc0;
 }
 
-/// MCG_STATUS (Intel SDM volume 3, 17.3.1.2).
+/// MCG_STATUS (Intel SDM volume 3, Machine-Check Architecture, IA32_MCG_STATUS).
 mod mcg {
     /// The exception is being taken, and the program can go on where it was: MCIP and RIPV.
     pub(super) const TAKEN: u64 = 1 << 2 | 1;

@@ -72,7 +72,8 @@ pub struct Moment {
     pub now_ns: u64,
     /// Seconds since 1970 (UTC), for timestamps.
     pub unix_seconds: u64,
-    /// What [`Reporter::acknowledge_register`] holds now; 0 where it can not be read.
+    /// What [`Reporter::acknowledge_register`] held at `now_ns`; 0 where it can not be read. A value that is older than the record in the
+    /// block is not taken for its acknowledgement.
     pub acknowledge_register: u64,
     /// How the vCPU stands that consumed the error; for a machine check about what nobody consumed, vCPU 0. None where it is not known.
     pub vcpu: Option<VcpuState>,
@@ -126,6 +127,12 @@ pub const REGISTRY: &[Registration] = &[
     ignore::REGISTRATION,
 ];
 
+/// The reporter of that name; none where this build has none.
+#[must_use]
+pub fn find(name: &str) -> Option<&'static Registration> {
+    REGISTRY.iter().find(|registration| registration.name == name)
+}
+
 /// Makes the reporter that carries an answer.
 ///
 /// # Errors
@@ -134,4 +141,26 @@ pub fn build(setup: &mut Setup<'_>) -> Result<Box<dyn Reporter>, BuildError> {
     let response = setup.answer.chosen;
     let registration = REGISTRY.iter().find(|registration| (registration.carries)(response));
     (registration.ok_or(BuildError::NotBuilt(response))?.build)(setup)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    #[cfg(all(feature = "ghes", feature = "machine-check"))]
+    fn every_response_is_carried_by_one_reporter_and_every_reporter_has_its_name() {
+        for response in Response::ALL {
+            assert_eq!(
+                REGISTRY.iter().filter(|reporter| (reporter.carries)(response)).count(),
+                1,
+                "{response}"
+            );
+        }
+        for registration in REGISTRY {
+            let named = REGISTRY.iter().filter(|other| other.name == registration.name).count();
+            assert!(named == 1 && find(registration.name).is_some(), "{}", registration.name);
+        }
+        assert!(find("smoke signal").is_none());
+    }
 }

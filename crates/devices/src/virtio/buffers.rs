@@ -55,27 +55,31 @@ impl<'a> Request<'a> {
 pub(super) struct Buffers<'a> {
     memory: &'a GuestMemoryMmap,
     parts: VecDeque<(GuestAddress, u32)>,
+    /// Bytes of all parts.
+    len: u64,
 }
 
 impl<'a> Buffers<'a> {
     fn new(memory: &'a GuestMemoryMmap) -> Self {
-        Buffers { memory, parts: VecDeque::new() }
+        Buffers { memory, parts: VecDeque::new(), len: 0 }
     }
 
     fn push(&mut self, start: GuestAddress, len: u32) {
         if len > 0 {
             self.parts.push_back((start, len));
+            self.len += u64::from(len);
         }
     }
 
     /// Bytes that are left.
     pub(super) fn len(&self) -> u64 {
-        self.parts.iter().map(|&(_, len)| u64::from(len)).sum()
+        self.len
     }
 
     /// Takes the last byte away, as buffers of their own. None where there is none.
     pub(super) fn split_last(&mut self) -> Option<Buffers<'a>> {
         let (start, len) = self.parts.pop_back()?;
+        self.len -= u64::from(len);
         let before = len.checked_sub(1)?;
         let mut last = Buffers::new(self.memory);
         // A buffer that ends beyond all addresses has no last byte.
@@ -125,6 +129,7 @@ impl<'a> Buffers<'a> {
     fn advance(&mut self, bytes: usize) {
         if let Some((start, len)) = self.parts.pop_front() {
             let left = len.saturating_sub(bytes as u32);
+            self.len -= u64::from(len - left);
             if let (Some(start), true) = (start.checked_add(bytes as u64), left > 0) {
                 self.parts.push_front((start, left));
             }

@@ -327,16 +327,16 @@ fn a_reset_does_not_wait_for_a_long_request() {
     machine.header(IN, 0);
     machine.driver.chain(table, &buffers);
     machine.driver.descriptor(DESCRIPTORS, 0, table, 16 * buffers.len() as u32, INDIRECT_TABLE, 0);
-    machine.driver.memory.write_obj(0xee_u8, GuestAddress(u64::from(start))).expect("memory");
+    machine.driver.memory.write_obj(0xee_u8, GuestAddress(start)).expect("memory");
     machine.driver.offer(0);
-    while machine.bytes(start.into(), 1) == [0xee] {
+    while machine.bytes(start, 1) == [0xee] {
         std::thread::sleep(Duration::from_micros(50));
     }
     let begun = Instant::now();
     machine.driver.write(STATUS, 0);
     assert!(begun.elapsed() < Duration::from_millis(500), "{:?}", begun.elapsed());
     assert_eq!(machine.driver.used_index(), 0, "the request was not finished");
-    machine.driver.memory.write_slice(&[0xee; 64], GuestAddress(u64::from(start))).expect("memory");
+    machine.driver.memory.write_slice(&[0xee; 64], GuestAddress(start)).expect("memory");
     std::thread::sleep(Duration::from_millis(20));
-    assert_eq!(machine.bytes(start.into(), 64), [0xee; 64], "memory is the driver's again");
+    assert_eq!(machine.bytes(start, 64), [0xee; 64], "memory is the driver's again");
 }

@@ -147,10 +147,9 @@ impl<D: VirtioDevice> MmioTransport<D> {
         if self.has(VIRTIO_CONFIG_S_FEATURES_OK) {
             return;
         }
-        match Half::selected(self.driver_features_sel) {
-            Some(half) => half.put(value, &mut self.driver_features),
-            // Features from 64 on: none are offered, and a driver that writes zeroes there takes none.
-            None => {}
+        // Of features from 64 on none are offered: there is nothing to take.
+        if let Some(half) = Half::selected(self.driver_features_sel) {
+            half.put(value, &mut self.driver_features);
         }
     }
 

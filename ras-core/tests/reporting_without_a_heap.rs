@@ -1,0 +1,125 @@
+//! Answering an error allocates nothing, from the ledger to the last action: it happens while a vCPU waits, perhaps with memory failing
+//! all around.
+
+use core::cell::Cell;
+use core::num::NonZeroU32;
+use std::alloc::{GlobalAlloc, Layout, System};
+
+use ras_core::abilities::{ArchAbilities, Fact, HostAbilities, MachineCheckAbilities};
+use ras_core::actions::Action;
+use ras_core::plan::{TablesView, plan, sources_wanted};
+use ras_core::reporters::Moment;
+use ras_core::request::{Arch, Asynchronous, OnMissingSupport, Repair, Request, Synchronous, TableSet};
+use ras_core::responder::{Responder, Scene};
+use ras_core::vcpu_state::{Access, Consumption, ExceptionLevel, MachineCheckState, VcpuState};
+use ras_core::{Kind, MemoryError, Origin, RecordArea, Span};
+
+thread_local! {
+    /// Of this thread: the test's runner has others.
+    static ALLOCATIONS: Cell<usize> = const { Cell::new(0) };
+}
+
+struct Counting;
+
+#[expect(
+    unsafe_code,
+    reason = "there is no other way to see allocations; all is handed to the system's allocator"
+)]
+// SAFETY: each call is passed on as it came; counting neither allocates nor unwinds.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        ALLOCATIONS.with(|count| count.set(count.get() + 1));
+        // SAFETY: the caller's promises are the callee's.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, place: *mut u8, layout: Layout) {
+        // SAFETY: the caller's promises are the callee's, which allocated it.
+        unsafe { System.dealloc(place, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+fn host(arch: Arch) -> HostAbilities {
+    let mut host = HostAbilities::unknown(arch);
+    match &mut host.arch {
+        ArchAbilities::Aarch64(host) => host.vcpu_events = Fact::Yes,
+        ArchAbilities::X86_64(host) => {
+            host.user_nmi = Fact::Yes;
+            host.mce = Some(MachineCheckAbilities { supported: MachineCheckAbilities::SER_P, banks: 32 });
+        }
+    }
+    host
+}
+
+#[test]
+fn every_answer_is_given_without_allocating() {
+    let arm = VcpuState::Aarch64(Consumption { level: ExceptionLevel::El0, access: Access::Read, far: None });
+    let x86 = VcpuState::X86_64(MachineCheckState {
+        in_progress: false,
+        enabled: true,
+        local: false,
+        others_ready: true,
+    });
+    let mut answers = 0;
+    for (arch, state) in [(Arch::Aarch64, arm), (Arch::X86_64, x86)] {
+        let host = host(arch);
+        for synchronous in Synchronous::ALL {
+            for asynchronous in Asynchronous::ALL {
+                let request = Request {
+                    arch,
+                    tables: TableSet::Acpi,
+                    synchronous,
+                    asynchronous,
+                    poll_interval_ms: NonZeroU32::MIN,
+                    on_missing_support: OnMissingSupport::Degrade,
+                    repair: Repair::OnReset,
+                };
+                let sources: Vec<_> = sources_wanted(&request, &host, Some(20)).collect();
+                let area = RecordArea::lay_out(1 << 30, 1 << 20, &sources).ok();
+                let tables =
+                    TablesView { set: TableSet::Acpi, record_area: area.as_ref(), error_device: true };
+                let Ok(plan) = plan(&request, &host, &tables) else { continue };
+                let mut responder = Responder::new(&plan, &host, area.as_ref()).unwrap();
+                answers += 1;
+                let mut actions = 0_usize;
+                let before = ALLOCATIONS.get();
+                let mut sink = |_: Action<'_>| actions += 1;
+                let scene = |now_ns| Scene {
+                    moment: Moment { now_ns, unix_seconds: 7, acknowledge_register: 0, vcpu: Some(state) },
+                    found_register: 0,
+                };
+                for page in 0..200_u64 {
+                    let gpa = 0x8000_0000 + (page << 21);
+                    let kind = if page % 3 == 0 { Kind::ActionOptional } else { Kind::ActionRequired };
+                    let log2_len = if page % 7 == 0 { 21 } else { 12 };
+                    let error = MemoryError {
+                        span: Span::around(gpa, log2_len),
+                        gpa,
+                        kind,
+                        vcpu: Some((page % 4) as u32),
+                        origin: Origin::Sigbus,
+                        time_ns: page,
+                    };
+                    // The ledger has room for so many before it grows.
+                    if responder.ledger().entries().len() < 900 {
+                        responder.report(&error, &scene(page), &mut sink);
+                    }
+                    responder.tick(&scene(page), &mut sink);
+                }
+                responder.tick(&scene(u64::MAX), &mut sink);
+                responder.reset(true, &scene(u64::MAX), &mut sink);
+                responder.tick(&scene(u64::MAX), &mut sink);
+                assert_eq!(ALLOCATIONS.get() - before, 0, "{synchronous:?} {asynchronous:?} on {arch}");
+                assert!(actions > 100);
+            }
+        }
+    }
+    assert!(answers > 50, "{answers}");
+    // The counter counts.
+    let before = ALLOCATIONS.get();
+    drop(std::hint::black_box(Box::new(7)));
+    assert_eq!(ALLOCATIONS.get() - before, 1);
+}
