@@ -133,8 +133,8 @@ impl World {
                 events.push(Event::Found(wide(), sees));
                 for vcpu in 0..VCPUS {
                     if self.vcpus[vcpu] == Vcpu::Runs {
-                        // Places 1 to 3: one shared with what is found, one inside the wide loss.
-                        events.extend((1..4).map(|index| Event::Consumed(vcpu, index, sees)));
+                        // One place that is also found alone, and the first of the wide loss.
+                        events.extend([1, 3].map(|index| Event::Consumed(vcpu, index, sees)));
                     }
                 }
             }

@@ -4,7 +4,7 @@
 //!   the reader is slow, the queue fills and the vCPU that writes waits.
 //! - [`Input`] is a thread that gives standard input to the serial port, as fast as the guest takes it.
 //! - Where standard input is a terminal, it is put into raw mode while the machine runs, so that every key reaches the
-//!   guest, and `Ctrl-A` starts an [`escape`]. The terminal is as it was after every way out.
+//!   guest, and `Ctrl-A` starts an escape. The terminal is as it was after every way out.
 
 mod escape;
 mod input;
