@@ -9,6 +9,7 @@ mod commands;
 mod console;
 mod disks;
 mod endings;
+mod errors;
 mod files;
 mod harness;
 mod host;
@@ -35,6 +36,7 @@ fn main() -> ExitCode {
         console::trials(),
         disks::trials(),
         endings::trials(),
+        errors::trials(),
         files::trials(),
         host::trials(),
         journal::trials(),

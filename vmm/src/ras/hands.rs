@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use devices::InterruptLine;
 use devices::ged::{GenericEventDevice, HARDWARE_ERROR};
-use ras_core::actions::{Account, Action, Target};
+use ras_core::actions::{Action, Target};
 use vcpu::{Control, Injection};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 
@@ -31,11 +31,6 @@ impl Hands {
     /// The 64-bit register in guest memory at `gpa`; 0 where there is none.
     pub(super) fn read(&self, gpa: u64) -> u64 {
         self.memory.load(GuestAddress(gpa), Ordering::Acquire).unwrap_or(0)
-    }
-
-    /// Ends the machine.
-    pub(super) fn stop(&self, account: Account) {
-        self.lifecycle.end(Ending::MemoryError(account));
     }
 
     /// Does it, and says how the guest was notified, where it was.
@@ -75,7 +70,11 @@ impl Hands {
                 tracing::error!(?action, "an answer to a consumed error came for one that nobody consumed");
                 None
             }
-            Action::Stop { .. } | Action::Mark(_) => None,
+            Action::Stop { account } => {
+                self.lifecycle.end(Ending::MemoryError(account));
+                None
+            }
+            Action::Mark(_) => None,
         }
     }
 
