@@ -34,6 +34,8 @@ use logging::LogFormat;
         2    bad usage or a bad profile\n  \
         3    this host can not do what was asked\n  \
         4    the guest crashed\n  \
+        10   stopped by the profile's answer to a memory error\n  \
+        11   a memory error in the VMM's own memory\n  \
         128+ stopped by that signal\n\n\
         `ghest COMMAND --help` tells more of each command."
 )]
