@@ -1,6 +1,6 @@
 //! A run: scenarios grouped by host, one boot of a host for all of its scenarios, a verdict for each.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -161,6 +161,7 @@ fn run_on_host(
     let initramfs = directory.join("initramfs.cpio");
     parts.write_initramfs(workspace, waiting.iter().copied().collect(), &initramfs)?;
     let mut boots = 0;
+    let mut repeated = BTreeSet::new();
     while !waiting.is_empty() {
         boots += 1;
         let console = directory.join(format!("console-{boots}.log"));
@@ -186,8 +187,13 @@ fn run_on_host(
             let began = Instant::now();
             let before = fs::metadata(&console).map_or(0, |file| file.len() as usize);
             let (evidence, aftermath) = session.run(scenario);
-            let verdict = judge(scenario, &evidence, began, parts);
-            records.add(verdict, &evidence, &console, before)?;
+            if verdict::lost_by_the_emulator(scenario, &evidence) && repeated.insert(&scenario.name) {
+                println!("REPEATED {}: the emulated processor lost its guest in mid-boot", scenario.name);
+                waiting.push_front(scenario);
+            } else {
+                let verdict = judge(scenario, &evidence, began, parts);
+                records.add(verdict, &evidence, &console, before)?;
+            }
             match aftermath {
                 Aftermath::Usable(again) => session = again,
                 Aftermath::Lost => break,

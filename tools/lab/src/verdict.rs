@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde::Serialize;
 use serde_json::Value;
 
+use crate::architecture::Architecture;
 use crate::conversation::find;
 use crate::scenario::{ExpectedEvent, ExpectedValue, Scenario, Seen};
 
@@ -15,6 +16,9 @@ const NEVER_ON_LINUX: &[&str] =
 
 /// File of `out/` in which the monitor writes its events.
 pub(crate) const EVENTS: &str = "events.jsonl";
+
+/// File in which the monitor's own words are.
+const STDERR: &str = "stderr.log";
 
 /// All that was collected of a scenario.
 #[derive(Default)]
@@ -79,6 +83,19 @@ pub(crate) fn faults(scenario: &Scenario, evidence: &Evidence) -> Vec<String> {
     faults.extend(wrong_events(&scenario.events, evidence));
     faults.extend(scenario.json.iter().filter_map(|expected| wrong_value(expected, evidence)));
     faults
+}
+
+/// Whether the emulator, and not what is tested, ended a Linux guest: QEMU's SVM, on a busy machine, now and then loses a
+/// guest of its guest in the middle of its boot. What it leaves is unmistakable: a triple fault, and a vCPU that was reset.
+pub(crate) fn lost_by_the_emulator(scenario: &Scenario, evidence: &Evidence) -> bool {
+    let said = |text: &str| {
+        evidence.files.get(STDERR).is_some_and(|content| find(content, text.as_bytes()).is_some())
+    };
+    let booted = find(&evidence.transcript, b"Run /init as init process").is_some();
+    scenario.host == Architecture::X86_64
+        && scenario.kernel.is_some()
+        && !booted
+        && said("triple fault; rip=0xfff0 ")
 }
 
 fn not_seen(seen: &Seen, evidence: &Evidence) -> Option<String> {
@@ -239,5 +256,19 @@ mod tests {
         assert!(value("/kvm/ok", "true").is_empty());
         assert_eq!(value("/kvm/ok", "false"), ["probe.json: /kvm/ok is true, not false"]);
         assert_eq!(value("/kvm/no", "1"), ["probe.json has no /kvm/no"]);
+    }
+
+    #[test]
+    fn only_a_guest_that_died_by_a_reset_vcpu_in_its_boot_was_lost_by_the_emulator() {
+        let lost = |more: &str, transcript: &str, stderr: &str| {
+            let mut evidence = evidence(transcript, "");
+            evidence.files.insert(STDERR.to_owned(), stderr.into());
+            lost_by_the_emulator(&scenario(more), &evidence)
+        };
+        let died = "ghest: the guest crashed: vCPU 0: triple fault; rip=0xfff0 rsp=0x0";
+        assert!(lost("kernel = '6.1'", "[    3.2] audit: type=2000", died));
+        assert!(!lost("kernel = '6.1'", "Run /init as init process", died));
+        assert!(!lost("kernel = '6.1'", "", "triple fault; rip=0xffffffff81000000 rsp=0x0"));
+        assert!(!lost("", "", died));
     }
 }
