@@ -134,8 +134,13 @@ fn execute(Cli { command, ghest }: Cli) -> Result<Option<Count>> {
         }
         Command::Test => {
             setup::setup()?;
+            let cache = cache(false);
+            // Tests that need it say so and do not run where it can not be had.
+            if let Err(error) = workspace.prepare_compiler(&cache) {
+                eprintln!("no compiler for aarch64: {error}");
+            }
             let tests = suite::cargo_test(&workspace)?;
-            let runs = Count::of(&run::run(&workspace, &cache(false), &scenarios, false)?);
+            let runs = Count::of(&run::run(&workspace, &cache, &scenarios, false)?);
             println!("cargo test: {tests}\nscenarios:  {runs}");
             Ok(Some(tests + runs))
         }

@@ -84,6 +84,11 @@ impl Workspace {
         }
     }
 
+    /// Puts the compiler for aarch64 where the workspace's own tests look for it.
+    pub(crate) fn prepare_compiler(&self, cache: &Cache) -> Result<()> {
+        self.compiler(&cache.get(&bundle::rust())?).map(drop)
+    }
+
     /// A compiler that runs from where it was unpacked, with the libraries that were unpacked with it.
     fn compiler(&self, rust: &Unpacked) -> Result<PathBuf> {
         let root = rust.root.canonicalize().context("cannot find the unpacked compiler")?;
