@@ -97,6 +97,7 @@ impl Workspace {
             "#!/bin/sh\nLD_LIBRARY_PATH='{root}/usr/lib/x86_64-linux-gnu' \
              exec '{root}/usr/bin/rustc' --sysroot '{root}/usr' \"$@\"\n"
         );
+        fs::create_dir_all(self.lab()).context("cannot make the lab's directory")?;
         let path = self.lab().join("rustc");
         // Cargo takes a compiler that is newer than its last build for another one.
         if fs::read_to_string(&path).ok().as_deref() != Some(script.as_str()) {
