@@ -49,7 +49,8 @@ struct HandOver<'a> {
     rsdp: Option<u64>,
 }
 
-/// No seeds: neither protocol hands them over in what this VMM writes, and guests have RDRAND.
+/// No seeds: this VMM writes none of the structures in which these protocols could carry them. A guest takes its own from
+/// RDRAND, where the host's processor has it.
 pub(super) fn seeds() -> Result<Chosen, BootError> {
     Ok(Chosen::default())
 }
