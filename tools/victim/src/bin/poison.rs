@@ -15,7 +15,7 @@ Makes this host lose pages of a process. For root.
 
 Usage: poison [OPTIONS] --control SOCKET GPA...   pages of a ghest's guest
        poison [OPTIONS] --pid PID --hva HVA...    pages of any process
-       poison [OPTIONS] --heap PID                a page of its heap that it has written to
+       poison [OPTIONS] --heap PID                the last page of its heap that it has written to
 
 Addresses are decimal, or hexadecimal after 0x. For each page a line is printed:
   poisoned gpa 0x... hva 0x... pfn 0x...          (without gpa where none was given)
@@ -214,13 +214,14 @@ fn slots(answer: &str) -> Option<Vec<(u64, u64, u64)>> {
         .collect()
 }
 
-/// The first page of a process's heap that is its own.
+/// The last page of a process's heap that is its own. The first may be the main thread's own data, where the heap is the
+/// break of a static program: the kernel writes there too, and answers a lost page with SIGSEGV.
 fn heap_page(pid: u64) -> Result<u64, String> {
     let path = format!("/proc/{pid}/maps");
     let maps = fs::read_to_string(&path).map_err(|error| format!("{path}: {error}"))?;
     let heap = heap(&maps).ok_or(format!("process {pid} has no heap"))?;
     let size = usize::try_from(page_size()).map_err(|error| error.to_string())?;
-    for hva in heap.step_by(size) {
+    for hva in heap.step_by(size).collect::<Vec<_>>().into_iter().rev() {
         if let Some(frame) = frame(pid, hva)?
             && pagemap::frame_use(frame).map_err(|error| format!("/proc/kpageflags: {error}"))?
                 == Use::Anonymous
