@@ -5,7 +5,8 @@
 //! - a [`vm_memory`] view for loaders and device models,
 //! - the two translations that a memory error needs: the kernel names a broken page by its HVA, the guest must be told
 //!   its GPA,
-//! - and [accesses](GuestRam::read) that end in an error where the host has lost the page.
+//! - [accesses](GuestRam::read) that end in an error where the host has lost the page,
+//! - and [fresh pages](GuestRam::renew) in the place of lost ones.
 //!
 //! How this process hears of lost pages, and lives on, is [`sigbus`].
 //!
@@ -28,6 +29,7 @@ mod pages;
 mod ram;
 mod ranges;
 mod recoverable;
+mod renew;
 pub mod sigbus;
 
 pub use access::{AccessError, LostPage};

@@ -9,6 +9,7 @@ pub(crate) const EHWPOISON: i32 = 133;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum For {
     Reading,
+    Writing,
 }
 
 /// Makes pages be there, by MADV_POPULATE_READ or MADV_POPULATE_WRITE (Linux 5.14).
@@ -18,8 +19,17 @@ pub(crate) enum For {
 pub(crate) fn populate(hva: u64, len: u64, what_for: For) -> io::Result<()> {
     let advice = match what_for {
         For::Reading => libc::MADV_POPULATE_READ,
+        For::Writing => libc::MADV_POPULATE_WRITE,
     };
     advise(hva, len, advice)
+}
+
+/// Drops what is mapped, by MADV_DONTNEED. Private memory reads as zero afterwards.
+///
+/// # Errors
+/// What the host says.
+pub(crate) fn drop_mapped(hva: u64, len: u64) -> io::Result<()> {
+    advise(hva, len, libc::MADV_DONTNEED)
 }
 
 #[expect(unsafe_code, reason = "madvise(2) is called")]
