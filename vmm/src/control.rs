@@ -21,6 +21,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
+use crate::ras::inject::Order;
+
 /// What can be asked of a running machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "command", rename_all = "kebab-case")]
@@ -33,13 +35,8 @@ pub enum Request {
     Resume,
     /// Press the power button.
     PowerButton,
-    /// Tell the guest of a memory error that nobody consumed.
-    Inject {
-        /// A GPA in what was lost.
-        gpa: u64,
-        /// Base-two logarithm of the bytes that were lost: 12 to 30.
-        log2_len: u8,
-    },
+    /// Lose memory of the guest, or say that it was lost.
+    Inject(Order),
     /// What was lost so far.
     Ledger,
     /// Where guest memory is in this process.

@@ -44,3 +44,9 @@ pub mod virtio;
 pub use console::ConsolePort;
 pub use line::{InterruptLine, Level, LevelLine};
 pub use power::{MachineControl, ResetCause};
+
+/// STUB
+pub trait LostMemory: Send + Sync {
+    /// STUB
+    fn touched(&self, gpa: u64, log2_len: u8);
+}

@@ -26,6 +26,7 @@
 mod access;
 mod backing;
 mod pages;
+mod poison;
 mod ram;
 mod ranges;
 mod recoverable;

@@ -32,6 +32,14 @@ pub(crate) fn drop_mapped(hva: u64, len: u64) -> io::Result<()> {
     advise(hva, len, libc::MADV_DONTNEED)
 }
 
+/// Has the host lose pages, by MADV_HWPOISON.
+///
+/// # Errors
+/// EINVAL where its kernel has no CONFIG_MEMORY_FAILURE, EPERM without CAP_SYS_ADMIN.
+pub(crate) fn poison(hva: u64, len: u64) -> io::Result<()> {
+    advise(hva, len, libc::MADV_HWPOISON)
+}
+
 #[expect(unsafe_code, reason = "madvise(2) is called")]
 fn advise(hva: u64, len: u64, advice: i32) -> io::Result<()> {
     loop {

@@ -9,7 +9,7 @@ use devices::virtio::name;
 use machine_profile::{Device, Machine};
 use platform::Platform;
 
-use super::{MachineError, no};
+use super::{Lasting, MachineError, no};
 use crate::bus::MachineBus;
 use crate::kvm::KvmVm;
 
@@ -19,6 +19,7 @@ pub(super) fn add_devices(
     vm: &KvmVm,
     machine: &Machine,
     platform: &Platform,
+    lasting: &Lasting,
 ) -> Result<(), MachineError> {
     for (index, device) in machine.devices.iter().enumerate() {
         let Device::VirtioBlock { path, read_only } = device;
