@@ -293,13 +293,3 @@ impl serde::Serialize for Ledger {
         self.entries.serialize(serializer)
     }
 }
-impl Ledger {
-    /// STUB
-    pub fn lost(&self) -> impl Iterator<Item = Span> + '_ {
-        self.entries.iter().filter(|e| e.is_lost()).map(|e| e.span)
-    }
-    /// STUB
-    pub fn repairable(&self) -> impl Iterator<Item = Span> + '_ {
-        self.entries.iter().filter(|e| e.is_lost() && e.acknowledged_ns.is_some()).map(|e| e.lost_with)
-    }
-}
