@@ -10,6 +10,7 @@ use crate::memory_error::{Kind, MemoryError, Origin, Span};
 use crate::plan::{Answer, Plan};
 use crate::progress::Progress;
 use crate::record_area::RecordArea;
+use crate::reporters::stop::stop;
 use crate::reporters::{self, BuildError, Claims, Moment, Reporter, Setup};
 
 /// Answers errors as a plan says: the ledger is kept, the right reporter is asked, and a vCPU that gets nowhere is not waited for.
@@ -74,6 +75,9 @@ impl Responder {
 
     /// Answers an error. A vCPU that consumed it is not entered before every action was taken.
     pub fn report(&mut self, error: &MemoryError, scene: &Scene, sink: &mut dyn ActionSink) {
+        // What the guest has acknowledged by now, it acknowledged before this error; the state that came with it is not of every vCPU.
+        let before = Scene { moment: Moment { vcpu: None, ..scene.moment }, ..*scene };
+        self.tick(&before, sink);
         self.ledger.record(error);
         let mut error = *error;
         if error.origin == Origin::Device || error.vcpu.is_none() {
@@ -83,13 +87,10 @@ impl Responder {
         if error.kind == Kind::ActionOptional {
             return self.tell_found(&error, scene, sink);
         }
-        if self.progress.is_stuck(&error) {
-            sink.act(Action::Stop {
-                account: Account { reason: StopReason::NoProgress, error: Some(error) },
-            });
-            return;
-        }
         let mut written = Written { ledger: &mut self.ledger, sink, now_ns: scene.moment.now_ns };
+        if self.progress.is_stuck(&error) {
+            return stop(error, StopReason::NoProgress, &mut written);
+        }
         self.consumed.reporter.report(&error, &scene.moment, &mut written);
         // The rest of what was lost with it: nobody consumed that yet.
         let told = if self.consumed.records { Record::LOG2_MOST } else { Span::around(0, 0).log2_len };
