@@ -75,19 +75,63 @@ fn what_was_lost_with_it_is_told_as_found() {
     assert_eq!((ledger.entries().len(), ledger.bytes_lost()), (32, 2 << 20));
 }
 
+/// A new kernel knows nothing: neither of what the old one left unread, nor of what that acknowledged, nor of what it died of.
 #[test]
-fn what_was_parked_before_a_reset_is_told_after_it() {
+fn what_is_lost_is_told_again_after_a_reset() {
     let mut machine = Machine::new(&arm(), TableSet::Acpi, Synchronous::Sea, Asynchronous::Polled);
     assert_eq!(machine.found(0x9000_0000, 12, None), ["record 1", "answered polled"]);
     assert_eq!(machine.found(0x9000_4000, 12, None), ["queued 1"]);
+    machine.consumed(0x9000_8000, 12, 0, USER);
+    machine.guest_takes(0);
+    assert_eq!(machine.tick(), ["acknowledged 0"]);
+    machine.consumed(0x9000_c000, 12, 0, USER);
+    machine.consumed(0x9000_d000, 12, 1, USER);
+    machine.found(0x9000_e000, 12, None);
+    machine.responder.repaired(Span::around(0x9000_e000, 12), machine.now);
     machine.fill();
     let scene = machine.scene(None);
     assert_eq!(machine.run(|responder, sink| responder.reset(true, &scene, sink)), [""; 0]);
-    assert_eq!(machine.guest_takes(1), [0_u64; 0]);
-    assert_eq!(machine.tick(), ["record 1", "answered polled"]);
-    assert_eq!(machine.guest_takes(1), [0x9000_0000]);
-    assert_eq!(machine.tick(), ["acknowledged 1", "record 1", "answered polled"]);
-    assert_eq!(machine.guest_takes(1), [0x9000_4000]);
+    assert_eq!((machine.guest_takes(0).len(), machine.guest_takes(1).len()), (0, 0));
+    let untold = machine.responder.ledger().entries().iter().filter(|entry| entry.is_lost());
+    assert_eq!(untold.filter(|entry| entry.answered.is_none()).count(), 5);
+    let mut told = Vec::new();
+    for _ in 0..6 {
+        machine.tick();
+        assert_eq!(machine.guest_takes(0), [0; 0]);
+        told.extend(machine.guest_takes(1));
+    }
+    assert_eq!(told, [0x9000_0000, 0x9000_4000, 0x9000_8000, 0x9000_c000, 0x9000_d000]);
+    let mut repairable: Vec<u64> = machine.responder.ledger().repairable().map(|span| span.gpa).collect();
+    assert_eq!(repairable, told);
+    // Where the new guest can not use them, it is told of none.
+    let scene = machine.scene(None);
+    machine.run(|responder, sink| responder.reset(false, &scene, sink));
+    assert_eq!(machine.tick(), [""; 0]);
+    repairable.clear();
+    assert!(machine.responder.ledger().repairable().eq(repairable.iter().map(|gpa| Span::around(*gpa, 12))));
+}
+
+/// A kernel that copies itself out of a crash touches every page of a loss, one by one.
+#[test]
+fn what_was_lost_with_it_is_told_once() {
+    let mut machine = Machine::new(&arm(), TableSet::Acpi, Synchronous::Sea, Asynchronous::Gsiv);
+    let mut told = 0;
+    for page in 0..512 {
+        let done = machine.consumed(0x8020_0000 + (page << 12), 21, 0, USER);
+        assert!(done.contains(&"record 0".into()), "{page} {done:?}");
+        assert!(machine.guest_takes(0).contains(&(0x8020_0000 + (page << 12))));
+        loop {
+            let more = machine.guest_takes(1).len();
+            told += more;
+            machine.tick();
+            if more == 0 {
+                break;
+            }
+        }
+    }
+    assert_eq!(told, 512 - 16);
+    let ledger = machine.responder.ledger();
+    assert!(ledger.repairable().eq([Span::around(0x8020_0000, 21)]));
 }
 
 #[test]
