@@ -1,5 +1,7 @@
 //! The ledger of lost pages: what was lost, who consumed it, what the guest was told, and whether it is whole again.
 
+mod loss;
+
 use alloc::vec::Vec;
 
 use crate::handover::Record;
@@ -251,96 +253,10 @@ impl Ledger {
         self.entries.iter().filter(|entry| entry.is_lost()).map(|entry| entry.span.bytes()).sum()
     }
 
-    /// What is lost now, as (first GPA, bytes), by address; what is adjacent is one. What a guest that starts anew must not use where
-    /// lost memory is never repaired.
-    ///
-    /// ```
-    /// # use ras_core::{Kind, MemoryError, Origin, Span, ledger::Ledger};
-    /// # let found = |gpa, log2_len| MemoryError {
-    /// #     span: Span::around(gpa, log2_len), gpa, kind: Kind::ActionOptional, vcpu: None, origin: Origin::Sigbus, time_ns: 7,
-    /// # };
-    /// let mut ledger = Ledger::default();
-    /// for (gpa, log2_len) in [(0x4000_0000, 21), (0x4020_0000, 12), (0x4800_0000, 12)] {
-    ///     ledger.record(&found(gpa, log2_len));
-    /// }
-    /// assert!(ledger.lost().eq([(0x4000_0000, 0x20_1000), (0x4800_0000, 0x1000)]));
-    /// ```
-    pub fn lost(&self) -> impl Iterator<Item = (u64, u64)> {
-        let mut entries =
-            self.entries.iter().filter(|entry| entry.is_lost()).map(|entry| entry.span).peekable();
-        core::iter::from_fn(move || {
-            let Span { gpa, .. } = *entries.peek()?;
-            let mut len = 0;
-            while let Some(next) = entries.next_if(|next| next.gpa - gpa == len) {
-                len += next.bytes();
-            }
-            Some((gpa, len))
-        })
-    }
-
-    /// What may be repaired now where that waits for the guest: each is the host's page that was lost, and all of it is lost still and was
-    /// acknowledged since it was last heard of. The guest uses none of it any more, so that it mistakes no fresh memory for its own.
-    ///
-    /// ```
-    /// # use ras_core::{Kind, MemoryError, Origin, Span, ledger::Ledger};
-    /// # let mut ledger = Ledger::default();
-    /// // Two megabytes are lost at once, and a record tells of 64 KiB.
-    /// let lost = Span::around(0x4000_0000, 21);
-    /// # let error = MemoryError {
-    /// #     span: lost, gpa: lost.gpa, kind: Kind::ActionOptional, vcpu: None, origin: Origin::Sigbus, time_ns: 7,
-    /// # };
-    /// ledger.record(&error);
-    /// ledger.acknowledged(Span::around(0x4000_0000, 16), 8);
-    /// assert_eq!(ledger.repairable().next(), None);
-    /// ledger.acknowledged(lost, 9);
-    /// assert!(ledger.repairable().eq([lost]));
-    /// ledger.repaired(lost, 10);
-    /// assert_eq!(ledger.repairable().next(), None);
-    /// ```
-    pub fn repairable(&self) -> impl Iterator<Item = Span> {
-        let mut index = 0;
-        core::iter::from_fn(move || {
-            loop {
-                let (whole, members) = self.lost_with(index)?;
-                index = members.end;
-                let members = self.entries.get(members).unwrap_or_default();
-                if covers(members, whole, |entry| entry.is_lost() && entry.acknowledged_ns.is_some()) {
-                    return Some(whole);
-                }
-            }
-        })
-    }
-
-    /// The next span from that entry on that is lost and to be told whole, and the index of the entry behind it.
-    pub(crate) fn next_lost(&self, index: usize) -> Option<(Span, usize)> {
-        let (index, entry) =
-            self.entries.iter().enumerate().skip(index).find(|(_, entry)| entry.is_lost())?;
-        let (whole, members) = self.lost_with(index)?;
-        let all = self.entries.get(members.clone()).unwrap_or_default();
-        if members.start == index && covers(all, whole, Entry::is_lost) {
-            Some((whole, members.end))
-        } else {
-            Some((entry.span, index + 1))
-        }
-    }
-
     /// Whoever was told is gone: nobody was told of what is lost still.
     pub(crate) fn forget_answers(&mut self) {
         for entry in self.entries.iter_mut().filter(|entry| entry.is_lost()) {
             (entry.answered, entry.acknowledged_ns) = (None, None);
-        }
-    }
-
-    /// What was lost together with that entry, and the entries in it: an older, wider loss of one of them takes the others with it.
-    fn lost_with(&self, index: usize) -> Option<(Span, core::ops::Range<usize>)> {
-        let mut whole = self.entries.get(index)?.lost_with;
-        loop {
-            let members = self.overlapping(whole);
-            let lost_with = self.entries.get(members.clone())?.iter().map(|entry| entry.lost_with);
-            match lost_with.max_by_key(|span| span.log2_len) {
-                Some(wider) if wider.log2_len > whole.log2_len => whole = wider,
-                _ => return Some((whole, members)),
-            }
         }
     }
 
@@ -359,12 +275,6 @@ impl Ledger {
         let end = self.entries.partition_point(|entry| entry.span.gpa <= last);
         start..end.max(start)
     }
-}
-
-/// Whether these entries tell of every byte of `whole`, and each is as wanted.
-fn covers(members: &[Entry], whole: Span, is_wanted: impl Fn(&Entry) -> bool) -> bool {
-    members.iter().all(is_wanted)
-        && members.iter().map(|entry| entry.span.bytes()).sum::<u64>() == whole.bytes()
 }
 
 /// Reads what may come from anywhere: nothing that is not a ledger gets in.

@@ -157,6 +157,8 @@ fn a_touch_puts_one_page_in_doubt() {
     assert_eq!(ledger.repairable().count(), 0);
     ledger.acknowledged(Span::around(0x4003_4000, 16), 4);
     assert!(ledger.repairable().eq([whole]));
+    assert_eq!([ledger.repairable_after(9, 12).count(), ledger.repairable_after(9, 13).count()], [0, 1]);
+    assert_eq!(ledger.repairable_after(9, 8).count(), 0);
     // Lost anew, it is nothing that anybody was told of.
     ledger.answered(whole, Response::Sea);
     ledger.repaired(whole, 5);
