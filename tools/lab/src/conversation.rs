@@ -1,6 +1,10 @@
-//! The script of a console: what to wait for, and what to do then.
+//! The script of a console: what to wait for, what to remember of it, and what to do then.
+
+use std::collections::BTreeMap;
 
 use serde::Deserialize;
+
+use crate::error::{Error, Result};
 
 /// One step; steps are taken in order, each when its text has come after the one before.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
@@ -8,6 +12,10 @@ use serde::Deserialize;
 pub(crate) struct Step {
     /// Text on the guest's console to wait for.
     pub(crate) expect: String,
+    /// Words of the line that `expect` is in, by name: `{ page = "gpa" }` is what follows the word `gpa` after `expect`,
+    /// and is the shell variable `page` of this step's commands and of later ones. A line without it is not the one.
+    #[serde(default)]
+    pub(crate) capture: BTreeMap<String, String>,
     /// Typed on the guest's console then.
     pub(crate) send: Option<String>,
     /// Shell command run on the host then, in the scenario's directory.
@@ -16,36 +24,89 @@ pub(crate) struct Step {
     pub(crate) answer: Option<String>,
 }
 
+impl Step {
+    pub(crate) fn check(&self) -> Result<()> {
+        let commands = [&self.host, &self.answer];
+        if let Some(command) = commands.into_iter().flatten().find(|command| command.contains('\n')) {
+            return Err(Error::new(format!("a step's command is one line: {command:?}")));
+        }
+        let is_variable = |name: &str| {
+            name.starts_with(|c: char| c.is_ascii_lowercase())
+                && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_')
+        };
+        let is_word = |word: &str| !word.is_empty() && !word.contains(char::is_whitespace);
+        let bad = self.capture.iter().find(|(name, word)| !is_variable(name) || !is_word(word));
+        bad.map_or(Ok(()), |(name, word)| {
+            Err(Error::new(format!(
+                "capture: {name:?} = {word:?} is no variable and the word before its value"
+            )))
+        })
+    }
+}
+
 /// Where a console's script stands.
 pub(crate) struct Conversation<'a> {
     steps: &'a [Step],
     /// The text that is waited for does not begin before here in the transcript.
     from: usize,
+    /// Shell assignments of what was captured.
+    captured: String,
 }
 
 impl<'a> Conversation<'a> {
     pub(crate) fn new(steps: &'a [Step]) -> Self {
-        Self { steps, from: 0 }
+        Self { steps, from: 0, captured: String::new() }
     }
 
     /// The next step that the transcript so far calls for.
     pub(crate) fn next(&mut self, transcript: &[u8]) -> Option<&'a Step> {
         let (step, rest) = self.steps.split_first()?;
-        let ahead = transcript.get(self.from..)?;
-        let Some(at) = find(ahead, step.expect.as_bytes()) else {
-            // Its beginning may be the transcript's end.
-            self.from = self.from.max((transcript.len() + 1).saturating_sub(step.expect.len()));
-            return None;
-        };
-        self.from += at + step.expect.len();
-        self.steps = rest;
-        Some(step)
+        loop {
+            let ahead = transcript.get(self.from..)?;
+            let Some(at) = find(ahead, step.expect.as_bytes()) else {
+                // Its beginning may be the transcript's end.
+                self.from = self.from.max((transcript.len() + 1).saturating_sub(step.expect.len()));
+                return None;
+            };
+            let end = at + step.expect.len();
+            if !step.capture.is_empty() {
+                let after = ahead.get(end..)?;
+                // The line goes on.
+                let line = after.get(..find(after, b"\n")?)?;
+                let Some(captured) = capture(&step.capture, &String::from_utf8_lossy(line)) else {
+                    self.from += end;
+                    continue;
+                };
+                self.captured += &captured;
+            }
+            self.from += end;
+            self.steps = rest;
+            return Some(step);
+        }
+    }
+
+    /// A step's command, with what was captured so far.
+    pub(crate) fn command(&self, command: &str) -> String {
+        format!("{}{command}", self.captured)
     }
 
     /// The text that is still waited for.
     pub(crate) fn waits_for(&self) -> Option<&'a str> {
         self.steps.first().map(|step| step.expect.as_str())
     }
+}
+
+/// The words that were asked for, as shell assignments. What a guest says is run by nobody: only letters, digits and a few
+/// signs that mean nothing to a shell are taken.
+fn capture(wanted: &BTreeMap<String, String>, line: &str) -> Option<String> {
+    let is_plain = |word: &&str| word.chars().all(|c| c.is_ascii_alphanumeric() || "._:-".contains(c));
+    let mut assignments = String::new();
+    for (name, before) in wanted {
+        let mut words = line.split_whitespace().skip_while(|word| word != before);
+        let value = words.nth(1).filter(is_plain)?;
+        assignments += &format!("{name}={value}; ");
+    }
+    Some(assignments)
 }
 
 /// Where `needle` first begins in `haystack`.
@@ -61,7 +122,12 @@ mod tests {
     use super::*;
 
     fn step(expect: &str, send: &str) -> Step {
-        Step { expect: expect.into(), send: Some(send.into()), host: None, answer: None }
+        let capture = BTreeMap::new();
+        Step { expect: expect.into(), capture, send: Some(send.into()), host: None, answer: None }
+    }
+
+    fn capturing(expect: &str, name: &str, word: &str) -> Step {
+        Step { capture: [(name.into(), word.into())].into(), ..step(expect, "") }
     }
 
     #[test]
@@ -81,5 +147,17 @@ mod tests {
         assert_eq!(conversation.waits_for(), Some("bye"));
         assert_eq!(conversation.next(&transcript), Some(&steps[2]));
         assert_eq!(conversation.waits_for(), None);
+    }
+    #[test]
+    fn words_of_a_whole_line_become_variables() {
+        let steps = [capturing("page 0", "first", "gpa"), capturing("page 1", "second", "gpa")];
+        let mut conversation = Conversation::new(&steps);
+        let mut transcript = b"victim page 0 is not told yet\r\nvictim page 0 va 0x1 gpa 0x20".to_vec();
+        assert_eq!(conversation.next(&transcript), None, "the line goes on");
+        transcript.extend(b"00\r\nvictim page 1 gpa $(reboot)\nvictim page 1 gpa 0x3000\n");
+        assert_eq!(conversation.next(&transcript), Some(&steps[0]));
+        assert_eq!(conversation.command("poison $first"), "first=0x2000; poison $first");
+        assert_eq!(conversation.next(&transcript), Some(&steps[1]));
+        assert_eq!(conversation.command("x"), "first=0x2000; second=0x3000; x");
     }
 }

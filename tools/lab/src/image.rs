@@ -16,6 +16,7 @@ pub(crate) struct HostImage<'a> {
     pub(crate) busybox: &'a Path,
     pub(crate) modules: &'a [Module],
     pub(crate) ghest: &'a Ghest,
+    pub(crate) tools: &'a Tools,
     /// Guest kernels by key.
     pub(crate) kernels: &'a BTreeMap<&'static str, KernelFiles>,
     pub(crate) programs: &'a [(&'static Program, Unpacked)],
@@ -28,6 +29,12 @@ pub(crate) struct Ghest {
     pub(crate) libraries: Vec<PathBuf>,
 }
 
+/// The programs by which memory is lost (`tools/victim`), linked statically: guests have no libraries.
+pub(crate) struct Tools {
+    pub(crate) victim: PathBuf,
+    pub(crate) poison: PathBuf,
+}
+
 impl HostImage<'_> {
     pub(crate) fn build(&self, root: &Path) -> Result<Vec<u8>> {
         let mut archive = base(self.busybox, "lab/busybox")?;
@@ -38,6 +45,8 @@ impl HostImage<'_> {
             let path = library.strip_prefix("/").unwrap_or(library);
             archive.file(&path.to_string_lossy(), 0o755, &read(library)?)?;
         }
+        archive.file("lab/bin/poison", 0o755, &read(&self.tools.poison)?)?;
+        archive.file("lab/bin/victim", 0o755, &read(&self.tools.victim)?)?;
         for (program, unpacked) in self.programs {
             program.add(unpacked, &mut archive)?;
         }
@@ -65,15 +74,17 @@ impl HostImage<'_> {
         if let Some(init) = &scenario.init {
             let kernel = scenario.kernel.as_ref().and_then(|key| self.kernels.get(key.as_str()));
             let modules = kernel.map_or(Ok(Vec::new()), |files| files.modules(&scenario.modules))?;
-            archive.file(&format!("{directory}/initrd"), 0o644, &guest(self.busybox, init, &modules)?)?;
+            let initramfs = guest(self.busybox, self.tools, init, &modules)?;
+            archive.file(&format!("{directory}/initrd"), 0o644, &initramfs)?;
         }
         Ok(())
     }
 }
 
-/// A guest's initramfs: busybox, modules, and the scenario's script as the end of its init.
-fn guest(busybox: &Path, script: &str, modules: &[Module]) -> Result<Vec<u8>> {
+/// A guest's initramfs: busybox, `victim`, modules, and the scenario's script as the end of its init.
+fn guest(busybox: &Path, tools: &Tools, script: &str, modules: &[Module]) -> Result<Vec<u8>> {
     let mut archive = base(busybox, "busybox")?;
+    archive.file("bin/victim", 0o755, &read(&tools.victim)?)?;
     add_modules(&mut archive, "modules", modules)?;
     let init = format!("{}{script}", include_str!("../images/guest-init.sh"));
     archive.file("init", 0o755, init.as_bytes())?;

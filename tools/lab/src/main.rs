@@ -36,7 +36,7 @@ use crate::host::Host;
 use crate::machine::Boot;
 use crate::report::Count;
 use crate::run::{Missing, Parts};
-use crate::scenario::Scenario;
+use crate::scenario::{Scenario, Set};
 use crate::workspace::Workspace;
 
 /// Real hosts, under emulation, for what this machine's own /dev/kvm can not do
@@ -48,6 +48,9 @@ struct Cli {
     /// Put this program on hosts instead of building ghest; it suits hosts of one architecture only
     #[arg(long, global = true, value_name = "PROGRAM")]
     ghest: Option<PathBuf>,
+    /// Take the scenarios of the full set too, not only those of the default set
+    #[arg(long, global = true)]
+    full: bool,
 }
 
 #[derive(Subcommand)]
@@ -58,7 +61,7 @@ enum Command {
     Fetch,
     /// Run scenarios on emulated hosts
     Run(Choice),
-    /// Open a shell on an emulated host, with ghest and all scenarios on it
+    /// Open a shell on an emulated host, with ghest and its scenarios on it
     Shell {
         /// Architecture of the host
         #[arg(long, default_value = "x86_64")]
@@ -67,7 +70,7 @@ enum Command {
         #[arg(long)]
         host_kernel: Option<String>,
     },
-    /// Set up, run the workspace's tests, run all scenarios
+    /// Set up, run the workspace's tests, run the scenarios
     Test,
     /// Measure ghest: on this machine's own /dev/kvm, and beside another monitor on an emulated host
     Bench,
@@ -75,7 +78,7 @@ enum Command {
 
 #[derive(Args)]
 struct Choice {
-    /// Only scenarios whose names contain one of these
+    /// Only scenarios whose names contain one of these; a whole name is enough for one of the full set
     filters: Vec<String>,
     /// Only scenarios on hosts of this architecture
     #[arg(long)]
@@ -103,32 +106,34 @@ fn main() -> ExitCode {
 }
 
 /// Does what was asked; gives a count where something was counted.
-fn execute(Cli { command, ghest }: Cli) -> Result<Option<Count>> {
+fn execute(Cli { command, ghest, full }: Cli) -> Result<Option<Count>> {
     if matches!(command, Command::Setup) {
         return setup::setup().map(|()| None);
     }
     let workspace = Workspace::find(ghest, matches!(command, Command::Bench))?;
-    let scenarios = scenario::load(&workspace.scenarios())?;
+    let all = scenario::load(&workspace.scenarios())?;
+    let in_set = |scenario: &Scenario| full || scenario.set == Set::Default;
     let cache_directory = workspace.cache();
     let cache = |refresh| Cache::new(cache_directory.clone(), refresh);
-    match command {
-        Command::Setup => Ok(None),
-        Command::Fetch => fetch(&cache(true), &scenarios).map(|()| None),
-        Command::Run(choice) => {
-            let chosen: Vec<Scenario> =
-                scenarios.into_iter().filter(|scenario| choice.takes(scenario)).collect();
-            if chosen.is_empty() {
-                return Err(Error::new("no scenario is chosen: see cargo lab run --list"));
-            }
-            if choice.list {
-                chosen
-                    .iter()
-                    .for_each(|scenario| println!("{:8} {}", scenario.host.to_string(), scenario.name));
-                return Ok(None);
-            }
-            let verdicts = run::run(&workspace, &cache(false), &chosen, choice.keep)?;
-            Ok(Some(Count::of(&verdicts)))
+    if let Command::Run(choice) = command {
+        let is_chosen = |scenario: &Scenario| choice.takes(scenario, in_set(scenario));
+        let chosen: Vec<Scenario> = all.into_iter().filter(is_chosen).collect();
+        if chosen.is_empty() {
+            return Err(Error::new("no scenario is chosen: see cargo lab run --list --full"));
         }
+        if choice.list {
+            for Scenario { host, set, name, .. } in &chosen {
+                println!("{:8} {:8} {name}", host.to_string(), set.to_string());
+            }
+            return Ok(None);
+        }
+        let verdicts = run::run(&workspace, &cache(false), &chosen, choice.keep)?;
+        return Ok(Some(Count::of(&verdicts)));
+    }
+    let scenarios: Vec<Scenario> = all.into_iter().filter(in_set).collect();
+    match command {
+        Command::Setup | Command::Run(_) => Ok(None),
+        Command::Fetch => fetch(&cache(true), &scenarios).map(|()| None),
         Command::Shell { host, host_kernel } => {
             shell(&workspace, &cache(false), host, host_kernel, &scenarios).map(|()| None)
         }
@@ -149,9 +154,10 @@ fn execute(Cli { command, ghest }: Cli) -> Result<Option<Count>> {
 }
 
 impl Choice {
-    fn takes(&self, scenario: &Scenario) -> bool {
-        let named =
-            self.filters.is_empty() || self.filters.iter().any(|part| scenario.name.contains(part.as_str()));
+    fn takes(&self, scenario: &Scenario, is_in_set: bool) -> bool {
+        let contains = |part: &String| scenario.name.contains(part.as_str());
+        let named = self.filters.contains(&scenario.name)
+            || is_in_set && (self.filters.is_empty() || self.filters.iter().any(contains));
         named && self.host.is_none_or(|host| host == scenario.host)
     }
 }

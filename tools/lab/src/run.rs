@@ -9,7 +9,7 @@ use crate::architecture::Architecture;
 use crate::bundle::{self, Bundle, Cache, Unpacked};
 use crate::error::{Context, Error, Result};
 use crate::host::Host;
-use crate::image::{Ghest, HostImage};
+use crate::image::{Ghest, HostImage, Tools};
 use crate::kernel::{self, Kernel, KernelFiles, Module};
 use crate::machine::{Boot, Machine};
 use crate::program::{self, Program};
@@ -48,6 +48,7 @@ pub(crate) struct Parts {
     modules: Vec<Module>,
     busybox: PathBuf,
     ghest: Ghest,
+    tools: Tools,
     guest_kernels: BTreeMap<&'static str, KernelFiles>,
     programs: Vec<(&'static Program, Unpacked)>,
     versions: BTreeMap<String, String>,
@@ -121,6 +122,7 @@ impl Parts {
             modules,
             busybox: cache.get(&bundle::busybox(architecture))?.root.join("bin/busybox"),
             ghest: workspace.ghest(architecture, cache)?,
+            tools: workspace.tools(architecture, cache)?,
             guest_kernels: files,
             programs: programs
                 .iter()
@@ -141,6 +143,7 @@ impl Parts {
             busybox: &self.busybox,
             modules: &self.modules,
             ghest: &self.ghest,
+            tools: &self.tools,
             kernels: &self.guest_kernels,
             programs: &self.programs,
             scenarios,

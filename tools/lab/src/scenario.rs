@@ -1,6 +1,7 @@
 //! Scenarios: what runs on a host, what is said to it, and what must come of it. All of it is data.
 
 use std::collections::BTreeSet;
+use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -20,6 +21,9 @@ pub(crate) struct Scenario {
     pub(crate) name: String,
     /// Architecture of the emulated host.
     pub(crate) host: Architecture,
+    /// When it is run.
+    #[serde(default)]
+    pub(crate) set: Set,
     /// Kernel of the host, by its key; the host has a default.
     host_kernel: Option<String>,
     /// Shell script run on the host, in a directory of its own that holds `profile.toml`, `kernel` and `initrd` as far
@@ -64,6 +68,26 @@ pub(crate) struct Scenario {
     /// Values that JSON files must hold.
     #[serde(default)]
     pub(crate) json: Vec<ExpectedValue>,
+}
+
+/// Which runs a scenario belongs to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Set {
+    /// All of them.
+    #[default]
+    Default,
+    /// Only those that ask for everything.
+    Full,
+}
+
+impl fmt::Display for Set {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::Default => "default",
+            Self::Full => "full",
+        })
+    }
 }
 
 /// A text that must be seen.
@@ -125,10 +149,7 @@ impl Scenario {
         if !self.modules.is_empty() && (self.kernel.is_none() || self.init.is_none()) {
             return Err(Error::new("modules: of which kernel, loaded by which init?"));
         }
-        let commands = self.steps.iter().flat_map(|step| [&step.host, &step.answer]).flatten();
-        if let Some(command) = commands.into_iter().find(|command| command.contains('\n')) {
-            return Err(Error::new(format!("a step's command is one line: {command:?}")));
-        }
+        self.steps.iter().try_for_each(Step::check)?;
         for name in &self.programs {
             program::program(self.host, name)?;
         }
@@ -174,6 +195,7 @@ mod tests {
     fn what_is_left_out_has_defaults() {
         let scenario = parse(SMALL).unwrap().remove(0);
         assert_eq!((scenario.status, scenario.limit, scenario.host_kernel()), (0, 120, "6.1"));
+        assert_eq!(scenario.set, Set::Default);
         assert!(scenario.command.starts_with("ghest boot profile.toml "));
     }
 
@@ -186,6 +208,8 @@ mod tests {
         assert!(error("kernel = '2.4'").contains("there are 6.1, 6.12, 7.3"));
         assert!(error("profile = ''\nprofile-from = 'x'").contains("exclude each other"));
         assert!(error("init = ''\nmodules = ['evdev']").contains("of which kernel"));
+        assert!(error("set = 'all'").contains("unknown variant `all`"));
+        assert!(error("step = [{ expect = 'x', capture = { A = 'b' } }]").contains("\"A\" = \"b\" is no"));
         assert!(error("step = [{ expect = 'x', answer = \"a\\nb\" }]").contains("one line: \"a\\nb\""));
         assert!(parse("name = 'A/b'\nhost = 'x86_64'").unwrap_err().to_string().contains("lower case"));
         assert!(parse("name = 'a'\nhost = 'riscv'").unwrap_err().to_string().contains("riscv"));

@@ -102,10 +102,10 @@ impl Session {
                             self.machine.type_text(text)?;
                         }
                         if let Some(command) = &step.host {
-                            self.machine.command(&format!("do {command}"))?;
+                            self.machine.command(&format!("do {}", conversation.command(command)))?;
                         }
                         if let Some(command) = &step.answer {
-                            self.machine.command(&format!("ask {command}"))?;
+                            self.machine.command(&format!("ask {}", conversation.command(command)))?;
                         }
                     }
                 }

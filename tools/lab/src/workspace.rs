@@ -1,5 +1,6 @@
 //! The checkout: where things are in it, and how its programs are built for the hosts.
 
+use std::collections::BTreeMap;
 use std::env;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -9,7 +10,7 @@ use std::process::{Command, Stdio};
 use crate::architecture::Architecture;
 use crate::bundle::{self, Bundle, Cache, Unpacked};
 use crate::error::{Context, Error, Result};
-use crate::image::Ghest;
+use crate::image::{Ghest, Tools};
 use crate::process;
 
 /// The checkout that the lab works for.
@@ -51,9 +52,9 @@ impl Workspace {
         command
     }
 
-    /// What building `ghest` for hosts of an architecture takes from Debian.
+    /// What building programs for hosts of an architecture takes from Debian.
     pub(crate) fn needs(&self, architecture: Architecture) -> Option<Bundle> {
-        (architecture == Architecture::Aarch64 && self.ghest_instead.is_none()).then(bundle::rust)
+        (architecture == Architecture::Aarch64).then(bundle::rust)
     }
 
     /// Builds `ghest` for hosts of an architecture.
@@ -62,26 +63,57 @@ impl Workspace {
             let libraries = shared_libraries(program).unwrap_or_default();
             return Ok(Ghest { program: program.clone(), libraries });
         }
-        let mut cargo = self.cargo();
-        cargo.args(["build", "--quiet", "--package", "ghest", "--message-format", "json-render-diagnostics"]);
+        let mut cargo = self.build("ghest");
         cargo.args(self.optimised.then_some("--release"));
-        match self.needs(architecture) {
-            None => {
-                let program = executable(&mut cargo)?;
+        match architecture {
+            Architecture::X86_64 => {
+                let program = executable(&mut executables(&mut cargo, "ghest")?, "ghest")?;
                 let libraries = shared_libraries(&program)?;
                 Ok(Ghest { program, libraries })
             }
-            Some(rust) => {
-                cargo
-                    .args(["--target", "aarch64-unknown-linux-gnu", "--target-dir"])
-                    .arg(self.lab().join("cross"));
-                cargo.env("RUSTC", self.compiler(&cache.get(&rust)?)?);
-                cargo.env("CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER", "aarch64-linux-gnu-gcc");
-                cargo
-                    .env("CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUSTFLAGS", "-C target-feature=+crt-static");
-                Ok(Ghest { program: executable(&mut cargo)?, libraries: Vec::new() })
+            Architecture::Aarch64 => {
+                self.link_statically(&mut cargo, architecture, cache)?;
+                let program = executable(&mut executables(&mut cargo, "ghest")?, "ghest")?;
+                Ok(Ghest { program, libraries: Vec::new() })
             }
         }
+    }
+
+    /// Builds `victim` and `poison` for hosts and guests of an architecture: small, as each guest has one.
+    pub(crate) fn tools(&self, architecture: Architecture, cache: &Cache) -> Result<Tools> {
+        let mut cargo = self.build("victim");
+        cargo.args(["--bins", "--release"]).env("CARGO_PROFILE_RELEASE_STRIP", "symbols");
+        self.link_statically(&mut cargo, architecture, cache)?;
+        let mut built = executables(&mut cargo, "victim")?;
+        let mut built = |name| executable(&mut built, name);
+        Ok(Tools { victim: built("victim")?, poison: built("poison")? })
+    }
+
+    /// A build of a package whose outcome [`executables`] reads.
+    fn build(&self, package: &str) -> Command {
+        let mut cargo = self.cargo();
+        cargo.args(["build", "--quiet", "--package", package]);
+        cargo.args(["--message-format", "json-render-diagnostics"]);
+        cargo
+    }
+
+    /// Makes a build one for an architecture, of programs that need no libraries.
+    fn link_statically(&self, cargo: &mut Command, architecture: Architecture, cache: &Cache) -> Result<()> {
+        const FLAGS: &str = "-C target-feature=+crt-static";
+        // A directory for each, apart from the machine's own: another compiler, other flags.
+        let (target, directory) = match architecture {
+            Architecture::X86_64 => ("x86_64-unknown-linux-gnu", "static"),
+            Architecture::Aarch64 => ("aarch64-unknown-linux-gnu", "cross"),
+        };
+        cargo.args(["--target", target, "--target-dir"]).arg(self.lab().join(directory));
+        let variable =
+            |what: &str| format!("CARGO_TARGET_{}_{what}", target.replace('-', "_").to_uppercase());
+        cargo.env(variable("RUSTFLAGS"), FLAGS);
+        if let Some(rust) = self.needs(architecture) {
+            cargo.env("RUSTC", self.compiler(&cache.get(&rust)?)?);
+            cargo.env(variable("LINKER"), "aarch64-linux-gnu-gcc");
+        }
+        Ok(())
     }
 
     /// Puts the compiler for aarch64 where the workspace's own tests look for it.
@@ -109,18 +141,23 @@ impl Workspace {
     }
 }
 
-/// Builds, and gives the path of the executable that was built.
-fn executable(cargo: &mut Command) -> Result<PathBuf> {
+/// Builds a package, and gives the executables that were built, by name.
+fn executables(cargo: &mut Command, package: &str) -> Result<BTreeMap<String, PathBuf>> {
     let output = cargo.stderr(Stdio::inherit()).output().context("cannot run cargo")?;
     if !output.status.success() {
-        return Err(Error::new("ghest does not build"));
+        return Err(Error::new(format!("{package} does not build")));
     }
-    String::from_utf8_lossy(&output.stdout)
-        .lines()
-        .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
-        .filter(|message| message.pointer("/target/name").is_some_and(|name| name == "ghest"))
-        .find_map(|message| message.get("executable")?.as_str().map(PathBuf::from))
-        .context("cargo built no executable ghest")
+    let built = |message: serde_json::Value| {
+        let name = message.pointer("/target/name")?.as_str()?.to_owned();
+        Some((name, PathBuf::from(message.get("executable")?.as_str()?)))
+    };
+    let said = String::from_utf8_lossy(&output.stdout);
+    Ok(said.lines().filter_map(|line| serde_json::from_str(line).ok()).filter_map(built).collect())
+}
+
+/// One of them.
+fn executable(built: &mut BTreeMap<String, PathBuf>, name: &str) -> Result<PathBuf> {
+    built.remove(name).context(format_args!("cargo built no executable {name}"))
 }
 
 /// The libraries that the dynamic linker would load, itself included.

@@ -1,0 +1,144 @@
+//! Touching a page in a way that can be given up: each access is one instruction of a function that leaves the stack as
+//! it was, so that the signal's handler can go on at [`give_up`], which returns to its caller.
+
+#![expect(unsafe_code, reason = "accesses that fail are what this program is for")]
+
+use std::io::{self, Read};
+use std::os::fd::AsRawFd;
+
+use crate::memory::Memory;
+use crate::sigbus::{self, Doing};
+
+/// What came of an access.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    Fine,
+    /// A SIGBUS came, and the process survived.
+    GivenUp,
+    Wrong {
+        holds: u64,
+        instead_of: u64,
+    },
+}
+
+#[repr(C)]
+struct Loaded {
+    given_up: u64,
+    value: u64,
+}
+
+#[cfg(target_arch = "x86_64")]
+core::arch::global_asm!(
+    ".global victim_load, victim_store, victim_give_up",
+    "victim_load:",
+    "mov rdx, [rdi]",
+    "xor eax, eax",
+    "ret",
+    "victim_store:",
+    "mov [rdi], rsi",
+    "xor eax, eax",
+    "ret",
+    "victim_give_up:",
+    "mov eax, 1",
+    "ret",
+);
+
+#[cfg(target_arch = "aarch64")]
+core::arch::global_asm!(
+    ".global victim_load, victim_store, victim_give_up",
+    "victim_load:",
+    "ldr x1, [x0]",
+    "mov x0, #0",
+    "ret",
+    "victim_store:",
+    "str x1, [x0]",
+    "mov x0, #0",
+    "ret",
+    "victim_give_up:",
+    "mov x0, #1",
+    "ret",
+);
+
+unsafe extern "C" {
+    fn victim_load(from: *const u64) -> Loaded;
+    fn victim_store(to: *mut u64, value: u64) -> u64;
+    fn victim_give_up() -> u64;
+}
+
+/// Where an access that failed goes on.
+pub(crate) fn give_up() -> u64 {
+    victim_give_up as *const () as u64
+}
+
+/// Reads a page's word.
+pub(crate) fn read(memory: &Memory, page: usize) -> Outcome {
+    // SAFETY: the word is the memory's own, and aligned.
+    let Loaded { given_up, value } =
+        sigbus::during(Doing::Access, || unsafe { victim_load(memory.probe(page)) });
+    let instead_of = Memory::pattern(page);
+    match given_up {
+        0 if value == instead_of => Outcome::Fine,
+        0 => Outcome::Wrong { holds: value, instead_of },
+        _ => Outcome::GivenUp,
+    }
+}
+
+/// Writes to a page what it holds.
+pub(crate) fn write(memory: &Memory, page: usize) -> Outcome {
+    let value = Memory::pattern(page);
+    // SAFETY: as above, and nobody holds a reference to it.
+    outcome(sigbus::during(Doing::Access, || unsafe { victim_store(memory.probe(page), value) }))
+}
+
+/// Calls a page's code.
+pub(crate) fn execute(memory: &Memory, page: usize) -> Outcome {
+    // SAFETY: `Memory` puts the code of such a function at the start of each page.
+    let code: extern "C" fn() -> u64 = unsafe { std::mem::transmute(memory.page(page)) };
+    outcome(sigbus::during(Doing::Access, || code()))
+}
+
+/// Has the kernel read a page: the bytes that it took, or its error.
+pub(crate) fn write_to_pipe(memory: &Memory, page: usize) -> io::Result<usize> {
+    let (mut reader, writer) = io::pipe()?;
+    let len = rustix::param::page_size();
+    // SAFETY: the page is as long as that, at least; the kernel only reads it.
+    let count = sigbus::during(Doing::SystemCall, || unsafe {
+        libc::write(writer.as_raw_fd(), memory.page(page).cast(), len)
+    });
+    let count = usize::try_from(count).map_err(|_| io::Error::last_os_error())?;
+    drop(writer);
+    reader.read_to_end(&mut Vec::new())?;
+    Ok(count)
+}
+
+fn outcome(given_up: u64) -> Outcome {
+    if given_up == 0 { Outcome::Fine } else { Outcome::GivenUp }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::memory::Backing;
+
+    /// A file that shrinks loses its pages: the SIGBUS of that is real, and survived. One test, as the program is one
+    /// thread.
+    #[test]
+    fn pages_are_fine_in_every_way_until_they_are_lost() {
+        let path = std::env::temp_dir().join(format!("victim-test-{}", std::process::id()));
+        let memory = Memory::new(&Backing::File(path.clone()), 2).unwrap();
+        for page in 0..2 {
+            assert_eq!(read(&memory, page), Outcome::Fine);
+            assert_eq!(write(&memory, page), Outcome::Fine);
+            assert_eq!(execute(&memory, page), Outcome::Fine);
+            assert_eq!(write_to_pipe(&memory, page).unwrap(), rustix::param::page_size());
+            assert_eq!(read(&memory, page), Outcome::Fine);
+        }
+        sigbus::watch("test", &memory, true).unwrap();
+        std::fs::File::options().write(true).open(&path).unwrap().set_len(0).unwrap();
+        assert_eq!(read(&memory, 0), Outcome::GivenUp);
+        assert_eq!(write(&memory, 0), Outcome::GivenUp);
+        assert_eq!(execute(&memory, 0), Outcome::GivenUp);
+        assert_eq!(write_to_pipe(&memory, 0).unwrap_err().raw_os_error(), Some(libc::EFAULT));
+        std::fs::remove_file(path).unwrap();
+    }
+}
