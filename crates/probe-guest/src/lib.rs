@@ -64,6 +64,7 @@
 //! | `touching ADDRESS` | it begins to touch that word (`probe.touch` and the like) |
 //! | `touched ADDRESS fine` | it did so until its patience was over |
 //! | `error gave up ADDRESS` | it was told that the page is lost, or could not make the access, and never touches it again |
+//! | `awaiting N errors` | with `probe.await-errors`: it waits |
 //! | `error total N` | with `probe.await-errors`: of how many pages it was told by then |
 //! | `listening` | with `probe.echo`: it reads the console |
 //! | `echo TEXT` | a line that was read, up to 256 bytes |
