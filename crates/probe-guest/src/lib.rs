@@ -12,6 +12,7 @@
 //! - a 16550 at port 0x3f8 on interrupt 4, rising edge, for the console;
 //! - either ACPI (the RSDP handed over by the boot protocol, or in 0xe0000 to 0xfffff) or an MP table (in the last KiB
 //!   of base memory, or in 0xe0000 to 0xfffff); with both, ACPI;
+//! - NMIs on local input 1, as a PC has them;
 //! - with ACPI, SLEEP_CONTROL_REG and `\_S5`; with an MP table, the reset command (0xfe) of a keyboard controller at
 //!   port 0x64.
 //!
