@@ -61,13 +61,14 @@ fn write(parts: &[&dyn Show], out: &mut dyn Sink) {
 /// Ends the report with a failure, and the machine with it. May be called anywhere, in a handler too.
 pub(crate) fn fail(why: &dyn Show) -> ! {
     static FAILING: AtomicBool = AtomicBool::new(false);
-    if FAILING.swap(true, Ordering::Relaxed) {
-        arch::halt();
-    }
+    let is_first = !FAILING.swap(true, Ordering::Relaxed);
     if WRITER.load(Ordering::Relaxed) == arch::processor() {
-        // Whatever line was interrupted never ends.
+        // Whatever line was interrupted never ends, and others need the console.
         Console.put(b'\n');
         WRITER.store(NOBODY, Ordering::Release);
+    }
+    if !is_first {
+        arch::halt();
     }
     say!("failed ", why);
     arch::power::switch_off()

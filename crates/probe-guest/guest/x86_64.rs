@@ -117,6 +117,7 @@ pub(crate) fn check(boot: &Boot, _: &Wishes) -> Result<Range<u64>, Failure> {
 /// Takes memory errors from now on.
 fn arm(topology: &topology::Topology) -> Result<(), Failure> {
     machine_check::set_up();
+    local_apic::accept_nmis();
     for (place, gsi) in errors::records::external() {
         // As a line of an ISA bus, which are all that Linux takes too.
         let interrupt = Interrupt { gsi, level: false, active_low: false };

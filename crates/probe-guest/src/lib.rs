@@ -12,6 +12,7 @@
 //! - a 16550 at port 0x3f8 on interrupt 4, rising edge, for the console;
 //! - either ACPI (the RSDP handed over by the boot protocol, or in 0xe0000 to 0xfffff) or an MP table (in the last KiB
 //!   of base memory, or in 0xe0000 to 0xfffff); with both, ACPI;
+//! - NMIs on local input 1, as a PC has them;
 //! - with ACPI, SLEEP_CONTROL_REG and `\_S5`; with an MP table, the reset command (0xfe) of a keyboard controller at
 //!   port 0x64.
 //!
@@ -64,6 +65,7 @@
 //! | `touching ADDRESS` | it begins to touch that word (`probe.touch` and the like) |
 //! | `touched ADDRESS fine` | it did so until its patience was over |
 //! | `error gave up ADDRESS` | it was told that the page is lost, or could not make the access, and never touches it again |
+//! | `awaiting N errors` | with `probe.await-errors`: it waits |
 //! | `error total N` | with `probe.await-errors`: of how many pages it was told by then |
 //! | `listening` | with `probe.echo`: it reads the console |
 //! | `echo TEXT` | a line that was read, up to 256 bytes |

@@ -7,6 +7,7 @@ use crate::hest::Notification;
 use crate::report::{fail, say};
 
 pub(super) fn run(wanted: u32, patience: u32) {
+    say!("awaiting ", wanted, " errors");
     let came = arch::wait_halted(patience, || {
         records::look(|notification| notification == Notification::Polled);
         arch::look_for_errors();

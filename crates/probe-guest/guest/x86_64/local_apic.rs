@@ -15,6 +15,7 @@ mod offset {
     pub(super) const COMMAND: u32 = 0x300;
     pub(super) const COMMAND_HIGH: u32 = 0x310;
     pub(super) const TIMER: u32 = 0x320;
+    pub(super) const LINT1: u32 = 0x360;
     pub(super) const INITIAL_COUNT: u32 = 0x380;
     pub(super) const CURRENT_COUNT: u32 = 0x390;
     pub(super) const DIVIDE: u32 = 0x3e0;
@@ -31,6 +32,8 @@ const TIMER_MASKED: u32 = 1 << 16;
 const DIVIDE_BY_1: u32 = 0b1011;
 const DIVIDE_BY_128: u32 = 0b1010;
 const COMMAND_PENDING: u32 = 1 << 12;
+/// Delivery mode NMI.
+const NMI: u32 = 4 << 8;
 /// Level assert; delivery mode fixed.
 const ASSERT: u32 = 1 << 14;
 /// Level assert; delivery mode INIT.
@@ -57,6 +60,11 @@ pub(crate) fn set_up(base: u64, x2apic: bool) {
 pub(crate) fn accept_interrupts() {
     write(offset::TASK_PRIORITY, 0);
     write(offset::SPURIOUS, SOFTWARE_ENABLE | u32::from(interrupts::SPURIOUS));
+}
+
+/// Has this processor take NMIs, which the tables have on local input 1, as PCs do.
+pub(crate) fn accept_nmis() {
+    write(offset::LINT1, NMI);
 }
 
 /// Puts this processor's local APIC into the mode that `set_up` chose.

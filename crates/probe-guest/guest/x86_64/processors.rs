@@ -117,6 +117,7 @@ extern "C" fn processor_started() -> ! {
     interrupts::load_table();
     local_apic::enable();
     local_apic::accept_interrupts();
+    local_apic::accept_nmis();
     machine_check::set_up();
     let own = come_online();
     loop {

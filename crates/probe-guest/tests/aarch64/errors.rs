@@ -112,6 +112,7 @@ pub(crate) fn takes_records() -> Result<(), Failed> {
             "probe: error acknowledged source 7",
             "probe: touching 0x48000008",
             "probe: error gave up 0x48000008",
+            "probe: awaiting 3 errors",
             "probe: error total 3",
             "probe: ok",
         ]
