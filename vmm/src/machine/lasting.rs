@@ -72,9 +72,7 @@ impl Lasting {
     /// # Errors
     /// Where the host gives no fresh memory.
     pub fn renew(&self) -> Result<(), MachineError> {
-        let kept: Vec<_> =
-            self.reporting.lost_over_reset().iter().map(|span| (span.gpa, span.bytes())).collect();
-        self.ram.renew_all_but(&kept).map_err(no("fresh memory"))?;
+        self.ram.renew_all_but(&self.reporting.lost_over_reset()).map_err(no("fresh memory"))?;
         self.reporting.repaired_by_reset();
         Ok(())
     }

@@ -82,6 +82,9 @@ pub enum Found {
     },
 }
 
+/// How long a guest that has acknowledged an error has to take the page from its programs: Linux acknowledges before it does.
+const SETTLE_NS: u64 = 1_000_000_000;
+
 /// Errors that may wait for vCPU 0 before memory is allocated for them.
 const ROOM: usize = 64;
 
@@ -242,12 +245,13 @@ impl Reporting {
         if self.repair != Repair::WhenAcknowledged {
             return Vec::new();
         }
-        self.lock().responder.ledger().repairable().collect()
+        let now_ns = self.now_ns();
+        self.lock().responder.ledger().repairable_after(SETTLE_NS, now_ns).collect()
     }
 
-    /// The pages that stay lost when the machine is reset.
+    /// The runs of memory, as GPA and bytes, that stay lost when the machine is reset.
     #[must_use]
-    pub fn lost_over_reset(&self) -> Vec<Span> {
+    pub fn lost_over_reset(&self) -> Vec<(u64, u64)> {
         if self.repair != Repair::Never {
             return Vec::new();
         }
@@ -270,8 +274,9 @@ impl Reporting {
     /// Fresh memory took the place of everything that was lost and does not stay so over a reset.
     pub fn repaired_by_reset(&self) {
         if self.repair != Repair::Never {
-            let lost: Vec<Span> = self.lock().responder.ledger().lost().collect();
-            lost.into_iter().for_each(|span| self.repaired(span));
+            let entries = self.lock().responder.ledger().entries().to_vec();
+            let lost = entries.into_iter().filter(|entry| entry.is_lost()).map(|entry| entry.span);
+            lost.for_each(|span| self.repaired(span));
         }
     }
 
