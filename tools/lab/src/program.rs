@@ -1,15 +1,16 @@
 //! Programs of Debian's that hosts can have beside `ghest`, each in a directory of its own with the libraries it was
 //! built for: the lab's machine may be another release of Debian than they are from.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::apt::{Follow, Release};
-use crate::architecture::Architecture::{self, X86_64};
+use crate::architecture::Architecture::{self, Aarch64, X86_64};
 use crate::bundle::{Bundle, Unpacked};
 use crate::cpio::Archive;
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Result};
 use crate::process;
 
 /// A program that scenarios name.
@@ -18,8 +19,10 @@ pub(crate) struct Program {
     /// Its name in scenarios and on the host.
     pub(crate) name: &'static str,
     pub(crate) architecture: Architecture,
-    package: &'static str,
-    /// What the package wants beside it, but the program does not need.
+    release: Release,
+    /// What it is in, and what its files are in. A package of all architectures is named as one of the lab's machine.
+    packages: &'static [(&'static str, Architecture)],
+    /// What the packages want beside them, but the program does not need.
     without: &'static [&'static str],
     /// The executable in the package.
     executable: &'static str,
@@ -29,23 +32,41 @@ pub(crate) struct Program {
     arguments: &'static str,
 }
 
-const PROGRAMS: &[Program] = &[Program {
-    name: "microvm",
-    architecture: X86_64,
-    package: "qemu-system-x86",
-    without: &["ipxe-qemu", "qemu-system-common"],
-    executable: "usr/bin/qemu-system-x86_64-microvm",
-    data: &[
-        "usr/share/seabios/bios-microvm.bin",
-        "usr/share/qemu/pvh.bin",
-        "usr/share/qemu/linuxboot_dma.bin",
-    ],
-    arguments: "-L @/usr/share/seabios -L @/usr/share/qemu",
-}];
+const PROGRAMS: &[Program] = &[
+    Program {
+        name: "microvm",
+        architecture: X86_64,
+        release: Release::Bookworm,
+        packages: &[("qemu-system-x86", X86_64)],
+        without: &["ipxe-qemu", "qemu-system-common"],
+        executable: "usr/bin/qemu-system-x86_64-microvm",
+        data: &[
+            "usr/share/seabios/bios-microvm.bin",
+            "usr/share/qemu/pvh.bin",
+            "usr/share/qemu/linuxboot_dma.bin",
+        ],
+        arguments: "-L @/usr/share/seabios -L @/usr/share/qemu",
+    },
+    // With firmware: QEMU's records of memory errors are put into the guest by it.
+    Program {
+        name: "qemu-virt",
+        architecture: Aarch64,
+        release: Release::Trixie,
+        packages: &[("qemu-system-arm", Aarch64), ("qemu-efi-aarch64", X86_64)],
+        without: &["adduser", "qemu-system-common", "qemu-system-data"],
+        executable: "usr/bin/qemu-system-aarch64",
+        data: &["usr/share/qemu-efi-aarch64/QEMU_EFI.fd"],
+        arguments: "-bios @/usr/share/qemu-efi-aarch64/QEMU_EFI.fd",
+    },
+];
 
-/// The dynamic linker, as packages have it.
-const LINKER: &str = "lib64/ld-linux-x86-64.so.2";
-const LIBRARIES: &[&str] = &["lib/x86_64-linux-gnu", "usr/lib/x86_64-linux-gnu"];
+/// The dynamic linker, as packages have it, and where they have libraries.
+fn libraries(architecture: Architecture) -> (&'static str, [&'static str; 2]) {
+    match architecture {
+        X86_64 => ("lib64/ld-linux-x86-64.so.2", ["lib/x86_64-linux-gnu", "usr/lib/x86_64-linux-gnu"]),
+        Aarch64 => ("usr/lib/ld-linux-aarch64.so.1", ["lib/aarch64-linux-gnu", "usr/lib/aarch64-linux-gnu"]),
+    }
+}
 
 /// Looks a program up.
 pub(crate) fn program(architecture: Architecture, name: &str) -> Result<&'static Program> {
@@ -57,8 +78,12 @@ impl Program {
     pub(crate) fn bundle(&self) -> Bundle {
         Bundle {
             name: self.name.to_owned(),
-            release: Release::Bookworm,
-            packages: vec![(self.package, self.architecture, Follow::AllBut(self.without))],
+            release: self.release,
+            packages: self
+                .packages
+                .iter()
+                .map(|(name, architecture)| (*name, *architecture, Follow::AllBut(self.without)))
+                .collect(),
         }
     }
 
@@ -66,14 +91,14 @@ impl Program {
     pub(crate) fn add(&self, unpacked: &Unpacked, archive: &mut Archive) -> Result<()> {
         let home = format!("lab/programs/{}", self.name);
         let root = &unpacked.root;
+        let (linker, _) = libraries(self.architecture);
         let mut add = |from: &Path, to: &str| -> Result<()> {
             let content = fs::read(from).context(format_args!("cannot read {}", from.display()))?;
             archive.file(&format!("{home}/{to}"), 0o755, &content)
         };
         add(&root.join(self.executable), self.executable)?;
-        add(&root.join(LINKER), LINKER)?;
-        for library in self.libraries(root)? {
-            let name = library.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        add(&root.join(linker), linker)?;
+        for (name, library) in self.libraries(root)? {
             add(&library, &format!("lib/{name}"))?;
         }
         for file in self.data {
@@ -81,25 +106,48 @@ impl Program {
         }
         let arguments = self.arguments.replace('@', &format!("/{home}"));
         let command = format!(
-            "#!/lab/busybox sh\nexec /{home}/{LINKER} --library-path /{home}/lib /{home}/{} {arguments} \"$@\"\n",
+            "#!/lab/busybox sh\nexec /{home}/{linker} --library-path /{home}/lib /{home}/{} {arguments} \"$@\"\n",
             self.executable
         );
         archive.file(&format!("lab/bin/{}", self.name), 0o755, command.as_bytes())
     }
 
-    /// The libraries that its dynamic linker would load, none of them this machine's.
-    fn libraries(&self, root: &Path) -> Result<Vec<PathBuf>> {
-        let root = root.canonicalize().context("cannot find the unpacked program")?;
-        let path: Vec<_> = LIBRARIES.iter().map(|part| root.join(part).display().to_string()).collect();
-        let mut linker = Command::new(root.join(LINKER));
-        linker.arg("--library-path").arg(path.join(":")).arg("--list").arg(root.join(self.executable));
-        let listing = process::text(&mut linker)?;
-        let paths = listing.split_whitespace().filter(|word| word.starts_with('/')).map(PathBuf::from);
-        // The linker lists itself, as the program wishes to find it.
-        let libraries: Vec<PathBuf> = paths.filter(|path| !path.ends_with(LINKER)).collect();
-        match libraries.iter().find(|library| !library.starts_with(&root)) {
-            Some(library) => Err(Error::new(format!("{}: no package has {}", self.name, library.display()))),
-            None => Ok(libraries),
+    /// The libraries that its dynamic linker would load, by the names that it looks for; none is this machine's.
+    fn libraries(&self, root: &Path) -> Result<BTreeMap<String, PathBuf>> {
+        let (_, directories) = libraries(self.architecture);
+        let mut found = BTreeMap::new();
+        let mut waiting = vec![root.join(self.executable)];
+        while let Some(file) = waiting.pop() {
+            for name in needed(&process::text(Command::new("readelf").arg("--dynamic").arg(&file))?) {
+                if !found.contains_key(name) {
+                    let mut paths = directories.iter().map(|directory| root.join(directory).join(name));
+                    let path = paths.find(|path| path.exists());
+                    let path = path.context(format_args!("{}: no package has {name}", self.name))?;
+                    waiting.push(path.clone());
+                    found.insert(name.to_owned(), path);
+                }
+            }
         }
+        Ok(found)
+    }
+}
+
+/// ` 0x0000000000000001 (NEEDED)  Shared library: [libc.so.6]`
+fn needed(listing: &str) -> impl Iterator<Item = &str> {
+    let needed = listing.lines().filter(|line| line.contains("(NEEDED)"));
+    needed.filter_map(|line| Some(line.split_once('[')?.1.split_once(']')?.0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn needed_libraries_are_read() {
+        let listing = "Dynamic section at offset 0x1 contains 2 entries:\n\
+                       \x20 Tag        Type                         Name/Value\n\
+                       \x20 0x0000000000000001 (NEEDED)             Shared library: [libm.so.6]\n\
+                       \x20 0x000000000000000e (SONAME)             Library soname: [libx.so.1]\n";
+        assert_eq!(needed(listing).collect::<Vec<_>>(), ["libm.so.6"]);
     }
 }
