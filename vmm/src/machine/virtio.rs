@@ -2,25 +2,16 @@
 
 use std::sync::{Arc, Mutex};
 
+use devices::InterruptLine;
 use devices::virtio::block::{Block, Disk};
 use devices::virtio::mmio::{self, MmioTransport};
 use devices::virtio::name;
-use devices::{InterruptLine, LostMemory};
 use machine_profile::{Device, Machine};
 use platform::Platform;
 
 use super::{Lasting, MachineError, no};
 use crate::bus::MachineBus;
 use crate::kvm::KvmVm;
-
-/// Writes down what devices tell of lost memory.
-struct Logged;
-
-impl LostMemory for Logged {
-    fn touched(&self, gpa: u64, log2_len: u8) {
-        tracing::error!("a device has met memory that the host has lost: 2^{log2_len} bytes at {gpa:#x}");
-    }
-}
 
 /// Puts every device of the profile on the bus.
 pub(super) fn add_devices(
@@ -45,7 +36,8 @@ pub(super) fn add_devices(
 
         let line = InterruptLine::new().map_err(no("event descriptor"))?;
         vm.bind(&line, interrupt.gsi)?;
-        let transport = MmioTransport::new(Block::new(disk, &name), vm.ram().clone(), line, Arc::new(Logged));
+        let transport =
+            MmioTransport::new(Block::new(disk, &name), lasting.ram.clone(), line, lasting.touched());
         bus.add_mmio(window.base(), mmio::LEN, Arc::new(Mutex::new(transport)))?;
         tracing::info!(device = name, path = %path.display(), read_only, "a disk is there");
     }
