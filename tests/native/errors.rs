@@ -121,7 +121,7 @@ impl<'a> Story<'a> {
     }
 
     fn inject(&mut self, gpa: &str, more: &[&str]) {
-        ctl(self.scratch, &[&["inject", "--gpa", gpa, "--kind", "ao"], more].concat(), 0);
+        ctl(self.scratch, &[&["inject", "--gpa", gpa, "--kind", "ao", "--via", "notice"], more].concat(), 0);
     }
 
     fn stop(self) -> Outcome {
@@ -234,7 +234,7 @@ fn not_the_guests_memory() -> Checked {
     let mut running = Ghest::boot(&profile).arg("--control").arg(scratch.path("control")).start();
     running.wait_for("probe: ok");
     let answer = ctl(&scratch, &["inject", "--gpa", "0x4000000", "--kind", "ao"], 1);
-    assert_eq!(answer["error"], "0x4000000 is not memory of this guest");
+    assert_eq!(answer["error"], "4 KiB at 0x4000000 is not memory of this guest");
     ctl(&scratch, &["stop"], 0);
     running.finish().expect(0);
     Ok(())

@@ -3,6 +3,7 @@
 use std::io;
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, Sender};
+use std::time::Duration;
 
 use devices::LostMemory;
 use guest_memory::sigbus::Finder;
@@ -115,6 +116,11 @@ impl Findings {
     /// Readable when something may have been found.
     pub(super) fn wake(&self) -> &EventFd {
         &self.wake
+    }
+
+    /// The next that is found, waited for so long at most.
+    pub(super) fn next(&self, patience: Duration) -> Option<Found> {
+        self.receiver.recv_timeout(patience).ok()
     }
 
     /// What was found.

@@ -31,6 +31,9 @@ pub(super) struct Operator<'a> {
     pub(super) started: Instant,
 }
 
+/// How long a signal is waited for that was raised on order. Far more than it takes.
+const PATIENCE: Duration = Duration::from_secs(1);
+
 /// Why something can not be done to a machine.
 #[derive(Debug, thiserror::Error)]
 enum Refused {
@@ -92,7 +95,9 @@ impl Operator<'_> {
         let Lasting { ram, reporting, .. } = self.lasting;
         let span = order.span();
         let last = span.gpa + (span.bytes() - 1);
-        let (Some(hva), Some(_)) = (ram.host_address(span.gpa), ram.host_address(last)) else {
+        let (Some(_), Some(hva), Some(_)) =
+            (ram.host_address(span.gpa), ram.host_address(order.gpa), ram.host_address(last))
+        else {
             return Err(Refused::NotMemory(span));
         };
         let found = sigbus::Fault { hva, log2_len: span.log2_len, action: sigbus::Action::Optional };
@@ -110,15 +115,24 @@ impl Operator<'_> {
                     Ok(())
                 })?;
                 if kind == Kind::ActionOptional {
-                    sigbus::raise(found).map_err(lost)?;
+                    self.raise(found).map_err(lost)?;
                 }
             }
             (Via::Madvise, kind) => {
                 ram.poison(span.gpa, span.bytes()).map_err(lost)?;
                 if kind == Kind::ActionOptional {
-                    sigbus::raise(found).map_err(lost)?;
+                    self.raise(found).map_err(lost)?;
                 }
             }
+        }
+        Ok(())
+    }
+
+    /// Has the host's signal raised, and waits until it has gone its way: who has ordered an error finds it told.
+    fn raise(&self, fault: sigbus::Fault) -> std::io::Result<()> {
+        sigbus::raise(fault)?;
+        if let Some(found) = self.lasting.findings.next(PATIENCE) {
+            self.found(found);
         }
         Ok(())
     }
