@@ -1,12 +1,11 @@
 //! What a record costs. Times depend on the machine: each is the least of many runs.
 
+mod least;
+
 use std::hint::black_box;
-use std::time::{Duration, Instant};
 
+use least::least;
 use ras_core::{Decoded, Kind, MemoryBlocks, MemoryReport, Span};
-
-const RUNS: u32 = 200;
-const TURNS: u32 = 1000;
 
 fn main() {
     let mut bytes = [0; 0x1000];
@@ -18,14 +17,4 @@ fn main() {
         let time = least(|| Decoded::read(black_box(&bytes)).is_ok());
         println!("decode {name:16} {:>8.1} ns", time);
     }
-}
-
-/// Nanoseconds of one call, of the fastest run.
-fn least<T>(mut work: impl FnMut() -> T) -> f64 {
-    let run = |_| {
-        let start = Instant::now();
-        (0..TURNS).for_each(|_| drop(black_box(work())));
-        start.elapsed()
-    };
-    (0..RUNS).map(run).min().unwrap_or(Duration::ZERO).as_secs_f64() * 1e9 / f64::from(TURNS)
 }

@@ -89,7 +89,7 @@ pub enum Action<'a> {
 pub enum Target {
     /// One, by index.
     Vcpu(u32),
-    /// All but that one.
+    /// All but that one, and but those that the guest has not started: a machine check would end it there.
     AllBut(u32),
 }
 

@@ -17,7 +17,7 @@ pub struct ErrorSource {
     pub notification: Notification,
 }
 
-/// Generic Hardware Error Source version 2 (ACPI 6.5, 18.3.2.8, table 18.13), as it stands in HEST.
+/// Generic Hardware Error Source version 2 (ACPI 6.5, 18.3.2.8), as it stands in HEST.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
 #[repr(C)]
 pub struct GenericErrorSourceV2 {

@@ -4,7 +4,7 @@ use core::fmt::{self, Write};
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-/// Text of a field replaceable unit: 20 bytes, zeros behind the text (ACPI 6.5, table 18.12; UEFI 2.10, N.2.2).
+/// Text of a field replaceable unit: 20 bytes, zeros behind the text (ACPI 6.5, 18.3.2.7.1; UEFI 2.10, N.2.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
 #[repr(transparent)]
 pub struct FruText([u8; 20]);

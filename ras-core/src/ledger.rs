@@ -1,5 +1,7 @@
 //! The ledger of lost pages: what was lost, who consumed it, what the guest was told, and whether it is whole again.
 
+mod loss;
+
 use alloc::vec::Vec;
 
 use crate::handover::Record;
@@ -126,7 +128,8 @@ impl Entry {
         entry
     }
 
-    /// It was heard of again: an earlier acknowledgement or repair says nothing about this time.
+    /// It was heard of again: an earlier acknowledgement or repair says nothing about this time. Unless a vCPU consumed another page that
+    /// was lost with this one: nothing new happened here.
     fn seen(&mut self, error: &MemoryError) {
         let lost_with = Span::around(error.span.gpa, error.span.log2_len);
         if lost_with.log2_len > self.lost_with.log2_len {
@@ -136,8 +139,13 @@ impl Entry {
         self.last_seen_ns = self.last_seen_ns.max(error.time_ns);
         self.times = self.times.saturating_add(1);
         self.origin = error.origin;
-        self.acknowledged_ns = None;
-        self.repaired_ns = None;
+        let elsewhere = error.kind == Kind::ActionRequired && !self.span.contains(error.gpa);
+        if !elsewhere || self.repaired_ns.is_some() {
+            self.acknowledged_ns = None;
+        }
+        if self.repaired_ns.take().is_some() {
+            self.answered = None;
+        }
         if self.span.contains(error.gpa) {
             let consumed_by = match (error.kind, error.origin, error.vcpu) {
                 (_, Origin::Device, _) => Some(ConsumedBy::Device),
@@ -150,6 +158,9 @@ impl Entry {
 
     /// Takes over what was known of a part of it.
     fn absorb(&mut self, part: &Entry) {
+        if part.lost_with.log2_len > self.lost_with.log2_len {
+            self.lost_with = part.lost_with;
+        }
         self.first_seen_ns = self.first_seen_ns.min(part.first_seen_ns);
         self.last_seen_ns = self.last_seen_ns.max(part.last_seen_ns);
         self.times = self.times.saturating_add(part.times);
@@ -169,12 +180,17 @@ impl Ledger {
     pub fn record(&mut self, error: &MemoryError) {
         let span = Span::around(error.span.gpa, error.span.log2_len);
         let known = self.overlapping(span);
+        let chunk = span.log2_len.min(Record::LOG2_MOST);
         match self.entries.get_mut(known.clone()) {
-            // One entry, as wide or wider.
-            Some([entry]) if entry.span.log2_len >= span.log2_len => entry.seen(error),
+            // One entry, as wide or wider; or all of it is known, in entries of the greatest width.
+            Some(entries)
+                if entries.iter().all(|entry| entry.span.log2_len >= chunk)
+                    && entries.len() as u64 >= 1_u64 << (span.log2_len - chunk) =>
+            {
+                entries.iter_mut().for_each(|entry| entry.seen(error));
+            }
             known_entries => {
                 let parts: Vec<Entry> = known_entries.map_or(Vec::new(), |entries| entries.to_vec());
-                let chunk = span.log2_len.min(Record::LOG2_MOST);
                 let fresh = (0..1_u64 << (span.log2_len - chunk)).map(|index| {
                     let span = Span { gpa: span.gpa + (index << chunk), log2_len: chunk };
                     let mut entry = Entry::new(span, error);
@@ -235,6 +251,13 @@ impl Ledger {
     #[must_use]
     pub fn bytes_lost(&self) -> u64 {
         self.entries.iter().filter(|entry| entry.is_lost()).map(|entry| entry.span.bytes()).sum()
+    }
+
+    /// Whoever was told is gone: nobody was told of what is lost still.
+    pub(crate) fn forget_answers(&mut self) {
+        for entry in self.entries.iter_mut().filter(|entry| entry.is_lost()) {
+            (entry.answered, entry.acknowledged_ns) = (None, None);
+        }
     }
 
     fn each(&mut self, span: Span, change: impl FnMut(&mut Entry)) {

@@ -1,5 +1,7 @@
 //! A memory error, as the VMM hears of it.
 
+use core::fmt;
+
 /// A run of guest physical addresses that was lost: a power of two of bytes, aligned to its size.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
@@ -87,4 +89,78 @@ pub struct MemoryError {
     pub origin: Origin,
     /// When, in nanoseconds of the VMM's monotonic clock.
     pub time_ns: u64,
+}
+
+/// As in `4 KiB at 0x40201000`.
+impl fmt::Display for Span {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (bytes, unit) = match self.log2_len {
+            ..20 => (self.bytes() >> 10, "KiB"),
+            20..30 => (self.bytes() >> 20, "MiB"),
+            _ => (self.bytes() >> 30, "GiB"),
+        };
+        write!(f, "{bytes} {unit} at {:#x}", self.gpa)
+    }
+}
+
+/// The word for it in events.
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Origin::Sigbus => "sigbus",
+            Origin::MemoryFault => "memory-fault",
+            Origin::ArmSea => "arm-sea",
+            Origin::Injected => "injected",
+            Origin::Device => "device",
+        })
+    }
+}
+
+/// One line for people: what happened, to which pages, and how the VMM knows.
+impl fmt::Display for MemoryError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let MemoryError { span, kind, vcpu, origin, .. } = self;
+        match (kind, vcpu, origin) {
+            (_, _, Origin::Device) => write!(f, "a device touched lost memory: {span}"),
+            (Kind::ActionRequired, Some(vcpu), _) => {
+                write!(f, "vCPU {vcpu} consumed lost memory: {span} (action required, by {origin})")
+            }
+            (Kind::ActionRequired, None, _) => {
+                write!(f, "lost memory was consumed: {span} (action required, by {origin})")
+            }
+            (Kind::ActionOptional, ..) => {
+                write!(f, "memory was found lost: {span} (action optional, by {origin})")
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    extern crate std;
+
+    use std::string::ToString;
+
+    use super::*;
+
+    #[test]
+    fn an_error_is_one_line_for_people() {
+        let span = Span::around(0x4020_1234, 21);
+        let consumed = MemoryError {
+            span,
+            gpa: 0x4020_1234,
+            kind: Kind::ActionRequired,
+            vcpu: Some(1),
+            origin: Origin::Sigbus,
+            time_ns: 0,
+        };
+        assert_eq!(
+            consumed.to_string(),
+            "vCPU 1 consumed lost memory: 2 MiB at 0x40200000 (action required, by sigbus)"
+        );
+        let touched = MemoryError { vcpu: None, origin: Origin::Device, ..consumed };
+        assert_eq!(touched.to_string(), "a device touched lost memory: 2 MiB at 0x40200000");
+        assert_eq!(Span::around(0, 12).to_string(), "4 KiB at 0x0");
+        assert_eq!(Span::around(0, 30).to_string(), "1 GiB at 0x0");
+    }
 }

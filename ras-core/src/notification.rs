@@ -6,7 +6,7 @@ use core::num::NonZeroU32;
 use zerocopy::little_endian::{U16, U32};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-/// How a generic hardware error source notifies the operating system (ACPI 6.5, 18.3.2.9, table 18.14).
+/// How a generic hardware error source notifies the operating system (ACPI 6.5, 18.3.2.9).
 ///
 /// | notification | number | what Linux's GHES driver does with it |
 /// |---|---|---|
@@ -114,7 +114,7 @@ impl fmt::Display for Notification {
     }
 }
 
-/// Hardware Error Notification Structure (ACPI 6.5, 18.3.2.9, table 18.14).
+/// Hardware Error Notification Structure (ACPI 6.5, 18.3.2.9).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
 #[repr(C)]
 pub struct NotificationStructure {

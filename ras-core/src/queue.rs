@@ -58,6 +58,11 @@ impl<T: Copy, const N: usize> Queue<T, N> {
     pub(crate) fn iter(&self) -> impl Iterator<Item = &T> {
         self.places.iter().map_while(Option::as_ref)
     }
+
+    #[cfg(feature = "machine-check")]
+    pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = &mut T> {
+        self.places.iter_mut().map_while(Option::as_mut)
+    }
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ use crate::memory_error::{Kind, MemoryError, Origin, Span};
 use crate::plan::{Answer, Plan};
 use crate::progress::Progress;
 use crate::record_area::RecordArea;
+use crate::reporters::stop::stop;
 use crate::reporters::{self, BuildError, Claims, Moment, Reporter, Setup};
 
 /// Answers errors as a plan says: the ledger is kept, the right reporter is asked, and a vCPU that gets nowhere is not waited for.
@@ -22,6 +23,8 @@ pub struct Responder {
     found: Desk,
     progress: Progress,
     ledger: Ledger,
+    /// The guest is new and knows of nothing that is lost still.
+    untold: bool,
 }
 
 /// One of the two kinds of error, and who answers it.
@@ -69,11 +72,15 @@ impl Responder {
             found: desk(&plan.found)?,
             progress: Progress::new(&plan.consumed.patience),
             ledger: Ledger::with_room_for(Self::LEDGER_ROOM),
+            untold: false,
         })
     }
 
     /// Answers an error. A vCPU that consumed it is not entered before every action was taken.
     pub fn report(&mut self, error: &MemoryError, scene: &Scene, sink: &mut dyn ActionSink) {
+        // What the guest has acknowledged by now, it acknowledged before this error; the state that came with it is not of every vCPU.
+        let before = Scene { moment: Moment { vcpu: None, ..scene.moment }, ..*scene };
+        self.tick(&before, sink);
         self.ledger.record(error);
         let mut error = *error;
         if error.origin == Origin::Device || error.vcpu.is_none() {
@@ -83,19 +90,20 @@ impl Responder {
         if error.kind == Kind::ActionOptional {
             return self.tell_found(&error, scene, sink);
         }
-        if self.progress.is_stuck(&error) {
-            sink.act(Action::Stop {
-                account: Account { reason: StopReason::NoProgress, error: Some(error) },
-            });
-            return;
-        }
         let mut written = Written { ledger: &mut self.ledger, sink, now_ns: scene.moment.now_ns };
+        if self.progress.is_stuck(&error) {
+            return stop(error, StopReason::NoProgress, &mut written);
+        }
         self.consumed.reporter.report(&error, &scene.moment, &mut written);
-        // The rest of what was lost with it: nobody consumed that yet.
+        // The rest of what was lost with it: nobody consumed that yet. A guest that walks over it page by page has been told.
         let told = if self.consumed.records { Record::LOG2_MOST } else { Span::around(0, 0).log2_len };
         if self.found.records {
             for log2_len in told..error.span.log2_len {
                 let half = Span::around(error.gpa ^ 1 << log2_len, log2_len);
+                let known = self.ledger.within(half.gpa, half.bytes());
+                if known.iter().all(|entry| entry.answered.is_some()) {
+                    continue;
+                }
                 let rest = MemoryError {
                     span: half,
                     gpa: half.gpa,
@@ -110,6 +118,9 @@ impl Responder {
 
     /// Lets time pass, and looks whether the guest has acknowledged something.
     pub fn tick(&mut self, scene: &Scene, sink: &mut dyn ActionSink) {
+        if core::mem::take(&mut self.untold) {
+            self.tell_again(scene, sink);
+        }
         let mut written = Written { ledger: &mut self.ledger, sink, now_ns: scene.moment.now_ns };
         self.consumed.reporter.tick(&scene.moment, &mut written);
         self.found.reporter.tick(&scene.of_found(), &mut written);
@@ -121,11 +132,16 @@ impl Responder {
         self.found.reporter.driver_up(&scene.of_found());
     }
 
-    /// The guest was reset and its memory filled anew. What was found, not acknowledged and is lost still is told again.
+    /// The guest was reset and its memory filled anew. Whoever consumed something is gone, and so is what the guest knew: where pages are
+    /// `still_lost`, all that the ledger has as lost is told as found at the next [`tick`](Self::tick), if that is told by records; a
+    /// driver that starts finds them. Where the new guest can not use those pages ([`Ledger::lost`] says which), or none is left, say that
+    /// none is.
     pub fn reset(&mut self, still_lost: bool, scene: &Scene, sink: &mut dyn ActionSink) {
         self.progress.forget();
-        self.consumed.reporter.reset(still_lost, &scene.moment, sink);
-        self.found.reporter.reset(still_lost, &scene.of_found(), sink);
+        self.ledger.forget_answers();
+        self.untold = still_lost && self.found.records;
+        self.consumed.reporter.reset(false, &scene.moment, sink);
+        self.found.reporter.reset(false, &scene.of_found(), sink);
     }
 
     /// Fresh memory took the place of these pages.
@@ -153,6 +169,17 @@ impl Responder {
     #[must_use]
     pub const fn ledger(&self) -> &Ledger {
         &self.ledger
+    }
+
+    fn tell_again(&mut self, scene: &Scene, sink: &mut dyn ActionSink) {
+        let mut index = 0;
+        while let Some((span, next)) = self.ledger.next_lost(index) {
+            let origin = self.ledger.at(span.gpa).map_or(Origin::Sigbus, |entry| entry.origin);
+            let (kind, time_ns) = (Kind::ActionOptional, scene.moment.now_ns);
+            let error = MemoryError { span, gpa: span.gpa, kind, vcpu: None, origin, time_ns };
+            self.tell_found(&error, scene, sink);
+            index = next;
+        }
     }
 
     fn tell_found(&mut self, error: &MemoryError, scene: &Scene, sink: &mut dyn ActionSink) {

@@ -70,7 +70,7 @@ impl Response {
         }
     }
 
-    /// The number of the notification (ACPI 6.5, 18.3.2.9, table 18.14) whose source it writes a record to; none for an answer without
+    /// The number of the notification (ACPI 6.5, 18.3.2.9) whose source it writes a record to; none for an answer without
     /// a record.
     #[must_use]
     pub const fn notification(self) -> Option<u8> {

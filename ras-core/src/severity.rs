@@ -2,7 +2,7 @@
 
 use core::fmt;
 
-/// Severity of an error, the same in status blocks, data entries and CPER records (ACPI 6.5, table 18.11; UEFI 2.10, table N.3).
+/// Severity of an error, the same in status blocks, data entries and CPER records (ACPI 6.5, 18.3.2.7.1; UEFI 2.10, N.2.1).
 ///
 /// Linux panics on [`Fatal`](Self::Fatal), and on numbers that are not here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -4,7 +4,7 @@ use core::fmt;
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-/// A date and time of day in binary-coded decimals (ACPI 6.5, table 18.12; UEFI 2.10, N.2.1). Records do not name the time zone: ours
+/// A date and time of day in binary-coded decimals (ACPI 6.5, 18.3.2.7.1; UEFI 2.10, N.2.1). Records do not name the time zone: ours
 /// are in UTC.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
 #[repr(C)]

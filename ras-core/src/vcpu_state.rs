@@ -50,6 +50,7 @@ pub struct MachineCheckState {
     pub enabled: bool,
     /// The guest switched local machine checks on there (MCG_EXT_CTL.LMCE_EN).
     pub local: bool,
-    /// Every other vCPU has MCIP clear and CR4.MCE set: all may take one together.
+    /// Every other vCPU that the guest has started has MCIP clear and CR4.MCE set: all may take one together. One that was never started
+    /// has CR4.MCE clear, takes no part, and nobody waits for it.
     pub others_ready: bool,
 }

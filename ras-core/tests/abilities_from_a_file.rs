@@ -1,5 +1,6 @@
 //! A host that is not here: its abilities are written there and read here.
 
+use proptest::prelude::*;
 use ras_core::abilities::{
     Aarch64Abilities, ArchAbilities, Fact, HostAbilities, MachineCheckAbilities, MemoryFailure, Vendor,
     X86Abilities,
@@ -56,5 +57,59 @@ fn what_a_file_leaves_out_is_not_known_and_what_it_misspells_is_an_error() {
         r#"{"arch": {"x86_64": {"mce": {"banks": 300}}}}"#,
     ] {
         assert!(serde_json::from_str::<HostAbilities>(wrong).is_err(), "{wrong}");
+    }
+}
+
+/// Keys and values of such a file, and some that it has not.
+const WORDS: [&str; 28] = [
+    "\"arch\"",
+    "\"aarch64\"",
+    "\"x86_64\"",
+    "\"kvm\"",
+    "\"mce\"",
+    "\"supported\"",
+    "\"banks\"",
+    "\"vendor\"",
+    "\"intel\"",
+    "\"memory-failure\"",
+    "\"handled\"",
+    "\"page-sizes\"",
+    "\"vcpu-events\"",
+    "\"privileged\"",
+    "\"yes\"",
+    "\"no\"",
+    "\"unknown\"",
+    "\"perhaps\"",
+    "{",
+    "}",
+    "[",
+    "]",
+    ":",
+    ",",
+    "18446744073709551616",
+    "-1",
+    "32",
+    "null",
+];
+
+proptest! {
+    #[test]
+    fn no_text_makes_it_panic(text in any::<String>(), words in prop::collection::vec(prop::sample::select(&WORDS[..]), 0..24)) {
+        let _ = serde_json::from_str::<HostAbilities>(&text);
+        let _ = serde_json::from_str::<HostAbilities>(&words.concat());
+        // Behind a beginning that is right it gets further.
+        for arch in ["aarch64", "x86_64"] {
+            let text = format!("{{\"arch\":{{\"{arch}\":{{{}", words.concat());
+            let _ = serde_json::from_str::<HostAbilities>(&text);
+        }
+    }
+
+    #[test]
+    fn what_is_read_is_what_it_is_written_as(fact in prop::sample::select(&Fact::ALL[..]), supported: u64, banks: u8, page_sizes: Vec<u64>) {
+        let mce = Some(MachineCheckAbilities { supported, banks });
+        let arch = ArchAbilities::X86_64(X86Abilities { user_nmi: fact, mce, vendor: Some(Vendor::Amd) });
+        let host = HostAbilities { arch, page_sizes, ..HostAbilities::unknown(Arch::X86_64) };
+        let text = serde_json::to_string(&host).unwrap();
+        prop_assert_eq!(serde_json::from_str::<HostAbilities>(&text).unwrap(), host);
     }
 }

@@ -80,6 +80,22 @@ proptest! {
         }
         let lost: u64 = pages.values().filter(|page| !page.2).count() as u64 * 4096;
         prop_assert_eq!(ledger.bytes_lost(), lost);
+        let runs: Vec<(u64, u64)> = ledger.lost().collect();
+        prop_assert_eq!(runs.iter().map(|(_, len)| len).sum::<u64>(), lost);
+        prop_assert!(runs.windows(2).all(|pair| pair[0].0 + pair[0].1 < pair[1].0));
+        prop_assert!(runs.iter().all(|(gpa, len)| (*gpa..gpa + len).step_by(4096).all(|page| !pages[&page].2)));
+        // What may be repaired is whole, and no page of it is in doubt; what is whole and in no doubt may be repaired.
+        let ready = |page: u64| pages.get(&page).is_some_and(|page| page.1 && !page.2);
+        let repairable: Vec<Span> = ledger.repairable().collect();
+        prop_assert!(repairable.iter().all(|span| span.pages().all(ready)));
+        for entry in ledger.entries() {
+            let widest = ledger.within(entry.lost_with.gpa, entry.lost_with.bytes()).iter().map(|entry| entry.lost_with.log2_len).max();
+            if widest == Some(entry.lost_with.log2_len) {
+                prop_assert_eq!(repairable.contains(&entry.lost_with), entry.lost_with.pages().all(ready), "{:?}", entry);
+            } else {
+                prop_assert!(!repairable.contains(&entry.lost_with));
+            }
+        }
         prop_assert!(ledger.entries().windows(2).all(|pair| !pair[0].span.contains(pair[1].span.gpa)));
         // Written and read, it is the same; and so are its entries in any order.
         let text = serde_json::to_string(&ledger).unwrap();
@@ -113,7 +129,7 @@ proptest! {
         if let Ok(mut ledger) = Ledger::try_from(entries.collect::<Vec<_>>()) {
             let found = ledger.within(gpa, len).len();
             prop_assert!(found <= ledger.entries().len());
-            let _ = (ledger.at(gpa), ledger.bytes_lost());
+            let _ = (ledger.at(gpa), ledger.bytes_lost(), ledger.lost().count(), ledger.repairable().count());
             ledger.record(&lost(Span { gpa, log2_len: len as u8 }, 1));
             ledger.answered(Span { gpa, log2_len: len as u8 }, Response::Ignore);
             prop_assert!(ledger.at(gpa).is_some());
@@ -124,6 +140,33 @@ proptest! {
     fn no_text_makes_it_panic(text in r#"\[(\{"span":\{"gpa":[0-9]{1,20},"log2_len":[0-9]{1,3}\},?\}?,?)*\]?"#) {
         let _ = serde_json::from_str::<Ledger>(&text);
     }
+}
+
+/// A vCPU consumed one page of what was lost together: what the guest acknowledged of the rest stays acknowledged.
+#[test]
+fn a_touch_puts_one_page_in_doubt() {
+    let mut ledger = Ledger::default();
+    let whole = Span::around(0x4000_0000, 21);
+    let touch =
+        |gpa, time_ns| MemoryError { gpa, kind: Kind::ActionRequired, vcpu: Some(1), ..lost(whole, time_ns) };
+    ledger.record(&touch(0x4000_1000, 1));
+    ledger.acknowledged(whole, 2);
+    ledger.record(&touch(0x4003_4000, 3));
+    let doubtful = ledger.entries().iter().filter(|entry| entry.acknowledged_ns.is_none());
+    assert!(doubtful.map(|entry| entry.span).eq([Span::around(0x4003_4000, 16)]));
+    assert_eq!(ledger.repairable().count(), 0);
+    ledger.acknowledged(Span::around(0x4003_4000, 16), 4);
+    assert!(ledger.repairable().eq([whole]));
+    assert_eq!([ledger.repairable_after(9, 12).count(), ledger.repairable_after(9, 13).count()], [0, 1]);
+    assert_eq!(ledger.repairable_after(9, 8).count(), 0);
+    // Lost anew, it is nothing that anybody was told of.
+    ledger.answered(whole, Response::Sea);
+    ledger.repaired(whole, 5);
+    ledger.record(&touch(0x4003_4000, 6));
+    assert!(ledger.entries().iter().all(|entry| (entry.answered, entry.acknowledged_ns) == (None, None)));
+    // A host that reports a page of it alone does not make less of what it took with it.
+    ledger.record(&MemoryError { span: Span::around(0x4000_5000, 12), ..touch(0x4000_5000, 7) });
+    assert_eq!(ledger.at(0x4000_5000).unwrap().lost_with, whole);
 }
 
 #[test]

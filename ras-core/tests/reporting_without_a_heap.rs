@@ -109,6 +109,16 @@ fn every_answer_is_given_without_allocating() {
                     }
                     responder.tick(&scene(page), &mut sink);
                 }
+                // What is reported again is known, however wide it is.
+                let again = MemoryError {
+                    span: Span::around(0x8000_0000, 21),
+                    gpa: 0x8000_3000,
+                    kind: Kind::ActionRequired,
+                    vcpu: Some(1),
+                    origin: Origin::Sigbus,
+                    time_ns: 1_000,
+                };
+                responder.report(&again, &scene(1_000), &mut sink);
                 responder.tick(&scene(u64::MAX), &mut sink);
                 responder.reset(true, &scene(u64::MAX), &mut sink);
                 responder.tick(&scene(u64::MAX), &mut sink);

@@ -1,8 +1,11 @@
 //! Memory errors that are told without one: `ghest ctl inject`, the ledger, the plan's refusals, `ghest decode`.
 
+use std::time::{Duration, Instant};
+
 use libtest_mimic::Trial;
 use serde_json::Value;
 
+use crate::harness::ghest::{Outcome, Running};
 use crate::harness::{Checked, Ghest, Scratch, needs, trials};
 
 pub(crate) fn trials() -> Vec<Trial> {
@@ -10,6 +13,10 @@ pub(crate) fn trials() -> Vec<Trial> {
         found_error_stops,
         found_error_is_recorded,
         found_error_is_a_machine_check,
+        guest_takes_records,
+        guest_takes_many_pages,
+        guest_gives_up_what_it_touches,
+        guest_hears_of_too_few_errors,
         not_the_guests_memory,
         refused_where_the_host_reports_nothing,
         records_are_decoded,
@@ -41,7 +48,7 @@ fn found_error_stops() -> Checked {
     Ok(())
 }
 
-/// The built-in guest has no driver for records: the first is written and waits.
+/// The guest has halted for good: the first record is written and waits.
 fn found_error_is_recorded() -> Checked {
     needs::kvm()?;
     let scratch = Scratch::new();
@@ -75,22 +82,148 @@ fn found_error_is_recorded() -> Checked {
     Ok(())
 }
 
-/// What becomes of the guest depends on the processor's vendor: AMD's deferred errors wait to be looked for, Intel's end a
-/// guest that is not ready for them, as the built-in guest is not.
+/// Intel's is an exception, AMD's is deferred and waits to be looked for: the guest does both.
 fn found_error_is_a_machine_check() -> Checked {
     needs::kvm()?;
     let scratch = Scratch::new();
-    let profile = scratch.profile(&profile_text("mptable", "mce"));
-    let events = scratch.path("events");
-    let boot = Ghest::boot(&profile).arg("--control").arg(scratch.path("control"));
-    let mut running = boot.arg("--events").arg(&events).start();
-    running.wait_for("probe: ok");
-    ctl(&scratch, &INJECT, 0);
-    running.signal(rustix::process::Signal::TERM);
-    running.finish();
-    let events = std::fs::read_to_string(events).expect("an event file");
+    let mut story = Story::boot(&scratch, "mptable", "mce", "probe.await-errors=1");
+    story.inject("0x2001234", &[]);
+    story.running.wait_for("probe: ok");
+    let guest = story.stop();
+    assert_eq!(guest.probe("error-sources"), ["none"], "{guest}");
+    let told = guest.probe("error machine-check").join("\n");
+    assert!(told.starts_with("vcpu 0 bank ") && told.contains(" addr 0x2001000 misc 0x8c "), "{guest}");
+    assert_eq!(guest.probe("error total"), ["1"], "{guest}");
+    let events = story_events(&scratch);
     assert!(events.contains(r#""event":"notified","how":"machine-check""#), "{events}");
     assert!(events.contains(r#""event":"answered""#) && events.contains(r#""response":"mce""#), "{events}");
+    Ok(())
+}
+
+/// A guest that takes errors, halts for good when it is through, and is then stopped.
+struct Story<'a> {
+    scratch: &'a Scratch,
+    running: Running,
+}
+
+impl<'a> Story<'a> {
+    /// Boots, and waits until the guest touches memory or waits for errors.
+    fn boot(scratch: &'a Scratch, firmware: &str, asynchronous: &str, words: &str) -> Self {
+        let patience = "probe.patience=20000 probe.exit=hang";
+        let profile = scratch.profile(&format!(
+            "[machine]\nvcpus = 2\nmemory = \"64MiB\"\nfirmware = \"{firmware}\"\n\n[boot]\n\
+             cmdline = \"{patience} {words}\"\n\n[ras]\nasynchronous = \"{asynchronous}\"\n"
+        ));
+        let boot = Ghest::boot(&profile).arg("--control").arg(scratch.path("control"));
+        let mut running = boot.arg("--events").arg(scratch.path("events")).start();
+        running.wait_for(if words.contains("await") { "probe: awaiting" } else { "probe: touching" });
+        Story { scratch, running }
+    }
+
+    fn inject(&mut self, gpa: &str, more: &[&str]) {
+        ctl(self.scratch, &[&["inject", "--gpa", gpa, "--kind", "ao", "--via", "notice"], more].concat(), 0);
+    }
+
+    fn stop(self) -> Outcome {
+        ctl(self.scratch, &["stop"], 0);
+        self.running.finish().expect(0)
+    }
+
+    /// Waits until the VMM has seen so many acknowledgements: the seconds are far more than it takes.
+    fn expect_acknowledged(&self, times: usize) {
+        let seen = || story_events(self.scratch).matches(r#""event":"acknowledged""#).count();
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while seen() < times && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        assert_eq!(seen(), times, "{}", story_events(self.scratch));
+    }
+}
+
+fn story_events(scratch: &Scratch) -> String {
+    std::fs::read_to_string(scratch.path("events")).expect("an event file")
+}
+
+/// From the error to its acknowledgement, in each of the ways that nobody needs to have consumed it for.
+fn guest_takes_records() -> Checked {
+    needs::kvm()?;
+    for (asynchronous, way) in [
+        ("gsiv", Some("probe: error interrupt ged")),
+        ("gpio", Some("probe: error interrupt ged")),
+        #[cfg(target_arch = "x86_64")]
+        ("external", Some("probe: error interrupt gsi 13")),
+        ("polled", None),
+    ] {
+        let scratch = Scratch::new();
+        let mut story = Story::boot(&scratch, "acpi", asynchronous, "probe.await-errors=1");
+        story.inject("0x2001234", &[]);
+        story.running.wait_for("probe: ok");
+        story.expect_acknowledged(1);
+        let guest = story.stop();
+        let sources = guest.probe("error-source");
+        assert!(
+            sources.iter().any(|source| source.starts_with(&format!("1 {asynchronous} block 0x"))),
+            "{guest}"
+        );
+        let errors = guest.stdout();
+        let errors: Vec<_> = errors.lines().filter(|line| line.starts_with("probe: error ")).collect();
+        let told = [
+            "probe: error record source 1 severity recoverable entries 1",
+            "probe: error page 0x2001000 section-severity recoverable",
+            "probe: error acknowledged source 1",
+            "probe: error total 1",
+        ];
+        let expected: Vec<_> = way.into_iter().chain(told).collect();
+        assert_eq!(errors, expected, "{guest}");
+    }
+    Ok(())
+}
+
+/// 128 KiB are 32 pages, and 16 go into one record: the second waits for the acknowledgement of the first.
+fn guest_takes_many_pages() -> Checked {
+    needs::kvm()?;
+    let scratch = Scratch::new();
+    let mut story = Story::boot(&scratch, "acpi", "gsiv", "probe.await-errors=32");
+    story.inject("0x2020000", &["--span", "131072"]);
+    story.running.wait_for("probe: ok");
+    story.expect_acknowledged(2);
+    let guest = story.stop();
+    let pages: Vec<_> = (0..32)
+        .map(|page| format!("{:#x} section-severity recoverable", 0x202_0000 + page * 0x1000))
+        .collect();
+    assert_eq!(guest.probe("error page"), pages, "{guest}");
+    assert_eq!(guest.probe("error total"), ["32"], "{guest}");
+    Ok(())
+}
+
+/// Told of a page in the middle of using it, whichever way, on whichever vCPU, the guest stops using it and goes on.
+fn guest_gives_up_what_it_touches() -> Checked {
+    needs::kvm()?;
+    for (word, on) in [("touch", 0), ("store", 1), ("fetch", 0), ("fetch", 1)] {
+        let scratch = Scratch::new();
+        let words = format!("probe.{word}=0x2001008 probe.{word}=0x2003000 probe.touch-on={on}");
+        let mut story = Story::boot(&scratch, "acpi", "gsiv", &words);
+        story.inject("0x2001234", &[]);
+        story.running.wait_for("probe: touching 0x2003000");
+        story.inject("0x2002000", &[]);
+        story.inject("0x2003000", &[]);
+        story.running.wait_for("probe: ok");
+        story.expect_acknowledged(3);
+        let guest = story.stop();
+        assert_eq!(guest.probe("error gave up"), ["0x2001008", "0x2003000"], "{guest}");
+        assert!(guest.probe("touched").is_empty() && guest.probe("failed").is_empty(), "{guest}");
+    }
+    Ok(())
+}
+
+fn guest_hears_of_too_few_errors() -> Checked {
+    needs::kvm()?;
+    let scratch = Scratch::new();
+    let cmdline = "probe.touch=0x2001000 probe.await-errors=1 probe.patience=100";
+    let guest = Ghest::boot(&scratch.machine(&format!("cmdline = \"{cmdline}\""))).finish().expect(0);
+    assert_eq!(guest.probe("touched"), ["0x2001000 fine"], "{guest}");
+    assert_eq!(guest.probe("failed"), ["errors told: 0 of 1"], "{guest}");
+    assert!(guest.probe("ok").is_empty(), "{guest}");
     Ok(())
 }
 
@@ -101,7 +234,7 @@ fn not_the_guests_memory() -> Checked {
     let mut running = Ghest::boot(&profile).arg("--control").arg(scratch.path("control")).start();
     running.wait_for("probe: ok");
     let answer = ctl(&scratch, &["inject", "--gpa", "0x4000000", "--kind", "ao"], 1);
-    assert_eq!(answer["error"], "0x4000000 is not memory of this guest");
+    assert_eq!(answer["error"], "4 KiB at 0x4000000 is not memory of this guest");
     ctl(&scratch, &["stop"], 0);
     running.finish().expect(0);
     Ok(())

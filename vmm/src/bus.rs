@@ -4,12 +4,14 @@ use std::sync::{Arc, OnceLock};
 
 use devices::{MachineControl, ResetCause};
 use platform::Window;
-use vcpu::Bus;
+use ras_core::vcpu_state::VcpuState;
+use vcpu::{Bus, Lost};
 use vm_device::bus::{MmioAddress, MmioRange, PioAddress, PioRange};
 use vm_device::device_manager::{IoManager, MmioManager, PioManager};
 use vm_device::{DeviceMmio, DevicePio};
 
-use crate::journal::Journal;
+use crate::journal::{Journal, Note};
+use crate::ras::Reporting;
 use crate::timings::{Phase, Timings};
 
 /// A device that two share one address with.
@@ -23,14 +25,20 @@ pub struct MachineBus {
     journal: Arc<Journal>,
     timings: Arc<Timings>,
     machine: Arc<dyn MachineControl>,
+    reporting: Arc<Reporting>,
     first_exit: OnceLock<()>,
 }
 
 impl MachineBus {
     /// A machine without devices.
     #[must_use]
-    pub fn new(journal: Arc<Journal>, timings: Arc<Timings>, machine: Arc<dyn MachineControl>) -> Self {
-        MachineBus { io: IoManager::new(), journal, timings, machine, first_exit: OnceLock::new() }
+    pub fn new(
+        journal: Arc<Journal>,
+        timings: Arc<Timings>,
+        machine: Arc<dyn MachineControl>,
+        reporting: Arc<Reporting>,
+    ) -> Self {
+        MachineBus { io: IoManager::new(), journal, timings, machine, reporting, first_exit: OnceLock::new() }
     }
 
     /// Puts a device at ports.
@@ -87,16 +95,36 @@ impl Bus for MachineBus {
     }
 
     fn mmio_read(&self, gpa: u64, data: &mut [u8]) {
-        if self.io.mmio_read(MmioAddress(gpa), data).is_err() {
+        if self.io.mmio_read(MmioAddress(gpa), data).is_err() && !self.reporting.touched_left_out(gpa) {
             tracing::debug!(gpa, len = data.len(), "read of an address that nothing answers");
             data.fill(FLOATING);
         }
     }
 
     fn mmio_write(&self, gpa: u64, data: &[u8]) {
-        if self.io.mmio_write(MmioAddress(gpa), data).is_err() {
+        if self.io.mmio_write(MmioAddress(gpa), data).is_err() && !self.reporting.touched_left_out(gpa) {
             tracing::debug!(gpa, ?data, "write to an address that nothing answers");
         }
+    }
+
+    fn undecoded_access(&self, gpa: u64) -> bool {
+        self.reporting.touched_left_out(gpa)
+    }
+
+    fn lost_memory(&self, vcpu: u32, lost: Lost, state: Option<VcpuState>) {
+        self.reporting.consumed(vcpu, lost, state);
+    }
+
+    fn ask(&self, vcpu: u32, state: &mut dyn FnMut() -> Option<VcpuState>) {
+        self.reporting.ask(vcpu, state);
+    }
+
+    fn settled(&self) {
+        self.reporting.settle();
+    }
+
+    fn attend(&self) {
+        self.reporting.tick();
     }
 
     fn system_event(&self, kind: u32) {
@@ -113,13 +141,13 @@ impl Bus for MachineBus {
         if vcpu == 0 {
             self.timings.mark(Phase::FirstRun);
         }
-        self.journal.vcpu_started(vcpu);
+        self.journal.write(Note::VcpuStarted(vcpu));
     }
 
     fn first_exit(&self, vcpu: u32, exit: &'static str) {
         if self.first_exit.set(()).is_ok() {
             self.timings.mark(Phase::FirstExit);
-            self.journal.first_exit(vcpu, exit);
+            self.journal.write(Note::FirstExit { vcpu, exit });
         }
     }
 }

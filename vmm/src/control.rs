@@ -21,6 +21,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
+use crate::ras::inject::Order;
+
 /// What can be asked of a running machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "command", rename_all = "kebab-case")]
@@ -33,13 +35,8 @@ pub enum Request {
     Resume,
     /// Press the power button.
     PowerButton,
-    /// Tell the guest of a memory error that nobody consumed.
-    Inject {
-        /// A GPA in what was lost.
-        gpa: u64,
-        /// Base-two logarithm of the bytes that were lost: 12 to 30.
-        log2_len: u8,
-    },
+    /// Lose memory of the guest, or say that it was lost.
+    Inject(Order),
     /// What was lost so far.
     Ledger,
     /// Where guest memory is in this process.
@@ -55,6 +52,8 @@ pub struct Call {
     /// What is asked.
     pub request: Request,
     answer: Sender<Value>,
+    /// Closed once the answer is on its way.
+    written: Receiver<()>,
 }
 
 impl Call {
@@ -70,6 +69,8 @@ impl Call {
         };
         // Nobody waits where the client has gone.
         let _ = self.answer.send(value);
+        // What was asked may be the machine's end, and the process's: the answer has to be out before.
+        let _ = self.written.recv_timeout(PATIENCE);
     }
 }
 
@@ -138,19 +139,26 @@ fn serve(stream: &UnixStream, calls: &Sender<Call>, ring: &EventFd) -> io::Resul
     stream.set_write_timeout(Some(PATIENCE))?;
     let mut line = String::new();
     io::Read::take(BufReader::new(stream), LONGEST).read_line(&mut line)?;
-    let reply = match serde_json::from_str(&line) {
+    let refusal = match serde_json::from_str(&line) {
         Ok(request) => {
             let (answer, answered) = mpsc::channel();
-            if calls.send(Call { request, answer }).is_err() {
+            let (writing, written) = mpsc::channel();
+            if calls.send(Call { request, answer, written }).is_err() {
                 return Ok(());
             }
             ring.write(1)?;
-            answered.recv().unwrap_or_else(|_| json!({ "ok": false, "error": "the machine has ended" }))
+            let ended = |_| json!({ "ok": false, "error": "the machine has ended" });
+            let outcome = reply(stream, &answered.recv().unwrap_or_else(ended));
+            drop(writing);
+            return outcome;
         }
         Err(error) => json!({ "ok": false, "error": format!("this is no request: {error}") }),
     };
-    let mut stream = stream;
-    writeln!(stream, "{reply}")
+    reply(stream, &refusal)
+}
+
+fn reply(mut stream: &UnixStream, value: &Value) -> io::Result<()> {
+    stream.write_all(format!("{value}\n").as_bytes())
 }
 
 /// Asks a running machine, and waits for its answer.

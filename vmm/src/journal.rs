@@ -1,22 +1,86 @@
-//! The event file: one JSON object a line, for programs that watch a machine.
+//! The event file: one JSON object a line, for programs that watch a machine; and the same story in the log, for people.
+//!
+//! What happens to a memory error is noted where it happens, on the way from a signal to the exception that answers it, and
+//! written down when there is time ([`Journal::settle`]): a note costs a lock and a copy. Lines are in the order of their times.
 
+use std::collections::VecDeque;
+use std::fmt;
 use std::fs::File;
 use std::io::{self, Write};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use ras_core::actions::Mark;
-use ras_core::{MemoryError, Span};
-use serde_json::{Value, json};
+use ras_core::{MemoryError, Response, Span};
+use serde_json::{Map, Value, json};
 
 use crate::timings::Timings;
 
 /// What happens to a machine, as it happens. Without a file, events are only logged.
 #[derive(Debug)]
 pub struct Journal {
-    file: Option<Mutex<File>>,
     clock: Arc<Timings>,
+    notes: Mutex<VecDeque<(Duration, Note)>>,
+    /// Whether there are notes: asked before every entry into the guest, without the lock.
+    unsettled: AtomicBool,
+    /// Held while notes are written, so that they are written in their order.
+    file: Mutex<Option<File>>,
 }
+
+/// Something that happened.
+#[derive(Clone, Debug)]
+pub enum Note {
+    /// What was planned.
+    Plan(Value),
+    /// A vCPU enters the guest for the first time.
+    VcpuStarted(u32),
+    /// The guest left to the VMM for the first time.
+    FirstExit {
+        /// The vCPU that did, by index.
+        vcpu: u32,
+        /// The exit's name.
+        exit: &'static str,
+    },
+    /// The guest ended its machine: `power-off` or `reset`.
+    GuestShutdown(&'static str),
+    /// A memory error came to the VMM.
+    MemoryError {
+        /// Which.
+        error: MemoryError,
+        /// What the plan answers to such errors.
+        response: Response,
+    },
+    /// The guest was notified of a record, or takes an exception.
+    Notified {
+        /// How.
+        how: &'static str,
+        /// The vCPU that takes it; none for an interrupt line.
+        vcpu: Option<u32>,
+    },
+    /// A vCPU waits until a record was read.
+    Held(u32),
+    /// It no longer does.
+    Released(u32),
+    /// What became of an error.
+    Mark(Mark),
+    /// Fresh memory took the place of lost pages.
+    Repaired(Span),
+    /// Lost pages could not be replaced.
+    NotRepaired(Span),
+    /// The machine has ended.
+    Stopped {
+        /// Why, for people.
+        reason: String,
+        /// The status that the process ends with.
+        status: u8,
+    },
+}
+
+/// Notes that fit before memory is allocated for them.
+const ROOM: usize = 1024;
 
 impl Journal {
     /// A journal in a new file, or nowhere.
@@ -24,93 +88,204 @@ impl Journal {
     /// # Errors
     /// Where the file can not be made.
     pub fn new(path: Option<&Path>, clock: Arc<Timings>) -> io::Result<Self> {
-        let file = path.map(File::create).transpose()?.map(Mutex::new);
-        Ok(Journal { file, clock })
+        let file = Mutex::new(path.map(File::create).transpose()?);
+        let notes = Mutex::new(VecDeque::with_capacity(ROOM));
+        Ok(Journal { clock, notes, unsettled: AtomicBool::new(false), file })
     }
 
-    /// What was planned.
-    pub fn plan(&self, plan: &Value) {
-        self.record("plan", plan.clone());
+    /// The way to its file for a last line; none where it has no file, or the host no descriptor.
+    #[must_use]
+    pub fn last_line(&self) -> Option<LastLine> {
+        let file = lock(&self.file).as_ref()?.try_clone().ok()?;
+        Some(LastLine { file, clock: Arc::clone(&self.clock) })
     }
 
-    /// A vCPU enters the guest for the first time.
-    pub fn vcpu_started(&self, vcpu: u32) {
-        self.record("vcpu-started", json!({ "vcpu": vcpu }));
+    /// Notes something, to be written down later.
+    pub fn note(&self, note: Note) {
+        let mut notes = lock(&self.notes);
+        // Under the lock, so that notes are in the order of their times.
+        notes.push_back((self.clock.elapsed(), note));
+        self.unsettled.store(true, Ordering::Release);
     }
 
-    /// The guest left to the VMM for the first time.
-    pub fn first_exit(&self, vcpu: u32, exit: &str) {
-        self.record("first-exit", json!({ "vcpu": vcpu, "exit": exit }));
+    /// Writes something down, after all that was noted before.
+    pub fn write(&self, note: Note) {
+        self.note(note);
+        self.settle();
     }
 
-    /// The guest ended its machine: `power-off` or `reset`.
-    pub fn guest_shutdown(&self, how: &str) {
-        self.record("guest-shutdown", json!({ "how": how }));
-    }
-
-    /// A memory error came to the VMM.
-    pub fn memory_error(&self, error: &MemoryError) {
-        let fields = json!({
-            "class": error.kind,
-            "gpa": error.gpa,
-            "span": error.span.bytes(),
-            "vcpu": error.vcpu,
-            "origin": error.origin,
-        });
-        self.record("memory-error", fields);
-    }
-
-    /// The guest was notified of a record, or took an exception.
-    pub fn notified(&self, how: &str) {
-        self.record("notified", json!({ "how": how }));
-    }
-
-    /// Something of a memory error is to be written down.
-    pub fn mark(&self, mark: &Mark) {
-        let span = |span: &Span| json!({ "gpa": span.gpa, "span": span.bytes() });
-        let (event, told, further) = match mark {
-            Mark::Answered { span: told, response } => {
-                ("answered", span(told), json!({ "response": response }))
+    /// Writes down what was noted.
+    pub fn settle(&self) {
+        if !self.unsettled.load(Ordering::Acquire) {
+            return;
+        }
+        let mut file = lock(&self.file);
+        loop {
+            let next = {
+                let mut notes = lock(&self.notes);
+                let next = notes.pop_front();
+                self.unsettled.store(!notes.is_empty(), Ordering::Release);
+                next
+            };
+            let Some((time, note)) = next else { return };
+            tell(&note);
+            let Some(file) = file.as_mut() else { continue };
+            let line = line(time, &note);
+            if let Err(error) = file.write_all(line.as_bytes()) {
+                tracing::error!(%error, "an event can not be written to the event file");
             }
-            Mark::RecordWritten { source, gpa, span: told } => {
-                ("record-written", span(told), json!({ "source": source, "address": gpa }))
+        }
+    }
+}
+
+/// The way to the event file for who can not wait for a lock: the handler of a signal that the process does not survive.
+#[derive(Debug)]
+pub struct LastLine {
+    file: File,
+    clock: Arc<Timings>,
+}
+
+impl LastLine {
+    /// The file.
+    #[must_use]
+    pub fn descriptor(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
+
+    /// Time since the process's start.
+    #[must_use]
+    pub fn elapsed(&self) -> Duration {
+        self.clock.elapsed()
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Writes what people want to know of memory errors to the log.
+fn tell(note: &Note) {
+    match note {
+        Note::MemoryError { .. } | Note::Mark(Mark::Overdue { .. } | Mark::Overflowed { .. }) => {
+            tracing::warn!("{}", Told(note));
+        }
+        Note::NotRepaired(_) => tracing::error!("{}", Told(note)),
+        Note::Notified { .. }
+        | Note::Held(_)
+        | Note::Released(_)
+        | Note::Repaired(_)
+        | Note::Mark(Mark::RecordWritten { .. } | Mark::Acknowledged { .. }) => {
+            tracing::info!("{}", Told(note));
+        }
+        Note::Mark(_)
+        | Note::Plan(_)
+        | Note::VcpuStarted(_)
+        | Note::FirstExit { .. }
+        | Note::GuestShutdown(_)
+        | Note::Stopped { .. } => {
+            let (event, fields) = event(note);
+            tracing::debug!(event, ?fields);
+        }
+    }
+}
+
+/// A note in words.
+struct Told<'a>(&'a Note);
+
+impl fmt::Display for Told<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Note::MemoryError { error, response } => write!(f, "{error}; the plan answers: {response}"),
+            Note::Notified { how, vcpu: Some(vcpu) } => write!(f, "vCPU {vcpu} takes {how}"),
+            Note::Notified { how, vcpu: None } => write!(f, "the guest is told by {how}"),
+            Note::Held(vcpu) => write!(f, "vCPU {vcpu} waits until the guest has read the record before"),
+            Note::Released(vcpu) => write!(f, "vCPU {vcpu} goes on"),
+            Note::Repaired(span) => write!(f, "fresh memory takes the place of {span}"),
+            Note::NotRepaired(span) => write!(f, "{span} can not be replaced by fresh memory"),
+            Note::Mark(Mark::RecordWritten { source, gpa, span }) => {
+                write!(f, "a record of {span} is in the block of error source {source}, at {gpa:#x}")
             }
-            Mark::Acknowledged { source, span: told, after_ns } => {
-                ("acknowledged", span(told), json!({ "source": source, "after_ns": after_ns }))
+            Note::Mark(Mark::Acknowledged { source, span, after_ns }) => {
+                let after = Duration::from_nanos(*after_ns);
+                write!(
+                    f,
+                    "the guest acknowledged the record of {span} (error source {source}) after {after:.1?}"
+                )
             }
-            Mark::Queued { source, span: told } => ("queued", span(told), json!({ "source": source })),
-            Mark::Coalesced { source, span: told } => ("coalesced", span(told), json!({ "source": source })),
-            Mark::Overdue { source, span: told } => ("overdue", span(told), json!({ "source": source })),
-            Mark::Overflowed { source, span: told, times } => {
-                ("overflowed", span(told), json!({ "source": source, "times": times }))
+            Note::Mark(Mark::Overdue { source, span }) => {
+                write!(f, "the guest does not acknowledge the record of {span} (error source {source})")
             }
-        };
-        let mut fields = told;
-        if let (Value::Object(fields), Value::Object(further)) = (&mut fields, further) {
+            Note::Mark(Mark::Overflowed { source, span, times }) => write!(
+                f,
+                "no room for a record of {span} at error source {source}: the guest is not told ({times} in all)"
+            ),
+            note => write!(f, "{note:?}"),
+        }
+    }
+}
+
+/// A line of the event file.
+fn line(time: Duration, note: &Note) -> String {
+    let (event, fields) = event(note);
+    let mut line = Map::new();
+    line.insert("t_ns".into(), u64::try_from(time.as_nanos()).unwrap_or(u64::MAX).into());
+    line.insert("event".into(), event.into());
+    line.extend(fields);
+    format!("{}\n", Value::Object(line))
+}
+
+/// The name of an event, and what it says beyond that.
+fn event(note: &Note) -> (&'static str, Map<String, Value>) {
+    let span = |span: &Span| json!({ "gpa": span.gpa, "span": span.bytes() });
+    let with = |span: &Span, further: Value| match (json!({ "gpa": span.gpa, "span": span.bytes() }), further)
+    {
+        (Value::Object(mut fields), Value::Object(further)) => {
             fields.extend(further);
+            Value::Object(fields)
         }
-        self.record(event, fields);
-    }
-
-    /// The machine has ended.
-    pub fn stopped(&self, reason: &str, status: u8) {
-        self.record("stopped", json!({ "reason": reason, "status": status }));
-    }
-
-    fn record(&self, event: &str, mut fields: Value) {
-        tracing::debug!(event, %fields);
-        let Some(file) = &self.file else { return };
-        // Before the clock is read, so that lines are in the order of their times.
-        let mut file = file.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Value::Object(fields) = &mut fields {
-            let t_ns = u64::try_from(self.clock.elapsed().as_nanos()).unwrap_or(u64::MAX);
-            fields.shift_insert(0, "event".into(), event.into());
-            fields.shift_insert(0, "t_ns".into(), t_ns.into());
-        }
-        let mut line = fields.to_string();
-        line.push('\n');
-        if let Err(error) = file.write_all(line.as_bytes()) {
-            tracing::error!(%error, "an event can not be written to the event file");
-        }
+        (fields, _) => fields,
+    };
+    let (event, fields) = match note {
+        Note::Plan(plan) => ("plan", plan.clone()),
+        Note::VcpuStarted(vcpu) => ("vcpu-started", json!({ "vcpu": vcpu })),
+        Note::FirstExit { vcpu, exit } => ("first-exit", json!({ "vcpu": vcpu, "exit": exit })),
+        Note::GuestShutdown(how) => ("guest-shutdown", json!({ "how": how })),
+        Note::MemoryError { error, response } => (
+            "memory-error",
+            json!({
+                "class": error.kind,
+                "gpa": error.gpa,
+                "span": error.span.bytes(),
+                "vcpu": error.vcpu,
+                "origin": error.origin,
+                "response": response,
+            }),
+        ),
+        Note::Notified { how, vcpu: Some(vcpu) } => ("notified", json!({ "how": how, "vcpu": vcpu })),
+        Note::Notified { how, vcpu: None } => ("notified", json!({ "how": how })),
+        Note::Held(vcpu) => ("held", json!({ "vcpu": vcpu })),
+        Note::Released(vcpu) => ("released", json!({ "vcpu": vcpu })),
+        Note::Repaired(lost) => ("repaired", span(lost)),
+        Note::NotRepaired(lost) => ("not-repaired", span(lost)),
+        Note::Stopped { reason, status } => ("stopped", json!({ "reason": reason, "status": status })),
+        Note::Mark(mark) => match mark {
+            Mark::Answered { span, response } => ("answered", with(span, json!({ "response": response }))),
+            Mark::RecordWritten { source, gpa, span } => {
+                ("record-written", with(span, json!({ "source": source, "address": gpa })))
+            }
+            Mark::Acknowledged { source, span, after_ns } => {
+                ("acknowledged", with(span, json!({ "source": source, "after_ns": after_ns })))
+            }
+            Mark::Queued { source, span } => ("queued", with(span, json!({ "source": source }))),
+            Mark::Coalesced { source, span } => ("coalesced", with(span, json!({ "source": source }))),
+            Mark::Overdue { source, span } => ("overdue", with(span, json!({ "source": source }))),
+            Mark::Overflowed { source, span, times } => {
+                ("overflowed", with(span, json!({ "source": source, "times": times })))
+            }
+        },
+    };
+    match fields {
+        Value::Object(fields) => (event, fields),
+        _ => (event, Map::new()),
     }
 }

@@ -8,7 +8,7 @@ use ras_core::actions::Account;
 use vcpu::{Control, Ended, Wish};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
-use crate::journal::Journal;
+use crate::journal::{Journal, Note};
 use crate::status::Status;
 use crate::timings::{Phase, Timings};
 
@@ -136,13 +136,13 @@ impl Lifecycle {
 impl MachineControl for Lifecycle {
     fn power_off(&self) {
         self.timings.mark(Phase::GuestShutdown);
-        self.journal.guest_shutdown("power-off");
+        self.journal.write(Note::GuestShutdown("power-off"));
         self.end(Ending::PoweredOff);
     }
 
     fn reset(&self, cause: ResetCause) {
         self.timings.mark(Phase::GuestShutdown);
-        self.journal.guest_shutdown("reset");
+        self.journal.write(Note::GuestShutdown("reset"));
         self.end(Ending::Reset(cause));
     }
 }

@@ -3,21 +3,22 @@
 #[cfg_attr(target_arch = "x86_64", path = "machine/x86_64.rs")]
 #[cfg_attr(target_arch = "aarch64", path = "machine/aarch64.rs")]
 mod arch;
+mod lasting;
 mod operator;
 mod virtio;
 
-use std::cell::RefCell;
 use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use devices::ged::GenericEventDevice;
 use devices::pl061::Pl061;
 use devices::virtio::block::DiskError;
 use devices::{ConsolePort, InterruptLine, ged};
-use guest_memory::{AllocateError, Backing, GuestRam};
+use guest_memory::AllocateError;
 use kvm_ioctls::Kvm;
-use machine_profile::{Backing as BackingKind, Machine};
+use machine_profile::Machine;
 use platform::Platform;
 use ras_core::Notification;
 use ras_core::reporters::BuildError;
@@ -32,10 +33,11 @@ use crate::journal::Journal;
 use crate::kvm::{KvmError, KvmVm};
 use crate::lifecycle::{Ending, Lifecycle};
 use crate::plan::Blueprint;
-use crate::ras::{Hands, Reporting};
+use crate::ras::Hands;
 use crate::signals::Signals;
 use crate::timings::{Phase, Timings};
 
+pub use lasting::Lasting;
 use operator::Operator;
 
 /// Why a machine could not be started.
@@ -103,7 +105,6 @@ pub struct Prepared {
     console: Console,
     control: Arc<Control>,
     lifecycle: Arc<Lifecycle>,
-    reporting: Reporting,
     /// After everything that refers to it.
     vm: KvmVm,
 }
@@ -144,7 +145,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Sets a machine up: memory, kernel, tables, devices, vCPUs.
+/// Sets a machine up in its memory: kernel, tables, devices, vCPUs.
 ///
 /// # Errors
 /// Where a file, the host or KVM does not give what it needs.
@@ -152,15 +153,12 @@ pub fn prepare(
     kvm: Kvm,
     machine: &Machine,
     blueprint: &Blueprint,
+    lasting: &Lasting,
     around: &Surroundings,
 ) -> Result<Prepared, MachineError> {
     let (timings, platform) = (&around.timings, &blueprint.platform);
-    let runs: Vec<_> = platform.memory.ram.iter().map(|range| (range.start, range.len)).collect();
-    let ram = GuestRam::allocate(&runs, backing(machine))?;
-    timings.mark(Phase::Memory);
-    tracing::info!(bytes = machine.memory.size, backing = ?ram.backing(), "guest memory is mapped");
     let command_line = describe::command_line(machine, platform);
-    let entry = boot::load(&machine.boot, command_line, &ram, platform, |chosen| {
+    let entry = boot::load(&machine.boot, command_line, &lasting.ram, platform, |chosen| {
         timings.mark(Phase::Kernel);
         describe::tables(machine, platform, chosen)
     })?;
@@ -174,26 +172,29 @@ pub fn prepare(
     let control = Arc::new(Control::default());
     let lifecycle = Lifecycle::new(Arc::clone(&control), Arc::clone(&around.journal), Arc::clone(timings));
     let lifecycle = Arc::new(lifecycle.map_err(no("event descriptor"))?);
-    let mut vm = KvmVm::new(kvm, ram, platform)?;
-    let console = Console::stdio(&control).map_err(no("thread for the console"))?;
-    let mut bus = MachineBus::new(Arc::clone(&around.journal), Arc::clone(timings), lifecycle.clone());
+    let mut vm = KvmVm::new(kvm, lasting.ram.clone(), platform)?;
+    lasting.reporting.left_out().spans().into_iter().try_for_each(|span| vm.leave_out(span))?;
+    let console = Console::stdio(&control, Arc::clone(&lasting.schedule));
+    let console = console.map_err(no("thread for the console"))?;
+    let mut bus = MachineBus::new(
+        Arc::clone(&around.journal),
+        Arc::clone(timings),
+        lifecycle.clone(),
+        Arc::clone(&lasting.reporting),
+    );
     let devices = arch::add_devices(&mut bus, &vm, machine.firmware, &lifecycle, console.output())?;
-    virtio::add_devices(&mut bus, &vm, machine, platform)?;
+    virtio::add_devices(&mut bus, &vm, machine, platform, lasting)?;
     let ports = vm.ports(&entry)?;
     timings.mark(Phase::Vcpus);
     let name = machine.name.clone();
-    let hands = Hands {
-        memory: vm.ram().memory().clone(),
+    lasting.reporting.attach(Hands {
         events: Arc::clone(&devices.events),
         external: external_line(&vm, platform)?,
         control: Arc::clone(&control),
         vcpus: machine.vcpus,
         lifecycle: Arc::clone(&lifecycle),
-    };
-    let area = blueprint.tables.record_area.as_ref();
-    let (journal, clock) = (Arc::clone(&around.journal), Arc::clone(timings));
-    let reporting = Reporting::new(&blueprint.ras, &blueprint.host, area, hands, journal, clock)?;
-    Ok(Prepared { name, ports, bus: Arc::new(bus), devices, console, control, lifecycle, reporting, vm })
+    });
+    Ok(Prepared { name, ports, bus: Arc::new(bus), devices, console, control, lifecycle, vm })
 }
 
 /// The line of the error source that has an interrupt of its own, where there is one.
@@ -213,21 +214,13 @@ pub fn no(what: &'static str) -> impl FnOnce(io::Error) -> MachineError {
     move |source| MachineError::Host { what, source }
 }
 
-fn backing(machine: &Machine) -> Backing {
-    match machine.memory.backing {
-        BackingKind::Anonymous => Backing::Anonymous,
-        BackingKind::Memfd => Backing::Memfd,
-        BackingKind::Hugetlbfs => Backing::Hugetlbfs { page_size: machine.memory.page_size.bytes() },
-    }
-}
-
 impl Prepared {
     /// Runs the machine to its end.
     ///
     /// # Errors
     /// Where its threads or the event loop can not be run.
-    pub fn run(self, around: &mut Surroundings) -> Result<Ending, MachineError> {
-        let Prepared { name, ports, bus, devices, console, control, lifecycle, reporting, vm } = self;
+    pub fn run(self, lasting: &Lasting, around: &mut Surroundings) -> Result<Ending, MachineError> {
+        let Prepared { name, ports, bus, devices, console, control, lifecycle, vm } = self;
         let input =
             Input::start(Arc::clone(&devices.console), &lifecycle).map_err(no("thread for console input"))?;
         let announce: Arc<dyn Fn(Ended) + Send + Sync> = {
@@ -244,8 +237,9 @@ impl Prepared {
             vcpus: &vcpus,
             power_button: &devices.power_button,
             lifecycle: &lifecycle,
-            reporting: RefCell::new(reporting),
+            lasting,
             vm: &vm,
+            started: Instant::now(),
         };
         let outcome = operator::watch(&operator, &mut around.signals, around.control.as_ref());
         vcpus.stop();

@@ -22,7 +22,8 @@
 //!
 //! Devices know nothing of KVM. An interrupt is an [`InterruptLine`], an eventfd that the VMM binds to a GSI, where it is
 //! edge-triggered, and a [`LevelLine`], which ends at a [`Level`] of the VMM's, where it is level-triggered. What a guest
-//! asks of the machine as a whole goes to a [`MachineControl`].
+//! asks of the machine as a whole goes to a [`MachineControl`]. A page of guest memory that a device finds lost goes to a
+//! [`LostMemory`].
 //!
 //! A guest can write anything to any register at any time: no access panics, and every register has a value.
 
@@ -31,6 +32,7 @@ pub mod error_device;
 pub mod ged;
 pub mod i8042;
 mod line;
+mod lost_memory;
 pub mod pl011;
 pub mod pl031;
 pub mod pl061;
@@ -43,4 +45,5 @@ pub mod virtio;
 
 pub use console::ConsolePort;
 pub use line::{InterruptLine, Level, LevelLine};
+pub use lost_memory::LostMemory;
 pub use power::{MachineControl, ResetCause};

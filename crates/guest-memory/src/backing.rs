@@ -67,6 +67,9 @@ pub enum AllocateError {
         /// What the host said.
         source: io::Error,
     },
+    /// There are too many guests in this process.
+    #[error("the addresses of guest memory can not be written down: {0}")]
+    Register(io::Error),
     /// Runs of GPA overlap, or are not ascending.
     #[error("the runs of guest memory overlap or do not ascend")]
     Layout,

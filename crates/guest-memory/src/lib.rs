@@ -3,8 +3,12 @@
 //! [`GuestRam`] maps host memory for each run of GPA that a machine has RAM at. It hands out
 //! - the [slots](GuestRam::slots) that a hypervisor is told of,
 //! - a [`vm_memory`] view for loaders and device models,
-//! - and the two translations that a memory error needs: the kernel names a broken page by its HVA, the guest must be
-//!   told its GPA.
+//! - the two translations that a memory error needs: the kernel names a broken page by its HVA, the guest must be told
+//!   its GPA,
+//! - [accesses](GuestRam::read) that end in an error where the host has lost the page,
+//! - and [fresh pages](GuestRam::renew) in the place of lost ones.
+//!
+//! How this process hears of lost pages, and lives on, is [`sigbus`].
 //!
 //! Memory comes from one of three [`Backing`]s. Huge pages are taken from the host's pool before the guest starts, so
 //! that a pool that is too small is an error with numbers and not a SIGBUS in the middle of a boot.
@@ -19,8 +23,16 @@
 //! # Ok::<(), guest_memory::AllocateError>(())
 //! ```
 
+mod access;
 mod backing;
+mod pages;
+mod poison;
 mod ram;
+mod ranges;
+mod recoverable;
+mod renew;
+pub mod sigbus;
 
+pub use access::{AccessError, LostPage};
 pub use backing::{AllocateError, Backing};
 pub use ram::{GuestRam, Slot};

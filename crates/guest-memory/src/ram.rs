@@ -1,11 +1,14 @@
 //! The guest's RAM as one object.
 
+use std::sync::Arc;
+
 use vm_memory::{
     GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion, GuestRegionMmap,
     MemoryRegionAddress,
 };
 
 use crate::backing::{AllocateError, Backing};
+use crate::ranges::{Range, Registration};
 
 /// A run of guest memory, as a hypervisor is told of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,9 +23,12 @@ pub struct Slot {
     pub hva: u64,
 }
 
-/// The guest's RAM. A clone shares the same memory.
+/// The guest's RAM. A clone shares the same memory. When the last one goes, its addresses are the guest's no more, also where
+/// a clone of [`memory`](Self::memory) keeps it mapped.
 #[derive(Clone, Debug)]
 pub struct GuestRam {
+    /// Goes before the memory does, so that no address of another mapping is taken for the guest's.
+    _registration: Arc<Registration>,
     memory: GuestMemoryMmap,
     backing: Backing,
 }
@@ -46,10 +52,14 @@ impl GuestRam {
             regions.push(region.ok_or(AllocateError::Layout)?);
         }
         let memory = GuestMemoryMmap::from_regions(regions).map_err(|_| AllocateError::Layout)?;
-        Ok(GuestRam { memory, backing })
+        let log2_page = page_size.trailing_zeros() as u8;
+        let ranges = slots(&memory).map(|Slot { gpa, len, hva, .. }| Range { hva, len, gpa, log2_page });
+        let registration = Registration::new(ranges).map_err(AllocateError::Register)?;
+        Ok(GuestRam { _registration: Arc::new(registration), memory, backing })
     }
 
-    /// The memory for loaders and device models.
+    /// The memory for loaders. An access to a page that the host has lost ends the process: who may meet one uses
+    /// [`read`](Self::read) and [`write`](Self::write).
     #[must_use]
     pub fn memory(&self) -> &GuestMemoryMmap {
         &self.memory
@@ -63,10 +73,7 @@ impl GuestRam {
 
     /// The runs of memory, ascending.
     pub fn slots(&self) -> impl Iterator<Item = Slot> + '_ {
-        self.memory.iter().zip(0..).filter_map(|(region, index)| {
-            let hva = region.get_host_address(MemoryRegionAddress(0)).ok()? as u64;
-            Some(Slot { index, gpa: region.start_addr().0, len: region.len(), hva })
-        })
+        slots(&self.memory)
     }
 
     /// The HVA behind a GPA; none where the guest has no RAM.
@@ -82,6 +89,13 @@ impl GuestRam {
             .find(|slot| hva >= slot.hva && hva - slot.hva < slot.len)
             .map(|slot| slot.gpa + (hva - slot.hva))
     }
+}
+
+fn slots(memory: &GuestMemoryMmap) -> impl Iterator<Item = Slot> + '_ {
+    memory.iter().zip(0..).filter_map(|(region, index)| {
+        let hva = region.get_host_address(MemoryRegionAddress(0)).ok()? as u64;
+        Some(Slot { index, gpa: region.start_addr().0, len: region.len(), hva })
+    })
 }
 
 #[cfg(test)]

@@ -4,14 +4,16 @@ use core::arch::global_asm;
 use core::ops::Range;
 
 use crate::acpi::Fadt;
+use crate::cmdline::Wishes;
 use crate::dsdt::{EventDevice, Interrupt};
 use crate::failure::Failure;
 use crate::format::Hex;
 use crate::frames::Frames;
 use crate::memory_map::MemoryMap;
 use crate::report::{fail, say};
-use crate::{Boot, event_device, tables, touch};
+use crate::{Boot, errors, event_device, tables, touch};
 
+mod aborts;
 mod boot;
 mod cpu;
 mod devicetree;
@@ -33,10 +35,11 @@ mod topology;
 mod unix_time;
 
 pub(crate) use boot::HandedOver;
-pub(crate) use cpu::{halt, load, store};
+pub(crate) use cpu::{halt, load, mask_interrupts, store, unmask_interrupts};
 pub(crate) use paging::mapped_end;
+pub(crate) use processors::{own_index as processor, wake};
 pub(crate) use serial::Console;
-pub(crate) use timer::wait_until;
+pub(crate) use timer::{wait_for, wait_halted, wait_until};
 
 use devicetree::Devicetree;
 use interrupts::Purpose;
@@ -70,8 +73,8 @@ extern "C" fn start(devicetree: u64) -> ! {
     }
 }
 
-/// Takes the machine over and checks all of it.
-pub(crate) fn check(boot: &Boot) -> Result<(), Failure> {
+/// Takes the machine over and checks all of it: the memory that the guest needs itself.
+pub(crate) fn check(boot: &Boot, wishes: &Wishes) -> Result<Range<u64>, Failure> {
     let memory = &boot.memory;
     let (start, end) = ((&raw const image_start) as u64, (&raw const image_end) as u64);
     let mut frames = Frames::after_image(memory, start, end)?.up_to(boot.firmware.at.start);
@@ -80,13 +83,14 @@ pub(crate) fn check(boot: &Boot) -> Result<(), Failure> {
     say!("memory-touched ok");
 
     let firmware = Firmware::find(boot)?;
+    errors::learn(memory, firmware.hest)?;
     let (major, minor) = psci::version();
     say!("psci ", major, ".", minor, " hvc");
     gic::set_up(&firmware.topology)?;
     cpu::enable_interrupts();
     timer::check(firmware.timer)?;
     say!("timer ok");
-    processors::start_all(&firmware.topology, &mut frames)?;
+    processors::start_all(&firmware.topology, &mut frames, wishes.touch_on)?;
 
     gic::enable(firmware.serial)?;
     interrupts::expect(Purpose::Serial, firmware.serial.gsi);
@@ -104,13 +108,16 @@ pub(crate) fn check(boot: &Boot) -> Result<(), Failure> {
         None => say!("ged none"),
     }
     match firmware.clock {
-        Some(address) => rtc::report(address),
-        None => {
-            say!("rtc none");
-            Ok(())
-        }
+        Some(address) => rtc::report(address)?,
+        None => say!("rtc none"),
     }
+    // Vectors are in place and SErrors let through since the first interrupt.
+    errors::arm();
+    Ok(frames.in_use())
 }
+
+/// All errors come by themselves.
+pub(crate) fn look_for_errors() {}
 
 /// The next byte from the console, by its interrupt, however long it takes.
 pub(crate) fn wait_for_input() -> u8 {
@@ -134,6 +141,7 @@ struct Firmware {
     ged: Option<EventDevice>,
     /// Address of a PL031.
     clock: Option<u64>,
+    hest: Option<&'static [u8]>,
 }
 
 impl Firmware {
@@ -167,6 +175,7 @@ impl Firmware {
             serial: console_interrupt(serial)?,
             ged: tables.dsdt.ged,
             clock: None,
+            hest: tables.hest,
         })
     }
 
@@ -180,6 +189,7 @@ impl Firmware {
             serial: console_interrupt(devicetree.serial)?,
             ged: None,
             clock: devicetree.clock,
+            hest: None,
         })
     }
 }

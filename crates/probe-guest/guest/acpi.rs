@@ -42,9 +42,9 @@ wire! {
     /// Generic Address Structure (ACPI 6.5, 5.2.3.2, table 5.1).
     struct GenericAddress: 12 {
         space: u8,
-        _width: u8,
-        _offset: u8,
-        _access: u8,
+        width: u8,
+        offset: u8,
+        access: u8,
         address: u64,
     }
 }

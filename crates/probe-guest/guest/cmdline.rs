@@ -19,18 +19,56 @@ pub(crate) enum Exit {
     Loop,
 }
 
+/// What is done to a word of memory, over and over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Access {
+    /// `probe.touch`.
+    Load,
+    /// `probe.store`.
+    Store,
+    /// `probe.fetch`: a return instruction is written there first, and executed.
+    Fetch,
+}
+
+/// A word of memory to be touched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Touch {
+    pub(crate) access: Access,
+    pub(crate) gpa: u64,
+}
+
+/// The most words that are touched.
+pub(crate) const MAX_TOUCHES: usize = 8;
+
 /// The words that were understood.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Wishes {
     pub(crate) exit: Exit,
     /// `probe.echo`: repeat lines from the console until one says `quit`.
     pub(crate) echo: bool,
+    touches: [Option<Touch>; MAX_TOUCHES],
+    /// `probe.touch-on`: the processor that touches them, in the order of the tables.
+    pub(crate) touch_on: u32,
+    /// `probe.await-errors`: pages to be told of.
+    pub(crate) await_errors: u32,
+    /// `probe.patience`: milliseconds after which a wait for an error ends.
+    pub(crate) patience: u32,
 }
 
 impl Wishes {
-    /// Of several wishes for the same thing the last counts; other words are for others.
+    /// Those of an empty command line.
+    pub(crate) const NONE: Self = Wishes {
+        exit: Exit::PowerOff,
+        echo: false,
+        touches: [None; MAX_TOUCHES],
+        touch_on: 0,
+        await_errors: 0,
+        patience: 3000,
+    };
+
+    /// Of several wishes for the same thing the last counts, but for what is to be touched; other words are for others.
     pub(crate) fn parse(cmdline: &[u8]) -> Self {
-        let mut wishes = Wishes { exit: Exit::PowerOff, echo: false };
+        let mut wishes = Self::NONE;
         for word in cmdline.split(u8::is_ascii_whitespace) {
             match word {
                 b"probe.exit=reset" => wishes.exit = Exit::Reset,
@@ -41,9 +79,52 @@ impl Wishes {
                 b"probe.exit=hang" => wishes.exit = Exit::Hang,
                 b"probe.exit=loop" => wishes.exit = Exit::Loop,
                 b"probe.echo" => wishes.echo = true,
-                _ => {}
+                _ => wishes.take(word),
             }
         }
         wishes
     }
+
+    /// The words of memory to be touched, in the order of the command line.
+    pub(crate) fn touches(&self) -> impl Iterator<Item = &Touch> {
+        self.touches.iter().flatten()
+    }
+
+    /// Takes a word with a number in it.
+    fn take(&mut self, word: &[u8]) {
+        let Some(equals) = word.iter().position(|byte| *byte == b'=') else { return };
+        let (key, value) = word.split_at(equals);
+        let Some(value) = value.get(1..).and_then(number) else { return };
+        match (key, u32::try_from(value)) {
+            (b"probe.touch", _) => self.add(Access::Load, value),
+            (b"probe.store", _) => self.add(Access::Store, value),
+            (b"probe.fetch", _) => self.add(Access::Fetch, value),
+            (b"probe.touch-on", Ok(value)) => self.touch_on = value,
+            (b"probe.await-errors", Ok(value)) => self.await_errors = value,
+            (b"probe.patience", Ok(value)) => self.patience = value,
+            _ => {}
+        }
+    }
+
+    fn add(&mut self, access: Access, gpa: u64) {
+        if let Some(slot) = self.touches.iter_mut().find(|slot| slot.is_none()) {
+            *slot = Some(Touch { access, gpa });
+        }
+    }
+}
+
+/// Decimal, or hexadecimal after `0x`.
+fn number(text: &[u8]) -> Option<u64> {
+    let (digits, base) = match text {
+        [b'0', b'x', digits @ ..] => (digits, 16),
+        digits => (digits, 10),
+    };
+    let value = |digit: u8| match digit {
+        b'0'..=b'9' => Some(u64::from(digit - b'0')),
+        b'a'..=b'f' if base == 16 => Some(u64::from(digit - b'a') + 10),
+        b'A'..=b'F' if base == 16 => Some(u64::from(digit - b'A') + 10),
+        _ => None,
+    };
+    let add = |sum: u64, digit: &u8| sum.checked_mul(base)?.checked_add(value(*digit)?);
+    (!digits.is_empty()).then(|| digits.iter().try_fold(0, add))?
 }

@@ -4,6 +4,7 @@ use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use crate::arch::{self, DEVICES_END};
 use crate::dsdt::EventDevice;
+use crate::errors;
 use crate::failure::Failure;
 use crate::format::Hex;
 use crate::physical::Register;
@@ -13,6 +14,9 @@ use crate::report::say;
 const LOOPBACK: u64 = 4;
 /// The power button's bit in the selector.
 const POWER_BUTTON: u32 = 1 << 1;
+
+/// The bit of hardware errors: there is a record.
+const HARDWARE_ERROR: u32 = 1 << 5;
 
 /// Address of the selector, 0 while there is none.
 static SELECTOR: AtomicU64 = AtomicU64::new(0);
@@ -43,8 +47,14 @@ pub(crate) fn check(device: &EventDevice) -> Result<(), Failure> {
 /// Takes the device's interrupt: reading the selector clears it and lets go of the line.
 pub(crate) fn interrupt() {
     let selector = SELECTOR.load(Ordering::Relaxed);
-    if selector != 0 {
-        // SAFETY: `check` looked at the address.
-        EVENTS.fetch_or(unsafe { Register::at(selector) }.read(), Ordering::Relaxed);
+    if selector == 0 {
+        return;
+    }
+    // SAFETY: `check` looked at the address.
+    let events = unsafe { Register::at(selector) }.read();
+    EVENTS.fetch_or(events & !HARDWARE_ERROR, Ordering::Relaxed);
+    // Before the report is out, nobody listens: what was recorded is looked at after it.
+    if events & HARDWARE_ERROR != 0 && errors::is_armed() {
+        errors::event();
     }
 }

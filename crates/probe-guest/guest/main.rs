@@ -20,15 +20,19 @@ mod cmdline;
 mod date;
 mod dsdt;
 mod echo;
+mod errors;
 mod event_device;
 mod failure;
 mod format;
 mod frames;
+mod hest;
 #[cfg_attr(target_arch = "aarch64", expect(dead_code, reason = "some is for a PC only"))]
 mod memory_map;
+mod memory_section;
 mod physical;
 mod queue;
 mod report;
+mod status_block;
 mod tables;
 mod touch;
 mod wire;
@@ -66,7 +70,9 @@ fn run(boot: &Boot) -> Result<Wishes, Failure> {
     }
     say!("memory-total ", memory.total_usable());
     let wishes = Wishes::parse(cmdline);
-    arch::check(boot)?;
+    errors::lost::watch(&wishes);
+    let in_use = arch::check(boot, &wishes)?;
+    errors::run(&wishes, memory, &in_use)?;
     if wishes.echo {
         echo::run();
     }

@@ -25,6 +25,27 @@ impl Register {
     }
 }
 
+/// 64 bits of memory that somebody outside of the guest reads and writes too.
+pub(crate) struct Word(*mut u64);
+
+impl Word {
+    /// # Safety
+    /// `address` is mapped, a multiple of 8, and nothing that Rust knows as an object.
+    pub(crate) unsafe fn at(address: u64) -> Self {
+        Word(address as *mut u64)
+    }
+
+    pub(crate) fn read(&self) -> u64 {
+        // SAFETY: by the contract of `at`.
+        unsafe { self.0.read_volatile() }
+    }
+
+    pub(crate) fn write(&self, value: u64) {
+        // SAFETY: by the contract of `at`.
+        unsafe { self.0.write_volatile(value) }
+    }
+}
+
 /// Memory at an address that a boot protocol or the architecture names.
 ///
 /// # Safety

@@ -26,6 +26,8 @@ pub(crate) struct Tables {
     #[cfg(target_arch = "x86_64")]
     pub(crate) sleep_control: Option<GenericAddress>,
     pub(crate) dsdt: Dsdt,
+    /// The HEST, header and all.
+    pub(crate) hest: Option<&'static [u8]>,
 }
 
 /// Goes from the RSDP at `rsdp` through all tables.
@@ -36,8 +38,7 @@ pub(crate) fn walk(memory: &MemoryMap, rsdp: u64) -> Result<Tables, Failure> {
     if root_table.get(..4) != Some(root_signature) {
         return Err(Failure::with("no XSDT or RSDT at", root.address));
     }
-    let mut madt = None;
-    let mut fadt = None;
+    let (mut madt, mut fadt, mut hest) = (None, None, None);
     #[cfg(target_arch = "aarch64")]
     let (mut gtdt, mut spcr) = (None, None);
     for address in acpi::root_entries(root_table, root.width) {
@@ -45,6 +46,7 @@ pub(crate) fn walk(memory: &MemoryMap, rsdp: u64) -> Result<Tables, Failure> {
         match table.get(..4) {
             Some(b"APIC") => madt = Some(table),
             Some(b"FACP") => fadt = Some(table),
+            Some(b"HEST") => hest = Some(table),
             #[cfg(target_arch = "aarch64")]
             Some(b"GTDT") => gtdt = Some(table),
             #[cfg(target_arch = "aarch64")]
@@ -66,6 +68,7 @@ pub(crate) fn walk(memory: &MemoryMap, rsdp: u64) -> Result<Tables, Failure> {
         sleep_control: read_at::<GenericAddress>(fadt_table, Fadt::SLEEP_CONTROL)
             .filter(|register| register.address != 0),
         dsdt: Dsdt::read(dsdt.get(Header::SIZE..).unwrap_or_default())?,
+        hest,
     })
 }
 

@@ -3,6 +3,7 @@
 use core::arch::global_asm;
 use core::ops::Range;
 
+use crate::cmdline::Wishes;
 use crate::dsdt::{Dsdt, Interrupt};
 use crate::failure::Failure;
 use crate::format::Hex;
@@ -10,7 +11,7 @@ use crate::frames::Frames;
 use crate::memory_map::MemoryMap;
 use crate::physical::{bytes_at, table_bytes};
 use crate::report::{fail, say};
-use crate::{Boot, acpi, event_device, tables, touch};
+use crate::{Boot, acpi, errors, event_device, tables, touch};
 
 mod boot;
 mod cpu;
@@ -18,6 +19,7 @@ mod interrupts;
 mod intrinsics;
 mod io_apic;
 mod local_apic;
+mod machine_check;
 mod madt;
 mod mptable;
 mod paging;
@@ -28,9 +30,11 @@ mod serial;
 mod topology;
 
 pub(crate) use boot::HandedOver;
-pub(crate) use cpu::{halt, load, store};
-pub(crate) use local_apic::wait_until;
+pub(crate) use cpu::{halt, load, mask_interrupts, store, unmask_interrupts};
+pub(crate) use local_apic::{wait_for, wait_halted, wait_until};
+pub(crate) use machine_check::look as look_for_errors;
 pub(crate) use paging::mapped_end;
+pub(crate) use processors::{own_index as processor, wake};
 pub(crate) use serial::Console;
 
 global_asm!(include_str!("x86_64/entry.s"), options(att_syntax));
@@ -69,8 +73,8 @@ extern "C" fn start(protocol: u64, handed_over: u64) -> ! {
     }
 }
 
-/// Takes the machine over and checks all of it.
-pub(crate) fn check(boot: &Boot) -> Result<(), Failure> {
+/// Takes the machine over and checks all of it: the memory that the guest needs itself.
+pub(crate) fn check(boot: &Boot, _: &Wishes) -> Result<Range<u64>, Failure> {
     let memory = &boot.memory;
     let mut frames =
         Frames::after_image(memory, (&raw const image_start) as u64, (&raw const image_end) as u64)?;
@@ -79,6 +83,7 @@ pub(crate) fn check(boot: &Boot) -> Result<(), Failure> {
     say!("memory-touched ok");
 
     let firmware = Firmware::find(boot)?;
+    errors::learn(memory, firmware.hest)?;
     let topology = &firmware.topology;
     local_apic::set_up(topology.local_apic, topology.needs_x2apic());
     mask_legacy_interrupts();
@@ -102,7 +107,25 @@ pub(crate) fn check(boot: &Boot) -> Result<(), Failure> {
         }
         None => say!("ged none"),
     }
-    if firmware.devices.has_rtc { rtc::report(firmware.century) } else { Ok(()) }
+    if firmware.devices.has_rtc {
+        rtc::report(firmware.century)?;
+    }
+    arm(topology)?;
+    Ok(frames.in_use())
+}
+
+/// Takes memory errors from now on.
+fn arm(topology: &topology::Topology) -> Result<(), Failure> {
+    machine_check::set_up();
+    local_apic::accept_nmis();
+    for (place, gsi) in errors::records::external() {
+        // As a line of an ISA bus, which are all that Linux takes too.
+        let interrupt = Interrupt { gsi, level: false, active_low: false };
+        let vector = interrupts::FIRST_ERROR + place as u8;
+        io_apic::route(topology, interrupt, vector, local_apic::id())?;
+    }
+    errors::arm();
+    Ok(())
 }
 
 /// The next byte from the console, by its interrupt, however long it takes.
@@ -123,6 +146,7 @@ pub(crate) fn wait_for_input() -> u8 {
 struct Firmware {
     topology: topology::Topology,
     devices: Dsdt,
+    hest: Option<&'static [u8]>,
     /// Index of the century in the real-time clock's memory, 0 where it has none.
     century: u8,
 }
@@ -157,6 +181,7 @@ impl Firmware {
         Ok(Firmware {
             topology: madt::read(tables.madt)?,
             devices: tables.dsdt,
+            hest: tables.hest,
             century: tables.fadt.century,
         })
     }
@@ -168,7 +193,7 @@ impl Firmware {
         let len = mptable::table_len(table_bytes(memory, address, mptable::HEADER_LEN)?)?;
         let table = table_bytes(memory, address, len)?;
         tables::report(b"PCMP", address, table)?;
-        Ok(Firmware { topology: mptable::read(table)?, devices: Dsdt::default(), century: 0 })
+        Ok(Firmware { topology: mptable::read(table)?, devices: Dsdt::default(), hest: None, century: 0 })
     }
 }
 

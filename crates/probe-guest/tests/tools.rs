@@ -14,8 +14,9 @@ mod format;
 mod wire;
 
 use std::fs;
-use std::io::{BufRead, BufReader};
-use std::process::{Command, ExitCode, Stdio};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::net::UnixStream;
+use std::process::{Child, Command, ExitCode, Stdio};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
@@ -34,6 +35,12 @@ fn main() -> ExitCode {
             "--version",
             "runs_on_another_machine",
             runs_on_another_machine,
+        )),
+        of_x86_64(test(
+            "qemu-system-x86_64",
+            "--version",
+            "takes_errors_of_another_machine",
+            takes_errors_of_another_machine,
         )),
     ];
     libtest_mimic::run(&Arguments::from_args(), tests.into()).exit_code()
@@ -169,43 +176,142 @@ fn keeps_the_lints() -> Result<(), Failed> {
 
 const GUEST: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/guest/main.rs");
 
+/// A machine of another author, and what the guest has printed on it so far.
+struct Machine {
+    child: Child,
+    lines: mpsc::Receiver<String>,
+    report: Vec<String>,
+    dir: tempfile::TempDir,
+}
+
+impl Machine {
+    fn start(cmdline: &str) -> Result<Self, Failed> {
+        let dir = tempfile::tempdir()?;
+        let image = dir.path().join("probe.elf");
+        fs::write(&image, probe_guest::IMAGE)?;
+        let monitor = format!("unix:{},server=on,wait=off", dir.path().join("monitor").display());
+        let mut child = Command::new("qemu-system-x86_64")
+            .args(["-M", "q35,accel=tcg", "-m", "256", "-smp", "3", "-nodefaults", "-no-reboot"])
+            .args([
+                "-display", "none", "-serial", "stdio", "-monitor", &monitor, "-append", cmdline, "-kernel",
+            ])
+            .arg(image)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()?;
+        let (sender, lines) = mpsc::channel();
+        let output = child.stdout.take().ok_or("no output")?;
+        std::thread::spawn(move || {
+            for line in BufReader::new(output).lines().map_while(Result::ok) {
+                if sender.send(line.trim_end().to_owned()).is_err() {
+                    return;
+                }
+            }
+        });
+        Ok(Machine { child, lines, report: Vec::new(), dir })
+    }
+
+    /// Reads on until a line that begins so, and gives the lines since the last such wait.
+    fn wait_for(&mut self, start: &str) -> Result<&[String], Failed> {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        let from = self.report.len();
+        while let Ok(line) = self.lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+            let (is_end, is_failure) = (line.starts_with(start), line.starts_with("probe: failed"));
+            self.report.push(line);
+            if is_end {
+                return Ok(&self.report[from..]);
+            }
+            if is_failure {
+                break;
+            }
+        }
+        Err(format!("{start} did not come: {:#?}", self.report).into())
+    }
+
+    /// Gives the emulator commands.
+    fn command(&self, commands: &[&str]) -> Result<(), Failed> {
+        let mut monitor = UnixStream::connect(self.dir.path().join("monitor"))?;
+        monitor.set_read_timeout(Some(Duration::from_secs(60)))?;
+        for command in commands {
+            monitor.write_all(format!("{command}\n").as_bytes())?;
+        }
+        // It prompts once more than it has done something.
+        let (mut said, mut byte) = (Vec::new(), [0]);
+        while said.windows(6).filter(|window| window == b"(qemu)").count() <= commands.len() {
+            monitor.read_exact(&mut byte)?;
+            said.extend(byte);
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        // An error means that it has ended.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Machine checks and NMIs, wherever the guest is.
+fn takes_errors_of_another_machine() -> Result<(), Failed> {
+    let cmdline = "probe.touch=0x2001000 probe.fetch=0x2002000 probe.touch-on=2 probe.await-errors=4 probe.patience=60000";
+    let mut machine = Machine::start(cmdline)?;
+    let check = |vcpu, addr| {
+        format!(
+            "probe: error machine-check vcpu {vcpu} bank 9 status 0xbd000000000000c0 addr {addr} misc 0x8c mcg-status 0x5"
+        )
+    };
+    // CPU, bank, status, MCG_STATUS, address and miscellaneous: a scrubber has found it, no processor.
+    let inject = |vcpu, addr| format!("mce {vcpu} 9 0xbd000000000000c0 0x5 {addr} 0x8c");
+    machine.wait_for("probe: touching 0x2001000")?;
+    machine.command(&[&inject(2, "0x2001008")])?;
+    let said = machine.wait_for("probe: touching 0x2002000")?;
+    assert_eq!(
+        said,
+        [&check(2, "0x2001008"), "probe: error gave up 0x2001000", "probe: touching 0x2002000"],
+        "{said:#?}"
+    );
+    machine.command(&[&inject(0, "0x2003000"), &inject(1, "0x2002000")])?;
+    let mut said = machine.wait_for("probe: awaiting")?.to_vec();
+    said.sort_unstable();
+    assert_eq!(
+        said,
+        [
+            "probe: awaiting 4 errors",
+            "probe: error gave up 0x2002000",
+            &check(0, "0x2003000"),
+            &check(1, "0x2002000"),
+        ],
+        "{said:#?}"
+    );
+    machine.command(&["nmi"])?;
+    let mut taken = Vec::new();
+    for _ in 0..3 {
+        taken.extend_from_slice(machine.wait_for("probe: error nmi vcpu ")?);
+    }
+    taken.sort_unstable();
+    assert_eq!(taken, [0, 1, 2].map(|vcpu| format!("probe: error nmi vcpu {vcpu}")));
+    machine.command(&[&inject(0, "0x2003000")])?;
+    assert_eq!(
+        machine.wait_for("probe: ok")?,
+        [&check(0, "0x2003000"), "probe: error total 4", "probe: ok"],
+        "told of once more"
+    );
+    Ok(())
+}
+
 /// Machine and tables of other authors, who know nothing of the event device's loopback register or of SLEEP_CONTROL_REG:
 /// the report is good up to its end, and the machine stays on.
 fn runs_on_another_machine() -> Result<(), Failed> {
-    let dir = tempfile::tempdir()?;
-    let image = dir.path().join("probe.elf");
-    fs::write(&image, probe_guest::IMAGE)?;
-    let mut machine = Command::new("qemu-system-x86_64")
-        .args(["-M", "q35,accel=tcg", "-m", "256", "-smp", "3", "-nodefaults", "-no-reboot"])
-        .args(["-display", "none", "-serial", "stdio", "-append", "a \"b\"", "-kernel"])
-        .arg(image)
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .spawn()?;
-    let (sender, lines) = mpsc::channel();
-    let output = machine.stdout.take().ok_or("no output")?;
-    std::thread::spawn(move || {
-        for line in BufReader::new(output).lines().map_while(Result::ok) {
-            if sender.send(line).is_err() {
-                return;
-            }
-        }
-    });
-    let deadline = Instant::now() + Duration::from_secs(60);
-    let mut report = Vec::new();
-    while let Ok(line) = lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
-        report.push(line.trim_end().to_owned());
-        if line.starts_with("probe: ok") || line.starts_with("probe: failed") {
-            break;
-        }
-    }
-    machine.kill()?;
-    machine.wait()?;
+    let mut machine = Machine::start("a \"b\"")?;
+    let report = machine.wait_for("probe: ok")?;
     for wanted in [
         "probe: entry pvh",
         r#"probe: cmdline "a \x22b\x22""#,
         "probe: memory-touched ok",
         "probe: firmware acpi",
+        "probe: error-sources none",
         "probe: timer ok",
         "probe: cpu 2 apic-id 2 online",
         "probe: cpus 3 listed, 3 online",

@@ -1,4 +1,4 @@
-//! What the vCPUs are to do: run, pause or stop.
+//! What the vCPUs are to do: run, pause or stop; and what waits for a single one: exceptions, and being held.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
@@ -19,19 +19,46 @@ pub enum Wish {
     Stop = 2,
 }
 
-/// The wish, shared by the vCPUs and those who control them, and exceptions that wait for vCPUs.
+/// The wish, shared by the vCPUs and those who control them, and what waits for single vCPUs.
 ///
 /// A vCPU in the guest does not see a change: [`Vcpus`](crate::Vcpus) kicks it out after each.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Control {
     wish: AtomicU8,
-    /// vCPUs that are waiting for the pause to end.
-    parked: Mutex<usize>,
+    waiting: Mutex<Waiting>,
     changed: Condvar,
+    /// Whether anything waits for a single vCPU: asked at every exit, without the lock.
+    attention: AtomicBool,
+}
+
+/// Room for exceptions that wait before memory is allocated for them: the way from an error to its exception has none.
+const ROOM: usize = 64;
+
+/// What the lock guards.
+#[derive(Debug)]
+struct Waiting {
+    /// vCPUs that are waiting for the pause to end.
+    parked: usize,
     /// Exceptions for vCPUs, by index, in their order.
-    injections: Mutex<VecDeque<(u32, Injection)>>,
-    /// Whether there are any: asked at every exit, without the lock.
-    injections_wait: AtomicBool,
+    injections: VecDeque<(u32, Injection)>,
+    /// vCPUs that are not to enter the guest, by index.
+    held: Vec<u32>,
+}
+
+impl Default for Control {
+    /// vCPUs run, and nothing waits.
+    fn default() -> Self {
+        Control {
+            wish: AtomicU8::new(Wish::Run as u8),
+            waiting: Mutex::new(Waiting {
+                parked: 0,
+                injections: VecDeque::with_capacity(ROOM),
+                held: Vec::with_capacity(ROOM),
+            }),
+            changed: Condvar::new(),
+            attention: AtomicBool::new(false),
+        }
+    }
 }
 
 impl Control {
@@ -48,64 +75,103 @@ impl Control {
     /// Changes the wish, unless it was [`Wish::Stop`] already.
     pub fn set(&self, wish: Wish) {
         // Under the lock, so that a vCPU which is about to wait can not miss the change.
-        let _parked = self.lock();
+        let _waiting = self.lock();
         if self.wish() != Wish::Stop {
             self.wish.store(wish as u8, Ordering::Release);
         }
         self.changed.notify_all();
     }
 
-    /// Leaves an exception for a vCPU. It takes it when it is entered next: kick it afterwards.
+    /// Leaves an exception for a vCPU, which is no longer held. It takes it when it is entered next: kick it afterwards.
     pub fn inject(&self, vcpu: u32, injection: Injection) {
-        let mut injections = self.injections.lock().unwrap_or_else(PoisonError::into_inner);
-        injections.push_back((vcpu, injection));
-        self.injections_wait.store(true, Ordering::Release);
+        self.change(|waiting| {
+            waiting.injections.push_back((vcpu, injection));
+            waiting.held.retain(|held| *held != vcpu);
+        });
     }
 
-    /// Whether an exception waits for a vCPU.
+    /// Keeps a vCPU out of the guest until it is released or has an exception to take. To be called by its own thread,
+    /// or while it is out of the guest otherwise.
+    pub fn hold(&self, vcpu: u32) {
+        self.change(|waiting| {
+            if !waiting.held.contains(&vcpu) {
+                waiting.held.push(vcpu);
+            }
+        });
+    }
+
+    /// Lets a held vCPU go on.
+    pub fn release(&self, vcpu: u32) {
+        self.change(|waiting| waiting.held.retain(|held| *held != vcpu));
+    }
+
+    /// Whether an exception waits for a vCPU, or one is held.
     #[must_use]
-    pub fn injections_wait(&self) -> bool {
-        self.injections_wait.load(Ordering::Acquire)
+    pub fn has_attention(&self) -> bool {
+        self.attention.load(Ordering::Acquire)
+    }
+
+    /// Whether the vCPU is held.
+    pub(crate) fn is_held(&self, vcpu: u32) -> bool {
+        self.has_attention() && self.lock().held.contains(&vcpu)
+    }
+
+    /// Waits until the vCPU is no longer held or the wish is another than to run, for so long at most.
+    pub(crate) fn await_release(&self, vcpu: u32, patience: Duration) {
+        let waiting = self.lock();
+        if self.wish() == Wish::Run && waiting.held.contains(&vcpu) {
+            // Woken for nothing, or too late: whoever called this looks again.
+            drop(self.changed.wait_timeout(waiting, patience).unwrap_or_else(PoisonError::into_inner));
+        }
     }
 
     /// The next exception for a vCPU.
     pub(crate) fn take_injection(&self, vcpu: u32) -> Option<Injection> {
-        if !self.injections_wait() {
+        if !self.has_attention() {
             return None;
         }
-        let mut injections = self.injections.lock().unwrap_or_else(PoisonError::into_inner);
-        let index = injections.iter().position(|(wanted, _)| *wanted == vcpu)?;
-        let taken = injections.remove(index);
-        self.injections_wait.store(!injections.is_empty(), Ordering::Release);
+        let mut taken = None;
+        self.change(|waiting| {
+            let index = waiting.injections.iter().position(|(wanted, _)| *wanted == vcpu);
+            taken = index.and_then(|index| waiting.injections.remove(index));
+        });
         taken.map(|(_, injection)| injection)
     }
 
     /// Waits out a pause.
     pub(crate) fn park(&self) {
-        let mut parked = self.lock();
-        *parked += 1;
+        let mut waiting = self.lock();
+        waiting.parked += 1;
         self.changed.notify_all();
         while self.wish() == Wish::Pause {
-            parked = self.changed.wait(parked).unwrap_or_else(PoisonError::into_inner);
+            waiting = self.changed.wait(waiting).unwrap_or_else(PoisonError::into_inner);
         }
-        *parked -= 1;
+        waiting.parked -= 1;
     }
 
     /// Waits until `count` vCPUs are out of the guest, paused. False where they are not within `patience`.
     pub(crate) fn await_parked(&self, count: usize, patience: Duration) -> bool {
         let deadline = Instant::now() + patience;
-        let mut parked = self.lock();
-        while *parked < count {
+        let mut waiting = self.lock();
+        while waiting.parked < count {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return false;
             }
-            parked = self.changed.wait_timeout(parked, left).unwrap_or_else(PoisonError::into_inner).0;
+            waiting = self.changed.wait_timeout(waiting, left).unwrap_or_else(PoisonError::into_inner).0;
         }
         true
     }
 
-    fn lock(&self) -> MutexGuard<'_, usize> {
-        self.parked.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Changes what waits for single vCPUs, and wakes them.
+    fn change(&self, change: impl FnOnce(&mut Waiting)) {
+        let mut waiting = self.lock();
+        change(&mut waiting);
+        self.attention.store(!waiting.injections.is_empty() || !waiting.held.is_empty(), Ordering::Release);
+        self.changed.notify_all();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

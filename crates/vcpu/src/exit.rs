@@ -55,6 +55,22 @@ pub enum Exit<'a> {
         /// EFAULT, or EHWPOISON for memory that the host knows to be broken.
         errno: i32,
     },
+    /// aarch64: the vCPU took a synchronous external abort of the host's hardware that no host driver claimed
+    /// (KVM_EXIT_ARM_SEA).
+    ArmSea {
+        /// Syndrome of the abort, ESR_EL2.
+        esr: u64,
+        /// Virtual address that the guest used; only valid where the syndrome's FnV is clear.
+        gva: u64,
+        /// The GPA behind it, where KVM knows it.
+        gpa: Option<u64>,
+    },
+    /// aarch64: the guest touched an address without memory by an instruction that the hardware does not take apart
+    /// (KVM_EXIT_ARM_NISV).
+    UndecodedAccess {
+        /// GPA.
+        gpa: u64,
+    },
     /// The processor refused to enter the guest.
     EntryFailed {
         /// The hardware's own code.
@@ -64,6 +80,8 @@ pub enum Exit<'a> {
     InternalError {
         /// KVM_INTERNAL_ERROR_*: 1 emulation, 2 simultaneous exceptions, 3 event delivery, 4 unexpected exit.
         suberror: u32,
+        /// GPA of the instruction that the vCPU stands at, where it can be known.
+        at: Option<u64>,
     },
     /// An exit that this VMM has not asked for.
     Unexpected {
@@ -85,6 +103,8 @@ impl Exit<'_> {
             Exit::Shutdown => "shutdown",
             Exit::SystemEvent { .. } => "system-event",
             Exit::MemoryFault { .. } => "memory-fault",
+            Exit::ArmSea { .. } => "arm-sea",
+            Exit::UndecodedAccess { .. } => "undecoded-access",
             Exit::EntryFailed { .. } => "entry-failed",
             Exit::InternalError { .. } => "internal-error",
             Exit::Unexpected { .. } => "unexpected",

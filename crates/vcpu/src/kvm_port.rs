@@ -3,22 +3,74 @@
 use std::io;
 
 use kvm_ioctls::{VcpuExit, VcpuFd};
+use ras_core::vcpu_state::VcpuState;
 
+#[cfg(target_arch = "aarch64")]
+use crate::aarch64 as arch;
 use crate::exit::Exit;
 use crate::port::{Injection, RunError, VcpuPort};
+#[cfg(target_arch = "x86_64")]
+use crate::x86_64 as arch;
 
 /// A KVM vCPU.
 #[derive(Debug)]
 pub struct KvmPort {
     fd: VcpuFd,
+    exceptions: arch::Exceptions,
+    /// What the hardware said of the abort that was the last exit.
+    abort: Option<Abort>,
+}
+
+/// What the hardware said of an abort.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Abort {
+    /// ESR_EL2.
+    pub(crate) esr: u64,
+    /// Virtual address that the guest used.
+    pub(crate) gva: u64,
 }
 
 impl KvmPort {
     /// Takes a vCPU whose registers are set.
     #[must_use]
     pub fn new(fd: VcpuFd) -> Self {
-        KvmPort { fd }
+        KvmPort { fd, exceptions: arch::Exceptions::new(), abort: None }
     }
+
+    /// An exit of which kvm-ioctls only tells that there was one.
+    fn other_exit(&mut self) -> Exit<'static> {
+        let run = self.fd.get_kvm_run();
+        match run.exit_reason {
+            KVM_EXIT_ARM_SEA => {
+                let ArmSea { flags, esr, gva, gpa } = arm_sea(run);
+                self.abort = Some(Abort { esr, gva });
+                Exit::ArmSea { esr, gva, gpa: (flags & ARM_SEA_GPA_VALID != 0).then_some(gpa) }
+            }
+            KVM_EXIT_ARM_NISV => Exit::UndecodedAccess { gpa: fault_gpa(run) },
+            reason => Exit::Unexpected { reason },
+        }
+    }
+}
+
+/// Entries with `immediate_exit` after which an access that was begun is surely complete: an access of 16 bytes may have two
+/// parts on each of two pages.
+const ACCESS_PARTS: usize = 8;
+
+/// KVM_EXIT_ARM_NISV (linux/kvm.h).
+const KVM_EXIT_ARM_NISV: u32 = 28;
+/// KVM_EXIT_ARM_SEA (linux/kvm.h, 6.19).
+const KVM_EXIT_ARM_SEA: u32 = 41;
+/// KVM_EXIT_ARM_SEA_FLAG_GPA_VALID.
+const ARM_SEA_GPA_VALID: u64 = 1;
+
+/// `arm_sea` of `struct kvm_run` (linux/kvm.h, 6.19).
+#[derive(Clone, Copy)]
+#[repr(C)]
+struct ArmSea {
+    flags: u64,
+    esr: u64,
+    gva: u64,
+    gpa: u64,
 }
 
 impl VcpuPort for KvmPort {
@@ -31,6 +83,7 @@ impl VcpuPort for KvmPort {
             MmioRead(u64),
             MmioWrite(u64),
         }
+        self.abort = None;
         let (kind, data, len) = match self.fd.run() {
             Ok(VcpuExit::IoIn(port, data)) => (Data::PortIn(port), data.as_mut_ptr(), data.len()),
             Ok(VcpuExit::IoOut(port, data)) => (Data::PortOut(port), data.as_ptr().cast_mut(), data.len()),
@@ -39,7 +92,8 @@ impl VcpuPort for KvmPort {
                 (Data::MmioWrite(gpa), data.as_ptr().cast_mut(), data.len())
             }
             Ok(VcpuExit::InternalError) => {
-                return Ok(Exit::InternalError { suberror: suberror(self.fd.get_kvm_run()) });
+                let suberror = suberror(self.fd.get_kvm_run());
+                return Ok(Exit::InternalError { suberror, at: arch::instruction_gpa(&self.fd) });
             }
             Ok(VcpuExit::Shutdown) => return Ok(Exit::Shutdown),
             Ok(VcpuExit::SystemEvent(kind, _)) => return Ok(Exit::SystemEvent { kind }),
@@ -49,12 +103,12 @@ impl VcpuPort for KvmPort {
                 let errno = io::Error::last_os_error().raw_os_error().unwrap_or(libc::EFAULT);
                 return Ok(Exit::MemoryFault { gpa, size, flags, errno });
             }
-            Ok(_) => return Ok(Exit::Unexpected { reason: self.fd.get_kvm_run().exit_reason }),
+            Ok(_) => return Ok(self.other_exit()),
             // EINTR: a signal. EAGAIN: an application processor that was just woken, or is not started yet.
             Err(error) if matches!(error.errno(), libc::EINTR | libc::EAGAIN) => {
                 return Ok(Exit::Interrupted);
             }
-            Err(error) => return Err(RunError(io::Error::from_raw_os_error(error.errno()))),
+            Err(error) => return Err(refused(error)),
         };
         let width = usize::from(port_width(self.fd.get_kvm_run()));
         let data = run_page_bytes(&mut self.fd, data, len);
@@ -66,18 +120,30 @@ impl VcpuPort for KvmPort {
         })
     }
 
-    #[cfg(target_arch = "x86_64")]
     fn inject(&mut self, injection: Injection) -> Result<(), RunError> {
-        let outcome = match injection {
-            Injection::Nmi => self.fd.nmi(),
-            Injection::MachineCheck(check) => crate::x86_64::machine_check::raise(&self.fd, &check),
-        };
-        outcome.map_err(|error| RunError(io::Error::from_raw_os_error(error.errno())))
+        self.exceptions.inject(&self.fd, injection).map_err(refused)
     }
 
-    #[cfg(target_arch = "aarch64")]
-    fn inject(&mut self, _: Injection) -> Result<(), RunError> {
-        Err(RunError(io::ErrorKind::Unsupported.into()))
+    fn state(&mut self) -> Option<VcpuState> {
+        self.exceptions.state(&self.fd, self.abort)
+    }
+
+    fn abandon_access(&mut self) -> Result<(), RunError> {
+        // KVM has not touched the registers yet: it completes the instruction at the next entry, which is made for nothing
+        // else, and then they are put back.
+        let registers = arch::Registers::of(&self.fd).map_err(refused)?;
+        self.fd.set_kvm_immediate_exit(1);
+        for _ in 0..ACCESS_PARTS {
+            match self.fd.run() {
+                Ok(VcpuExit::Intr) => break,
+                Err(error) if error.errno() == libc::EINTR => break,
+                // One more part of the same access.
+                Ok(_) => {}
+                Err(error) => return Err(refused(error)),
+            }
+        }
+        self.fd.set_kvm_immediate_exit(0);
+        registers.put_back(&self.fd).map_err(refused)
     }
 
     fn clear_kick(&mut self) {
@@ -134,6 +200,24 @@ fn run_page_bytes(_owner: &mut VcpuFd, data: *mut u8, len: usize) -> &mut [u8] {
 fn port_width(run: &kvm_bindings::kvm_run) -> u8 {
     // SAFETY: plain integers, so any bits are valid; they mean something after KVM_EXIT_IO only.
     unsafe { run.__bindgen_anon_1.io.size }
+}
+
+#[expect(unsafe_code, reason = "a union that C describes")]
+fn arm_sea(run: &kvm_bindings::kvm_run) -> ArmSea {
+    // SAFETY: the union is larger than this, and plain integers may have any bits; they mean something after
+    // KVM_EXIT_ARM_SEA only.
+    unsafe { (&raw const run.__bindgen_anon_1).cast::<ArmSea>().read() }
+}
+
+/// `fault_ipa` of `struct kvm_run`'s `arm_nisv`.
+#[expect(unsafe_code, reason = "a union that C describes")]
+fn fault_gpa(run: &kvm_bindings::kvm_run) -> u64 {
+    // SAFETY: plain integers, so any bits are valid; they mean something after KVM_EXIT_ARM_NISV only.
+    unsafe { run.__bindgen_anon_1.arm_nisv.fault_ipa }
+}
+
+fn refused(error: kvm_ioctls::Error) -> RunError {
+    RunError(io::Error::from_raw_os_error(error.errno()))
 }
 
 #[expect(unsafe_code, reason = "a union that C describes")]

@@ -12,6 +12,8 @@
 pub mod aarch64;
 pub mod abilities;
 mod control;
+#[cfg(any(target_arch = "aarch64", test))]
+mod exception_entry;
 mod exit;
 pub mod host;
 mod kvm_port;
@@ -25,5 +27,5 @@ pub use control::{Control, Wish};
 pub use exit::Exit;
 pub use kvm_port::KvmPort;
 pub use port::{Injection, RunError, VcpuPort};
-pub use run_loop::{Bus, End, run};
+pub use run_loop::{Bus, End, Lost, run};
 pub use threads::{Ended, ThreadError, Vcpus};

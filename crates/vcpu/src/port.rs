@@ -2,7 +2,8 @@
 
 use std::io;
 
-use ras_core::actions::MachineCheck;
+use ras_core::actions::{FaultAddress, MachineCheck};
+use ras_core::vcpu_state::VcpuState;
 
 use crate::exit::Exit;
 
@@ -18,6 +19,21 @@ pub enum Injection {
     Nmi,
     /// x86: a machine check.
     MachineCheck(MachineCheck),
+    /// x86: the machine check of another vCPU, which this one takes with it as far as it can: it is left out where it would
+    /// end the guest.
+    SharedMachineCheck(MachineCheck),
+    /// aarch64: a synchronous external abort, in place of the instruction that the vCPU stands at.
+    Abort {
+        /// ESR_EL1.
+        esr: u32,
+        /// FAR_EL1.
+        far: FaultAddress,
+    },
+    /// aarch64: an SError, pending until it is not masked.
+    Serror {
+        /// ISS of ESR_EL1, bits 24:0; none where KVM is to choose.
+        syndrome: Option<u32>,
+    },
 }
 
 /// A vCPU, as the run loop sees it. Owned and called by the vCPU's own thread.
@@ -36,6 +52,15 @@ pub trait VcpuPort {
     /// # Errors
     /// Where the hypervisor refuses, or the architecture has no such exception.
     fn inject(&mut self, injection: Injection) -> Result<(), RunError>;
+
+    /// How the vCPU stands towards an error that it is to be told of. None where that can not be known.
+    fn state(&mut self) -> Option<VcpuState>;
+
+    /// Takes back the access that the last exit asked for: the vCPU stands at the instruction again, as if it had not begun.
+    ///
+    /// # Errors
+    /// Where the hypervisor refuses.
+    fn abandon_access(&mut self) -> Result<(), RunError>;
 
     /// Forgets kicks that have come so far. Whoever calls it looks at what it was kicked for afterwards.
     fn clear_kick(&mut self);

@@ -1,8 +1,13 @@
 //! The loop that every vCPU thread runs.
 
+use std::time::Duration;
+
+use guest_memory::sigbus;
+use ras_core::vcpu_state::VcpuState;
+
 use crate::control::{Control, Wish};
 use crate::exit::Exit;
-use crate::port::VcpuPort;
+use crate::port::{RunError, VcpuPort};
 
 /// What answers a guest's accesses to ports and to addresses without memory. Shared by all vCPUs.
 pub trait Bus: Send + Sync {
@@ -14,6 +19,27 @@ pub trait Bus: Send + Sync {
     fn mmio_read(&self, gpa: u64, data: &mut [u8]);
     /// Takes `data` (1 to 8 bytes) to an address; nothing where nothing listens.
     fn mmio_write(&self, gpa: u64, data: &[u8]);
+    /// The guest touched `gpa`, where no memory is, by an instruction that KVM can not take apart, or fetched one from there.
+    /// True where it is to stand at that instruction again; false where it can not go on.
+    fn undecoded_access(&self, gpa: u64) -> bool {
+        let _ = gpa;
+        false
+    }
+    /// A vCPU met memory that the host lost, standing as `state` says. What it is to take for it, or that it is held, was
+    /// left with the [`Control`] when this returns.
+    fn lost_memory(&self, vcpu: u32, lost: Lost, state: Option<VcpuState>) {
+        let _ = (vcpu, lost, state);
+    }
+    /// A vCPU is about to enter the guest: whoever has to know how it stands asks now, and leaves what it is to take with the
+    /// [`Control`]. Called at every entry.
+    fn ask(&self, vcpu: u32, state: &mut dyn FnMut() -> Option<VcpuState>) {
+        let _ = (vcpu, state);
+    }
+    /// What [`lost_memory`](Self::lost_memory) left for the vCPU was carried out: there is time now to write it down. Called at
+    /// every entry.
+    fn settled(&self) {}
+    /// A vCPU is held: whether there is still a reason to can be looked at.
+    fn attend(&self) {}
     /// aarch64: the guest asked for power-off, reset or reports a crash. The wish is looked at afterwards.
     fn system_event(&self, kind: u32) {
         let _ = kind;
@@ -26,6 +52,25 @@ pub trait Bus: Send + Sync {
     fn first_exit(&self, vcpu: u32, exit: &'static str) {
         let _ = (vcpu, exit);
     }
+}
+
+/// Memory that the host lost, as a vCPU met it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lost {
+    /// A signal named it by its address in this process.
+    Signalled(sigbus::Fault),
+    /// KVM named it by its guest address (KVM_EXIT_MEMORY_FAULT with EHWPOISON).
+    Named {
+        /// First GPA.
+        gpa: u64,
+        /// Bytes.
+        size: u64,
+    },
+    /// The hardware's own abort came through (KVM_EXIT_ARM_SEA): the host has not taken the page out of use.
+    Unclaimed {
+        /// The GPA that was touched, where KVM knows it.
+        gpa: Option<u64>,
+    },
 }
 
 /// Why a vCPU left its run loop.
@@ -48,6 +93,8 @@ pub enum End {
     EntryFailed(u64),
     /// KVM met what it can not handle, with KVM's suberror.
     InternalError(u32),
+    /// An instruction that can not be taken apart touched this GPA, where no memory is.
+    UndecodedAccess(u64),
     /// An exit that nobody handles, with KVM's number for it.
     UnhandledExit(u32),
     /// KVM_RUN itself failed.
@@ -77,12 +124,18 @@ impl std::fmt::Display for End {
                 };
                 write!(f, "KVM met {what} (suberror {suberror})")
             }
+            End::UndecodedAccess(gpa) => {
+                write!(f, "an instruction that KVM can not take apart touched {gpa:#x}, where no memory is")
+            }
             End::UnhandledExit(reason) => write!(f, "unhandled exit {reason}"),
             End::RunFailed(error) => f.write_str(error),
             End::NotInjected(error) => write!(f, "an exception can not be injected: {error}"),
         }
     }
 }
+
+/// How often a held vCPU looks whether it still has to be.
+const ATTENTION: Duration = Duration::from_millis(1);
 
 /// Runs the vCPU of index `vcpu` until it is told to stop, or can not go on.
 pub fn run(vcpu: u32, port: &mut impl VcpuPort, bus: &dyn Bus, control: &Control) -> End {
@@ -99,29 +152,79 @@ pub fn run(vcpu: u32, port: &mut impl VcpuPort, bus: &dyn Bus, control: &Control
             }
             Wish::Stop => return End::Stopped,
         }
+        if control.is_held(vcpu) {
+            bus.settled();
+            control.await_release(vcpu, ATTENTION);
+            bus.attend();
+            continue;
+        }
         if progress == Progress::Fresh {
             bus.vcpu_started(vcpu);
             progress = Progress::Entered;
         }
+        bus.ask(vcpu, &mut || port.state());
         while let Some(injection) = control.take_injection(vcpu) {
             if let Err(error) = port.inject(injection) {
                 return End::NotInjected(error.0.to_string());
             }
         }
-        match port.run() {
-            Ok(Exit::Interrupted) => {}
+        bus.settled();
+        let answered = match sigbus::listening(|| port.run()) {
+            Ok(Exit::Interrupted) => Answered::Done,
             Ok(exit) => {
                 if progress == Progress::Entered {
                     bus.first_exit(vcpu, exit.name());
                     progress = Progress::Exited;
                 }
-                if let Some(end) = answer(exit, bus) {
-                    return end;
-                }
+                answer(exit, bus)
             }
             Err(error) => return End::RunFailed(error.to_string()),
+        };
+        let met = match answered {
+            Answered::Done | Answered::Access => None,
+            Answered::Lost(lost) => Some(lost),
+            Answered::End(end) => return end,
+        };
+        let is_access = matches!(answered, Answered::Access);
+        if let Err(error) = tell_of_losses(vcpu, port, bus, met, is_access) {
+            return End::RunFailed(error.to_string());
         }
     }
+}
+
+/// What became of an exit.
+enum Answered {
+    /// It was answered.
+    Done,
+    /// It was an access to an address without memory, which was answered. It is not complete before the next entry.
+    Access,
+    /// The guest can not go on without memory that was lost.
+    Lost(Lost),
+    /// It was the last.
+    End(End),
+}
+
+/// Tells of the memory that the last exit, or a signal that came with it, found lost.
+fn tell_of_losses(
+    vcpu: u32,
+    port: &mut impl VcpuPort,
+    bus: &dyn Bus,
+    met: Option<Lost>,
+    is_access: bool,
+) -> Result<(), RunError> {
+    let mut signalled = sigbus::take();
+    // An access is only made where memory was left out on purpose, so that whoever answered it raised the signal.
+    if is_access && signalled.is_some() {
+        port.abandon_access()?;
+    }
+    if let Some(lost) = met {
+        bus.lost_memory(vcpu, lost, port.state());
+    }
+    while let Some(fault) = signalled {
+        bus.lost_memory(vcpu, Lost::Signalled(fault), port.state());
+        signalled = sigbus::take();
+    }
+    Ok(())
 }
 
 /// How far a vCPU has come.
@@ -132,8 +235,8 @@ enum Progress {
     Exited,
 }
 
-/// Answers an exit, or says that it was the last.
-fn answer(exit: Exit<'_>, bus: &dyn Bus) -> Option<End> {
+/// Answers an exit.
+fn answer(exit: Exit<'_>, bus: &dyn Bus) -> Answered {
     match exit {
         Exit::PortIn { port, width, data } => {
             data.chunks_mut(width.max(1)).for_each(|access| bus.port_in(port, access));
@@ -141,17 +244,32 @@ fn answer(exit: Exit<'_>, bus: &dyn Bus) -> Option<End> {
         Exit::PortOut { port, width, data } => {
             data.chunks(width.max(1)).for_each(|access| bus.port_out(port, access));
         }
-        Exit::MmioRead { gpa, data } => bus.mmio_read(gpa, data),
-        Exit::MmioWrite { gpa, data } => bus.mmio_write(gpa, data),
+        Exit::MmioRead { gpa, data } => {
+            bus.mmio_read(gpa, data);
+            return Answered::Access;
+        }
+        Exit::MmioWrite { gpa, data } => {
+            bus.mmio_write(gpa, data);
+            return Answered::Access;
+        }
         Exit::SystemEvent { kind } => bus.system_event(kind),
         Exit::Interrupted => {}
-        Exit::Shutdown => return Some(End::TripleFault),
-        Exit::MemoryFault { gpa, size, errno, .. } => return Some(End::MemoryFault { gpa, size, errno }),
-        Exit::EntryFailed { reason } => return Some(End::EntryFailed(reason)),
-        Exit::InternalError { suberror } => return Some(End::InternalError(suberror)),
-        Exit::Unexpected { reason } => return Some(End::UnhandledExit(reason)),
+        Exit::MemoryFault { gpa, size, errno: libc::EHWPOISON, .. } => {
+            return Answered::Lost(Lost::Named { gpa, size });
+        }
+        Exit::ArmSea { gpa, .. } => return Answered::Lost(Lost::Unclaimed { gpa }),
+        Exit::UndecodedAccess { gpa } | Exit::InternalError { at: Some(gpa), .. }
+            if bus.undecoded_access(gpa) => {}
+        Exit::UndecodedAccess { gpa } => return Answered::End(End::UndecodedAccess(gpa)),
+        Exit::Shutdown => return Answered::End(End::TripleFault),
+        Exit::MemoryFault { gpa, size, errno, .. } => {
+            return Answered::End(End::MemoryFault { gpa, size, errno });
+        }
+        Exit::EntryFailed { reason } => return Answered::End(End::EntryFailed(reason)),
+        Exit::InternalError { suberror, .. } => return Answered::End(End::InternalError(suberror)),
+        Exit::Unexpected { reason } => return Answered::End(End::UnhandledExit(reason)),
     }
-    None
+    Answered::Done
 }
 
 #[cfg(test)]
@@ -168,6 +286,7 @@ mod tests {
         data: [u8; 8],
         kicks_cleared: usize,
         injected: Vec<Injection>,
+        abandoned: usize,
     }
 
     type Outcome = Result<Exit<'static>, RunError>;
@@ -182,7 +301,13 @@ mod tests {
 
     impl Script {
         fn new(steps: impl IntoIterator<Item = Step>) -> Self {
-            Script { steps: steps.into_iter().collect(), data: [0; 8], kicks_cleared: 0, injected: vec![] }
+            Script {
+                steps: steps.into_iter().collect(),
+                data: [0; 8],
+                kicks_cleared: 0,
+                injected: vec![],
+                abandoned: 0,
+            }
         }
     }
 
@@ -208,6 +333,15 @@ mod tests {
 
         fn inject(&mut self, injection: Injection) -> Result<(), RunError> {
             self.injected.push(injection);
+            Ok(())
+        }
+
+        fn state(&mut self) -> Option<VcpuState> {
+            None
+        }
+
+        fn abandon_access(&mut self) -> Result<(), RunError> {
+            self.abandoned += 1;
             Ok(())
         }
 
@@ -300,14 +434,15 @@ mod tests {
 
     #[test]
     fn each_deadly_exit_has_its_end() {
-        let ends: [(fn() -> Outcome, End); 6] = [
+        let ends: [(fn() -> Outcome, End); 7] = [
             (|| Ok(Exit::Shutdown), End::TripleFault),
             (|| Ok(Exit::EntryFailed { reason: 0x21 }), End::EntryFailed(0x21)),
-            (|| Ok(Exit::InternalError { suberror: 1 }), End::InternalError(1)),
+            (|| Ok(Exit::InternalError { suberror: 1, at: Some(0x1000) }), End::InternalError(1)),
+            (|| Ok(Exit::UndecodedAccess { gpa: 0x1000 }), End::UndecodedAccess(0x1000)),
             (|| Ok(Exit::Unexpected { reason: 99 }), End::UnhandledExit(99)),
             (
-                || Ok(Exit::MemoryFault { gpa: 0x1000, size: 4096, flags: 0, errno: libc::EHWPOISON }),
-                End::MemoryFault { gpa: 0x1000, size: 4096, errno: libc::EHWPOISON },
+                || Ok(Exit::MemoryFault { gpa: 0x1000, size: 4096, flags: 0, errno: libc::EFAULT }),
+                End::MemoryFault { gpa: 0x1000, size: 4096, errno: libc::EFAULT },
             ),
             (
                 || Err(RunError(std::io::Error::from_raw_os_error(libc::EIO))),

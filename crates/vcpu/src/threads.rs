@@ -135,9 +135,9 @@ impl Vcpus {
         }
     }
 
-    /// Takes vCPUs out of the guest where an exception waits for one of them.
-    pub fn kick_if_injected(&self) {
-        if self.control.injections_wait() {
+    /// Takes vCPUs out of the guest where something waits for one of them.
+    pub fn kick_if_attention(&self) {
+        if self.control.has_attention() {
             self.kick();
         }
     }

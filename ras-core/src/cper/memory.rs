@@ -12,7 +12,7 @@ use crate::guid::Guid;
 pub const KIND: Guid =
     Guid::new(0xa5bc_1114, 0x6f64, 0x4ede, [0xb8, 0x63, 0x3e, 0x83, 0xed, 0x7c, 0x83, 0xb1]);
 
-/// Memory Error Section (UEFI 2.10, N.2.5, table N.31).
+/// Memory Error Section (UEFI 2.10, N.2.5).
 ///
 /// Fields hold something where their bit of [`valid`] is set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
@@ -130,7 +130,7 @@ pub mod valid {
     pub const CHIP: u64 = 1 << 21;
 }
 
-/// What went wrong in the memory (UEFI 2.10, table N.31, memory error type).
+/// What went wrong in the memory (UEFI 2.10, N.2.5, memory error type).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum MemoryErrorType {

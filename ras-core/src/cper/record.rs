@@ -10,7 +10,7 @@ use crate::fru_text::FruText;
 use crate::guid::Guid;
 use crate::timestamp::Timestamp;
 
-/// Record Header (UEFI 2.10, N.2.1, table N.3).
+/// Record Header (UEFI 2.10, N.2.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
 #[repr(C)]
 pub struct RecordHeader {
@@ -67,7 +67,7 @@ pub mod valid {
     pub const PARTITION_ID: u32 = 1 << 2;
 }
 
-/// Section Descriptor (UEFI 2.10, N.2.2, table N.5).
+/// Section Descriptor (UEFI 2.10, N.2.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
 #[repr(C)]
 pub struct SectionDescriptor {

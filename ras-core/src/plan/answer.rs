@@ -70,9 +70,9 @@ pub enum Obstacle {
 pub struct Patience {
     /// For the guest to acknowledge a record: milliseconds.
     pub acknowledge_ms: u32,
-    /// For a vCPU to get past a page: so many touches,
+    /// For a vCPU to get past a page: so many touches, spread over
     pub touches: u32,
-    /// and so many milliseconds, both.
+    /// so many milliseconds without a pause.
     pub stall_ms: u32,
 }
 
@@ -83,8 +83,9 @@ impl Patience {
     const INTERRUPT_MS: u32 = 10_000;
     /// Linux rounds a poll interval up to a whole second, and may miss one turn.
     const POLLS: u32 = 2;
-    /// A host page of 64 KiB is 16 pages of a guest, and a process may share each with others.
-    const TOUCHES: u32 = 32;
+    /// More than ten a second, which is what a service comes to that is started anew 100 ms after each death (systemd's default). A vCPU
+    /// that is stuck touches its page hundreds of times.
+    const TOUCHES: u32 = 120;
     const STALL_MS: u32 = 10_000;
 
     pub(super) fn of(row: &Row, poll_interval_ms: NonZeroU32) -> Self {

@@ -7,6 +7,8 @@ use super::{BuildError, Moment, Registration, Reporter, Setup};
 use crate::abilities::{ArchAbilities, HostAbilities, MachineCheckAbilities, Vendor};
 use crate::actions::{Action, ActionSink, MachineCheck, Mark, StopReason, Target};
 use crate::memory_error::{Kind, MemoryError};
+use crate::plan::Patience;
+use crate::queue::Queue;
 use crate::response::Response;
 use crate::vcpu_state::{MachineCheckState, VcpuState};
 
@@ -15,7 +17,7 @@ pub(super) const REGISTRATION: Registration = Registration {
     carries: |response| matches!(response, Response::Mce),
     build: |Setup { answer, host, .. }| {
         let reporter = MachineCheckReporter::new(host).ok_or(BuildError::NoMachineCheck(answer.chosen))?;
-        Ok(Box::new(reporter))
+        Ok(Box::new(reporter.with_patience(&answer.patience)))
     },
 };
 
@@ -25,15 +27,50 @@ pub(super) const REGISTRATION: Registration = Registration {
 /// |---|---|---|
 /// | consumed | SRAR, data load | uncorrected, poison |
 /// | found | SRAO, memory scrub | deferred, poison |
-/// | found, while no exception can be taken | UCNA, where KVM raises the interrupt for it | not told |
+/// | found, while no exception can be taken | UCNA, where KVM raises the interrupt for it | as before: it takes none |
 /// | who takes it | all vCPUs together, or one where the guest switched local machine checks on | one |
 ///
 /// KVM_X86_SET_MCE raises no exception for what is not uncorrected: it stores a deferred error, and the guest finds it when it looks.
-#[derive(Clone, Copy, Debug)]
+///
+/// A machine check while another is in progress would end the guest (KVM: triple fault), and an UCNA would clear the MCG_STATUS that the
+/// handler is about to read (KVM stores the zero that makes it one). Neither is tried. Where several vCPUs touch lost memory at once this
+/// is the rule, not the exception: each takes part in the machine check of the other. The vCPU is held for a moment and entered again: it
+/// takes the machine check that waits for it, then touches the page again and is told. Only a guest that leaves one in progress for longer
+/// than the patience is stopped. What nobody consumed waits as long, and is then left to the ledger.
+#[derive(Clone, Debug)]
 pub struct MachineCheckReporter {
     vendor: Vendor,
     host: MachineCheckAbilities,
+    patience_ns: u64,
+    /// vCPUs that can not be told yet of what they consumed.
+    busy: Queue<Busy, ROOM>,
+    /// What nobody consumed and can not be told yet.
+    later: Queue<Later, ROOM>,
 }
+
+/// A vCPU that another machine check stands in the way of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Busy {
+    vcpu: u32,
+    since_ns: u64,
+    /// When it last touched lost memory.
+    last_ns: u64,
+    held: bool,
+}
+
+/// Something that nobody consumed and that could not be told yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Later {
+    error: MemoryError,
+    since_ns: u64,
+    /// When it was last tried.
+    last_ns: u64,
+}
+
+/// vCPUs, and errors, that wait at once.
+const ROOM: usize = 64;
+/// How long is waited before the next attempt.
+const PAUSE_NS: u64 = 1_000_000;
 
 impl MachineCheckReporter {
     /// The reporter for that host; none where its machine checks have no software recovery.
@@ -41,7 +78,19 @@ impl MachineCheckReporter {
     pub fn new(host: &HostAbilities) -> Option<Self> {
         let ArchAbilities::X86_64(host) = host.arch else { return None };
         let mce = host.mce.filter(|mce| mce.has(MachineCheckAbilities::SER_P) && mce.banks >= 2)?;
-        Some(MachineCheckReporter { vendor: host.vendor.unwrap_or(Vendor::Intel), host: mce })
+        Some(MachineCheckReporter {
+            vendor: host.vendor.unwrap_or(Vendor::Intel),
+            host: mce,
+            patience_ns: 2_000_000_000,
+            busy: Queue::new(),
+            later: Queue::new(),
+        })
+    }
+
+    /// Waits so long for a machine check that is in progress ([`Patience::acknowledge_ms`]); without this, two seconds.
+    #[must_use]
+    pub fn with_patience(self, patience: &Patience) -> Self {
+        MachineCheckReporter { patience_ns: patience.acknowledge_ns(), ..self }
     }
 
     /// What MCG_CAP the guest's vCPUs are to be set up with (KVM_X86_SETUP_MCE): what these machine checks need of what KVM has.
@@ -91,9 +140,10 @@ impl MachineCheckReporter {
     fn inject(&self, error: &MemoryError, vcpu: u32, state: MachineCheckState, sink: &mut dyn ActionSink) {
         let mut registers = self.registers(error.kind, error.gpa);
         if self.is_broadcast(state) {
-            // Uncorrected and not enabled: the others meet, find nothing of theirs, and go on.
+            // Uncorrected and not enabled: the others meet, find nothing of theirs, and go on. Linux leaves this in the bank until it looks
+            // for corrected errors, minutes later: in the bank of the next error it would look overflowed.
             let bystander = MachineCheck {
-                bank: registers.bank,
+                bank: self.banks().saturating_sub(3),
                 status: status::VAL | status::UC,
                 addr: 0,
                 misc: 0,
@@ -108,11 +158,7 @@ impl MachineCheckReporter {
     }
 
     /// Uncorrected, no action required: stored, and told by the interrupt for corrected errors. Needs no exception.
-    fn interrupt(&self, error: &MemoryError, vcpu: u32, sink: &mut dyn ActionSink) {
-        if self.vendor != Vendor::Intel || !self.host.has(MachineCheckAbilities::CMCI_P) {
-            sink.act(Action::Mark(Mark::Answered { span: error.span, response: Response::Ignore }));
-            return;
-        }
+    fn interrupt(&self, error: &MemoryError, sink: &mut dyn ActionSink) {
         let registers = MachineCheck {
             bank: self.bank(Kind::ActionOptional),
             status: status::UNCORRECTED | status::SCRUB,
@@ -120,10 +166,63 @@ impl MachineCheckReporter {
             misc: MISC,
             mcg_status: 0,
         };
-        sink.act(Action::MachineCheck { target: Target::Vcpu(vcpu), registers });
+        sink.act(Action::MachineCheck { target: Target::Vcpu(0), registers });
         sink.act(Action::Mark(Mark::Answered { span: error.span, response: Response::Mce }));
     }
+
+    /// Whether a vCPU that stands so, and all that take part, can take the exception.
+    fn takes(&self, state: MachineCheckState) -> bool {
+        state.enabled && !state.in_progress && (state.others_ready || !self.is_broadcast(state))
+    }
+
+    /// Tells vCPU 0 of what nobody consumed, where it can be told now.
+    fn tell_found(
+        &self,
+        error: &MemoryError,
+        state: Option<MachineCheckState>,
+        sink: &mut dyn ActionSink,
+    ) -> bool {
+        match (self.vendor, state) {
+            (Vendor::Amd, _) => {
+                let registers = self.registers(Kind::ActionOptional, error.gpa);
+                sink.act(Action::MachineCheck { target: Target::Vcpu(0), registers });
+                sink.act(Action::Mark(Mark::Answered { span: error.span, response: Response::Mce }));
+            }
+            (Vendor::Intel, Some(state)) if self.takes(state) => self.inject(error, 0, state, sink),
+            (Vendor::Intel, Some(state))
+                if !state.in_progress && self.host.has(MachineCheckAbilities::CMCI_P) =>
+            {
+                self.interrupt(error, sink);
+            }
+            (Vendor::Intel, _) => return false,
+        }
+        true
+    }
+
+    /// Has a vCPU try again a moment later, or says that it has tried for too long.
+    fn hold(&mut self, vcpu: u32, now_ns: u64, sink: &mut dyn ActionSink) -> Result<(), StillBusy> {
+        let before = self.busy.take_first(|busy| busy.vcpu == vcpu);
+        let since_ns = before
+            .filter(|busy| now_ns.saturating_sub(busy.last_ns) <= self.patience_ns)
+            .map_or(now_ns, |busy| busy.since_ns);
+        if now_ns.saturating_sub(since_ns) >= self.patience_ns && before.is_some() {
+            return Err(StillBusy);
+        }
+        let busy = Busy { vcpu, since_ns, last_ns: now_ns, held: true };
+        let mut pushed = self.busy.push(busy);
+        if pushed.is_err() && self.busy.take_first(|busy| !busy.held).is_some() {
+            pushed = self.busy.push(busy);
+        }
+        if pushed.is_ok() {
+            sink.act(Action::Hold { vcpu });
+        }
+        // Where there is no room to hold it, it is entered again at once, and asks again.
+        Ok(())
+    }
 }
+
+/// A machine check has been in progress for longer than the patience.
+struct StillBusy;
 
 impl Reporter for MachineCheckReporter {
     fn name(&self) -> &'static str {
@@ -135,21 +234,59 @@ impl Reporter for MachineCheckReporter {
             Some(VcpuState::X86_64(state)) => Some(state),
             _ => None,
         };
-        let takes = |state: &MachineCheckState| {
-            state.enabled && !state.in_progress && (state.others_ready || !self.is_broadcast(*state))
-        };
         match (error.kind, error.vcpu, state) {
-            (Kind::ActionRequired, Some(vcpu), Some(state)) if takes(&state) => {
+            (Kind::ActionRequired, Some(vcpu), Some(state)) if self.takes(state) => {
+                self.busy.take_first(|busy| busy.vcpu == vcpu);
                 self.inject(error, vcpu, state, sink);
             }
-            (Kind::ActionRequired, Some(_), Some(state)) if state.enabled => {
-                stop(*error, StopReason::Unacknowledged, sink);
+            (Kind::ActionRequired, Some(vcpu), Some(state)) if state.enabled => {
+                if self.hold(vcpu, moment.now_ns, sink).is_err() {
+                    stop(*error, StopReason::Unacknowledged, sink);
+                }
             }
             (Kind::ActionRequired, ..) => stop(*error, StopReason::NotDeliverable, sink),
-            // Nobody consumed it: the first vCPU is told.
-            (Kind::ActionOptional, _, Some(state)) if takes(&state) => self.inject(error, 0, state, sink),
-            (Kind::ActionOptional, ..) => self.interrupt(error, 0, sink),
+            (Kind::ActionOptional, ..) => {
+                let later = Later { error: *error, since_ns: moment.now_ns, last_ns: moment.now_ns };
+                if !self.tell_found(error, state, sink) && self.later.push(later).is_err() {
+                    sink.act(Action::Mark(Mark::Answered { span: error.span, response: Response::Ignore }));
+                }
+            }
         }
+    }
+
+    fn tick(&mut self, moment: &Moment, sink: &mut dyn ActionSink) {
+        for busy in self.busy.iter_mut() {
+            if busy.held && moment.now_ns.saturating_sub(busy.last_ns) >= PAUSE_NS {
+                busy.held = false;
+                sink.act(Action::Release { vcpu: busy.vcpu });
+            }
+        }
+        let state = match moment.vcpu {
+            Some(VcpuState::X86_64(state)) => Some(state),
+            _ => None,
+        };
+        // One at a time: with the first, a machine check is in progress.
+        let Some(&Later { error, since_ns, .. }) = self.later.iter().next() else { return };
+        if self.tell_found(&error, state, sink) {
+            self.later.pop();
+        } else if moment.now_ns.saturating_sub(since_ns) >= self.patience_ns {
+            self.later.pop();
+            sink.act(Action::Mark(Mark::Answered { span: error.span, response: Response::Ignore }));
+        } else if let Some(first) = self.later.first_mut() {
+            first.last_ns = moment.now_ns;
+        }
+    }
+
+    fn reset(&mut self, _still_lost: bool, _moment: &Moment, _sink: &mut dyn ActionSink) {
+        self.busy = Queue::new();
+        self.later = Queue::new();
+    }
+
+    fn deadline_ns(&self) -> Option<u64> {
+        let held = self.busy.iter().filter(|busy| busy.held).map(|busy| busy.last_ns);
+        // The first is tried each moment; nobody tells when the guest is ready.
+        let later = self.later.iter().take(1).map(|later| later.last_ns);
+        held.chain(later).map(|last_ns| last_ns.saturating_add(PAUSE_NS)).min()
     }
 }
 

@@ -13,7 +13,7 @@ pub mod ghes;
 mod ignore;
 #[cfg(feature = "machine-check")]
 pub mod machine_check;
-mod stop;
+pub(crate) mod stop;
 
 use alloc::boxed::Box;
 use core::fmt::Debug;

@@ -7,7 +7,7 @@ use crate::fru_text::FruText;
 use crate::guid::Guid;
 use crate::severity::Severity;
 
-/// Generic Error Status Block, without what follows it (ACPI 6.5, 18.3.2.7.1, table 18.11).
+/// Generic Error Status Block, without what follows it (ACPI 6.5, 18.3.2.7.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
 #[repr(C)]
 pub struct StatusBlockHeader {
@@ -62,7 +62,7 @@ pub mod block_status {
     }
 }
 
-/// Generic Error Data Entry, revision 2.1, without its payload (ACPI 6.5, table 18.12). Revision 3.0 has a
+/// Generic Error Data Entry, revision 2.1, without its payload (ACPI 6.5, 18.3.2.7.1). Revision 3.0 has a
 /// [`Timestamp`](crate::Timestamp) behind it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
 #[repr(C)]
@@ -110,7 +110,7 @@ pub mod valid {
     pub const TIMESTAMP: u8 = 1 << 2;
 }
 
-/// Bits of an entry's flags, the same in a record's section descriptor (UEFI 2.10, table N.5).
+/// Bits of an entry's flags, the same in a record's section descriptor (UEFI 2.10, N.2.2).
 pub mod section_flags {
     /// The section is the one to look at first.
     pub const PRIMARY: u8 = 1 << 0;

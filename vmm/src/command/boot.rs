@@ -4,16 +4,18 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::Args;
+use guest_memory::sigbus;
 use machine_profile::{OnReboot, Profile};
 use platform::Arch;
 use vcpu::host::{OpenError, open};
 use vmm::control::Server;
-use vmm::journal::Journal;
+use vmm::journal::{Journal, Note};
 use vmm::kvm::offered;
 use vmm::lifecycle::Ending;
-use vmm::machine::{self, MachineError, Surroundings, no};
+use vmm::machine::{self, Lasting, MachineError, Surroundings, no};
 use vmm::plan::{Blueprint, PlanError};
-use vmm::ras::request;
+use vmm::ras::inject::Spec;
+use vmm::ras::{last_words, request};
 use vmm::signals::Signals;
 use vmm::status::Status;
 use vmm::timings::{Phase, Timings};
@@ -33,6 +35,11 @@ pub(super) struct Options {
     /// Listen at this socket for `ghest ctl`, instead of the profile's `control.socket`.
     #[arg(long, value_name = "SOCKET")]
     control: Option<PathBuf>,
+    /// Lose memory of the guest: `ar@GPA` or `ao@GPA` (consumed by whoever touches it next, or found), then, after commas,
+    /// `via=simulate|madvise|notice`, `span=4KiB`, `after=2s`, and last `when=TEXT` to wait until the guest's console has
+    /// shown a text. May be repeated.
+    #[arg(long, value_name = "ORDER")]
+    inject: Vec<Spec>,
 }
 
 pub(super) fn run(options: &Options, timings: Timings) -> Status {
@@ -50,7 +57,7 @@ pub(super) fn run(options: &Options, timings: Timings) -> Status {
         Ok(ending) => (ending.to_string(), ending.status()),
         Err(failure) => failure.report(&profile),
     };
-    journal.stopped(&message, status.code());
+    journal.write(Note::Stopped { reason: message.clone(), status: status.code() });
     if let Some(path) = &options.timings
         && let Err(error) = timings.write(path)
     {
@@ -83,7 +90,7 @@ fn boot(
     let abilities = vcpu::abilities::of_this_host(request::arch(machine.arch));
     let blueprint = Blueprint::of(machine, offered, abilities).map_err(Failure::Plan)?;
     // A plan is plain data: strings and numbers always make JSON.
-    journal.plan(&serde_json::to_value(&blueprint.plan).unwrap_or_default());
+    journal.write(Note::Plan(serde_json::to_value(&blueprint.plan).unwrap_or_default()));
     let signals = Signals::take().map_err(|error| Failure::Machine(no("descriptors for signals")(error)))?;
     let control = match options.control.as_ref().or(machine.control_socket.as_ref()) {
         Some(path) => Some(Server::listen(path).map_err(|error| Failure::Control(path.clone(), error))?),
@@ -91,15 +98,24 @@ fn boot(
     };
     let mut around =
         Surroundings { journal: Arc::clone(journal), timings: Arc::clone(timings), signals, control };
+    // What can not go on says so; from here on, and before any other thread is there.
+    if let Some(events) = journal.last_line() {
+        last_words::write_to(events);
+    }
+    sigbus::install(last_words::say)
+        .map_err(|error| Failure::Machine(no("handler for memory errors")(error)))?;
+    let lasting =
+        Lasting::new(machine, &blueprint, &options.inject, journal, timings).map_err(Failure::Machine)?;
     let mut kvm = Some(kvm);
     loop {
         let kvm = kvm.take().map_or_else(open, Ok).map_err(Failure::Open)?;
-        let ending = machine::prepare(kvm, machine, &blueprint, &around)
-            .and_then(|machine| machine.run(&mut around))
+        let ending = machine::prepare(kvm, machine, &blueprint, &lasting, &around)
+            .and_then(|machine| machine.run(&lasting, &mut around))
             .map_err(Failure::Machine)?;
         match (&ending, machine.on_reboot) {
             (Ending::Reset(_), OnReboot::Restart) | (Ending::ControlReset, _) => {
                 tracing::info!("{ending}: it starts again");
+                lasting.renew().map_err(Failure::Machine)?;
             }
             _ => return Ok(ending),
         }

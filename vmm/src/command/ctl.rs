@@ -3,7 +3,9 @@
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
+use ras_core::Kind;
 use vmm::control::{Request, call};
+use vmm::ras::inject::{Order, Via, address, log2_span};
 use vmm::status::Status;
 
 use super::output;
@@ -28,16 +30,19 @@ enum Word {
     Resume,
     /// Press its power button.
     PowerButton,
-    /// Tell its guest of a memory error, without one: the page stays as it is.
+    /// Lose memory of its guest.
     Inject {
-        /// A guest physical address in what was lost: decimal, or hexadecimal after 0x.
-        #[arg(long, value_parser = address)]
+        /// A guest physical address in what is lost: decimal, or hexadecimal after 0x.
+        #[arg(long, value_parser = gpa)]
         gpa: u64,
         /// What kind of error.
         #[arg(long, value_enum)]
         kind: InjectedKind,
-        /// Bytes that were lost, as a power of two from 4096 to 1 GiB.
-        #[arg(long, value_parser = span, default_value = "4096")]
+        /// How it is lost.
+        #[arg(long, value_enum, default_value = "simulate")]
+        via: InjectedVia,
+        /// Bytes that are lost: a power of two from 4KiB to 1GiB.
+        #[arg(long, value_parser = span, default_value = "4KiB")]
         span: u8,
     },
     /// Print what was lost so far.
@@ -50,30 +55,52 @@ enum Word {
     Stop,
 }
 
-/// A kind of error that can be told without one.
+/// A kind of error.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum InjectedKind {
-    /// Action optional: found, and not consumed by anyone.
+    /// Action required: the next vCPU that touches it consumes it.
+    Ar,
+    /// Action optional: found, and not consumed by anyone yet.
     Ao,
 }
 
-fn address(text: &str) -> Result<u64, String> {
-    let parsed = match text.strip_prefix("0x") {
-        Some(digits) => u64::from_str_radix(digits, 16),
-        None => text.parse(),
-    };
-    parsed.map_err(|error| error.to_string())
+/// How memory is lost.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum InjectedVia {
+    /// It is taken from the guest, and signals are raised as the host would raise them; works on any host.
+    Simulate,
+    /// The host's kernel is told that it is broken; needs its memory failure handling, and CAP_SYS_ADMIN.
+    Madvise,
+    /// Nothing is lost: the guest is told so (with `--kind ao`).
+    Notice,
+}
+
+impl From<InjectedKind> for Kind {
+    fn from(kind: InjectedKind) -> Self {
+        match kind {
+            InjectedKind::Ar => Kind::ActionRequired,
+            InjectedKind::Ao => Kind::ActionOptional,
+        }
+    }
+}
+
+impl From<InjectedVia> for Via {
+    fn from(via: InjectedVia) -> Self {
+        match via {
+            InjectedVia::Simulate => Via::Simulate,
+            InjectedVia::Madvise => Via::Madvise,
+            InjectedVia::Notice => Via::Notice,
+        }
+    }
+}
+
+fn gpa(text: &str) -> Result<u64, String> {
+    address(text).ok_or_else(|| "an address is decimal, or hexadecimal after 0x".into())
 }
 
 /// The base-two logarithm of a span.
 fn span(text: &str) -> Result<u8, String> {
-    let bytes = address(text)?;
-    let log2_len = bytes.trailing_zeros() as u8;
-    if bytes.is_power_of_two() && (12..=30).contains(&log2_len) {
-        Ok(log2_len)
-    } else {
-        Err("a span is a power of two from 4096 to 1073741824".into())
-    }
+    log2_span(text).ok_or_else(|| "a span is a power of two from 4KiB to 1GiB".into())
 }
 
 pub(super) fn run(options: &Options) -> Status {
@@ -82,7 +109,9 @@ pub(super) fn run(options: &Options) -> Status {
         Word::Pause => Request::Pause,
         Word::Resume => Request::Resume,
         Word::PowerButton => Request::PowerButton,
-        Word::Inject { gpa, kind: InjectedKind::Ao, span } => Request::Inject { gpa, log2_len: span },
+        Word::Inject { gpa, kind, via, span } => {
+            Request::Inject(Order { gpa, log2_len: span, kind: kind.into(), via: via.into() })
+        }
         Word::Ledger => Request::Ledger,
         Word::MemoryMap => Request::MemoryMap,
         Word::Reset => Request::Reset,
@@ -94,20 +123,5 @@ pub(super) fn run(options: &Options) -> Status {
             if answer["ok"] == true { printed } else { Status::Failure }
         }
         Err(error) => output::say(&format!("{}: {error}", options.socket.display()), Status::Failure),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn addresses_and_spans_are_read() {
-        assert_eq!(
-            (address("0x4000_0000").is_err(), address("0x40000000"), address("4096")),
-            (true, Ok(1 << 30), Ok(4096))
-        );
-        assert_eq!((span("4096"), span("0x200000")), (Ok(12), Ok(21)));
-        assert!(span("0").is_err() && span("2048").is_err() && span("4097").is_err());
     }
 }

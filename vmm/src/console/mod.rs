@@ -16,10 +16,17 @@ use std::sync::Arc;
 
 use vcpu::Control;
 
+use crate::ras::inject::Schedule;
+
 pub use input::Input;
 pub use output::Output;
 use output::Writer;
 use terminal::RawTerminal;
+
+/// Puts the terminal back from within the handler of a signal that the process does not survive.
+pub fn put_back_in_a_handler() {
+    terminal::restore_in_a_handler();
+}
 
 /// Standard output, and the terminal behind standard input, while a machine runs.
 pub struct Console {
@@ -28,12 +35,13 @@ pub struct Console {
 }
 
 impl Console {
-    /// Takes standard input and output. Output stops waiting for its reader once `control` says stop.
+    /// Takes standard input and output. Output stops waiting for its reader once `control` says stop. `listener` hears all
+    /// that the guest says.
     ///
     /// # Errors
     /// Where the writer's thread can not be started.
-    pub fn stdio(control: &Arc<Control>) -> io::Result<Self> {
-        Ok(Console { writer: Writer::start(control)?, terminal: RawTerminal::enter() })
+    pub fn stdio(control: &Arc<Control>, listener: Arc<Schedule>) -> io::Result<Self> {
+        Ok(Console { writer: Writer::start(control, listener)?, terminal: RawTerminal::enter() })
     }
 
     /// A writer for the guest's output.

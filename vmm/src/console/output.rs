@@ -8,6 +8,8 @@ use std::time::{Duration, Instant};
 
 use vcpu::{Control, Wish};
 
+use crate::ras::inject::Schedule;
+
 /// Bytes that wait for the reader before the guest has to.
 const CAPACITY: usize = 64 << 10;
 /// How often a vCPU that waits for the reader looks whether the machine is to stop.
@@ -20,6 +22,7 @@ const FAREWELL: Duration = Duration::from_secs(2);
 pub struct Output {
     queue: Arc<Queue>,
     control: Arc<Control>,
+    listener: Arc<Schedule>,
 }
 
 /// The thread that empties the queue.
@@ -44,9 +47,9 @@ struct State {
 }
 
 impl Writer {
-    pub(super) fn start(control: &Arc<Control>) -> io::Result<Self> {
+    pub(super) fn start(control: &Arc<Control>, listener: Arc<Schedule>) -> io::Result<Self> {
         let queue = Arc::new(Queue { state: Mutex::default(), changed: Condvar::new() });
-        let output = Output { queue: Arc::clone(&queue), control: Arc::clone(control) };
+        let output = Output { queue: Arc::clone(&queue), control: Arc::clone(control), listener };
         let thread =
             Builder::new().name("console-output".into()).spawn(move || queue.drain_to(io::stdout()))?;
         Ok(Writer { output, thread })
@@ -116,6 +119,7 @@ impl Queue {
 
 impl Write for Output {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.listener.hear(bytes);
         let mut state = self.queue.lock();
         while state.bytes.len() >= CAPACITY && !state.done && self.control.wish() != Wish::Stop {
             state =
@@ -159,7 +163,7 @@ mod tests {
 
     fn output() -> Output {
         let queue = Arc::new(Queue { state: Mutex::default(), changed: Condvar::new() });
-        Output { queue, control: Arc::new(Control::default()) }
+        Output { queue, control: Arc::new(Control::default()), listener: Arc::default() }
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The terminal in raw mode.
 
 use std::io::stdin;
-use std::sync::{Mutex, Once, PoisonError};
+use std::sync::{Mutex, Once, PoisonError, TryLockError};
 
 use rustix::termios::{OptionalActions, OutputModes, Termios, isatty, tcgetattr, tcgetpgrp, tcsetattr};
 
@@ -47,6 +47,18 @@ fn restore() {
     if let Some(before) = BEFORE.lock().unwrap_or_else(PoisonError::into_inner).take() {
         // There is nothing left to do where the terminal has gone.
         let _ = tcsetattr(stdin(), OptionalActions::Now, &before);
+    }
+}
+
+/// Puts the terminal back from within a signal's handler, which can not wait: whoever holds the lock is doing it.
+pub(super) fn restore_in_a_handler() {
+    let before = match BEFORE.try_lock() {
+        Ok(before) => before,
+        Err(TryLockError::Poisoned(before)) => before.into_inner(),
+        Err(TryLockError::WouldBlock) => return,
+    };
+    if let Some(before) = before.as_ref() {
+        let _ = tcsetattr(rustix::stdio::stdin(), OptionalActions::Now, before);
     }
 }
 

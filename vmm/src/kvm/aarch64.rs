@@ -4,12 +4,12 @@
 //! monitors come after that (Documentation/virt/kvm/devices/arm-vgic-v3.rst, vcpu.rst).
 
 use kvm_bindings::{
-    KVM_ARM_IRQ_TYPE_SHIFT, KVM_ARM_IRQ_TYPE_SPI, KVM_DEV_ARM_VGIC_CTRL_INIT, KVM_DEV_ARM_VGIC_GRP_ADDR,
-    KVM_DEV_ARM_VGIC_GRP_CTRL, KVM_DEV_ARM_VGIC_GRP_NR_IRQS, KVM_VGIC_ITS_ADDR_TYPE,
-    KVM_VGIC_V2_ADDR_TYPE_CPU, KVM_VGIC_V2_ADDR_TYPE_DIST, KVM_VGIC_V3_ADDR_TYPE_DIST,
-    KVM_VGIC_V3_ADDR_TYPE_REDIST, kvm_create_device, kvm_device_attr,
+    KVM_ARM_IRQ_TYPE_SHIFT, KVM_ARM_IRQ_TYPE_SPI, KVM_CAP_ARM_NISV_TO_USER, KVM_DEV_ARM_VGIC_CTRL_INIT,
+    KVM_DEV_ARM_VGIC_GRP_ADDR, KVM_DEV_ARM_VGIC_GRP_CTRL, KVM_DEV_ARM_VGIC_GRP_NR_IRQS,
+    KVM_VGIC_ITS_ADDR_TYPE, KVM_VGIC_V2_ADDR_TYPE_CPU, KVM_VGIC_V2_ADDR_TYPE_DIST,
+    KVM_VGIC_V3_ADDR_TYPE_DIST, KVM_VGIC_V3_ADDR_TYPE_REDIST, kvm_create_device, kvm_device_attr,
     kvm_device_type_KVM_DEV_TYPE_ARM_VGIC_ITS, kvm_device_type_KVM_DEV_TYPE_ARM_VGIC_V2,
-    kvm_device_type_KVM_DEV_TYPE_ARM_VGIC_V3,
+    kvm_device_type_KVM_DEV_TYPE_ARM_VGIC_V3, kvm_enable_cap,
 };
 use kvm_ioctls::{Cap, DeviceFd, Kvm, VcpuFd, VmFd};
 use platform::aarch64::Features;
@@ -50,11 +50,24 @@ pub fn offered(kvm: &Kvm) -> Result<Features, KvmError> {
 pub(super) fn create_vm(kvm: &Kvm, platform: &Platform) -> Result<VmFd, KvmError> {
     let end = platform.memory.ram.last().map_or(0, |ram| ram.end());
     let bits = end.next_power_of_two().trailing_zeros();
-    if bits <= DEFAULT_IPA_BITS {
-        return kvm.create_vm().map_err(refused("a virtual machine"));
+    let vm = if bits <= DEFAULT_IPA_BITS {
+        kvm.create_vm().map_err(refused("a virtual machine"))?
+    } else {
+        let refused = refused("guest physical addresses as wide as its memory needs");
+        kvm.create_vm_with_ipa_size(bits).map_err(refused)?
+    };
+    // What KVM can not take apart, and aborts that no driver of the host claims, come to us, where the host can do that.
+    for capability in [KVM_CAP_ARM_NISV_TO_USER, ARM_SEA_TO_USER] {
+        if kvm.check_extension_raw(capability.into()) > 0 {
+            let capability = kvm_enable_cap { cap: capability, ..Default::default() };
+            vm.enable_cap(&capability).map_err(refused("accesses and aborts for the VMM to answer"))?;
+        }
     }
-    kvm.create_vm_with_ipa_size(bits).map_err(refused("guest physical addresses as wide as its memory needs"))
+    Ok(vm)
 }
+
+/// KVM_CAP_ARM_SEA_TO_USER (linux/kvm.h, 6.19), which kvm-bindings does not know.
+const ARM_SEA_TO_USER: u32 = 245;
 
 pub(super) fn create_vcpus(vm: &VmFd, platform: &Platform) -> Result<(Vec<VcpuFd>, Controllers), KvmError> {
     let features = CpuFeatures::supported(vm);

@@ -3,19 +3,22 @@
 #[cfg_attr(target_arch = "x86_64", path = "x86_64.rs")]
 #[cfg_attr(target_arch = "aarch64", path = "aarch64.rs")]
 mod arch;
+mod slots;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use devices::{InterruptLine, Level};
-use guest_memory::{GuestRam, Slot};
-use kvm_bindings::kvm_userspace_memory_region;
+use guest_memory::GuestRam;
 use kvm_ioctls::{Kvm, VcpuFd, VmFd};
 use platform::Platform;
+use ras_core::Span;
 use vcpu::KvmPort;
 
 pub use arch::{SetupError, offered};
 
 use crate::boot::Entry;
+
+use slots::Slots;
 
 /// Why KVM does not give us the machine.
 #[derive(Debug, thiserror::Error)]
@@ -51,6 +54,7 @@ pub struct KvmVm {
     vcpus: Vec<VcpuFd>,
     /// Interrupt controllers, which live as long as their descriptors.
     _controllers: arch::Controllers,
+    slots: Mutex<Slots>,
     vm: Arc<VmFd>,
     kvm: Kvm,
     /// Mapped for as long as KVM may touch it: dropped last.
@@ -67,12 +71,32 @@ impl KvmVm {
         if wanted > limit {
             return Err(KvmError::TooManyVcpus { wanted, limit });
         }
-        let vm = arch::create_vm(&kvm, platform)?;
-        for slot in ram.slots() {
-            add_memory(&vm, slot)?;
-        }
+        let vm = Arc::new(arch::create_vm(&kvm, platform)?);
+        let slots = Mutex::new(Slots::new(Arc::clone(&vm), &ram)?);
         let (vcpus, controllers) = arch::create_vcpus(&vm, platform)?;
-        Ok(KvmVm { vcpus, _controllers: controllers, vm: Arc::new(vm), kvm, ram })
+        Ok(KvmVm { vcpus, _controllers: controllers, slots, vm, kvm, ram })
+    }
+
+    /// Takes pages from the guest: an access to them leaves to the VMM. While no vCPU is in the guest.
+    ///
+    /// # Errors
+    /// Where KVM refuses.
+    pub fn leave_out(&self, span: Span) -> Result<(), KvmError> {
+        self.slots.lock().unwrap_or_else(PoisonError::into_inner).leave_out(span.gpa, span.bytes())
+    }
+
+    /// Gives pages back that were taken from the guest. While no vCPU is in the guest.
+    ///
+    /// # Errors
+    /// Where KVM refuses.
+    pub fn put_back(&self, span: Span) -> Result<(), KvmError> {
+        match self.ram.host_address(span.gpa) {
+            Some(hva) => {
+                let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
+                slots.put_back(span.gpa, span.bytes(), hva)
+            }
+            None => Ok(()),
+        }
     }
 
     /// Gives a device a level-triggered line to a GSI.
@@ -103,19 +127,6 @@ impl KvmVm {
         arch::set_up(&self.kvm, &self.vcpus, entry)?;
         Ok(self.vcpus.drain(..).map(KvmPort::new).collect())
     }
-}
-
-#[expect(unsafe_code, reason = "KVM is given host addresses")]
-fn add_memory(vm: &VmFd, slot: Slot) -> Result<(), KvmError> {
-    let region = kvm_userspace_memory_region {
-        slot: slot.index,
-        flags: 0,
-        guest_phys_addr: slot.gpa,
-        memory_size: slot.len,
-        userspace_addr: slot.hva,
-    };
-    // SAFETY: the slot is memory that `GuestRam` mapped and that nothing unmaps while a `KvmVm` holds it.
-    unsafe { vm.set_user_memory_region(region) }.map_err(refused("memory"))
 }
 
 /// A level-triggered line.

@@ -1,21 +1,23 @@
 //! The main thread of a running machine: waits for its end, and does what it is asked meanwhile.
 
-use std::cell::RefCell;
 use std::os::fd::AsRawFd;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use event_manager::{EventManager, EventOps, Events, MutEventSubscriber, SubscriberOps};
-use ras_core::{Kind, MemoryError, Origin, Span};
+use guest_memory::sigbus;
+use ras_core::{Kind, Span};
 use serde_json::{Value, json};
 use vcpu::{Vcpus, Wish};
 use vmm_sys_util::epoll::EventSet;
 use vmm_sys_util::timerfd::TimerFd;
 
-use super::{MachineError, PowerButton};
+use super::lasting::Findings;
+use super::{Lasting, MachineError, PowerButton};
 use crate::control::{Request, Server};
-use crate::kvm::KvmVm;
+use crate::kvm::{KvmError, KvmVm};
 use crate::lifecycle::{Ending, Lifecycle};
-use crate::ras::Reporting;
+use crate::ras::Found;
+use crate::ras::inject::{Order, Via};
 use crate::signals::Signals;
 
 /// What those who control a machine can do to it.
@@ -24,27 +26,54 @@ pub(super) struct Operator<'a> {
     pub(super) vcpus: &'a Vcpus,
     pub(super) power_button: &'a PowerButton,
     pub(super) lifecycle: &'a Lifecycle,
-    pub(super) reporting: RefCell<Reporting>,
+    pub(super) lasting: &'a Lasting,
     pub(super) vm: &'a KvmVm,
+    pub(super) started: Instant,
+}
+
+/// How long a signal is waited for that was raised on order. Far more than it takes.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// Why something can not be done to a machine.
+#[derive(Debug, thiserror::Error)]
+enum Refused {
+    #[error(transparent)]
+    Threads(#[from] vcpu::ThreadError),
+    #[error(transparent)]
+    Kvm(#[from] KvmError),
+    #[error("the tables of this machine have no word for a power button")]
+    NoPowerButton,
+    #[error("{0} is not memory of this guest")]
+    NotMemory(Span),
+    #[error("{0} is lost already")]
+    LostAlready(Span),
+    #[error("what is only told is not consumed: a notice is of kind ao")]
+    ConsumedNotice,
+    #[error("the host does not lose {span}: {source}{}", way_out(.source))]
+    Host { span: Span, source: std::io::Error },
+    #[error("the machine stops")]
+    Stopping,
+}
+
+/// What to do where the host does not lose memory on order.
+fn way_out(error: &std::io::Error) -> &'static str {
+    match error.raw_os_error() {
+        Some(libc::EINVAL) => " (its kernel has no CONFIG_MEMORY_FAILURE: take `simulate`)",
+        Some(libc::EPERM) => " (it takes CAP_SYS_ADMIN)",
+        _ => "",
+    }
 }
 
 impl Operator<'_> {
-    fn answer(&self, request: Request) -> Result<Value, String> {
+    fn answer(&self, request: Request) -> Result<Value, Refused> {
         match request {
             Request::Status => {}
-            Request::Pause => self.vcpus.pause().map_err(|error| error.to_string())?,
+            Request::Pause => self.vcpus.pause()?,
             Request::Resume => self.vcpus.resume(),
             Request::PowerButton if self.power_button.press() => {}
-            Request::PowerButton => {
-                return Err("the tables of this machine have no word for a power button".into());
-            }
-            Request::Inject { gpa, log2_len } => self.inject(gpa, log2_len)?,
-            Request::Ledger => {
-                let reporting = self.reporting.borrow();
-                return Ok(
-                    json!({ "entries": reporting.ledger(), "bytes_lost": reporting.ledger().bytes_lost() }),
-                );
-            }
+            Request::PowerButton => return Err(Refused::NoPowerButton),
+            Request::Inject(order) => self.inject(order)?,
+            Request::Ledger => return Ok(self.lasting.reporting.ledger()),
             Request::MemoryMap => {
                 let slots = self.vm.ram().slots();
                 let slots = slots.map(|slot| json!({ "gpa": slot.gpa, "len": slot.len, "hva": slot.hva }));
@@ -61,32 +90,109 @@ impl Operator<'_> {
         Ok(json!({ "machine": self.name, "state": state, "vcpus": self.vcpus.count() }))
     }
 
-    /// Tells the guest of an error at a page that nobody consumed. The page itself stays as it is.
-    fn inject(&self, gpa: u64, log2_len: u8) -> Result<(), String> {
-        if self.vm.ram().host_address(gpa).is_none() {
-            return Err(format!("{gpa:#x} is not memory of this guest"));
-        }
-        let mut reporting = self.reporting.borrow_mut();
-        let error = MemoryError {
-            span: Span::around(gpa, log2_len),
-            gpa,
-            kind: Kind::ActionOptional,
-            vcpu: None,
-            origin: Origin::Injected,
-            time_ns: reporting.now_ns(),
+    /// Loses memory of the guest, or says that it was lost.
+    fn inject(&self, order: Order) -> Result<(), Refused> {
+        let Lasting { ram, reporting, .. } = self.lasting;
+        let span = order.span();
+        let last = span.gpa + (span.bytes() - 1);
+        let (Some(_), Some(hva), Some(_)) =
+            (ram.host_address(span.gpa), ram.host_address(order.gpa), ram.host_address(last))
+        else {
+            return Err(Refused::NotMemory(span));
         };
-        reporting.report(&error);
-        self.vcpus.kick();
+        let found = sigbus::Fault { hva, log2_len: span.log2_len, action: sigbus::Action::Optional };
+        let lost = |source| Refused::Host { span, source };
+        match (order.via, order.kind) {
+            (Via::Notice, Kind::ActionRequired) => return Err(Refused::ConsumedNotice),
+            (Via::Notice, Kind::ActionOptional) => self.found(Found::Noticed { span }),
+            (Via::Simulate, kind) => {
+                if reporting.left_out().overlaps(span) {
+                    return Err(Refused::LostAlready(span));
+                }
+                self.while_out(|| {
+                    self.vm.leave_out(span)?;
+                    reporting.left_out().leave_out(span);
+                    Ok(())
+                })?;
+                if kind == Kind::ActionOptional {
+                    self.raise(found).map_err(lost)?;
+                }
+            }
+            (Via::Madvise, kind) => {
+                ram.poison(span.gpa, span.bytes()).map_err(lost)?;
+                if kind == Kind::ActionOptional {
+                    self.raise(found).map_err(lost)?;
+                }
+            }
+        }
         Ok(())
     }
 
-    /// Looks after records that the guest has not acknowledged.
-    fn tick(&self) {
-        let mut reporting = self.reporting.borrow_mut();
-        if reporting.waits() {
-            reporting.tick();
-            self.vcpus.kick_if_injected();
+    /// Has the host's signal raised, and waits until it has gone its way: who has ordered an error finds it told.
+    fn raise(&self, fault: sigbus::Fault) -> std::io::Result<()> {
+        sigbus::raise(fault)?;
+        if let Some(found) = self.lasting.findings.next(PATIENCE) {
+            self.found(found);
         }
+        Ok(())
+    }
+
+    /// Tells the guest of what was found.
+    fn found(&self, found: Found) {
+        self.lasting.reporting.found(found);
+        self.kick();
+    }
+
+    /// Takes vCPUs out of the guest where one has to do something for an error.
+    fn kick(&self) {
+        if self.lasting.reporting.asks() {
+            self.vcpus.kick();
+        } else {
+            self.vcpus.kick_if_attention();
+        }
+    }
+
+    /// Carries out orders whose time has come, looks after records that the guest has not acknowledged, and replaces what may
+    /// be replaced.
+    fn tick(&self) {
+        for order in self.lasting.schedule.due(self.started.elapsed()) {
+            if let Err(error) = self.inject(order) {
+                tracing::error!("an ordered memory error can not be had: {error}");
+            }
+        }
+        self.lasting.reporting.tick();
+        self.kick();
+        for span in self.lasting.reporting.repairable() {
+            self.repair(span);
+        }
+    }
+
+    /// Puts fresh memory in the place of lost pages.
+    fn repair(&self, span: Span) {
+        let Lasting { ram, reporting, .. } = self.lasting;
+        if let Err(error) = ram.renew(span.gpa, span.bytes()) {
+            return reporting.not_repaired(span, &error);
+        }
+        for left_out in reporting.left_out().within(span) {
+            if let Err(error) = self.while_out(|| Ok(self.vm.put_back(left_out)?)) {
+                return reporting.not_repaired(span, &std::io::Error::other(error.to_string()));
+            }
+        }
+        reporting.repaired(span);
+    }
+
+    /// Does something while no vCPU is in the guest.
+    fn while_out(&self, act: impl FnOnce() -> Result<(), Refused>) -> Result<(), Refused> {
+        let wish = self.vcpus.wish();
+        if wish == Wish::Stop {
+            return Err(Refused::Stopping);
+        }
+        self.vcpus.pause()?;
+        let outcome = act();
+        if wish == Wish::Run {
+            self.vcpus.resume();
+        }
+        outcome
     }
 }
 
@@ -102,6 +208,7 @@ pub(super) fn watch(
     events.add_subscriber(Box::new(SignalWatcher { signals, lifecycle }));
     let timer = tick_timer().map_err(|error| MachineError::Host { what: "timer", source: error.into() })?;
     events.add_subscriber(Box::new(TickWatcher { timer, operator }));
+    events.add_subscriber(Box::new(FindingWatcher { findings: &operator.lasting.findings, operator }));
     if let Some(server) = control {
         events.add_subscriber(Box::new(ControlWatcher { server, operator }));
     }
@@ -134,6 +241,22 @@ impl MutEventSubscriber for TickWatcher<'_> {
     }
 }
 
+/// Hears of memory that was found lost.
+struct FindingWatcher<'a> {
+    findings: &'a Findings,
+    operator: &'a Operator<'a>,
+}
+
+impl MutEventSubscriber for FindingWatcher<'_> {
+    fn process(&mut self, _: Events, _: &mut EventOps<'_>) {
+        self.findings.all().for_each(|found| self.operator.found(found));
+    }
+
+    fn init(&mut self, ops: &mut EventOps<'_>) {
+        add(ops, self.findings.wake());
+    }
+}
+
 /// Answers the control socket.
 struct ControlWatcher<'a> {
     server: &'a Server,
@@ -144,7 +267,7 @@ impl MutEventSubscriber for ControlWatcher<'_> {
     fn process(&mut self, _: Events, _: &mut EventOps<'_>) {
         for call in self.server.calls() {
             let outcome = self.operator.answer(call.request);
-            call.answer(outcome);
+            call.answer(outcome.map_err(|error| error.to_string()));
         }
     }
 

@@ -9,7 +9,7 @@ use devices::virtio::name;
 use machine_profile::{Device, Machine};
 use platform::Platform;
 
-use super::{MachineError, no};
+use super::{Lasting, MachineError, no};
 use crate::bus::MachineBus;
 use crate::kvm::KvmVm;
 
@@ -19,6 +19,7 @@ pub(super) fn add_devices(
     vm: &KvmVm,
     machine: &Machine,
     platform: &Platform,
+    lasting: &Lasting,
 ) -> Result<(), MachineError> {
     for (index, device) in machine.devices.iter().enumerate() {
         let Device::VirtioBlock { path, read_only } = device;
@@ -35,7 +36,8 @@ pub(super) fn add_devices(
 
         let line = InterruptLine::new().map_err(no("event descriptor"))?;
         vm.bind(&line, interrupt.gsi)?;
-        let transport = MmioTransport::new(Block::new(disk, &name), vm.ram().memory().clone(), line);
+        let transport =
+            MmioTransport::new(Block::new(disk, &name), lasting.ram.clone(), line, lasting.touched());
         bus.add_mmio(window.base(), mmio::LEN, Arc::new(Mutex::new(transport)))?;
         tracing::info!(device = name, path = %path.display(), read_only, "a disk is there");
     }

@@ -1,37 +1,92 @@
 //! Memory errors of a running machine: what `ras-core` decides, carried out.
 //!
+//! ```text
+//! vCPU thread   SIGBUS, KVM_EXIT_MEMORY_FAULT, KVM_EXIT_ARM_SEA ─► consumed ─┐
+//! main thread   SIGBUS of the finder's thread, a device's touch ─► found ────┼─► Responder ─► Hands ─► guest
+//!               time that passes ────────────────────────────────► tick ─────┘
+//! ```
+//!
 //! [`request`] says what a profile asks for; [`Reporting`] owns the responder, takes errors in, and has [`Hands`] do what
-//! comes out: writes to the record area, interrupts, exceptions of vCPUs, the end of the machine.
+//! comes out: writes to the record area, interrupts, exceptions of vCPUs, the end of the machine. One lock is on the way: a
+//! status block has one owner, and errors of several vCPUs come one after the other.
 
 mod hands;
+pub mod inject;
+pub mod last_words;
+mod left_out;
 pub mod request;
 
-use std::sync::Arc;
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use guest_memory::{GuestRam, sigbus};
 use ras_core::abilities::HostAbilities;
-use ras_core::actions::{Action, ActionSink, Mark};
-use ras_core::ledger::Ledger;
+use ras_core::actions::{Account, Action, ActionSink, StopReason};
 use ras_core::plan::Plan;
 use ras_core::reporters::{BuildError, Moment};
-use ras_core::responder::{Responder, Scene, Side};
+use ras_core::request::Repair;
+use ras_core::responder::{Responder, Scene, Side, own_memory};
 use ras_core::vcpu_state::VcpuState;
-use ras_core::{MemoryError, RecordArea};
+use ras_core::{Kind, MemoryError, Origin, RecordArea, Response, Span};
+use serde_json::{Value, json};
+use vcpu::Lost;
 
 pub use hands::Hands;
+pub use left_out::LeftOut;
 
-use crate::journal::Journal;
+use crate::journal::{Journal, Note};
 use crate::timings::Timings;
 
-/// What answers a machine's memory errors.
+/// What answers a machine's memory errors, from its first boot to its end, through all its resets.
 pub struct Reporting {
-    responder: Responder,
-    hands: Hands,
+    ram: GuestRam,
     journal: Arc<Journal>,
     clock: Arc<Timings>,
-    /// Records that were written and not acknowledged.
-    unacknowledged: u64,
+    consumed_response: Response,
+    found_response: Response,
+    repair: Repair,
+    /// Pages that were taken from the guest on purpose.
+    left_out: LeftOut,
+    state: Mutex<State>,
+    /// Whether vCPU 0 is to be asked how it stands.
+    asks: AtomicBool,
 }
+
+/// What the lock guards.
+struct State {
+    responder: Responder,
+    /// None before the first boot.
+    hands: Option<Hands>,
+    /// Errors that vCPU 0 takes a machine check for, once it is known how it stands.
+    asked: VecDeque<MemoryError>,
+}
+
+/// An error that nobody consumed, as the main thread hears of it.
+#[derive(Clone, Copy, Debug)]
+pub enum Found {
+    /// The host's signal.
+    Signalled(sigbus::Fault),
+    /// A device touched it.
+    Touched {
+        /// The GPA that it touched.
+        gpa: u64,
+        /// Base-two logarithm of the bytes that were lost.
+        log2_len: u8,
+    },
+    /// A person says so.
+    Noticed {
+        /// What is said to be lost.
+        span: Span,
+    },
+}
+
+/// How long a guest that has acknowledged an error has to take the page from its programs: Linux acknowledges before it does.
+const SETTLE_NS: u64 = 1_000_000_000;
+
+/// Errors that may wait for vCPU 0 before memory is allocated for them.
+const ROOM: usize = 64;
 
 impl Reporting {
     /// What carries a plan out, over the record area that the tables point at.
@@ -42,90 +97,263 @@ impl Reporting {
         plan: &Plan,
         host: &HostAbilities,
         area: Option<&RecordArea>,
-        hands: Hands,
+        ram: GuestRam,
         journal: Arc<Journal>,
         clock: Arc<Timings>,
     ) -> Result<Self, BuildError> {
-        Ok(Reporting {
+        let state = State {
             responder: Responder::new(plan, host, area)?,
-            hands,
+            hands: None,
+            asked: VecDeque::with_capacity(ROOM),
+        };
+        Ok(Reporting {
+            ram,
             journal,
             clock,
-            unacknowledged: 0,
+            consumed_response: plan.consumed.chosen,
+            found_response: plan.found.chosen,
+            repair: plan.repair,
+            left_out: LeftOut::default(),
+            state: Mutex::new(state),
+            asks: AtomicBool::new(false),
         })
     }
 
-    /// Answers an error that nobody consumed.
-    pub fn report(&mut self, error: &MemoryError) {
-        self.journal.memory_error(error);
-        self.act(|responder, scene, sink| responder.report(error, scene, sink));
+    /// Gives it the parts of a machine that boots. Where one was there before, that was reset: what was found and not
+    /// acknowledged is told again, where it is lost still.
+    pub fn attach(&self, hands: Hands) {
+        let mut state = self.lock();
+        state.asked.clear();
+        if state.hands.replace(hands).is_some() {
+            let still_lost = self.repair == Repair::Never;
+            self.act(&mut state, None, |responder, scene, sink| responder.reset(still_lost, scene, sink));
+        }
+        drop(state);
+        self.journal.settle();
+    }
+
+    /// Answers an error that a vCPU consumed. On its own thread; what it is to take was left with its control then.
+    pub fn consumed(&self, vcpu: u32, lost: Lost, vcpu_state: Option<VcpuState>) {
+        let mut state = self.lock();
+        let (gpa, log2_len, origin) = match lost {
+            Lost::Signalled(sigbus::Fault { hva, log2_len, .. }) => match self.ram.guest_address(hva) {
+                Some(gpa) if self.left_out.contains(gpa) => (gpa, log2_len, Origin::Injected),
+                Some(gpa) => (gpa, log2_len, Origin::Sigbus),
+                None => return self.stop_for_own_memory(&mut state),
+            },
+            Lost::Named { gpa, size } => (gpa, log2(size), Origin::MemoryFault),
+            Lost::Unclaimed { gpa: Some(gpa) } => (gpa, log2(self.ram.backing().page_size()), Origin::ArmSea),
+            Lost::Unclaimed { gpa: None } => {
+                let account = Account { reason: StopReason::NotDeliverable, error: None };
+                return self.carry_out(&mut state, Action::Stop { account });
+            }
+        };
+        if let Lost::Unclaimed { gpa: Some(gpa) } = lost {
+            self.take_out_of_use(gpa);
+        }
+        let error = MemoryError {
+            span: Span::around(gpa, log2_len),
+            gpa,
+            kind: Kind::ActionRequired,
+            vcpu: Some(vcpu),
+            origin,
+            time_ns: self.now_ns(),
+        };
+        self.journal.note(Note::MemoryError { error, response: self.consumed_response });
+        self.act(&mut state, vcpu_state, |responder, scene, sink| responder.report(&error, scene, sink));
+    }
+
+    /// Answers an error that nobody consumed. On the main thread.
+    pub fn found(&self, found: Found) {
+        let mut state = self.lock();
+        let (gpa, log2_len, origin) = match found {
+            Found::Signalled(sigbus::Fault { hva, log2_len, .. }) => match self.ram.guest_address(hva) {
+                Some(gpa) if self.left_out.contains(gpa) => (gpa, log2_len, Origin::Injected),
+                Some(gpa) => (gpa, log2_len, Origin::Sigbus),
+                None => return self.stop_for_own_memory(&mut state),
+            },
+            Found::Touched { gpa, log2_len } => (gpa, log2_len, Origin::Device),
+            Found::Noticed { span } => (span.gpa, span.log2_len, Origin::Injected),
+        };
+        let error = MemoryError {
+            span: Span::around(gpa, log2_len),
+            gpa,
+            kind: Kind::ActionOptional,
+            vcpu: None,
+            origin,
+            time_ns: self.now_ns(),
+        };
+        self.journal.note(Note::MemoryError { error, response: self.found_response });
+        if self.found_response == Response::Mce {
+            state.asked.push_back(error);
+            self.asks.store(true, Ordering::Release);
+        } else {
+            self.act(&mut state, None, |responder, scene, sink| responder.report(&error, scene, sink));
+        }
+        drop(state);
+        self.journal.settle();
+    }
+
+    /// Answers what vCPU 0 had to be asked about: it is about to enter the guest, and stands as `how` says. A machine check
+    /// that it is still taking is waited for.
+    pub fn ask(&self, vcpu: u32, how: &mut dyn FnMut() -> Option<VcpuState>) {
+        if vcpu != 0 || !self.asks.load(Ordering::Acquire) {
+            return;
+        }
+        let vcpu_state = how();
+        if matches!(vcpu_state, Some(VcpuState::X86_64(state)) if state.enabled && state.in_progress) {
+            return;
+        }
+        let mut state = self.lock();
+        // One at a time: the next is asked about when this one was taken.
+        if let Some(error) = state.asked.pop_front() {
+            self.act(&mut state, vcpu_state, |responder, scene, sink| responder.report(&error, scene, sink));
+        }
+        self.asks.store(!state.asked.is_empty(), Ordering::Release);
+    }
+
+    /// Whether vCPU 0 is to be asked something: it has to leave the guest for it.
+    #[must_use]
+    pub fn asks(&self) -> bool {
+        self.asks.load(Ordering::Acquire)
     }
 
     /// Looks whether the guest has acknowledged something, and lets time pass.
-    pub fn tick(&mut self) {
-        self.act(|responder, scene, sink| responder.tick(scene, sink));
+    pub fn tick(&self) {
+        let mut state = self.lock();
+        self.act(&mut state, None, |responder, scene, sink| responder.tick(scene, sink));
+        drop(state);
+        self.journal.settle();
     }
 
-    /// Whether [`tick`](Self::tick) has something to look for.
+    /// Writes down what was noted.
+    pub fn settle(&self) {
+        self.journal.settle();
+    }
+
+    /// What was lost so far, as JSON.
     #[must_use]
-    pub fn waits(&self) -> bool {
-        self.unacknowledged > 0 || self.responder.deadline_ns().is_some()
+    pub fn ledger(&self) -> Value {
+        let state = self.lock();
+        let ledger = state.responder.ledger();
+        json!({ "entries": ledger, "bytes_lost": ledger.bytes_lost() })
     }
 
-    /// What was lost so far.
+    /// Spans that the profile allows to be replaced by fresh memory while the guest runs.
     #[must_use]
-    pub fn ledger(&self) -> &Ledger {
-        self.responder.ledger()
+    pub fn repairable(&self) -> Vec<Span> {
+        if self.repair != Repair::WhenAcknowledged {
+            return Vec::new();
+        }
+        let now_ns = self.now_ns();
+        self.lock().responder.ledger().repairable_after(SETTLE_NS, now_ns).collect()
     }
 
-    /// The time of this machine's clock, in nanoseconds.
+    /// The runs of memory, as GPA and bytes, that stay lost when the machine is reset.
     #[must_use]
-    pub fn now_ns(&self) -> u64 {
-        u64::try_from(self.clock.elapsed().as_nanos()).unwrap_or(u64::MAX)
+    pub fn lost_over_reset(&self) -> Vec<(u64, u64)> {
+        if self.repair != Repair::Never {
+            return Vec::new();
+        }
+        self.lock().responder.ledger().lost().collect()
     }
 
-    fn act(&mut self, step: impl FnOnce(&mut Responder, &Scene, &mut dyn ActionSink)) {
+    /// Fresh memory took the place of these pages.
+    pub fn repaired(&self, span: Span) {
+        self.left_out.put_back(span);
+        self.lock().responder.repaired(span, self.now_ns());
+        self.journal.write(Note::Repaired(span));
+    }
+
+    /// They could not be replaced, and stay lost.
+    pub fn not_repaired(&self, span: Span, error: &std::io::Error) {
+        tracing::error!(%error, "lost memory can not be replaced");
+        self.journal.write(Note::NotRepaired(span));
+    }
+
+    /// Fresh memory took the place of everything that was lost and does not stay so over a reset.
+    pub fn repaired_by_reset(&self) {
+        if self.repair != Repair::Never {
+            let entries = self.lock().responder.ledger().entries().to_vec();
+            let lost = entries.into_iter().filter(|entry| entry.is_lost()).map(|entry| entry.span);
+            lost.for_each(|span| self.repaired(span));
+        }
+    }
+
+    /// Pages that were taken from the guest on purpose.
+    #[must_use]
+    pub fn left_out(&self) -> &LeftOut {
+        &self.left_out
+    }
+
+    /// A vCPU touched an address without memory. True where that is a page that was left out, and a signal was raised for it.
+    pub fn touched_left_out(&self, gpa: u64) -> bool {
+        let Some(span) = self.left_out.around(gpa) else { return false };
+        let Some(hva) = self.ram.host_address(gpa) else { return false };
+        let fault = sigbus::Fault { hva, log2_len: span.log2_len, action: sigbus::Action::Required };
+        match sigbus::listening(|| sigbus::raise(fault)) {
+            Ok(()) => true,
+            Err(error) => {
+                tracing::error!(%error, gpa, "no signal can be raised for a page that was left out");
+                false
+            }
+        }
+    }
+
+    /// An abort of the hardware came through to us: the host goes on using the page unless it is told.
+    fn take_out_of_use(&self, gpa: u64) {
+        if let Err(error) = self.ram.poison(gpa, 1) {
+            tracing::error!(%error, gpa, "the host can not be told that this page is lost: it stays in use");
+        }
+    }
+
+    fn stop_for_own_memory(&self, state: &mut State) {
+        self.carry_out(state, own_memory());
+    }
+
+    fn carry_out(&self, state: &mut State, action: Action<'_>) {
+        if let Some(hands) = &mut state.hands {
+            hands.carry_out(action, &self.ram, &self.journal);
+        }
+    }
+
+    fn act(
+        &self,
+        state: &mut State,
+        vcpu: Option<VcpuState>,
+        step: impl FnOnce(&mut Responder, &Scene, &mut dyn ActionSink),
+    ) {
+        let State { responder, hands, .. } = state;
+        let Some(hands) = hands else { return };
         // The time first: a register that is read after it holds what the guest had written by then.
         let now_ns = self.now_ns();
-        let register = |side| self.responder.acknowledge_register(side).map_or(0, |gpa| self.hands.read(gpa));
+        // A register that can not be read says nothing: not acknowledged.
+        let register = |side| {
+            responder.acknowledge_register(side).and_then(|gpa| self.ram.load_u64(gpa).ok()).unwrap_or(0)
+        };
         let scene = Scene {
             moment: Moment {
                 now_ns,
                 unix_seconds: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs()),
                 acknowledge_register: register(Side::Consumed),
-                vcpu: READY,
+                vcpu,
             },
             found_register: register(Side::Found),
         };
-        let Reporting { responder, hands, journal, unacknowledged, .. } = self;
-        let mut sink = |action: Action<'_>| match action {
-            Action::Mark(mark) => {
-                match mark {
-                    Mark::RecordWritten { .. } => *unacknowledged += 1,
-                    Mark::Acknowledged { .. } => *unacknowledged = unacknowledged.saturating_sub(1),
-                    _ => {}
-                }
-                journal.mark(&mark);
-            }
-            action => {
-                if let Some(how) = hands.carry_out(action) {
-                    journal.notified(how);
-                }
-            }
-        };
-        step(responder, &scene, &mut sink);
+        step(responder, &scene, &mut |action: Action<'_>| hands.carry_out(action, &self.ram, &self.journal));
+    }
+
+    /// The time of this machine's clock, in nanoseconds.
+    fn now_ns(&self) -> u64 {
+        u64::try_from(self.clock.elapsed().as_nanos()).unwrap_or(u64::MAX)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// How vCPU 0 is taken to stand towards a machine check that tells of what nobody consumed: ready. KVM itself refuses one
-/// that it is not ready for by ending the guest, as a processor does.
-#[cfg(target_arch = "x86_64")]
-const READY: Option<VcpuState> = Some(VcpuState::X86_64(ras_core::vcpu_state::MachineCheckState {
-    in_progress: false,
-    enabled: true,
-    local: false,
-    others_ready: true,
-}));
-/// On aarch64 nothing that tells of what nobody consumed is taken by a vCPU.
-#[cfg(target_arch = "aarch64")]
-const READY: Option<VcpuState> = None;
+/// Base-two logarithm of a size, rounded up.
+const fn log2(bytes: u64) -> u8 {
+    (u64::BITS - bytes.saturating_sub(1).leading_zeros()) as u8
+}

@@ -2,23 +2,32 @@
 
 use std::collections::VecDeque;
 
-use virtio_bindings::virtio_ring::VRING_DESC_F_WRITE;
-use virtio_queue::DescriptorChain;
-use vm_memory::{Address, Bytes, GuestAddress, GuestMemoryError, GuestMemoryMmap};
+use guest_memory::{AccessError, GuestRam};
 
-/// Bytes that could not be copied from or to guest memory: the addresses are not memory.
-#[derive(Debug, thiserror::Error)]
-#[error(transparent)]
-pub struct CopyError(#[from] GuestMemoryError);
+use super::chain::Chain;
+
+/// Bytes that could not be copied from or to guest memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CopyError {
+    /// The buffers are shorter.
+    #[error("its buffers have {missing} bytes too few")]
+    Short {
+        /// Bytes that are missing.
+        missing: usize,
+    },
+    /// A buffer is not memory, or not any more: the host has lost it, or has no page for it.
+    #[error(transparent)]
+    Memory(#[from] AccessError),
+}
 
 /// Copies from guest memory. Whoever takes bytes out of a driver's buffers does it here.
-fn copy_from_guest(memory: &GuestMemoryMmap, from: GuestAddress, to: &mut [u8]) -> Result<(), CopyError> {
-    Ok(memory.read_slice(to, from)?)
+fn copy_from_guest(ram: &GuestRam, from: u64, to: &mut [u8]) -> Result<(), CopyError> {
+    Ok(ram.read(from, to)?)
 }
 
 /// Copies to guest memory. Whoever puts bytes into a driver's buffers does it here.
-fn copy_to_guest(memory: &GuestMemoryMmap, from: &[u8], to: GuestAddress) -> Result<(), CopyError> {
-    Ok(memory.write_slice(from, to)?)
+fn copy_to_guest(ram: &GuestRam, from: &[u8], to: u64) -> Result<(), CopyError> {
+    Ok(ram.write(to, from)?)
 }
 
 /// The buffers of one request. How a driver divides a request into buffers says nothing (VIRTIO 1.2, 2.7.4).
@@ -33,38 +42,41 @@ pub(super) struct Request<'a> {
 
 impl<'a> Request<'a> {
     /// Collects the buffers of a chain. They are 4 GiB at most.
-    pub(super) fn of(chain: DescriptorChain<&'a GuestMemoryMmap>, memory: &'a GuestMemoryMmap) -> Self {
-        let mut readable = Buffers::new(memory);
-        let mut writable = Buffers::new(memory);
+    ///
+    /// # Errors
+    /// Where a descriptor can not be read: then nothing says which buffers there are, nor where a status would go.
+    pub(super) fn of(mut chain: Chain<'a>, ram: &'a GuestRam) -> Result<Self, AccessError> {
+        let mut readable = Buffers::new(ram);
+        let mut writable = Buffers::new(ram);
         let (mut ended, mut ordered) = (false, true);
-        for descriptor in chain {
+        while let Some(descriptor) = chain.next()? {
             // The chain stops early where it leads nowhere, round in circles or to more than 4 GiB.
             ended = !descriptor.has_next();
-            if u32::from(descriptor.flags()) & VRING_DESC_F_WRITE != 0 {
-                writable.push(descriptor.addr(), descriptor.len());
+            if descriptor.is_writable() {
+                writable.push(descriptor.address(), descriptor.len());
             } else {
                 ordered &= writable.parts.is_empty();
-                readable.push(descriptor.addr(), descriptor.len());
+                readable.push(descriptor.address(), descriptor.len());
             }
         }
-        Request { readable, writable, well_formed: ended && ordered }
+        Ok(Request { readable, writable, well_formed: ended && ordered })
     }
 }
 
 /// Buffers one after the other, of which those that were copied are gone.
 pub(super) struct Buffers<'a> {
-    memory: &'a GuestMemoryMmap,
-    parts: VecDeque<(GuestAddress, u32)>,
+    ram: &'a GuestRam,
+    parts: VecDeque<(u64, u32)>,
     /// Bytes of all parts.
     len: u64,
 }
 
 impl<'a> Buffers<'a> {
-    fn new(memory: &'a GuestMemoryMmap) -> Self {
-        Buffers { memory, parts: VecDeque::new(), len: 0 }
+    fn new(ram: &'a GuestRam) -> Self {
+        Buffers { ram, parts: VecDeque::new(), len: 0 }
     }
 
-    fn push(&mut self, start: GuestAddress, len: u32) {
+    fn push(&mut self, start: u64, len: u32) {
         if len > 0 {
             self.parts.push_back((start, len));
             self.len += u64::from(len);
@@ -81,7 +93,7 @@ impl<'a> Buffers<'a> {
         let (start, len) = self.parts.pop_back()?;
         self.len -= u64::from(len);
         let before = len.checked_sub(1)?;
-        let mut last = Buffers::new(self.memory);
+        let mut last = Buffers::new(self.ram);
         // A buffer that ends beyond all addresses has no last byte.
         last.push(start.checked_add(before.into())?, 1);
         self.push(start, before);
@@ -91,12 +103,12 @@ impl<'a> Buffers<'a> {
     /// Fills `to` from the next bytes.
     ///
     /// # Errors
-    /// Where there are not so many, or some are not memory.
+    /// Where there are not so many, or some can not be had.
     pub(super) fn read(&mut self, mut to: &mut [u8]) -> Result<(), CopyError> {
         while !to.is_empty() {
             let (start, len) = self.next(to.len())?;
             let (now, later) = to.split_at_mut(len);
-            copy_from_guest(self.memory, start, now)?;
+            copy_from_guest(self.ram, start, now)?;
             self.advance(len);
             to = later;
         }
@@ -106,12 +118,12 @@ impl<'a> Buffers<'a> {
     /// Puts `from` into the next bytes.
     ///
     /// # Errors
-    /// Where there are not so many, or some are not memory; those before are written then.
+    /// Where there are not so many, or some can not be had; those before are written then.
     pub(super) fn write(&mut self, mut from: &[u8]) -> Result<(), CopyError> {
         while !from.is_empty() {
             let (start, len) = self.next(from.len())?;
             let (now, later) = from.split_at(len);
-            copy_to_guest(self.memory, now, start)?;
+            copy_to_guest(self.ram, now, start)?;
             self.advance(len);
             from = later;
         }
@@ -119,9 +131,8 @@ impl<'a> Buffers<'a> {
     }
 
     /// The next contiguous bytes, `most` of them at most and one at least.
-    fn next(&self, most: usize) -> Result<(GuestAddress, usize), CopyError> {
-        let missing = GuestMemoryError::PartialBuffer { expected: most, completed: 0 };
-        let &(start, len) = self.parts.front().ok_or(CopyError(missing))?;
+    fn next(&self, most: usize) -> Result<(u64, usize), CopyError> {
+        let &(start, len) = self.parts.front().ok_or(CopyError::Short { missing: most })?;
         Ok((start, most.min(len as usize)))
     }
 

@@ -13,17 +13,21 @@
 
 pub mod block;
 mod buffers;
+mod chain;
 pub mod mmio;
 mod signal;
 
 use std::io;
+use std::sync::Arc;
 
+use guest_memory::GuestRam;
 use platform::{AcpiIdentity, DeviceNode, DevicetreeIdentity, Interrupt, Property, Trigger, Window};
 use virtio_queue::Queue;
-use vm_memory::GuestMemoryMmap;
 
 pub use buffers::CopyError;
 pub use signal::Signal;
+
+use crate::lost_memory::LostMemory;
 
 /// What Linux and EDK II know a transport as.
 const ACPI_ID: &str = "LNRO0005";
@@ -107,7 +111,9 @@ pub trait VirtioDevice: Send {
 /// What a device is given to work with.
 pub struct Activation {
     /// The guest's memory.
-    pub memory: GuestMemoryMmap,
+    pub ram: GuestRam,
+    /// Whom to tell where a page of it is lost.
+    pub lost: Arc<dyn LostMemory>,
     /// The features that both sides agreed on.
     pub features: u64,
     /// Its queues, in their order; none in the place of one that the driver does not use.

@@ -1,10 +1,12 @@
 //! A driver, as small as it can be: it sets a device up by its registers and puts requests into a ring of its own.
 
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use devices::InterruptLine;
 use devices::virtio::VirtioDevice;
 use devices::virtio::mmio::MmioTransport;
+use devices::{InterruptLine, LostMemory};
+use guest_memory::{Backing, GuestRam};
 use vm_device::MutDeviceMmio;
 use vm_device::bus::MmioAddress;
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
@@ -54,9 +56,22 @@ pub(crate) const NEXT: u16 = 1;
 pub(crate) const WRITE: u16 = 2;
 pub(crate) const INDIRECT_TABLE: u16 = 4;
 
+/// Pages that a device told of: GPA and log2 of bytes.
+#[derive(Default)]
+pub(crate) struct Told(pub(crate) Mutex<Vec<(u64, u8)>>);
+
+impl LostMemory for Told {
+    fn touched(&self, gpa: u64, log2_len: u8) {
+        self.0.lock().expect("no panic").push((gpa, log2_len));
+    }
+}
+
 pub(crate) struct Driver<D: VirtioDevice> {
     pub(crate) transport: MmioTransport<D>,
+    pub(crate) ram: GuestRam,
     pub(crate) memory: GuestMemoryMmap,
+    /// What the device told of lost pages.
+    pub(crate) told: Arc<Told>,
     pub(crate) edges: EventFd,
     size: u16,
     made_available: u16,
@@ -65,11 +80,17 @@ pub(crate) struct Driver<D: VirtioDevice> {
 
 impl<D: VirtioDevice> Driver<D> {
     pub(crate) fn new(device: D) -> Self {
-        let memory = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), MEMORY as usize)]).expect("memory");
+        Self::in_memory(device, Backing::Anonymous)
+    }
+
+    pub(crate) fn in_memory(device: D, backing: Backing) -> Self {
+        let ram = GuestRam::allocate(&[(0, MEMORY)], backing).expect("memory");
+        let memory = ram.memory().clone();
+        let told = Arc::new(Told::default());
         let line = InterruptLine::new().expect("an eventfd");
         let edges = line.event().try_clone().expect("an eventfd");
-        let transport = MmioTransport::new(device, memory.clone(), line);
-        Driver { transport, memory, edges, size: 16, made_available: 0, seen_used: 0 }
+        let transport = MmioTransport::new(device, ram.clone(), line, told.clone());
+        Driver { transport, ram, memory, told, edges, size: 16, made_available: 0, seen_used: 0 }
     }
 
     pub(crate) fn read(&mut self, offset: u64) -> u32 {

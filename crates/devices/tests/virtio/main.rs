@@ -4,4 +4,5 @@ mod block;
 mod disk;
 mod driver;
 mod hostile_guest;
+mod lost_memory;
 mod transport;

@@ -71,6 +71,40 @@ pub(crate) fn disable_interrupts() {
     unsafe { asm!("msr daifset, #2", options(nostack)) };
 }
 
+/// Turns off all that comes on its own: what [`unmask_interrupts`] puts back.
+pub(crate) fn mask_interrupts() -> u64 {
+    let masks = read_register!("daif");
+    // SAFETY: fewer interrupts.
+    unsafe { asm!("msr daifset, #0xf", options(nostack)) };
+    masks
+}
+
+/// Turns on what was on.
+pub(crate) fn unmask_interrupts(masks: u64) {
+    // SAFETY: as it was before.
+    unsafe { asm!("msr daif, {}", in(reg) masks, options(nostack)) };
+}
+
+/// Waits until somebody [`signal`]s.
+pub(crate) fn wait_for_signal() {
+    // SAFETY: a wait, with errors that come on their own (SError) let through: their handler was in place before Rust.
+    unsafe { asm!("msr daifclr, #4", "wfe", options(nostack)) };
+}
+
+/// Ends the wait of all processors in [`wait_for_signal`], which see what was written before.
+pub(crate) fn signal() {
+    // SAFETY: a barrier, and an event.
+    unsafe { asm!("dsb ish", "sev", options(nostack, preserves_flags)) };
+}
+
+/// Halts, with interrupts off, and takes only errors that come on their own (SError).
+pub(crate) fn take_errors() -> ! {
+    loop {
+        // SAFETY: the handler was in place before the first line of Rust.
+        unsafe { asm!("msr daifclr, #4", "wfi", options(nostack)) };
+    }
+}
+
 /// Waits for an interrupt, with interrupts off, and takes it. One that came before the wait ends it at once.
 pub(crate) fn wait_and_enable_interrupts() {
     // SAFETY: as for `enable_interrupts`.

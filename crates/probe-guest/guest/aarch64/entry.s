@@ -109,6 +109,47 @@ set_up_processor:
         ret
         .ltorg
 
+# Accesses that a handler may end (see errors/accessor.rs): X0 holds the address, and then whether it was made.
+        .globl accessors_start, accessors_end, accessor_load, accessor_store, accessor_prepare
+        .globl accessor_given_up, accessor_fetch, accessor_fetch_given_up
+accessors_start:
+accessor_load:
+        ldr x1, [x0]
+        b accessor_made
+accessor_store:
+        str x0, [x0]
+        # Now, and not when the line leaves the cache.
+        dsb sy
+        b accessor_made
+# A return instruction, for processors that fetch.
+accessor_prepare:
+        ldr w1, =0xd65f03c0
+        str w1, [x0]
+        dc cvau, x0
+        dsb ish
+        ic ivau, x0
+        dsb ish
+        isb
+accessor_made:
+        mov x0, #1
+        ret
+accessors_end:
+accessor_given_up:
+        mov x0, xzr
+        ret
+accessor_fetch:
+        stp x29, x30, [sp, #-16]!
+        blr x0
+        ldp x29, x30, [sp], #16
+        mov x0, #1
+        ret
+# What was called has not returned.
+accessor_fetch_given_up:
+        ldp x29, x30, [sp], #16
+        mov x0, xzr
+        ret
+        .ltorg
+
         .macro all_vector_registers operation
         \operation q0, q1, [x1], #32
         \operation q2, q3, [x1], #32

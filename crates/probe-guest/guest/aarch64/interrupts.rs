@@ -3,14 +3,16 @@
 use core::sync::atomic::{AtomicU32, Ordering};
 
 use super::cpu::read_register;
-use super::{gic, serial, timer};
-use crate::event_device;
+use super::{aborts, gic, serial, timer};
 use crate::failure::Failure;
 use crate::format::{Hex, Show, Sink};
 use crate::report::fail;
+use crate::{errors, event_device};
 
-/// The vector of interrupts that are taken where they are on, at EL1 with its own stack pointer (Arm ARM, table D1-5).
+/// Vectors of what is taken at EL1 with its own stack pointer (Arm ARM, table D1-5).
+const SYNCHRONOUS: u64 = 4;
 const INTERRUPT: u64 = 5;
+const SERROR: u64 = 7;
 
 /// What the guest asks interrupts for.
 #[derive(Clone, Copy)]
@@ -38,9 +40,15 @@ pub(crate) fn expect(purpose: Purpose, intid: u32) {
 /// Called from `entry.s` with the number of the vector.
 #[unsafe(no_mangle)]
 extern "C" fn exception(vector: u64) {
-    if vector != INTERRUPT {
-        fail(&Exception);
+    match vector {
+        INTERRUPT => interrupt(),
+        SYNCHRONOUS if aborts::is_external() => aborts::synchronous(),
+        SERROR if errors::is_armed() => aborts::serror(),
+        _ => fail(&Exception),
     }
+}
+
+fn interrupt() {
     let Some(acknowledged) = gic::acknowledge() else {
         return;
     };
@@ -56,6 +64,7 @@ extern "C" fn exception(vector: u64) {
         fail(&Failure::with("interrupt that nobody asked for, INTID", u64::from(intid)));
     }
     acknowledged.end();
+    aborts::leave(false);
 }
 
 /// What the processor says of the exception that it takes.

@@ -5,6 +5,7 @@ use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use super::timer::wait_until;
 use super::topology::{MAX_PROCESSORS, Topology};
 use super::{cpu, paging, psci};
+use crate::errors::errand;
 use crate::failure::Failure;
 use crate::format::Hex;
 use crate::frames::{FRAME, Frames};
@@ -15,6 +16,8 @@ static MPIDRS: [AtomicU64; MAX_PROCESSORS] = [const { AtomicU64::new(0) }; MAX_P
 static ONLINE: [AtomicBool; MAX_PROCESSORS] = [const { AtomicBool::new(false) }; MAX_PROCESSORS];
 static LISTED: AtomicU32 = AtomicU32::new(0);
 static ONLINE_COUNT: AtomicU32 = AtomicU32::new(0);
+/// The place in the tables of the processor that listens.
+static LISTENER: AtomicU32 = AtomicU32::new(0);
 /// The MPIDR affinity of a processor that no table lists, plus one.
 static STRANGER: AtomicU64 = AtomicU64::new(0);
 
@@ -23,8 +26,9 @@ unsafe extern "C" {
     static processor_entry: u8;
 }
 
-/// Starts all listed processors but this one and reports each.
-pub(crate) fn start_all(topology: &Topology, frames: &mut Frames) -> Result<(), Failure> {
+/// Starts all listed processors but this one and reports each. The one at the place `listener` then waits to be woken.
+pub(crate) fn start_all(topology: &Topology, frames: &mut Frames, listener: u32) -> Result<(), Failure> {
+    LISTENER.store(listener, Ordering::Release);
     let own = cpu::affinity();
     let mpidrs = topology.mpidrs();
     for (slot, mpidr) in MPIDRS.iter().zip(mpidrs) {
@@ -83,20 +87,48 @@ fn wait_while_they_come(count: u32) {
 #[unsafe(no_mangle)]
 extern "C" fn processor_started() -> ! {
     paging::switch();
-    come_online();
-    cpu::halt()
+    let own = come_online();
+    // Only who may be sent on an errand listens: others halt, which costs nothing.
+    match own.filter(|own| *own == LISTENER.load(Ordering::Acquire)) {
+        None => cpu::take_errors(),
+        Some(own) => loop {
+            if !errand::run(own) {
+                cpu::wait_for_signal();
+            }
+        },
+    }
 }
 
-/// Puts the processor that runs this on the list of those that do.
-fn come_online() {
-    let mpidr = cpu::affinity();
+/// The place in the tables of the processor that runs this; 0 before they were read.
+pub(crate) fn own_index() -> u32 {
+    index_of(cpu::affinity()).unwrap_or(0)
+}
+
+/// Ends the wait of the processor at that place in the tables, which was started to listen.
+pub(crate) fn wake(index: u32) -> Result<(), Failure> {
+    if index >= LISTED.load(Ordering::Acquire) {
+        return Err(Failure::with("the tables list no processor", u64::from(index)));
+    }
+    cpu::signal();
+    Ok(())
+}
+
+fn index_of(mpidr: u64) -> Option<u32> {
     let listed = LISTED.load(Ordering::Acquire) as usize;
-    let own = MPIDRS.iter().zip(&ONLINE).take(listed).find(|(slot, _)| slot.load(Ordering::Relaxed) == mpidr);
-    match own {
-        Some((_, online)) => {
+    let place = MPIDRS.iter().take(listed).position(|slot| slot.load(Ordering::Relaxed) == mpidr)?;
+    Some(place as u32)
+}
+
+/// Puts the processor that runs this on the list of those that do: its place in the tables.
+fn come_online() -> Option<u32> {
+    let mpidr = cpu::affinity();
+    let place = index_of(mpidr);
+    match place.and_then(|place| ONLINE.get(place as usize)) {
+        Some(online) => {
             online.store(true, Ordering::Release);
             ONLINE_COUNT.fetch_add(1, Ordering::AcqRel);
         }
         None => STRANGER.store(mpidr + 1, Ordering::Release),
     }
+    place
 }

@@ -60,6 +60,22 @@ pub(crate) fn disable_interrupts() {
     unsafe { asm!("cli", options(nostack)) };
 }
 
+/// Turns interrupts off, those that can be: what [`unmask_interrupts`] puts back.
+pub(crate) fn mask_interrupts() -> u64 {
+    let flags: u64;
+    // SAFETY: fewer interrupts, and the stack is as it was.
+    unsafe { asm!("pushfq", "pop {}", "cli", out(reg) flags) };
+    flags
+}
+
+/// Turns interrupts on where they were.
+pub(crate) fn unmask_interrupts(flags: u64) {
+    const INTERRUPTS_ON: u64 = 1 << 9;
+    if flags & INTERRUPTS_ON != 0 {
+        enable_interrupts();
+    }
+}
+
 /// Waits for an interrupt. Nothing can come between turning interrupts on and waiting.
 pub(crate) fn enable_interrupts_and_wait() {
     // SAFETY: as for `enable_interrupts`.
@@ -84,6 +100,17 @@ pub(crate) fn read_cr2() -> u64 {
     // SAFETY: reads a register.
     unsafe { asm!("mov {}, cr2", out(reg) value, options(nomem, nostack, preserves_flags)) };
     value
+}
+
+/// Sets bits of CR4.
+///
+/// # Safety
+/// They do not change how this processor runs code or reaches memory.
+pub(crate) unsafe fn set_cr4(bits: u64) {
+    // SAFETY: by the contract of this function.
+    unsafe {
+        asm!("mov {0}, cr4", "or {0}, {1}", "mov cr4, {0}", out(reg) _, in(reg) bits, options(nostack))
+    };
 }
 
 /// The physical address of the page tables.

@@ -144,6 +144,37 @@ started:
         call processor_started
         ud2
 
+# Accesses that a handler may end (see errors/accessor.rs): RDI holds the address, RAX says whether it was made.
+        .globl accessors_start, accessors_end, accessor_load, accessor_store, accessor_prepare
+        .globl accessor_given_up, accessor_fetch, accessor_fetch_given_up
+accessors_start:
+accessor_load:
+        movq (%rdi), %rcx
+        movl $1, %eax
+        ret
+accessor_store:
+        movq %rdi, (%rdi)
+        movl $1, %eax
+        ret
+# A return instruction.
+accessor_prepare:
+        movb $0xc3, (%rdi)
+        movl $1, %eax
+        ret
+accessors_end:
+accessor_given_up:
+        xorl %eax, %eax
+        ret
+accessor_fetch:
+        call *%rdi
+        movl $1, %eax
+        ret
+# The return address of the call is still there.
+accessor_fetch_given_up:
+        addq $8, %rsp
+        xorl %eax, %eax
+        ret
+
 # One entry of 16 bytes for each vector: all of them leave the same on the stack, with an error code or 0.
         .globl interrupt_entries
         .balign 16

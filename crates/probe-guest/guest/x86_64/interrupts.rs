@@ -2,18 +2,27 @@
 
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use super::{cpu, local_apic, serial};
+use super::{cpu, local_apic, machine_check, processors, serial};
+use crate::errors::{self, accessor, records};
+use crate::event_device;
+use crate::failure::Failure;
 use crate::format::{Hex, Show, Sink};
-use crate::report::fail;
+use crate::hest::Notification;
+use crate::report::{fail, say};
 
 /// Vectors of the interrupts that the guest asks for.
 pub(crate) const TIMER: u8 = 0x40;
 pub(crate) const SERIAL: u8 = 0x41;
 pub(crate) const EVENT_DEVICE: u8 = 0x42;
+pub(crate) const WAKE: u8 = 0x43;
+/// Vectors of error sources that have an interrupt of their own begin here.
+pub(crate) const FIRST_ERROR: u8 = 0x50;
 pub(crate) const SPURIOUS: u8 = 0xff;
 
 const EXCEPTIONS: u64 = 32;
+const NMI: u64 = 2;
 const PAGE_FAULT: u64 = 14;
+const MACHINE_CHECK: u64 = 18;
 
 /// Two words a descriptor.
 static TABLE: [AtomicU64; 512] = [const { AtomicU64::new(0) }; 512];
@@ -26,11 +35,11 @@ unsafe extern "C" {
 
 /// What `interrupt_common` left on the stack.
 #[repr(C)]
-struct Frame {
-    registers: [u64; 9],
+pub(crate) struct Frame {
+    _registers: [u64; 9],
     vector: u64,
     error: u64,
-    rip: u64,
+    pub(crate) rip: u64,
     _cs: u64,
     _rflags: u64,
     _rsp: u64,
@@ -66,16 +75,52 @@ fn interrupt_gate(entry: u64) -> u64 {
 }
 
 #[unsafe(no_mangle)]
-extern "C" fn interrupt(frame: &Frame) {
+extern "C" fn interrupt(frame: &mut Frame) {
     match frame.vector {
+        NMI if errors::is_armed() => return nmi(frame),
+        MACHINE_CHECK if machine_check::is_set_up() => return machine_check::exception(frame),
         ..EXCEPTIONS => fail(&Exception(frame)),
         vector if vector == u64::from(SPURIOUS) => return,
         vector if vector == u64::from(TIMER) => TIMER_CAME.store(true, Ordering::Relaxed),
         vector if vector == u64::from(SERIAL) => serial::interrupt(),
-        vector if vector == u64::from(EVENT_DEVICE) => crate::event_device::interrupt(),
-        vector => fail(&crate::failure::Failure::with("interrupt that nobody asked for, vector", vector)),
+        vector if vector == u64::from(EVENT_DEVICE) => event_device::interrupt(),
+        vector if vector == u64::from(WAKE) => {}
+        vector => match error_gsi(vector) {
+            Some(gsi) => external_error(gsi),
+            None => fail(&Failure::with("interrupt that nobody asked for, vector", vector)),
+        },
     }
     local_apic::end_of_interrupt();
+    frame.leave(false);
+}
+
+impl Frame {
+    /// Has the processor leave an access that it must not make (any more), if it is at one: whether it was.
+    pub(crate) fn leave(&mut self, is_hopeless: bool) -> bool {
+        let way_out = accessor::way_out(self.rip, is_hopeless);
+        self.rip = way_out.unwrap_or(self.rip);
+        way_out.is_some()
+    }
+}
+
+fn nmi(frame: &mut Frame) {
+    say!("error nmi vcpu ", processors::own_index());
+    records::look(|notification| notification == Notification::Nmi);
+    frame.leave(false);
+}
+
+/// The interrupt of the error source whose vector that is.
+fn error_gsi(vector: u64) -> Option<u32> {
+    let index = vector.checked_sub(u64::from(FIRST_ERROR))?;
+    records::external().find_map(|(place, gsi)| (place as u64 == index).then_some(gsi))
+}
+
+fn external_error(gsi: u32) {
+    // What comes before is recorded, and looked at when the report is out.
+    if errors::is_armed() {
+        say!("error interrupt gsi ", gsi);
+        records::look(|notification| notification == Notification::External { gsi });
+    }
 }
 
 struct Exception<'a>(&'a Frame);

@@ -15,6 +15,7 @@ mod offset {
     pub(super) const COMMAND: u32 = 0x300;
     pub(super) const COMMAND_HIGH: u32 = 0x310;
     pub(super) const TIMER: u32 = 0x320;
+    pub(super) const LINT1: u32 = 0x360;
     pub(super) const INITIAL_COUNT: u32 = 0x380;
     pub(super) const CURRENT_COUNT: u32 = 0x390;
     pub(super) const DIVIDE: u32 = 0x3e0;
@@ -31,6 +32,10 @@ const TIMER_MASKED: u32 = 1 << 16;
 const DIVIDE_BY_1: u32 = 0b1011;
 const DIVIDE_BY_128: u32 = 0b1010;
 const COMMAND_PENDING: u32 = 1 << 12;
+/// Delivery mode NMI.
+const NMI: u32 = 4 << 8;
+/// Level assert; delivery mode fixed.
+const ASSERT: u32 = 1 << 14;
 /// Level assert; delivery mode INIT.
 const INIT: u32 = 1 << 14 | 5 << 8;
 /// Level assert; delivery mode start-up.
@@ -48,8 +53,18 @@ pub(crate) fn set_up(base: u64, x2apic: bool) {
     BASE.store(base, Ordering::Relaxed);
     X2APIC.store(x2apic || cpu::read_msr(MSR_BASE) & BASE_X2APIC != 0, Ordering::Relaxed);
     enable();
+    accept_interrupts();
+}
+
+/// Has this processor's local APIC take interrupts.
+pub(crate) fn accept_interrupts() {
     write(offset::TASK_PRIORITY, 0);
     write(offset::SPURIOUS, SOFTWARE_ENABLE | u32::from(interrupts::SPURIOUS));
+}
+
+/// Has this processor take NMIs, which the tables have on local input 1, as PCs do.
+pub(crate) fn accept_nmis() {
+    write(offset::LINT1, NMI);
 }
 
 /// Puts this processor's local APIC into the mode that `set_up` chose.
@@ -79,6 +94,11 @@ pub(crate) fn send_start_up(to: u32, page: u8) -> Result<(), Failure> {
     command(to, START_UP | u32::from(page))
 }
 
+/// Ends the wait of a processor that takes interrupts.
+pub(crate) fn send_wake(to: u32) -> Result<(), Failure> {
+    command(to, ASSERT | u32::from(interrupts::WAKE))
+}
+
 /// Takes a one-shot timer interrupt.
 pub(crate) fn check_timer() -> Result<(), Failure> {
     write(offset::DIVIDE, DIVIDE_BY_1);
@@ -105,6 +125,39 @@ pub(crate) fn check_timer() -> Result<(), Failure> {
 /// slower one).
 pub(crate) fn wait_until(mut happened: impl FnMut() -> bool) -> bool {
     wait(78_000_000, &mut happened)
+}
+
+/// Waits until something happens, busily: false where it did not within so many milliseconds (of a bus clock of 1 GHz).
+pub(crate) fn wait_for(milliseconds: u32, mut happened: impl FnMut() -> bool) -> bool {
+    wait(ticks(milliseconds), &mut happened)
+}
+
+/// As [`wait_for`], halted: looks whether it happened at each interrupt, and every 50 ms.
+pub(crate) fn wait_halted(milliseconds: u32, mut happened: impl FnMut() -> bool) -> bool {
+    let mut left = ticks(milliseconds);
+    write(offset::DIVIDE, DIVIDE_BY_128);
+    write(offset::TIMER, u32::from(interrupts::TIMER));
+    let came = loop {
+        if happened() {
+            break true;
+        }
+        if left == 0 {
+            break false;
+        }
+        let period = left.min(ticks(50));
+        cpu::disable_interrupts();
+        write(offset::INITIAL_COUNT, period);
+        cpu::enable_interrupts_and_wait();
+        left -= period.saturating_sub(read(offset::CURRENT_COUNT)).min(left);
+    };
+    write(offset::TIMER, TIMER_MASKED | u32::from(interrupts::TIMER));
+    came
+}
+
+/// Milliseconds in 128 bus clocks of 1 GHz.
+fn ticks(milliseconds: u32) -> u32 {
+    const TICKS: u32 = 7_813;
+    milliseconds.saturating_mul(TICKS).min(u32::MAX - TICKS)
 }
 
 /// Lets at least `microseconds` go by.

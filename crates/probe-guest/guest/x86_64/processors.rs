@@ -3,7 +3,8 @@
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use super::topology::{MAX_PROCESSORS, Topology};
-use super::{cpu, interrupts, local_apic};
+use super::{cpu, interrupts, local_apic, machine_check};
+use crate::errors::errand;
 use crate::failure::Failure;
 use crate::frames::{FRAME, Frames};
 use crate::memory_map::MemoryMap;
@@ -115,20 +116,47 @@ fn place_trampoline(memory: &MemoryMap) -> Result<u8, Failure> {
 extern "C" fn processor_started() -> ! {
     interrupts::load_table();
     local_apic::enable();
-    come_online();
-    cpu::halt()
+    local_apic::accept_interrupts();
+    local_apic::accept_nmis();
+    machine_check::set_up();
+    let own = come_online();
+    loop {
+        cpu::disable_interrupts();
+        if !own.is_some_and(errand::run) {
+            cpu::enable_interrupts_and_wait();
+        }
+    }
 }
 
-/// Puts the processor that runs this on the list of those that do.
-fn come_online() {
-    let id = local_apic::id();
+/// The place in the tables of the processor that runs this; 0 before they were read.
+pub(crate) fn own_index() -> u32 {
+    if LISTED.load(Ordering::Acquire) == 0 { 0 } else { index_of(local_apic::id()).unwrap_or(0) }
+}
+
+/// Ends the wait of the processor at that place in the tables, which was started.
+pub(crate) fn wake(index: u32) -> Result<(), Failure> {
+    let nobody = Failure::with("the tables list no processor", u64::from(index));
+    let listed = LISTED.load(Ordering::Acquire);
+    let id = APIC_IDS.get(index as usize).filter(|_| index < listed).ok_or(nobody)?;
+    local_apic::send_wake(id.load(Ordering::Relaxed))
+}
+
+fn index_of(id: u32) -> Option<u32> {
     let listed = LISTED.load(Ordering::Acquire) as usize;
-    let own = APIC_IDS.iter().zip(&ONLINE).take(listed).find(|(slot, _)| slot.load(Ordering::Relaxed) == id);
-    match own {
-        Some((_, online)) => {
+    let place = APIC_IDS.iter().take(listed).position(|slot| slot.load(Ordering::Relaxed) == id)?;
+    Some(place as u32)
+}
+
+/// Puts the processor that runs this on the list of those that do: its place in the tables.
+fn come_online() -> Option<u32> {
+    let id = local_apic::id();
+    let place = index_of(id);
+    match place.and_then(|place| ONLINE.get(place as usize)) {
+        Some(online) => {
             online.store(true, Ordering::Release);
             ONLINE_COUNT.fetch_add(1, Ordering::AcqRel);
         }
         None => STRANGER.store(u64::from(id) + 1, Ordering::Release),
     }
+    place
 }

@@ -3,6 +3,7 @@
 
 mod cross;
 mod emulated;
+mod errors;
 
 use std::process::{Command, ExitCode, Stdio};
 use std::sync::OnceLock;
@@ -32,6 +33,11 @@ fn main() -> ExitCode {
         emulated("finds_missing_processors", finds_missing_processors),
         emulated("finds_missing_redistributors", finds_missing_redistributors),
         emulated("finds_wrong_checksums", finds_wrong_checksums),
+        emulated("gives_up_what_aborts_with_gicv3", || errors::gives_up_what_aborts(3)),
+        emulated("gives_up_what_aborts_with_gicv2", || errors::gives_up_what_aborts(2)),
+        emulated("takes_records", errors::takes_records),
+        emulated("refuses_malformed_records", errors::refuses_malformed_records),
+        emulated("has_patience", errors::has_patience),
     ];
     libtest_mimic::run(&Arguments::from_args(), tests.into()).exit_code()
 }

@@ -1,5 +1,6 @@
 //! What an aarch64 vCPU is before it first enters the guest.
 
+mod exceptions;
 pub(crate) mod registers;
 
 use kvm_bindings::{
@@ -8,6 +9,8 @@ use kvm_bindings::{
     KVM_ARM_VCPU_PTRAUTH_GENERIC, KVM_ARM_VCPU_SVE, kvm_device_attr, kvm_vcpu_init,
 };
 use kvm_ioctls::{Cap, Kvm, VcpuFd, VmFd};
+
+pub(crate) use exceptions::{Exceptions, Registers, instruction_gpa};
 
 use registers::{MPIDR_EL1, PC, PSTATE, X0};
 

@@ -15,6 +15,18 @@ pub(crate) const X0: u64 = CORE;
 pub(crate) const PC: u64 = CORE | 2 * 32;
 /// PSTATE.
 pub(crate) const PSTATE: u64 = CORE | 2 * 33;
+/// ELR_EL1, after SP_EL1.
+pub(crate) const ELR_EL1: u64 = CORE | 2 * 35;
+/// SPSR_EL1, the first of the banked ones.
+pub(crate) const SPSR_EL1: u64 = CORE | 2 * 36;
+/// SCTLR_EL1: op0 3, op1 0, CRn 1, CRm 0, op2 0.
+pub(crate) const SCTLR_EL1: u64 = SYSTEM | 3 << 14 | 1 << 7;
+/// ESR_EL1: op0 3, op1 0, CRn 5, CRm 2, op2 0.
+pub(crate) const ESR_EL1: u64 = SYSTEM | 3 << 14 | 5 << 7 | 2 << 3;
+/// FAR_EL1: op0 3, op1 0, CRn 6, CRm 0, op2 0.
+pub(crate) const FAR_EL1: u64 = SYSTEM | 3 << 14 | 6 << 7;
+/// VBAR_EL1: op0 3, op1 0, CRn 12, CRm 0, op2 0.
+pub(crate) const VBAR_EL1: u64 = SYSTEM | 3 << 14 | 12 << 7;
 /// MPIDR_EL1: op0 3, op1 0, CRn 0, CRm 0, op2 5.
 pub(crate) const MPIDR_EL1: u64 = SYSTEM | 3 << 14 | 5;
 

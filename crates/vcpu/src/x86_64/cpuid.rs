@@ -35,6 +35,10 @@ const CMP_LEGACY: u32 = 1 << 1;
 /// Leaf 8000_0001 ECX, AMD: leaves 8000_001d and 8000_001e are there.
 const TOPOLOGY_EXTENSIONS: u32 = 1 << 22;
 
+/// Leaf 8000_0007 EBX, AMD: an overflow of machine-check banks can be survived, and so can an uncorrected error of which the
+/// data is marked as lost. Linux panics at such a machine check without both.
+const OVERFLOW_RECOVERY_SUCCOR: u32 = 1 << 1 | 1 << 0;
+
 /// The CPUID entries of a vCPU, from those that KVM supports.
 #[must_use]
 pub fn shape(
@@ -59,6 +63,7 @@ pub fn shape(
                     leaf.ecx &= !CMP_LEGACY;
                 }
             }
+            0x8000_0007 if amd => leaf.ebx |= OVERFLOW_RECOVERY_SUCCOR,
             // Bits 0-7: threads of the package, less one. Bits 12-15: how many bits of the APIC id they take.
             0x8000_0008 if amd => {
                 leaf.ecx =
@@ -142,6 +147,7 @@ mod tests {
             entry(4, 0x1c00_0143, 0, 0, 0),
             entry(0xb, 1, 2, 0x100, 7),
             entry(0x8000_0001, 0, 0, 0, 0),
+            entry(0x8000_0007, 0, 0, 0, 0x100),
             entry(0x8000_0008, 0x3030, 0, 0x7001, 0),
             entry(0x8000_001e, 9, 9, 9, 0),
         ]
@@ -178,6 +184,9 @@ mod tests {
         assert_eq!(leaf(&one, 1, 0).ecx & TSC_DEADLINE, 0);
         assert_eq!(leaf(&one, 1, 0).ecx & HYPERVISOR, HYPERVISOR);
         assert_eq!(leaf(&one, 0x8000_001e, 0).eax, 9, "not AMD: not ours to shape");
+        assert_eq!(leaf(&one, 0x8000_0007, 0).ebx, 0, "not AMD: no such bits");
+        let amd = shape(&supported(AUTHENTIC_AMD), Topology { apic_id: 0, vcpus: 1 }, false);
+        assert_eq!(leaf(&amd, 0x8000_0007, 0).ebx, OVERFLOW_RECOVERY_SUCCOR);
         let many = shape(&supported((0, 0, 0)), Topology { apic_id: 300, vcpus: 512 }, true);
         assert_eq!(leaf(&many, 1, 0).edx & HTT, HTT);
         assert_eq!(leaf(&many, 1, 0).ecx & TSC_DEADLINE, TSC_DEADLINE);

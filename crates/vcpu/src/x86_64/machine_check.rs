@@ -21,9 +21,9 @@ mod numbers {
 const CTL_P: u64 = 1 << 8;
 /// MCG_CAP: software error recovery.
 const SER_P: u64 = 1 << 24;
-/// MCG_CAP: number of banks.
-const BANKS: u64 = 0xff;
-/// Banks of a guest: as many as other monitors give theirs.
+/// MCG_CAP: interrupts for corrected errors, which tell of those that need no action too.
+const CMCI_P: u64 = 1 << 10;
+/// Banks of a guest: as many as other monitors give theirs, and as the reporter of machine checks counts on.
 const GUEST_BANKS: u64 = 10;
 
 /// Bits of MCG_CAP that a guest can be given.
@@ -46,7 +46,7 @@ pub fn supported(kvm: &Kvm) -> Result<u64, Error> {
 /// Where KVM refuses.
 #[expect(unsafe_code, reason = "kvm-ioctls has no such call")]
 pub(super) fn set_up(fd: &VcpuFd, supported: u64) -> Result<(), Error> {
-    let mcg_cap = supported & (CTL_P | SER_P) | GUEST_BANKS.min(BANKS);
+    let mcg_cap = supported & (CTL_P | SER_P | CMCI_P) | GUEST_BANKS;
     // SAFETY: KVM reads the one u64 that the call is declared with, and the descriptor is a vCPU's.
     match unsafe { ioctl_with_ref(fd, KVM_X86_SETUP_MCE(), &mcg_cap) } {
         0 => Ok(()),
@@ -59,7 +59,7 @@ pub(super) fn set_up(fd: &VcpuFd, supported: u64) -> Result<(), Error> {
 /// # Errors
 /// Where KVM refuses: a bank that the vCPU has not, or a status that is not valid.
 #[expect(unsafe_code, reason = "kvm-ioctls has no such call")]
-pub(crate) fn raise(fd: &VcpuFd, check: &ras_core::actions::MachineCheck) -> Result<(), Error> {
+pub(super) fn raise(fd: &VcpuFd, check: &ras_core::actions::MachineCheck) -> Result<(), Error> {
     let mce = kvm_x86_mce {
         status: check.status,
         addr: check.addr,

@@ -2,6 +2,7 @@
 
 mod cpuid;
 mod entry;
+mod exceptions;
 mod local_apic;
 pub mod machine_check;
 
@@ -10,6 +11,7 @@ use kvm_ioctls::{Cap, Kvm, VcpuFd};
 
 pub use cpuid::{Topology, shape};
 pub use entry::{BOOT_GDT, BOOT_GDT_GPA, Entry, PageTables};
+pub(crate) use exceptions::{Exceptions, Registers, instruction_gpa};
 
 /// A vCPU could not be set up.
 #[derive(Debug, thiserror::Error)]

@@ -7,7 +7,9 @@
 //! | VIRTIO_BLK_F_FLUSH | offered where it may write: without it every write is flushed |
 //!
 //! Requests are IN, OUT, FLUSH and GET_ID. What can not be done gives VIRTIO_BLK_S_IOERR: sectors that the disk has not, part
-//! of a sector, a buffer that is not memory, a file that the host can not read. Other requests give VIRTIO_BLK_S_UNSUPP.
+//! of a sector, a buffer that is not memory or that the host has lost, a file that the host can not read. Other requests
+//! give VIRTIO_BLK_S_UNSUPP. Where a page of the queue is lost, the device needs a reset: so it does for a descriptor, since
+//! nothing says then where a status would go.
 //!
 //! They are carried out one after the other on a thread of the device.
 
@@ -86,11 +88,12 @@ impl VirtioDevice for Block {
     }
 
     fn activate(&mut self, activation: Activation) -> io::Result<()> {
-        let Activation { memory, features, queues, signal } = activation;
+        let Activation { ram, lost, features, queues, signal } = activation;
         if let Some(queue) = queues.into_iter().next().flatten() {
             let flush_writes = features & 1 << VIRTIO_BLK_F_FLUSH == 0;
-            let server = request::Server::new(Arc::clone(&self.disk), self.id, flush_writes);
-            self.worker = Some(Worker::start(server, queue, memory, signal)?);
+            let server =
+                request::Server::new(Arc::clone(&self.disk), self.id, flush_writes, Arc::clone(&lost));
+            self.worker = Some(Worker::start(server, queue, ram, signal, lost)?);
         }
         Ok(())
     }

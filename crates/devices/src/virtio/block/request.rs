@@ -4,6 +4,7 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use guest_memory::AccessError;
 use virtio_bindings::virtio_blk::{
     VIRTIO_BLK_S_IOERR, VIRTIO_BLK_S_OK, VIRTIO_BLK_S_UNSUPP, VIRTIO_BLK_T_FLUSH, VIRTIO_BLK_T_GET_ID,
     VIRTIO_BLK_T_IN, VIRTIO_BLK_T_OUT,
@@ -12,6 +13,7 @@ use zerocopy::little_endian::{U32, U64};
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, Unaligned};
 
 use super::{Disk, Id};
+use crate::lost_memory::LostMemory;
 use crate::virtio::CopyError;
 use crate::virtio::buffers::{Buffers, Request};
 
@@ -47,7 +49,7 @@ enum Failure {
     /// The machine stops, or the driver resets the device.
     #[error("the device stops")]
     Stopped,
-    /// A buffer that is not memory.
+    /// A buffer that is not memory, or that the host has lost.
     #[error(transparent)]
     Copy(#[from] CopyError),
     /// What the host says of the file.
@@ -61,12 +63,13 @@ pub(super) struct Server {
     id: Id,
     /// Whether the driver does not flush, and expects every write to last.
     flush_writes: bool,
+    lost: Arc<dyn LostMemory>,
     piece: Vec<u8>,
 }
 
 impl Server {
-    pub(super) fn new(disk: Arc<Disk>, id: Id, flush_writes: bool) -> Self {
-        Server { disk, id, flush_writes, piece: vec![0; PIECE] }
+    pub(super) fn new(disk: Arc<Disk>, id: Id, flush_writes: bool, lost: Arc<dyn LostMemory>) -> Self {
+        Server { disk, id, flush_writes, lost, piece: vec![0; PIECE] }
     }
 
     /// Carries a request out, unless `stop` comes between, and returns how many bytes were written from the start of
@@ -80,7 +83,10 @@ impl Server {
         let outcome = self.carry_out(&mut request, stop);
         if let Err(error) = &outcome {
             match error {
-                Failure::File(_) => tracing::warn!(%error, "a disk's request fails"),
+                Failure::File(_) | Failure::Copy(CopyError::Memory(AccessError::Host { .. })) => {
+                    tracing::warn!(%error, "a disk's request fails");
+                }
+                Failure::Copy(error) => self.tell_if_lost(error),
                 _ => tracing::debug!(%error, "a disk's request fails"),
             }
         }
@@ -89,11 +95,21 @@ impl Server {
             Err(Failure::Unsupported(_)) => VIRTIO_BLK_S_UNSUPP,
             Err(_) => VIRTIO_BLK_S_IOERR,
         };
-        let told = status.write(&[code as u8]).is_ok();
+        let told = status.write(&[code as u8]);
+        if let Err(error) = &told {
+            self.tell_if_lost(error);
+        }
         let left = request.writable.len();
-        let written = room - left + u64::from(told && left == 0);
+        let written = room - left + u64::from(told.is_ok() && left == 0);
         // All buffers together are 4 GiB at most.
         u32::try_from(written).unwrap_or(u32::MAX)
+    }
+
+    fn tell_if_lost(&self, error: &CopyError) {
+        tracing::debug!(%error, "a disk's request meets memory that is not there");
+        if let CopyError::Memory(AccessError::Lost(page)) = error {
+            self.lost.touched(page.gpa, page.log2_len);
+        }
     }
 
     fn carry_out(&mut self, request: &mut Request<'_>, stop: &AtomicBool) -> Result<(), Failure> {

@@ -5,13 +5,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 
-use virtio_queue::{Error, Queue, QueueOwnedT, QueueT};
-use vm_memory::GuestMemoryMmap;
+use guest_memory::{AccessError, GuestRam};
+use virtio_queue::{Queue, QueueOwnedT, QueueT};
 use vmm_sys_util::eventfd::EventFd;
 
 use super::request::Server;
+use crate::lost_memory::LostMemory;
 use crate::virtio::Signal;
 use crate::virtio::buffers::Request;
+use crate::virtio::chain::Chain;
 
 /// A thread, which ends when this is dropped.
 pub(super) struct Worker {
@@ -33,11 +35,12 @@ impl Worker {
     pub(super) fn start(
         server: Server,
         queue: Queue,
-        memory: GuestMemoryMmap,
+        ram: GuestRam,
         signal: Signal,
+        lost: Arc<dyn LostMemory>,
     ) -> io::Result<Self> {
         let wake = Arc::new(Wake { event: EventFd::new(0)?, stop: AtomicBool::new(false) });
-        let served = Served { server, queue, memory, signal, wake: Arc::clone(&wake) };
+        let served = Served { server, queue, ram, signal, lost, wake: Arc::clone(&wake) };
         let thread = thread::Builder::new().name("virtio-block".into()).spawn(|| served.run())?;
         Ok(Worker { wake, thread: Some(thread) })
     }
@@ -59,20 +62,35 @@ impl Drop for Worker {
     }
 }
 
+/// Why a queue stands still.
+#[derive(Debug, thiserror::Error)]
+enum Halt {
+    /// The driver wrote nonsense into it.
+    #[error("it makes no sense: {0}")]
+    Nonsense(#[from] virtio_queue::Error),
+    /// Its memory is not there any more.
+    #[error(transparent)]
+    Memory(#[from] AccessError),
+}
+
 /// What the thread owns.
 struct Served {
     server: Server,
     queue: Queue,
-    memory: GuestMemoryMmap,
+    ram: GuestRam,
     signal: Signal,
+    lost: Arc<dyn LostMemory>,
     wake: Arc<Wake>,
 }
 
 impl Served {
     fn run(mut self) {
         while self.wait() {
-            if let Err(error) = self.serve() {
-                tracing::warn!(%error, "a disk's queue makes no sense: it stands still until the driver resets it");
+            if let Err(halt) = self.serve() {
+                if let Halt::Memory(AccessError::Lost(page)) = &halt {
+                    self.lost.touched(page.gpa, page.log2_len);
+                }
+                tracing::warn!(error = %halt, "a disk's queue stands still until the driver resets it");
                 self.signal.needs_reset();
                 return;
             }
@@ -94,24 +112,43 @@ impl Served {
     }
 
     /// Carries out all requests that there are.
-    fn serve(&mut self) -> Result<(), Error> {
+    fn serve(&mut self) -> Result<(), Halt> {
         let mut more = true;
         while more && !self.is_stopped() {
-            self.queue.disable_notification(&self.memory)?;
-            while let Some(chain) = self.queue.iter(&self.memory)?.next() {
-                let head = chain.head_index();
-                let written = self.server.serve(Request::of(chain, &self.memory), &self.wake.stop);
+            self.probe()?;
+            self.queue.disable_notification(self.ram.memory())?;
+            while let Some(head) = self.next_head()? {
+                let chain = Chain::new(&self.ram, self.queue.desc_table(), self.queue.size(), head);
+                let written = self.server.serve(Request::of(chain, &self.ram)?, &self.wake.stop);
                 if self.is_stopped() {
                     return Ok(());
                 }
-                self.queue.add_used(&self.memory, head, written)?;
-                if self.queue.needs_notification(&self.memory)? {
+                self.probe()?;
+                self.queue.add_used(self.ram.memory(), head, written)?;
+                if self.queue.needs_notification(self.ram.memory())? {
                     self.signal.used_buffers();
                 }
             }
-            more = self.queue.enable_notification(&self.memory)?;
+            self.probe()?;
+            more = self.queue.enable_notification(self.ram.memory())?;
         }
         Ok(())
+    }
+
+    /// The descriptor that the next request begins with.
+    fn next_head(&mut self) -> Result<Option<u16>, Halt> {
+        self.probe()?;
+        Ok(self.queue.iter(self.ram.memory())?.next().map(|chain| chain.head_index()))
+    }
+
+    /// Looks whether the queue's own memory is there, since the accesses that follow do not survive it if it is not: what
+    /// is lost between the two ends the process.
+    fn probe(&self) -> Result<(), AccessError> {
+        let elements = u64::from(self.queue.size());
+        // VIRTIO 1.2, 2.7: 16 bytes of descriptor, 2 of available and 8 of used ring for each; 6 more for either ring.
+        self.ram.probe(self.queue.desc_table(), 16 * elements)?;
+        self.ram.probe(self.queue.avail_ring(), 6 + 2 * elements)?;
+        self.ram.probe(self.queue.used_ring(), 6 + 8 * elements)
     }
 
     fn is_stopped(&self) -> bool {

@@ -17,6 +17,9 @@
 mod queue_setup;
 mod registers;
 
+use std::sync::Arc;
+
+use guest_memory::GuestRam;
 use virtio_bindings::virtio_config::{
     VIRTIO_CONFIG_S_ACKNOWLEDGE, VIRTIO_CONFIG_S_DRIVER, VIRTIO_CONFIG_S_DRIVER_OK, VIRTIO_CONFIG_S_FAILED,
     VIRTIO_CONFIG_S_FEATURES_OK, VIRTIO_CONFIG_S_NEEDS_RESET, VIRTIO_F_VERSION_1,
@@ -24,12 +27,12 @@ use virtio_bindings::virtio_config::{
 use virtio_bindings::virtio_ring::{VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRECT_DESC};
 use vm_device::MutDeviceMmio;
 use vm_device::bus::{MmioAddress, MmioAddressOffset};
-use vm_memory::GuestMemoryMmap;
 
 use self::queue_setup::QueueSetup;
 use self::registers::{CONFIG, Half, MAGIC, Register, VENDOR, VERSION};
 use super::{Activation, Signal, VirtioDevice};
 use crate::line::InterruptLine;
+use crate::lost_memory::LostMemory;
 
 /// Bytes of a transport's registers.
 pub const LEN: u64 = 0x1000;
@@ -49,7 +52,8 @@ const STEPS: [(u32, u32); 4] = [
 /// A device's registers.
 pub struct MmioTransport<D: VirtioDevice> {
     device: D,
-    memory: GuestMemoryMmap,
+    ram: GuestRam,
+    lost: Arc<dyn LostMemory>,
     signal: Signal,
     status: u32,
     device_features_sel: u32,
@@ -60,12 +64,13 @@ pub struct MmioTransport<D: VirtioDevice> {
 }
 
 impl<D: VirtioDevice> MmioTransport<D> {
-    /// Registers for a device, that raise a line.
+    /// Registers for a device, that raise a line. `lost` is told of lost pages that the device meets in `ram`.
     #[must_use]
-    pub fn new(device: D, memory: GuestMemoryMmap, line: InterruptLine) -> Self {
+    pub fn new(device: D, ram: GuestRam, line: InterruptLine, lost: Arc<dyn LostMemory>) -> Self {
         MmioTransport {
             device,
-            memory,
+            ram,
+            lost,
             signal: Signal::new(line),
             status: 0,
             device_features_sel: 0,
@@ -192,12 +197,12 @@ impl<D: VirtioDevice> MmioTransport<D> {
     fn activate(&mut self) {
         let features = self.driver_features;
         let event_index = features & 1 << VIRTIO_RING_F_EVENT_IDX != 0;
-        let queues = self.queues.iter().map(|queue| queue.build(&self.memory, event_index)).collect();
+        let queues = self.queues.iter().map(|queue| queue.build(self.ram.memory(), event_index)).collect();
         let activated = match queues {
             Ok(queues) => {
-                let (memory, signal) = (self.memory.clone(), self.signal.clone());
+                let (ram, lost, signal) = (self.ram.clone(), Arc::clone(&self.lost), self.signal.clone());
                 self.device
-                    .activate(Activation { memory, features, queues, signal })
+                    .activate(Activation { ram, lost, features, queues, signal })
                     .map_err(|error| error.to_string())
             }
             Err(error) => Err(error.to_string()),

@@ -1,0 +1,145 @@
+//! Which host virtual addresses are guest memory, for those who can not wait for a lock: a signal's handler.
+
+use std::io;
+use std::sync::atomic::{AtomicU64, Ordering, fence};
+use std::sync::{Mutex, PoisonError};
+
+use crate::sigbus;
+
+/// A run of guest memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Range {
+    /// First HVA.
+    pub(crate) hva: u64,
+    /// Bytes.
+    pub(crate) len: u64,
+    /// First GPA.
+    pub(crate) gpa: u64,
+    /// log2 of the bytes of the backing's pages.
+    pub(crate) log2_page: u8,
+}
+
+/// A machine has three at most; the rest is for processes with many machines, such as tests.
+const MOST: usize = 512;
+
+static TABLE: [Entry; MOST] = [const { Entry::free() }; MOST];
+
+/// Writers of the table. Readers never take it.
+static WRITERS: Mutex<()> = Mutex::new(());
+
+/// A place of the table. Its version is odd while it changes: a reader takes what it read between two equal and even ones.
+struct Entry {
+    version: AtomicU64,
+    hva: AtomicU64,
+    len: AtomicU64,
+    gpa: AtomicU64,
+    log2_page: AtomicU64,
+}
+
+impl Entry {
+    const fn free() -> Self {
+        Entry {
+            version: AtomicU64::new(0),
+            hva: AtomicU64::new(0),
+            len: AtomicU64::new(0),
+            gpa: AtomicU64::new(0),
+            log2_page: AtomicU64::new(0),
+        }
+    }
+
+    /// None where the place is free, or changes now: then it is not what the reader is asking for, which is in use.
+    fn get(&self) -> Option<Range> {
+        let before = self.version.load(Ordering::Acquire);
+        let range = Range {
+            hva: self.hva.load(Ordering::Relaxed),
+            len: self.len.load(Ordering::Relaxed),
+            gpa: self.gpa.load(Ordering::Relaxed),
+            log2_page: self.log2_page.load(Ordering::Relaxed) as u8,
+        };
+        fence(Ordering::Acquire);
+        let is_stable = before.is_multiple_of(2) && self.version.load(Ordering::Relaxed) == before;
+        (is_stable && range.len > 0).then_some(range)
+    }
+
+    /// For those who hold [`WRITERS`].
+    fn set(&self, range: Range) {
+        let version = self.version.load(Ordering::Relaxed);
+        self.version.store(version + 1, Ordering::Relaxed);
+        fence(Ordering::Release);
+        self.hva.store(range.hva, Ordering::Relaxed);
+        self.len.store(range.len, Ordering::Relaxed);
+        self.gpa.store(range.gpa, Ordering::Relaxed);
+        self.log2_page.store(range.log2_page.into(), Ordering::Relaxed);
+        self.version.store(version + 2, Ordering::Release);
+    }
+}
+
+/// The GPA behind an HVA, of whichever guest of this process. Async-signal-safe.
+pub(crate) fn guest_address(hva: u64) -> Option<u64> {
+    all()
+        .find(|range| hva >= range.hva && hva - range.hva < range.len)
+        .map(|range| range.gpa + (hva - range.hva))
+}
+
+/// The runs that are in the table now.
+pub(crate) fn all() -> impl Iterator<Item = Range> {
+    TABLE.iter().filter_map(Entry::get)
+}
+
+/// Runs of memory that are in the table for as long as this lives.
+#[derive(Debug)]
+pub(crate) struct Registration(Vec<(usize, Range)>);
+
+impl Registration {
+    /// Puts runs into the table.
+    ///
+    /// # Errors
+    /// Where it is full.
+    pub(crate) fn new(ranges: impl Iterator<Item = Range>) -> io::Result<Self> {
+        // Dropped only after the lock is, which it takes too.
+        let mut taken = Registration(Vec::new());
+        let writers = WRITERS.lock().unwrap_or_else(PoisonError::into_inner);
+        for range in ranges {
+            let free = TABLE.iter().enumerate().find(|(_, entry)| entry.get().is_none());
+            let Some((index, entry)) = free else {
+                drop(writers);
+                return Err(io::Error::other("this process has too many runs of guest memory"));
+            };
+            entry.set(range);
+            taken.0.push((index, range));
+        }
+        Ok(taken)
+    }
+}
+
+impl Drop for Registration {
+    fn drop(&mut self) {
+        let writers = WRITERS.lock().unwrap_or_else(PoisonError::into_inner);
+        for &(index, range) in &self.0 {
+            if let Some(entry) = TABLE.get(index) {
+                entry.set(Range { hva: 0, len: 0, gpa: 0, log2_page: 0 });
+            }
+            sigbus::forget(range.hva, range.len);
+        }
+        drop(writers);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_is_the_guests_while_it_is_registered() {
+        // Nothing of a process is mapped there.
+        let hva = u64::MAX - 0xffff;
+        let range = Range { hva, len: 0x2000, gpa: 0x8000_0000, log2_page: 12 };
+        let registration = Registration::new([range].into_iter()).expect("room");
+        assert_eq!(guest_address(hva - 1), None);
+        assert_eq!(guest_address(hva), Some(0x8000_0000));
+        assert_eq!(guest_address(hva + 0x1fff), Some(0x8000_1fff));
+        assert_eq!(guest_address(hva + 0x2000), None);
+        drop(registration);
+        assert_eq!(guest_address(hva), None);
+    }
+}

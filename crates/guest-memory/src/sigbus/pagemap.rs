@@ -1,0 +1,77 @@
+//! Looking for lost pages (Linux, `Documentation/admin-guide/mm/pagemap.rst`).
+//!
+//! A page that the host has lost leaves an entry in the process's page table that reads like one of a page in swap. What
+//! tells them apart is an attempt to have the page.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+
+use crate::pages::{self, EHWPOISON};
+use crate::ranges::Range;
+
+/// The page table of this process, as its kernel shows it.
+pub(super) struct Pagemap {
+    file: File,
+    entries: Vec<u8>,
+}
+
+/// Bytes that are read at once: 8 for each page.
+const CHUNK: usize = 256 << 10;
+
+const IS_PRESENT: u64 = 1 << 63;
+const IS_SWAPPED: u64 = 1 << 62;
+
+impl Pagemap {
+    pub(super) fn open() -> io::Result<Self> {
+        Ok(Pagemap { file: File::open("/proc/self/pagemap")?, entries: vec![0; CHUNK] })
+    }
+
+    /// Calls `found` with the HVA of each lost page of a range. What can not be read is not lost.
+    pub(super) fn lost_pages(&mut self, range: Range, mut found: impl FnMut(u64)) {
+        let base_page = rustix::param::page_size() as u64;
+        let page = 1_u64 << range.log2_page;
+        // The kernel shows no entry for lost huge pages, so each that is not there is tried.
+        let is_huge = page > base_page;
+        let mut at = range.hva;
+        while at < range.hva + range.len {
+            let pages = ((range.hva + range.len - at) / base_page).min(CHUNK as u64 / 8);
+            let Some(bytes) = self.entries.get_mut(..8 * pages as usize) else { return };
+            if self.file.read_exact_at(bytes, at / base_page * 8).is_err() {
+                return;
+            }
+            for (entry, hva) in bytes.as_chunks::<8>().0.iter().zip((at..).step_by(base_page as usize)) {
+                let entry = u64::from_ne_bytes(*entry);
+                let is_candidate = if is_huge { hva.is_multiple_of(page) } else { entry & IS_SWAPPED != 0 };
+                if entry & IS_PRESENT == 0 && is_candidate && is_lost(hva, page) {
+                    found(hva);
+                }
+            }
+            at += pages * base_page;
+        }
+    }
+}
+
+/// Whether a page can not be had because the host has lost it. A kernel before 5.14 does not say.
+fn is_lost(hva: u64, len: u64) -> bool {
+    pages::populate(hva, len, pages::For::Reading).is_err_and(|error| error.raw_os_error() == Some(EHWPOISON))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Backing, GuestRam};
+
+    /// Ranges larger than a chunk, of pages that are there, that were never there, and that the host has no file for.
+    #[test]
+    fn memory_that_is_well_has_no_lost_pages() {
+        for backing in [Backing::Anonymous, Backing::Memfd] {
+            let ram = GuestRam::allocate(&[(0, 300 << 20)], backing).expect("memory");
+            ram.write(0x1000, &[1; 0x3000]).expect("memory");
+            let slot = ram.slots().next().expect("a slot");
+            let range = Range { hva: slot.hva, len: slot.len, gpa: 0, log2_page: 12 };
+            let mut pagemap = Pagemap::open().expect("a page table");
+            pagemap.lost_pages(range, |hva| panic!("{hva:#x} is not lost"));
+        }
+    }
+}

@@ -1,0 +1,40 @@
+//! What comes with the signal.
+
+use std::io;
+
+use super::Fault;
+
+/// `siginfo_t` of a SIGBUS (Linux, `include/uapi/asm-generic/siginfo.h`, `_sigfault`).
+#[repr(C)]
+pub(super) struct BusInfo {
+    signal: i32,
+    errno: i32,
+    pub(super) code: i32,
+    padding: i32,
+    pub(super) address: u64,
+    /// With the codes of memory failures only.
+    pub(super) address_lsb: i16,
+    rest: [u16; 51],
+}
+
+const _: () = assert!(size_of::<BusInfo>() == size_of::<libc::siginfo_t>());
+
+/// Sends a fault to this thread, as the kernel would. To another one no process may.
+#[expect(unsafe_code, reason = "no crate has this system call")]
+pub(super) fn send_to_this_thread(code: i32, fault: Fault) -> io::Result<()> {
+    let info = BusInfo {
+        signal: libc::SIGBUS,
+        errno: 0,
+        code,
+        padding: 0,
+        address: fault.hva,
+        address_lsb: fault.log2_len.into(),
+        rest: [0; 51],
+    };
+    let process = rustix::process::getpid().as_raw_nonzero().get();
+    let thread = rustix::thread::gettid().as_raw_nonzero().get();
+    // SAFETY: the kernel reads a siginfo_t, whose size this has.
+    let outcome =
+        unsafe { libc::syscall(libc::SYS_rt_tgsigqueueinfo, process, thread, libc::SIGBUS, &raw const info) };
+    if outcome == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}

@@ -1,0 +1,61 @@
+//! The handler allocates nothing: it may have interrupted the allocator.
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+
+use guest_memory::sigbus::{self, Action, Fault};
+use guest_memory::{AccessError, Backing, GuestRam};
+use vm_memory::{GuestMemoryBackend, GuestMemoryRegion};
+
+thread_local! {
+    /// Of this thread: the test's runner has others.
+    static ALLOCATIONS: Cell<usize> = const { Cell::new(0) };
+}
+
+struct Counting;
+
+#[expect(
+    unsafe_code,
+    reason = "there is no other way to see allocations; all is handed to the system's allocator"
+)]
+// SAFETY: each call is passed on as it came; counting neither allocates nor unwinds.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        ALLOCATIONS.set(ALLOCATIONS.get() + 1);
+        // SAFETY: the caller's promises are the callee's.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, place: *mut u8, layout: Layout) {
+        // SAFETY: the caller's promises are the callee's, which allocated it.
+        unsafe { System.dealloc(place, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+#[test]
+fn the_handler_allocates_nothing() {
+    sigbus::install(|_| 99).expect("a handler");
+    let ram = GuestRam::allocate(&[(0, 8192)], Backing::Memfd).expect("memory");
+    ram.memory().iter().for_each(|region| {
+        region.file_offset().expect("a file").file().set_len(4096).expect("shorter");
+    });
+    let hva = ram.host_address(0).expect("memory");
+
+    // On a thread that has done nothing before: what a thread is lazily given, it is given here.
+    let counted = std::thread::spawn(move || {
+        let before = ALLOCATIONS.get();
+        for _ in 0..20 {
+            sigbus::listening(|| sigbus::raise(Fault { hva, log2_len: 12, action: Action::Required }))
+                .expect("sent");
+        }
+        let error = ram.read(4090, &mut [0; 16]);
+        let allocations = ALLOCATIONS.get() - before;
+        assert_eq!(error, Err(AccessError::Host { gpa: 4096, code: 2 }));
+        assert_eq!(std::iter::from_fn(sigbus::take).count(), 16);
+        allocations
+    });
+    assert_eq!(counted.join().expect("no panic"), 0);
+}

@@ -1,0 +1,79 @@
+//! Memory errors: what the guest is told, by which way, and what it does about them.
+//!
+//! Handlers are the architecture's; they say what they took and have [`records`] looked at. What was told is kept in
+//! [`lost`]; [`touching`] is the program that meets the error.
+
+pub(crate) mod accessor;
+pub(crate) mod errand;
+pub(crate) mod lost;
+pub(crate) mod records;
+mod touching;
+mod waiting;
+
+use core::sync::atomic::{AtomicBool, Ordering};
+
+use crate::arch;
+use crate::cmdline::Wishes;
+use crate::failure::Failure;
+use crate::format::Hex;
+use crate::hest::{self, Source};
+use crate::memory_map::MemoryMap;
+use crate::report::say;
+
+/// Whether errors are taken; before, each is an exception like any other.
+static ARMED: AtomicBool = AtomicBool::new(false);
+
+/// Finds the sources in a HEST, if there is one, and reports each.
+pub(crate) fn learn(memory: &MemoryMap, hest: Option<&'static [u8]>) -> Result<(), Failure> {
+    let mut has_some = false;
+    for source in hest.into_iter().flat_map(hest::sources) {
+        let source = source?;
+        let block = records::learn(memory, &source)?;
+        let Source { id, notification, ack, .. } = source;
+        let (id, name) = (u32::from(id), notification.name());
+        say!("error-source ", id, " ", name, " block ", Hex(block), " ack ", Hex(ack));
+        has_some = true;
+    }
+    if !has_some {
+        say!("error-sources none");
+    }
+    Ok(())
+}
+
+/// Takes errors from now on, for which the architecture is ready. What was recorded before is looked at once.
+pub(crate) fn arm() {
+    ARMED.store(true, Ordering::SeqCst);
+    records::look(|_| true);
+}
+
+pub(crate) fn is_armed() -> bool {
+    ARMED.load(Ordering::SeqCst)
+}
+
+/// Does what the command line asks for: touches words of memory, then waits to be told of errors.
+pub(crate) fn run(
+    wishes: &Wishes,
+    memory: &MemoryMap,
+    in_use: &core::ops::Range<u64>,
+) -> Result<(), Failure> {
+    for touch in wishes.touches() {
+        touching::check(touch, memory, in_use)?;
+    }
+    for touch in wishes.touches() {
+        if wishes.touch_on == arch::processor() {
+            touching::run(touch, wishes.patience);
+        } else {
+            errand::send(wishes.touch_on, touch, wishes.patience)?;
+        }
+    }
+    if wishes.await_errors > 0 {
+        waiting::run(wishes.await_errors, wishes.patience);
+    }
+    Ok(())
+}
+
+/// The event device says that there is a record.
+pub(crate) fn event() {
+    say!("error interrupt ged");
+    records::look(|notification| notification.is_event());
+}

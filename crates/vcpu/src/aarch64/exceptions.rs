@@ -1,0 +1,131 @@
+//! Exceptions that the VMM makes a vCPU take, and how it stood at the access that they are about.
+
+use kvm_bindings::kvm_vcpu_events;
+use kvm_ioctls::VcpuFd;
+use ras_core::actions::FaultAddress;
+use ras_core::vcpu_state::{Access, Consumption, ExceptionLevel, VcpuState};
+use vmm_sys_util::errno::Error;
+
+use super::registers::{ELR_EL1, ESR_EL1, FAR_EL1, PC, PSTATE, SCTLR_EL1, SPSR_EL1, VBAR_EL1, X0, get, set};
+use crate::exception_entry::{Entered, Taken};
+use crate::kvm_port::Abort;
+use crate::port::Injection;
+
+/// Makes a vCPU take exceptions, and says how it stands.
+#[derive(Debug)]
+pub(crate) struct Exceptions(());
+
+impl Exceptions {
+    pub(crate) const fn new() -> Self {
+        Exceptions(())
+    }
+
+    /// Makes a vCPU take an exception when it is entered next.
+    pub(crate) fn inject(&mut self, fd: &VcpuFd, injection: Injection) -> Result<(), Error> {
+        match injection {
+            // KVM's own injection shows the address of the vCPU's last abort.
+            Injection::Abort { far: FaultAddress::OfLastAbort, .. } => {
+                self.change_events(fd, |events| events.exception.ext_dabt_pending = 1)
+            }
+            Injection::Abort { esr, far } => take_abort(fd, esr, far),
+            Injection::Serror { syndrome } => self.change_events(fd, |events| {
+                events.exception.serror_pending = 1;
+                if let Some(syndrome) = syndrome {
+                    events.exception.serror_has_esr = 1;
+                    events.exception.serror_esr = syndrome.into();
+                }
+            }),
+            Injection::Nmi | Injection::MachineCheck(_) | Injection::SharedMachineCheck(_) => {
+                Err(Error::new(libc::ENOTSUP))
+            }
+        }
+    }
+
+    /// How a vCPU stands. What it did and at which address is known where the hardware's own abort came through; else it is
+    /// taken for a read, which is what a guest can do least wrong about.
+    pub(crate) fn state(&mut self, fd: &VcpuFd, abort: Option<Abort>) -> Option<VcpuState> {
+        let level = match get(fd, PSTATE).ok()? & MODE {
+            mode if mode & AARCH32 != 0 || mode == EL0T => ExceptionLevel::El0,
+            _ => ExceptionLevel::El1,
+        };
+        let (access, far) = abort.map_or((Access::Read, None), |Abort { esr, gva }| {
+            let access = match (esr >> 26 & 0x3f, esr & WNR != 0) {
+                (INSTRUCTION_ABORT, _) => Access::Fetch,
+                (_, true) => Access::Write,
+                (_, false) => Access::Read,
+            };
+            (access, (esr & FNV == 0).then_some(gva))
+        });
+        Some(VcpuState::Aarch64(Consumption { level, access, far }))
+    }
+
+    /// Reads, changes and writes what waits for the vCPU (KVM_SET_VCPU_EVENTS).
+    fn change_events(&self, fd: &VcpuFd, change: impl FnOnce(&mut kvm_vcpu_events)) -> Result<(), Error> {
+        let mut events = fd.get_vcpu_events()?;
+        change(&mut events);
+        fd.set_vcpu_events(&events)
+    }
+}
+
+/// PSTATE.M (Arm ARM DDI 0487, C5.2.19).
+const MODE: u64 = 0x1f;
+/// PSTATE.M\[4\]: a 32-bit program.
+const AARCH32: u64 = 0x10;
+/// PSTATE.M: EL0.
+const EL0T: u64 = 0;
+/// ESR_ELx.EC: instruction abort from a lower level.
+const INSTRUCTION_ABORT: u64 = 0x20;
+/// ESR_ELx.ISS of an abort: the fault address is not valid.
+const FNV: u64 = 1 << 10;
+/// ESR_ELx.ISS of a data abort: a write.
+const WNR: u64 = 1 << 6;
+
+/// What the processor does when it takes a synchronous abort to EL1, done to its registers.
+fn take_abort(fd: &VcpuFd, esr: u32, far: FaultAddress) -> Result<(), Error> {
+    let taken = Taken {
+        pc: get(fd, PC)?,
+        pstate: get(fd, PSTATE)?,
+        vector_base: get(fd, VBAR_EL1)?,
+        system_control: get(fd, SCTLR_EL1)?,
+    };
+    let Entered { pc, pstate } = taken.to_el1();
+    set(fd, ELR_EL1, taken.pc)?;
+    set(fd, SPSR_EL1, taken.pstate)?;
+    set(fd, ESR_EL1, esr.into())?;
+    if let FaultAddress::At(address) = far {
+        set(fd, FAR_EL1, address)?;
+    }
+    set(fd, PSTATE, pstate)?;
+    set(fd, PC, pc)
+}
+
+/// GPA of the instruction that a vCPU stands at: KVM does not translate here.
+pub(crate) fn instruction_gpa(_: &VcpuFd) -> Option<u64> {
+    None
+}
+
+/// X0 to X30.
+const GENERAL: usize = 31;
+
+/// The registers that completing an access to memory changes.
+pub(crate) struct Registers {
+    general: [u64; GENERAL],
+    pc: u64,
+}
+
+impl Registers {
+    pub(crate) fn of(fd: &VcpuFd) -> Result<Self, Error> {
+        let mut general = [0; GENERAL];
+        for (value, index) in general.iter_mut().zip(0..) {
+            *value = get(fd, X0 + 2 * index)?;
+        }
+        Ok(Registers { general, pc: get(fd, PC)? })
+    }
+
+    pub(crate) fn put_back(&self, fd: &VcpuFd) -> Result<(), Error> {
+        for (value, index) in self.general.iter().zip(0..) {
+            set(fd, X0 + 2 * index, *value)?;
+        }
+        set(fd, PC, self.pc)
+    }
+}

@@ -1,0 +1,78 @@
+//! Two vCPUs touch one bad page: who waits for whom, what the guest reads, and when the page may be repaired.
+//!
+//! `cargo run -p ras-core --example two_vcpus`
+
+use std::num::NonZeroU32;
+
+use ras_core::abilities::{Fact, HostAbilities, MemoryFailure};
+use ras_core::actions::Action;
+use ras_core::plan::{TablesView, plan, sources_wanted};
+use ras_core::reporters::Moment;
+use ras_core::request::{Arch, Asynchronous, OnMissingSupport, Repair, Request, Synchronous, TableSet};
+use ras_core::responder::{Responder, Scene};
+use ras_core::vcpu_state::{Access, Consumption, ExceptionLevel, VcpuState};
+use ras_core::{Kind, MemoryError, Origin, RecordArea, Span};
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let request = Request {
+        arch: Arch::Aarch64,
+        tables: TableSet::Acpi,
+        synchronous: Synchronous::Sea,
+        asynchronous: Asynchronous::Polled,
+        poll_interval_ms: NonZeroU32::MIN,
+        on_missing_support: OnMissingSupport::Refuse,
+        repair: Repair::WhenAcknowledged,
+    };
+    let mut host = HostAbilities::unknown(Arch::Aarch64);
+    host.memory_failure = MemoryFailure { handled: Fact::Yes, recovery: Fact::Yes, early_kill: Fact::No };
+    let sources: Vec<_> = sources_wanted(&request, &host, None).collect();
+    let area = RecordArea::lay_out(0x4010_0000, 1 << 20, &sources)?;
+    let tables = TablesView { set: TableSet::Acpi, record_area: Some(&area), error_device: true };
+    let plan = plan(&request, &host, &tables)?;
+    let mut responder = Responder::new(&plan, &host, Some(&area))?;
+
+    for vcpu in [0, 1] {
+        println!("vCPU {vcpu} reads 0x80001000:");
+        responder.report(&touch(vcpu), &scene(u64::from(vcpu), false), &mut print);
+    }
+    println!("The guest has read the record and acknowledged it:");
+    responder.tick(&scene(2, true), &mut print);
+    println!("vCPU 1 runs again, and reads 0x80001000 again:");
+    responder.report(&touch(1), &scene(3, true), &mut print);
+    println!("may be repaired: {:x?}", responder.ledger().repairable().collect::<Vec<_>>());
+    println!("The guest has acknowledged that too:");
+    responder.tick(&scene(4, true), &mut print);
+    println!("may be repaired: {:x?}", responder.ledger().repairable().collect::<Vec<_>>());
+    Ok(())
+}
+
+fn touch(vcpu: u32) -> MemoryError {
+    MemoryError {
+        span: Span::around(0x8000_1000, 12),
+        gpa: 0x8000_1000,
+        kind: Kind::ActionRequired,
+        vcpu: Some(vcpu),
+        origin: Origin::Sigbus,
+        time_ns: u64::from(vcpu),
+    }
+}
+
+/// So many milliseconds after the start, with the guest done with the last record or not.
+fn scene(now_ms: u64, acknowledged: bool) -> Scene {
+    let consumption = Consumption { level: ExceptionLevel::El0, access: Access::Read, far: None };
+    let moment = Moment {
+        now_ns: now_ms * 1_000_000,
+        unix_seconds: 1_545_416_260,
+        acknowledge_register: acknowledged.into(),
+        vcpu: Some(VcpuState::Aarch64(consumption)),
+    };
+    Scene { moment, found_register: 1 }
+}
+
+fn print(action: Action<'_>) {
+    match action {
+        Action::Write { gpa, bytes } => println!("    write {} bytes at {gpa:#x}", bytes.len()),
+        Action::Mark(mark) => println!("    note {mark:x?}"),
+        action => println!("    {action:x?}"),
+    }
+}

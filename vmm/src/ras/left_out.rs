@@ -1,0 +1,55 @@
+//! Pages that the guest was left without on purpose: the honest model of a page that the host has unmapped, on any KVM.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use ras_core::Span;
+
+/// Pages that are in no memory slot. Whoever changes the slots writes it down here, while no vCPU is in the guest.
+#[derive(Debug, Default)]
+pub struct LeftOut(Mutex<Vec<Span>>);
+
+impl LeftOut {
+    /// These pages are in no slot from now on.
+    pub fn leave_out(&self, span: Span) {
+        self.lock().push(span);
+    }
+
+    /// They are in one again.
+    pub fn put_back(&self, span: Span) {
+        self.lock().retain(|left_out| !span.contains(left_out.gpa));
+    }
+
+    /// Whether that page is one of them.
+    #[must_use]
+    pub fn contains(&self, gpa: u64) -> bool {
+        self.around(gpa).is_some()
+    }
+
+    /// The span that was left out together with that page.
+    #[must_use]
+    pub fn around(&self, gpa: u64) -> Option<Span> {
+        self.lock().iter().copied().find(|span| span.contains(gpa))
+    }
+
+    /// Whether any page of that span is one of them.
+    #[must_use]
+    pub fn overlaps(&self, span: Span) -> bool {
+        self.lock().iter().any(|left_out| left_out.contains(span.gpa) || span.contains(left_out.gpa))
+    }
+
+    /// Those within that span.
+    #[must_use]
+    pub fn within(&self, span: Span) -> Vec<Span> {
+        self.lock().iter().copied().filter(|left_out| span.contains(left_out.gpa)).collect()
+    }
+
+    /// All of them.
+    #[must_use]
+    pub fn spans(&self) -> Vec<Span> {
+        self.lock().clone()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Span>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
