@@ -224,7 +224,7 @@ pub enum Mark {
         /// What it tells of.
         span: Span,
     },
-    /// No room was left for a record: the guest will not be told of this one.
+    /// No room was left for a record: of what was consumed the guest is told without one, what was found waits in the ledger.
     Overflowed {
         /// Id of the error source.
         source: u16,

@@ -23,8 +23,9 @@ pub struct Responder {
     found: Desk,
     progress: Progress,
     ledger: Ledger,
-    /// The guest is new and knows of nothing that is lost still.
-    untold: bool,
+    /// What the ledger has as lost and the guest was not told of yet, from this entry on: all of it to a guest that is new, and what
+    /// found no room in the queue when it came.
+    untold: Option<usize>,
 }
 
 /// One of the two kinds of error, and who answers it.
@@ -72,7 +73,7 @@ impl Responder {
             found: desk(&plan.found)?,
             progress: Progress::new(&plan.consumed.patience),
             ledger: Ledger::with_room_for(Self::LEDGER_ROOM),
-            untold: false,
+            untold: None,
         })
     }
 
@@ -118,12 +119,12 @@ impl Responder {
 
     /// Lets time pass, and looks whether the guest has acknowledged something.
     pub fn tick(&mut self, scene: &Scene, sink: &mut dyn ActionSink) {
-        if core::mem::take(&mut self.untold) {
-            self.tell_again(scene, sink);
-        }
         let mut written = Written { ledger: &mut self.ledger, sink, now_ns: scene.moment.now_ns };
         self.consumed.reporter.tick(&scene.moment, &mut written);
         self.found.reporter.tick(&scene.of_found(), &mut written);
+        if let Some(index) = self.untold {
+            self.tell_untold(index, scene, sink);
+        }
     }
 
     /// The guest's driver is known to have started.
@@ -139,7 +140,7 @@ impl Responder {
     pub fn reset(&mut self, still_lost: bool, scene: &Scene, sink: &mut dyn ActionSink) {
         self.progress.forget();
         self.ledger.forget_answers();
-        self.untold = still_lost && self.found.records;
+        self.untold = (still_lost && self.found.records).then_some(0);
         self.consumed.reporter.reset(false, &scene.moment, sink);
         self.found.reporter.reset(false, &scene.of_found(), sink);
     }
@@ -171,18 +172,27 @@ impl Responder {
         &self.ledger
     }
 
-    fn tell_again(&mut self, scene: &Scene, sink: &mut dyn ActionSink) {
-        let mut index = 0;
-        while let Some((span, next)) = self.ledger.next_lost(index) {
+    /// Tells of what is lost and not answered, from that entry of the ledger on, as far as there is room for it.
+    fn tell_untold(&mut self, mut index: usize, scene: &Scene, sink: &mut dyn ActionSink) {
+        while self.found.reporter.has_room() {
+            let Some((span, next)) = self.ledger.next_untold(index) else {
+                self.untold = None;
+                return;
+            };
             let origin = self.ledger.at(span.gpa).map_or(Origin::Sigbus, |entry| entry.origin);
             let (kind, time_ns) = (Kind::ActionOptional, scene.moment.now_ns);
             let error = MemoryError { span, gpa: span.gpa, kind, vcpu: None, origin, time_ns };
             self.tell_found(&error, scene, sink);
             index = next;
         }
+        self.untold = Some(index);
     }
 
     fn tell_found(&mut self, error: &MemoryError, scene: &Scene, sink: &mut dyn ActionSink) {
+        if !self.found.reporter.has_room() {
+            // The ledger keeps it until there is room.
+            self.untold = Some(0);
+        }
         let mut written = Written { ledger: &mut self.ledger, sink, now_ns: scene.moment.now_ns };
         self.found.reporter.report(error, &scene.of_found(), &mut written);
     }

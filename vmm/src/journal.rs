@@ -163,19 +163,22 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// What log lines about memory errors are under.
+const TARGET: &str = "memory-error";
+
 /// Writes what people want to know of memory errors to the log.
 fn tell(note: &Note) {
     match note {
         Note::MemoryError { .. } | Note::Mark(Mark::Overdue { .. } | Mark::Overflowed { .. }) => {
-            tracing::warn!("{}", Told(note));
+            tracing::warn!(target: TARGET, "{}", Told(note));
         }
-        Note::NotRepaired(_) => tracing::error!("{}", Told(note)),
+        Note::NotRepaired(_) => tracing::error!(target: TARGET, "{}", Told(note)),
         Note::Notified { .. }
         | Note::Held(_)
         | Note::Released(_)
         | Note::Repaired(_)
         | Note::Mark(Mark::RecordWritten { .. } | Mark::Acknowledged { .. }) => {
-            tracing::info!("{}", Told(note));
+            tracing::info!(target: TARGET, "{}", Told(note));
         }
         Note::Mark(_)
         | Note::Plan(_)
@@ -217,7 +220,7 @@ impl fmt::Display for Told<'_> {
             }
             Note::Mark(Mark::Overflowed { source, span, times }) => write!(
                 f,
-                "no room for a record of {span} at error source {source}: the guest is not told ({times} in all)"
+                "no room for a record of {span} at error source {source} now: it waits in the ledger (the {times}th)"
             ),
             note => write!(f, "{note:?}"),
         }

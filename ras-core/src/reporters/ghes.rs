@@ -108,6 +108,10 @@ impl Reporter for Ghes {
         self.handover.reset(still_lost, &mut |step| desk.take(step, moment, sink));
     }
 
+    fn has_room(&self) -> bool {
+        self.handover.queued() < ROOM
+    }
+
     fn acknowledge_register(&self) -> Option<u64> {
         Some(self.desk.claim.slot().ack_gpa)
     }

@@ -54,6 +54,11 @@ pub trait Reporter: Debug + Send {
     /// told again at the next tick where the pages are `still_lost`.
     fn reset(&mut self, _still_lost: bool, _moment: &Moment, _sink: &mut dyn ActionSink) {}
 
+    /// Whether one more error can be told, or wait to be.
+    fn has_room(&self) -> bool {
+        true
+    }
+
     /// GPA of the 64-bit acknowledge register whose value it wants to be told; none if it has none.
     fn acknowledge_register(&self) -> Option<u64> {
         None

@@ -243,3 +243,27 @@ fn what_a_device_touched_is_told_as_found() {
     let done = machine.run(|responder, sink| responder.report(&error, &scene, sink));
     assert_eq!(done, ["record 1", "error event", "answered gsiv"]);
 }
+
+/// The queue of a block has room for 64 losses. What finds none waits in the ledger, however much it is, and is told when there is room.
+#[test]
+fn a_storm_is_told_whole_and_page_by_page_once() {
+    const PAGES: u64 = 1000;
+    let mut machine = Machine::new(&arm(), TableSet::Acpi, Synchronous::Sea, Asynchronous::Gsiv);
+    let page = |index: u64| 0x8000_0000 + index * 0x10_0000;
+    let overflowed = (0..PAGES).filter(|index| {
+        machine.found(page(*index), 12, None).iter().any(|what| what.starts_with("overflowed"))
+    });
+    assert_eq!(overflowed.count() as u64, PAGES - 65);
+    let mut told = Vec::new();
+    loop {
+        let pages = machine.guest_takes(1);
+        if pages.is_empty() {
+            break;
+        }
+        told.extend(pages);
+        machine.tick();
+    }
+    told.sort_unstable();
+    assert!(told.into_iter().eq((0..PAGES).map(page)), "each page is told, and once");
+    assert!(machine.responder.ledger().entries().iter().all(|entry| entry.acknowledged_ns.is_some()));
+}

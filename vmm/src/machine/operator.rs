@@ -206,7 +206,8 @@ pub(super) fn watch(
     let mut events = EventManager::<Box<dyn MutEventSubscriber + '_>>::new().map_err(MachineError::Events)?;
     events.add_subscriber(Box::new(EndWatcher(lifecycle)));
     events.add_subscriber(Box::new(SignalWatcher { signals, lifecycle }));
-    let timer = tick_timer().map_err(|error| MachineError::Host { what: "timer", source: error.into() })?;
+    let mut timer = TimerFd::new().map_err(no_timer)?;
+    timer.reset(TICK, None).map_err(no_timer)?;
     events.add_subscriber(Box::new(TickWatcher { timer, operator }));
     events.add_subscriber(Box::new(FindingWatcher { findings: &operator.lasting.findings, operator }));
     if let Some(server) = control {
@@ -220,8 +221,14 @@ pub(super) fn watch(
     }
 }
 
-/// How often records that wait for their acknowledgement are looked at.
+/// How often it is looked whether there is something to do.
 const TICK: Duration = Duration::from_millis(20);
+/// The same, while the guest is expected to acknowledge a record: what waits for the same block goes on then.
+const SHORT_TICK: Duration = Duration::from_millis(1);
+
+fn no_timer(error: vmm_sys_util::errno::Error) -> MachineError {
+    MachineError::Host { what: "timer", source: error.into() }
+}
 
 /// Looks after records that wait.
 struct TickWatcher<'a> {
@@ -234,6 +241,10 @@ impl MutEventSubscriber for TickWatcher<'_> {
         // How often it fired does not matter.
         let _ = self.timer.wait();
         self.operator.tick();
+        let next = if self.operator.lasting.reporting.expects_guest() { SHORT_TICK } else { TICK };
+        if let Err(error) = self.timer.reset(next, None) {
+            tracing::error!(%error, "the timer can not be set: records are not looked after any more");
+        }
     }
 
     fn init(&mut self, ops: &mut EventOps<'_>) {
@@ -312,10 +323,4 @@ fn add(ops: &mut EventOps<'_>, descriptor: &impl AsRawFd) {
     if let Err(error) = ops.add(Events::new(descriptor, EventSet::IN)) {
         tracing::error!(?error, "a descriptor can not be watched");
     }
-}
-
-fn tick_timer() -> Result<TimerFd, vmm_sys_util::errno::Error> {
-    let mut timer = TimerFd::new()?;
-    timer.reset(TICK, Some(TICK))?;
-    Ok(timer)
 }

@@ -226,6 +226,12 @@ impl Reporting {
         self.journal.settle();
     }
 
+    /// Whether the guest is expected to acknowledge a record soon.
+    #[must_use]
+    pub fn expects_guest(&self) -> bool {
+        self.lock().responder.deadline_ns().is_some()
+    }
+
     /// Writes down what was noted.
     pub fn settle(&self) {
         self.journal.settle();
