@@ -7,6 +7,7 @@ mod boots;
 mod check;
 mod commands;
 mod console;
+mod consumed;
 mod disks;
 mod endings;
 mod errors;
@@ -34,6 +35,7 @@ fn main() -> ExitCode {
         check::trials(),
         commands::trials(),
         console::trials(),
+        consumed::trials(),
         disks::trials(),
         endings::trials(),
         errors::trials(),

@@ -83,7 +83,8 @@ impl Ledger {
     /// The next span from that entry on that is lost, was not answered and is to be told whole, and the index of the entry behind it.
     pub(crate) fn next_untold(&self, index: usize) -> Option<(Span, usize)> {
         let is_untold = |entry: &Entry| entry.is_lost() && entry.answered.is_none();
-        let (index, entry) = self.entries.iter().enumerate().skip(index).find(|(_, entry)| is_untold(entry))?;
+        let (index, entry) =
+            self.entries.iter().enumerate().skip(index).find(|(_, entry)| is_untold(entry))?;
         let (whole, members) = self.lost_with(index)?;
         let all = self.entries.get(members.clone()).unwrap_or_default();
         if members.start == index && covers(all, whole, is_untold) {

@@ -1,0 +1,275 @@
+//! Memory that a vCPU consumes: pages are left out of the guest's slots, and signals raised as the host raises them; from the
+//! signal's handler on it is what happens to broken memory.
+
+use libtest_mimic::Trial;
+use rustix::process::Signal;
+use serde_json::Value;
+
+use crate::harness::ghest::Outcome;
+use crate::harness::{Checked, Ghest, Scratch, needs, trials};
+
+pub(crate) fn trials() -> Vec<Trial> {
+    trials![
+        every_access_is_a_machine_check_for_the_vcpu_that_made_it,
+        by_mp_table_too,
+        by_nmi_with_its_record,
+        stopped_with_an_account,
+        two_vcpus_of_one_machine,
+        found_and_then_consumed,
+        a_guest_that_can_not_take_it_is_stopped,
+        while_paused,
+        a_reset_repairs,
+        never_repaired,
+        repaired_when_acknowledged,
+        not_lost_twice,
+        what_is_no_order_is_refused,
+        sigbus_from_a_process,
+    ]
+}
+
+/// A machine whose guest is told these words, and `[ras]` these.
+fn profile_text(words: &str, ras: &str) -> String {
+    format!(
+        "[machine]\nvcpus = 2\nmemory = \"64MiB\"\nfirmware = \"acpi\"\n\n[boot]\ncmdline = \"{words}\"\n\n[ras]\n{ras}\n"
+    )
+}
+
+const LOST: &str = "ar@0x2000000,when=probe: touching";
+
+/// Boots with one page that is lost when the guest begins to touch it.
+fn story(scratch: &Scratch, words: &str, ras: &str, more: &[&str]) -> Outcome {
+    let profile = scratch.profile(&profile_text(words, ras));
+    let boot = Ghest::boot(&profile).args(["--inject", LOST]).arg("--events").arg(scratch.path("events"));
+    boot.args(more).finish()
+}
+
+fn events(scratch: &Scratch, name: &str) -> Vec<Value> {
+    let text = std::fs::read_to_string(scratch.path("events")).expect("an event file");
+    let all = text.lines().map(|line| serde_json::from_str::<Value>(line).expect("JSON"));
+    all.filter(|event| event["event"] == name).collect()
+}
+
+fn ctl(scratch: &Scratch, words: &[&str], status: i32) -> Value {
+    Ghest::new(["ctl"]).arg(scratch.path("control")).args(words).finish().expect(status).json()
+}
+
+fn every_access_is_a_machine_check_for_the_vcpu_that_made_it() -> Checked {
+    needs::kvm()?;
+    for (word, vcpu) in [("touch", 0), ("store", 0), ("fetch", 0), ("touch", 1), ("store", 1), ("fetch", 1)] {
+        let scratch = Scratch::new();
+        let words = format!("probe.{word}=0x2000000 probe.touch-on={vcpu}");
+        let guest = story(&scratch, &words, "", &[]).expect_ok();
+        let told = guest.probe("error machine-check");
+        assert_eq!(told.len(), 1, "{word}: {guest}");
+        assert!(
+            told[0].starts_with(&format!("vcpu {vcpu} bank "))
+                && told[0].contains("addr 0x2000000 misc 0x8c"),
+            "{word}: {guest}"
+        );
+        assert_eq!(guest.probe("error gave up"), ["0x2000000"], "{word}: {guest}");
+        let errors = events(&scratch, "memory-error");
+        assert_eq!(errors.len(), 1, "{errors:?}");
+        let error = &errors[0];
+        assert_eq!((&error["class"], &error["vcpu"]), (&"AR".into(), &vcpu.into()), "{error}");
+        assert_eq!((&error["origin"], &error["response"]), (&"injected".into(), &"mce".into()), "{error}");
+        assert_eq!(events(&scratch, "notified")[0]["vcpu"], vcpu);
+    }
+    Ok(())
+}
+
+fn by_mp_table_too() -> Checked {
+    needs::kvm()?;
+    let scratch = Scratch::new();
+    let more = ["--set", "machine.firmware=mptable"];
+    let guest = story(&scratch, "probe.touch=0x2000000", "", &more).expect_ok();
+    assert_eq!(guest.probe("error gave up"), ["0x2000000"], "{guest}");
+    assert_eq!(guest.probe("error machine-check").len(), 1, "{guest}");
+    Ok(())
+}
+
+fn by_nmi_with_its_record() -> Checked {
+    needs::kvm()?;
+    let scratch = Scratch::new();
+    let guest = story(&scratch, "probe.touch=0x2000000", "synchronous = \"nmi\"", &[]).expect_ok();
+    assert_eq!(guest.probe("error nmi"), ["vcpu 0"], "{guest}");
+    assert_eq!(guest.probe("error page"), ["0x2000000 section-severity recoverable"], "{guest}");
+    assert_eq!(guest.probe("error acknowledged"), ["source 0"], "{guest}");
+    assert_eq!(guest.probe("error gave up"), ["0x2000000"], "{guest}");
+    assert_eq!(events(&scratch, "record-written")[0]["source"], 0);
+    Ok(())
+}
+
+fn stopped_with_an_account() -> Checked {
+    needs::kvm()?;
+    let scratch = Scratch::new();
+    let guest = story(&scratch, "probe.touch=0x2000000", "synchronous = \"stop\"", &[]).expect(10);
+    assert!(guest.probe("error").is_empty(), "{guest}");
+    guest
+        .expect_said("vCPU 0 consumed lost memory: 4 KiB at 0x2000000 (action required, by injected)")
+        .expect_last(
+            "ghest: stopped: the profile answers a memory error by stopping: 4096 bytes at 0x2000000",
+        );
+    assert_eq!(events(&scratch, "stopped")[0]["status"], 10);
+    Ok(())
+}
+
+/// Each touches a page of its own, one after the other.
+fn two_vcpus_of_one_machine() -> Checked {
+    needs::kvm()?;
+    let scratch = Scratch::new();
+    let words = "probe.touch=0x2000000 probe.touch=0x2100000 probe.store=0x2200000";
+    let more = ["--inject", "ar@0x2100000", "--inject", "ar@0x2200000,span=64KiB"];
+    let guest = story(&scratch, words, "", &more).expect_ok();
+    assert_eq!(guest.probe("error gave up"), ["0x2000000", "0x2100000", "0x2200000"], "{guest}");
+    let spans: Vec<_> = events(&scratch, "memory-error").iter().map(|event| event["span"].clone()).collect();
+    assert_eq!(spans, [4096, 4096, 65536]);
+    Ok(())
+}
+
+fn found_and_then_consumed() -> Checked {
+    needs::kvm()?;
+    let scratch = Scratch::new();
+    let ras = "asynchronous = \"ignore\"";
+    let profile = scratch.profile(&profile_text("probe.touch=0x2000000", ras));
+    let boot = Ghest::boot(&profile).args(["--inject", "ao@0x2000000,when=probe: touching"]);
+    let guest = boot.arg("--events").arg(scratch.path("events")).finish().expect_ok();
+    assert_eq!(guest.probe("error gave up"), ["0x2000000"], "{guest}");
+    let classes: Vec<_> =
+        events(&scratch, "memory-error").iter().map(|event| event["class"].clone()).collect();
+    // The guest touches the page all the time: it may have consumed it before it is told that it was found.
+    assert!(classes.contains(&"AO".into()) && classes.contains(&"AR".into()), "{classes:?}");
+    Ok(())
+}
+
+/// It touches its last page before it has switched machine checks on: a processor would shut down without a word.
+fn a_guest_that_can_not_take_it_is_stopped() -> Checked {
+    needs::kvm()?;
+    let scratch = Scratch::new();
+    let profile = scratch.profile(&profile_text("", ""));
+    let boot = Ghest::boot(&profile).args(["--set", "machine.firmware=mptable", "--inject", "ar@0x3fff000"]);
+    let guest = boot.arg("--events").arg(scratch.path("events")).finish().expect(10);
+    let said = "ghest: stopped: the vCPU can not take the exception that the plan has for this error: 4096 bytes at 0x3fff000";
+    guest.expect_last(said);
+    assert_eq!(events(&scratch, "stopped")[0]["status"], 10);
+    Ok(())
+}
+
+/// What is ordered while the guest is paused waits for it.
+fn while_paused() -> Checked {
+    needs::kvm()?;
+    let scratch = Scratch::new();
+    let profile = scratch.profile(&profile_text("probe.await-errors=1 probe.patience=20000", ""));
+    let boot = Ghest::boot(&profile).arg("--control").arg(scratch.path("control"));
+    let mut running = boot.arg("--events").arg(scratch.path("events")).start();
+    running.wait_for("probe: awaiting");
+    ctl(&scratch, &["pause"], 0);
+    assert_eq!(ctl(&scratch, &["inject", "--gpa", "0x2000000", "--kind", "ao"], 0)["state"], "paused");
+    assert_eq!(ctl(&scratch, &["ledger"], 0)["bytes_lost"], 4096);
+    ctl(&scratch, &["resume"], 0);
+    let guest = running.finish().expect_ok();
+    assert_eq!(guest.probe("error page"), ["0x2000000 section-severity recoverable"], "{guest}");
+    Ok(())
+}
+
+/// The second boot touches the same page, and it is fine.
+fn a_reset_repairs() -> Checked {
+    needs::kvm()?;
+    let scratch = Scratch::new();
+    let words = "probe.touch=0x2000000 probe.patience=300 probe.exit=reset";
+    let text = profile_text(words, "").replace("[boot]", "on-reboot = \"restart\"\n[boot]");
+    let profile = scratch.profile(&text);
+    let boot = Ghest::boot(&profile).args(["--inject", LOST]).arg("--control").arg(scratch.path("control"));
+    let mut running = boot.arg("--events").arg(scratch.path("events")).start();
+    running.wait_for("probe: touched 0x2000000 fine");
+    let ledger = ctl(&scratch, &["ledger"], 0);
+    assert_eq!(ledger["bytes_lost"], 0, "{ledger}");
+    assert!(ledger["entries"][0]["repaired-ns"].is_u64(), "{ledger}");
+    ctl(&scratch, &["stop"], 0);
+    let guest = running.finish().expect(0);
+    assert_eq!(guest.probe("error gave up"), ["0x2000000"], "only in the first boot: {guest}");
+    let repaired = events(&scratch, "repaired");
+    assert_eq!((&repaired[0]["gpa"], &repaired[0]["span"]), (&0x200_0000.into(), &4096.into()));
+    Ok(())
+}
+
+/// The second boot is told by a record that was there before it started, and consumes the page again.
+fn never_repaired() -> Checked {
+    needs::kvm()?;
+    let scratch = Scratch::new();
+    let words = "probe.touch=0x2000000 probe.patience=20000 probe.exit=reset";
+    let text = profile_text(words, "repair = \"never\"").replace("[boot]", "on-reboot = \"restart\"\n[boot]");
+    let profile = scratch.profile(&text);
+    let boot = Ghest::boot(&profile).args(["--inject", LOST]).arg("--control").arg(scratch.path("control"));
+    let mut running = boot.start();
+    running.wait_for_times("probe: error gave up 0x2000000", 2);
+    ctl(&scratch, &["stop"], 0);
+    let guest = running.finish().expect(0);
+    assert!(
+        guest.probe("error page").contains(&"0x2000000 section-severity recoverable".into()),
+        "the second boot finds the record: {guest}"
+    );
+    Ok(())
+}
+
+fn repaired_when_acknowledged() -> Checked {
+    needs::kvm()?;
+    let scratch = Scratch::new();
+    let words = "probe.await-errors=1 probe.patience=20000 probe.exit=hang";
+    let profile = scratch.profile(&profile_text(words, "repair = \"when-acknowledged\""));
+    let boot = Ghest::boot(&profile).arg("--control").arg(scratch.path("control"));
+    let mut running = boot.arg("--events").arg(scratch.path("events")).start();
+    running.wait_for("probe: awaiting");
+    ctl(&scratch, &["inject", "--gpa", "0x2000000", "--kind", "ao"], 0);
+    running.wait_for("probe: ok");
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
+    while events(&scratch, "repaired").is_empty() && std::time::Instant::now() < deadline {
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    let ledger = ctl(&scratch, &["ledger"], 0);
+    assert_eq!(ledger["bytes_lost"], 0, "{ledger}");
+    // The page is the guest's again, and can be lost again.
+    ctl(&scratch, &["inject", "--gpa", "0x2000000", "--kind", "ao"], 0);
+    assert_eq!(ctl(&scratch, &["ledger"], 0)["bytes_lost"], 4096);
+    ctl(&scratch, &["stop"], 0);
+    running.finish().expect(0);
+    Ok(())
+}
+
+fn not_lost_twice() -> Checked {
+    needs::kvm()?;
+    let scratch = Scratch::new();
+    let profile = scratch.profile(&profile_text("probe.exit=hang", ""));
+    let mut running = Ghest::boot(&profile).arg("--control").arg(scratch.path("control")).start();
+    running.wait_for("probe: ok");
+    let lose = |gpa, via| ["inject", "--gpa", gpa, "--kind", "ar", "--via", via];
+    ctl(&scratch, &lose("0x2000000", "simulate"), 0);
+    let again = ctl(&scratch, &lose("0x2000800", "simulate"), 1);
+    assert_eq!(again["error"], "4 KiB at 0x2000000 is lost already");
+    let notice = ctl(&scratch, &lose("0x2100000", "notice"), 1);
+    assert_eq!(notice["error"], "what is only told is not consumed: a notice is of kind ao");
+    ctl(&scratch, &["stop"], 0);
+    running.finish().expect(0);
+    Ok(())
+}
+
+fn what_is_no_order_is_refused() -> Checked {
+    let scratch = Scratch::new();
+    let profile = scratch.profile(&profile_text("", ""));
+    let boot = |order: &str| Ghest::boot(&profile).args(["--inject", order]).finish().expect(2);
+    boot("0x2000000").expect_said("an order begins with `ar@` or `ao@`");
+    boot("ar@0x2000000,via=magic").expect_said("`magic` is none of simulate, madvise and notice");
+    Ok(())
+}
+
+/// It says nothing of memory, and is not taken for it.
+fn sigbus_from_a_process() -> Checked {
+    needs::kvm()?;
+    let scratch = Scratch::new();
+    let profile = scratch.profile(&profile_text("probe.exit=hang", ""));
+    let mut running = Ghest::boot(&profile).arg("--events").arg(scratch.path("events")).start();
+    running.wait_for("probe: ok");
+    running.signal(Signal::BUS);
+    running.finish().expect(135).expect_last("ghest: stopped by SIGBUS, which a process sent");
+    assert_eq!(events(&scratch, "stopped")[0]["status"], 135);
+    Ok(())
+}
