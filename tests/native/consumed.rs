@@ -10,6 +10,7 @@ use crate::harness::{Checked, Ghest, Scratch, needs, trials};
 
 pub(crate) fn trials() -> Vec<Trial> {
     trials![
+        the_story_of_the_read_me,
         every_access_is_a_machine_check_for_the_vcpu_that_made_it,
         by_mp_table_too,
         by_nmi_with_its_record,
@@ -51,6 +52,30 @@ fn events(scratch: &Scratch, name: &str) -> Vec<Value> {
 
 fn ctl(scratch: &Scratch, words: &[&str], status: i32) -> Value {
     Ghest::new(["ctl"]).arg(scratch.path("control")).args(words).finish().expect(status).json()
+}
+
+/// The first command of README.md, and what it is said to print.
+fn the_story_of_the_read_me() -> Checked {
+    needs::kvm()?;
+    let orders = ["ar@0x4000000,when=probe: touching", "ao@0x5000000,when=probe: awaiting"];
+    let command = format!(
+        "cargo run -- boot config-examples/memory-error.toml -v --inject \"{}\" --inject \"{}\"",
+        orders[0], orders[1]
+    );
+    let read_me = include_str!("../../README.md");
+    assert!(read_me.contains(&command), "{command}");
+    let boot =
+        ["boot", "config-examples/memory-error.toml", "-v", "--inject", orders[0], "--inject", orders[1]];
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let guest = Ghest::new(boot).directory(&root).finish().expect_ok();
+    assert_eq!(guest.probe("error gave up"), ["0x4000000"], "{guest}");
+    assert_eq!(guest.probe("error page"), ["0x5000000 section-severity recoverable"], "{guest}");
+    assert_eq!(guest.probe("error total"), ["2"], "{guest}");
+    guest
+        .expect_said("vCPU 0 consumed lost memory: 4 KiB at 0x4000000 (action required, by injected)")
+        .expect_said("memory was found lost: 4 KiB at 0x5000000 (action optional, by injected)")
+        .expect_said("the guest acknowledged the record of 4 KiB at 0x5000000");
+    Ok(())
 }
 
 fn every_access_is_a_machine_check_for_the_vcpu_that_made_it() -> Checked {
