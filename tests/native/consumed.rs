@@ -190,6 +190,13 @@ fn while_paused() -> Checked {
     ctl(&scratch, &["pause"], 0);
     assert_eq!(ctl(&scratch, &["inject", "--gpa", "0x2000000", "--kind", "ao"], 0)["state"], "paused");
     assert_eq!(ctl(&scratch, &["ledger"], 0)["bytes_lost"], 4096);
+    let metrics = ctl(&scratch, &["metrics"], 0);
+    assert_eq!(
+        (&metrics["events"]["memory-error"], &metrics["bytes_lost"]),
+        (&1.into(), &4096.into()),
+        "{metrics}"
+    );
+    assert_eq!(metrics["signals_not_kept"], 0, "{metrics}");
     ctl(&scratch, &["resume"], 0);
     let guest = running.finish().expect_ok();
     assert_eq!(guest.probe("error page"), ["0x2000000 section-severity recoverable"], "{guest}");

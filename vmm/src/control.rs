@@ -39,6 +39,8 @@ pub enum Request {
     Inject(Order),
     /// What was lost so far.
     Ledger,
+    /// How often what happened.
+    Metrics,
     /// Where guest memory is in this process.
     MemoryMap,
     /// Start the machine again from its profile, whatever `machine.on-reboot` says.

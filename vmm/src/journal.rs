@@ -3,7 +3,7 @@
 //! What happens to a memory error is noted where it happens, on the way from a signal to the exception that answers it, and
 //! written down when there is time ([`Journal::settle`]): a note costs a lock and a copy. Lines are in the order of their times.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::fs::File;
 use std::io::{self, Write};
@@ -27,7 +27,15 @@ pub struct Journal {
     /// Whether there are notes: asked before every entry into the guest, without the lock.
     unsettled: AtomicBool,
     /// Held while notes are written, so that they are written in their order.
-    file: Mutex<Option<File>>,
+    written: Mutex<Written>,
+}
+
+/// What was written down so far.
+#[derive(Debug)]
+struct Written {
+    file: Option<File>,
+    /// How often each event happened.
+    counts: BTreeMap<&'static str, u64>,
 }
 
 /// Something that happened.
@@ -88,16 +96,22 @@ impl Journal {
     /// # Errors
     /// Where the file can not be made.
     pub fn new(path: Option<&Path>, clock: Arc<Timings>) -> io::Result<Self> {
-        let file = Mutex::new(path.map(File::create).transpose()?);
+        let written = Written { file: path.map(File::create).transpose()?, counts: BTreeMap::new() };
         let notes = Mutex::new(VecDeque::with_capacity(ROOM));
-        Ok(Journal { clock, notes, unsettled: AtomicBool::new(false), file })
+        Ok(Journal { clock, notes, unsettled: AtomicBool::new(false), written: Mutex::new(written) })
     }
 
     /// The way to its file for a last line; none where it has no file, or the host no descriptor.
     #[must_use]
     pub fn last_line(&self) -> Option<LastLine> {
-        let file = lock(&self.file).as_ref()?.try_clone().ok()?;
+        let file = lock(&self.written).file.as_ref()?.try_clone().ok()?;
         Some(LastLine { file, clock: Arc::clone(&self.clock) })
+    }
+
+    /// How often each event happened so far.
+    #[must_use]
+    pub fn counts(&self) -> BTreeMap<&'static str, u64> {
+        lock(&self.written).counts.clone()
     }
 
     /// Notes something, to be written down later.
@@ -119,7 +133,7 @@ impl Journal {
         if !self.unsettled.load(Ordering::Acquire) {
             return;
         }
-        let mut file = lock(&self.file);
+        let mut written = lock(&self.written);
         loop {
             let next = {
                 let mut notes = lock(&self.notes);
@@ -129,8 +143,10 @@ impl Journal {
             };
             let Some((time, note)) = next else { return };
             tell(&note);
-            let Some(file) = file.as_mut() else { continue };
-            let line = line(time, &note);
+            let (event, fields) = event(&note);
+            *written.counts.entry(event).or_default() += 1;
+            let Some(file) = written.file.as_mut() else { continue };
+            let line = line(time, event, fields);
             if let Err(error) = file.write_all(line.as_bytes()) {
                 tracing::error!(%error, "an event can not be written to the event file");
             }
@@ -228,8 +244,7 @@ impl fmt::Display for Told<'_> {
 }
 
 /// A line of the event file.
-fn line(time: Duration, note: &Note) -> String {
-    let (event, fields) = event(note);
+fn line(time: Duration, event: &str, fields: Map<String, Value>) -> String {
     let mut line = Map::new();
     line.insert("t_ns".into(), u64::try_from(time.as_nanos()).unwrap_or(u64::MAX).into());
     line.insert("event".into(), event.into());

@@ -47,6 +47,8 @@ enum Word {
     },
     /// Print what was lost so far.
     Ledger,
+    /// Print how often each event happened, and how much is lost.
+    Metrics,
     /// Print where guest memory is in its process.
     MemoryMap,
     /// Start it again from its profile.
@@ -113,6 +115,7 @@ pub(super) fn run(options: &Options) -> Status {
             Request::Inject(Order { gpa, log2_len: span, kind: kind.into(), via: via.into() })
         }
         Word::Ledger => Request::Ledger,
+        Word::Metrics => Request::Metrics,
         Word::MemoryMap => Request::MemoryMap,
         Word::Reset => Request::Reset,
         Word::Stop => Request::Stop,

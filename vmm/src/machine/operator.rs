@@ -74,6 +74,7 @@ impl Operator<'_> {
             Request::PowerButton => return Err(Refused::NoPowerButton),
             Request::Inject(order) => self.inject(order)?,
             Request::Ledger => return Ok(self.lasting.reporting.ledger()),
+            Request::Metrics => return Ok(self.lasting.reporting.metrics()),
             Request::MemoryMap => {
                 let slots = self.vm.ram().slots();
                 let slots = slots.map(|slot| json!({ "gpa": slot.gpa, "len": slot.len, "hva": slot.hva }));

@@ -245,6 +245,23 @@ impl Reporting {
         json!({ "entries": ledger, "bytes_lost": ledger.bytes_lost() })
     }
 
+    /// How often each event happened, and what can be said in numbers of memory errors, as JSON.
+    #[must_use]
+    pub fn metrics(&self) -> Value {
+        self.journal.settle();
+        let (entries, bytes_lost) = {
+            let state = self.lock();
+            let ledger = state.responder.ledger();
+            (ledger.entries().len(), ledger.bytes_lost())
+        };
+        json!({
+            "events": self.journal.counts(),
+            "ledger_entries": entries,
+            "bytes_lost": bytes_lost,
+            "signals_not_kept": sigbus::overflowed(),
+        })
+    }
+
     /// Spans that the profile allows to be replaced by fresh memory while the guest runs.
     #[must_use]
     pub fn repairable(&self) -> Vec<Span> {
