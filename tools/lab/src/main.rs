@@ -4,6 +4,7 @@ mod agent;
 mod apt;
 mod architecture;
 mod bench;
+mod beside;
 mod bundle;
 mod conversation;
 mod cpio;
@@ -72,6 +73,12 @@ enum Command {
     },
     /// Set up, run the workspace's tests, run the scenarios
     Test,
+    /// Have a guest lose a page under ghest and under QEMU, and print what came of it, side by side
+    BesideQemu {
+        /// Write the page of the documentation anew
+        #[arg(long)]
+        document: bool,
+    },
     /// Measure ghest: on this machine's own /dev/kvm, and beside another monitor on an emulated host
     Bench,
 }
@@ -148,6 +155,9 @@ fn execute(Cli { command, ghest, full }: Cli) -> Result<Option<Count>> {
             let runs = Count::of(&run::run(&workspace, &cache, &scenarios, false)?);
             println!("cargo test: {tests}\nscenarios:  {runs}");
             Ok(Some(tests + runs))
+        }
+        Command::BesideQemu { document } => {
+            beside::beside_qemu(&workspace, &cache(false), document).map(Some)
         }
         Command::Bench => bench::bench(&workspace, &cache(false)).map(|()| None),
     }

@@ -26,6 +26,29 @@ pub(crate) fn run(
     scenarios: &[Scenario],
     keep: bool,
 ) -> Result<Vec<Verdict>> {
+    run_with(workspace, cache, scenarios, keep, &mut |_, _| {})
+}
+
+/// The same, with each scenario's verdict and what was said on its guest's console shown to `look` as it comes.
+pub(crate) fn run_and_show(
+    workspace: &Workspace,
+    cache: &Cache,
+    scenarios: &[Scenario],
+    look: &mut Look<'_>,
+) -> Result<Vec<Verdict>> {
+    run_with(workspace, cache, scenarios, false, look)
+}
+
+/// Who looks at a scenario's end: its verdict, and what was said on its guest's console.
+type Look<'a> = dyn FnMut(&Verdict, &[u8]) + 'a;
+
+fn run_with(
+    workspace: &Workspace,
+    cache: &Cache,
+    scenarios: &[Scenario],
+    keep: bool,
+    look: &mut Look<'_>,
+) -> Result<Vec<Verdict>> {
     let mut records = Records::new(&workspace.lab().join("runs"))?;
     let mut hosts = BTreeMap::<(Architecture, &str), VecDeque<&Scenario>>::new();
     for scenario in scenarios {
@@ -33,7 +56,7 @@ pub(crate) fn run(
     }
     for ((architecture, kernel), scenarios) in hosts {
         match Parts::get(workspace, cache, architecture, kernel, &scenarios) {
-            Ok(parts) => run_on_host(workspace, &parts, scenarios, &mut records, keep)?,
+            Ok(parts) => run_on_host(workspace, &parts, scenarios, &mut records, keep, look)?,
             Err(Missing::Packages(why)) => records.unrun(&scenarios, Outcome::Skipped, &why.to_string())?,
             Err(Missing::Part(why)) => records.unrun(&scenarios, Outcome::Failed, &why.to_string())?,
         }
@@ -159,6 +182,7 @@ fn run_on_host(
     mut waiting: VecDeque<&Scenario>,
     records: &mut Records,
     keep: bool,
+    look: &mut Look<'_>,
 ) -> Result<()> {
     let directory = records.host_directory()?;
     let initramfs = directory.join("initramfs.cpio");
@@ -195,6 +219,7 @@ fn run_on_host(
                 waiting.push_front(scenario);
             } else {
                 let verdict = judge(scenario, &evidence, began, parts);
+                look(&verdict, &evidence.transcript);
                 records.add(verdict, &evidence, &console, before)?;
             }
             match aftermath {

@@ -2,6 +2,7 @@
 
 mod native;
 mod side_by_side;
+mod storm;
 
 use std::fmt;
 
@@ -15,7 +16,11 @@ pub(crate) fn bench(workspace: &Workspace, cache: &Cache) -> Result<()> {
     let ghest = workspace.ghest(Architecture::X86_64, cache)?.program;
     println!("on this machine, built-in guest, 1 vCPU, 128 MiB:");
     native::bench(&ghest)?;
-    println!("\non an emulated x86_64 host, Debian's kernel 6.1, 1 vCPU, 512 MiB:");
+    println!("\nmemory errors on this machine, simulated:");
+    storm::bench(workspace, &ghest)?;
+    println!(
+        "\non emulated hosts, Debian's kernel 6.1, 512 MiB (boots: x86_64, 1 vCPU; a consumed page: arm64, 2 vCPUs):"
+    );
     side_by_side::bench(workspace, cache)
 }
 

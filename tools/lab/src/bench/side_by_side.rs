@@ -21,12 +21,12 @@ pub(super) fn bench(workspace: &Workspace, cache: &Cache) -> Result<()> {
     // Seconds by what was measured, and then by monitor.
     let mut measured = BTreeMap::<(&str, &str), BTreeMap<&str, Vec<f64>>>::new();
     for verdict in &verdicts {
-        let Boot { kind, monitor, up, ended } = Boot::of(verdict)?;
-        for (mark, seconds) in [("to user space", up), ("to the monitor's end", ended)] {
+        let Boot { kind, monitor, marks } = Boot::of(verdict)?;
+        for (mark, seconds) in marks {
             measured.entry((kind, mark)).or_default().entry(monitor).or_default().push(seconds);
         }
     }
-    println!("{}", row("seconds from the monitor's start", HEADINGS));
+    println!("{}", row("seconds", HEADINGS));
     for ((kind, mark), monitors) in measured {
         let mut medians = BTreeMap::new();
         for (monitor, seconds) in monitors {
@@ -34,29 +34,43 @@ pub(super) fn bench(workspace: &Workspace, cache: &Cache) -> Result<()> {
             println!("{}", row(&format!("{kind}, {mark}, {monitor}"), format_args!("{spread:.2}")));
             medians.insert(monitor, spread.median());
         }
-        let median = |monitor| medians.get(monitor).copied().unwrap_or(f64::NAN);
-        let ratio = median("ghest") / median("microvm");
-        println!("{}", row(&format!("{kind}, {mark}, ghest : microvm"), format_args!("{ratio:19.2}")));
+        let ours = medians.remove(OURS).unwrap_or(f64::NAN);
+        for (monitor, theirs) in medians {
+            let ratio = ours / theirs;
+            println!("{}", row(&format!("{kind}, {mark}, {OURS} : {monitor}"), format_args!("{ratio:19.2}")));
+        }
     }
     without_kvmtool(cache)
 }
 
-/// One boot, its times in seconds from the monitor's start.
+const OURS: &str = "ghest";
+
+/// One boot, and what was measured of it in seconds.
 struct Boot<'a> {
     kind: &'a str,
     monitor: &'a str,
-    up: f64,
-    ended: f64,
+    marks: Vec<(&'static str, f64)>,
 }
 
 impl<'a> Boot<'a> {
-    /// What a verdict measured, whose name is `BOOT-KIND-MONITOR`.
+    /// What a verdict measured, whose name is `BOOT-KIND-MONITOR`: between its last two steps, and from the first of them to the
+    /// monitor's end.
     fn of(verdict: &'a Verdict) -> Result<Self> {
         let parts: Vec<&str> = verdict.name.split('-').collect();
         match (parts.as_slice(), verdict.steps.as_slice(), verdict.ended) {
-            ([_, kind, monitor], [started, up], Some(ended)) => {
-                Ok(Self { kind, monitor, up: up - started, ended: ended - started })
-            }
+            ([_, kind @ "consumed", monitor], [.., touched, signalled], _) => Ok(Self {
+                kind,
+                monitor,
+                marks: vec![("from the touch to the process's signal", signalled - touched)],
+            }),
+            ([_, kind, monitor], [started, up], Some(ended)) => Ok(Self {
+                kind,
+                monitor,
+                marks: vec![
+                    ("from start to user space", up - started),
+                    ("from start to the monitor's end", ended - started),
+                ],
+            }),
             _ => Err(Error::new(format!("{}: no benchmark of this kind", verdict.name))),
         }
     }
