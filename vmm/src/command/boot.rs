@@ -92,12 +92,6 @@ fn boot(
     // A plan is plain data: strings and numbers always make JSON.
     journal.write(Note::Plan(serde_json::to_value(&blueprint.plan).unwrap_or_default()));
     let signals = Signals::take().map_err(|error| Failure::Machine(no("descriptors for signals")(error)))?;
-    let control = match options.control.as_ref().or(machine.control_socket.as_ref()) {
-        Some(path) => Some(Server::listen(path).map_err(|error| Failure::Control(path.clone(), error))?),
-        None => None,
-    };
-    let mut around =
-        Surroundings { journal: Arc::clone(journal), timings: Arc::clone(timings), signals, control };
     // What can not go on says so; from here on, and before any other thread is there.
     if let Some(events) = journal.last_line() {
         last_words::write_to(events);
@@ -106,6 +100,12 @@ fn boot(
         .map_err(|error| Failure::Machine(no("handler for memory errors")(error)))?;
     let lasting =
         Lasting::new(machine, &blueprint, &options.inject, journal, timings).map_err(Failure::Machine)?;
+    let control = match options.control.as_ref().or(machine.control_socket.as_ref()) {
+        Some(path) => Some(Server::listen(path).map_err(|error| Failure::Control(path.clone(), error))?),
+        None => None,
+    };
+    let mut around =
+        Surroundings { journal: Arc::clone(journal), timings: Arc::clone(timings), signals, control };
     let mut kvm = Some(kvm);
     loop {
         let kvm = kvm.take().map_or_else(open, Ok).map_err(Failure::Open)?;
