@@ -76,10 +76,7 @@ pub enum Lost {
 
 impl Lost {
     /// The guest's memory that was lost; none where it is not the guest's, or where nobody knows.
-    #[cfg_attr(
-        not(any(target_arch = "aarch64", test)),
-        expect(dead_code, reason = "x86_64 asks for no address")
-    )]
+    #[cfg_attr(not(target_arch = "aarch64"), expect(dead_code, reason = "x86_64 asks for no address"))]
     pub(crate) fn span(&self, ram: &GuestRam) -> Option<Span> {
         let log2 = |bytes: u64| (u64::BITS - bytes.saturating_sub(1).leading_zeros()) as u8;
         match *self {
