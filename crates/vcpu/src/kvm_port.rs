@@ -2,6 +2,7 @@
 
 use std::io;
 
+use guest_memory::GuestRam;
 use kvm_ioctls::{VcpuExit, VcpuFd};
 use ras_core::vcpu_state::VcpuState;
 
@@ -9,6 +10,7 @@ use ras_core::vcpu_state::VcpuState;
 use crate::aarch64 as arch;
 use crate::exit::Exit;
 use crate::port::{Injection, RunError, VcpuPort};
+use crate::run_loop::Lost;
 #[cfg(target_arch = "x86_64")]
 use crate::x86_64 as arch;
 
@@ -19,6 +21,8 @@ pub struct KvmPort {
     exceptions: arch::Exceptions,
     /// What the hardware said of the abort that was the last exit.
     abort: Option<Abort>,
+    /// The guest's memory: its page tables say what it did where the host does not.
+    ram: GuestRam,
 }
 
 /// What the hardware said of an abort.
@@ -31,10 +35,10 @@ pub(crate) struct Abort {
 }
 
 impl KvmPort {
-    /// Takes a vCPU whose registers are set.
+    /// Takes a vCPU whose registers are set, of a guest with that memory.
     #[must_use]
-    pub fn new(fd: VcpuFd) -> Self {
-        KvmPort { fd, exceptions: arch::Exceptions::new(), abort: None }
+    pub fn new(fd: VcpuFd, ram: GuestRam) -> Self {
+        KvmPort { fd, exceptions: arch::Exceptions::new(), abort: None, ram }
     }
 
     /// An exit of which kvm-ioctls only tells that there was one.
@@ -124,8 +128,8 @@ impl VcpuPort for KvmPort {
         self.exceptions.inject(&self.fd, injection).map_err(refused)
     }
 
-    fn state(&mut self) -> Option<VcpuState> {
-        self.exceptions.state(&self.fd, self.abort)
+    fn state(&mut self, lost: Option<&Lost>) -> Option<VcpuState> {
+        self.exceptions.state(&self.fd, self.abort, &self.ram, lost)
     }
 
     fn abandon_access(&mut self) -> Result<(), RunError> {

@@ -19,6 +19,8 @@ pub mod host;
 mod kvm_port;
 mod port;
 mod run_loop;
+#[cfg(any(target_arch = "aarch64", test))]
+mod stage1;
 mod threads;
 #[cfg(target_arch = "x86_64")]
 pub mod x86_64;

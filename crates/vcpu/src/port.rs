@@ -6,6 +6,7 @@ use ras_core::actions::{FaultAddress, MachineCheck};
 use ras_core::vcpu_state::VcpuState;
 
 use crate::exit::Exit;
+use crate::run_loop::Lost;
 
 /// The hypervisor could not run the vCPU at all.
 #[derive(Debug, thiserror::Error)]
@@ -53,8 +54,9 @@ pub trait VcpuPort {
     /// Where the hypervisor refuses, or the architecture has no such exception.
     fn inject(&mut self, injection: Injection) -> Result<(), RunError>;
 
-    /// How the vCPU stands towards an error that it is to be told of. None where that can not be known.
-    fn state(&mut self) -> Option<VcpuState>;
+    /// How the vCPU stands towards an error that it is to be told of: `lost` is what it met, where it met something. None
+    /// where that can not be known.
+    fn state(&mut self, lost: Option<&Lost>) -> Option<VcpuState>;
 
     /// Takes back the access that the last exit asked for: the vCPU stands at the instruction again, as if it had not begun.
     ///

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use guest_memory::sigbus;
+use guest_memory::{GuestRam, sigbus};
+use ras_core::Span;
 use ras_core::vcpu_state::VcpuState;
 
 use crate::control::{Control, Wish};
@@ -71,6 +72,19 @@ pub enum Lost {
         /// The GPA that was touched, where KVM knows it.
         gpa: Option<u64>,
     },
+}
+
+impl Lost {
+    /// The guest's memory that was lost; none where it is not the guest's, or where nobody knows.
+    #[cfg_attr(not(target_arch = "aarch64"), expect(dead_code, reason = "x86_64 asks for no address"))]
+    pub(crate) fn span(&self, ram: &GuestRam) -> Option<Span> {
+        let log2 = |bytes: u64| (u64::BITS - bytes.saturating_sub(1).leading_zeros()) as u8;
+        match *self {
+            Lost::Signalled(fault) => Some(Span::around(ram.guest_address(fault.hva)?, fault.log2_len)),
+            Lost::Named { gpa, size } => Some(Span::around(gpa, log2(size))),
+            Lost::Unclaimed { gpa } => Some(Span::around(gpa?, log2(ram.backing().page_size()))),
+        }
+    }
 }
 
 /// Why a vCPU left its run loop.
@@ -162,7 +176,7 @@ pub fn run(vcpu: u32, port: &mut impl VcpuPort, bus: &dyn Bus, control: &Control
             bus.vcpu_started(vcpu);
             progress = Progress::Entered;
         }
-        bus.ask(vcpu, &mut || port.state());
+        bus.ask(vcpu, &mut || port.state(None));
         while let Some(injection) = control.take_injection(vcpu) {
             if let Err(error) = port.inject(injection) {
                 return End::NotInjected(error.0.to_string());
@@ -218,10 +232,11 @@ fn tell_of_losses(
         port.abandon_access()?;
     }
     if let Some(lost) = met {
-        bus.lost_memory(vcpu, lost, port.state());
+        bus.lost_memory(vcpu, lost, port.state(Some(&lost)));
     }
     while let Some(fault) = signalled {
-        bus.lost_memory(vcpu, Lost::Signalled(fault), port.state());
+        let lost = Lost::Signalled(fault);
+        bus.lost_memory(vcpu, lost, port.state(Some(&lost)));
         signalled = sigbus::take();
     }
     Ok(())
@@ -336,7 +351,7 @@ mod tests {
             Ok(())
         }
 
-        fn state(&mut self) -> Option<VcpuState> {
+        fn state(&mut self, _: Option<&Lost>) -> Option<VcpuState> {
             None
         }
 

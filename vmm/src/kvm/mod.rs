@@ -125,7 +125,7 @@ impl KvmVm {
     /// Where KVM refuses.
     pub fn ports(&mut self, entry: &Entry) -> Result<Vec<KvmPort>, KvmError> {
         arch::set_up(&self.kvm, &self.vcpus, entry)?;
-        Ok(self.vcpus.drain(..).map(KvmPort::new).collect())
+        Ok(self.vcpus.drain(..).map(|fd| KvmPort::new(fd, self.ram.clone())).collect())
     }
 }
 

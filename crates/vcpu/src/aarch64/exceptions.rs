@@ -1,15 +1,21 @@
 //! Exceptions that the VMM makes a vCPU take, and how it stood at the access that they are about.
 
+use guest_memory::GuestRam;
 use kvm_bindings::kvm_vcpu_events;
 use kvm_ioctls::VcpuFd;
 use ras_core::actions::FaultAddress;
 use ras_core::vcpu_state::{Access, Consumption, ExceptionLevel, VcpuState};
 use vmm_sys_util::errno::Error;
 
-use super::registers::{ELR_EL1, ESR_EL1, FAR_EL1, PC, PSTATE, SCTLR_EL1, SPSR_EL1, VBAR_EL1, X0, get, set};
+use super::registers::{
+    ELR_EL1, ESR_EL1, FAR_EL1, PC, PSTATE, SCTLR_EL1, SPSR_EL1, TCR_EL1, TTBR0_EL1, TTBR1_EL1, VBAR_EL1, X0,
+    get, set,
+};
 use crate::exception_entry::{Entered, Taken};
 use crate::kvm_port::Abort;
 use crate::port::Injection;
+use crate::run_loop::Lost;
+use crate::stage1::Translation;
 
 /// Makes a vCPU take exceptions, and says how it stands.
 #[derive(Debug)]
@@ -41,21 +47,35 @@ impl Exceptions {
         }
     }
 
-    /// How a vCPU stands. What it did and at which address is known where the hardware's own abort came through; else it is
-    /// taken for a read, which is what a guest can do least wrong about.
-    pub(crate) fn state(&mut self, fd: &VcpuFd, abort: Option<Abort>) -> Option<VcpuState> {
-        let level = match get(fd, PSTATE).ok()? & MODE {
+    /// How a vCPU stands. What it did and at which address is known where the hardware's own abort came through. Else it has
+    /// fetched its instruction where that lies in what was `lost`; and any other access is taken for a read, which is what
+    /// a guest can do least wrong about.
+    pub(crate) fn state(
+        &mut self,
+        fd: &VcpuFd,
+        abort: Option<Abort>,
+        ram: &GuestRam,
+        lost: Option<&Lost>,
+    ) -> Option<VcpuState> {
+        let mode = get(fd, PSTATE).ok()? & MODE;
+        let level = match mode {
             mode if mode & AARCH32 != 0 || mode == EL0T => ExceptionLevel::El0,
             _ => ExceptionLevel::El1,
         };
-        let (access, far) = abort.map_or((Access::Read, None), |Abort { esr, gva }| {
-            let access = match (esr >> 26 & 0x3f, esr & WNR != 0) {
-                (INSTRUCTION_ABORT, _) => Access::Fetch,
-                (_, true) => Access::Write,
-                (_, false) => Access::Read,
-            };
-            (access, (esr & FNV == 0).then_some(gva))
-        });
+        let (access, far) = match abort {
+            Some(Abort { esr, gva }) => {
+                let access = match (esr >> 26 & 0x3f, esr & WNR != 0) {
+                    (INSTRUCTION_ABORT, _) => Access::Fetch,
+                    (_, true) => Access::Write,
+                    (_, false) => Access::Read,
+                };
+                (access, (esr & FNV == 0).then_some(gva))
+            }
+            None => match lost.and_then(|lost| fetched_from(fd, mode, ram, lost)) {
+                Some(address) => (Access::Fetch, Some(address)),
+                None => (Access::Read, None),
+            },
+        };
         Some(VcpuState::Aarch64(Consumption { level, access, far }))
     }
 
@@ -65,6 +85,24 @@ impl Exceptions {
         change(&mut events);
         fd.set_vcpu_events(&events)
     }
+}
+
+/// The virtual address of the instruction that the vCPU stands at, where it lies in what was lost.
+fn fetched_from(fd: &VcpuFd, mode: u64, ram: &GuestRam, lost: &Lost) -> Option<u64> {
+    let lost = lost.span(ram)?;
+    let translation = Translation {
+        system_control: get(fd, SCTLR_EL1).ok()?,
+        control: get(fd, TCR_EL1).ok()?,
+        lower: get(fd, TTBR0_EL1).ok()?,
+        upper: get(fd, TTBR1_EL1).ok()?,
+    };
+    let pc = get(fd, PC).ok()?;
+    // A 32-bit program's instruction may have its second half on the next page.
+    let second_half = (mode & AARCH32 != 0).then(|| pc.wrapping_add(2) & u64::from(u32::MAX));
+    [Some(pc), second_half].into_iter().flatten().find(|address| {
+        let gpa = translation.gpa(*address, |gpa| ram.load_u64(gpa).ok());
+        gpa.is_some_and(|gpa| lost.contains(gpa))
+    })
 }
 
 /// PSTATE.M (Arm ARM DDI 0487, C5.2.19).

@@ -21,6 +21,12 @@ pub(crate) const ELR_EL1: u64 = CORE | 2 * 35;
 pub(crate) const SPSR_EL1: u64 = CORE | 2 * 36;
 /// SCTLR_EL1: op0 3, op1 0, CRn 1, CRm 0, op2 0.
 pub(crate) const SCTLR_EL1: u64 = SYSTEM | 3 << 14 | 1 << 7;
+/// TTBR0_EL1: op0 3, op1 0, CRn 2, CRm 0, op2 0.
+pub(crate) const TTBR0_EL1: u64 = SYSTEM | 3 << 14 | 2 << 7;
+/// TTBR1_EL1: op0 3, op1 0, CRn 2, CRm 0, op2 1.
+pub(crate) const TTBR1_EL1: u64 = TTBR0_EL1 | 1;
+/// TCR_EL1: op0 3, op1 0, CRn 2, CRm 0, op2 2.
+pub(crate) const TCR_EL1: u64 = TTBR0_EL1 | 2;
 /// ESR_EL1: op0 3, op1 0, CRn 5, CRm 2, op2 0.
 pub(crate) const ESR_EL1: u64 = SYSTEM | 3 << 14 | 5 << 7 | 2 << 3;
 /// FAR_EL1: op0 3, op1 0, CRn 6, CRm 0, op2 0.

@@ -1,5 +1,6 @@
 //! Exceptions that the VMM makes a vCPU take, and how it stands towards them.
 
+use guest_memory::GuestRam;
 use kvm_bindings::{Msrs, kvm_msr_entry, kvm_regs};
 use kvm_ioctls::VcpuFd;
 use ras_core::vcpu_state::{MachineCheckState, VcpuState};
@@ -8,6 +9,7 @@ use vmm_sys_util::errno::Error;
 use super::machine_check;
 use crate::kvm_port::Abort;
 use crate::port::Injection;
+use crate::run_loop::Lost;
 
 /// IA32_MCG_STATUS (Intel SDM volume 3, Machine-Check Architecture).
 const MCG_STATUS: u32 = 0x17a;
@@ -48,7 +50,13 @@ impl Exceptions {
     }
 
     /// How a vCPU stands towards machine checks.
-    pub(crate) fn state(&mut self, fd: &VcpuFd, _: Option<Abort>) -> Option<VcpuState> {
+    pub(crate) fn state(
+        &mut self,
+        fd: &VcpuFd,
+        _: Option<Abort>,
+        _: &GuestRam,
+        _: Option<&Lost>,
+    ) -> Option<VcpuState> {
         self.machine_check_state(fd).map(VcpuState::X86_64)
     }
 
