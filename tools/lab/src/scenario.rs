@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 use crate::architecture::Architecture;
-use crate::conversation::Step;
+use crate::conversation::{Step, variables};
 use crate::error::{Context, Error, Result};
 use crate::host::Host;
 use crate::{kernel, matrix, program};
@@ -94,6 +94,7 @@ impl fmt::Display for Set {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Seen {
+    /// `$NAME` in it stands for a word that was captured.
     pub(crate) text: String,
     /// Exactly this often; at least once when left out.
     pub(crate) count: Option<usize>,
@@ -105,10 +106,12 @@ pub(crate) struct Seen {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct ExpectedEvent {
-    /// Keys and values that such an event has, among others.
+    /// Keys and values that such an event has, among others. The value `"$NAME"` is the number that was captured.
     pub(crate) has: serde_json::Map<String, serde_json::Value>,
     /// Exactly this often; at least once when left out.
     pub(crate) count: Option<usize>,
+    /// Of the events with the same value of this key only one is counted.
+    pub(crate) distinct: Option<String>,
 }
 
 /// A value in a JSON file of `out/`.
@@ -150,6 +153,14 @@ impl Scenario {
             return Err(Error::new("modules: of which kernel, loaded by which init?"));
         }
         self.steps.iter().try_for_each(Step::check)?;
+        let captures = |name: &str| self.steps.iter().any(|step| step.capture.contains_key(name));
+        let of_events = self.events.iter().flat_map(|event| event.has.values());
+        let texts = self.see.iter().map(|seen| seen.text.as_str());
+        for text in texts.chain(of_events.filter_map(serde_json::Value::as_str)) {
+            if let Some(name) = variables(text).find(|name| !captures(name)) {
+                return Err(Error::new(format!("{text:?}: nothing captures ${name}")));
+            }
+        }
         for name in &self.programs {
             program::program(self.host, name)?;
         }
@@ -209,6 +220,9 @@ mod tests {
         assert!(error("profile = ''\nprofile-from = 'x'").contains("exclude each other"));
         assert!(error("init = ''\nmodules = ['evdev']").contains("of which kernel"));
         assert!(error("set = 'all'").contains("unknown variant `all`"));
+        assert!(error("see = [{ text = 'at $page' }]").contains("nothing captures $page"));
+        assert!(error("event = [{ has = { gpa = '$page' } }]").contains("nothing captures $page"));
+        assert!(error("step = [{ expect = 'x', times = 0 }]").contains("times = 0"));
         assert!(error("step = [{ expect = 'x', capture = { A = 'b' } }]").contains("\"A\" = \"b\" is no"));
         assert!(error("step = [{ expect = 'x', answer = \"a\\nb\" }]").contains("one line: \"a\\nb\""));
         assert!(parse("name = 'A/b'\nhost = 'x86_64'").unwrap_err().to_string().contains("lower case"));
