@@ -5,7 +5,7 @@ use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 
 use crate::architecture::Architecture;
 use crate::conversation::{Step, variables};
@@ -21,8 +21,8 @@ pub(crate) struct Scenario {
     pub(crate) name: String,
     /// Architecture of the emulated host.
     pub(crate) host: Architecture,
-    /// When it is run.
-    #[serde(default)]
+    /// When it is run; of several sets the widest counts.
+    #[serde(default, deserialize_with = "widest")]
     pub(crate) set: Set,
     /// Kernel of the host, by its key; the host has a default.
     host_kernel: Option<String>,
@@ -71,7 +71,7 @@ pub(crate) struct Scenario {
 }
 
 /// Which runs a scenario belongs to.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Set {
     /// All of them.
@@ -122,6 +122,16 @@ pub(crate) struct ExpectedValue {
     /// JSON pointer (RFC 6901) to the value.
     pub(crate) at: String,
     pub(crate) is: serde_json::Value,
+}
+
+/// One set, or a list of them, one for each axis of a matrix.
+fn widest<'de, D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Set, D::Error> {
+    let sets = match toml::Value::deserialize(deserializer)? {
+        toml::Value::Array(sets) => sets,
+        set => vec![set],
+    };
+    let sets = sets.into_iter().map(Set::deserialize).collect::<std::result::Result<Vec<_>, _>>();
+    Ok(sets.map_err(serde::de::Error::custom)?.into_iter().max().unwrap_or_default())
 }
 
 fn boot_profile() -> String {
@@ -207,6 +217,9 @@ mod tests {
         let scenario = parse(SMALL).unwrap().remove(0);
         assert_eq!((scenario.status, scenario.limit, scenario.host_kernel()), (0, 120, "6.1"));
         assert_eq!(scenario.set, Set::Default);
+        let set = |sets: &str| parse(&format!("{SMALL}set = {sets}")).unwrap().remove(0).set;
+        assert_eq!(["'full'", "['default', 'default']"].map(set), [Set::Full, Set::Default]);
+        assert_eq!(["['default', 'full']", "[]"].map(set), [Set::Full, Set::Default]);
         assert!(scenario.command.starts_with("ghest boot profile.toml "));
     }
 
