@@ -13,8 +13,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use guest_memory::sigbus;
 use ras_core::actions::Mark;
-use ras_core::{MemoryError, Response, Span};
+use ras_core::{Kind, MemoryError, Origin, Response, Span};
 use serde_json::{Map, Value, json};
 
 use crate::timings::Timings;
@@ -61,6 +62,8 @@ pub enum Note {
         /// What the plan answers to such errors.
         response: Response,
     },
+    /// Memory of this process itself was lost, which is no guest's.
+    OwnMemory(sigbus::Fault),
     /// The guest was notified of a record, or takes an exception.
     Notified {
         /// How.
@@ -188,7 +191,7 @@ fn tell(note: &Note) {
         Note::MemoryError { .. } | Note::Mark(Mark::Overdue { .. } | Mark::Overflowed { .. }) => {
             tracing::warn!(target: TARGET, "{}", Told(note));
         }
-        Note::NotRepaired(_) => tracing::error!(target: TARGET, "{}", Told(note)),
+        Note::OwnMemory(_) | Note::NotRepaired(_) => tracing::error!(target: TARGET, "{}", Told(note)),
         Note::Notified { .. }
         | Note::Held(_)
         | Note::Released(_)
@@ -215,6 +218,10 @@ impl fmt::Display for Told<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
             Note::MemoryError { error, response } => write!(f, "{error}; the plan answers: {response}"),
+            Note::OwnMemory(sigbus::Fault { hva, log2_len, .. }) => write!(
+                f,
+                "memory of the VMM itself was lost: 2^{log2_len} bytes around address {hva:#x} of its process"
+            ),
             Note::Notified { how, vcpu: Some(vcpu) } => write!(f, "vCPU {vcpu} takes {how}"),
             Note::Notified { how, vcpu: None } => write!(f, "the guest is told by {how}"),
             Note::Held(vcpu) => write!(f, "vCPU {vcpu} waits until the guest has read the record before"),
@@ -279,6 +286,21 @@ fn event(note: &Note) -> (&'static str, Map<String, Value>) {
                 "response": response,
             }),
         ),
+        Note::OwnMemory(sigbus::Fault { hva, log2_len, action }) => (
+            "memory-error",
+            json!({
+                "class": match action {
+                    sigbus::Action::Required => Kind::ActionRequired,
+                    sigbus::Action::Optional => Kind::ActionOptional,
+                },
+                "gpa": null,
+                "hva": hva,
+                "span": 1_u64.checked_shl((*log2_len).into()),
+                "vcpu": null,
+                "origin": Origin::Sigbus,
+                "response": Response::Stop,
+            }),
+        ),
         Note::Notified { how, vcpu: Some(vcpu) } => ("notified", json!({ "how": how, "vcpu": vcpu })),
         Note::Notified { how, vcpu: None } => ("notified", json!({ "how": how })),
         Note::Held(vcpu) => ("held", json!({ "vcpu": vcpu })),
@@ -305,5 +327,20 @@ fn event(note: &Note) -> (&'static str, Map<String, Value>) {
     match fields {
         Value::Object(fields) => (event, fields),
         _ => (event, Map::new()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lost_memory_of_the_process_itself_is_told_by_its_own_address() {
+        let fault = sigbus::Fault { hva: 0x7000, log2_len: 12, action: sigbus::Action::Optional };
+        let note = Note::OwnMemory(fault);
+        assert!(Told(&note).to_string().ends_with("2^12 bytes around address 0x7000 of its process"));
+        let expected = "{\"t_ns\":5,\"event\":\"memory-error\",\"class\":\"AO\",\"gpa\":null,\"hva\":28672,\
+                        \"span\":4096,\"vcpu\":null,\"origin\":\"sigbus\",\"response\":\"stop\"}\n";
+        assert_eq!(line(Duration::from_nanos(5), &note), expected);
     }
 }

@@ -22,6 +22,13 @@ pub(crate) struct Step {
     pub(crate) host: Option<String>,
     /// As `host`; the last line that it prints is typed on the guest's console.
     pub(crate) answer: Option<String>,
+    /// How often the step is taken, one time after the other.
+    #[serde(default = "once")]
+    pub(crate) times: usize,
+}
+
+fn once() -> usize {
+    1
 }
 
 impl Step {
@@ -34,6 +41,9 @@ impl Step {
             name.starts_with(|c: char| c.is_ascii_lowercase())
                 && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_')
         };
+        if self.times == 0 {
+            return Err(Error::new(format!("step {:?}: times = 0", self.expect)));
+        }
         let is_word = |word: &str| !word.is_empty() && !word.contains(char::is_whitespace);
         let bad = self.capture.iter().find(|(name, word)| !is_variable(name) || !is_word(word));
         bad.map_or(Ok(()), |(name, word)| {
@@ -44,18 +54,23 @@ impl Step {
     }
 }
 
+/// Words of the console, by the names that a scenario gives them.
+pub(crate) type Words = BTreeMap<String, String>;
+
 /// Where a console's script stands.
 pub(crate) struct Conversation<'a> {
     steps: &'a [Step],
+    /// How often the first of them was taken.
+    taken: usize,
     /// The text that is waited for does not begin before here in the transcript.
     from: usize,
-    /// Shell assignments of what was captured.
-    captured: String,
+    /// What was captured, by name.
+    captured: Words,
 }
 
 impl<'a> Conversation<'a> {
     pub(crate) fn new(steps: &'a [Step]) -> Self {
-        Self { steps, from: 0, captured: String::new() }
+        Self { steps, taken: 0, from: 0, captured: Words::new() }
     }
 
     /// The next step that the transcript so far calls for.
@@ -77,17 +92,26 @@ impl<'a> Conversation<'a> {
                     self.from += end;
                     continue;
                 };
-                self.captured += &captured;
+                self.captured.extend(captured);
             }
             self.from += end;
-            self.steps = rest;
+            self.taken += 1;
+            if self.taken >= step.times {
+                (self.steps, self.taken) = (rest, 0);
+            }
             return Some(step);
         }
     }
 
     /// A step's command, with what was captured so far.
     pub(crate) fn command(&self, command: &str) -> String {
-        format!("{}{command}", self.captured)
+        let assign = |(name, word): (&String, &String)| format!("{name}={word}; ");
+        self.captured.iter().map(assign).collect::<String>() + command
+    }
+
+    /// What was captured.
+    pub(crate) fn into_words(self) -> Words {
+        self.captured
     }
 
     /// The text that is still waited for.
@@ -96,17 +120,40 @@ impl<'a> Conversation<'a> {
     }
 }
 
-/// The words that were asked for, as shell assignments. What a guest says is run by nobody: only letters, digits and a few
-/// signs that mean nothing to a shell are taken.
-fn capture(wanted: &BTreeMap<String, String>, line: &str) -> Option<String> {
+/// The words that were asked for. What a guest says is run by nobody: only letters, digits and a few signs that mean nothing
+/// to a shell are taken.
+fn capture(wanted: &BTreeMap<String, String>, line: &str) -> Option<Words> {
     let is_plain = |word: &&str| word.chars().all(|c| c.is_ascii_alphanumeric() || "._:-".contains(c));
-    let mut assignments = String::new();
-    for (name, before) in wanted {
+    let word = |(name, before): (&String, &String)| {
         let mut words = line.split_whitespace().skip_while(|word| word != before);
-        let value = words.nth(1).filter(is_plain)?;
-        assignments += &format!("{name}={value}; ");
+        Some((name.clone(), words.nth(1).filter(is_plain)?.to_owned()))
+    };
+    wanted.iter().map(word).collect()
+}
+
+/// The names that a text has after a `$`.
+pub(crate) fn variables(text: &str) -> impl Iterator<Item = &str> {
+    text.split('$').skip(1).map(name_at_start).filter(|name| !name.is_empty())
+}
+
+/// A text with the words for its variables.
+pub(crate) fn fill_in(text: &str, words: &Words) -> String {
+    let mut parts = text.split('$');
+    let mut filled = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let name = name_at_start(part);
+        match words.get(name) {
+            Some(word) => filled += word,
+            None => filled += &format!("${name}"),
+        }
+        filled += part.strip_prefix(name).unwrap_or_default();
     }
-    Some(assignments)
+    filled
+}
+
+fn name_at_start(text: &str) -> &str {
+    let is_other = |c: char| !(c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
+    text.split(is_other).next().unwrap_or_default()
 }
 
 /// Where `needle` first begins in `haystack`.
@@ -123,7 +170,7 @@ mod tests {
 
     fn step(expect: &str, send: &str) -> Step {
         let capture = BTreeMap::new();
-        Step { expect: expect.into(), capture, send: Some(send.into()), host: None, answer: None }
+        Step { expect: expect.into(), capture, send: Some(send.into()), host: None, answer: None, times: 1 }
     }
 
     fn capturing(expect: &str, name: &str, word: &str) -> Step {
@@ -148,6 +195,26 @@ mod tests {
         assert_eq!(conversation.next(&transcript), Some(&steps[2]));
         assert_eq!(conversation.waits_for(), None);
     }
+
+    #[test]
+    fn a_step_is_taken_as_often_as_it_says() {
+        let steps = [Step { times: 2, ..step("round", "") }, step("end", "")];
+        let mut conversation = Conversation::new(&steps);
+        let transcript = b"round one\nround two\nround three\nend";
+        for _ in 0..2 {
+            assert_eq!(conversation.next(transcript), Some(&steps[0]));
+        }
+        assert_eq!(conversation.next(transcript), Some(&steps[1]));
+        assert_eq!(conversation.next(transcript), None);
+    }
+
+    #[test]
+    fn texts_are_filled_in_with_words() {
+        let words = [("page".to_owned(), "0x2000".to_owned())].into();
+        assert_eq!(fill_in("at $page, $pages, 1$", &words), "at 0x2000, $pages, 1$");
+        assert_eq!(variables("at $page, 1$ $a_1x").collect::<Vec<_>>(), ["page", "a_1x"]);
+    }
+
     #[test]
     fn words_of_a_whole_line_become_variables() {
         let steps = [capturing("page 0", "first", "gpa"), capturing("page 1", "second", "gpa")];
@@ -159,5 +226,6 @@ mod tests {
         assert_eq!(conversation.command("poison $first"), "first=0x2000; poison $first");
         assert_eq!(conversation.next(&transcript), Some(&steps[1]));
         assert_eq!(conversation.command("x"), "first=0x2000; second=0x3000; x");
+        assert_eq!(conversation.into_words()["second"], "0x3000");
     }
 }

@@ -5,10 +5,10 @@ use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 
 use crate::architecture::Architecture;
-use crate::conversation::Step;
+use crate::conversation::{Step, variables};
 use crate::error::{Context, Error, Result};
 use crate::host::Host;
 use crate::{kernel, matrix, program};
@@ -21,8 +21,8 @@ pub(crate) struct Scenario {
     pub(crate) name: String,
     /// Architecture of the emulated host.
     pub(crate) host: Architecture,
-    /// When it is run.
-    #[serde(default)]
+    /// When it is run; of several sets the widest counts.
+    #[serde(default, deserialize_with = "widest")]
     pub(crate) set: Set,
     /// Kernel of the host, by its key; the host has a default.
     host_kernel: Option<String>,
@@ -71,7 +71,7 @@ pub(crate) struct Scenario {
 }
 
 /// Which runs a scenario belongs to.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Set {
     /// All of them.
@@ -94,6 +94,7 @@ impl fmt::Display for Set {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Seen {
+    /// `$NAME` in it stands for a word that was captured.
     pub(crate) text: String,
     /// Exactly this often; at least once when left out.
     pub(crate) count: Option<usize>,
@@ -105,10 +106,12 @@ pub(crate) struct Seen {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct ExpectedEvent {
-    /// Keys and values that such an event has, among others.
+    /// Keys and values that such an event has, among others. The value `"$NAME"` is the number that was captured.
     pub(crate) has: serde_json::Map<String, serde_json::Value>,
     /// Exactly this often; at least once when left out.
     pub(crate) count: Option<usize>,
+    /// Of the events with the same value of this key only one is counted.
+    pub(crate) distinct: Option<String>,
 }
 
 /// A value in a JSON file of `out/`.
@@ -119,6 +122,16 @@ pub(crate) struct ExpectedValue {
     /// JSON pointer (RFC 6901) to the value.
     pub(crate) at: String,
     pub(crate) is: serde_json::Value,
+}
+
+/// One set, or a list of them, one for each axis of a matrix.
+fn widest<'de, D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Set, D::Error> {
+    let sets = match toml::Value::deserialize(deserializer)? {
+        toml::Value::Array(sets) => sets,
+        set => vec![set],
+    };
+    let sets = sets.into_iter().map(Set::deserialize).collect::<std::result::Result<Vec<_>, _>>();
+    Ok(sets.map_err(serde::de::Error::custom)?.into_iter().max().unwrap_or_default())
 }
 
 fn boot_profile() -> String {
@@ -150,6 +163,14 @@ impl Scenario {
             return Err(Error::new("modules: of which kernel, loaded by which init?"));
         }
         self.steps.iter().try_for_each(Step::check)?;
+        let captures = |name: &str| self.steps.iter().any(|step| step.capture.contains_key(name));
+        let of_events = self.events.iter().flat_map(|event| event.has.values());
+        let texts = self.see.iter().map(|seen| seen.text.as_str());
+        for text in texts.chain(of_events.filter_map(serde_json::Value::as_str)) {
+            if let Some(name) = variables(text).find(|name| !captures(name)) {
+                return Err(Error::new(format!("{text:?}: nothing captures ${name}")));
+            }
+        }
         for name in &self.programs {
             program::program(self.host, name)?;
         }
@@ -196,6 +217,9 @@ mod tests {
         let scenario = parse(SMALL).unwrap().remove(0);
         assert_eq!((scenario.status, scenario.limit, scenario.host_kernel()), (0, 120, "6.1"));
         assert_eq!(scenario.set, Set::Default);
+        let set = |sets: &str| parse(&format!("{SMALL}set = {sets}")).unwrap().remove(0).set;
+        assert_eq!(["'full'", "['default', 'default']"].map(set), [Set::Full, Set::Default]);
+        assert_eq!(["['default', 'full']", "[]"].map(set), [Set::Full, Set::Default]);
         assert!(scenario.command.starts_with("ghest boot profile.toml "));
     }
 
@@ -209,6 +233,9 @@ mod tests {
         assert!(error("profile = ''\nprofile-from = 'x'").contains("exclude each other"));
         assert!(error("init = ''\nmodules = ['evdev']").contains("of which kernel"));
         assert!(error("set = 'all'").contains("unknown variant `all`"));
+        assert!(error("see = [{ text = 'at $page' }]").contains("nothing captures $page"));
+        assert!(error("event = [{ has = { gpa = '$page' } }]").contains("nothing captures $page"));
+        assert!(error("step = [{ expect = 'x', times = 0 }]").contains("times = 0"));
         assert!(error("step = [{ expect = 'x', capture = { A = 'b' } }]").contains("\"A\" = \"b\" is no"));
         assert!(error("step = [{ expect = 'x', answer = \"a\\nb\" }]").contains("one line: \"a\\nb\""));
         assert!(parse("name = 'A/b'\nhost = 'x86_64'").unwrap_err().to_string().contains("lower case"));

@@ -120,6 +120,7 @@ impl Session {
             }
         }
         evidence.unheard = conversation.waits_for().map(str::to_owned);
+        evidence.words = conversation.into_words();
         Ok(())
     }
 }

@@ -1,13 +1,13 @@
 //! Judges what a scenario left behind.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::architecture::Architecture;
-use crate::conversation::find;
+use crate::conversation::{Words, fill_in, find};
 use crate::scenario::{ExpectedEvent, ExpectedValue, Scenario, Seen};
 
 /// What no Linux guest may show: each would be of our making.
@@ -29,6 +29,8 @@ pub(crate) struct Evidence {
     pub(crate) transcript: Vec<u8>,
     /// What the command left in `out/`.
     pub(crate) files: BTreeMap<String, Vec<u8>>,
+    /// What was captured on the console.
+    pub(crate) words: Words,
     /// Text that the console's script still waited for.
     pub(crate) unheard: Option<String>,
     /// When each step was taken, and the command's end was heard of, after it was asked for.
@@ -104,12 +106,13 @@ fn not_seen(seen: &Seen, evidence: &Evidence) -> Option<String> {
         Some(file) => (file.as_str(), evidence.files.get(file)),
     };
     let Some(content) = content else { return Some(format!("no file {place}")) };
-    let count = occurrences(content, seen.text.as_bytes());
+    let text = fill_in(&seen.text, &evidence.words);
+    let count = occurrences(content, text.as_bytes());
     match seen.count {
         Some(wanted) if count != wanted => {
-            Some(format!("{:?}: {count} times in {place}, not {wanted}", seen.text))
+            Some(format!("{text:?}: {count} times in {place}, not {wanted}"))
         }
-        None if count == 0 => Some(format!("not seen in {place}: {:?}", seen.text)),
+        None if count == 0 => Some(format!("not seen in {place}: {text:?}")),
         _ => None,
     }
 }
@@ -126,16 +129,34 @@ fn wrong_events(expected: &[ExpectedEvent], evidence: &Evidence) -> Vec<String> 
             Err(error) => faults.push(format!("{EVENTS} holds a line that is not JSON ({error}): {line}")),
         }
     }
-    for ExpectedEvent { has, count: wanted } in expected {
+    for ExpectedEvent { has, count: wanted, distinct } in expected {
+        let has: Map<_, _> =
+            has.iter().map(|(key, value)| (key.clone(), captured(value, &evidence.words))).collect();
         let matches = |event: &&Value| has.iter().all(|(key, value)| event.get(key) == Some(value));
-        let count = events.iter().filter(matches).count();
+        let matching = events.iter().filter(matches);
+        let (count, different) = match distinct {
+            None => (matching.count(), String::new()),
+            Some(key) => {
+                let values: BTreeSet<_> = matching.map(|event| event.get(key).map(Value::to_string)).collect();
+                (values.len(), format!(" and different values of {key:?}"))
+            }
+        };
         if wanted.map_or(count == 0, |wanted| count != wanted) {
             let wanted = wanted.map_or("at least 1".to_owned(), |wanted| wanted.to_string());
-            let has = Value::Object(has.clone());
-            faults.push(format!("{count} events with {has}, not {wanted}"));
+            faults.push(format!("{count} events with {}{different}, not {wanted}", Value::Object(has)));
         }
     }
     faults
+}
+
+/// The number that a value stands for, where it is the name of a captured word.
+fn captured(value: &Value, words: &Words) -> Value {
+    let word = value.as_str().and_then(|text| words.get(text.strip_prefix('$')?));
+    let number = word.and_then(|word| match word.strip_prefix("0x") {
+        Some(digits) => u64::from_str_radix(digits, 16).ok(),
+        None => word.parse().ok(),
+    });
+    number.map_or_else(|| value.clone(), Value::from)
 }
 
 fn wrong_value(expected: &ExpectedValue, evidence: &Evidence) -> Option<String> {
@@ -246,6 +267,33 @@ mod tests {
         let none = "event = [{ has = { event = 'stopped' } }]";
         assert_eq!(faults_of(none, "", events), ["0 events with {\"event\":\"stopped\"}, not at least 1"]);
         assert_eq!(faults_of("", "", "{half").len(), 1);
+    }
+
+    #[test]
+    fn captured_words_are_texts_on_the_console_and_numbers_in_events() {
+        let evidence = Evidence {
+            words: [("page".to_owned(), "0x2000".to_owned())].into(),
+            ..evidence("lost: 0x2000\n", "{\"gpa\":8192}\n")
+        };
+        let faults_of = |more: &str| faults(&scenario(more), &evidence);
+        assert!(faults_of("see = [{ text = 'lost: $page' }]\nevent = [{ has = { gpa = '$page' } }]").is_empty());
+        let found = faults_of("see = [{ text = 'found: $page' }]\nevent = [{ has = { hva = '$page' } }]");
+        let expected = [
+            "not seen in the guest's console: \"found: 0x2000\"",
+            "0 events with {\"hva\":8192}, not at least 1",
+        ];
+        assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn events_are_counted_by_what_makes_them_different() {
+        let events = "{\"event\":\"a\",\"gpa\":1}\n{\"event\":\"a\",\"gpa\":2}\n{\"event\":\"a\",\"gpa\":1}\n";
+        let count = |count: usize| {
+            let more = format!("event = [{{ has = {{ event = 'a' }}, distinct = 'gpa', count = {count} }}]");
+            faults_of(&more, "", events)
+        };
+        assert!(count(2).is_empty());
+        assert_eq!(count(3), ["2 events with {\"event\":\"a\"} and different values of \"gpa\", not 3"]);
     }
 
     #[test]

@@ -136,10 +136,9 @@ impl Reporting {
     pub fn consumed(&self, vcpu: u32, lost: Lost, vcpu_state: Option<VcpuState>) {
         let mut state = self.lock();
         let (gpa, log2_len, origin) = match lost {
-            Lost::Signalled(sigbus::Fault { hva, log2_len, .. }) => match self.ram.guest_address(hva) {
-                Some(gpa) if self.left_out.contains(gpa) => (gpa, log2_len, Origin::Injected),
-                Some(gpa) => (gpa, log2_len, Origin::Sigbus),
-                None => return self.stop_for_own_memory(&mut state),
+            Lost::Signalled(fault) => match self.of_signal(fault) {
+                Some(error) => error,
+                None => return self.stop_for_own_memory(&mut state, fault),
             },
             Lost::Named { gpa, size } => (gpa, log2(size), Origin::MemoryFault),
             Lost::Unclaimed { gpa: Some(gpa) } => (gpa, log2(self.ram.backing().page_size()), Origin::ArmSea),
@@ -167,10 +166,13 @@ impl Reporting {
     pub fn found(&self, found: Found) {
         let mut state = self.lock();
         let (gpa, log2_len, origin) = match found {
-            Found::Signalled(sigbus::Fault { hva, log2_len, .. }) => match self.ram.guest_address(hva) {
-                Some(gpa) if self.left_out.contains(gpa) => (gpa, log2_len, Origin::Injected),
-                Some(gpa) => (gpa, log2_len, Origin::Sigbus),
-                None => return self.stop_for_own_memory(&mut state),
+            Found::Signalled(fault) => match self.of_signal(fault) {
+                Some(error) => error,
+                None => {
+                    self.stop_for_own_memory(&mut state, fault);
+                    drop(state);
+                    return self.journal.settle();
+                }
             },
             Found::Touched { gpa, log2_len } => (gpa, log2_len, Origin::Device),
             Found::Noticed { span } => (span.gpa, span.log2_len, Origin::Injected),
@@ -330,7 +332,15 @@ impl Reporting {
         }
     }
 
-    fn stop_for_own_memory(&self, state: &mut State) {
+    /// The GPA, the logarithm of what is lost and its origin; none where it is no memory of the guest.
+    fn of_signal(&self, fault: sigbus::Fault) -> Option<(u64, u8, Origin)> {
+        let gpa = self.ram.guest_address(fault.hva)?;
+        let origin = if self.left_out.contains(gpa) { Origin::Injected } else { Origin::Sigbus };
+        Some((gpa, fault.log2_len, origin))
+    }
+
+    fn stop_for_own_memory(&self, state: &mut State, fault: sigbus::Fault) {
+        self.journal.note(Note::OwnMemory(fault));
         self.carry_out(state, own_memory());
     }
 

@@ -3,8 +3,11 @@
 
 #![expect(unsafe_code, reason = "accesses that fail are what this program is for")]
 
+use std::fs::OpenOptions;
 use std::io::{self, Read};
 use std::os::fd::AsRawFd;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
 
 use crate::memory::Memory;
 use crate::sigbus::{self, Doing};
@@ -109,6 +112,28 @@ pub(crate) fn write_to_pipe(memory: &Memory, page: usize) -> io::Result<usize> {
     drop(writer);
     reader.read_to_end(&mut Vec::new())?;
     Ok(count)
+}
+
+/// Has a page filled from a file or disk, past its cache: the bytes that came, or the error.
+pub(crate) fn read_from(path: &Path, memory: &Memory, page: usize) -> io::Result<usize> {
+    let file = OpenOptions::new().read(true).custom_flags(libc::O_DIRECT).open(path)?;
+    let (descriptor, len) = (file.as_raw_fd(), rustix::param::page_size());
+    // SAFETY: the page is as long as that, at least, and nobody holds a reference to it.
+    let count = sigbus::during(Doing::SystemCall, || unsafe {
+        libc::read(descriptor, memory.page(page).cast(), len)
+    });
+    usize::try_from(count).map_err(|_| io::Error::last_os_error())
+}
+
+/// Has a page written to a file or disk, past its cache: the bytes that went, or the error.
+pub(crate) fn write_to(path: &Path, memory: &Memory, page: usize) -> io::Result<usize> {
+    let file = OpenOptions::new().write(true).custom_flags(libc::O_DIRECT).open(path)?;
+    let (descriptor, len) = (file.as_raw_fd(), rustix::param::page_size());
+    // SAFETY: the page is as long as that, at least; the kernel only reads it.
+    let count = sigbus::during(Doing::SystemCall, || unsafe {
+        libc::write(descriptor, memory.page(page).cast(), len)
+    });
+    usize::try_from(count).map_err(|_| io::Error::last_os_error())
 }
 
 fn outcome(given_up: u64) -> Outcome {

@@ -9,6 +9,7 @@ use std::io::{self, BufRead, BufReader};
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::{Duration, Instant};
 
 use pagemap::{Pagemap, number};
 
@@ -33,7 +34,7 @@ Options:
   --help           This
 
 Pages are filled, and locked into memory. For each a line is printed, and one when all are there:
-  victim NAME page K va 0x... gpa 0x...
+  victim NAME page K va 0x... gpa 0x... pfn 0x...
   victim NAME is ready
 
 Commands, one a line, and what is printed:
@@ -41,10 +42,13 @@ Commands, one a line, and what is printed:
   all                       reads all pages, in their order
   syscall K                 write(2) of the page into a pipe
                             victim NAME page K syscall: 4096 bytes | Bad address (os error 14)
+  keep K SECONDS            reads the page again and again, until the time is over or it is lost, then as read
+  from K PATH, to K PATH    read(2) and write(2) of the page from and to a file or disk, past its cache (O_DIRECT)
+                            victim NAME page K from: 4096 bytes | Input/output error (os error 5)
   quit
 
 A SIGBUS is printed, and then kills the process, but for --survive:
-  victim NAME SIGBUS code MCEERR_AR|MCEERR_AO|OBJERR|ADRERR|ADRALN addr 0x... lsb L page K|none
+  victim NAME SIGBUS code MCEERR_AR|MCEERR_AO|OBJERR|ADRERR|ADRALN lsb L page K|none addr 0x...
 ";
 
 fn main() -> ExitCode {
@@ -142,6 +146,14 @@ impl Options {
                     Ok(page) if page < self.pages => self.touch(verb, page, &memory),
                     _ => println!("victim {} has no page {page}", self.name),
                 },
+                ["keep", page, seconds] => match (page.parse(), seconds.parse()) {
+                    (Ok(page), Ok(seconds)) if page < self.pages => self.keep(page, seconds, &memory),
+                    _ => println!("victim {} has no page {page}, or no such time", self.name),
+                },
+                [way @ ("from" | "to"), page, path] => match page.parse() {
+                    Ok(page) if page < self.pages => self.transfer(way, page, Path::new(path), &memory),
+                    _ => println!("victim {} has no page {page}", self.name),
+                },
                 _ => println!("victim {} knows no command {line:?}", self.name),
             }
         }
@@ -156,10 +168,36 @@ impl Options {
             let frame = pagemap.frame(address).map_err(|error| format!("/proc/self/pagemap: {error}"))?;
             let frame = frame.ok_or(format!("page {page} is not in memory"))?;
             let gpa = frame * pagemap::page_size();
-            println!("victim {} page {page} va {address:#x} gpa {gpa:#x}", self.name);
+            // As wide as the kernel prints physical addresses, and as it prints frames.
+            let name = &self.name;
+            println!("victim {name} page {page} va {address:#x} gpa {gpa:#018x} pfn {frame:#x}");
         }
         println!("victim {} is ready", self.name);
         Ok(())
+    }
+
+    /// Reads a page for some time.
+    fn keep(&self, page: usize, seconds: u64, memory: &Memory) {
+        let end = Instant::now() + Duration::from_secs(seconds);
+        while Instant::now() < end {
+            // The first read that fails is told by the signal's handler.
+            if (0..1000).any(|_| access::read(memory, page) == Outcome::GivenUp) {
+                return;
+            }
+        }
+        self.touch("read", page, memory);
+    }
+
+    /// Has a device read or write a page.
+    fn transfer(&self, way: &str, page: usize, path: &Path, memory: &Memory) {
+        let outcome = match way {
+            "from" => access::read_from(path, memory, page),
+            _ => access::write_to(path, memory, page),
+        };
+        match outcome {
+            Ok(count) => println!("victim {} page {page} {way}: {count} bytes", self.name),
+            Err(error) => println!("victim {} page {page} {way}: {error}", self.name),
+        }
     }
 
     /// Touches a page, and says what came of it.

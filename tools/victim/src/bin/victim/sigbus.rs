@@ -136,11 +136,12 @@ impl Watch {
             Some((_, name)) => line.write_str(name)?,
             None => write!(line, "{code}")?,
         }
-        write!(line, " addr {address:#x} lsb {lsb} page ")?;
+        write!(line, " lsb {lsb} page ")?;
         match address.checked_sub(self.start).map(|offset| offset / self.page_len) {
-            Some(page) if page < self.pages => writeln!(line, "{page}"),
-            _ => writeln!(line, "none"),
+            Some(page) if page < self.pages => write!(line, "{page}")?,
+            _ => line.write_str("none")?,
         }
+        writeln!(line, " addr {address:#x}")
     }
 }
 
@@ -173,8 +174,8 @@ mod tests {
 
     #[test]
     fn a_signal_is_told_in_one_line() {
-        assert_eq!(line(4, 0x5008), "victim a SIGBUS code MCEERR_AR addr 0x5008 lsb 12 page 1\n");
-        assert_eq!(line(5, 0x6000), "victim a SIGBUS code MCEERR_AO addr 0x6000 lsb 12 page none\n");
-        assert_eq!(line(99, 0), "victim a SIGBUS code 99 addr 0x0 lsb 12 page none\n");
+        assert_eq!(line(4, 0x5008), "victim a SIGBUS code MCEERR_AR lsb 12 page 1 addr 0x5008\n");
+        assert_eq!(line(5, 0x6000), "victim a SIGBUS code MCEERR_AO lsb 12 page none addr 0x6000\n");
+        assert_eq!(line(99, 0), "victim a SIGBUS code 99 lsb 12 page none addr 0x0\n");
     }
 }
