@@ -37,7 +37,8 @@ pub(super) struct Options {
     control: Option<PathBuf>,
     /// Lose memory of the guest: `ar@GPA` or `ao@GPA` (consumed by whoever touches it next, or found), then, after commas,
     /// `via=simulate|madvise|notice`, `span=4KiB`, `after=2s`, and last `when=TEXT` to wait until the guest's console has
-    /// shown a text. May be repeated.
+    /// shown a text. `ar@{TEXT}` takes the word that the guest's console shows after a text (`*` in it stands for anything
+    /// on that line). May be repeated.
     #[arg(long, value_name = "ORDER")]
     inject: Vec<Spec>,
 }
