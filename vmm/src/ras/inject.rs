@@ -102,7 +102,9 @@ pub enum SpecError {
     #[error("an order begins with `ar@` or `ao@` and a guest physical address, as in `ar@0x2000000`")]
     Start,
     /// The address is none.
-    #[error("`{0}` is no address: decimal, hexadecimal after 0x, or `{{TEXT}}` for the word that the guest's console shows after a text")]
+    #[error(
+        "`{0}` is no address: decimal, hexadecimal after 0x, or `{{TEXT}}` for the word that the guest's console shows after a text"
+    )]
     Address(String),
     /// There is no such key.
     #[error("`{0}` is none of via=, span=, after= and when=")]
@@ -192,7 +194,9 @@ pub fn log2_span(text: &str) -> Option<u8> {
     u8::try_from(bytes.trailing_zeros()).ok().filter(|log2_len| (12..=30).contains(log2_len))
 }
 
-fn period(text: &str) -> Option<Duration> {
+/// A time: a whole number of ms or s.
+#[must_use]
+pub fn period(text: &str) -> Option<Duration> {
     match text.strip_suffix("ms") {
         Some(number) => number.parse().ok().map(Duration::from_millis),
         None => text.strip_suffix('s')?.parse().ok().map(Duration::from_secs),
