@@ -2,7 +2,7 @@
 //!
 //! | in a pattern | stands for |
 //! |---|---|
-//! | `^` at its start | the line's start; without it, a pattern may begin anywhere |
+//! | `^` at its start | the line's start; without it, a pattern may begin anywhere, with text |
 //! | `*` | anything, as short as possible |
 //! | `{}` | the same, captured; at the end of a pattern, the rest of the line |
 //! | `{w}` | one word, captured: something without blanks |
@@ -22,7 +22,7 @@ enum Part {
 }
 
 impl Pattern {
-    /// Reads a pattern; none where two gaps touch each other, or there is no text in it.
+    /// Reads a pattern; none where two gaps touch each other, it begins anywhere with one, or there is no text in it.
     pub(crate) fn parse(text: &str) -> Option<Self> {
         let (anchored, mut rest) = text.strip_prefix('^').map_or((false, text), |rest| (true, rest));
         let mut parts = Vec::new();
@@ -44,7 +44,9 @@ impl Pattern {
                 rest = after;
             }
         }
-        parts.iter().any(|part| matches!(part, Part::Text(_))).then_some(Pattern { anchored, parts })
+        let is_text = |part: &Part| matches!(part, Part::Text(_));
+        let is_good = parts.iter().any(is_text) && (anchored || parts.first().is_some_and(is_text));
+        is_good.then_some(Pattern { anchored, parts })
     }
 
     /// How many captures it has.
@@ -54,8 +56,7 @@ impl Pattern {
 
     /// What is captured of a line (printable ASCII) that it matches.
     pub(crate) fn find<'l>(&self, line: &'l str) -> Option<Vec<&'l str>> {
-        let begins_with_text = matches!(self.parts.first(), Some(Part::Text(_)));
-        if self.anchored || !begins_with_text {
+        if self.anchored {
             return follow(&self.parts, line);
         }
         let Some((Part::Text(text), rest)) = self.parts.split_first() else { return None };
@@ -119,12 +120,12 @@ mod tests {
         assert_eq!(find("at {w} in", "at two words in"), None);
         assert_eq!(find("at {w} in", "at two words, at one in"), Some(vec!["one"]));
         assert_eq!(find("a{}b", "a"), None);
-        assert_eq!(find("{w}!", ""), None);
+        assert_eq!(find("^{w}!", ""), None);
     }
 
     #[test]
     fn patterns_without_text_or_with_touching_gaps_are_none() {
-        for text in ["", "^", "*", "{}", "a{}*b", "{}{w}"] {
+        for text in ["", "^", "*", "{}", "a{}*b", "{}{w}", "{w} at", "^{}"] {
             assert_eq!(Pattern::parse(text), None, "{text}");
         }
     }

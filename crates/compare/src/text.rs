@@ -87,7 +87,8 @@ impl Page {
     }
 
     fn section(&mut self, section: &Section) {
-        let _ = writeln!(self.text, "\n{}", self.paint(&section.title, Style::Bold));
+        self.text.push('\n');
+        self.paragraph(&section.title, Style::Bold);
         let is_folded = |row: &&Row| self.look.fold && !row.differs && !row.measured;
         let folded: Vec<&str> = section.rows.iter().filter(is_folded).map(|row| row.label.trim()).collect();
         let rows: Vec<&Row> = section.rows.iter().filter(|row| !is_folded(row)).collect();
