@@ -7,6 +7,7 @@ use clap::Args;
 use guest_memory::sigbus;
 use machine_profile::{OnReboot, Profile};
 use platform::Arch;
+use rustix::process::{Signal, getppid, set_parent_process_death_signal};
 use vcpu::host::{OpenError, open};
 use vmm::control::Server;
 use vmm::journal::{Journal, Note};
@@ -37,12 +38,23 @@ pub(super) struct Options {
     control: Option<PathBuf>,
     /// Lose memory of the guest: `ar@GPA` or `ao@GPA` (consumed by whoever touches it next, or found), then, after commas,
     /// `via=simulate|madvise|notice`, `span=4KiB`, `after=2s`, and last `when=TEXT` to wait until the guest's console has
-    /// shown a text. May be repeated.
+    /// shown a text. `ar@{TEXT}` takes the word that the guest's console shows after a text (`*` in it stands for anything
+    /// on that line). May be repeated.
     #[arg(long, value_name = "ORDER")]
     inject: Vec<Spec>,
+    /// End at once when this process, the parent, does: `ghest compare` leaves nothing running.
+    #[arg(long, value_name = "PID", hide = true)]
+    with_parent: Option<i32>,
 }
 
 pub(super) fn run(options: &Options, timings: Timings) -> Status {
+    if let Some(parent) = options.with_parent {
+        // From here on its end is noticed; and it may have ended before.
+        let asked = set_parent_process_death_signal(Some(Signal::KILL));
+        if asked.is_err() || getppid().is_none_or(|pid| pid.as_raw_nonzero().get() != parent) {
+            return output::say("the process that wanted this machine has ended", Status::Failure);
+        }
+    }
     let profile = match profiles::load(&options.profile, Arch::NATIVE) {
         Ok(profile) => profile,
         Err(status) => return status,

@@ -2,6 +2,7 @@
 
 mod boot;
 mod check;
+mod compare;
 mod ctl;
 mod decode;
 mod diagnostics;
@@ -62,6 +63,19 @@ enum Command {
     ///
     /// In a terminal every key goes to the guest, but those after Ctrl-A: `Ctrl-A x` stops the machine, `Ctrl-A h` helps.
     Boot(boot::Options),
+    /// Boot a profile's guest under each kind of tables of this architecture, and show both side by side.
+    ///
+    /// Same guest, same memory errors: once described by ACPI, once by a devicetree (arm64) or an MP table (x86_64). What the
+    /// other tables can not carry of the profile's `[ras]` becomes `auto`, and is told. Each guest boots in a process of its own:
+    /// one that crashes or hangs is told as that, and the other side still comes out.
+    ///
+    /// In the text, `*` marks what differs and `~` what was measured.
+    #[command(after_help = "Examples:\n  \
+        ghest compare config-examples/quickstart.toml\n  \
+        ghest compare config-examples/quickstart.toml --inject ar@0x2000000\n  \
+        ghest compare config-examples/quickstart.toml --inject ao@0x2000000 --html errors.html\n\n\
+        Its exit status is 0 when both sides came out, whatever became of the guests.")]
+    Compare(compare::Options),
     /// Ask something of a running machine by its control socket.
     Ctl(ctl::Options),
     /// Validate profiles: silent when they are good, else every problem with its place.
@@ -133,6 +147,7 @@ pub(crate) fn run(timings: Timings) -> Status {
     logging::start(cli.global.verbose, cli.global.log_format);
     match cli.command {
         Command::Boot(options) => boot::run(&options, timings),
+        Command::Compare(options) => compare::run(&options),
         Command::Ctl(options) => ctl::run(&options),
         Command::Check(options) => check::run(&options),
         Command::Plan(options) => plan::run(&options),

@@ -1,0 +1,76 @@
+//! Plan, machine and host, in the words of a comparison.
+
+use compare::{Answer, Host, Lack, Machine, Plan, Table};
+use machine_profile::Kernel;
+use ras_core::plan::Answer as Planned;
+use vcpu::host::KvmState;
+
+pub(super) fn machine(machine: &machine_profile::Machine) -> Machine {
+    Machine {
+        name: machine.name.clone(),
+        architecture: machine.arch.name().into(),
+        vcpus: machine.vcpus,
+        memory: machine.memory.size,
+        kernel: match &machine.boot.kernel {
+            Kernel::BuiltinProbe => "builtin:probe".into(),
+            Kernel::File(path) => path.display().to_string(),
+        },
+        cmdline: machine.boot.cmdline.clone(),
+    }
+}
+
+pub(super) fn plan(plan: &vmm::plan::Plan) -> Plan {
+    let ras = &plan.ras;
+    let table = |table: &vmm::plan::PlannedTable| Table {
+        name: table.name.into(),
+        gpa: table.gpa,
+        len: table.len as u64,
+    };
+    Plan {
+        because: plan.because.into(),
+        tables: plan.tables.iter().map(table).collect(),
+        answers: [
+            ("consumed", &ras.consumed),
+            ("found", &ras.found),
+            ("touched-by-device", &ras.touched_by_device),
+            ("own-memory", &ras.own_memory),
+        ]
+        .map(answer)
+        .into(),
+        notes: ras.notes.iter().map(ToString::to_string).collect(),
+    }
+}
+
+fn answer((question, answer): (&str, &Planned)) -> Answer {
+    let others = answer.possible.iter().filter(|candidate| candidate.response != answer.chosen);
+    let ruled_out = others.map(|candidate| {
+        let obstacles: Vec<_> = candidate.obstacles.iter().map(ToString::to_string).collect();
+        let why = if obstacles.is_empty() { "possible, not preferred".into() } else { obstacles.join("; ") };
+        format!("{}: {why}", candidate.response)
+    });
+    Answer {
+        question: question.into(),
+        asked: answer.asked.map(|asked| asked.to_string()),
+        chosen: answer.chosen.to_string(),
+        degraded: answer.degraded,
+        because: answer.because.clone(),
+        source: answer.source,
+        otherwise: answer
+            .unacknowledged
+            .map(|fallback| format!("{fallback}, {} ms after", answer.patience.acknowledge_ms)),
+        ruled_out: ruled_out.collect(),
+    }
+}
+
+/// This host, and what it can not do.
+pub(super) fn host() -> Host {
+    let host = vcpu::host::probe();
+    let mut lacks = Vec::new();
+    if let KvmState::Absent { reason } = &host.kvm {
+        lacks.push(Lack { what: "KVM".into(), cost: format!("nothing boots here ({reason})") });
+    }
+    // What it does not do about lost memory is among the notes of every plan.
+    let missing = host.capabilities.iter().filter(|capability| capability.value <= 0);
+    lacks.extend(missing.map(|it| Lack { what: it.name.into(), cost: it.without.into() }));
+    Host { kernel: host.kernel, lacks }
+}
