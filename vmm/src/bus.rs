@@ -95,20 +95,20 @@ impl Bus for MachineBus {
     }
 
     fn mmio_read(&self, gpa: u64, data: &mut [u8]) {
-        if self.io.mmio_read(MmioAddress(gpa), data).is_err() && !self.reporting.touched_left_out(gpa) {
+        if self.io.mmio_read(MmioAddress(gpa), data).is_err() && !self.reporting.touched_lost(gpa) {
             tracing::debug!(gpa, len = data.len(), "read of an address that nothing answers");
             data.fill(FLOATING);
         }
     }
 
     fn mmio_write(&self, gpa: u64, data: &[u8]) {
-        if self.io.mmio_write(MmioAddress(gpa), data).is_err() && !self.reporting.touched_left_out(gpa) {
+        if self.io.mmio_write(MmioAddress(gpa), data).is_err() && !self.reporting.touched_lost(gpa) {
             tracing::debug!(gpa, ?data, "write to an address that nothing answers");
         }
     }
 
     fn undecoded_access(&self, gpa: u64) -> bool {
-        self.reporting.touched_left_out(gpa)
+        self.reporting.touched_lost(gpa)
     }
 
     fn lost_memory(&self, vcpu: u32, lost: Lost, state: Option<VcpuState>) {

@@ -21,7 +21,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use guest_memory::{GuestRam, sigbus};
+use guest_memory::{AccessError, GuestRam, sigbus};
 use ras_core::abilities::HostAbilities;
 use ras_core::actions::{Account, Action, ActionSink, StopReason};
 use ras_core::plan::Plan;
@@ -311,15 +311,20 @@ impl Reporting {
         &self.left_out
     }
 
-    /// A vCPU touched an address without memory. True where that is a page that was left out, and a signal was raised for it.
-    pub fn touched_left_out(&self, gpa: u64) -> bool {
-        let Some(span) = self.left_out.around(gpa) else { return false };
+    /// A vCPU touched an address that neither memory nor a device answered. True where that is a page which was left out, or one
+    /// that the host lost and KVM came upon itself, in an instruction that it emulates; a signal was raised for it then.
+    pub fn touched_lost(&self, gpa: u64) -> bool {
         let Some(hva) = self.ram.host_address(gpa) else { return false };
-        let fault = sigbus::Fault { hva, log2_len: span.log2_len, action: sigbus::Action::Required };
+        let log2_len = match (self.left_out.around(gpa), self.ram.probe(gpa, 1)) {
+            (Some(span), _) => span.log2_len,
+            (None, Err(AccessError::Lost(page))) => page.log2_len,
+            (None, _) => return false,
+        };
+        let fault = sigbus::Fault { hva, log2_len, action: sigbus::Action::Required };
         match sigbus::listening(|| sigbus::raise(fault)) {
             Ok(()) => true,
             Err(error) => {
-                tracing::error!(%error, gpa, "no signal can be raised for a page that was left out");
+                tracing::error!(%error, gpa, "no signal can be raised for a page that is lost");
                 false
             }
         }

@@ -99,7 +99,7 @@ pub(crate) fn rounds(rounds: usize, allocations: fn() -> usize) -> Result<Vec<Ro
 
     let rig = rig(&ram, rounds, allocations);
     ram.write(RECORDS, &area().initial_bytes()).expect("memory");
-    let end = vcpu::run(0, &mut KvmPort::new(fd), &rig, &rig.control);
+    let end = vcpu::run(0, &mut KvmPort::new(fd, ram.clone()), &rig, &rig.control);
     assert_eq!(end, vcpu::End::Stopped);
     Ok(rig.done.into_inner().expect("no panic").1)
 }
@@ -212,7 +212,7 @@ impl Rig {
     fn touched(&self, gpa: u64) {
         self.count.store((self.allocations)() as u64, Ordering::Relaxed);
         self.lap();
-        assert!(self.reporting.touched_left_out(gpa), "{gpa:#x} is the lost page");
+        assert!(self.reporting.touched_lost(gpa), "{gpa:#x} is the lost page");
         self.pending.store(true, Ordering::Relaxed);
     }
 }
