@@ -25,6 +25,7 @@ const X86: VcpuState = VcpuState::X86_64(MachineCheckState {
     enabled: true,
     local: false,
     others_ready: true,
+    found_unread: false,
 });
 
 fn main() {

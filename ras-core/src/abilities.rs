@@ -135,6 +135,8 @@ pub struct MachineCheckAbilities {
 }
 
 impl MachineCheckAbilities {
+    /// MCG_CTL_P: reporting is switched on and off in one register for all.
+    pub const CTL_P: u64 = 1 << 8;
     /// MCG_CMCI_P: a corrected error raises an interrupt (Intel SDM volume 3, Machine-Check Architecture, IA32_MCG_CAP).
     pub const CMCI_P: u64 = 1 << 10;
     /// MCG_SER_P: software error recovery; without it every uncorrected error ends the guest.

@@ -141,6 +141,10 @@ pub enum StopReason {
     NoProgress,
     /// The vCPU can not take the exception: a machine check would end it without a word, or its state is not known.
     NotDeliverable,
+    /// The record area itself is lost: nothing can be told by records.
+    RecordsLost,
+    /// The hardware took an abort and nobody knows of which memory.
+    AddressUnknown,
     /// The VMM's own memory was lost.
     OwnMemory,
 }
@@ -165,6 +169,8 @@ impl fmt::Display for Account {
             StopReason::NotDeliverable => {
                 "the vCPU can not take the exception that the plan has for this error"
             }
+            StopReason::RecordsLost => "the memory that error records are written to is lost itself",
+            StopReason::AddressUnknown => "a vCPU consumed lost memory, and nobody knows which",
             StopReason::OwnMemory => "memory of the VMM itself was lost",
         })?;
         match &self.error {

@@ -83,6 +83,17 @@ impl Responder {
         let before = Scene { moment: Moment { vcpu: None, ..scene.moment }, ..*scene };
         self.tick(&before, sink);
         self.ledger.record(error);
+        self.answer(error, scene, sink);
+    }
+
+    /// Writes an error down that can not be answered yet: [`answer`](Self::answer) follows.
+    pub fn record(&mut self, error: &MemoryError) {
+        self.ledger.record(error);
+    }
+
+    /// Answers an error that was written down before. As with [`report`](Self::report), the vCPU is not entered before every action was
+    /// taken.
+    pub fn answer(&mut self, error: &MemoryError, scene: &Scene, sink: &mut dyn ActionSink) {
         let mut error = *error;
         if error.origin == Origin::Device || error.vcpu.is_none() {
             // No vCPU stands at an instruction that could be answered: the guest is told as of what was found.

@@ -44,10 +44,13 @@ pub enum Access {
 /// progress or they are switched off.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct MachineCheckState {
-    /// MCG_STATUS.MCIP of the vCPU that is told.
+    /// MCG_STATUS.MCIP of the vCPU that is told, or a machine check waits for it to be entered.
     pub in_progress: bool,
-    /// Its CR4.MCE.
+    /// Its CR4.MCE is set, and MCG_CTL and the control register of the bank for consumed errors are all ones: KVM ignores an
+    /// uncorrected error silently where they are not.
     pub enabled: bool,
+    /// Its bank for found errors ([`FOUND_BANK`](crate::reporters::machine_check::FOUND_BANK)) holds one that the guest has not read.
+    pub found_unread: bool,
     /// The guest switched local machine checks on there (MCG_EXT_CTL.LMCE_EN).
     pub local: bool,
     /// Every other vCPU that the guest has started has MCIP clear and CR4.MCE set: all may take one together. One that was never started

@@ -62,6 +62,7 @@ fn every_answer_is_given_without_allocating() {
         enabled: true,
         local: false,
         others_ready: true,
+        found_unread: false,
     });
     let mut answers = 0;
     for (arch, state) in [(Arch::Aarch64, arm), (Arch::X86_64, x86)] {

@@ -71,8 +71,10 @@ impl Call {
         };
         // Nobody waits where the client has gone.
         let _ = self.answer.send(value);
-        // What was asked may be the machine's end, and the process's: the answer has to be out before.
-        let _ = self.written.recv_timeout(PATIENCE);
+        if matches!(self.request, Request::Reset | Request::Stop) {
+            // What was asked is the machine's end, and may be the process's: the answer has to be out before.
+            let _ = self.written.recv_timeout(PATIENCE);
+        }
     }
 }
 

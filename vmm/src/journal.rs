@@ -341,6 +341,7 @@ mod tests {
         assert!(Told(&note).to_string().ends_with("2^12 bytes around address 0x7000 of its process"));
         let expected = "{\"t_ns\":5,\"event\":\"memory-error\",\"class\":\"AO\",\"gpa\":null,\"hva\":28672,\
                         \"span\":4096,\"vcpu\":null,\"origin\":\"sigbus\",\"response\":\"stop\"}\n";
-        assert_eq!(line(Duration::from_nanos(5), &note), expected);
+        let (event, fields) = event(&note);
+        assert_eq!(line(Duration::from_nanos(5), event, fields), expected);
     }
 }

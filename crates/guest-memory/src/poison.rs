@@ -22,6 +22,9 @@ impl GuestRam {
             let hva = self.host_address(page).ok_or_else(|| {
                 io::Error::new(io::ErrorKind::InvalidInput, AccessError::NotMemory { gpa, len })
             })?;
+            // A page that nobody wrote to is the host's zero page, or none: it has to be the guest's own. One that is lost
+            // already says so now.
+            pages::populate(hva, page_size, pages::For::Writing)?;
             let outcome = sigbus::listening(|| pages::poison(hva, page_size));
             let is_this = |fault: &sigbus::Fault| fault.hva >= hva && fault.hva - hva < page_size;
             // What else this thread was told of is put back where it was.

@@ -42,6 +42,9 @@ impl GuestRam {
         if memory.sum::<u64>() < len {
             return Err(not_memory(gpa, len));
         }
+        // Before a page is given up for one that is not there.
+        let needed = self.pages(gpa, end).iter().map(|pages| pages.len).sum();
+        self.backing().check_pool(needed).map_err(io::Error::other)?;
         for pages in self.pages(gpa, end) {
             self.replace(pages)?;
             self.verify(pages)?;

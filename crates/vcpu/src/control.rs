@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use crate::kick;
 use crate::port::Injection;
 
 /// What every vCPU of a machine is to do.
@@ -43,6 +44,8 @@ struct Waiting {
     injections: VecDeque<(u32, Injection)>,
     /// vCPUs that are not to enter the guest, by index.
     held: Vec<u32>,
+    /// The threads that run vCPUs, by index and the kernel's number.
+    threads: Vec<(u32, i32)>,
 }
 
 impl Default for Control {
@@ -54,6 +57,7 @@ impl Default for Control {
                 parked: 0,
                 injections: VecDeque::with_capacity(ROOM),
                 held: Vec::with_capacity(ROOM),
+                threads: Vec::new(),
             }),
             changed: Condvar::new(),
             attention: AtomicBool::new(false),
@@ -82,12 +86,47 @@ impl Control {
         self.changed.notify_all();
     }
 
-    /// Leaves an exception for a vCPU, which is no longer held. It takes it when it is entered next: kick it afterwards.
+    /// Leaves an exception for a vCPU, which is no longer held. It takes it when it is entered next, which is soon: another's is
+    /// taken out of the guest for it.
     pub fn inject(&self, vcpu: u32, injection: Injection) {
         self.change(|waiting| {
             waiting.injections.push_back((vcpu, injection));
             waiting.held.retain(|held| *held != vcpu);
+            let thread = waiting.threads.iter().find(|(index, _)| *index == vcpu).map(|(_, thread)| *thread);
+            if let Some(thread) = thread.filter(|thread| *thread != kick::this_thread()) {
+                kick::kick(thread);
+            }
         });
+    }
+
+    /// Whether an exception waits for the vCPU.
+    #[must_use]
+    pub fn has_exception(&self, vcpu: u32) -> bool {
+        self.has_attention() && self.lock().injections.iter().any(|(wanted, _)| *wanted == vcpu)
+    }
+
+    /// Takes vCPUs out of the guest that exceptions wait for: one that could not be taken at once is offered again.
+    pub fn kick_waiting(&self) {
+        if !self.has_attention() {
+            return;
+        }
+        let waiting = self.lock();
+        let is_wanted = |vcpu: &u32| waiting.injections.iter().any(|(wanted, _)| wanted == vcpu);
+        waiting
+            .threads
+            .iter()
+            .filter(|(vcpu, _)| is_wanted(vcpu))
+            .for_each(|(_, thread)| kick::kick(*thread));
+    }
+
+    /// This thread runs a vCPU from now on.
+    pub(crate) fn enter_thread(&self, vcpu: u32) {
+        self.lock().threads.push((vcpu, kick::this_thread()));
+    }
+
+    /// It no longer does.
+    pub(crate) fn leave_thread(&self, vcpu: u32) {
+        self.lock().threads.retain(|(index, _)| *index != vcpu);
     }
 
     /// Keeps a vCPU out of the guest until it is released or has an exception to take. To be called by its own thread,
@@ -138,6 +177,11 @@ impl Control {
         taken.map(|(_, injection)| injection)
     }
 
+    /// Gives an exception back that the vCPU can not take yet.
+    pub(crate) fn put_back(&self, vcpu: u32, injection: Injection) {
+        self.change(|waiting| waiting.injections.push_front((vcpu, injection)));
+    }
+
     /// Waits out a pause.
     pub(crate) fn park(&self) {
         let mut waiting = self.lock();
@@ -149,13 +193,13 @@ impl Control {
         waiting.parked -= 1;
     }
 
-    /// Waits until `count` vCPUs are out of the guest, paused. False where they are not within `patience`.
+    /// Waits until `count` vCPUs are out of the guest, paused. False where they are not within `patience`, or are no longer to be.
     pub(crate) fn await_parked(&self, count: usize, patience: Duration) -> bool {
         let deadline = Instant::now() + patience;
         let mut waiting = self.lock();
         while waiting.parked < count {
             let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
+            if left.is_zero() || self.wish() != Wish::Pause {
                 return false;
             }
             waiting = self.changed.wait_timeout(waiting, left).unwrap_or_else(PoisonError::into_inner).0;

@@ -42,7 +42,7 @@ impl Taken {
             pstate |= SSBS;
         }
         if mode & AARCH32 == 0 {
-            // DIT and TCO are only 64-bit programs' at these places.
+            // Only a 64-bit program's is at this place.
             pstate |= self.pstate & DIT;
         }
         Entered { pc: (self.vector_base & !0x7ff) + offset, pstate }

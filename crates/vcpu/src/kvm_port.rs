@@ -9,7 +9,7 @@ use ras_core::vcpu_state::VcpuState;
 #[cfg(target_arch = "aarch64")]
 use crate::aarch64 as arch;
 use crate::exit::Exit;
-use crate::port::{Injection, RunError, VcpuPort};
+use crate::port::{Injected, Injection, RunError, VcpuPort};
 use crate::run_loop::Lost;
 #[cfg(target_arch = "x86_64")]
 use crate::x86_64 as arch;
@@ -124,7 +124,7 @@ impl VcpuPort for KvmPort {
         })
     }
 
-    fn inject(&mut self, injection: Injection) -> Result<(), RunError> {
+    fn inject(&mut self, injection: Injection) -> Result<Injected, RunError> {
         self.exceptions.inject(&self.fd, injection).map_err(refused)
     }
 
@@ -133,8 +133,8 @@ impl VcpuPort for KvmPort {
     }
 
     fn abandon_access(&mut self) -> Result<(), RunError> {
-        // KVM has not touched the registers yet: it completes the instruction at the next entry, which is made for nothing
-        // else, and then they are put back.
+        // KVM completes the instruction at the next entry, which is made for nothing else, and then the registers are put back
+        // that were there before. On x86_64 a store has changed them already: it is dropped, and the vCPU stands behind it.
         let registers = arch::Registers::of(&self.fd).map_err(refused)?;
         self.fd.set_kvm_immediate_exit(1);
         for _ in 0..ACCESS_PARTS {

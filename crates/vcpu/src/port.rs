@@ -20,8 +20,7 @@ pub enum Injection {
     Nmi,
     /// x86: a machine check.
     MachineCheck(MachineCheck),
-    /// x86: the machine check of another vCPU, which this one takes with it as far as it can: it is left out where it would
-    /// end the guest.
+    /// x86: the machine check of another vCPU, in which this one takes part as soon as it can, if it does at all.
     SharedMachineCheck(MachineCheck),
     /// aarch64: a synchronous external abort, in place of the instruction that the vCPU stands at.
     Abort {
@@ -35,6 +34,15 @@ pub enum Injection {
         /// ISS of ESR_EL1, bits 24:0; none where KVM is to choose.
         syndrome: Option<u32>,
     },
+}
+
+/// What became of an exception that a vCPU is to take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Injected {
+    /// It takes it when it is entered next.
+    Done,
+    /// It can not yet: it is to be offered again.
+    Later,
 }
 
 /// A vCPU, as the run loop sees it. Owned and called by the vCPU's own thread.
@@ -52,7 +60,7 @@ pub trait VcpuPort {
     ///
     /// # Errors
     /// Where the hypervisor refuses, or the architecture has no such exception.
-    fn inject(&mut self, injection: Injection) -> Result<(), RunError>;
+    fn inject(&mut self, injection: Injection) -> Result<Injected, RunError>;
 
     /// How the vCPU stands towards an error that it is to be told of: `lost` is what it met, where it met something. None
     /// where that can not be known.

@@ -8,7 +8,7 @@ use ras_core::vcpu_state::VcpuState;
 
 use crate::control::{Control, Wish};
 use crate::exit::Exit;
-use crate::port::{RunError, VcpuPort};
+use crate::port::{Injected, RunError, VcpuPort};
 
 /// What answers a guest's accesses to ports and to addresses without memory. Shared by all vCPUs.
 pub trait Bus: Send + Sync {
@@ -177,10 +177,20 @@ pub fn run(vcpu: u32, port: &mut impl VcpuPort, bus: &dyn Bus, control: &Control
             progress = Progress::Entered;
         }
         bus.ask(vcpu, &mut || port.state(None));
+        let mut later = None;
         while let Some(injection) = control.take_injection(vcpu) {
-            if let Err(error) = port.inject(injection) {
-                return End::NotInjected(error.0.to_string());
+            match port.inject(injection) {
+                Ok(Injected::Done) => {}
+                // What comes behind it waits with it.
+                Ok(Injected::Later) => {
+                    later = Some(injection);
+                    break;
+                }
+                Err(error) => return End::NotInjected(error.0.to_string()),
             }
+        }
+        if let Some(injection) = later {
+            control.put_back(vcpu, injection);
         }
         bus.settled();
         let answered = match sigbus::listening(|| port.run()) {

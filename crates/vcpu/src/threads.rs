@@ -1,15 +1,16 @@
 //! A thread for each vCPU.
 
-use std::cell::Cell;
 use std::io;
-use std::sync::{Arc, Once};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
 
-use vmm_sys_util::signal::{Killable, SIGRTMIN, register_signal_handler};
+use vmm_sys_util::signal::{Killable, SIGRTMIN};
 
 use crate::control::{Control, Wish};
-use crate::port::{Injection, VcpuPort};
+use crate::kick;
+use crate::port::VcpuPort;
 use crate::run_loop::{Bus, End, run};
 
 /// A vCPU has left its run loop.
@@ -45,11 +46,6 @@ pub enum ThreadError {
 /// How long a kicked vCPU may take to leave the guest. Far more than it takes, even where KVM is itself emulated.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-thread_local! {
-    /// The flag that a kick sets, on a vCPU's thread; null on every other.
-    static KICK_FLAG: Cell<*mut u8> = const { Cell::new(std::ptr::null_mut()) };
-}
-
 /// The vCPUs of a machine, each on its thread. Dropping it stops and joins them.
 pub struct Vcpus {
     threads: Vec<JoinHandle<()>>,
@@ -68,16 +64,20 @@ impl Vcpus {
         control: &Arc<Control>,
         ended: &Arc<dyn Fn(Ended) + Send + Sync>,
     ) -> Result<Self, ThreadError> {
-        install_kick_handler()?;
+        kick::install_handler().map_err(ThreadError::Handler)?;
         let mut vcpus = Vcpus { threads: Vec::with_capacity(ports.len()), control: Arc::clone(control) };
         for (mut port, vcpu) in ports.into_iter().zip(0..) {
             let (bus, control, ended) = (Arc::clone(bus), Arc::clone(control), Arc::clone(ended));
             let thread = Builder::new()
                 .name(format!("vcpu{vcpu}"))
                 .spawn(move || {
-                    KICK_FLAG.set(port.kick_flag());
-                    let end = run(vcpu, &mut port, bus.as_ref(), &control);
-                    KICK_FLAG.set(std::ptr::null_mut());
+                    kick::set_flag(port.kick_flag());
+                    control.enter_thread(vcpu);
+                    // Whatever ends it, the machine hears of it.
+                    let end = catch_unwind(AssertUnwindSafe(|| run(vcpu, &mut port, bus.as_ref(), &control)))
+                        .unwrap_or_else(|_| End::RunFailed("its thread panicked".into()));
+                    control.leave_thread(vcpu);
+                    kick::set_flag(std::ptr::null_mut());
                     let registers = if end == End::Stopped { String::new() } else { port.registers() };
                     ended(Ended { vcpu, end, registers });
                 })
@@ -90,21 +90,16 @@ impl Vcpus {
     /// Takes every vCPU out of the guest and keeps it out. Returns when all are out.
     ///
     /// # Errors
-    /// Where a vCPU does not leave, or has ended.
+    /// Where a vCPU does not leave, or has ended: then all go on.
     pub fn pause(&self) -> Result<(), ThreadError> {
         self.control.set(Wish::Pause);
         self.kick();
         if self.control.await_parked(self.threads.len(), PATIENCE) {
-            Ok(())
-        } else {
-            Err(ThreadError::Stuck(PATIENCE))
+            return Ok(());
         }
-    }
-
-    /// Makes a vCPU take an exception.
-    pub fn inject(&self, vcpu: u32, injection: Injection) {
-        self.control.inject(vcpu, injection);
-        self.kick();
+        // Nobody who asked for it knows that they are paused: those that are go on.
+        self.control.set(Wish::Run);
+        Err(ThreadError::Stuck(PATIENCE))
     }
 
     /// How many vCPUs there are.
@@ -135,18 +130,16 @@ impl Vcpus {
         }
     }
 
-    /// Takes vCPUs out of the guest where something waits for one of them.
-    pub fn kick_if_attention(&self) {
-        if self.control.has_attention() {
-            self.kick();
-        }
+    /// Takes vCPUs out of the guest that exceptions wait for.
+    pub fn kick_waiting(&self) {
+        self.control.kick_waiting();
     }
 
     /// Takes every vCPU out of the guest, to look at what it is to do.
     pub fn kick(&self) {
         for thread in &self.threads {
             // Fails for a thread that has ended, which needs no kick.
-            let _ = thread.kill(kick_signal());
+            let _ = thread.kill(SIGRTMIN());
         }
     }
 }
@@ -155,26 +148,4 @@ impl Drop for Vcpus {
     fn drop(&mut self) {
         self.stop();
     }
-}
-
-/// The signal that takes a vCPU out of the guest: the first real-time signal that the C library leaves free.
-fn kick_signal() -> i32 {
-    SIGRTMIN()
-}
-
-#[expect(unsafe_code, reason = "the handler writes through a raw pointer")]
-fn install_kick_handler() -> Result<(), ThreadError> {
-    extern "C" fn on_kick(_: i32, _: *mut libc::siginfo_t, _: *mut libc::c_void) {
-        let flag = KICK_FLAG.get();
-        if !flag.is_null() {
-            // SAFETY: the pointer is of a port that this very thread runs; it is reset before the port goes.
-            unsafe { flag.write_volatile(1) };
-        }
-    }
-    static INSTALLED: Once = Once::new();
-    let mut outcome = Ok(());
-    INSTALLED.call_once(|| {
-        outcome = register_signal_handler(kick_signal(), on_kick);
-    });
-    outcome.map_err(ThreadError::Handler)
 }

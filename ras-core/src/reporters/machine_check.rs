@@ -93,12 +93,6 @@ impl MachineCheckReporter {
         MachineCheckReporter { patience_ns: patience.acknowledge_ns(), ..self }
     }
 
-    /// What MCG_CAP the guest's vCPUs are to be set up with (KVM_X86_SETUP_MCE): what these machine checks need of what KVM has.
-    #[must_use]
-    pub fn mcg_cap(&self) -> u64 {
-        self.host.supported & !BANK_COUNT | u64::from(self.banks())
-    }
-
     fn banks(&self) -> u8 {
         self.host.banks.min(BANKS)
     }
@@ -291,9 +285,19 @@ impl Reporter for MachineCheckReporter {
 }
 
 /// Banks that a guest gets where the host has more: 10, as other machines of this kind have.
-const BANKS: u8 = 10;
-/// MCG_CAP bits 7:0.
-const BANK_COUNT: u64 = 0xff;
+pub const BANKS: u8 = 10;
+/// The bank of consumed errors in a guest with so many.
+pub const CONSUMED_BANK: u8 = BANKS - 1;
+/// The bank of found errors in a guest with so many.
+pub const FOUND_BANK: u8 = BANKS - 2;
+
+/// What MCG_CAP the guest's vCPUs are to be set up with (KVM_X86_SETUP_MCE): what these machine checks need of what KVM supports.
+#[must_use]
+pub const fn guest_mcg_cap(supported: u64) -> u64 {
+    let wanted = MachineCheckAbilities::CTL_P | MachineCheckAbilities::SER_P | MachineCheckAbilities::CMCI_P;
+    supported & wanted | BANKS as u64
+}
+
 /// MCi_MISC: a physical address (mode 2, bits 8:6), good to 4 KiB (12, bits 5:0). Linux clears the address's bits below, so that a coarser
 /// granule would take the wrong page from the guest.
 const MISC: u64 = 2 << 6 | 12;

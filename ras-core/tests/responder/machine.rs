@@ -15,8 +15,13 @@ use ras_core::{Kind, MemoryError, Origin, RecordArea, Span, StatusBlock};
 pub(crate) const SECOND: u64 = 1_000_000_000;
 pub(crate) const USER: VcpuState =
     VcpuState::Aarch64(Consumption { level: ExceptionLevel::El0, access: Access::Read, far: None });
-pub(crate) const READY: MachineCheckState =
-    MachineCheckState { in_progress: false, enabled: true, local: false, others_ready: true };
+pub(crate) const READY: MachineCheckState = MachineCheckState {
+    in_progress: false,
+    enabled: true,
+    local: false,
+    others_ready: true,
+    found_unread: false,
+};
 
 /// A machine without vCPUs: guest memory by page, and what was to be done.
 pub(crate) struct Machine {

@@ -121,11 +121,13 @@ impl Write for Output {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.listener.hear(bytes);
         let mut state = self.queue.lock();
-        while state.bytes.len() >= CAPACITY && !state.done && self.control.wish() != Wish::Stop {
+        // A pause is heeded too: what does not fit then is kept all the same, and there is not more than a vCPU had in hand.
+        while state.bytes.len() >= CAPACITY && !state.done && self.control.wish() == Wish::Run {
             state =
                 self.queue.changed.wait_timeout(state, STOP_CHECK).unwrap_or_else(PoisonError::into_inner).0;
         }
-        if !state.done && state.bytes.len() < CAPACITY {
+        let is_paused = self.control.wish() == Wish::Pause;
+        if !state.done && (state.bytes.len() < CAPACITY || is_paused) {
             let was_empty = state.bytes.is_empty();
             state.bytes.extend(bytes);
             if was_empty {

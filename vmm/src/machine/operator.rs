@@ -144,12 +144,12 @@ impl Operator<'_> {
         self.kick();
     }
 
-    /// Takes vCPUs out of the guest where one has to do something for an error.
+    /// Takes vCPUs out of the guest that have to do something for an error.
     fn kick(&self) {
         if self.lasting.reporting.asks() {
             self.vcpus.kick();
         } else {
-            self.vcpus.kick_if_attention();
+            self.vcpus.kick_waiting();
         }
     }
 

@@ -35,8 +35,8 @@ impl Hands {
         match action {
             Action::Write { gpa, bytes } => {
                 if let Err(error) = write(ram, gpa, bytes) {
-                    tracing::error!(gpa, %error, "a record can not be written: the record area itself is lost");
-                    let account = Account { reason: StopReason::NotDeliverable, error: None };
+                    tracing::error!(gpa, %error, "a record can not be written: what is said of it from here on is not so");
+                    let account = Account { reason: StopReason::RecordsLost, error: None };
                     self.lifecycle.end(Ending::MemoryError(account));
                 }
             }
@@ -58,7 +58,9 @@ impl Hands {
             }
             Action::InjectNmi { vcpu } => inject(vcpu, Injection::Nmi, "nmi"),
             Action::MachineCheck { target: Target::Vcpu(vcpu), registers } => {
-                inject(vcpu, Injection::MachineCheck(registers), "machine-check");
+                // What is not uncorrected raises no exception: the guest finds it when it looks.
+                let how = if registers.status & UC != 0 { "machine-check" } else { "machine-check-bank" };
+                inject(vcpu, Injection::MachineCheck(registers), how);
             }
             Action::MachineCheck { target: Target::AllBut(one), registers } => {
                 for vcpu in (0..self.vcpus).filter(|vcpu| *vcpu != one) {
@@ -78,6 +80,9 @@ impl Hands {
         }
     }
 }
+
+/// MCi_STATUS.UC (Intel SDM volume 3, Machine-Check Architecture, IA32_MCi_STATUS).
+const UC: u64 = 1 << 61;
 
 /// Four and eight aligned bytes are one store, which the guest sees after all that came before.
 fn write(ram: &GuestRam, gpa: u64, bytes: &[u8]) -> Result<(), AccessError> {

@@ -19,6 +19,11 @@ impl LeftOut {
         self.lock().retain(|left_out| !span.contains(left_out.gpa));
     }
 
+    /// All are in one again.
+    pub fn clear(&self) {
+        self.lock().clear();
+    }
+
     /// Whether that page is one of them.
     #[must_use]
     pub fn contains(&self, gpa: u64) -> bool {

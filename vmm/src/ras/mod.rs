@@ -61,6 +61,8 @@ struct State {
     hands: Option<Hands>,
     /// Errors that vCPU 0 takes a machine check for, once it is known how it stands.
     asked: VecDeque<MemoryError>,
+    /// Spans that fresh memory could not be had for: they are not tried again.
+    unrepairable: Vec<Span>,
 }
 
 /// An error that nobody consumed, as the main thread hears of it.
@@ -105,6 +107,7 @@ impl Reporting {
             responder: Responder::new(plan, host, area)?,
             hands: None,
             asked: VecDeque::with_capacity(ROOM),
+            unrepairable: Vec::new(),
         };
         Ok(Reporting {
             ram,
@@ -143,14 +146,14 @@ impl Reporting {
             Lost::Named { gpa, size } => (gpa, log2(size), Origin::MemoryFault),
             Lost::Unclaimed { gpa: Some(gpa) } => (gpa, log2(self.ram.backing().page_size()), Origin::ArmSea),
             Lost::Unclaimed { gpa: None } => {
-                let account = Account { reason: StopReason::NotDeliverable, error: None };
+                let account = Account { reason: StopReason::AddressUnknown, error: None };
                 return self.carry_out(&mut state, Action::Stop { account });
             }
         };
         if let Lost::Unclaimed { gpa: Some(gpa) } = lost {
             self.take_out_of_use(gpa);
         }
-        let error = MemoryError {
+        let mut error = MemoryError {
             span: Span::around(gpa, log2_len),
             gpa,
             kind: Kind::ActionRequired,
@@ -159,6 +162,15 @@ impl Reporting {
             time_ns: self.now_ns(),
         };
         self.journal.note(Note::MemoryError { error, response: self.consumed_response });
+        let mut vcpu_state = vcpu_state;
+        // What was left for the vCPU already, it has not taken yet: it does not stand as it will then.
+        if state.hands.as_ref().is_some_and(|hands| hands.control.has_exception(vcpu)) {
+            match &mut vcpu_state {
+                Some(VcpuState::X86_64(state)) => state.in_progress = true,
+                // A second abort would hide the first. It touches the page again, if it still wants it.
+                _ => error.kind = Kind::ActionOptional,
+            }
+        }
         self.act(&mut state, vcpu_state, |responder, scene, sink| responder.report(&error, scene, sink));
     }
 
@@ -187,6 +199,7 @@ impl Reporting {
         };
         self.journal.note(Note::MemoryError { error, response: self.found_response });
         if self.found_response == Response::Mce {
+            state.responder.record(&error);
             state.asked.push_back(error);
             self.asks.store(true, Ordering::Release);
         } else {
@@ -197,19 +210,22 @@ impl Reporting {
     }
 
     /// Answers what vCPU 0 had to be asked about: it is about to enter the guest, and stands as `how` says. A machine check
-    /// that it is still taking is waited for.
+    /// that it is still to take is waited for, and so is a bank that the guest has not read: both would be overwritten.
     pub fn ask(&self, vcpu: u32, how: &mut dyn FnMut() -> Option<VcpuState>) {
         if vcpu != 0 || !self.asks.load(Ordering::Acquire) {
             return;
         }
         let vcpu_state = how();
-        if matches!(vcpu_state, Some(VcpuState::X86_64(state)) if state.enabled && state.in_progress) {
+        if matches!(vcpu_state, Some(VcpuState::X86_64(state)) if state.in_progress || state.found_unread) {
             return;
         }
         let mut state = self.lock();
+        if state.hands.as_ref().is_some_and(|hands| hands.control.has_exception(vcpu)) {
+            return;
+        }
         // One at a time: the next is asked about when this one was taken.
         if let Some(error) = state.asked.pop_front() {
-            self.act(&mut state, vcpu_state, |responder, scene, sink| responder.report(&error, scene, sink));
+            self.act(&mut state, vcpu_state, |responder, scene, sink| responder.answer(&error, scene, sink));
         }
         self.asks.store(!state.asked.is_empty(), Ordering::Release);
     }
@@ -242,8 +258,8 @@ impl Reporting {
     /// What was lost so far, as JSON.
     #[must_use]
     pub fn ledger(&self) -> Value {
-        let state = self.lock();
-        let ledger = state.responder.ledger();
+        // Not written as JSON under the lock: a vCPU may wait for it.
+        let ledger = self.lock().responder.ledger().clone();
         json!({ "entries": ledger, "bytes_lost": ledger.bytes_lost() })
     }
 
@@ -271,7 +287,9 @@ impl Reporting {
             return Vec::new();
         }
         let now_ns = self.now_ns();
-        self.lock().responder.ledger().repairable_after(SETTLE_NS, now_ns).collect()
+        let state = self.lock();
+        let repairable = state.responder.ledger().repairable_after(SETTLE_NS, now_ns);
+        repairable.filter(|span| !state.unrepairable.contains(span)).collect()
     }
 
     /// The runs of memory, as GPA and bytes, that stay lost when the machine is reset.
@@ -293,6 +311,7 @@ impl Reporting {
     /// They could not be replaced, and stay lost.
     pub fn not_repaired(&self, span: Span, error: &std::io::Error) {
         tracing::error!(%error, "lost memory can not be replaced");
+        self.lock().unrepairable.push(span);
         self.journal.write(Note::NotRepaired(span));
     }
 
@@ -302,6 +321,9 @@ impl Reporting {
             let entries = self.lock().responder.ledger().entries().to_vec();
             let lost = entries.into_iter().filter(|entry| entry.is_lost()).map(|entry| entry.span);
             lost.for_each(|span| self.repaired(span));
+            // What nobody has touched is in no ledger.
+            self.left_out.clear();
+            self.lock().unrepairable.clear();
         }
     }
 

@@ -12,7 +12,6 @@ use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
 
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
-use rustix::io::Errno;
 use rustix::process::{
     MachineCheckMemoryCorruptionKillPolicy as Policy, set_machine_check_memory_corruption_kill_policy,
 };
@@ -67,27 +66,24 @@ impl Finder {
     /// `AlreadyExists` where there is one; or what the host says.
     pub fn start(found: impl FnMut(Fault) + Send + 'static) -> io::Result<Self> {
         let place = Place::take().ok_or(io::ErrorKind::AlreadyExists)?;
-        ask_for(Policy::Late)?;
+        ask_for(Policy::Late);
         if WAKE.get().is_none() {
             // Nobody else can set it: this is the only one that starts.
             let _ = WAKE.set(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
         }
         let stop = Arc::new(AtomicBool::new(false));
         let mut search =
-            Search { found, pagemap: Pagemap::open()?, told: HashMap::new(), stop: Arc::clone(&stop) };
+            Search { found, pagemap: Pagemap::open().ok(), told: HashMap::new(), stop: Arc::clone(&stop) };
         let (started, is_started) = mpsc::channel();
         let thread = Builder::new().name("memory-finder".into()).spawn(move || {
             let _place = place;
-            let outcome = ask_for(Policy::Early);
-            let goes_on = outcome.is_ok();
+            ask_for(Policy::Early);
             // Fails only where nobody waits any more.
-            let _ = started.send(outcome);
-            if goes_on {
-                search.run();
-            }
+            let _ = started.send(());
+            search.run();
         })?;
         let finder = Finder { stop, thread: Some(thread) };
-        is_started.recv().map_err(io::Error::other)??;
+        is_started.recv().map_err(io::Error::other)?;
         Ok(finder)
     }
 }
@@ -158,12 +154,10 @@ fn wake() {
     }
 }
 
-/// A kernel without memory failures may not know the request; it has nothing to tell either.
-fn ask_for(policy: Policy) -> io::Result<()> {
-    match set_machine_check_memory_corruption_kill_policy(Some(policy)) {
-        Ok(()) | Err(Errno::INVAL) => Ok(()),
-        Err(error) => Err(error.into()),
-    }
+/// A kernel without memory failures may not know the request, and a sandbox may refuse it: what is lost is told of when it is touched
+/// then.
+fn ask_for(policy: Policy) {
+    let _ = set_machine_check_memory_corruption_kill_policy(Some(policy));
 }
 
 /// By what a page was told of.
@@ -177,7 +171,8 @@ enum By {
 /// What the thread owns.
 struct Search<F> {
     found: F,
-    pagemap: Pagemap,
+    /// None where the host does not let this process see its own page tables: signals alone are told of then.
+    pagemap: Option<Pagemap>,
     /// Pages that were told of, by the HVA of their first byte.
     told: HashMap<u64, By>,
     stop: Arc<AtomicBool>,
@@ -224,8 +219,8 @@ impl<F: FnMut(Fault)> Search<F> {
     }
 
     fn search(&mut self) {
-        let Search { found, pagemap, told, .. } = self;
-        for range in ranges::all() {
+        let Search { found, pagemap: Some(pagemap), told, stop } = self else { return };
+        for range in ranges::all().take_while(|_| !stop.load(Ordering::SeqCst)) {
             pagemap.lost_pages(range, |hva| {
                 if let std::collections::hash_map::Entry::Vacant(place) = told.entry(hva) {
                     place.insert(By::Search);

@@ -13,7 +13,7 @@ use super::registers::{
 };
 use crate::exception_entry::{Entered, Taken};
 use crate::kvm_port::Abort;
-use crate::port::Injection;
+use crate::port::{Injected, Injection};
 use crate::run_loop::Lost;
 use crate::stage1::Translation;
 
@@ -27,24 +27,29 @@ impl Exceptions {
     }
 
     /// Makes a vCPU take an exception when it is entered next.
-    pub(crate) fn inject(&mut self, fd: &VcpuFd, injection: Injection) -> Result<(), Error> {
+    pub(crate) fn inject(&mut self, fd: &VcpuFd, injection: Injection) -> Result<Injected, Error> {
+        // Nothing of what KVM says is pending is said back to it: it shows a syndrome where it was given none.
+        let mut events = kvm_vcpu_events::default();
         match injection {
-            // KVM's own injection shows the address of the vCPU's last abort.
-            Injection::Abort { far: FaultAddress::OfLastAbort, .. } => {
-                self.change_events(fd, |events| events.exception.ext_dabt_pending = 1)
+            Injection::Abort { esr, far: far @ (FaultAddress::At(_) | FaultAddress::NotValid) } => {
+                take_abort(fd, esr, far)?;
+                return Ok(Injected::Done);
             }
-            Injection::Abort { esr, far } => take_abort(fd, esr, far),
-            Injection::Serror { syndrome } => self.change_events(fd, |events| {
+            // KVM's own injection shows the address of the vCPU's last abort.
+            Injection::Abort { far: FaultAddress::OfLastAbort, .. } => events.exception.ext_dabt_pending = 1,
+            Injection::Serror { syndrome } => {
                 events.exception.serror_pending = 1;
                 if let Some(syndrome) = syndrome {
                     events.exception.serror_has_esr = 1;
                     events.exception.serror_esr = syndrome.into();
                 }
-            }),
+            }
             Injection::Nmi | Injection::MachineCheck(_) | Injection::SharedMachineCheck(_) => {
-                Err(Error::new(libc::ENOTSUP))
+                return Err(Error::new(libc::ENOTSUP));
             }
         }
+        fd.set_vcpu_events(&events)?;
+        Ok(Injected::Done)
     }
 
     /// How a vCPU stands. What it did and at which address is known where the hardware's own abort came through. Else it has
@@ -77,13 +82,6 @@ impl Exceptions {
             },
         };
         Some(VcpuState::Aarch64(Consumption { level, access, far }))
-    }
-
-    /// Reads, changes and writes what waits for the vCPU (KVM_SET_VCPU_EVENTS).
-    fn change_events(&self, fd: &VcpuFd, change: impl FnOnce(&mut kvm_vcpu_events)) -> Result<(), Error> {
-        let mut events = fd.get_vcpu_events()?;
-        change(&mut events);
-        fd.set_vcpu_events(&events)
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Mutex;
 
 use super::*;
-use crate::port::{Injection, RunError};
+use crate::port::{Injected, Injection, RunError};
 
 /// A hypervisor that plays a script.
 struct Script {
@@ -57,9 +57,9 @@ impl VcpuPort for Script {
         }
     }
 
-    fn inject(&mut self, injection: Injection) -> Result<(), RunError> {
+    fn inject(&mut self, injection: Injection) -> Result<Injected, RunError> {
         self.injected.push(injection);
-        Ok(())
+        Ok(Injected::Done)
     }
 
     fn state(&mut self, _: Option<&Lost>) -> Option<VcpuState> {

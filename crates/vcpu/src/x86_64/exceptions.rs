@@ -3,18 +3,27 @@
 use guest_memory::GuestRam;
 use kvm_bindings::{Msrs, kvm_msr_entry, kvm_regs};
 use kvm_ioctls::VcpuFd;
+use ras_core::reporters::machine_check::{CONSUMED_BANK, FOUND_BANK};
 use ras_core::vcpu_state::{MachineCheckState, VcpuState};
 use vmm_sys_util::errno::Error;
 
 use super::machine_check;
 use crate::kvm_port::Abort;
-use crate::port::Injection;
+use crate::port::{Injected, Injection};
 use crate::run_loop::Lost;
 
 /// IA32_MCG_STATUS (Intel SDM volume 3, Machine-Check Architecture).
 const MCG_STATUS: u32 = 0x17a;
 /// Its MCIP: a machine check is in progress.
 const MCIP: u64 = 1 << 2;
+/// IA32_MCG_CTL.
+const MCG_CTL: u32 = 0x17b;
+/// IA32_MCi_CTL of the bank for consumed errors.
+const CONSUMED_CTL: u32 = 0x400 + 4 * CONSUMED_BANK as u32;
+/// IA32_MCi_STATUS of the bank for found errors.
+const FOUND_STATUS: u32 = 0x401 + 4 * FOUND_BANK as u32;
+/// Its VAL: the bank holds something.
+const VAL: u64 = 1 << 63;
 /// IA32_MCG_EXT_CTL.
 const MCG_EXT_CTL: u32 = 0x4d0;
 /// Its LMCE_EN: machine checks are local.
@@ -25,28 +34,36 @@ const CR4_MCE: u64 = 1 << 6;
 /// Makes a vCPU take exceptions, and says how it stands towards them. It allocates nothing once it is made.
 #[derive(Debug)]
 pub(crate) struct Exceptions {
-    /// [`MCG_STATUS`] and [`MCG_EXT_CTL`], in this order: KVM stops at the first that it has not.
+    /// [`ASKED`].
     msrs: Option<Msrs>,
 }
 
+/// What is asked, in this order: KVM stops at the first that it has not, and it only has the last where the guest was given local
+/// machine checks.
+const ASKED: [u32; 5] = [MCG_STATUS, MCG_CTL, CONSUMED_CTL, FOUND_STATUS, MCG_EXT_CTL];
+
 impl Exceptions {
     pub(crate) fn new() -> Self {
-        let entry = |index| kvm_msr_entry { index, ..Default::default() };
-        // Fails for more entries than KVM takes, which two are not; without them the state is not known.
-        Exceptions { msrs: Msrs::from_entries(&[entry(MCG_STATUS), entry(MCG_EXT_CTL)]).ok() }
+        let entries = ASKED.map(|index| kvm_msr_entry { index, ..Default::default() });
+        // Fails for more entries than KVM takes, which these are not; without them the state is not known.
+        Exceptions { msrs: Msrs::from_entries(&entries).ok() }
     }
 
-    /// Makes a vCPU take an exception when it is entered next.
-    pub(crate) fn inject(&mut self, fd: &VcpuFd, injection: Injection) -> Result<(), Error> {
+    /// Makes a vCPU take an exception when it is entered next, or says that it can not take it yet.
+    pub(crate) fn inject(&mut self, fd: &VcpuFd, injection: Injection) -> Result<Injected, Error> {
         match injection {
-            Injection::Nmi => fd.nmi(),
-            Injection::MachineCheck(check) => machine_check::raise(fd, &check),
+            Injection::Nmi => fd.nmi()?,
+            Injection::MachineCheck(check) => machine_check::raise(fd, &check)?,
             Injection::SharedMachineCheck(check) => match self.machine_check_state(fd) {
-                Some(state) if state.enabled && !state.in_progress => machine_check::raise(fd, &check),
-                _ => Ok(()),
+                // It would end the guest.
+                Some(MachineCheckState { in_progress: true, .. }) => return Ok(Injected::Later),
+                // A processor that was not started, or does not take part.
+                Some(MachineCheckState { enabled: false, .. }) | None => {}
+                Some(_) => machine_check::raise(fd, &check)?,
             },
-            Injection::Abort { .. } | Injection::Serror { .. } => Err(Error::new(libc::ENOTSUP)),
+            Injection::Abort { .. } | Injection::Serror { .. } => return Err(Error::new(libc::ENOTSUP)),
         }
+        Ok(Injected::Done)
     }
 
     /// How a vCPU stands towards machine checks.
@@ -68,10 +85,10 @@ impl Exceptions {
             |index: usize| msrs.as_slice().get(index).filter(|_| index < read).map_or(0, |entry| entry.data);
         Some(MachineCheckState {
             in_progress: msr(0) & MCIP != 0,
-            enabled: cr4 & CR4_MCE != 0,
-            // KVM only has the register where the guest was given local machine checks.
-            local: msr(1) & LMCE_EN != 0,
-            // Those that can not take one with this vCPU are left out.
+            enabled: cr4 & CR4_MCE != 0 && (msr(1), msr(2)) == (u64::MAX, u64::MAX),
+            found_unread: msr(3) & VAL != 0,
+            local: msr(4) & LMCE_EN != 0,
+            // Each takes part as soon as it can.
             others_ready: true,
         })
     }

@@ -6,6 +6,8 @@ use vmm_sys_util::errno::{Error, errno_result};
 use vmm_sys_util::ioctl::{ioctl_with_mut_ref, ioctl_with_ref};
 use vmm_sys_util::{ioctl_ior_nr, ioctl_iow_nr};
 
+use ras_core::reporters::machine_check::guest_mcg_cap;
+
 use numbers::{KVM_X86_GET_MCE_CAP_SUPPORTED, KVM_X86_SET_MCE, KVM_X86_SETUP_MCE};
 
 /// The calls' numbers (linux/kvm.h).
@@ -16,15 +18,6 @@ mod numbers {
     ioctl_ior_nr!(KVM_X86_GET_MCE_CAP_SUPPORTED, KVMIO, 0x9d, u64);
     ioctl_iow_nr!(KVM_X86_SET_MCE, KVMIO, 0x9e, kvm_x86_mce);
 }
-
-/// MCG_CAP: MCG_CTL is there (Intel SDM volume 3, 17.3.1.1).
-const CTL_P: u64 = 1 << 8;
-/// MCG_CAP: software error recovery.
-const SER_P: u64 = 1 << 24;
-/// MCG_CAP: interrupts for corrected errors, which tell of those that need no action too.
-const CMCI_P: u64 = 1 << 10;
-/// Banks of a guest: as many as other monitors give theirs, and as the reporter of machine checks counts on.
-const GUEST_BANKS: u64 = 10;
 
 /// Bits of MCG_CAP that a guest can be given.
 ///
@@ -46,7 +39,7 @@ pub fn supported(kvm: &Kvm) -> Result<u64, Error> {
 /// Where KVM refuses.
 #[expect(unsafe_code, reason = "kvm-ioctls has no such call")]
 pub(super) fn set_up(fd: &VcpuFd, supported: u64) -> Result<(), Error> {
-    let mcg_cap = supported & (CTL_P | SER_P | CMCI_P) | GUEST_BANKS;
+    let mcg_cap = guest_mcg_cap(supported);
     // SAFETY: KVM reads the one u64 that the call is declared with, and the descriptor is a vCPU's.
     match unsafe { ioctl_with_ref(fd, KVM_X86_SETUP_MCE(), &mcg_cap) } {
         0 => Ok(()),
