@@ -19,8 +19,9 @@
 //! # Ok::<(), firmware_tables::BuildError>(())
 //! ```
 //!
-//! Where the platform has error sources, ACPI lists them in HEST, and the memory that their records go to comes with the
-//! tables; no other language has words for them.
+//! Where the platform has error sources, ACPI lists them in HEST, and a devicetree has an `arm,ras-cper` node for each that has
+//! an interrupt of its own, which is all that it has words for; an MP table has none. The memory that their records go to comes
+//! with the tables.
 //!
 //! Guarantees: the same platform gives the same bytes, on every host; tables lie in the platform's table area, a
 //! devicetree at the address for it, error records in the area for them, and nothing overlaps; every checksum is right; a platform that a language can not
@@ -48,6 +49,8 @@ mod error;
 mod fdt;
 #[cfg(feature = "mptable")]
 mod mptable;
+#[cfg(any(feature = "acpi", feature = "devicetree"))]
+mod records;
 
 use platform::{Chosen, Platform, Range};
 use ras_core::RecordArea;

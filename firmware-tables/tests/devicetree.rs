@@ -151,6 +151,92 @@ fn memory_that_is_set_aside_is_reserved() {
 }
 
 #[test]
+fn an_error_source_leads_to_its_block_and_its_register() {
+    let machine = default_machine().with_error_sources(machine::own_source());
+    let room = machine.memory.records.unwrap();
+    let built = build(&machine).unwrap();
+    let area = built.record_area.as_ref().unwrap();
+    let slot = area.slots().next().unwrap();
+    assert_eq!((area.gpa(), area.bytes(), room.start % 0x1_0000), (room.start, room.len, 0));
+
+    let root = Tree::read(&built.tables[0].bytes);
+    let source = root.at("error-source-1");
+    let names: Vec<_> = source.properties.keys().map(String::as_str).collect();
+    assert_eq!(
+        names,
+        ["compatible", "interrupts", "memory-region"],
+        "and nothing that the binding does not allow"
+    );
+    assert_eq!(source.texts("compatible"), ["arm,ras-cper"]);
+    assert_eq!(source.cells("interrupts"), [0, aarch64::ERROR_INTID - 32, 1]);
+
+    let reserved = root.at("reserved-memory");
+    let region = |phandle: u32| {
+        let is = |node: &&Tree| node.has("phandle") && node.cells("phandle") == [phandle];
+        let [start, len] = reserved.children.iter().find(is).unwrap().wide("reg")[..] else {
+            panic!("one range")
+        };
+        (start, len)
+    };
+    let [block, register] = source.cells("memory-region")[..] else { panic!("two regions") };
+    assert_eq!(region(block), (slot.block_gpa, 0x1000), "a driver copies all of it");
+    assert_eq!(region(register), (slot.ack_gpa, 8), "a driver accepts four bytes or eight");
+    let mut next = room.start;
+    for node in &reserved.children {
+        let [start, len] = node.wide("reg")[..] else { panic!("one range") };
+        assert!(start == next && node.has("no-map"), "{}", node.name);
+        next += len;
+    }
+    assert_eq!(next, room.end(), "all of the room is reserved, and none of it twice");
+    let phandles: Vec<_> = [&root, reserved]
+        .into_iter()
+        .flat_map(|node| &node.children)
+        .filter(|node| node.has("phandle"))
+        .map(|node| node.cells("phandle")[0])
+        .collect();
+    assert_eq!(phandles.len(), 5, "the GIC, clock, pins, block and register");
+    assert!(phandles.iter().all(|one| phandles.iter().filter(|other| *other == one).count() == 1));
+
+    let records = built.table("error-records").unwrap();
+    let at = |gpa: u64| &records.bytes[(gpa - records.gpa) as usize..][..8];
+    assert_eq!(
+        (records.range(), at(slot.ack_gpa), at(slot.block_gpa)),
+        (room, &1u64.to_le_bytes()[..], &[0; 8][..])
+    );
+}
+
+#[test]
+fn an_error_source_has_an_interrupt_of_its_own() {
+    use ras_core::{ErrorSource, Notification};
+    let refused = |sources: &[Notification], id: u16, reason: &str| {
+        let sources =
+            sources.iter().zip(0..).map(|(notification, id)| ErrorSource { id, notification: *notification });
+        let error = build(&default_machine().with_error_sources(sources.collect())).unwrap_err();
+        let said = error.to_string();
+        let start = format!("error source {id} is not possible in devicetree tables: notification by ");
+        assert!(said.starts_with(&start) && said.ends_with(reason), "{said}");
+    };
+    for other in
+        [Notification::Sea, Notification::Sei, Notification::Gsiv, Notification::Gpio, Notification::Nmi]
+    {
+        refused(&[other], 0, "a devicetree's sources have interrupts of their own");
+    }
+    let own = |gsi| Notification::External { gsi };
+    for gsi in [0, 31, 1020, u32::MAX] {
+        refused(&[own(gsi)], 0, "its interrupt is one of INTID 32 to 1019");
+    }
+    refused(&[own(aarch64::SERIAL_INTID)], 0, "a device has that interrupt for itself");
+    refused(&[own(40), own(41), own(40)], 2, "another source has that interrupt for itself");
+
+    let mut machine = default_machine().with_error_sources(machine::own_source());
+    machine.memory.records = None;
+    assert_eq!(
+        build(&machine).unwrap_err().to_string(),
+        "devicetree tables can not place the error records: 1 error sources need 0x30000 bytes of record area and there are 0x0"
+    );
+}
+
+#[test]
 fn what_can_not_be_said_is_an_error_that_names_it() {
     type Change = fn(&mut Platform);
     let cases: &[(Change, &str)] = &[

@@ -34,8 +34,12 @@ fn main() -> ExitCode {
     let mut trials = Vec::new();
     for set in SETS {
         let name = format!("golden_source_compiles_to_the_tree_of_{set}");
-        trials.push(Trial::test(name, move || golden(set)));
+        trials.push(Trial::test(name, move || golden(set, set, &machine::default_machine())));
     }
+    trials.push(Trial::test("golden_source_compiles_to_the_tree_of_an_error_source", || {
+        let machine = machine::default_machine().with_error_sources(machine::own_source());
+        golden("devicetree", "devicetree-error-source", &machine)
+    }));
     let hosts = [
         (machine::ALL, &[1, 2, 16, 17, 512][..]),
         (Features { its: false, ..machine::ALL }, &[2]),
@@ -64,11 +68,11 @@ fn judge(machine: &Platform) -> Result<(), Failed> {
     Ok(())
 }
 
-fn golden(set: &str) -> Result<(), Failed> {
+fn golden(set: &str, name: &str, machine: &Platform) -> Result<(), Failed> {
     let path =
-        Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/aarch64").join(set).with_extension("dts");
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/aarch64").join(name).with_extension("dts");
     let directory = tempfile::tempdir()?;
-    let blob = blob(&machine::default_machine(), set)?;
+    let blob = blob(machine, set)?;
     let found = decompile(&blob, directory.path())?;
     if std::env::var_os("UPDATE_GOLDEN").is_some() {
         fs::write(&path, &found)?;

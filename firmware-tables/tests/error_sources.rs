@@ -173,15 +173,16 @@ fn ids_are_names() {
 
 #[test]
 fn other_languages_have_no_words_for_them() {
-    for (set, machine, sources) in [("mptable", on_x86_64(), 4), ("devicetree", on_aarch64(), 2)] {
-        let error = build(set, &machine).unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            format!(
-                "{set} tables have no place for error records, and the machine has {sources} error sources"
-            )
-        );
-    }
+    let said = |set, machine| build(set, &machine).unwrap_err().to_string();
+    assert_eq!(
+        said("mptable", on_x86_64()),
+        "mptable tables have no place for error records, and the machine has 4 error sources"
+    );
+    assert_eq!(
+        said("devicetree", on_aarch64()),
+        "error source 0 is not possible in devicetree tables: notification by sea: a devicetree's sources have \
+         interrupts of their own"
+    );
 }
 
 #[test]

@@ -18,6 +18,9 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 /// | [`Sei`](Self::Sei) | 9 | refuses the source as of an unknown type: what the guest takes is a plain SError |
 /// | [`Gsiv`](Self::Gsiv) | 10 | as 7: the number only says how the platform raises the error device |
 ///
+/// In a devicetree a source is an arm,ras-cper node, which has an interrupt of its own: external, on arm64 too, where the GIC's binding
+/// names the interrupt.
+///
 /// The numbers that are left out (2, 3, 5, 6, 11 and up) are either refused by Linux or another road to one of these.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "kebab-case"))]

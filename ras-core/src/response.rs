@@ -2,7 +2,7 @@
 
 use core::fmt;
 
-use crate::request::{Asynchronous, Synchronous};
+use crate::request::{Asynchronous, Synchronous, TableSet};
 
 /// The answer to an error, chosen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -22,7 +22,7 @@ pub enum Response {
     Serror,
     /// GHES record that the guest looks for.
     Polled,
-    /// GHES record, and the error device by a GSI.
+    /// GHES record, and the error device by a GSI; in a devicetree a record, and the interrupt of arm,ras-cper.
     Gsiv,
     /// GHES record, and the error device by a pin.
     Gpio,
@@ -83,6 +83,17 @@ impl Response {
             Response::Sei => Some(9),
             Response::Gsiv => Some(10),
             Response::Mce | Response::Abort | Response::Serror | Response::Ignore | Response::Stop => None,
+        }
+    }
+
+    /// The same, in tables of that kind. A devicetree leads to one kind of source, arm,ras-cper, which has an interrupt of its own
+    /// ([`Notification::External`](crate::Notification::External)); an MP table leads to none.
+    #[must_use]
+    pub const fn notification_in(self, tables: TableSet) -> Option<u8> {
+        match (self, tables) {
+            (_, TableSet::Acpi) => self.notification(),
+            (Response::Gsiv, TableSet::Devicetree) => Some(1),
+            (_, TableSet::Devicetree | TableSet::MpTable) => None,
         }
     }
 }

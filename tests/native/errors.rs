@@ -95,7 +95,7 @@ fn found_error_is_a_machine_check() -> Checked {
     assert!(told.starts_with("vcpu 0 bank ") && told.contains(" addr 0x2001000 misc 0x8c "), "{guest}");
     assert_eq!(guest.probe("error total"), ["1"], "{guest}");
     let events = story_events(&scratch);
-    assert!(events.contains(r#""event":"notified","how":"machine-check""#), "{events}");
+    assert!(events.contains(r#""event":"notified","how":"machine-check"#), "{events}");
     assert!(events.contains(r#""event":"answered""#) && events.contains(r#""response":"mce""#), "{events}");
     Ok(())
 }

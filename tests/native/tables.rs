@@ -15,6 +15,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         files_of_mptable,
         files_of_aarch64_acpi,
         files_of_aarch64_devicetree,
+        files_of_an_error_source,
         list_for_people,
         acpi_where_the_guest_finds_it,
         mptable_where_the_guest_finds_it,
@@ -82,6 +83,28 @@ fn files_of_aarch64_acpi() -> Checked {
 
 fn files_of_aarch64_devicetree() -> Checked {
     assert_eq!(files("aarch64", "devicetree"), ["platform.dtb"].map(String::from).into());
+    Ok(())
+}
+
+/// Where the profile asks for it, a devicetree leads to records.
+fn files_of_an_error_source() -> Checked {
+    let scratch = Scratch::new();
+    let profile = scratch.profile(&profile_text("devicetree"));
+    let list =
+        Ghest::new(["tables", "--arch", "aarch64", "--json", "--set", "ras.asynchronous=gsiv", "--out"])
+            .arg(scratch.path("out"))
+            .arg(&profile.path)
+            .finish()
+            .expect(0)
+            .json();
+    let files: Vec<_> = tables(&list).iter().map(|table| table["file"].as_str().expect("a name")).collect();
+    assert_eq!(files, ["platform.dtb", "error-records.bin"]);
+    let blob = fs::read(scratch.path("out").join("platform.dtb")).expect("the devicetree");
+    assert!(blob.windows(13).any(|window| window == b"arm,ras-cper\0"));
+
+    let plan = Ghest::new(["plan", "--arch", "aarch64", "--set", "ras.asynchronous=gsiv"]).arg(&profile.path);
+    let plan = plan.finish().expect(0);
+    assert!(plan.stdout().contains("\nfound         gsiv\n"), "{plan}");
     Ok(())
 }
 

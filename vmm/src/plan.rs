@@ -2,7 +2,7 @@
 
 use firmware_tables::GuestTables;
 use machine_profile::{Firmware, Kernel, Machine};
-use platform::aarch64::Features;
+use platform::aarch64::{self, Features};
 use platform::{Arch, Chosen, Platform, x86_64};
 use ras_core::abilities::HostAbilities;
 use ras_core::plan::{Refusal, TablesView, sources_wanted};
@@ -81,12 +81,13 @@ pub fn describe(
     offered: Features,
     host: &HostAbilities,
 ) -> Result<(Platform, GuestTables), DescribeError> {
-    let sources = if machine.firmware == Firmware::Acpi {
-        let external_gsi = (machine.arch == Arch::X86_64).then_some(x86_64::ERROR_GSI);
-        sources_wanted(&request::of(machine), host, external_gsi).collect()
-    } else {
-        Vec::new()
+    // The interrupt of a source that has one of its own, where the tables have words for such a source.
+    let own_gsi = match (machine.arch, machine.firmware) {
+        (Arch::X86_64, Firmware::Acpi) => Some(x86_64::ERROR_GSI),
+        (Arch::Aarch64, Firmware::Devicetree) => Some(aarch64::ERROR_INTID),
+        _ => None,
     };
+    let sources = sources_wanted(&request::of(machine), host, own_gsi).collect();
     let platform = describe::platform(machine, offered)?.with_error_sources(sources);
     let chosen = Chosen { command_line: describe::command_line(machine, &platform), ..Default::default() };
     let tables = describe::tables(machine, &platform, &chosen)?;
@@ -132,8 +133,10 @@ impl Blueprint {
 /// Why a guest of that architecture gets those tables, for a person.
 const fn firmware_reason(arch: Arch, firmware: Firmware) -> &'static str {
     match (arch, firmware) {
-        (_, Firmware::Acpi) => "the profile says acpi: the only tables that can carry error records",
-        (Arch::Aarch64, _) => "the profile says devicetree: it has no place for error records",
+        (_, Firmware::Acpi) => "the profile says acpi: the tables that carry error records for every kernel",
+        (Arch::Aarch64, _) => {
+            "the profile says devicetree: it carries error records only for a kernel that has a driver for arm,ras-cper"
+        }
         (Arch::X86_64, _) => "the profile says mptable: it has no place for error records",
     }
 }

@@ -36,6 +36,8 @@ pub fn node(base: u64, intid: u32) -> DeviceNode {
     let mut properties = vec![
         ("gpio-controller", Property::Flag),
         ("#gpio-cells", Property::Cells(vec![2])),
+        // Nothing below it has an address: whoever provides interrupts says so.
+        ("#address-cells", Property::Cells(vec![0])),
         ("interrupt-controller", Property::Flag),
         ("#interrupt-cells", Property::Cells(vec![2])),
     ];

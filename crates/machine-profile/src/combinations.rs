@@ -165,13 +165,31 @@ fn asynchronous(answers: &Answers, arch: Arch) -> Option<Diagnostic> {
         Asynchronous::External | Asynchronous::Mce => true,
     };
     if x86_64_only && arch != Arch::X86_64 {
-        let words = if has_acpi(answers) { "`\"gsiv\"`, `\"gpio\"`, `\"polled\"`" } else { "`\"ignore\"`" };
+        let words = if has_acpi(answers) {
+            "`\"gsiv\"`, `\"gpio\"`, `\"polled\"`"
+        } else {
+            "`\"gsiv\"`, `\"ignore\"`"
+        };
         return Some(answer.refused(
             format!("it is of x86_64, and the guest is {arch}"),
             format!("write {words} or `\"auto\"`"),
         ));
     }
-    if answer.value == Asynchronous::Mce { None } else { without_acpi(answers, answer, "\"ignore\"") }
+    match (answer.value, arch) {
+        (Asynchronous::Mce, _) => None,
+        (_, Arch::X86_64) => without_acpi(answers, answer, "\"ignore\""),
+        (value, Arch::Aarch64) => {
+            let firmware = answers.firmware.as_ref().ok()?;
+            (firmware.value != Firmware::Acpi && value != Asynchronous::Gsiv).then(|| {
+                answer
+                    .refused(
+                        "a devicetree leads to error records by `arm,ras-cper` alone, which tells of them by an interrupt",
+                        "write `\"gsiv\"`, `\"auto\"` or `\"ignore\"`, or choose the firmware `\"acpi\"`",
+                    )
+                    .beside(&firmware.place, "tables without ACPI are chosen here")
+            })
+        }
+    }
 }
 
 fn has_acpi(answers: &Answers) -> bool {

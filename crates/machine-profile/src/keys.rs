@@ -209,7 +209,11 @@ pub(crate) mod ras {
         form: Words(&[
             word("auto", Asynchronous::Auto, "the best that tables, architecture and host can carry"),
             word("polled", Asynchronous::Polled, "record that the guest polls for (ACPI)"),
-            word("gsiv", Asynchronous::Gsiv, "record and interrupt (ACPI)"),
+            word(
+                "gsiv",
+                Asynchronous::Gsiv,
+                "record and interrupt (ACPI; a devicetree's arm,ras-cper, which Linux is yet to have a driver for)",
+            ),
             word("gpio", Asynchronous::Gpio, "record and GPIO signal (ACPI)"),
             word("external", Asynchronous::External, "record and interrupt of its own (x86_64, ACPI)"),
             word("mce", Asynchronous::Mce, "machine check, action optional (x86_64)"),

@@ -48,6 +48,8 @@ pub const GPIO_INTID: u32 = 35;
 pub const GED_BASE: u64 = 0x903_0000;
 /// INTID of the Generic Event Device.
 pub const GED_INTID: u32 = 36;
+/// INTID of an error source that has an interrupt of its own (devicetree).
+pub const ERROR_INTID: u32 = 37;
 /// virtio-mmio transports, one page each.
 pub const VIRTIO_MMIO: Range = Range { start: 0xa00_0000, len: 0x10_0000 };
 /// INTID of the first virtio-mmio transport; each next one has the next.

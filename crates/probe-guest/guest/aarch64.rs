@@ -6,9 +6,11 @@ use core::ops::Range;
 use crate::acpi::Fadt;
 use crate::cmdline::Wishes;
 use crate::dsdt::{EventDevice, Interrupt};
+use crate::errors::records::Known;
 use crate::failure::Failure;
 use crate::format::Hex;
 use crate::frames::Frames;
+use crate::hest::Notification;
 use crate::memory_map::MemoryMap;
 use crate::report::{fail, say};
 use crate::{Boot, errors, event_device, tables, touch};
@@ -28,6 +30,7 @@ mod paging;
 pub(crate) mod power;
 mod processors;
 mod psci;
+mod reserved_memory;
 mod rtc;
 mod serial;
 mod timer;
@@ -43,6 +46,7 @@ pub(crate) use timer::{wait_for, wait_halted, wait_until};
 
 use devicetree::Devicetree;
 use interrupts::Purpose;
+use reserved_memory::{ErrorSource, ReservedMemory};
 use topology::Topology;
 
 global_asm!(include_str!("aarch64/entry.s"));
@@ -83,7 +87,7 @@ pub(crate) fn check(boot: &Boot, wishes: &Wishes) -> Result<Range<u64>, Failure>
     say!("memory-touched ok");
 
     let firmware = Firmware::find(boot)?;
-    errors::learn(memory, firmware.hest)?;
+    errors::learn(memory, firmware.hest, firmware.reserved.into_iter().flat_map(listed))?;
     let (major, minor) = psci::version();
     say!("psci ", major, ".", minor, " hvc");
     gic::set_up(&firmware.topology)?;
@@ -111,9 +115,31 @@ pub(crate) fn check(boot: &Boot, wishes: &Wishes) -> Result<Range<u64>, Failure>
         Some(address) => rtc::report(address)?,
         None => say!("rtc none"),
     }
+    for source in firmware.reserved.into_iter().flat_map(ReservedMemory::error_sources) {
+        gic::enable(source?.interrupt)?;
+    }
     // Vectors are in place and SErrors let through since the first interrupt.
     errors::arm();
     Ok(frames.in_use())
+}
+
+/// The error sources of a devicetree, by their place in it. A record is acknowledged by setting bit 0.
+fn listed(reserved: &ReservedMemory) -> impl Iterator<Item = Result<Known, Failure>> {
+    reserved.error_sources().zip(0..).map(|(source, id)| {
+        let ErrorSource { block, register, interrupt } = source?;
+        let too_long = Failure::with("no room for records at", block.start);
+        Ok(Known {
+            id,
+            name: "cper",
+            notification: Notification::External { gsi: interrupt.gsi },
+            block: block.start,
+            block_len: u32::try_from(block.end - block.start).map_err(|_| too_long)?,
+            ack: register.start,
+            ack_is_wide: register.end - register.start == 8,
+            preserve: !1,
+            write: 1,
+        })
+    })
 }
 
 /// All errors come by themselves.
@@ -134,7 +160,7 @@ pub(crate) fn wait_for_input() -> u8 {
 }
 
 /// What the firmware tables say, of whichever kind they are.
-struct Firmware {
+struct Firmware<'a> {
     topology: Topology,
     timer: Interrupt,
     serial: Interrupt,
@@ -142,11 +168,13 @@ struct Firmware {
     /// Address of a PL031.
     clock: Option<u64>,
     hest: Option<&'static [u8]>,
+    /// Where a devicetree's error sources are.
+    reserved: Option<&'a ReservedMemory>,
 }
 
-impl Firmware {
+impl<'a> Firmware<'a> {
     /// ACPI where the devicetree holds nothing but the way to it.
-    fn find(boot: &Boot) -> Result<Self, Failure> {
+    fn find(boot: &'a Boot) -> Result<Self, Failure> {
         let HandedOver { at, devicetree, efi } = &boot.firmware;
         let acpi = efi.as_ref().filter(|_| devicetree.has_only_chosen);
         say!("firmware ", if acpi.is_some() { "acpi" } else { "devicetree" });
@@ -176,10 +204,11 @@ impl Firmware {
             ged: tables.dsdt.ged,
             clock: None,
             hest: tables.hest,
+            reserved: None,
         })
     }
 
-    fn from_devicetree(devicetree: &Devicetree<'_>) -> Result<Self, Failure> {
+    fn from_devicetree(devicetree: &'a Devicetree<'_>) -> Result<Self, Failure> {
         if devicetree.psci_by_hvc != Some(true) {
             return Err(Failure::new("devicetree: no PSCI by HVC"));
         }
@@ -190,6 +219,7 @@ impl Firmware {
             ged: None,
             clock: devicetree.clock,
             hest: None,
+            reserved: Some(&devicetree.reserved),
         })
     }
 }

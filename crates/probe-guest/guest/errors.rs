@@ -16,22 +16,27 @@ use crate::arch;
 use crate::cmdline::Wishes;
 use crate::failure::Failure;
 use crate::format::Hex;
-use crate::hest::{self, Source};
+use crate::hest::{self, Notification};
 use crate::memory_map::MemoryMap;
 use crate::report::say;
+use records::Known;
 
 /// Whether errors are taken; before, each is an exception like any other.
 static ARMED: AtomicBool = AtomicBool::new(false);
 
-/// Finds the sources in a HEST, if there is one, and reports each.
-pub(crate) fn learn(memory: &MemoryMap, hest: Option<&'static [u8]>) -> Result<(), Failure> {
+/// Finds the sources in a HEST, if there is one, and reports each; and so with those that were found elsewhere.
+pub(crate) fn learn(
+    memory: &MemoryMap,
+    hest: Option<&'static [u8]>,
+    others: impl Iterator<Item = Result<Known, Failure>>,
+) -> Result<(), Failure> {
     let mut has_some = false;
-    for source in hest.into_iter().flat_map(hest::sources) {
-        let source = source?;
-        let block = records::learn(memory, &source)?;
-        let Source { id, notification, ack, .. } = source;
-        let (id, name) = (u32::from(id), notification.name());
-        say!("error-source ", id, " ", name, " block ", Hex(block), " ack ", Hex(ack));
+    let of_hest = hest.into_iter().flat_map(hest::sources);
+    for known in of_hest.map(|source| Known::of_hest(memory, &source?)).chain(others) {
+        let known = known?;
+        let (block, ack) = (Hex(known.block), Hex(known.ack));
+        say!("error-source ", known.id, " ", known.name, " block ", block, " ack ", ack);
+        records::learn(memory, known)?;
         has_some = true;
     }
     if !has_some {
@@ -76,4 +81,12 @@ pub(crate) fn run(
 pub(crate) fn event() {
     say!("error interrupt ged");
     records::look(|notification| notification.is_event());
+}
+
+/// The interrupt of sources that have one of their own. What comes before errors are taken is recorded, and looked at then.
+pub(crate) fn external(gsi: u32) {
+    if is_armed() {
+        say!("error interrupt gsi ", gsi);
+        records::look(|notification| notification == Notification::External { gsi });
+    }
 }

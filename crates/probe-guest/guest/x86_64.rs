@@ -83,7 +83,7 @@ pub(crate) fn check(boot: &Boot, _: &Wishes) -> Result<Range<u64>, Failure> {
     say!("memory-touched ok");
 
     let firmware = Firmware::find(boot)?;
-    errors::learn(memory, firmware.hest)?;
+    errors::learn(memory, firmware.hest, core::iter::empty())?;
     let topology = &firmware.topology;
     local_apic::set_up(topology.local_apic, topology.needs_x2apic());
     mask_legacy_interrupts();

@@ -28,6 +28,8 @@ mod madt;
 #[path = "../guest/memory_map.rs"]
 #[expect(dead_code, reason = "some is for the guest only")]
 mod memory_map;
+#[path = "../guest/aarch64/reserved_memory.rs"]
+mod reserved_memory;
 #[path = "../guest/aarch64/topology.rs"]
 mod topology;
 #[path = "../guest/aarch64/unix_time.rs"]
@@ -111,6 +113,53 @@ fn a_whole_devicetree_is_read() -> Result {
     let bytes = table("devicetree", 2, 2, "platform")?;
     let found = Devicetree::read(&Fdt::read(&bytes)?)?;
     assert_eq!(found.topology.interface, Interface::Memory(aarch64::GICV2_CPU_INTERFACE.start));
+    Ok(())
+}
+
+/// The devicetree of a machine with error sources, and the area of their records.
+fn with_error_sources(sources: &[u32]) -> Result<(Vec<u8>, ras_core::RecordArea)> {
+    let sources = sources.iter().zip(1..).map(|(&gsi, id)| {
+        let notification = ras_core::Notification::External { gsi };
+        ras_core::ErrorSource { id, notification }
+    });
+    let machine = aarch64::platform(1, 1 << 30, Features::default(), vec![], None);
+    let machine = machine.with_error_sources(sources.collect());
+    let set = firmware_tables::table_set("devicetree").ok_or("no devicetree")?;
+    let built = set.build(&machine, &Chosen::default())?;
+    Ok((built.table("platform").ok_or("no blob")?.bytes.clone(), built.record_area.ok_or("no area")?))
+}
+
+#[test]
+fn error_sources_lead_to_reserved_memory() -> Result {
+    let (bytes, area) = with_error_sources(&[37, 40])?;
+    let found = Devicetree::read(&Fdt::read(&bytes)?)?;
+    let sources = found.reserved.error_sources().collect::<Result<Vec<_>, _>>()?;
+    let expected: Vec<_> = area
+        .slots()
+        .zip([37, 40])
+        .map(|(slot, gsi)| reserved_memory::ErrorSource {
+            block: Window { start: slot.block_gpa, end: slot.block_gpa + 0x1000 },
+            register: Window { start: slot.ack_gpa, end: slot.ack_gpa + 8 },
+            interrupt: Interrupt { gsi, level: false, active_low: false },
+        })
+        .collect();
+    assert_eq!(sources, expected);
+    let memory: Vec<_> = found.memory.iter().map(|region| (region.start, region.end, region.kind)).collect();
+    let (start, end) = (area.gpa(), area.gpa() + area.bytes());
+    assert_eq!(memory, [(aarch64::RAM_START, start, Kind::Usable), (start, end, Kind::AcpiNvs)]);
+
+    let unknown = |bytes: &[u8]| -> Result<Option<Failure>> {
+        Ok(Devicetree::read(&Fdt::read(bytes)?)?.reserved.error_sources().find_map(Result::err))
+    };
+    let (mut bytes, area) = with_error_sources(&[37])?;
+    let register = area.slots().next().ok_or("no slot")?.ack_gpa;
+    let len = [register.to_be_bytes(), 8u64.to_be_bytes()].concat();
+    let at = bytes.windows(16).position(|window| window == len).ok_or("no register")?;
+    bytes[at + 15] = 16;
+    let refused = Failure::with("devicetree: no register for acknowledgements at", register);
+    assert_eq!(unknown(&bytes)?, Some(refused), "sixteen bytes");
+    bytes[at + 15] = 4;
+    assert_eq!(unknown(&bytes)?, None, "four");
     Ok(())
 }
 

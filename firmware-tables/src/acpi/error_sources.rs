@@ -9,7 +9,7 @@ use platform::{AcpiObject, Arch, Platform};
 use ras_core::{ErrorSource, Notification, RecordArea};
 
 use super::NAME;
-use crate::BuildError;
+use crate::{BuildError, records};
 
 /// The hardware id of the error device (ACPI 6.5, 18.3.2.7.2).
 const ERROR_DEVICE: &str = "PNP0C33";
@@ -25,11 +25,7 @@ pub(super) fn record_area(platform: &Platform) -> Result<Option<RecordArea>, Bui
             return Err(BuildError::ErrorSource { tables: NAME, id, notification, reason });
         }
     }
-    // Without room there are no bytes, and the layout tells how many are missing.
-    let (base, available) = platform.memory.records.map_or((0, 0), |room| (room.start, room.len));
-    RecordArea::lay_out(base, available, sources)
-        .map(Some)
-        .map_err(|reason| BuildError::ErrorRecords { tables: NAME, reason })
+    records::lay_out(NAME, platform).map(Some)
 }
 
 /// The ISA lines that sources raise.
@@ -50,7 +46,7 @@ fn obstacle(platform: &Platform, notification: Notification) -> Option<&'static 
         (Notification::External { gsi }, Arch::X86_64) if isa_line(gsi).is_none() => {
             Some("Linux maps the lines of an ISA bus only, GSI 1 and 3 to 15, and 0 and 2 are the timer's")
         }
-        (Notification::External { gsi }, Arch::X86_64) if is_taken(platform, gsi) => {
+        (Notification::External { gsi }, Arch::X86_64) if records::is_taken(platform, gsi) => {
             Some("a device has that interrupt for itself")
         }
         _ if notification.needs_error_device() && !has_error_device(platform) => {
@@ -63,11 +59,6 @@ fn obstacle(platform: &Platform, notification: Notification) -> Option<&'static 
 /// Linux maps a GSI for a source by the entries of the MADT, and these are of the ISA bus.
 fn isa_line(gsi: u32) -> Option<u8> {
     u8::try_from(gsi).ok().filter(|line| matches!(line, 1 | 3..=15))
-}
-
-/// Every device has its interrupts for itself alone, as its resources say.
-fn is_taken(platform: &Platform, gsi: u32) -> bool {
-    platform.devices.iter().flat_map(|device| &device.interrupts).any(|interrupt| interrupt.gsi == gsi)
 }
 
 /// Whether an event leads to an error device. That every event leads to some device is the DSDT's to check.

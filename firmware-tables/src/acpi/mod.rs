@@ -25,7 +25,7 @@ use ras_core::RecordArea;
 use crate::area::Area;
 use crate::efi::HandOver;
 use crate::fdt::Node;
-use crate::{BuildError, EntryPoint, GuestTables, Table, TableSet, chosen};
+use crate::{BuildError, EntryPoint, GuestTables, Table, TableSet, chosen, records};
 use console::{Kind, Port};
 
 /// The name of this table set.
@@ -64,7 +64,7 @@ impl TableSet for Acpi {
                 EntryPoint::Devicetree { gpa }
             }
         };
-        tables.extend(record_area.as_ref().map(error_records));
+        tables.extend(record_area.as_ref().map(records::table));
         tables.sort_by_key(|table| table.gpa);
         Ok(GuestTables { kind: NAME, tables, entry, record_area })
     }
@@ -123,16 +123,6 @@ fn describe(
     let gpa = rsdp.gpa;
     let tables = [rsdp, dsdt].into_iter().chain(listed).chain([xsdt]).collect();
     Ok(Described { rsdp: gpa, tables })
-}
-
-/// The error records before the first error. HEST leads to them: they are no table of their own.
-fn error_records(area: &RecordArea) -> Table {
-    Table {
-        name: "error-records",
-        file_name: "error-records.bin",
-        gpa: area.gpa(),
-        bytes: area.initial_bytes(),
-    }
 }
 
 /// The devicetree that goes with ACPI: a kernel that finds any other node in it turns ACPI off.

@@ -1,6 +1,6 @@
 //! Interrupts as the GIC's binding says them, and the nodes of the processors' own ones.
 
-use platform::{DeviceNode, InterruptController, Platform, PrivateInterrupts, Trigger};
+use platform::{DeviceNode, Interrupt, InterruptController, Platform, PrivateInterrupts, Trigger};
 
 use super::NAME;
 use crate::BuildError;
@@ -28,21 +28,23 @@ const GICV2_CPU_MASK_SHIFT: u32 = 8;
 pub(super) fn of_device(device: &DeviceNode) -> Result<Vec<u32>, BuildError> {
     let mut cells = Vec::new();
     for interrupt in &device.interrupts {
-        if !SPI_INTIDS.contains(&interrupt.gsi) {
-            return Err(BuildError::Interrupt {
-                tables: NAME,
-                device: device.name.clone(),
-                interrupt: *interrupt,
-                reason: "a device's are INTID 32 to 1019",
-            });
-        }
-        let flags = match interrupt.trigger {
-            Trigger::Edge => EDGE_RISING,
-            Trigger::Level => LEVEL_HIGH,
-        };
-        cells.extend([SPI, interrupt.gsi - SPI_INTIDS.start, flags]);
+        cells.extend(shared(*interrupt).ok_or_else(|| BuildError::Interrupt {
+            tables: NAME,
+            device: device.name.clone(),
+            interrupt: *interrupt,
+            reason: "a device's are INTID 32 to 1019",
+        })?);
     }
     Ok(cells)
+}
+
+/// The cells of an interrupt that all processors share; none where it is not such a one.
+pub(super) fn shared(interrupt: Interrupt) -> Option<[u32; 3]> {
+    let flags = match interrupt.trigger {
+        Trigger::Edge => EDGE_RISING,
+        Trigger::Level => LEVEL_HIGH,
+    };
+    SPI_INTIDS.contains(&interrupt.gsi).then(|| [SPI, interrupt.gsi - SPI_INTIDS.start, flags])
 }
 
 /// `/timer` (Linux, `timer/arm,arch_timer.yaml`). It counts on while its processor idles.

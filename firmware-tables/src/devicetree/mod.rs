@@ -4,6 +4,7 @@
 //! its devices, and what the boot loader has to say.
 
 mod devices;
+mod error_sources;
 mod gic;
 mod interrupts;
 mod phandles;
@@ -12,7 +13,8 @@ mod processors;
 use platform::{Arch, Chosen, Platform, PowerControl, Range, RegionKind, aarch64};
 
 use crate::fdt::Node;
-use crate::{BuildError, EntryPoint, GuestTables, TableSet, chosen};
+use crate::{BuildError, EntryPoint, GuestTables, TableSet, chosen, records};
+use error_sources::ErrorSources;
 use phandles::Phandles;
 
 /// The name of this table set.
@@ -31,17 +33,24 @@ impl TableSet for Devicetree {
         if platform.arch != Arch::Aarch64 {
             return Err(BuildError::WrongArch { tables: NAME, arch: platform.arch });
         }
-        if !platform.error_sources.is_empty() {
-            return Err(BuildError::ErrorSources { tables: NAME, sources: platform.error_sources.len() });
-        }
-        let table = chosen::table(NAME, platform, &root(platform, chosen)?)?;
+        let phandles = Phandles::of(platform)?;
+        let error_sources = ErrorSources::of(platform, phandles.first_free())?;
+        let root = root(platform, chosen, &phandles, error_sources.as_ref())?;
+        let table = chosen::table(NAME, platform, &root)?;
         let entry = EntryPoint::Devicetree { gpa: table.gpa };
-        Ok(GuestTables { kind: NAME, tables: vec![table], entry, record_area: None })
+        let record_area = error_sources.map(|sources| sources.area);
+        // Records lie above every devicetree.
+        let tables = [table].into_iter().chain(record_area.as_ref().map(records::table)).collect();
+        Ok(GuestTables { kind: NAME, tables, entry, record_area })
     }
 }
 
-fn root(platform: &Platform, boot: &Chosen) -> Result<Node, BuildError> {
-    let phandles = Phandles::of(platform)?;
+fn root(
+    platform: &Platform,
+    boot: &Chosen,
+    phandles: &Phandles,
+    error_sources: Option<&ErrorSources>,
+) -> Result<Node, BuildError> {
     let mut chosen = chosen::node(boot);
     if let Some(console) = platform.console_device().and_then(devices::node_name) {
         chosen = chosen.text("stdout-path", format!("/{console}"));
@@ -54,7 +63,7 @@ fn root(platform: &Platform, boot: &Chosen) -> Result<Node, BuildError> {
         .cells("interrupt-parent", &[phandles::INTERRUPT_CONTROLLER])
         .child(chosen)
         .child(memory(&platform.memory.ram))
-        .children(reserved_memory(platform))
+        .children(reserved_memory(platform, error_sources))
         .child(processors::cpus(&platform.cpus)?)
         .child(psci(platform.power)?)
         .child(gic::node(platform)?)
@@ -65,10 +74,10 @@ fn root(platform: &Platform, boot: &Chosen) -> Result<Node, BuildError> {
     }
     for device in &platform.devices {
         if let Some(identity) = &device.devicetree {
-            root = root.child(devices::node(device, identity, &phandles)?);
+            root = root.child(devices::node(device, identity, phandles)?);
         }
     }
-    Ok(root)
+    Ok(root.children(error_sources.into_iter().flat_map(ErrorSources::nodes)))
 }
 
 /// `/memory` (3.4).
@@ -78,15 +87,22 @@ fn memory(ram: &[Range]) -> Node {
 }
 
 /// `/reserved-memory` (3.5): what of the memory is not to be used, and not to be mapped either.
-fn reserved_memory(platform: &Platform) -> Option<Node> {
+fn reserved_memory(platform: &Platform, error_sources: Option<&ErrorSources>) -> Option<Node> {
     let kept = platform.memory.regions.iter().filter(|region| {
         matches!(region.kind, RegionKind::Reserved | RegionKind::AcpiNvs)
             && platform.memory.is_ram(region.range)
     });
     let nodes: Vec<Node> = kept
-        .map(|region| Node::at("firmware", region.range.start).reg(&[region.range]).flag("no-map"))
+        .flat_map(|region| match error_sources {
+            Some(sources) if Some(region.range) == platform.memory.records => sources.reserved(region.range),
+            _ => vec![reserved("firmware", region.range)],
+        })
         .collect();
     (!nodes.is_empty()).then(|| Node::new("reserved-memory").cell_counts(2, 2).flag("ranges").children(nodes))
+}
+
+fn reserved(name: &str, range: Range) -> Node {
+    Node::at(name, range.start).reg(&[range]).flag("no-map")
 }
 
 /// `/psci` (Linux, `arm/psci.yaml`): the calls of PSCI 0.2 and above have numbers of their own, none are listed.

@@ -34,6 +34,11 @@ impl Phandles {
         let position = self.0.iter().position(|named| *named == name)?;
         Some(INTERRUPT_CONTROLLER + 1 + u32::try_from(position).ok()?)
     }
+
+    /// The first number that no device has.
+    pub(super) fn first_free(&self) -> u32 {
+        INTERRUPT_CONTROLLER + 1 + self.0.len() as u32
+    }
 }
 
 fn references(identity: &DevicetreeIdentity) -> impl Iterator<Item = &'static str> {

@@ -33,6 +33,12 @@ pub(crate) fn error_sources() -> Vec<ErrorSource> {
         .collect()
 }
 
+/// The one source that a devicetree has words for: with an interrupt of its own.
+#[allow(dead_code, reason = "not every test has error sources")]
+pub(crate) fn own_source() -> Vec<ErrorSource> {
+    vec![ErrorSource { id: 1, notification: Notification::External { gsi: aarch64::ERROR_INTID } }]
+}
+
 /// What a boot loader says when it has something to say on every point.
 pub(crate) fn chosen() -> Chosen {
     Chosen {

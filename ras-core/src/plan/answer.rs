@@ -199,7 +199,9 @@ impl Obstacle {
         row.needs.iter().filter_map(|need| {
             let fact = met(*need, row, host, tables);
             (!fact.holds()).then(|| match need {
-                Need::Source => Obstacle::NoSource(row.response.notification().unwrap_or_default()),
+                Need::Source => {
+                    Obstacle::NoSource(row.response.notification_in(row.tables).unwrap_or_default())
+                }
                 Need::ErrorDevice => Obstacle::NoErrorDevice,
                 Need::VcpuEvents => Obstacle::NoVcpuEvents(fact),
                 Need::UserNmi => Obstacle::NoUserNmi(fact),

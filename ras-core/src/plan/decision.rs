@@ -106,8 +106,11 @@ pub const fn contradiction(response: Response, arch: Arch, tables: TableSet) -> 
         (Response::External, Aarch64, Acpi) => {
             "Linux on aarch64 finds no mapping for such an interrupt and refuses the source: gsiv reaches it"
         }
-        (_, _, Devicetree) if response.notification().is_some() => {
-            "a devicetree has no place for error records"
+        (Response::Sea | Response::Sei, Aarch64, Devicetree) => {
+            "no driver of a guest with a devicetree looks for a record when it takes an abort: abort and serror come without one"
+        }
+        (Response::Polled | Response::Gpio | Response::External, Aarch64, Devicetree) => {
+            "the one source of records that a devicetree has, arm,ras-cper, tells of them by its interrupt: that is gsiv"
         }
         (_, _, MpTable) if response.notification().is_some() => "an MP table has no place for error records",
         _ => "it answers another kind of error",

@@ -168,7 +168,7 @@ fn answer(
 
 /// The source that a response writes its records to.
 fn source_of(response: Response, tables: &TablesView<'_>) -> Option<u16> {
-    let number = response.notification()?;
+    let number = response.notification_in(tables.set)?;
     let mut slots = tables.record_area?.slots();
     slots.find(|slot| slot.source.notification.number() == number).map(|slot| slot.source.id)
 }
@@ -177,9 +177,7 @@ fn source_of(response: Response, tables: &TablesView<'_>) -> Option<u16> {
 fn met(need: Need, row: &Row, host: &HostAbilities, tables: &TablesView<'_>) -> crate::abilities::Fact {
     use crate::abilities::{ArchAbilities, Fact, MachineCheckAbilities};
     match (need, host.arch) {
-        (Need::Source, _) => {
-            (tables.set == TableSet::Acpi && source_of(row.response, tables).is_some()).into()
-        }
+        (Need::Source, _) => source_of(row.response, tables).is_some().into(),
         (Need::ErrorDevice, _) => tables.error_device.into(),
         (Need::VcpuEvents, ArchAbilities::Aarch64(host)) => host.vcpu_events,
         (Need::UserNmi, ArchAbilities::X86_64(host)) => host.user_nmi,

@@ -7,17 +7,17 @@ use super::{TablesView, met};
 use crate::abilities::{Fact, HostAbilities};
 use crate::error_source::ErrorSource;
 use crate::notification::Notification;
-use crate::request::Request;
+use crate::request::{Request, TableSet};
 use crate::response::Response;
 
 /// The sources that a plan for this request and host would use, if the tables had them: at most one for consumed errors (id 0) and one
 /// for found ones (id 1). Linux spends 64 KiB of a guest's address space on each source, so no others are worth having.
 ///
-/// `external_gsi` is the interrupt of a source that has one of its own; without one, there is no such source.
+/// `own_gsi` is the interrupt of a source that has one of its own; without one, there is no such source.
 pub fn sources_wanted(
     request: &Request,
     host: &HostAbilities,
-    external_gsi: Option<u32>,
+    own_gsi: Option<u32>,
 ) -> impl Iterator<Item = ErrorSource> {
     let asked = [
         (0, Question::Consumed, request.synchronous.response()),
@@ -32,24 +32,23 @@ pub fn sources_wanted(
         let candidates = || rows(question, request.arch, request.tables).filter(carried);
         let as_asked = candidates().find(|row| Some(row.response) == asked);
         let row = as_asked.or_else(|| candidates().find(|row| row.standing == Standing::Auto));
-        let notification = notification(row?.response, request.poll_interval_ms, external_gsi)?;
+        let notification = notification(row?, request.poll_interval_ms, own_gsi)?;
         Some(ErrorSource { id, notification })
     })
 }
 
-fn notification(
-    response: Response,
-    interval_ms: NonZeroU32,
-    external_gsi: Option<u32>,
-) -> Option<Notification> {
-    match response {
+fn notification(row: &Row, interval_ms: NonZeroU32, own_gsi: Option<u32>) -> Option<Notification> {
+    match row.response {
         Response::Sea => Some(Notification::Sea),
         Response::Sei => Some(Notification::Sei),
         Response::Nmi => Some(Notification::Nmi),
         Response::Polled => Some(Notification::Polled { interval_ms }),
+        Response::Gsiv if row.tables == TableSet::Devicetree => {
+            own_gsi.map(|gsi| Notification::External { gsi })
+        }
         Response::Gsiv => Some(Notification::Gsiv),
         Response::Gpio => Some(Notification::Gpio),
-        Response::External => external_gsi.map(|gsi| Notification::External { gsi }),
+        Response::External => own_gsi.map(|gsi| Notification::External { gsi }),
         Response::Mce | Response::Abort | Response::Serror | Response::Ignore | Response::Stop => None,
     }
 }

@@ -2,6 +2,7 @@
 
 use super::efi;
 use super::fdt::{Cell, Fdt, Item};
+use super::reserved_memory::ReservedMemory;
 use super::topology::{Interface, Topology, Window};
 use crate::dsdt::Interrupt;
 use crate::failure::Failure;
@@ -29,6 +30,8 @@ pub(crate) struct Devicetree<'a> {
     pub(crate) clock: Option<u64>,
     /// Whether PSCI is called by HVC; none where there is no PSCI.
     pub(crate) psci_by_hvc: Option<bool>,
+    /// What of the memory is set apart, and the error sources that lead there.
+    pub(crate) reserved: ReservedMemory,
 }
 
 impl<'a> Devicetree<'a> {
@@ -44,6 +47,7 @@ impl<'a> Devicetree<'a> {
             serial: None,
             clock: None,
             psci_by_hvc: None,
+            reserved: ReservedMemory::new(),
         };
         let mut drafts = [Node::default(); MAX_DEPTH];
         let mut depth = 0usize;
@@ -73,6 +77,7 @@ impl<'a> Devicetree<'a> {
                 }
             }
         }
+        found.memory = found.reserved.set_apart(core::mem::replace(&mut found.memory, MemoryMap::new()))?;
         Ok(found)
     }
 }
@@ -89,6 +94,8 @@ struct Node<'a> {
     is_disabled: bool,
     reg: &'a [u8],
     interrupts: &'a [u8],
+    memory_region: &'a [u8],
+    phandle: u32,
     redistributor_regions: u32,
     method: &'a [u8],
     bootargs: &'a [u8],
@@ -108,6 +115,8 @@ impl Default for Node<'_> {
             is_disabled: false,
             reg: &[],
             interrupts: &[],
+            memory_region: &[],
+            phandle: 0,
             redistributor_regions: 1,
             method: &[],
             bootargs: &[],
@@ -129,6 +138,8 @@ impl<'a> Node<'a> {
             b"status" => self.is_disabled = !matches!(text(value), b"okay" | b"ok"),
             b"reg" => self.reg = value,
             b"interrupts" => self.interrupts = value,
+            b"memory-region" => self.memory_region = value,
+            b"phandle" => self.phandle = number() as u32,
             b"#redistributor-regions" => self.redistributor_regions = number() as u32,
             b"method" => self.method = text(value),
             b"bootargs" => self.bootargs = text(value),
@@ -170,6 +181,9 @@ impl<'a> Node<'a> {
             return Ok(());
         }
         let mut windows = self.windows(parent)?;
+        if depth == 2 && parent.name == b"reserved-memory" {
+            return windows.try_for_each(|window| found.reserved.add_region(self.phandle, window));
+        }
         match self.device_type {
             b"memory" => {
                 for window in windows {
@@ -198,6 +212,8 @@ impl<'a> Node<'a> {
             found.clock = windows.next().map(|window| window.start);
         } else if self.is(b"arm,psci-0.2") || self.is(b"arm,psci-1.0") {
             found.psci_by_hvc = Some(self.method == b"hvc");
+        } else if self.is(b"arm,ras-cper") {
+            found.reserved.add_source(self.memory_region, interrupt(self.interrupts, 0))?;
         }
         Ok(())
     }

@@ -236,5 +236,5 @@ boot_top:
 
         .section .noinit, "aw", @nobits
         .balign 4096
-        .skip 65536
+        .skip 131072
 boot_stack_end:

@@ -60,6 +60,8 @@ fn interrupt() {
         serial::interrupt();
     } else if is(&EVENT_DEVICE) {
         event_device::interrupt();
+    } else if errors::records::external().any(|(_, gsi)| gsi == intid) {
+        errors::external(intid);
     } else {
         fail(&Failure::with("interrupt that nobody asked for, INTID", u64::from(intid)));
     }

@@ -37,30 +37,38 @@ struct Sources {
 // SAFETY: a slot is written while it is not counted, by the one processor that reads tables, and only read after.
 unsafe impl Sync for Sources {}
 
-/// A source with everything of it in memory that this guest reaches.
-struct Known {
-    source: Source,
+/// A source, whichever table tells of it.
+pub(crate) struct Known {
+    pub(crate) id: u32,
+    /// How this guest calls the way in which it tells of records.
+    pub(crate) name: &'static str,
+    pub(crate) notification: Notification,
     /// GPA of the status block.
-    block: u64,
+    pub(crate) block: u64,
+    /// The most bytes of it.
+    pub(crate) block_len: u32,
+    /// GPA of the bits that acknowledge a record, a multiple of their length.
+    pub(crate) ack: u64,
+    /// They are 64, and not 32.
+    pub(crate) ack_is_wide: bool,
+    /// Bits that an acknowledgement leaves as they are, and bits that it sets.
+    pub(crate) preserve: u64,
+    pub(crate) write: u64,
 }
 
-/// Learns of a source: the GPA of its status block.
-pub(super) fn learn(memory: &MemoryMap, source: &Source) -> Result<u64, Failure> {
-    let word = size_of::<u64>() as u64;
-    reach(memory, source.cell, word)?;
-    reach(memory, source.ack, word)?;
-    // SAFETY: memory, mapped, and a multiple of 8 as the table's reader sees to.
-    let block = unsafe { Word::at(source.cell) }.read();
-    reach(memory, block, u64::from(source.block_len))?;
-    if u64::from(source.block_len) < STATUS_LEN || !block.is_multiple_of(STATUS_LEN) {
-        return Err(Failure::with("no room for records at", block));
+/// Learns of a source. All of it must be memory that this guest reaches.
+pub(super) fn learn(memory: &MemoryMap, source: Known) -> Result<(), Failure> {
+    reach(memory, source.ack, if source.ack_is_wide { 8 } else { 4 })?;
+    reach(memory, source.block, u64::from(source.block_len))?;
+    if u64::from(source.block_len) < STATUS_LEN || !source.block.is_multiple_of(STATUS_LEN) {
+        return Err(Failure::with("no room for records at", source.block));
     }
     let count = SOURCES.count.load(Ordering::Relaxed);
-    let slot = SOURCES.slots.get(count).ok_or(Failure::new("HEST lists over 64 sources"))?;
+    let slot = SOURCES.slots.get(count).ok_or(Failure::new("over 64 error sources"))?;
     // SAFETY: not counted yet, and nobody else learns of sources.
-    unsafe { *slot.get() = Some(Known { source: *source, block }) };
+    unsafe { *slot.get() = Some(source) };
     SOURCES.count.store(count + 1, Ordering::Release);
-    Ok(block)
+    Ok(())
 }
 
 /// Refuses what is not memory that is mapped.
@@ -79,9 +87,8 @@ fn all() -> impl Iterator<Item = (&'static Known, &'static AtomicU32)> {
 }
 
 /// The interrupts of sources that have one of their own, each with its place among the sources.
-#[cfg(target_arch = "x86_64")]
 pub(crate) fn external() -> impl Iterator<Item = (usize, u32)> {
-    all().enumerate().filter_map(|(index, (known, _))| match known.source.notification {
+    all().enumerate().filter_map(|(index, (known, _))| match known.notification {
         Notification::External { gsi } => Some((index, gsi)),
         _ => None,
     })
@@ -89,7 +96,7 @@ pub(crate) fn external() -> impl Iterator<Item = (usize, u32)> {
 
 /// Takes all records of the sources that notify in such a way. May be called anywhere, in a handler too.
 pub(crate) fn look(wanted: impl Fn(Notification) -> bool) {
-    for (known, owner) in all().filter(|(known, _)| wanted(known.source.notification)) {
+    for (known, owner) in all().filter(|(known, _)| wanted(known.notification)) {
         while known.status().read() != 0 {
             let own = arch::processor();
             match owner.compare_exchange(NOBODY, own, Ordering::AcqRel, Ordering::Acquire) {
@@ -111,6 +118,16 @@ pub(crate) fn look(wanted: impl Fn(Notification) -> bool) {
 }
 
 impl Known {
+    /// A source of a HEST: its block is where a cell says.
+    pub(super) fn of_hest(memory: &MemoryMap, source: &Source) -> Result<Self, Failure> {
+        let Source { id, notification, cell, block_len, ack, preserve, write } = *source;
+        reach(memory, cell, size_of::<u64>() as u64)?;
+        // SAFETY: memory, mapped, and a multiple of 8 as the table's reader sees to.
+        let block = unsafe { Word::at(cell) }.read();
+        let (id, name) = (u32::from(id), notification.name());
+        Ok(Known { id, name, notification, block, block_len, ack, ack_is_wide: true, preserve, write })
+    }
+
     fn status(&self) -> Register {
         // SAFETY: `learn` looked at the address; only the firmware and this guest's handlers write there.
         unsafe { Register::at(self.block) }
@@ -118,8 +135,7 @@ impl Known {
 
     /// Takes a record and acknowledges it.
     fn take(&self) -> Result<(), Failure> {
-        let Source { id, block_len, ack, preserve, write, .. } = self.source;
-        let id = u32::from(id);
+        let Known { id, block_len, .. } = *self;
         // The firmware writes the status last.
         fence(Ordering::SeqCst);
         // SAFETY: `learn` looked at the range, and the firmware leaves the block alone until the acknowledgement.
@@ -133,10 +149,22 @@ impl Known {
         }
         self.status().write(0);
         fence(Ordering::SeqCst);
-        // SAFETY: `learn` looked at the address, and the table's reader sees to its alignment.
-        let register = unsafe { Word::at(ack) };
-        register.write(register.read() & preserve | write);
+        self.acknowledge();
         say!("error acknowledged source ", id);
         Ok(())
+    }
+
+    /// Hands the block back.
+    fn acknowledge(&self) {
+        let Known { ack, preserve, write, .. } = *self;
+        if self.ack_is_wide {
+            // SAFETY: `learn` looked at the address, and the table's reader sees to its alignment.
+            let register = unsafe { Word::at(ack) };
+            register.write(register.read() & preserve | write);
+        } else {
+            // SAFETY: likewise.
+            let register = unsafe { Register::at(ack) };
+            register.write(register.read() & preserve as u32 | write as u32);
+        }
     }
 }

@@ -86,7 +86,7 @@ extern "C" fn interrupt(frame: &mut Frame) {
         vector if vector == u64::from(EVENT_DEVICE) => event_device::interrupt(),
         vector if vector == u64::from(WAKE) => {}
         vector => match error_gsi(vector) {
-            Some(gsi) => external_error(gsi),
+            Some(gsi) => errors::external(gsi),
             None => fail(&Failure::with("interrupt that nobody asked for, vector", vector)),
         },
     }
@@ -113,14 +113,6 @@ fn nmi(frame: &mut Frame) {
 fn error_gsi(vector: u64) -> Option<u32> {
     let index = vector.checked_sub(u64::from(FIRST_ERROR))?;
     records::external().find_map(|(place, gsi)| (place as u64 == index).then_some(gsi))
-}
-
-fn external_error(gsi: u32) {
-    // What comes before is recorded, and looked at when the report is out.
-    if errors::is_armed() {
-        say!("error interrupt gsi ", gsi);
-        records::look(|notification| notification == Notification::External { gsi });
-    }
 }
 
 struct Exception<'a>(&'a Frame);

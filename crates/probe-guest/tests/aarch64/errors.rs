@@ -62,19 +62,30 @@ pub(crate) fn gives_up_what_aborts(gic: u8) -> Result<(), Failed> {
     Ok(())
 }
 
-/// A machine with sources and a record of each, and what the guest says of them.
+/// A machine with two sources of ACPI and a record of each, and what the guest says of them.
 fn with_records(cmdline: &str, spoil: impl Fn(&mut [u8])) -> Result<Vec<String>, Failed> {
+    let polled = Notification::Polled { interval_ms: 1000.try_into()? };
+    let sources = vec![
+        ErrorSource { id: 0, notification: Notification::Sea },
+        ErrorSource { id: 7, notification: polled },
+    ];
+    with_records_of("acpi", sources, cmdline, spoil)
+}
+
+/// The same by tables of any kind, with these sources.
+fn with_records_of(
+    kind: &str,
+    sources: Vec<ErrorSource>,
+    cmdline: &str,
+    spoil: impl Fn(&mut [u8]),
+) -> Result<Vec<String>, Failed> {
     let mut machine = machine(3, 2, 512 << 20);
     let [_, _, rest] = &mut machine.memory.regions[..] else { return Err("other regions".into()) };
     rest.range = Range::between(RECORDS.end(), rest.range.end());
     machine.memory.regions.push(Region { range: RECORDS, kind: RegionKind::AcpiNvs });
     machine.memory.records = Some(RECORDS);
-    let polled = Notification::Polled { interval_ms: 1000.try_into()? };
-    machine.error_sources = vec![
-        ErrorSource { id: 0, notification: Notification::Sea },
-        ErrorSource { id: 7, notification: polled },
-    ];
-    let mut tables = tables("acpi", &machine, cmdline)?;
+    machine.error_sources = sources;
+    let mut tables = tables(kind, &machine, cmdline)?;
     let area: RecordArea = tables.record_area.clone().ok_or("no record area")?;
     let bytes = tables.tables.iter_mut().find(|table| table.name == "error-records").ok_or("no records")?;
     for (slot, span) in area.slots().zip([Span::around(0x4800_0000, 12), Span::around(0x4900_0000, 13)]) {
@@ -114,6 +125,35 @@ pub(crate) fn takes_records() -> Result<(), Failed> {
             "probe: error gave up 0x48000008",
             "probe: awaiting 3 errors",
             "probe: error total 3",
+            "probe: ok",
+        ]
+    );
+    Ok(())
+}
+
+/// By a devicetree that leads to one, which is no memory for anything else.
+pub(crate) fn takes_records_of_a_devicetree() -> Result<(), Failed> {
+    let sources = vec![ErrorSource { id: 1, notification: Notification::External { gsi: 37 } }];
+    let report = with_records_of("devicetree", sources, "probe.await-errors=1", |_| ())?;
+    assert_lines(
+        &report,
+        &[
+            "probe: memory 0x40000000-0x40500000 usable",
+            "probe: memory 0x40500000-0x40530000 nvs",
+            "probe: memory 0x40530000-0x60000000 usable",
+            "probe: firmware devicetree",
+            "probe: error-source 0 cper block 0x40520000 ack 0x40510000",
+        ],
+    );
+    let from = report.iter().position(|line| line.starts_with("probe: rtc ")).ok_or("no clock's line")?;
+    assert_eq!(
+        report[from + 1..],
+        [
+            "probe: error record source 0 severity recoverable entries 1",
+            "probe: error page 0x48000000 section-severity recoverable",
+            "probe: error acknowledged source 0",
+            "probe: awaiting 1 errors",
+            "probe: error total 1",
             "probe: ok",
         ]
     );

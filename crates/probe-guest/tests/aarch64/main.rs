@@ -36,6 +36,7 @@ fn main() -> ExitCode {
         emulated("gives_up_what_aborts_with_gicv3", || errors::gives_up_what_aborts(3)),
         emulated("gives_up_what_aborts_with_gicv2", || errors::gives_up_what_aborts(2)),
         emulated("takes_records", errors::takes_records),
+        emulated("takes_records_of_a_devicetree", errors::takes_records_of_a_devicetree),
         emulated("refuses_malformed_records", errors::refuses_malformed_records),
         emulated("has_patience", errors::has_patience),
     ];

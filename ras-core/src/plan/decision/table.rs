@@ -80,7 +80,7 @@ pub const TABLE: &[Row] = &[
         needs: &[],
         unacknowledged: None,
         stalled: Some(Response::Stop),
-        because: "a devicetree can not point at records; an abort is synchronous, so that a guest that knows \
+        because: "no record of a devicetree belongs to an abort; it is synchronous, so that a guest that knows \
             nothing of memory errors can still kill the one thread",
         source: "Morse 2018: synchronous external abort is marginally better",
     },
@@ -241,6 +241,19 @@ pub const TABLE: &[Row] = &[
         because: "a machine's interrupt that the guest never registered is never taken; the ledger keeps the \
             error, and it is answered as consumed once someone touches it",
         source: "Morse 2018: X-Gene's interrupt, booted with a devicetree",
+    },
+    Row {
+        question: Found,
+        arch: Aarch64,
+        tables: Devicetree,
+        response: Response::Gsiv,
+        standing: OnRequest,
+        needs: &[Source],
+        unacknowledged: Some(Response::Ignore),
+        stalled: None,
+        because: "an arm,ras-cper node leads to the record and has an interrupt of its own. Only a guest with a driver \
+            for it takes that: in any other, every Linux so far, the record stays parked, and the ledger keeps the error",
+        source: "Linux, firmware/arm,ras-cper.yaml and drivers/ras/cper-esource.c, as posted (v7, 8 July 2026)",
     },
     Row {
         question: Found,

@@ -1,0 +1,129 @@
+//! Memory that a devicetree sets apart, and the error sources that lead there: `arm,ras-cper` (Linux,
+//! bindings/reserved-memory and bindings/firmware/arm,ras-cper.yaml).
+
+use super::fdt::Cell;
+use super::topology::Window;
+use crate::dsdt::Interrupt;
+use crate::failure::Failure;
+use crate::memory_map::{Kind, MemoryMap};
+use crate::wire::{Field, read_at};
+
+const MAX_REGIONS: usize = 32;
+const MAX_SOURCES: usize = 8;
+
+/// What was found.
+pub(crate) struct ReservedMemory {
+    regions: [Region; MAX_REGIONS],
+    regions_count: usize,
+    sources: [Listed; MAX_SOURCES],
+    sources_count: usize,
+}
+
+#[derive(Clone, Copy)]
+struct Region {
+    /// 0: nobody refers to it.
+    phandle: u32,
+    window: Window,
+}
+
+#[derive(Clone, Copy)]
+struct Listed {
+    /// Phandles of regions.
+    block: u32,
+    register: u32,
+    interrupt: Interrupt,
+}
+
+/// An error source.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ErrorSource {
+    /// Where its records are.
+    pub(crate) block: Window,
+    /// Where they are acknowledged: four bytes or eight.
+    pub(crate) register: Window,
+    pub(crate) interrupt: Interrupt,
+}
+
+impl ReservedMemory {
+    pub(crate) const fn new() -> Self {
+        const NOWHERE: Region = Region { phandle: 0, window: Window { start: 0, end: 0 } };
+        const NONE: Interrupt = Interrupt { gsi: 0, level: false, active_low: false };
+        ReservedMemory {
+            regions: [NOWHERE; MAX_REGIONS],
+            regions_count: 0,
+            sources: [Listed { block: 0, register: 0, interrupt: NONE }; MAX_SOURCES],
+            sources_count: 0,
+        }
+    }
+
+    /// Takes a region to it.
+    pub(crate) fn add_region(&mut self, phandle: u32, window: Window) -> Result<(), Failure> {
+        let too_many = Failure::with("devicetree: more reserved memory than regions", MAX_REGIONS as u64);
+        *self.regions.get_mut(self.regions_count).ok_or(too_many)? = Region { phandle, window };
+        self.regions_count += 1;
+        Ok(())
+    }
+
+    /// Takes a source to it: its `memory-region` and its interrupt.
+    pub(crate) fn add_source(&mut self, regions: &[u8], interrupt: Option<Interrupt>) -> Result<(), Failure> {
+        let phandle = |index: usize| read_at::<Cell>(regions, index * Cell::SIZE).map(|cell| cell.0);
+        let broken = Failure::new("devicetree: arm,ras-cper without two regions and an interrupt");
+        let (Some(block), Some(register), Some(interrupt)) = (phandle(0), phandle(1), interrupt) else {
+            return Err(broken);
+        };
+        let too_many = Failure::with("devicetree: more error sources than", MAX_SOURCES as u64);
+        let slot = self.sources.get_mut(self.sources_count).ok_or(too_many)?;
+        *slot = Listed { block, register, interrupt };
+        self.sources_count += 1;
+        Ok(())
+    }
+
+    /// The sources, in their order.
+    pub(crate) fn error_sources(&self) -> impl Iterator<Item = Result<ErrorSource, Failure>> {
+        self.sources.iter().take(self.sources_count).map(|listed| {
+            let Listed { block, register, interrupt } = *listed;
+            let register = self.region(register)?;
+            let len = register.end - register.start;
+            if !matches!(len, 4 | 8) || !register.start.is_multiple_of(len) {
+                return Err(Failure::with("devicetree: no register for acknowledgements at", register.start));
+            }
+            Ok(ErrorSource { block: self.region(block)?, register, interrupt })
+        })
+    }
+
+    fn region(&self, phandle: u32) -> Result<Window, Failure> {
+        let mut regions = self.regions.iter().take(self.regions_count);
+        regions
+            .find(|region| phandle != 0 && region.phandle == phandle)
+            .map(|region| region.window)
+            .ok_or(Failure::with("devicetree: no reserved memory with the phandle", u64::from(phandle)))
+    }
+
+    /// The memory, where this guest keeps away from what is set apart. Regions that touch become one.
+    pub(crate) fn set_apart(&self, memory: MemoryMap) -> Result<MemoryMap, Failure> {
+        let mut windows = self.regions.iter().take(self.regions_count).map(|region| region.window).peekable();
+        let mut memory = memory;
+        while let Some(mut window) = windows.next() {
+            while let Some(next) = windows.next_if(|next| next.start == window.end) {
+                window.end = next.end;
+            }
+            memory = cut(&memory, window)?;
+        }
+        Ok(memory)
+    }
+}
+
+fn cut(memory: &MemoryMap, window: Window) -> Result<MemoryMap, Failure> {
+    let mut map = MemoryMap::new();
+    for region in memory.iter() {
+        let (start, end) = (region.start.max(window.start), region.end.min(window.end));
+        if region.kind == Kind::Usable && start < end {
+            map.push(region.start, start - region.start, Kind::Usable)?;
+            map.push(start, end - start, Kind::AcpiNvs)?;
+            map.push(end, region.end - end, Kind::Usable)?;
+        } else {
+            map.push(region.start, region.end - region.start, region.kind)?;
+        }
+    }
+    Ok(map)
+}
