@@ -109,9 +109,7 @@ fn not_seen(seen: &Seen, evidence: &Evidence) -> Option<String> {
     let text = fill_in(&seen.text, &evidence.words);
     let count = occurrences(content, text.as_bytes());
     match seen.count {
-        Some(wanted) if count != wanted => {
-            Some(format!("{text:?}: {count} times in {place}, not {wanted}"))
-        }
+        Some(wanted) if count != wanted => Some(format!("{text:?}: {count} times in {place}, not {wanted}")),
         None if count == 0 => Some(format!("not seen in {place}: {text:?}")),
         _ => None,
     }
@@ -137,7 +135,8 @@ fn wrong_events(expected: &[ExpectedEvent], evidence: &Evidence) -> Vec<String> 
         let (count, different) = match distinct {
             None => (matching.count(), String::new()),
             Some(key) => {
-                let values: BTreeSet<_> = matching.map(|event| event.get(key).map(Value::to_string)).collect();
+                let values: BTreeSet<_> =
+                    matching.map(|event| event.get(key).map(Value::to_string)).collect();
                 (values.len(), format!(" and different values of {key:?}"))
             }
         };
@@ -276,7 +275,9 @@ mod tests {
             ..evidence("lost: 0x2000\n", "{\"gpa\":8192}\n")
         };
         let faults_of = |more: &str| faults(&scenario(more), &evidence);
-        assert!(faults_of("see = [{ text = 'lost: $page' }]\nevent = [{ has = { gpa = '$page' } }]").is_empty());
+        assert!(
+            faults_of("see = [{ text = 'lost: $page' }]\nevent = [{ has = { gpa = '$page' } }]").is_empty()
+        );
         let found = faults_of("see = [{ text = 'found: $page' }]\nevent = [{ has = { hva = '$page' } }]");
         let expected = [
             "not seen in the guest's console: \"found: 0x2000\"",
@@ -287,7 +288,8 @@ mod tests {
 
     #[test]
     fn events_are_counted_by_what_makes_them_different() {
-        let events = "{\"event\":\"a\",\"gpa\":1}\n{\"event\":\"a\",\"gpa\":2}\n{\"event\":\"a\",\"gpa\":1}\n";
+        let events =
+            "{\"event\":\"a\",\"gpa\":1}\n{\"event\":\"a\",\"gpa\":2}\n{\"event\":\"a\",\"gpa\":1}\n";
         let count = |count: usize| {
             let more = format!("event = [{{ has = {{ event = 'a' }}, distinct = 'gpa', count = {count} }}]");
             faults_of(&more, "", events)
