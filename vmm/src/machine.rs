@@ -245,9 +245,12 @@ impl Prepared {
         vcpus.stop();
         // The last who have the devices: their threads end here.
         drop((vcpus, bus));
+        // What was found until now is lost to this machine: the next one begins with other memory.
+        lasting.findings.all().for_each(|found| lasting.reporting.found(found));
         around.timings.mark(Phase::GuestShutdown);
         input.stop();
         console.close();
-        outcome
+        // It may be more than a reset by now.
+        outcome.map(|ending| lifecycle.ending().unwrap_or(ending))
     }
 }

@@ -70,7 +70,7 @@ fn register() -> io::Result<()> {
     let (mut action, mut set): (libc::sigaction, libc::sigset_t) =
         unsafe { (std::mem::zeroed(), std::mem::zeroed()) };
     action.sa_sigaction = handler as usize;
-    // On the stack that the standard library gives each thread for signals: the thread's own may be what was lost.
+    // A thread's stack may be what is lost: threads of the standard library have another for signals.
     action.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK;
     // SAFETY: sets of this function's own are emptied and filled, and the handler has the signature of SA_SIGINFO.
     let outcome = unsafe {
