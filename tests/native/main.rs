@@ -6,6 +6,7 @@
 mod boots;
 mod check;
 mod commands;
+mod compare;
 mod console;
 mod disks;
 mod endings;
@@ -33,6 +34,7 @@ fn main() -> ExitCode {
         boots::trials(),
         check::trials(),
         commands::trials(),
+        compare::trials(),
         console::trials(),
         disks::trials(),
         endings::trials(),
