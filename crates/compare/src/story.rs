@@ -167,10 +167,10 @@ fn tell(event: &Value, stories: &mut Vec<Story>, current: &mut Option<usize>) {
             source: number("source").unwrap_or_default(),
             after_ns: number("after_ns").unwrap_or_default(),
         }),
-        "queued" | "coalesced" | "overdue" | "overflowed" | "not-repaired" => {
-            if !story.troubles.iter().any(|trouble| trouble == name) {
-                story.troubles.push(name.to_owned());
-            }
+        "queued" | "coalesced" | "overdue" | "overflowed" | "not-repaired"
+            if !story.troubles.iter().any(|trouble| trouble == name) =>
+        {
+            story.troubles.push(name.to_owned());
         }
         "repaired" => story.repaired = true,
         _ => {}
