@@ -48,10 +48,10 @@ pub(crate) fn phase_label(name: &str) -> &str {
     }
 }
 
-/// The reason of the last `stopped`.
+/// The reason of the last `stopped`; what follows its first line is advice.
 pub(crate) fn reason(events: &[Value]) -> Option<String> {
     let stopped = events.iter().rev().find(|event| event["event"] == "stopped")?;
-    stopped["reason"].as_str().map(crate::console::printable)
+    stopped["reason"].as_str()?.lines().next().map(crate::console::printable)
 }
 
 #[cfg(test)]
