@@ -98,7 +98,7 @@ pub(super) fn run(options: &Options) -> Status {
         Err(error) => return output::say(&format!("no descriptors for signals: {error}"), Status::Failure),
     };
     let mut recordings = Vec::new();
-    let mut machine = compare::Machine::default();
+    let mut machine = words::machine(&profile.machine);
     let mut progress = Progress::on_stderr();
     for firmware in settings::table_sets(Arch::NATIVE) {
         let name = firmware_name(firmware);
