@@ -8,7 +8,6 @@ const MOST: usize = 4 << 20;
 
 /// Something that was reached in a boot.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
 pub struct Milestone {
     /// Its name for programs.
     pub key: String,
