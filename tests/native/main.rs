@@ -6,6 +6,7 @@
 mod boots;
 mod check;
 mod commands;
+mod compare;
 mod console;
 mod consumed;
 mod disks;
@@ -34,6 +35,7 @@ fn main() -> ExitCode {
         boots::trials(),
         check::trials(),
         commands::trials(),
+        compare::trials(),
         console::trials(),
         consumed::trials(),
         disks::trials(),

@@ -158,10 +158,13 @@ impl Side {
     fn of(recording: &Recording, rules: &Rules) -> Self {
         let events = events::events(&recording.events);
         let phases = events::phases(&recording.timings);
-        let entered = phases.iter().find(|(name, _)| name == "first-run").map_or(0, |(_, time)| *time);
+        let phase = |wanted: &str| phases.iter().find(|(name, _)| name == wanted).map(|(_, time)| *time);
+        let (entered, down) = (phase("first-run").unwrap_or(0), phase("guest-shutdown").unwrap_or(u64::MAX));
         let milestones = rules.milestones(recording.console.lines()).into_iter().map(|(key, label, line)| {
             // What Linux says is often shown long after it was said: its own clock starts as it is entered.
             let t_ns = line.kernel_ns.map_or(line.t_ns, |kernel| kernel.saturating_add(entered));
+            // And what it wrote with its last breath is read after its end.
+            let t_ns = t_ns.min(down);
             Milestone { key, label, t_ns }
         });
         let mut milestones: Vec<_> = milestones.collect();

@@ -8,7 +8,6 @@ const MOST: usize = 4 << 20;
 
 /// Something that was reached in a boot.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
 pub struct Milestone {
     /// Its name for programs.
     pub key: String,
@@ -48,10 +47,10 @@ pub(crate) fn phase_label(name: &str) -> &str {
     }
 }
 
-/// The reason of the last `stopped`.
+/// The reason of the last `stopped`; what follows its first line is advice.
 pub(crate) fn reason(events: &[Value]) -> Option<String> {
     let stopped = events.iter().rev().find(|event| event["event"] == "stopped")?;
-    stopped["reason"].as_str().map(crate::console::printable)
+    stopped["reason"].as_str()?.lines().next().map(crate::console::printable)
 }
 
 #[cfg(test)]

@@ -34,8 +34,8 @@ pub fn html(comparison: &Comparison) -> String {
     for order in &comparison.orders {
         let _ = write!(page, "<p>Memory error: <code>{}</code></p>", escape(order));
     }
-    page.push_str("</header>\n<h2>Time</h2>\n<p class=key><i class=set-up></i> ghest sets up <i class=guest></i> the guest runs \
-                   <i class=after></i> ghest ends</p>\n");
+    page.push_str("</header>\n<h2>Time</h2>\n<p class=key><span><i class=set-up></i>ghest sets up</span><span><i class=guest></i>the guest runs</span>\
+                   <span><i class=after></i>ghest ends</span></p>\n");
     page.push_str(&timeline(comparison));
     page.push_str("\n<h2>The two plans</h2>\n<div class=plans>");
     for side in &comparison.sides {
@@ -48,7 +48,11 @@ pub fn html(comparison: &Comparison) -> String {
     }
     page.push_str("</div>\n<h2>Side by side</h2>\n<input type=checkbox id=fold><label for=fold> only what differs</label>\n");
     page.push_str("<main>\n");
-    for section in &comparison.sections {
+    // What most people come for is first.
+    let is_story = |section: &&Section| section.key.contains("error") || section.key == "end";
+    let (stories, rest): (Vec<&Section>, Vec<&Section>) = comparison.sections.iter().partition(is_story);
+    let (first, last) = if comparison.orders.is_empty() { (rest, stories) } else { (stories, rest) };
+    for section in first.into_iter().chain(last) {
         page.push_str(&table(section, &names));
     }
     page.push_str("</main>\n</body>\n</html>\n");

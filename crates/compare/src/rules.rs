@@ -229,7 +229,11 @@ impl Rule {
     /// `{N}` is the Nth capture. Without words of its own a rule shows its captures, or the whole line where it has none.
     fn format(&self, line: &str, captures: &[&str]) -> String {
         let Some(template) = &self.text.shown_as else {
-            return if captures.is_empty() { line.to_owned() } else { captures.join(" ") };
+            return if captures.is_empty() {
+                line.to_owned()
+            } else {
+                captures.iter().map(|capture| capture.trim()).collect::<Vec<_>>().join(" ")
+            };
         };
         let mut shown = String::new();
         let mut rest = template.as_str();
@@ -240,7 +244,7 @@ impl Rule {
                 number.parse::<usize>().ok().and_then(|number| captures.get(number.checked_sub(1)?));
             shown.push_str(match (number, capture) {
                 ("line", _) => line,
-                (_, Some(capture)) => capture,
+                (_, Some(capture)) => capture.trim(),
                 _ => "",
             });
             rest = after;

@@ -32,7 +32,6 @@ pub struct Story {
 
 /// A memory error as it came to the VMM.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
 pub struct Seen {
     /// When: nanoseconds since the start of the process.
     pub t_ns: u64,
@@ -58,7 +57,6 @@ pub struct Record {
 
 /// A notification.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
 pub struct Notified {
     /// When: nanoseconds since the start of the process.
     pub t_ns: u64,
@@ -70,7 +68,6 @@ pub struct Notified {
 
 /// An acknowledgement.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
 pub struct Acknowledged {
     /// Of which error source.
     pub source: u64,

@@ -6,6 +6,7 @@ mod architecture;
 mod bench;
 mod beside;
 mod bundle;
+mod compare;
 mod conversation;
 mod cpio;
 mod error;
@@ -79,6 +80,8 @@ enum Command {
         #[arg(long)]
         document: bool,
     },
+    /// Compare how one guest lives under both kinds of tables, with a page of it really lost on an emulated host
+    Compare(compare::Options),
     /// Measure ghest: on this machine's own /dev/kvm, and beside another monitor on an emulated host
     Bench,
 }
@@ -137,9 +140,12 @@ fn execute(Cli { command, ghest, full }: Cli) -> Result<Option<Count>> {
         let verdicts = run::run(&workspace, &cache(false), &chosen, choice.keep)?;
         return Ok(Some(Count::of(&verdicts)));
     }
+    if let Command::Compare(options) = command {
+        return compare::compare(&options, &workspace, &cache(false), all);
+    }
     let scenarios: Vec<Scenario> = all.into_iter().filter(in_set).collect();
     match command {
-        Command::Setup | Command::Run(_) => Ok(None),
+        Command::Setup | Command::Run(_) | Command::Compare(_) => Ok(None),
         Command::Fetch => fetch(&cache(true), &scenarios).map(|()| None),
         Command::Shell { host, host_kernel } => {
             shell(&workspace, &cache(false), host, host_kernel, &scenarios).map(|()| None)

@@ -163,13 +163,15 @@ impl Records {
                 seconds: 0.0,
                 steps: Vec::new(),
                 ended: None,
+                directory: PathBuf::new(),
                 versions: BTreeMap::new(),
             })?;
         }
         Ok(())
     }
 
-    fn close_scenario(&mut self, verdict: Verdict) -> Result<()> {
+    fn close_scenario(&mut self, mut verdict: Verdict) -> Result<()> {
+        verdict.directory = self.directory.join(&verdict.name);
         let word = match verdict.outcome {
             Outcome::Passed => "passed ",
             Outcome::Failed => "FAILED ",
@@ -179,7 +181,7 @@ impl Records {
         for reason in &verdict.reasons {
             println!("             {reason}");
         }
-        write_json(&self.directory.join(&verdict.name).join("verdict.json"), &verdict)?;
+        write_json(&verdict.directory.join("verdict.json"), &verdict)?;
         self.verdicts.push(verdict);
         Ok(())
     }

@@ -243,6 +243,7 @@ fn judge(scenario: &Scenario, evidence: &Evidence, began: Instant, parts: &Parts
         seconds: began.elapsed().as_secs_f64(),
         steps: evidence.steps.iter().map(Duration::as_secs_f64).collect(),
         ended: evidence.ended.as_ref().map(Duration::as_secs_f64),
+        directory: PathBuf::new(),
         versions: parts.versions.clone(),
     }
 }

@@ -1,6 +1,7 @@
 //! Judges what a scenario left behind.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -51,6 +52,9 @@ pub(crate) struct Verdict {
     /// Seconds at which each step was taken, and at which the command had ended.
     pub(crate) steps: Vec<f64>,
     pub(crate) ended: Option<f64>,
+    /// Where what it left is.
+    #[serde(skip)]
+    pub(crate) directory: PathBuf,
     /// Versions of the packages that took part, by name.
     pub(crate) versions: BTreeMap<String, String>,
 }

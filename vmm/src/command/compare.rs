@@ -13,7 +13,6 @@ use clap::{Args, ValueEnum};
 use compare::{Comparison, Ending, Look, Only, Recording};
 use machine_profile::Kernel;
 use platform::Arch;
-use platform::aarch64::Features;
 use vmm::describe::firmware_name;
 use vmm::kvm::offered;
 use vmm::plan::Blueprint;
@@ -99,11 +98,12 @@ pub(super) fn run(options: &Options) -> Status {
         Err(error) => return output::say(&format!("no descriptors for signals: {error}"), Status::Failure),
     };
     let mut recordings = Vec::new();
-    let mut machine = compare::Machine::default();
+    let mut machine = words::machine(&profile.machine);
     let mut progress = Progress::on_stderr();
     for firmware in settings::table_sets(Arch::NATIVE) {
         let name = firmware_name(firmware);
         progress.next(name);
+        tracing::info!(tables = name, "a guest boots");
         let recording = match Settings::new(&options.profile, name, cmdline.as_deref()) {
             Ok(Settings { profile, set, changes }) => {
                 let plan = blueprint(&profile.machine).map(|blueprint| words::plan(&blueprint.plan));
@@ -126,6 +126,7 @@ pub(super) fn run(options: &Options) -> Status {
             }
             Err(why) => child::nothing(name, why),
         };
+        tracing::info!(tables = name, ending = ?recording.ending, "a guest has ended");
         recordings.push(recording);
     }
     progress.clear();
@@ -154,8 +155,7 @@ pub(super) fn run(options: &Options) -> Status {
 
 /// The plan of a machine on this host; none where it is refused, which the boot will say too.
 fn blueprint(machine: &machine_profile::Machine) -> Option<Blueprint> {
-    let features =
-        vcpu::host::open().ok().and_then(|kvm| offered(&kvm).ok()).unwrap_or_else(Features::default);
+    let features = vcpu::host::open().ok().and_then(|kvm| offered(&kvm).ok()).unwrap_or_default();
     let abilities = vcpu::abilities::of_this_host(request::arch(machine.arch));
     Blueprint::of(machine, features, abilities).ok()
 }

@@ -73,8 +73,6 @@ impl Lasting {
     /// # Errors
     /// Where the host gives no fresh memory.
     pub fn renew(&self) -> Result<(), MachineError> {
-        // What was found before the reset is of the memory that there was.
-        self.findings.all().for_each(|found| self.reporting.found(found));
         self.ram.renew_all_but(&self.reporting.lost_over_reset()).map_err(no("fresh memory"))?;
         self.reporting.repaired_by_reset();
         Ok(())

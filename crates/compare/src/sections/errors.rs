@@ -85,7 +85,8 @@ fn story(pair: [Option<&Story>; 2]) -> Vec<Row> {
             or_none(distinct(told))
         }),
         measured("told-after", "  after", &|story| {
-            let (seen, told) = (story.seen.first()?, story.notified.first()?);
+            let told = story.notified.first()?;
+            let seen = story.seen.iter().rfind(|seen| seen.t_ns <= told.t_ns)?;
             Some(told.t_ns.saturating_sub(seen.t_ns))
         }),
         row("acknowledged", "the guest acknowledges", &|story| {

@@ -42,9 +42,9 @@ impl Progress {
         self.shown = Some(Instant::now());
         let columns =
             rustix::termios::tcgetwinsize(stderr()).map_or(80, |size| usize::from(size.ws_col.max(20)));
-        let mut text =
+        let text =
             format!("[{}/2] {} {:5.1} s  {line}", self.number, self.side, self.began.elapsed().as_secs_f64());
-        text.truncate(text.floor_char_boundary(columns.saturating_sub(1)));
+        let text: String = text.chars().take(columns.saturating_sub(1)).collect();
         // There is nobody left to tell where stderr is gone.
         let _ = write!(stderr().lock(), "\r\x1b[K{text}");
     }

@@ -84,7 +84,8 @@ impl Settings {
         };
         let mut set: Vec<String> = args.set.set.iter().filter(|text| !is_ours(text)).cloned().collect();
         set.push(format!("machine.firmware={tables}"));
-        set.extend(cmdline.map(|cmdline| format!("boot.cmdline={cmdline}")));
+        // A string of JSON is one of TOML: whatever is in the command line stays a string.
+        set.extend(cmdline.map(|cmdline| format!("boot.cmdline={}", serde_json::Value::from(cmdline))));
         let mut changes: Vec<Change> = Vec::new();
         loop {
             let problems = match load(args, &set) {

@@ -1,0 +1,186 @@
+//! The page "ACPI and devicetree: what your guest loses", made of comparisons.
+
+use std::fmt::Write as _;
+
+use compare::{Comparison, Look, Row, Side, text};
+
+const HEAD: &str = "\
+# ACPI and devicetree: what your guest loses
+
+One guest, one memory error, two descriptions of the same machine. Everything below was read from real runs: an unmodified
+Debian kernel boots under `ghest` on an emulated host, one of its processes has a page, the host's kernel really loses that page
+(`MADV_HWPOISON`), and the process touches it.
+
+**In a sentence:** on arm64 ACPI is what lets the guest know *which* page is broken: it takes that page out of use, and the process
+gets a SIGBUS that names the address (`BUS_MCEERR_AR`); under a devicetree the same process dies of a SIGBUS that names nothing, and
+the kernel goes on using the page. On x86_64 a consumed error is a machine check under either description; what the MP table
+loses is the record of what was found and not yet touched, and most of what else ACPI tells of the machine.
+
+The same without a Linux kernel, in a second on any machine with KVM:
+
+```sh
+ghest compare config-examples/quickstart.toml --inject ar@0x2000000
+```
+
+This page is generated; to change it, change `tools/lab/src/compare/document.rs` and run
+
+```sh
+cargo lab compare --document              # every host and kernel
+cargo lab compare --document --no-run     # from the last good runs
+```
+";
+
+/// Sections whose differences are told for the first kernel of an architecture.
+const TOLD: [&str; 5] = ["plan", "found", "tables", "error-1", "end"];
+
+pub(super) fn page(comparisons: &[(String, Comparison)]) -> String {
+    let mut page = HEAD.to_owned();
+    page.push_str("\n## The error, on every kernel that was tried\n\n");
+    page.push_str(&overview(comparisons));
+    let mut told = Vec::new();
+    for (name, comparison) in comparisons {
+        let architecture = &comparison.machine.architecture;
+        let is_first = !told.contains(architecture);
+        let _ = write!(page, "\n## {architecture}, kernel {}\n\n", kernel(name));
+        let _ =
+            write!(page, "```sh\ncargo lab compare --host {architecture} --kernel {}\n```\n\n", kernel(name));
+        for order in &comparison.orders {
+            let _ = write!(page, "On the host, `ghest compare profile.toml --inject '{order}'`.\n\n");
+        }
+        if is_first {
+            told.push(architecture.clone());
+            page.push_str(&differences(comparison));
+        }
+        let whole = text(comparison, Look { width: 118, colour: false, fold: false });
+        let _ = write!(page, "<details><summary>All of it</summary>\n\n```text\n{whole}```\n\n</details>\n");
+    }
+    page.push_str("\n## What is not shown here\n\n");
+    page.push_str(&missing(comparisons));
+    page
+}
+
+fn kernel(name: &str) -> &str {
+    name.split_once('-').map_or(name, |(_, kernel)| kernel)
+}
+
+fn overview(comparisons: &[(String, Comparison)]) -> String {
+    let mut table = "| host and kernel | tables | the guest is told by | record | acknowledged | the kernel | the process | given up | the guest |\n\
+                     |---|---|---|---|---|---|---|---|---|\n"
+        .to_owned();
+    for (name, comparison) in comparisons {
+        for (number, side) in comparison.sides.iter().enumerate() {
+            let values = |section: &str, key: &str| -> &[String] {
+                comparison.row(section, key).and_then(|row| row.values.get(number)).map_or(&[], Vec::as_slice)
+            };
+            let guest = values("error-1", "guest");
+            let line = |text: &str| guest.iter().rfind(|line| line.contains(text)).map(String::as_str);
+            let recovery = line("recovery action").and_then(|line| line.rsplit(": ").next());
+            let signal = line("process: SIGBUS").and_then(|line| line.strip_prefix("process: "));
+            let corrupted = values("end", "corrupted").first().map_or("not told", String::as_str);
+            let cells = [
+                if number == 0 { name.replace('-', ", ") } else { String::new() },
+                format!("**{}**", side.tables),
+                values("error-1", "told").join("; "),
+                values("error-1", "record").join("; "),
+                values("error-1", "acknowledged").join("; "),
+                recovery.map_or("says nothing".into(), |word| format!("memory failure: {word}")),
+                signal.unwrap_or("no SIGBUS").to_owned(),
+                corrupted.to_owned(),
+                survived(side, values("end", "processes")),
+            ];
+            let _ = writeln!(table, "| {} |", cells.map(|cell| escape(&cell)).join(" | "));
+        }
+    }
+    table
+}
+
+/// Whether the guest outlived the error: another of its processes came to its end.
+fn survived(side: &Side, processes: &[String]) -> String {
+    let bystander = processes.iter().any(|process| process == "bystander: status 0");
+    let ended = matches!(side.ending, compare::Ending::Exited { status: 0, .. });
+    match (ended, bystander) {
+        (true, true) => "goes on, and so does its other process".into(),
+        (true, false) => "ended".into(),
+        (false, _) => "is lost".into(),
+    }
+}
+
+/// What differs, a table for each section.
+fn differences(comparison: &Comparison) -> String {
+    let names: Vec<&str> = comparison.sides.iter().map(|side| side.tables.as_str()).collect();
+    let mut text = String::new();
+    for section in comparison.sections.iter().filter(|section| TOLD.contains(&section.key.as_str())) {
+        let rows: Vec<&Row> = section.rows.iter().filter(|row| row.differs && !row.measured).collect();
+        if rows.is_empty() {
+            continue;
+        }
+        let _ = write!(
+            text,
+            "### {}: what differs\n\n| | {} |\n|---|---|---|\n",
+            section.title,
+            names.join(" | ")
+        );
+        for row in rows {
+            let cells = row.values.each_ref().map(|values| {
+                let lines: Vec<String> = values.iter().map(|value| escape(value)).collect();
+                if lines.is_empty() { "\u{2013}".to_owned() } else { lines.join("<br>") }
+            });
+            let _ = writeln!(text, "| {} | {} |", escape(row.label.trim()), cells.join(" | "));
+        }
+        text.push('\n');
+    }
+    text
+}
+
+fn missing(comparisons: &[(String, Comparison)]) -> String {
+    let wanted = ["aarch64-6.1", "aarch64-6.12", "aarch64-7.3", "x86_64-6.1", "x86_64-6.12"];
+    let missing: Vec<&str> =
+        wanted.into_iter().filter(|name| !comparisons.iter().any(|(known, _)| known == name)).collect();
+    let mut text = if missing.is_empty() {
+        "- Every other combination of host and kernel that the lab has is above.\n".to_owned()
+    } else {
+        format!("- Not run for this page, or without a good run: {}.\n", missing.join(", "))
+    };
+    text.push_str(
+        "- Kernel 7.3 on x86_64: it panics on the emulated processor, under either kind of tables, before its user space.\n\
+         - The hosts are emulated: times are those of an emulator on a busy machine, and only their order means anything.\n\
+         - `MADV_HWPOISON` stands for the memory controller. From the host kernel's `memory_failure()` on everything is what a\n  \
+           real loss takes.\n\
+         - The error is one that a process consumes. What a kernel touches itself is another story: Linux on arm64 looks at no\n  \
+           record then, and dies under either description.\n",
+    );
+    text
+}
+
+/// Text in a cell of a table: nothing of it is markup.
+fn escape(text: &str) -> String {
+    let mut escaped = String::new();
+    for character in text.chars() {
+        match character {
+            '|' | '*' | '_' | '`' | '\\' | '[' | ']' | '~' => {
+                escaped.push('\\');
+                escaped.push(character);
+            }
+            '<' => escaped.push_str("&lt;"),
+            '>' => escaped.push_str("&gt;"),
+            '&' => escaped.push_str("&amp;"),
+            other => escaped.push(other),
+        }
+    }
+    escaped
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_page_of_nothing_says_what_is_missing() {
+        assert!(page(&[]).contains("without a good run: aarch64-6.1, "));
+    }
+
+    #[test]
+    fn a_guests_words_are_no_markup() {
+        assert_eq!(escape("a|b <script> *x* `y`"), "a\\|b &lt;script&gt; \\*x\\* \\`y\\`");
+    }
+}
