@@ -30,8 +30,8 @@ cargo lab compare --document --no-run     # from the last good runs
 ```
 ";
 
-/// Sections whose differences are told for the first kernel of an architecture.
-const TOLD: [&str; 5] = ["plan", "found", "tables", "error-1", "end"];
+/// Sections whose differences are told for the first kernel of an architecture, in this order.
+const TOLD: [&str; 5] = ["error-1", "end", "found", "plan", "tables"];
 
 pub(super) fn page(comparisons: &[(String, Comparison)]) -> String {
     let mut page = HEAD.to_owned();
@@ -79,7 +79,7 @@ fn overview(comparisons: &[(String, Comparison)]) -> String {
             let corrupted = values("end", "corrupted").first().map_or("not told", String::as_str);
             let cells = [
                 if number == 0 { name.replace('-', ", ") } else { String::new() },
-                format!("**{}**", side.tables),
+                side.tables.clone(),
                 values("error-1", "told").join("; "),
                 values("error-1", "record").join("; "),
                 values("error-1", "acknowledged").join("; "),
@@ -109,8 +109,9 @@ fn survived(side: &Side, processes: &[String]) -> String {
 fn differences(comparison: &Comparison) -> String {
     let names: Vec<&str> = comparison.sides.iter().map(|side| side.tables.as_str()).collect();
     let mut text = String::new();
-    for section in comparison.sections.iter().filter(|section| TOLD.contains(&section.key.as_str())) {
-        let rows: Vec<&Row> = section.rows.iter().filter(|row| row.differs && !row.measured).collect();
+    for key in TOLD {
+        let Some(section) = comparison.sections.iter().find(|section| section.key == key) else { continue };
+        let rows = named(&section.rows);
         if rows.is_empty() {
             continue;
         }
@@ -120,16 +121,33 @@ fn differences(comparison: &Comparison) -> String {
             section.title,
             names.join(" | ")
         );
-        for row in rows {
+        for (name, row) in rows {
             let cells = row.values.each_ref().map(|values| {
                 let lines: Vec<String> = values.iter().map(|value| escape(value)).collect();
                 if lines.is_empty() { "\u{2013}".to_owned() } else { lines.join("<br>") }
             });
-            let _ = writeln!(text, "| {} | {} |", escape(row.label.trim()), cells.join(" | "));
+            let _ = writeln!(text, "| {} | {} |", escape(&name), cells.join(" | "));
         }
         text.push('\n');
     }
     text
+}
+
+/// The rows that differ, each with a name that stands for itself: what is indented is of the row above.
+fn named(rows: &[Row]) -> Vec<(String, &Row)> {
+    let mut above = "";
+    let mut named = Vec::new();
+    for row in rows {
+        let label = row.label.trim_start();
+        let name = if label.len() < row.label.len() { format!("{above}: {label}") } else { label.to_owned() };
+        if label.len() == row.label.len() {
+            above = label;
+        }
+        if row.differs && !row.measured {
+            named.push((name, row));
+        }
+    }
+    named
 }
 
 fn missing(comparisons: &[(String, Comparison)]) -> String {
@@ -157,7 +175,7 @@ fn escape(text: &str) -> String {
     let mut escaped = String::new();
     for character in text.chars() {
         match character {
-            '|' | '*' | '_' | '`' | '\\' | '[' | ']' | '~' => {
+            '|' | '*' | '`' | '\\' | '[' | ']' => {
                 escaped.push('\\');
                 escaped.push(character);
             }
