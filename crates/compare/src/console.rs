@@ -57,8 +57,19 @@ impl Console {
     }
 
     fn close_line(&mut self) {
-        let line = Line::of(self.began_ns, &self.partial);
+        let text = printable(&String::from_utf8_lossy(&self.partial));
         self.partial.clear();
+        let mut rest = text.as_str();
+        // What Linux has to say may come in the middle of what a process says.
+        while let Some(at) = stamp_within(rest) {
+            let (before, after) = rest.split_at(at);
+            self.keep(Line::of(self.began_ns, before));
+            rest = after;
+        }
+        self.keep(Line::of(self.began_ns, rest));
+    }
+
+    fn keep(&mut self, line: Line) {
         if line.text.is_empty() {
             return;
         }
@@ -86,8 +97,7 @@ impl Console {
 }
 
 impl Line {
-    fn of(t_ns: u64, bytes: &[u8]) -> Self {
-        let text = printable(&String::from_utf8_lossy(bytes));
+    fn of(t_ns: u64, text: &str) -> Self {
         let text = text.trim_end();
         let (kernel_ns, text) = match kernel_time(text) {
             Some((time, text)) => (Some(time), text),
@@ -107,6 +117,12 @@ fn kernel_time(line: &str) -> Option<(u64, &str)> {
     }
     let seconds = seconds.parse::<u64>().ok()?.checked_mul(1_000_000_000)?;
     Some((seconds.checked_add(micros.parse::<u64>().ok()?.checked_mul(1_000)?)?, text))
+}
+
+/// Where in a line, but not at its start, Linux's time stands.
+fn stamp_within(line: &str) -> Option<usize> {
+    let brackets = line.match_indices('[').map(|(at, _)| at).filter(|at| *at > 0);
+    brackets.into_iter().find(|at| line.get(*at..).and_then(kernel_time).is_some())
 }
 
 /// Text from a guest as printable ASCII: line ends go, tabs become blanks, everything else becomes an escape.
@@ -149,6 +165,16 @@ mod tests {
                 line(7, None, "end")
             ]
         );
+    }
+
+    #[test]
+    fn linux_may_speak_in_the_middle_of_a_line() {
+        let mut console = Console::default();
+        console.push(0, b"victim page 1[    2.000001] Memory failure[    2.000002] more [1.2] [x]\n");
+        assert_eq!(texts(&console), ["victim page 1", "Memory failure", "more [1.2] [x]"]);
+        console.push(0, "[    2.000001] ".repeat(100).as_bytes());
+        console.finish();
+        assert!(console.lines().count() < 3 + LINE / 10);
     }
 
     #[test]

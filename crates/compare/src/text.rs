@@ -23,13 +23,15 @@ pub struct Look {
 /// From here on there is room for two sides.
 const WIDE: usize = 92;
 const LABEL: usize = 26;
-/// The least that anything is shown in.
+/// The least that anything is shown in, and the most.
 const NARROWEST: usize = 24;
+const WIDEST: usize = 1000;
 
-/// A comparison as text; every line is at most as wide as the look says, and at least 24 columns are taken to be there.
+/// A comparison as text; every line is at most as wide as the look says; less than 24 columns are taken for 24, more than
+/// 1000 for 1000.
 #[must_use]
 pub fn text(comparison: &Comparison, look: Look) -> String {
-    let look = Look { width: look.width.max(NARROWEST), ..look };
+    let look = Look { width: look.width.clamp(NARROWEST, WIDEST), ..look };
     let mut page = Page { text: String::new(), look, names: names(comparison) };
     page.head(comparison);
     for section in &comparison.sections {

@@ -71,7 +71,7 @@ fn lane(side: &Side, end: u64) -> String {
         }
     }
     let marks = marks(side);
-    for tick in (0..=5).map(|number| number * step(end)).filter(|tick| *tick <= end) {
+    for tick in (0..=5_u64).map(|number| number.saturating_mul(step(end))).filter(|tick| *tick <= end) {
         let (x, anchor) = (
             at(tick),
             if at(tick) > 90.0 {

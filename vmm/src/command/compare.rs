@@ -73,9 +73,12 @@ enum Fold {
     Never,
 }
 
+/// The longest that a guest may take.
+const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
+
 fn time(text: &str) -> Result<Duration, String> {
-    let time = inject::period(text).filter(|time| !time.is_zero());
-    time.ok_or_else(|| "a time is a whole number of ms or s, as in `30s`".into())
+    let time = inject::period(text).filter(|time| !time.is_zero() && *time <= LONGEST);
+    time.ok_or_else(|| "a time is a whole number of ms or s, as in `30s`, up to a day".into())
 }
 
 pub(super) fn run(options: &Options) -> Status {
