@@ -121,7 +121,8 @@ impl Operator<'_> {
             }
             (Via::Madvise, kind) => {
                 ram.poison(span.gpa, span.bytes()).map_err(lost)?;
-                if kind == Kind::ActionOptional {
+                // The host tells of what it lost by itself; where it does not, it is told as ordered.
+                if kind == Kind::ActionOptional && !self.hear() {
                     self.raise(found).map_err(lost)?;
                 }
             }
@@ -132,10 +133,16 @@ impl Operator<'_> {
     /// Has the host's signal raised, and waits until it has gone its way: who has ordered an error finds it told.
     fn raise(&self, fault: sigbus::Fault) -> std::io::Result<()> {
         sigbus::raise(fault)?;
-        if let Some(found) = self.lasting.findings.next(PATIENCE) {
-            self.found(found);
-        }
+        self.hear();
         Ok(())
+    }
+
+    /// Waits for something that is found, and tells of it. False where nothing is.
+    fn hear(&self) -> bool {
+        let found = self.lasting.findings.next(PATIENCE);
+        let is_found = found.is_some();
+        found.into_iter().for_each(|found| self.found(found));
+        is_found
     }
 
     /// Tells the guest of what was found.
