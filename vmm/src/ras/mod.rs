@@ -13,6 +13,7 @@
 mod hands;
 pub mod inject;
 pub mod last_words;
+mod ledger;
 mod left_out;
 pub mod request;
 
@@ -30,7 +31,6 @@ use ras_core::request::Repair;
 use ras_core::responder::{Responder, Scene, Side, own_memory};
 use ras_core::vcpu_state::VcpuState;
 use ras_core::{Kind, MemoryError, Origin, RecordArea, Response, Span};
-use serde_json::{Value, json};
 use vcpu::Lost;
 
 pub use hands::Hands;
@@ -83,9 +83,6 @@ pub enum Found {
         span: Span,
     },
 }
-
-/// How long a guest that has acknowledged an error has to take the page from its programs: Linux acknowledges before it does.
-const SETTLE_NS: u64 = 1_000_000_000;
 
 /// Errors that may wait for vCPU 0 before memory is allocated for them.
 const ROOM: usize = 64;
@@ -253,78 +250,6 @@ impl Reporting {
     /// Writes down what was noted.
     pub fn settle(&self) {
         self.journal.settle();
-    }
-
-    /// What was lost so far, as JSON.
-    #[must_use]
-    pub fn ledger(&self) -> Value {
-        // Not written as JSON under the lock: a vCPU may wait for it.
-        let ledger = self.lock().responder.ledger().clone();
-        json!({ "entries": ledger, "bytes_lost": ledger.bytes_lost() })
-    }
-
-    /// How often each event happened, and what can be said in numbers of memory errors, as JSON.
-    #[must_use]
-    pub fn metrics(&self) -> Value {
-        self.journal.settle();
-        let (entries, bytes_lost) = {
-            let state = self.lock();
-            let ledger = state.responder.ledger();
-            (ledger.entries().len(), ledger.bytes_lost())
-        };
-        json!({
-            "events": self.journal.counts(),
-            "ledger_entries": entries,
-            "bytes_lost": bytes_lost,
-            "signals_not_kept": sigbus::overflowed(),
-        })
-    }
-
-    /// Spans that the profile allows to be replaced by fresh memory while the guest runs.
-    #[must_use]
-    pub fn repairable(&self) -> Vec<Span> {
-        if self.repair != Repair::WhenAcknowledged {
-            return Vec::new();
-        }
-        let now_ns = self.now_ns();
-        let state = self.lock();
-        let repairable = state.responder.ledger().repairable_after(SETTLE_NS, now_ns);
-        repairable.filter(|span| !state.unrepairable.contains(span)).collect()
-    }
-
-    /// The runs of memory, as GPA and bytes, that stay lost when the machine is reset.
-    #[must_use]
-    pub fn lost_over_reset(&self) -> Vec<(u64, u64)> {
-        if self.repair != Repair::Never {
-            return Vec::new();
-        }
-        self.lock().responder.ledger().lost().collect()
-    }
-
-    /// Fresh memory took the place of these pages.
-    pub fn repaired(&self, span: Span) {
-        self.left_out.put_back(span);
-        self.lock().responder.repaired(span, self.now_ns());
-        self.journal.write(Note::Repaired(span));
-    }
-
-    /// They could not be replaced, and stay lost.
-    pub fn not_repaired(&self, span: Span, error: &std::io::Error) {
-        tracing::error!(%error, "lost memory can not be replaced");
-        self.lock().unrepairable.push(span);
-        self.journal.write(Note::NotRepaired(span));
-    }
-
-    /// Fresh memory took the place of everything that was lost and does not stay so over a reset.
-    pub fn repaired_by_reset(&self) {
-        if self.repair != Repair::Never {
-            let entries = self.lock().responder.ledger().entries().to_vec();
-            let lost = entries.into_iter().filter(|entry| entry.is_lost()).map(|entry| entry.span);
-            lost.for_each(|span| self.repaired(span));
-            // What nobody has touched is in no ledger.
-            self.left_out.clear();
-            self.lock().unrepairable.clear();
-        }
     }
 
     /// Pages that were taken from the guest on purpose.
