@@ -72,7 +72,14 @@ fn times(ghest: &Path, profile: &Path, directory: &Path) -> Result<()> {
 /// The proportional set size of all mappings but the guest's memory, when its report is complete and it idles.
 fn memory(ghest: &Path, profile: &Path) -> Result<()> {
     let mut command = process::mortal_in_background(&ghest.display().to_string());
-    command.arg("boot").arg(profile).args(["--set", HANGING]).stdout(Stdio::piped()).stderr(Stdio::null());
+    // A memfd's mapping is never joined with a neighbour.
+    let backing = "memory.backing=memfd";
+    command
+        .arg("boot")
+        .arg(profile)
+        .args(["--set", HANGING, "--set", backing])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null());
     let mut monitor = command.spawn().context("cannot start ghest")?;
     let console = monitor.stdout.take().context("no console")?;
     let reported =
