@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::io::{self, Write};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread::{Builder, JoinHandle};
+use std::thread::{Builder, JoinHandle, sleep};
 use std::time::{Duration, Instant};
 
 use vcpu::{Control, Wish};
@@ -12,6 +12,12 @@ use crate::ras::inject::Schedule;
 
 /// Bytes that wait for the reader before the guest has to.
 const CAPACITY: usize = 64 << 10;
+/// How long the writer lets bytes gather. A serial port gives them one by one: written one by one, each would cost the vCPU
+/// that gives it a wake-up, and the writer a system call. A line that grows meanwhile is waited for, so that what else is said
+/// on a terminal does not tear it.
+const GATHER: Duration = Duration::from_millis(1);
+/// Bytes of a line that is waited for.
+const LINE: usize = 256;
 /// How often a vCPU that waits for the reader looks whether the machine is to stop.
 const STOP_CHECK: Duration = Duration::from_millis(100);
 /// How long the reader has to take what is left once the machine has ended.
@@ -33,7 +39,7 @@ pub(super) struct Writer {
 
 struct Queue {
     state: Mutex<State>,
-    /// The queue has become non-empty or closed, or shorter.
+    /// The queue has become non-empty or closed, or is no longer full.
     changed: Condvar,
 }
 
@@ -101,10 +107,21 @@ impl Queue {
             if state.bytes.is_empty() {
                 break;
             }
+            let before = state.bytes.len();
+            if !state.closed {
+                drop(state);
+                sleep(GATHER);
+                state = self.lock();
+            }
+            let is_growing = state.bytes.len() > before && !state.closed;
+            let was_full = state.bytes.len() >= CAPACITY;
+            let ripe = if is_growing { whole_lines(&state.bytes) } else { state.bytes.len() };
             chunk.clear();
-            chunk.extend(state.bytes.drain(..));
+            chunk.extend(state.bytes.drain(..ripe));
             drop(state);
-            self.changed.notify_all();
+            if was_full {
+                self.changed.notify_all();
+            }
             if let Err(error) = out.write_all(&chunk).and_then(|()| out.flush()) {
                 tracing::warn!(%error, "the console can not be written: the guest's output is dropped from here on");
                 break;
@@ -114,6 +131,16 @@ impl Queue {
         state.bytes.clear();
         state.done = true;
         self.changed.notify_all();
+    }
+}
+
+/// How many of these bytes are whole lines; all of them, where what is no whole line is longer than lines are.
+fn whole_lines(bytes: &VecDeque<u8>) -> usize {
+    let tail = bytes.iter().rev().take(LINE).position(|byte| *byte == b'\n');
+    match tail {
+        Some(tail) => bytes.len() - tail,
+        None if bytes.len() < LINE => 0,
+        None => bytes.len(),
     }
 }
 
@@ -191,6 +218,16 @@ mod tests {
         drain.join().expect("no panic");
         let taken = taken.lock().expect("no panic");
         assert!(taken.iter().copied().eq((0..total).map(|n| n as u8)));
+    }
+
+    #[test]
+    fn lines_that_grow_are_written_whole() {
+        let ripe = |text: &str| whole_lines(&text.bytes().collect());
+        assert_eq!(ripe("a line\nthe begin"), 7);
+        assert_eq!(ripe("a line\n"), 7);
+        assert_eq!(ripe("the begin"), 0);
+        assert_eq!(ripe(&"x".repeat(LINE)), LINE);
+        assert_eq!(ripe(&format!("a line\n{}", "x".repeat(LINE))), 7 + LINE);
     }
 
     #[test]
