@@ -16,7 +16,8 @@ pub(crate) fn trials() -> Vec<Trial> {
         only_a_part_of_it,
         page_for_a_browser,
         what_other_tables_can_not_carry_is_told,
-        hang_is_told_and_the_other_side_comes_out,
+        hang_of_one_side_is_told_and_the_other_comes_out,
+        hang_of_both_sides_is_told,
         interrupted_and_nothing_is_left,
         killed_and_nothing_is_left,
         broken_profile_is_refused_before_anything_boots,
@@ -154,8 +155,27 @@ fn what_other_tables_can_not_carry_is_told() -> Checked {
     Ok(())
 }
 
-/// Both hang here; each is told, and the second is booted although the first did not end.
-fn hang_is_told_and_the_other_side_comes_out() -> Checked {
+/// Both wait for an error, and the order is for a guest that has found its event device: the other one waits for good.
+fn hang_of_one_side_is_told_and_the_other_comes_out() -> Checked {
+    needs::kvm()?;
+    let scratch = Scratch::new();
+    let profile = format!("{PROFILE}\n[boot]\ncmdline = \"probe.await-errors=1 probe.patience=600000\"\n");
+    let json = compare(&scratch, &profile)
+        .args(["--json", "--limit", "5s", "--inject", "ao@0x2000000,when=probe: ged ok"])
+        .finish()
+        .expect(0)
+        .json();
+    let ends = |side: usize| (&json["sides"][side]["ending"]["how"], &json["sides"][side]["last-line"]);
+    assert_eq!(ends(0), (&"exited".into(), &"probe: ok".into()), "{json:#}");
+    assert_eq!(ends(1), (&"hung".into(), &"probe: awaiting 1 errors".into()), "{json:#}");
+    let how = row(&json, "end", "how");
+    assert_eq!(how["values"][0][0], "status 0: the guest shut down");
+    assert_eq!(how["values"][1][0], "HUNG: the guest did not end within 5.00 s, and was ended");
+    Ok(())
+}
+
+/// Each is told, and the second is booted although the first did not end.
+fn hang_of_both_sides_is_told() -> Checked {
     needs::kvm()?;
     let scratch = Scratch::new();
     let profile = format!("{PROFILE}\n[boot]\ncmdline = \"probe.exit=hang\"\n");

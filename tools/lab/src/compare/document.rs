@@ -158,7 +158,7 @@ fn named(rows: &[Row]) -> Vec<(String, &Row)> {
 }
 
 fn missing(comparisons: &[(String, Comparison)]) -> String {
-    let wanted = ["aarch64-6.1", "aarch64-6.12", "aarch64-7.3", "x86_64-6.1", "x86_64-6.12"];
+    let wanted = ["aarch64-6.1", "aarch64-6.12", "aarch64-7.3", "x86_64-6.1", "x86_64-6.12", "x86_64-7.3"];
     let missing: Vec<&str> =
         wanted.into_iter().filter(|name| !comparisons.iter().any(|(known, _)| known == name)).collect();
     let mut text = if missing.is_empty() {
@@ -167,8 +167,7 @@ fn missing(comparisons: &[(String, Comparison)]) -> String {
         format!("- Not run for this page, or without a good run: {}.\n", missing.join(", "))
     };
     text.push_str(
-        "- Kernel 7.3 on x86_64: it panics on the emulated processor, under either kind of tables, before its user space.\n\
-         - The hosts are emulated: times are those of an emulator on a busy machine, and only their order means anything.\n\
+        "- The hosts are emulated: times are those of an emulator on a busy machine, and only their order means anything.\n\
          - `MADV_HWPOISON` stands for the memory controller. From the host kernel's `memory_failure()` on everything is what a\n  \
            real loss takes.\n\
          - The error is one that a process consumes. What a kernel touches itself is another story: Linux on arm64 looks at no\n  \
