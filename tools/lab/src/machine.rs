@@ -135,7 +135,7 @@ fn emulator_arguments(command: &mut Command, host: &Host, boot: &Boot<'_>, extra
     command.args(host.machine).args(["-no-reboot", "-nodefaults", "-net", "none"]);
     command.arg("-kernel").arg(boot.kernel).arg("-initrd").arg(boot.initramfs);
     // A host that panics reboots, which ends the emulator at once.
-    command.arg("-append").arg(format!("console={} panic=-1 {extra}", host.console));
+    command.arg("-append").arg(format!("console={} panic=-1 {} {extra}", host.console, host.cmdline));
     // It warns of each processor feature that it does not emulate: of use only when it fails.
     command.stderr(File::create(boot.log).context("cannot make the emulator's log")?);
     Ok(())
