@@ -33,8 +33,8 @@ use crate::vcpu_state::VcpuState;
 pub struct Consumer {
     /// Which, by index.
     pub vcpu: u32,
-    /// How it stood then. It stays so while it is held.
-    pub state: VcpuState,
+    /// How it stood then, where its answer asks for that. It stays so while it is held.
+    pub state: Option<VcpuState>,
     /// What it met.
     pub error: MemoryError,
 }

@@ -70,6 +70,21 @@ impl Response {
         }
     }
 
+    /// Whether it depends on how the vCPU stands ([`VcpuState`](crate::vcpu_state::VcpuState)) that consumed the error.
+    #[must_use]
+    pub const fn asks_vcpu(self) -> bool {
+        match self {
+            Response::Sea | Response::Sei | Response::Mce | Response::Abort | Response::Serror => true,
+            Response::Nmi
+            | Response::Polled
+            | Response::Gsiv
+            | Response::Gpio
+            | Response::External
+            | Response::Ignore
+            | Response::Stop => false,
+        }
+    }
+
     /// The number of the notification (ACPI 6.5, 18.3.2.9) whose source it writes a record to; none for an answer without
     /// a record.
     #[must_use]

@@ -383,11 +383,11 @@ fn consumer(vcpu: usize, index: usize) -> Consumer {
     let span = span_of(index);
     Consumer {
         vcpu: vcpu as u32,
-        state: VcpuState::Aarch64(Consumption {
+        state: Some(VcpuState::Aarch64(Consumption {
             level: ExceptionLevel::El0,
             access: Access::Read,
             far: None,
-        }),
+        })),
         error: MemoryError {
             span,
             gpa: span.gpa,

@@ -32,8 +32,9 @@ fn main() {
     for (what, (least, median, most)) in [
         ("one exit and entry (a port)", bare),
         ("signal to NMI, with its record", column(|round| round.signalled + round.answered)),
-        ("  the signal, and a simulated access undone", column(|round| round.signalled)),
+        ("  the signal and its handler", column(|round| round.signalled)),
         ("  the answer: record and injection", column(|round| round.answered)),
+        ("a simulated access, undone in between", column(|round| round.undone)),
         ("NMI to acknowledged record, exit included", column(|round| round.acknowledged)),
     ] {
         println!("{what:44} {least:9.1} {median:9.1} {most:9.1} {:12.2}", median / bare.1);

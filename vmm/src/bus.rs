@@ -111,7 +111,7 @@ impl Bus for MachineBus {
         self.reporting.touched_lost(gpa)
     }
 
-    fn lost_memory(&self, vcpu: u32, lost: Lost, state: Option<VcpuState>) {
+    fn lost_memory(&self, vcpu: u32, lost: Lost, state: &mut dyn FnMut() -> Option<VcpuState>) {
         self.reporting.consumed(vcpu, lost, state);
     }
 

@@ -26,9 +26,9 @@ pub trait Bus: Send + Sync {
         let _ = gpa;
         false
     }
-    /// A vCPU met memory that the host lost, standing as `state` says. What it is to take for it, or that it is held, was
-    /// left with the [`Control`] when this returns.
-    fn lost_memory(&self, vcpu: u32, lost: Lost, state: Option<VcpuState>) {
+    /// A vCPU met memory that the host lost, standing as `state` says if it is asked. What it is to take for it, or that it is
+    /// held, was left with the [`Control`] when this returns.
+    fn lost_memory(&self, vcpu: u32, lost: Lost, state: &mut dyn FnMut() -> Option<VcpuState>) {
         let _ = (vcpu, lost, state);
     }
     /// A vCPU is about to enter the guest: whoever has to know how it stands asks now, and leaves what it is to take with the
@@ -242,11 +242,11 @@ fn tell_of_losses(
         port.abandon_access()?;
     }
     if let Some(lost) = met {
-        bus.lost_memory(vcpu, lost, port.state(Some(&lost)));
+        bus.lost_memory(vcpu, lost, &mut || port.state(Some(&lost)));
     }
     while let Some(fault) = signalled {
         let lost = Lost::Signalled(fault);
-        bus.lost_memory(vcpu, lost, port.state(Some(&lost)));
+        bus.lost_memory(vcpu, lost, &mut || port.state(Some(&lost)));
         signalled = sigbus::take();
     }
     Ok(())

@@ -82,7 +82,10 @@ impl Reporter for Ghes {
         let loss = match (error.kind, error.vcpu) {
             (Kind::ActionOptional, _) => Loss { span: error.span, consumer: None },
             (Kind::ActionRequired, Some(vcpu)) => {
-                let Some(state) = moment.vcpu else { return stop(*error, StopReason::NotDeliverable, sink) };
+                let state = moment.vcpu;
+                if state.is_none() && self.desk.response.asks_vcpu() {
+                    return stop(*error, StopReason::NotDeliverable, sink);
+                }
                 // The pages around the one that was touched; whoever asks tells of the rest as of what was found.
                 let span = Span::around(error.gpa, error.span.log2_len.min(Record::LOG2_MOST));
                 Loss { span, consumer: Some(Consumer { vcpu, state, error: *error }) }
@@ -172,7 +175,10 @@ impl Desk {
             (Notification::Nmi, consumer) => {
                 sink.act(Action::InjectNmi { vcpu: consumer.map_or(0, |consumer| consumer.vcpu) });
             }
-            (Notification::Sea, Some(Consumer { vcpu, state: VcpuState::Aarch64(consumption), .. })) => {
+            (
+                Notification::Sea,
+                Some(Consumer { vcpu, state: Some(VcpuState::Aarch64(consumption)), .. }),
+            ) => {
                 sink.act(self.injector.abort(vcpu, consumption));
             }
             (Notification::Sei, consumer) => {
@@ -186,11 +192,11 @@ impl Desk {
     fn answer_instead(&self, consumer: Consumer, span: Span, sink: &mut dyn ActionSink) {
         let Consumer { vcpu, state, error } = consumer;
         let response = match (self.instead, state) {
-            (Response::Abort, VcpuState::Aarch64(consumption)) => {
+            (Response::Abort, Some(VcpuState::Aarch64(consumption))) => {
                 sink.act(self.injector.abort(vcpu, consumption));
                 Response::Abort
             }
-            (Response::Serror, VcpuState::Aarch64(_)) => {
+            (Response::Serror, Some(VcpuState::Aarch64(_))) => {
                 sink.act(self.injector.serror(vcpu));
                 Response::Serror
             }

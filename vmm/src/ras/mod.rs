@@ -132,8 +132,9 @@ impl Reporting {
         self.journal.settle();
     }
 
-    /// Answers an error that a vCPU consumed. On its own thread; what it is to take was left with its control then.
-    pub fn consumed(&self, vcpu: u32, lost: Lost, vcpu_state: Option<VcpuState>) {
+    /// Answers an error that a vCPU consumed, standing as `how` says if it is asked: some of the host's calls are behind that. On
+    /// its own thread; what it is to take was left with its control then.
+    pub fn consumed(&self, vcpu: u32, lost: Lost, how: &mut dyn FnMut() -> Option<VcpuState>) {
         let mut state = self.lock();
         let (gpa, log2_len, origin) = match lost {
             Lost::Signalled(fault) => match self.of_signal(fault) {
@@ -159,9 +160,10 @@ impl Reporting {
             time_ns: self.now_ns(),
         };
         self.journal.note(Note::MemoryError { error, response: self.consumed_response });
-        let mut vcpu_state = vcpu_state;
+        let asks = self.consumed_response.asks_vcpu();
+        let mut vcpu_state = if asks { how() } else { None };
         // What was left for the vCPU already, it has not taken yet: it does not stand as it will then.
-        if state.hands.as_ref().is_some_and(|hands| hands.control.has_exception(vcpu)) {
+        if asks && state.hands.as_ref().is_some_and(|hands| hands.control.has_exception(vcpu)) {
             match &mut vcpu_state {
                 Some(VcpuState::X86_64(state)) => state.in_progress = true,
                 // A second abort would hide the first. It touches the page again, if it still wants it.

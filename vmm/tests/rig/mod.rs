@@ -16,7 +16,7 @@ use ras_core::plan::{TablesView, plan, sources_wanted};
 use ras_core::request::{Arch, Asynchronous, OnMissingSupport, Repair, Request, Synchronous, TableSet};
 use ras_core::vcpu_state::VcpuState;
 use ras_core::{RecordArea, Span};
-use vcpu::{Bus, Control, KvmPort, Lost, Wish};
+use vcpu::{Bus, Control, Exit, Injected, Injection, KvmPort, Lost, RunError, VcpuPort, Wish};
 use vmm::journal::Journal;
 use vmm::lifecycle::Lifecycle;
 use vmm::ras::{Hands, Reporting};
@@ -62,9 +62,11 @@ const ACKNOWLEDGE: [u8; 23] = [
 pub(crate) struct Round {
     /// From one exit to the next, where nothing is answered but a port.
     pub(crate) bare: u64,
-    /// From the exit at the lost page, through the signal, to the vCPU that stands at its access again.
+    /// From the exit at the lost page, through the signal and its handler, to what the handler left.
     pub(crate) signalled: u64,
-    /// From there to the exception that the vCPU was given.
+    /// Of the vCPU's access, taken back: only a simulated loss has one.
+    pub(crate) undone: u64,
+    /// From what the handler left, without that, to the exception that the vCPU was given.
     pub(crate) answered: u64,
     /// From there to the exit that the guest makes when it has acknowledged the record.
     pub(crate) acknowledged: u64,
@@ -99,7 +101,8 @@ pub(crate) fn rounds(rounds: usize, allocations: fn() -> usize) -> Result<Vec<Ro
 
     let rig = rig(&ram, rounds, allocations);
     ram.write(RECORDS, &area().initial_bytes()).expect("memory");
-    let end = vcpu::run(0, &mut KvmPort::new(fd, ram.clone()), &rig, &rig.control);
+    let mut port = Timed { port: KvmPort::new(fd, ram.clone()), rig: &rig };
+    let end = vcpu::run(0, &mut port, &rig, &rig.control);
     assert_eq!(end, vcpu::End::Stopped);
     Ok(rig.done.into_inner().expect("no panic").1)
 }
@@ -241,9 +244,7 @@ impl Bus for Rig {
 
     fn mmio_write(&self, _: u64, _: &[u8]) {}
 
-    fn lost_memory(&self, vcpu: u32, lost: Lost, state: Option<VcpuState>) {
-        let lap = self.lap();
-        self.with(|round, _| round.signalled = lap);
+    fn lost_memory(&self, vcpu: u32, lost: Lost, state: &mut dyn FnMut() -> Option<VcpuState>) {
         self.reporting.consumed(vcpu, lost, state);
     }
 
@@ -260,5 +261,45 @@ impl Bus for Rig {
 
     fn attend(&self) {
         self.reporting.tick();
+    }
+}
+
+/// KVM's vCPU, and the time that an access takes to be taken back: the first thing that is done about a signal here.
+struct Timed<'r> {
+    port: KvmPort,
+    rig: &'r Rig,
+}
+
+impl VcpuPort for Timed<'_> {
+    fn abandon_access(&mut self) -> Result<(), RunError> {
+        let signalled = self.rig.lap();
+        let abandoned = self.port.abandon_access();
+        let undone = self.rig.lap();
+        self.rig.with(|round, _| (round.signalled, round.undone) = (signalled, undone));
+        abandoned
+    }
+
+    fn run(&mut self) -> Result<Exit<'_>, RunError> {
+        self.port.run()
+    }
+
+    fn inject(&mut self, injection: Injection) -> Result<Injected, RunError> {
+        self.port.inject(injection)
+    }
+
+    fn state(&mut self, lost: Option<&Lost>) -> Option<VcpuState> {
+        self.port.state(lost)
+    }
+
+    fn clear_kick(&mut self) {
+        self.port.clear_kick();
+    }
+
+    fn kick_flag(&mut self) -> *mut u8 {
+        self.port.kick_flag()
+    }
+
+    fn registers(&mut self) -> String {
+        self.port.registers()
     }
 }

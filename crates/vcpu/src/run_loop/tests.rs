@@ -251,7 +251,7 @@ impl Bus for Losing {
         sigbus::listening(|| sigbus::raise(fault)).expect("a signal to oneself");
     }
     fn mmio_write(&self, _: u64, _: &[u8]) {}
-    fn lost_memory(&self, vcpu: u32, lost: Lost, _: Option<VcpuState>) {
+    fn lost_memory(&self, vcpu: u32, lost: Lost, _: &mut dyn FnMut() -> Option<VcpuState>) {
         self.notes.note(format!("lost {vcpu} {lost:?}"));
         if *self.held.lock().expect("one thread") > 0 {
             self.control.hold(vcpu);
