@@ -79,7 +79,9 @@ fn list() -> Result<(), Failed> {
         };
         let devicetree = match (node_name(device), said_by_tree(device, &tree)?) {
             (Some(name), Some(said)) => {
-                format!("{name} {}{}", tree.at(&name).texts("compatible")[0], said.text())
+                let node = tree.at(&name);
+                let below: Result<String, Failed> = node.children.iter().map(part).collect();
+                format!("{name} {}{}{}", node.texts("compatible")[0], said.text(), below?)
             }
             _ => "-".into(),
         };
@@ -140,16 +142,26 @@ fn said_by_tree(device: &DeviceNode, tree: &Tree) -> Result<Option<Said>, Failed
     if node.has("reg") {
         said.windows = node.wide("reg").chunks(2).map(|pair| (pair[0], pair[1])).collect();
     }
-    if node.has("interrupts") {
-        for cells in node.cells("interrupts").chunks(3) {
-            said.interrupts.push(match *cells {
-                [0, number, 1] => (number + 32, true),
-                [0, number, 4] => (number + 32, false),
-                _ => return Err(format!("{cells:?}: neither a rising edge nor a high level").into()),
-            });
-        }
-    }
+    said.interrupts = interrupts(node)?;
     Ok(Some(said))
+}
+
+/// A part of a device, which only a devicetree tells of.
+fn part(node: &Tree) -> Result<String, Failed> {
+    Ok(format!(" / {}{}", node.name, Said { interrupts: interrupts(node)?, ..Said::default() }.text()))
+}
+
+fn interrupts(node: &Tree) -> Result<Vec<(u32, bool)>, Failed> {
+    if !node.has("interrupts") {
+        return Ok(Vec::new());
+    }
+    let cells = node.cells("interrupts");
+    let lines = cells.chunks(3).map(|cells| match *cells {
+        [0, number, 1] => Ok((number + 32, true)),
+        [0, number, 4] => Ok((number + 32, false)),
+        _ => Err(format!("{cells:?}: neither a rising edge nor a high level").into()),
+    });
+    lines.collect()
 }
 
 fn node_name(device: &DeviceNode) -> Option<String> {

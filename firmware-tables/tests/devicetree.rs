@@ -38,7 +38,6 @@ fn the_root_holds_the_machine_in_order() {
             "apb-pclk",
             "serial@9000000",
             "rtc@9010000",
-            "gpio@9020000",
             "gpio-keys",
             "virtio_mmio@a000000",
         ]
@@ -119,14 +118,19 @@ fn private_interrupts_are_levels() {
 }
 
 #[test]
+fn the_power_button_is_a_line_of_its_own_and_a_press_an_edge() {
+    let root = read(&default_machine());
+    assert_eq!(root.at("gpio-keys/power-button").cells("interrupts"), [0, 3, 1]);
+    assert_eq!(root.at("gpio-keys/power-button").cells("linux,code"), [116]);
+}
+
+#[test]
 fn references_lead_to_their_device_and_others_have_no_phandle() {
     let root = read(&default_machine());
     let clock = root.at("apb-pclk").cells("phandle");
     assert_eq!(root.at("serial@9000000").cells("clocks"), [clock[0], clock[0]]);
     assert_eq!(root.at("serial@9000000").texts("clock-names"), ["uartclk", "apb_pclk"]);
-    let pins = root.at("gpio@9020000").cells("phandle");
-    assert_eq!(root.at("gpio-keys/power-button").cells("gpios"), [pins[0], 3, 0]);
-    assert_eq!(root.children.iter().filter(|node| node.has("phandle")).count(), 3, "the GIC, clock and pins");
+    assert_eq!(root.children.iter().filter(|node| node.has("phandle")).count(), 2, "the GIC and the clock");
 
     let mut alone = default_machine();
     alone.devices.retain(|device| device.name.starts_with("virtio"));
@@ -194,7 +198,7 @@ fn an_error_source_leads_to_its_block_and_its_register() {
         .filter(|node| node.has("phandle"))
         .map(|node| node.cells("phandle")[0])
         .collect();
-    assert_eq!(phandles.len(), 5, "the GIC, clock, pins, block and register");
+    assert_eq!(phandles.len(), 4, "the GIC, clock, block and register");
     assert!(phandles.iter().all(|one| phandles.iter().filter(|other| *other == one).count() == 1));
 
     let records = built.table("error-records").unwrap();
@@ -276,12 +280,12 @@ fn what_can_not_be_said_is_an_error_that_names_it() {
             "device `serial0` has an impossible register window: Mmio { base: ffffffffffffffff, len: 2 }",
         ),
         (
-            |m| m.devices.retain(|device| device.name != "gpio"),
-            "device `power-button` refers to `gpio`, and the devicetree has no such device",
+            |m| property(m, ("gpios", Property::Devices(vec![("gpio", vec![3, 0])]))),
+            "device `serial0` refers to `gpio`, and the devicetree has no such device",
         ),
         (
-            |m| m.devices[2].devicetree = None,
-            "device `power-button` refers to `gpio`, and the devicetree has no such device",
+            |m| property(m, ("gpios", Property::Devices(vec![("ged", vec![3, 0])]))),
+            "device `serial0` refers to `ged`, and the devicetree has no such device",
         ),
         (|m| m.devices[1] = m.devices[0].clone(), "devicetree node `/`: `serial@9000000` is there twice"),
         (

@@ -101,7 +101,7 @@ fn decompile(blob: &[u8], directory: &Path) -> Result<String, Failed> {
 /// A source that was a blob has numbers where one that a person writes has labels: that is not looked at.
 fn compile(source: &str, directory: &Path) -> Result<Vec<u8>, Failed> {
     fs::write(directory.join("again.dts"), source)?;
-    let labels = ["-W", "no-clocks_property", "-W", "no-gpios_property"];
+    let labels = ["-W", "no-clocks_property"];
     dtc(directory, &[&labels[..], &["-I", "dts", "-O", "dtb", "-o", "again.dtb", "again.dts"]].concat())?;
     Ok(fs::read(directory.join("again.dtb"))?)
 }

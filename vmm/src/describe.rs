@@ -1,6 +1,6 @@
 //! A machine as the hardware that its guest sees, and the tables that tell the guest of it.
 
-use devices::{error_device, ged, i8042, pl011, pl031, pl061, power_button, rtc, serial, virtio};
+use devices::{error_device, ged, i8042, pl011, pl031, power_button, rtc, serial, virtio};
 use firmware_tables::{BuildError, GuestTables, table_set};
 use machine_profile::{Firmware, Machine};
 use platform::aarch64::Features;
@@ -48,9 +48,8 @@ pub fn platform(machine: &Machine, offered: Features) -> Result<Platform, Descri
             let mut nodes = vec![
                 pl011::node(aarch64::SERIAL_BASE, aarch64::SERIAL_INTID),
                 pl031::node(aarch64::RTC_BASE),
-                pl061::node(aarch64::GPIO_BASE, aarch64::GPIO_INTID),
                 ged::node(aarch64::GED_BASE, aarch64::GED_INTID),
-                power_button::aarch64_node(),
+                power_button::aarch64_node(aarch64::POWER_BUTTON_INTID),
                 error_device::node(),
             ];
             nodes.extend(transports(machine, aarch64::VIRTIO_MMIO.start, aarch64::VIRTIO_FIRST_INTID..)?);

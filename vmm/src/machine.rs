@@ -13,7 +13,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use devices::ged::GenericEventDevice;
-use devices::pl061::Pl061;
 use devices::virtio::block::DiskError;
 use devices::{ConsolePort, InterruptLine, ged};
 use guest_memory::AllocateError;
@@ -121,9 +120,9 @@ struct Devices {
 enum PowerButton {
     /// A Generic Event Device.
     Event(Arc<Mutex<GenericEventDevice>>),
-    /// A pin.
-    #[cfg_attr(target_arch = "x86_64", expect(dead_code, reason = "x86_64 machines have no pins"))]
-    Pin(Arc<Mutex<Pl061>>),
+    /// An interrupt line.
+    #[cfg_attr(target_arch = "x86_64", expect(dead_code, reason = "an MP table has no words for it"))]
+    Line(InterruptLine),
     /// Nothing: its tables have no word for one.
     #[cfg_attr(target_arch = "aarch64", expect(dead_code, reason = "both kinds of aarch64 tables have one"))]
     Absent,
@@ -134,7 +133,7 @@ impl PowerButton {
     fn press(&self) -> bool {
         match self {
             PowerButton::Event(events) => lock(events).raise(ged::POWER_BUTTON),
-            PowerButton::Pin(pins) => lock(pins).press_power_button(),
+            PowerButton::Line(line) => line.raise(),
             PowerButton::Absent => return false,
         }
         true

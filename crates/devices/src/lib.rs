@@ -11,11 +11,10 @@
 //! | [`i8042`] | x86_64 | none: there is no keyboard, and the FADT says so | none: it is not listed by ACPI either |
 //! | [`ged`] | both | `ACPI0013` | none: it is an interpreter of ACPI's that it needs |
 //! | [`error_device`] | both | `PNP0C33` | none: its records are ACPI's |
-//! | [`power_button`] | x86_64 | `PNP0C0C` | none: there are no pins |
+//! | [`power_button`] | x86_64 | `PNP0C0C` | none: an MP table has no words for one |
 //! | [`power_button`] | aarch64 | `PNP0C0C` | `gpio-keys` |
 //! | [`pl011`] | aarch64 | `ARMH0011` | `arm,pl011` |
 //! | [`pl031`] | aarch64 | `GHST0031` | `arm,pl031` |
-//! | [`pl061`] | aarch64 | none: the event device tells of the button | `arm,pl061` |
 //! | [`virtio`] | both | `LNRO0005` | `virtio,mmio` |
 //!
 //! ([`power`] is no device of its own: the FADT names its registers.)
@@ -35,7 +34,6 @@ mod line;
 mod lost_memory;
 pub mod pl011;
 pub mod pl031;
-pub mod pl061;
 pub mod power;
 pub mod power_button;
 mod primecell;

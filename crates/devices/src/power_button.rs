@@ -1,11 +1,10 @@
-//! The power button, which has no registers of its own: another device tells of it.
+//! The power button, which has no registers.
 //!
 //! - ACPI: a control-method button (ACPI 6.5, 4.8.2.2.1.2) that the event device notifies ([`crate::ged`]).
-//! - Devicetree, on aarch64: a key on a pin ([`crate::pl061`]; binding `gpio-keys.yaml`). An x86_64 machine has no pins.
+//! - Devicetree, on aarch64: a key on an interrupt line, one edge for each press (binding `gpio-keys.yaml`, which takes a line in
+//!   place of a pin). An MP table has no words for one.
 
-use platform::{AcpiIdentity, DeviceNode, DevicetreeChild, DevicetreeIdentity, Property};
-
-use crate::pl061;
+use platform::{AcpiIdentity, DeviceNode, DevicetreeChild, DevicetreeIdentity, Interrupt, Property, Trigger};
 
 /// The button of an x86_64 machine.
 #[must_use]
@@ -13,9 +12,9 @@ pub fn x86_64_node() -> DeviceNode {
     node(None)
 }
 
-/// The button of an aarch64 machine, whose pins must be in the same platform.
+/// The button of an aarch64 machine, on an INTID that only a devicetree tells of.
 #[must_use]
-pub fn aarch64_node() -> DeviceNode {
+pub fn aarch64_node(intid: u32) -> DeviceNode {
     node(Some(DevicetreeIdentity {
         node_name: "gpio-keys",
         compatible: vec!["gpio-keys"],
@@ -25,7 +24,7 @@ pub fn aarch64_node() -> DeviceNode {
             properties: vec![
                 ("label", Property::Text(vec!["Power Button".into()])),
                 ("linux,code", Property::Cells(vec![KEY_POWER])),
-                ("gpios", Property::Devices(vec![(pl061::NAME, vec![pl061::POWER_BUTTON_PIN, ACTIVE_HIGH])])),
+                ("interrupts", Property::Interrupts(vec![Interrupt { gsi: intid, trigger: Trigger::Edge }])),
             ],
         }],
     }))
@@ -35,8 +34,6 @@ pub fn aarch64_node() -> DeviceNode {
 pub(crate) const ACPI_NAME: &str = "PWRB";
 /// KEY_POWER (Linux, include/uapi/linux/input-event-codes.h).
 const KEY_POWER: u32 = 116;
-/// GPIO_ACTIVE_HIGH (Linux, include/dt-bindings/gpio/gpio.h).
-const ACTIVE_HIGH: u32 = 0;
 
 fn node(devicetree: Option<DevicetreeIdentity>) -> DeviceNode {
     DeviceNode {

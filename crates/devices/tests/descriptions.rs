@@ -4,8 +4,8 @@
 use std::fs;
 use std::path::Path;
 
-use devices::{error_device, ged, i8042, pl011, pl031, pl061, power_button, rtc, serial, virtio};
-use platform::{AcpiObject, Arch, DeviceNode, Property, Trigger, Window, aarch64, x86_64};
+use devices::{error_device, ged, i8042, pl011, pl031, power_button, rtc, serial, virtio};
+use platform::{AcpiObject, Arch, DeviceNode, Interrupt, Property, Trigger, Window, aarch64, x86_64};
 
 /// Every function that describes a device: its module, the machines that have the device, and what it says.
 fn all() -> Vec<(&'static str, &'static str, DeviceNode)> {
@@ -16,10 +16,9 @@ fn all() -> Vec<(&'static str, &'static str, DeviceNode)> {
         ("ged", "both", ged::node(aarch64::GED_BASE, aarch64::GED_INTID)),
         ("error_device", "both", error_device::node()),
         ("power_button", "x86_64", power_button::x86_64_node()),
-        ("power_button", "aarch64", power_button::aarch64_node()),
+        ("power_button", "aarch64", power_button::aarch64_node(aarch64::POWER_BUTTON_INTID)),
         ("pl011", "aarch64", pl011::node(aarch64::SERIAL_BASE, aarch64::SERIAL_INTID)),
         ("pl031", "aarch64", pl031::node(aarch64::RTC_BASE)),
-        ("pl061", "aarch64", pl061::node(aarch64::GPIO_BASE, aarch64::GPIO_INTID)),
         ("virtio", "both", virtio::node(0, aarch64::VIRTIO_MMIO.start, aarch64::VIRTIO_FIRST_INTID)),
     ]
 }
@@ -73,6 +72,18 @@ fn declared(folder: &Path) -> usize {
         .sum()
 }
 
+/// The interrupts of a device, and those that only its devicetree description has.
+fn gsis(node: &DeviceNode) -> Vec<u32> {
+    let below = node.devicetree.iter().flat_map(|identity| {
+        identity.properties.iter().chain(identity.children.iter().flat_map(|child| &child.properties))
+    });
+    let described = below.filter_map(|(_, property)| match property {
+        Property::Interrupts(lines) => Some(lines),
+        _ => None,
+    });
+    node.interrupts.iter().chain(described.flatten()).map(|line| line.gsi).collect()
+}
+
 #[test]
 fn names_registers_and_interrupts_of_a_machine_are_its_devices_own() {
     for nodes in [machine(Arch::X86_64), machine(Arch::Aarch64)] {
@@ -80,8 +91,8 @@ fn names_registers_and_interrupts_of_a_machine_are_its_devices_own() {
             for other in &nodes[..index] {
                 assert_ne!(node.name, other.name);
                 assert!(!node.windows.iter().any(|window| other.windows.contains(window)), "{}", node.name);
-                let shared = |gsi| other.interrupts.iter().any(|interrupt| interrupt.gsi == gsi);
-                assert!(!node.interrupts.iter().any(|interrupt| shared(interrupt.gsi)), "{}", node.name);
+                let others = gsis(other);
+                assert!(!gsis(node).iter().any(|gsi| others.contains(gsi)), "{}", node.name);
                 if let (Some(acpi), Some(other)) = (&node.acpi, &other.acpi) {
                     assert_ne!(acpi.name, other.name);
                 }
@@ -108,7 +119,6 @@ fn the_peripherals_of_arm_have_a_page_and_a_level_each() {
         [
             ("serial0", page(aarch64::SERIAL_BASE), vec![(aarch64::SERIAL_INTID, Trigger::Level)]),
             ("rtc", page(aarch64::RTC_BASE), vec![]),
-            ("gpio", page(aarch64::GPIO_BASE), vec![(aarch64::GPIO_INTID, Trigger::Level)]),
         ]
     );
 }
@@ -123,7 +133,7 @@ fn clocks_are_as_many_as_their_names() {
                 assert_eq!(clocks.len(), names.len());
                 assert!(clocks.iter().all(|(clock, cells)| *clock == aarch64::APB_CLOCK && cells.is_empty()));
             }
-            (None, None) => assert!(!["serial0", "rtc", "gpio"].contains(&node.name.as_str())),
+            (None, None) => assert!(!["serial0", "rtc"].contains(&node.name.as_str())),
             other => panic!("{}: {other:?}", node.name),
         }
     }
@@ -153,8 +163,7 @@ fn every_event_leads_to_its_device_and_both_ways_to_the_power_button_lead_to_it(
         .iter()
         .find_map(|node| node.devicetree.as_ref().filter(|identity| identity.compatible == ["gpio-keys"]));
     let key = &button.expect("listed").children[0];
-    let gpios = Property::Devices(vec![(pl061::NAME, vec![pl061::POWER_BUTTON_PIN, 0])]);
-    assert!(key.properties.contains(&("gpios", gpios)));
+    let line = Interrupt { gsi: aarch64::POWER_BUTTON_INTID, trigger: Trigger::Edge };
+    assert!(key.properties.contains(&("interrupts", Property::Interrupts(vec![line]))));
     assert!(key.properties.contains(&("linux,code", Property::Cells(vec![116]))));
-    assert!(nodes.iter().any(|node| node.name == pl061::NAME && node.devicetree.is_some()));
 }

@@ -9,7 +9,6 @@ use devices::ged::GenericEventDevice;
 use devices::i8042::KeyboardController;
 use devices::pl011::Pl011;
 use devices::pl031::Pl031;
-use devices::pl061::Pl061;
 use devices::power::PowerRegisters;
 use devices::rtc::RealTimeClock;
 use devices::serial::SerialPort;
@@ -143,17 +142,5 @@ proptest! {
     #[test]
     fn pl031(accesses in page_accesses()) {
         drive_mmio(&mut Pl031::new(), accesses);
-    }
-
-    #[test]
-    fn pl061(accesses in page_accesses()) {
-        let level = LastLevel::default();
-        let mut pins = Pl061::new(LevelLine::new(level.clone()));
-        let half = accesses.len() / 2;
-        drive_mmio(&mut pins, accesses[..half].to_vec());
-        pins.press_power_button();
-        assert_line_agrees(&mut pins, 0x418, &level);
-        drive_mmio(&mut pins, accesses[half..].to_vec());
-        assert_line_agrees(&mut pins, 0x418, &level);
     }
 }

@@ -5,7 +5,6 @@
 //!   808_0000 .. 80a_0000     interrupt translation service
 //!   900_0000                 PL011 serial port
 //!   901_0000                 PL031 clock
-//!   902_0000                 PL061 pins (the power button of a devicetree guest)
 //!   903_0000                 Generic Event Device
 //!   a00_0000 .. a10_0000     virtio-mmio transports, one page each
 //!  1000_0000 .. 1400_0000    GIC redistributors, 128 KiB for each of up to 512 processors
@@ -40,10 +39,8 @@ pub const SERIAL_INTID: u32 = 33;
 pub const RTC_BASE: u64 = 0x901_0000;
 /// INTID of the clock.
 pub const RTC_INTID: u32 = 34;
-/// Pins.
-pub const GPIO_BASE: u64 = 0x902_0000;
-/// INTID of the pins.
-pub const GPIO_INTID: u32 = 35;
+/// INTID of the power button (devicetree).
+pub const POWER_BUTTON_INTID: u32 = 35;
 /// Generic Event Device.
 pub const GED_BASE: u64 = 0x903_0000;
 /// INTID of the Generic Event Device.

@@ -136,6 +136,8 @@ pub enum Property {
     Text(Vec<String>),
     /// Other devices of the platform, by [`DeviceNode::name`], each with the cells that follow its phandle.
     Devices(Vec<(&'static str, Vec<u32>)>),
+    /// Interrupts, as the machine's interrupt controller has them.
+    Interrupts(Vec<Interrupt>),
 }
 
 /// A device, described for every kind of table that knows it.

@@ -23,19 +23,18 @@ pub(super) fn node(
     if !registers.is_empty() {
         node = node.reg(&registers);
     }
-    let interrupts = interrupts::of_device(device)?;
+    let interrupts = interrupts::of_device(device, &device.interrupts)?;
     if !interrupts.is_empty() {
         node = node.cells("interrupts", &interrupts);
     }
-    node = with_properties(node, &identity.properties, phandles);
+    node = with_properties(node, device, &identity.properties, phandles)?;
     if let Some(phandle) = phandles.get(&device.name) {
         node = node.cells("phandle", &[phandle]);
     }
-    let children = identity
-        .children
-        .iter()
-        .map(|child| with_properties(Node::new(child.node_name), &child.properties, phandles));
-    Ok(node.children(children))
+    identity.children.iter().try_fold(node, |node, child| {
+        let child = with_properties(Node::new(child.node_name), device, &child.properties, phandles)?;
+        Ok(node.child(child))
+    })
 }
 
 /// The node's name: its unit address is that of its first registers.
@@ -57,17 +56,23 @@ fn registers(device: &DeviceNode) -> Result<Vec<Range>, BuildError> {
     device.windows.iter().map(range).collect()
 }
 
-fn with_properties(node: Node, properties: &[(&'static str, Property)], phandles: &Phandles) -> Node {
-    properties.iter().fold(node, |node, (name, property)| match property {
-        Property::Flag => node.flag(name),
-        Property::Cells(cells) => node.cells(name, cells),
-        Property::Text(texts) => node.texts(name, texts),
+fn with_properties(
+    node: Node,
+    device: &DeviceNode,
+    properties: &[(&'static str, Property)],
+    phandles: &Phandles,
+) -> Result<Node, BuildError> {
+    properties.iter().try_fold(node, |node, (name, property)| match property {
+        Property::Flag => Ok(node.flag(name)),
+        Property::Cells(cells) => Ok(node.cells(name, cells)),
+        Property::Text(texts) => Ok(node.texts(name, texts)),
         Property::Devices(devices) => {
             let cells: Vec<u32> = devices
                 .iter()
                 .flat_map(|(name, cells)| phandles.get(name).into_iter().chain(cells.iter().copied()))
                 .collect();
-            node.cells(name, &cells)
+            Ok(node.cells(name, &cells))
         }
+        Property::Interrupts(lines) => Ok(node.cells(name, &interrupts::of_device(device, lines)?)),
     })
 }

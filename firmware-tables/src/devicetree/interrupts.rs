@@ -24,10 +24,10 @@ const LEVEL_HIGH: u32 = 4;
 /// Where the mask of the processors that a PPI is wired to begins in a GICv2's flags.
 const GICV2_CPU_MASK_SHIFT: u32 = 8;
 
-/// The cells of a device's interrupts.
-pub(super) fn of_device(device: &DeviceNode) -> Result<Vec<u32>, BuildError> {
+/// The cells of interrupts of a device.
+pub(super) fn of_device(device: &DeviceNode, interrupts: &[Interrupt]) -> Result<Vec<u32>, BuildError> {
     let mut cells = Vec::new();
-    for interrupt in &device.interrupts {
+    for interrupt in interrupts {
         cells.extend(shared(*interrupt).ok_or_else(|| BuildError::Interrupt {
             tables: NAME,
             device: device.name.clone(),

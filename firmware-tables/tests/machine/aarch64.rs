@@ -18,7 +18,7 @@ pub(crate) fn default_machine() -> Platform {
 
 /// A machine of 1 GiB with `transports` virtio-mmio transports.
 pub(crate) fn machine(vcpus: u32, features: Features, transports: usize) -> Platform {
-    let mut devices = vec![serial(), clock(), pins(), event_device(), power_button(), error_device()];
+    let mut devices = vec![serial(), clock(), event_device(), power_button(), error_device()];
     devices.extend((0..transports).map(transport));
     aarch64::platform(vcpus, 1 << 30, features, devices, Some("serial0"))
 }
@@ -68,21 +68,6 @@ fn clock() -> DeviceNode {
     clock
 }
 
-fn pins() -> DeviceNode {
-    let mut pins = node("gpio", Some((aarch64::GPIO_BASE, 0x1000, aarch64::GPIO_INTID)));
-    let mut properties = bus_clocks(&["apb_pclk"]);
-    properties.extend([
-        ("#gpio-cells", Property::Cells(vec![2])),
-        ("gpio-controller", Property::Flag),
-        ("#address-cells", Property::Cells(vec![0])),
-        ("#interrupt-cells", Property::Cells(vec![2])),
-        ("interrupt-controller", Property::Flag),
-    ]);
-    pins.devicetree =
-        Some(DevicetreeIdentity { properties, ..devicetree("gpio", &["arm,pl061", "arm,primecell"]) });
-    pins
-}
-
 fn event_device() -> DeviceNode {
     let mut ged = node("ged", Some((aarch64::GED_BASE, 8, aarch64::GED_INTID)));
     ged.interrupts[0].trigger = Trigger::Edge;
@@ -101,6 +86,7 @@ fn event_device() -> DeviceNode {
 
 fn power_button() -> DeviceNode {
     let mut button = node("power-button", None);
+    let press = Interrupt { gsi: aarch64::POWER_BUTTON_INTID, trigger: Trigger::Edge };
     button.acpi = acpi("PWRB", "PNP0C0C", 0);
     button.devicetree = Some(DevicetreeIdentity {
         children: vec![DevicetreeChild {
@@ -108,7 +94,7 @@ fn power_button() -> DeviceNode {
             properties: vec![
                 ("label", Property::Text(vec!["Power off".into()])),
                 ("linux,code", Property::Cells(vec![116])),
-                ("gpios", Property::Devices(vec![("gpio", vec![3, 0])])),
+                ("interrupts", Property::Interrupts(vec![press])),
             ],
         }],
         ..devicetree("gpio-keys", &["gpio-keys"])

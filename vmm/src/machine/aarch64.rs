@@ -5,8 +5,7 @@ use std::sync::{Arc, Mutex};
 use devices::ged::GenericEventDevice;
 use devices::pl011::Pl011;
 use devices::pl031::Pl031;
-use devices::pl061::Pl061;
-use devices::{ConsolePort, InterruptLine, LevelLine, ged, pl011, pl031, pl061};
+use devices::{ConsolePort, InterruptLine, LevelLine, ged, pl011, pl031};
 use machine_profile::Firmware;
 use platform::aarch64;
 
@@ -33,9 +32,6 @@ pub(super) fn add_devices(
 
     bus.add_mmio(aarch64::RTC_BASE, pl031::LEN, Arc::new(Mutex::new(Pl031::new())))?;
 
-    let pins = Arc::new(Mutex::new(Pl061::new(LevelLine::new(vm.level(aarch64::GPIO_INTID)))));
-    bus.add_mmio(aarch64::GPIO_BASE, pl061::LEN, pins.clone())?;
-
     let line = InterruptLine::new().map_err(no(LINE))?;
     vm.bind(&line, aarch64::GED_INTID)?;
     let events = Arc::new(Mutex::new(GenericEventDevice::new(line)));
@@ -44,7 +40,11 @@ pub(super) fn add_devices(
     // The button is wired to what the guest's tables say of it.
     let power_button = match firmware {
         Firmware::Acpi => PowerButton::Event(Arc::clone(&events)),
-        Firmware::Devicetree | Firmware::MpTable => PowerButton::Pin(pins),
+        Firmware::Devicetree | Firmware::MpTable => {
+            let line = InterruptLine::new().map_err(no(LINE))?;
+            vm.bind(&line, aarch64::POWER_BUTTON_INTID)?;
+            PowerButton::Line(line)
+        }
     };
     let console: Arc<Mutex<dyn ConsolePort>> = serial;
     Ok(Devices { console, events, power_button })
