@@ -37,7 +37,7 @@ const KERNELS: &[Kernel] = &[
         release: Release::Bookworm,
         package: "linux-image-cloud-arm64",
     },
-    // The cloud flavour has no keys on pins, and so no power button in a devicetree.
+    // The cloud flavour has no keys, and so no power button in a devicetree.
     Kernel {
         key: "6.1-generic",
         architecture: Aarch64,
@@ -49,6 +49,13 @@ const KERNELS: &[Kernel] = &[
         architecture: Aarch64,
         release: Release::Trixie,
         package: "linux-image-cloud-arm64",
+    },
+    // Its own pages are of 16 KiB.
+    Kernel {
+        key: "6.12-16k",
+        architecture: Aarch64,
+        release: Release::Trixie,
+        package: "linux-image-arm64-16k",
     },
     Kernel {
         key: "7.3",
