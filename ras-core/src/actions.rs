@@ -125,7 +125,7 @@ pub enum FaultAddress {
 pub struct Account {
     /// Why.
     pub reason: StopReason,
-    /// The error; none for one in the VMM's own memory, which is no guest's.
+    /// The error; none for one in the VMM's own memory, which is no guest's, and where it is not one that stops it.
     pub error: Option<MemoryError>,
 }
 
@@ -145,6 +145,8 @@ pub enum StopReason {
     RecordsLost,
     /// The hardware took an abort and nobody knows of which memory.
     AddressUnknown,
+    /// The machine was reset, and memory that is lost for good is where its kernel or tables have to be.
+    InTheWay,
     /// The VMM's own memory was lost.
     OwnMemory,
 }
@@ -171,6 +173,9 @@ impl fmt::Display for Account {
             }
             StopReason::RecordsLost => "the memory that error records are written to is lost itself",
             StopReason::AddressUnknown => "a vCPU consumed lost memory, and nobody knows which",
+            StopReason::InTheWay => {
+                "the machine can not start again: memory that is lost, and never repaired, is in the way"
+            }
             StopReason::OwnMemory => "memory of the VMM itself was lost",
         })?;
         match &self.error {

@@ -7,6 +7,7 @@ use clap::Args;
 use guest_memory::sigbus;
 use machine_profile::{OnReboot, Profile};
 use platform::Arch;
+use ras_core::actions::{Account, StopReason};
 use rustix::process::{Signal, getppid, set_parent_process_death_signal};
 use vcpu::host::{OpenError, open};
 use vmm::control::Server;
@@ -121,9 +122,17 @@ fn boot(
     let mut kvm = Some(kvm);
     loop {
         let kvm = kvm.take().map_or_else(open, Ok).map_err(Failure::Open)?;
-        let ending = machine::prepare(kvm, machine, &blueprint, &lasting, &around)
-            .and_then(|machine| machine.run(&lasting, &mut around))
-            .map_err(Failure::Machine)?;
+        let prepared = match machine::prepare(kvm, machine, &blueprint, &lasting, &around) {
+            // It found its place in this memory once.
+            Err(MachineError::Boot(error)) if !lasting.lost_for_good().is_empty() => {
+                let lost = lasting.lost_for_good();
+                let lost: Vec<_> = lost.iter().map(|(gpa, len)| format!("{len} bytes at {gpa:#x}")).collect();
+                tracing::error!("{error}; lost: {}", lost.join(", "));
+                return Ok(Ending::MemoryError(Account { reason: StopReason::InTheWay, error: None }));
+            }
+            prepared => prepared.map_err(Failure::Machine)?,
+        };
+        let ending = prepared.run(&lasting, &mut around).map_err(Failure::Machine)?;
         match (&ending, machine.on_reboot) {
             (Ending::Reset(_), OnReboot::Restart) | (Ending::ControlReset, _) => {
                 tracing::info!("{ending}: it starts again");

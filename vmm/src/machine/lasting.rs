@@ -78,6 +78,12 @@ impl Lasting {
         Ok(())
     }
 
+    /// What stays lost whatever happens: first GPAs and lengths.
+    #[must_use]
+    pub fn lost_for_good(&self) -> Vec<(u64, u64)> {
+        self.reporting.lost_over_reset()
+    }
+
     /// Where a device tells of lost memory that it touched.
     pub(super) fn touched(&self) -> Arc<dyn LostMemory> {
         Arc::new(self.sender.clone())
