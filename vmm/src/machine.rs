@@ -157,10 +157,17 @@ pub fn prepare(
 ) -> Result<Prepared, MachineError> {
     let (timings, platform) = (&around.timings, &blueprint.platform);
     let command_line = describe::command_line(machine, platform);
-    let entry = boot::load(&machine.boot, command_line, &lasting.ram, platform, |chosen| {
-        timings.mark(Phase::Kernel);
-        describe::tables(machine, platform, chosen)
-    })?;
+    let entry = boot::load(
+        &machine.boot,
+        command_line,
+        &lasting.ram,
+        &lasting.lost_for_good(),
+        platform,
+        |chosen| {
+            timings.mark(Phase::Kernel);
+            describe::tables(machine, platform, chosen)
+        },
+    )?;
     timings.mark(Phase::Tables);
     tracing::info!(
         ?entry,

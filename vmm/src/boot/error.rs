@@ -3,6 +3,8 @@
 use std::io;
 use std::path::PathBuf;
 
+use guest_memory::AccessError;
+
 use crate::describe::DescribeError;
 
 /// Why a guest could not be put into memory. [`key`](Self::key) names the key of the profile that asked for it.
@@ -46,14 +48,9 @@ pub enum BootError {
     /// The memory map has too many regions for the protocol.
     #[error("the memory map has {0} regions, more than the boot protocol has room for")]
     MemoryMap(usize),
-    /// What every machine has in low memory is not there.
-    #[error("{len} bytes at {gpa:#x} are not memory")]
-    LowMemory {
-        /// First GPA.
-        gpa: u64,
-        /// Bytes.
-        len: u64,
-    },
+    /// What has its place in every machine's memory can not be put there.
+    #[error("tables and boot parameters can not be put in their place: {0}")]
+    Fixed(AccessError),
 }
 
 /// What is wrong with a kernel's file.
@@ -144,7 +141,7 @@ impl BootError {
             BootError::Describe(_) => ("machine.firmware", "choose other tables"),
             BootError::Seed(_) => ("boot", "run on a host whose getrandom(2) works"),
             BootError::Initrd { .. } => ("boot.initrd", "name a file that can be read, or leave it out"),
-            BootError::InitrdTooLarge { .. } | BootError::MemoryMap(_) | BootError::LowMemory { .. } => {
+            BootError::InitrdTooLarge { .. } | BootError::MemoryMap(_) | BootError::Fixed(_) => {
                 ("machine.memory", "give the machine more memory")
             }
         }

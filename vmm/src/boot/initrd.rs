@@ -1,4 +1,4 @@
-//! The initrd: as high as it may lie in the first run of memory, so that the kernel has room to unpack itself.
+//! The initrd: as high as it may lie in the first run of memory, so that the kernel has room to unpack itself, and below what is lost.
 
 use std::path::Path;
 
@@ -11,6 +11,7 @@ pub(super) fn load<K>(
     path: &Path,
     memory: &GuestMemoryMmap,
     low_end: u64,
+    lost: &[Range],
     kernel: &Loaded<K>,
 ) -> Result<Range, BootError> {
     let failed = |source| BootError::Initrd { path: path.to_owned(), source };
@@ -22,10 +23,14 @@ pub(super) fn load<K>(
     // initrd_addr_max is the last address that may be taken.
     let limit = low_end.min(kernel.initrd_max.saturating_add(1));
     let too_large = BootError::InitrdTooLarge { len, kernel_end: kernel.end, limit };
-    let Some(start) = limit.checked_sub(len).map(|start| start & !0xfff) else { return Err(too_large) };
-    if start < kernel.end {
-        return Err(too_large);
+    let place = |limit: u64| Some(Range { start: limit.checked_sub(len)? & !0xfff, len });
+    let mut found = place(limit);
+    while let Some(in_the_way) = found.and_then(|place| lost.iter().find(|lost| lost.overlaps(place))) {
+        found = place(in_the_way.start);
     }
+    let Some(Range { start, .. }) = found.filter(|place| place.start >= kernel.end) else {
+        return Err(too_large);
+    };
     let size = usize::try_from(len).map_err(|_| too_large)?;
     memory
         .read_exact_volatile_from(GuestAddress(start), &mut file, size)

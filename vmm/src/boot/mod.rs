@@ -18,8 +18,8 @@ use std::path::Path;
 use firmware_tables::GuestTables;
 use guest_memory::GuestRam;
 use machine_profile::{Boot, Kernel};
-use platform::{Chosen, Platform};
-use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
+use platform::{Chosen, Platform, Range};
+use vm_memory::GuestMemoryMmap;
 
 pub use arch::Entry;
 pub use error::{BootError, ImageError};
@@ -38,7 +38,8 @@ struct Loaded<K> {
 
 /// Puts everything into guest memory and says how to enter it. `describe` builds the tables.
 ///
-/// The kernel is given `command_line`, which may say more than the profile does.
+/// The kernel is given `command_line`, which may say more than the profile does. `lost` is memory that nothing can be put into:
+/// an initrd and an arm64 kernel find another place.
 ///
 /// # Errors
 /// Where a file can not be read, is not what it should be, or does not fit.
@@ -46,34 +47,40 @@ pub fn load(
     boot: &Boot,
     command_line: String,
     ram: &GuestRam,
+    lost: &[Range],
     platform: &Platform,
     describe: impl FnOnce(&Chosen) -> Result<GuestTables, DescribeError>,
 ) -> Result<Entry, BootError> {
     let memory = ram.memory();
     let low_end = platform.memory.usable_end();
-    let kernel = load_kernel(boot, memory, low_end)?;
+    let kernel = load_kernel(boot, memory, low_end, lost)?;
     let initrd = match &boot.initrd {
-        Some(path) => Some(initrd::load(path, memory, low_end, &kernel)?),
+        Some(path) => Some(initrd::load(path, memory, low_end, lost, &kernel)?),
         None => None,
     };
     let chosen = Chosen { command_line, initrd, ..arch::seeds()? };
     let tables = describe(&chosen)?;
     for table in &tables.tables {
-        put(memory, &table.bytes, table.gpa)?;
+        put(ram, &table.bytes, table.gpa)?;
     }
-    arch::hand_over(memory, &platform.memory, &chosen, tables.entry, kernel.kind)
+    arch::hand_over(ram, &platform.memory, &chosen, tables.entry, kernel.kind)
 }
 
-fn load_kernel(boot: &Boot, memory: &GuestMemoryMmap, low_end: u64) -> Result<Loaded<arch::Kind>, BootError> {
+fn load_kernel(
+    boot: &Boot,
+    memory: &GuestMemoryMmap,
+    low_end: u64,
+    lost: &[Range],
+) -> Result<Loaded<arch::Kind>, BootError> {
     let (path, outcome) = match &boot.kernel {
         Kernel::BuiltinProbe => {
             let image = Cursor::new(probe_guest::IMAGE);
-            ("builtin:probe".to_owned(), arch::load_kernel(image, boot.protocol, memory, low_end))
+            ("builtin:probe".to_owned(), arch::load_kernel(image, boot.protocol, memory, low_end, lost))
         }
         Kernel::File(path) => {
             let outcome = open_regular(path)
                 .map_err(ImageError::Read)
-                .and_then(|file| arch::load_kernel(file, boot.protocol, memory, low_end));
+                .and_then(|file| arch::load_kernel(file, boot.protocol, memory, low_end, lost));
             (path.display().to_string(), outcome)
         }
     };
@@ -89,10 +96,8 @@ fn open_regular(path: &Path) -> io::Result<File> {
 }
 
 /// Writes what this VMM made itself to where it belongs.
-fn put(memory: &GuestMemoryMmap, bytes: &[u8], gpa: u64) -> Result<(), BootError> {
-    memory
-        .write_slice(bytes, GuestAddress(gpa))
-        .map_err(|_| BootError::LowMemory { gpa, len: bytes.len() as u64 })
+fn put(ram: &GuestRam, bytes: &[u8], gpa: u64) -> Result<(), BootError> {
+    ram.write(gpa, bytes).map_err(BootError::Fixed)
 }
 
 /// Fills `start` from an image's beginning, as far as the image goes, and returns how far that was.

@@ -126,7 +126,8 @@ fn boot(
             // It found its place in this memory once.
             Err(MachineError::Boot(error)) if !lasting.lost_for_good().is_empty() => {
                 let lost = lasting.lost_for_good();
-                let lost: Vec<_> = lost.iter().map(|(gpa, len)| format!("{len} bytes at {gpa:#x}")).collect();
+                let lost: Vec<_> =
+                    lost.iter().map(|it| format!("{} bytes at {:#x}", it.len, it.start)).collect();
                 tracing::error!("{error}; lost: {}", lost.join(", "));
                 return Ok(Ending::MemoryError(Account { reason: StopReason::InTheWay, error: None }));
             }

@@ -9,6 +9,7 @@ use devices::LostMemory;
 use guest_memory::sigbus::Finder;
 use guest_memory::{Backing, GuestRam};
 use machine_profile::{Backing as BackingKind, Machine};
+use platform::Range;
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use super::{MachineError, no};
@@ -78,10 +79,11 @@ impl Lasting {
         Ok(())
     }
 
-    /// What stays lost whatever happens: first GPAs and lengths.
+    /// What is lost, and stays so over a reset.
     #[must_use]
-    pub fn lost_for_good(&self) -> Vec<(u64, u64)> {
-        self.reporting.lost_over_reset()
+    pub fn lost_for_good(&self) -> Vec<Range> {
+        let lost = self.reporting.lost_over_reset().into_iter();
+        lost.map(|(start, len)| Range { start, len }).collect()
     }
 
     /// Where a device tells of lost memory that it touched.

@@ -5,6 +5,7 @@ use std::io::{Cursor, Read, Seek, SeekFrom};
 use linux_loader::loader::KernelLoader;
 use linux_loader::loader::pe::PE;
 use machine_profile::BootProtocol;
+use platform::Range;
 use platform::aarch64::KERNEL_START;
 use vm_memory::{GuestAddress, GuestMemoryMmap, ReadVolatile};
 
@@ -20,6 +21,8 @@ pub(crate) struct Kind {
 const HEADER: usize = 64;
 /// magic: "ARM\x64", at offset 56.
 const MAGIC: &[u8] = b"ARM\x64";
+/// The image lies this far, and text_offset, from a place that is as much aligned.
+const ALIGNMENT: usize = 2 << 20;
 /// An initrd and its kernel lie within one window of 32 GiB, aligned to 1 GiB.
 const INITRD_WINDOW: u64 = 32 << 30;
 
@@ -28,6 +31,7 @@ pub(crate) fn load<F: Read + ReadVolatile + Seek>(
     _: BootProtocol,
     memory: &GuestMemoryMmap,
     end_of_memory: u64,
+    lost: &[Range],
 ) -> Result<Loaded<Kind>, ImageError> {
     let len = image.seek(SeekFrom::End(0)).map_err(ImageError::Read)?;
     let mut start = [0; HEADER];
@@ -37,18 +41,19 @@ pub(crate) fn load<F: Read + ReadVolatile + Seek>(
         let mut bytes = Vec::new();
         image.read_to_end(&mut bytes).map_err(ImageError::Read)?;
         let unpacked = packing::unpack(packed, &bytes, end_of_memory)?;
-        return load_plain(Cursor::new(&unpacked[..]), memory, end_of_memory);
+        return load_plain(Cursor::new(&unpacked[..]), memory, end_of_memory, lost);
     }
     if start.get(56..60) != Some(MAGIC) {
         return Err(unknown("an arm64 Image, plain, gzip or zboot", &start[..got], len));
     }
-    load_plain(image, memory, end_of_memory)
+    load_plain(image, memory, end_of_memory, lost)
 }
 
 fn load_plain<F: Read + ReadVolatile + Seek>(
     mut image: F,
     memory: &GuestMemoryMmap,
     end_of_memory: u64,
+    lost: &[Range],
 ) -> Result<Loaded<Kind>, ImageError> {
     let len = image.seek(SeekFrom::End(0)).map_err(ImageError::Read)?;
     let mut header = [0; HEADER];
@@ -63,13 +68,19 @@ fn load_plain<F: Read + ReadVolatile + Seek>(
         (_, 0) => (0x8_0000, len),
         told => told,
     };
-    let start = KERNEL_START.saturating_add(text_offset);
-    let end = start.saturating_add(image_size.max(len));
+    let place = |base: u64| Range { start: base.saturating_add(text_offset), len: image_size.max(len) };
+    let Range { start, len } = place(KERNEL_START);
+    let end = start.saturating_add(len);
     if end > end_of_memory {
         return Err(ImageError::TooLarge { start, end, limit: end_of_memory });
     }
-    let loaded = PE::load(memory, Some(GuestAddress(KERNEL_START)), &mut image, None)
+    let mut places =
+        (KERNEL_START..).step_by(ALIGNMENT).take_while(|base| place(*base).end() <= end_of_memory);
+    let base =
+        places.find(|base| !lost.iter().any(|lost| lost.overlaps(place(*base)))).unwrap_or(KERNEL_START);
+    let end = place(base).end();
+    let loaded = PE::load(memory, Some(GuestAddress(base)), &mut image, None)
         .map_err(|error| ImageError::Loader(error.to_string()))?;
-    let initrd_max = (KERNEL_START & !((1 << 30) - 1)).saturating_add(INITRD_WINDOW - 1);
+    let initrd_max = (base & !((1 << 30) - 1)).saturating_add(INITRD_WINDOW - 1);
     Ok(Loaded { kind: Kind { pc: loaded.kernel_load.0 }, end, initrd_max })
 }

@@ -6,9 +6,9 @@
 mod image;
 
 use firmware_tables::EntryPoint;
+use guest_memory::GuestRam;
 use platform::{Chosen, MemoryMap};
 pub use vcpu::aarch64::Entry;
-use vm_memory::GuestMemoryMmap;
 
 pub(super) use image::{Kind, load as load_kernel};
 
@@ -33,7 +33,7 @@ pub(super) fn seeds() -> Result<Chosen, BootError> {
 }
 
 pub(super) fn hand_over(
-    _: &GuestMemoryMmap,
+    _: &GuestRam,
     _: &MemoryMap,
     _: &Chosen,
     entry: EntryPoint,

@@ -7,6 +7,7 @@ use linux_loader::loader::bzimage::BzImage;
 use linux_loader::loader::elf::{Elf, PvhBootCapability};
 use linux_loader::loader::{Error as LoaderError, KernelLoader, KernelLoaderResult};
 use machine_profile::BootProtocol;
+use platform::Range;
 use vm_memory::{GuestAddress, GuestMemoryMmap, ReadVolatile};
 
 use super::super::{ImageError, Loaded, read_start, u64_at, unknown};
@@ -39,6 +40,7 @@ pub(crate) fn load<F: Read + ReadVolatile + Seek>(
     protocol: BootProtocol,
     memory: &GuestMemoryMmap,
     low_end: u64,
+    _: &[Range],
 ) -> Result<Loaded<Kind>, ImageError> {
     let len = image.seek(SeekFrom::End(0)).map_err(ImageError::Read)?;
     let mut start = [0; HEADER];

@@ -56,9 +56,9 @@ pub(super) fn hand_over(
         };
     }
     params.e820_entries = regions.len() as u8;
-    put(to.memory, params.as_slice(), BOOT_PARAMS)?;
+    put(to.ram, params.as_slice(), BOOT_PARAMS)?;
     let tables: Vec<u8> = PAGE_TABLES.entries().flat_map(u64::to_le_bytes).collect();
-    put(to.memory, &tables, PAGE_TABLES.root)?;
+    put(to.ram, &tables, PAGE_TABLES.root)?;
     put_gdt(to)?;
     Ok(Entry::Linux64 { rip, boot_params: BOOT_PARAMS, page_tables: PAGE_TABLES.root })
 }
@@ -66,7 +66,7 @@ pub(super) fn hand_over(
 /// The GDT that the segment registers were loaded from.
 pub(super) fn put_gdt(to: &HandOver<'_>) -> Result<(), BootError> {
     let gdt: Vec<u8> = BOOT_GDT.into_iter().flat_map(u64::to_le_bytes).collect();
-    put(to.memory, &gdt, BOOT_GDT_GPA)
+    put(to.ram, &gdt, BOOT_GDT_GPA)
 }
 
 /// Types of memory as BIOS function e820 numbers them (ACPI 6.5, table 15.1); PVH uses the same.

@@ -17,10 +17,10 @@ mod linux;
 mod pvh;
 
 use firmware_tables::EntryPoint;
+use guest_memory::GuestRam;
 use platform::x86_64::RESET_VECTOR;
 use platform::{Chosen, MemoryMap};
 pub use vcpu::x86_64::Entry;
-use vm_memory::GuestMemoryMmap;
 
 pub(super) use kernel::{Kind, load as load_kernel};
 
@@ -42,7 +42,7 @@ const RESET_CODE: [u8; 7] = [0xb0, 0xfe, 0xe6, 0x64, 0xf4, 0xeb, 0xfd];
 
 /// What a kernel is handed, whatever the protocol.
 struct HandOver<'a> {
-    memory: &'a GuestMemoryMmap,
+    ram: &'a GuestRam,
     map: &'a MemoryMap,
     chosen: &'a Chosen,
     /// GPA of the RSDP; none where the tables are not ACPI's.
@@ -56,7 +56,7 @@ pub(super) fn seeds() -> Result<Chosen, BootError> {
 }
 
 pub(super) fn hand_over(
-    memory: &GuestMemoryMmap,
+    ram: &GuestRam,
     map: &MemoryMap,
     chosen: &Chosen,
     entry: EntryPoint,
@@ -64,13 +64,13 @@ pub(super) fn hand_over(
 ) -> Result<Entry, BootError> {
     let mut command_line = chosen.command_line.clone().into_bytes();
     command_line.push(0);
-    put(memory, &command_line, COMMAND_LINE)?;
-    put(memory, &RESET_CODE, RESET_VECTOR)?;
+    put(ram, &command_line, COMMAND_LINE)?;
+    put(ram, &RESET_CODE, RESET_VECTOR)?;
     let rsdp = match entry {
         EntryPoint::Rsdp { gpa } => Some(gpa),
         _ => None,
     };
-    let to = HandOver { memory, map, chosen, rsdp };
+    let to = HandOver { ram, map, chosen, rsdp };
     match kind {
         Kind::Linux64 { rip, setup_header } => linux::hand_over(&to, rip, setup_header),
         Kind::Pvh { eip } => pvh::hand_over(&to, eip),
