@@ -1,4 +1,5 @@
-//! The initrd: as high as it may lie in the first run of memory, so that the kernel has room to unpack itself, and below what is lost.
+//! The initrd: as high as it may lie in the first run of memory, so that the kernel has room to unpack itself, and below what
+//! is lost there.
 
 use std::path::Path;
 
