@@ -122,10 +122,10 @@ fn boot(
     let mut kvm = Some(kvm);
     loop {
         let kvm = kvm.take().map_or_else(open, Ok).map_err(Failure::Open)?;
+        let lost = lasting.lost_for_good();
         let prepared = match machine::prepare(kvm, machine, &blueprint, &lasting, &around) {
             // It found its place in this memory once.
-            Err(MachineError::Boot(error)) if !lasting.lost_for_good().is_empty() => {
-                let lost = lasting.lost_for_good();
+            Err(MachineError::Boot(error)) if !lost.is_empty() => {
                 let lost: Vec<_> =
                     lost.iter().map(|it| format!("{} bytes at {:#x}", it.len, it.start)).collect();
                 tracing::error!("{error}; lost: {}", lost.join(", "));

@@ -15,8 +15,7 @@ Debian kernel boots under `ghest` on an emulated host, one of its processes has 
 gets a SIGBUS that names the address (`BUS_MCEERR_AR`); under a devicetree the same process dies of a SIGBUS that names nothing, and
 the kernel goes on using the page. On x86_64 a consumed error is a machine check under either description; what the MP table
 loses is the record of what was found and not yet touched, and most of what else ACPI tells of the machine. (In the runs below the
-host tells of the page as found first. The ACPI guest has that by a record; the other one by a machine check, like all else. A guest
-that is told of one page twice says `Failed` the second time: there was nothing left to do.)
+host tells of the page as found first. The ACPI guest has that by a record; the other one by a machine check, like all else.)
 
 The same without a Linux kernel, in a second on any machine with KVM:
 
