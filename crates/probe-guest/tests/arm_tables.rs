@@ -5,8 +5,6 @@
 mod acpi;
 #[path = "../guest/aml.rs"]
 mod aml;
-#[path = "../guest/date.rs"]
-mod date;
 #[path = "../guest/aarch64/devicetree.rs"]
 mod devicetree;
 #[path = "../guest/dsdt.rs"]
@@ -19,7 +17,7 @@ mod failure;
 #[path = "../guest/aarch64/fdt.rs"]
 mod fdt;
 #[path = "../guest/format.rs"]
-#[allow(dead_code, reason = "only dates are shown; an expectation does not see traits")]
+#[allow(dead_code, reason = "nothing is shown; an expectation does not see traits")]
 mod format;
 #[path = "../guest/aarch64/interrupt_tables.rs"]
 mod interrupt_tables;
@@ -32,8 +30,6 @@ mod memory_map;
 mod reserved_memory;
 #[path = "../guest/aarch64/topology.rs"]
 mod topology;
-#[path = "../guest/aarch64/unix_time.rs"]
-mod unix_time;
 #[path = "../guest/wire.rs"]
 mod wire;
 
@@ -44,12 +40,10 @@ use platform::aarch64::{self, Features};
 use platform::{Chosen, Range};
 use proptest::prelude::*;
 
-use date::Date;
 use devicetree::Devicetree;
 use dsdt::Interrupt;
 use failure::Failure;
 use fdt::{Fdt, Item};
-use format::{Show, Sink};
 use memory_map::Kind;
 use topology::{Interface, Window};
 
@@ -310,32 +304,6 @@ fn headers_are_not_believed() {
         broken[at..at + 4].copy_from_slice(&cell.to_be_bytes());
         assert!(Fdt::read(&broken).is_err(), "{at}: {cell:#x}");
     }
-}
-
-/// As `date -u` has them.
-#[test]
-fn seconds_become_dates() {
-    struct Written(String);
-
-    impl Sink for Written {
-        fn put(&mut self, byte: u8) {
-            self.0.push(byte.into());
-        }
-    }
-
-    let shown = |seconds: u32| {
-        let date: Date = unix_time::date(seconds);
-        assert_eq!(date.check(), Ok(()));
-        let mut written = Written(String::new());
-        date.show(&mut written);
-        written.0
-    };
-    assert_eq!(shown(0), "1970-01-01T00:00:00");
-    assert_eq!(shown(951_782_399), "2000-02-28T23:59:59");
-    assert_eq!(shown(951_782_400), "2000-02-29T00:00:00");
-    assert_eq!(shown(978_307_199), "2000-12-31T23:59:59");
-    assert_eq!(shown(1_709_251_199), "2024-02-29T23:59:59");
-    assert_eq!(shown(u32::MAX), "2106-02-07T06:28:15");
 }
 
 /// What a walk through these bytes has to keep.
