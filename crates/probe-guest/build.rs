@@ -71,7 +71,7 @@ fn build(architecture: &Architecture) -> ExitCode {
         }
         return ExitCode::FAILURE;
     }
-    // What it said is of no use: it warns that code without SSE2 can not call into libraries that use it.
+    // What it said is of no use: it warns that code without SSE2 cannot call into libraries that use it.
     if !architecture.flat {
         return ExitCode::SUCCESS;
     }
@@ -80,7 +80,7 @@ fn build(architecture: &Architecture) -> ExitCode {
         None => Err(io::Error::other("not an ELF64 file with one segment at 0")),
     });
     if let Err(error) = written {
-        println!("cargo::error=the built-in guest can not be made an Image: {error}");
+        println!("cargo::error=the built-in guest cannot be made an Image: {error}");
         return ExitCode::FAILURE;
     }
     ExitCode::SUCCESS

@@ -7,7 +7,7 @@ use crate::error::BuildError;
 /// Tables start at multiples of this: a cache line, and more than any of them asks for (16 at most).
 const ALIGNMENT: u64 = 64;
 
-/// Hands out addresses from low to high.
+/// ActionExecutor out addresses from low to high.
 ///
 /// Running out is not found until [`Area::close`], which can then tell how much all of the tables need.
 pub(crate) struct Area {

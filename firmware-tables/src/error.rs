@@ -1,13 +1,13 @@
-//! Why a platform can not be described.
+//! Why a platform cannot be described.
 
 use platform::{Arch, Interrupt, Range, Window};
 use ras_core::{LayoutError, Notification};
 
-/// A platform that a table set can not describe. `tables` is always the set's name, `device` the device's in the platform.
+/// A platform that a table set cannot describe. `tables` is always the set's name, `device` the device's in the platform.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BuildError {
     /// The set has no tables for machines of this architecture.
-    #[error("{tables} tables can not describe a machine of architecture {arch}")]
+    #[error("{tables} tables cannot describe a machine of architecture {arch}")]
     WrongArch {
         /// The table set.
         tables: &'static str,
@@ -16,7 +16,7 @@ pub enum BuildError {
     },
     /// The machine's interrupt controller is another architecture's.
     #[error(
-        "{tables} tables can not describe a machine of architecture {arch} with such an interrupt controller"
+        "{tables} tables cannot describe a machine of architecture {arch} with such an interrupt controller"
     )]
     InterruptController {
         /// The table set.
@@ -47,7 +47,7 @@ pub enum BuildError {
         start: u64,
     },
     /// A processor has an id that these tables have no room for.
-    #[error("{tables} tables can not name processor {index} with APIC id {id}: {limit}")]
+    #[error("{tables} tables cannot name processor {index} with APIC id {id}: {limit}")]
     ApicId {
         /// The table set.
         tables: &'static str,
@@ -59,7 +59,7 @@ pub enum BuildError {
         limit: &'static str,
     },
     /// A processor's id is no MPIDR affinity.
-    #[error("{tables} tables can not name processor {index} with affinity {id:#x}: {limit}")]
+    #[error("{tables} tables cannot name processor {index} with affinity {id:#x}: {limit}")]
     Affinity {
         /// The table set.
         tables: &'static str,
@@ -90,7 +90,7 @@ pub enum BuildError {
         /// The address.
         gpa: u64,
     },
-    /// A device's interrupt can not be expressed.
+    /// A device's interrupt cannot be expressed.
     #[error("interrupt {} of device `{device}` is not possible in {tables} tables: {reason}", .interrupt.gsi)]
     Interrupt {
         /// The table set.
@@ -136,7 +136,7 @@ pub enum BuildError {
         /// The id.
         hid: &'static str,
     },
-    /// A text can not be written as an ACPI string: printable ASCII only.
+    /// A text cannot be written as an ACPI string: printable ASCII only.
     #[error("device `{device}`: the text of `{name}` holds characters other than printable ASCII")]
     Text {
         /// The device.
@@ -176,7 +176,7 @@ pub enum BuildError {
         /// The missing one's name.
         target: &'static str,
     },
-    /// A devicetree's node can not be written.
+    /// A devicetree's node cannot be written.
     #[error("devicetree node `{node}`: {reason}")]
     Node {
         /// The node's name.
@@ -192,7 +192,7 @@ pub enum BuildError {
         /// How many the machine has.
         sources: usize,
     },
-    /// The guest can not be told of errors in that way on this machine.
+    /// The guest cannot be told of errors in that way on this machine.
     #[error("error source {id} is not possible in {tables} tables: notification by {notification}: {reason}")]
     ErrorSource {
         /// The table set.
@@ -205,7 +205,7 @@ pub enum BuildError {
         reason: &'static str,
     },
     /// The memory for error records does not hold those of all sources.
-    #[error("{tables} tables can not place the error records: {reason}")]
+    #[error("{tables} tables cannot place the error records: {reason}")]
     ErrorRecords {
         /// The table set.
         tables: &'static str,

@@ -24,7 +24,7 @@
 //! with the tables.
 //!
 //! Guarantees: the same platform gives the same bytes, on every host; tables lie in the platform's table area, a
-//! devicetree at the address for it, error records in the area for them, and nothing overlaps; every checksum is right; a platform that a language can not
+//! devicetree at the address for it, error records in the area for them, and nothing overlaps; every checksum is right; a platform that a language cannot
 //! express is a [`BuildError`] that names the part in the way, and not a table that leaves it out. Nothing here knows KVM
 //! or does I/O.
 

@@ -300,12 +300,12 @@ fn what_can_not_be_said_is_an_error_that_names_it() {
     let cases: &[(Change, &str)] = &[
         (
             |m| m.arch = Arch::X86_64,
-            "acpi tables can not describe a machine of architecture x86_64 with such an interrupt controller",
+            "acpi tables cannot describe a machine of architecture x86_64 with such an interrupt controller",
         ),
         (|m| m.power = x86_64_power(), &power),
         (
             |m| m.cpus[1].hardware_id = 1 << 31,
-            "acpi tables can not name processor 1 with affinity 0x80000000: it has bits beyond Aff3 to Aff0",
+            "acpi tables cannot name processor 1 with affinity 0x80000000: it has bits beyond Aff3 to Aff0",
         ),
         (
             |m| m.devices.retain(|device| device.name != "power-button"),

@@ -127,7 +127,7 @@ fn what_can_not_be_said_is_an_error_that_names_it() {
     let cases: &[(Change, &str)] = &[
         (
             |m| m.arch = Arch::Aarch64,
-            "acpi tables can not describe a machine of architecture aarch64 with such an interrupt controller",
+            "acpi tables cannot describe a machine of architecture aarch64 with such an interrupt controller",
         ),
         (
             |m| m.power = PowerControl::PsciHvc,
@@ -135,11 +135,11 @@ fn what_can_not_be_said_is_an_error_that_names_it() {
         ),
         (
             |m| m.cpus[1].hardware_id = 1 << 32,
-            "acpi tables can not name processor 1 with APIC id 4294967296: x2APIC ids have 32 bits",
+            "acpi tables cannot name processor 1 with APIC id 4294967296: x2APIC ids have 32 bits",
         ),
         (
             |m| m.cpus[1].index = 255,
-            "acpi tables can not name processor 255 with APIC id 1: below id 255 the index must be below 255 too",
+            "acpi tables cannot name processor 255 with APIC id 1: below id 255 the index must be below 255 too",
         ),
         (
             |m| m.devices[0].windows.push(Window::Ports { base: 0xffff, len: 2 }),

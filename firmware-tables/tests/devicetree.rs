@@ -236,7 +236,7 @@ fn an_error_source_has_an_interrupt_of_its_own() {
     machine.memory.records = None;
     assert_eq!(
         build(&machine).unwrap_err().to_string(),
-        "devicetree tables can not place the error records: 1 error sources need 0x30000 bytes of record area and there are 0x0"
+        "devicetree tables cannot place the error records: 1 error sources need 0x30000 bytes of record area and there are 0x0"
     );
 }
 
@@ -244,13 +244,13 @@ fn an_error_source_has_an_interrupt_of_its_own() {
 fn what_can_not_be_said_is_an_error_that_names_it() {
     type Change = fn(&mut Platform);
     let cases: &[(Change, &str)] = &[
-        (|m| m.arch = Arch::X86_64, "devicetree tables can not describe a machine of architecture x86_64"),
+        (|m| m.arch = Arch::X86_64, "devicetree tables cannot describe a machine of architecture x86_64"),
         (
             |m| {
                 let io_apic = platform::IoApic { id: 0, base: 0, gsi_base: 0 };
                 m.interrupts = InterruptController::Apic { local_base: 0, io_apic };
             },
-            "devicetree tables can not describe a machine of architecture aarch64 with such an interrupt controller",
+            "devicetree tables cannot describe a machine of architecture aarch64 with such an interrupt controller",
         ),
         (
             |m| m.power = platform::x86_64::platform(1, 0, vec![], None).power,
@@ -260,7 +260,7 @@ fn what_can_not_be_said_is_an_error_that_names_it() {
         ),
         (
             |m| m.cpus[1].hardware_id = 1 << 24,
-            "devicetree tables can not name processor 1 with affinity 0x1000000: it has bits beyond Aff3 to Aff0",
+            "devicetree tables cannot name processor 1 with affinity 0x1000000: it has bits beyond Aff3 to Aff0",
         ),
         (|m| m.cpus[1].hardware_id = 0, "devicetree node `cpus`: `cpu@0` is there twice"),
         (

@@ -59,10 +59,10 @@ fn up_to_255_processors() {
 fn what_can_not_be_said_is_an_error_that_names_it() {
     type Change = fn(&mut Platform);
     let cases: &[(Change, &str)] = &[
-        (|m| m.arch = Arch::Aarch64, "mptable tables can not describe a machine of architecture aarch64"),
+        (|m| m.arch = Arch::Aarch64, "mptable tables cannot describe a machine of architecture aarch64"),
         (
             |m| m.cpus[1].hardware_id = 255,
-            "mptable tables can not name processor 1 with APIC id 255: ids go up to 254",
+            "mptable tables cannot name processor 1 with APIC id 255: ids go up to 254",
         ),
         (
             |m| m.devices[0].interrupts[0].gsi = 24,

@@ -11,9 +11,9 @@ use ras_core::abilities::{ArchAbilities, Fact, HostAbilities, MachineCheckAbilit
 use ras_core::actions::Action;
 use ras_core::ledger::Ledger;
 use ras_core::plan::{TablesView, plan, sources_wanted};
-use ras_core::reporters::Moment;
+use ras_core::reporters::ReporterContext;
 use ras_core::request::{Arch, Asynchronous, OnMissingSupport, Repair, Request, Synchronous, TableSet};
-use ras_core::responder::{Responder, Scene};
+use ras_core::responder::{Responder, ResponderContext};
 use ras_core::vcpu_state::{Access, Consumption, ExceptionLevel, MachineCheckState, VcpuState};
 use ras_core::{Kind, MemoryBlocks, MemoryError, MemoryReport, Origin, RecordArea, Response, Span};
 
@@ -25,7 +25,7 @@ const X86: VcpuState = VcpuState::X86_64(MachineCheckState {
     enabled: true,
     local: false,
     others_ready: true,
-    found_unread: false,
+    detected_unread: false,
 });
 
 fn main() {
@@ -43,7 +43,7 @@ fn main() {
         show(name, least(|| plan(black_box(&request), &host, &tables).is_ok()));
     }
 
-    let mut ledger = Ledger::with_room_for(PAGES as usize);
+    let mut ledger = Ledger::with_capacity(PAGES as usize);
     (0..PAGES).for_each(|page| ledger.record(&error(page << 13)));
     let mut page = 0;
     let mut next = |factor: u64| {
@@ -67,13 +67,21 @@ fn main() {
         let took = least(|| {
             // A second later each: the guest has acknowledged the one before, and touches the next of 512 pages.
             time += 1_000_000_000;
-            let moment =
-                Moment { now_ns: time, unix_seconds: time >> 30, acknowledge_register: 1, vcpu: Some(vcpu) };
+            let context = ReporterContext {
+                now_ns: time,
+                unix_seconds: time >> 30,
+                acknowledge_register: 1,
+                vcpu: Some(vcpu),
+            };
             let error = MemoryError { time_ns: time, ..error((time >> 9 << 12) & 0x1f_f000) };
-            responder.report(&error, &Scene { moment, found_register: 1 }, &mut |action: Action<'_>| {
-                black_box(action);
-                actions += 1;
-            });
+            responder.report(
+                &error,
+                &ResponderContext { context, detected_register: 1 },
+                &mut |action: Action<'_>| {
+                    black_box(action);
+                    actions += 1;
+                },
+            );
         });
         show(name, took);
         println!("{:44} {:>9.1}", "  actions each", actions as f64 / (time / 1_000_000_000) as f64);

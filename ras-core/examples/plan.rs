@@ -7,9 +7,9 @@ use std::num::NonZeroU32;
 use ras_core::abilities::{ArchAbilities, Fact, HostAbilities, MachineCheckAbilities, MemoryFailure, Vendor};
 use ras_core::actions::Action;
 use ras_core::plan::{Answer, Plan, TablesView, plan, sources_wanted};
-use ras_core::reporters::Moment;
+use ras_core::reporters::ReporterContext;
 use ras_core::request::{Arch, Asynchronous, OnMissingSupport, Repair, Request, Synchronous, TableSet};
-use ras_core::responder::{Responder, Scene};
+use ras_core::responder::{Responder, ResponderContext};
 use ras_core::vcpu_state::{Access, Consumption, ExceptionLevel, VcpuState};
 use ras_core::{Kind, MemoryError, Origin, RecordArea, Response, Span};
 
@@ -78,14 +78,14 @@ fn record_area(request: &Request, host: &HostAbilities) -> Option<RecordArea> {
 }
 
 fn print(plan: &Plan) {
-    for answer in [&plan.consumed, &plan.found, &plan.touched_by_device, &plan.own_memory] {
-        let Answer { question, asked, chosen, because, unacknowledged, .. } = answer;
-        println!("  {}", question.title());
+    for answer in [&plan.consumed, &plan.detected, &plan.touched_by_device, &plan.own_memory] {
+        let Answer { class, asked, chosen, because, unacknowledged, .. } = answer;
+        println!("  {}", class.title());
         println!("    asked    {}", asked.map_or("auto", Response::word));
         println!("    chosen   {chosen}{}", if answer.degraded { " (degraded)" } else { "" });
         println!("    because  {because}");
         if let Some(instead) = unacknowledged {
-            let seconds = answer.patience.acknowledge_ms / 1_000;
+            let seconds = answer.timeouts.acknowledge_ms / 1_000;
             println!("    instead  {instead}, once the guest has not acknowledged for {seconds} s");
         }
     }
@@ -94,7 +94,7 @@ fn print(plan: &Plan) {
     }
 }
 
-/// A program on vCPU 0 touches lost memory.
+/// A program on vCPU 0 touches poisoned memory.
 fn answer_one(plan: &Plan, host: &HostAbilities, area: Option<&RecordArea>) {
     let mut responder = match Responder::new(plan, host, area) {
         Ok(responder) => responder,
@@ -109,14 +109,16 @@ fn answer_one(plan: &Plan, host: &HostAbilities, area: Option<&RecordArea>) {
         time_ns: 1_000,
     };
     let consumption = Consumption { level: ExceptionLevel::El0, access: Access::Read, far: None };
-    let moment = Moment {
+    let context = ReporterContext {
         now_ns: 1_000,
         unix_seconds: 1_545_416_260,
         acknowledge_register: 1,
         vcpu: Some(VcpuState::Aarch64(consumption)),
     };
     println!("  then, for an error at {:#x}:", error.gpa);
-    responder.report(&error, &Scene { moment, found_register: 1 }, &mut |action: Action<'_>| match action {
+    responder.report(&error, &ResponderContext { context, detected_register: 1 }, &mut |action: Action<
+        '_,
+    >| match action {
         Action::Write { gpa, bytes } => println!("    write {} bytes at {gpa:#x}", bytes.len()),
         action => println!("    {action:?}"),
     });

@@ -1,4 +1,4 @@
-//! Builds the record of a lost page, as a VMM would hand it to its guest, and reads it back.
+//! Builds the record of a poisoned page, as a VMM would hand it to its guest, and reads it back.
 //!
 //! `cargo run -p ras-core --example record`
 

@@ -7,9 +7,9 @@ use std::num::NonZeroU32;
 use ras_core::abilities::{Fact, HostAbilities, MemoryFailure};
 use ras_core::actions::Action;
 use ras_core::plan::{TablesView, plan, sources_wanted};
-use ras_core::reporters::Moment;
+use ras_core::reporters::ReporterContext;
 use ras_core::request::{Arch, Asynchronous, OnMissingSupport, Repair, Request, Synchronous, TableSet};
-use ras_core::responder::{Responder, Scene};
+use ras_core::responder::{Responder, ResponderContext};
 use ras_core::vcpu_state::{Access, Consumption, ExceptionLevel, VcpuState};
 use ras_core::{Kind, MemoryError, Origin, RecordArea, Span};
 
@@ -33,15 +33,15 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     for vcpu in [0, 1] {
         println!("vCPU {vcpu} reads 0x80001000:");
-        responder.report(&touch(vcpu), &scene(u64::from(vcpu), false), &mut print);
+        responder.report(&touch(vcpu), &context(u64::from(vcpu), false), &mut print);
     }
     println!("The guest has read the record and acknowledged it:");
-    responder.tick(&scene(2, true), &mut print);
+    responder.tick(&context(2, true), &mut print);
     println!("vCPU 1 runs again, and reads 0x80001000 again:");
-    responder.report(&touch(1), &scene(3, true), &mut print);
+    responder.report(&touch(1), &context(3, true), &mut print);
     println!("may be repaired: {:x?}", responder.ledger().repairable().collect::<Vec<_>>());
     println!("The guest has acknowledged that too:");
-    responder.tick(&scene(4, true), &mut print);
+    responder.tick(&context(4, true), &mut print);
     println!("may be repaired: {:x?}", responder.ledger().repairable().collect::<Vec<_>>());
     Ok(())
 }
@@ -58,21 +58,21 @@ fn touch(vcpu: u32) -> MemoryError {
 }
 
 /// So many milliseconds after the start, with the guest done with the last record or not.
-fn scene(now_ms: u64, acknowledged: bool) -> Scene {
+fn context(now_ms: u64, acknowledged: bool) -> ResponderContext {
     let consumption = Consumption { level: ExceptionLevel::El0, access: Access::Read, far: None };
-    let moment = Moment {
+    let context = ReporterContext {
         now_ns: now_ms * 1_000_000,
         unix_seconds: 1_545_416_260,
         acknowledge_register: acknowledged.into(),
         vcpu: Some(VcpuState::Aarch64(consumption)),
     };
-    Scene { moment, found_register: 1 }
+    ResponderContext { context, detected_register: 1 }
 }
 
 fn print(action: Action<'_>) {
     match action {
         Action::Write { gpa, bytes } => println!("    write {} bytes at {gpa:#x}", bytes.len()),
-        Action::Mark(mark) => println!("    note {mark:x?}"),
+        Action::Event(mark) => println!("    note {mark:x?}"),
         action => println!("    {action:x?}"),
     }
 }

@@ -55,10 +55,10 @@ pub struct HostAbilities {
     /// Whether KVM can be used there.
     #[cfg_attr(feature = "serde", serde(default))]
     pub kvm: Fact,
-    /// KVM_CAP_MEMORY_FAULT_INFO: a lost page of a guest_memfd is told apart from other faults.
+    /// KVM_CAP_MEMORY_FAULT_INFO: a poisoned page of a guest_memfd is told apart from other faults.
     #[cfg_attr(feature = "serde", serde(default))]
     pub memory_fault_info: Fact,
-    /// What its kernel does about lost memory.
+    /// What its kernel does about poisoned memory.
     #[cfg_attr(feature = "serde", serde(default))]
     pub memory_failure: MemoryFailure,
     /// CAP_SYS_ADMIN: the VMM may poison its own pages, to try what happens.
@@ -161,7 +161,7 @@ pub enum Vendor {
     Amd,
 }
 
-/// What the host's kernel does about lost memory.
+/// What the host's kernel does about poisoned memory.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[cfg_attr(
     feature = "serde",

@@ -22,7 +22,7 @@ pub enum LinuxVerdict {
     /// The block is printed, cleared and acknowledged.
     Handled {
         /// What else is done, in the order of the sections.
-        deeds: Vec<Deed>,
+        actions: Vec<GuestAction>,
         /// A synchronous error that leads to no page being taken out of use costs the task that runs its life (SIGBUS).
         kills_current_task: bool,
     },
@@ -31,13 +31,13 @@ pub enum LinuxVerdict {
 /// What Linux does about a section.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "kebab-case"))]
-pub enum Deed {
+pub enum GuestAction {
     /// Takes the page out of use, and kills those who use it when they touch it next.
     MemoryFailure {
         /// Page frame number, of 4 KiB pages.
         pfn: u64,
     },
-    /// Takes the page out of use, and kills the task that runs: its access can not be completed.
+    /// Takes the page out of use, and kills the task that runs: its access cannot be completed.
     MemoryFailureActionRequired {
         /// Page frame number, of 4 KiB pages.
         pfn: u64,
@@ -66,25 +66,25 @@ impl fmt::Display for LinuxVerdict {
                 f.write_str("does not look any further: the block says that it is empty")
             }
             LinuxVerdict::Panic => f.write_str("panics"),
-            LinuxVerdict::Handled { deeds, kills_current_task } => {
+            LinuxVerdict::Handled { actions, kills_current_task } => {
                 f.write_str("prints it")?;
-                deeds.iter().try_for_each(|deed| write!(f, ", {deed}"))?;
+                actions.iter().try_for_each(|action| write!(f, ", {action}"))?;
                 if *kills_current_task { f.write_str(", kills the task that runs") } else { Ok(()) }
             }
         }
     }
 }
 
-impl fmt::Display for Deed {
+impl fmt::Display for GuestAction {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Deed::MemoryFailure { pfn } => write!(f, "takes page {pfn:#x} out of use"),
-            Deed::MemoryFailureActionRequired { pfn } => {
+            GuestAction::MemoryFailure { pfn } => write!(f, "takes page {pfn:#x} out of use"),
+            GuestAction::MemoryFailureActionRequired { pfn } => {
                 write!(f, "takes page {pfn:#x} out of use and kills the task that touched it")
             }
-            Deed::SoftOffline { pfn } => write!(f, "moves page {pfn:#x} elsewhere"),
-            Deed::Dropped { pfn } => write!(f, "forgets page {pfn:#x}: its list is full"),
-            Deed::TooShort { section } => write!(f, "finds entry {} too short", section + 1),
+            GuestAction::SoftOffline { pfn } => write!(f, "moves page {pfn:#x} elsewhere"),
+            GuestAction::Dropped { pfn } => write!(f, "forgets page {pfn:#x}: its list is full"),
+            GuestAction::TooShort { section } => write!(f, "finds entry {} too short", section + 1),
         }
     }
 }
@@ -184,7 +184,7 @@ pub fn linux_accepts(
     let mut handling = Handling {
         block_severity: severity,
         synchronous: notification.is_synchronous(),
-        deeds: Vec::new(),
+        actions: Vec::new(),
         queued: 0,
         last_led_to_a_page: false,
     };
@@ -192,7 +192,7 @@ pub fn linux_accepts(
         handling.section(index, section);
     }
     let kills_current_task = handling.synchronous && !handling.last_led_to_a_page;
-    Ok(LinuxVerdict::Handled { deeds: handling.deeds, kills_current_task })
+    Ok(LinuxVerdict::Handled { actions: handling.actions, kills_current_task })
 }
 
 const BLOCK_HEADER: u64 = 20;
@@ -249,7 +249,7 @@ fn sections(block: &[u8], data_length: u32) -> Result<Vec<Section<'_>>, Rejectio
 struct Handling {
     block_severity: u32,
     synchronous: bool,
-    deeds: Vec<Deed>,
+    actions: Vec<GuestAction>,
     queued: usize,
     last_led_to_a_page: bool,
 }
@@ -269,7 +269,7 @@ impl Handling {
         let (true, Some(validation), Some(address)) =
             (payload.len() >= SHORTEST, long(payload, 0), long(payload, 16))
         else {
-            self.deeds.push(Deed::TooShort { section: index });
+            self.actions.push(GuestAction::TooShort { section: index });
             self.last_led_to_a_page = false;
             return;
         };
@@ -280,7 +280,7 @@ impl Handling {
             return;
         }
         if soft {
-            self.queue(Deed::SoftOffline { pfn: address >> 12 }, address);
+            self.queue(GuestAction::SoftOffline { pfn: address >> 12 }, address);
         } else {
             self.memory_failure(address);
         }
@@ -290,7 +290,7 @@ impl Handling {
         const HEADER: usize = 40;
         const INFO: usize = 32;
         let Some((header, mut infos)) = section.payload.split_at_checked(HEADER) else {
-            self.deeds.push(Deed::TooShort { section: index });
+            self.actions.push(GuestAction::TooShort { section: index });
             self.last_led_to_a_page = false;
             return;
         };
@@ -326,16 +326,16 @@ impl Handling {
     fn memory_failure(&mut self, address: u64) {
         let pfn = address >> 12;
         if self.synchronous {
-            self.deeds.push(Deed::MemoryFailureActionRequired { pfn });
+            self.actions.push(GuestAction::MemoryFailureActionRequired { pfn });
         } else {
-            self.queue(Deed::MemoryFailure { pfn }, address);
+            self.queue(GuestAction::MemoryFailure { pfn }, address);
         }
     }
 
-    fn queue(&mut self, deed: Deed, address: u64) {
+    fn queue(&mut self, action: GuestAction, address: u64) {
         let has_place = self.queued < LIST_PLACES;
         self.queued += usize::from(has_place);
-        self.deeds.push(if has_place { deed } else { Deed::Dropped { pfn: address >> 12 } });
+        self.actions.push(if has_place { action } else { GuestAction::Dropped { pfn: address >> 12 } });
     }
 }
 

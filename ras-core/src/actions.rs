@@ -50,7 +50,7 @@ pub enum Action<'a> {
     InjectSerror {
         /// Which, by index.
         vcpu: u32,
-        /// ISS of ESR_EL1, bits 24:0; none where the host can not set it: KVM then shows an implementation-defined one.
+        /// ISS of ESR_EL1, bits 24:0; none where the host cannot set it: KVM then shows an implementation-defined one.
         syndrome: Option<u32>,
     },
     /// A vCPU takes an NMI. It is entered again.
@@ -78,10 +78,10 @@ pub enum Action<'a> {
     /// The VM is stopped.
     Stop {
         /// Why.
-        account: Account,
+        report: StopReport,
     },
     /// Nothing is done to the machine; this is to be written down.
-    Mark(Mark),
+    Event(ErrorEvent),
 }
 
 /// Which vCPUs take a machine check.
@@ -122,7 +122,7 @@ pub enum FaultAddress {
 /// Why the VM is stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
-pub struct Account {
+pub struct StopReport {
     /// Why.
     pub reason: StopReason,
     /// The error; none for one in the VMM's own memory, which is no guest's, and where it is not one that stops it.
@@ -139,19 +139,19 @@ pub enum StopReason {
     Unacknowledged,
     /// A vCPU keeps touching a page that the guest was told about.
     NoProgress,
-    /// The vCPU can not take the exception: a machine check would end it without a word, or its state is not known.
+    /// The vCPU cannot take the exception: a machine check would end it without a word, or its state is not known.
     NotDeliverable,
     /// The record area itself is lost: nothing can be told by records.
     RecordsLost,
     /// The hardware took an abort and nobody knows of which memory.
     AddressUnknown,
-    /// The machine was reset, and memory that is lost for good is where its kernel or tables have to be.
+    /// The machine was reset, and memory that is permanently poisoned is where its kernel or tables have to be.
     InTheWay,
     /// The VMM's own memory was lost.
     OwnMemory,
 }
 
-impl Account {
+impl StopReport {
     /// Exit status of the program: 10 for an error of the guest's, 11 for one of the VMM's own.
     #[must_use]
     pub const fn status(&self) -> u8 {
@@ -162,19 +162,19 @@ impl Account {
     }
 }
 
-impl fmt::Display for Account {
+impl fmt::Display for StopReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self.reason {
             StopReason::Planned => "the profile answers a memory error by stopping",
             StopReason::Unacknowledged => "the guest did not acknowledge an earlier error in time",
-            StopReason::NoProgress => "a vCPU keeps touching lost memory that the guest was told about",
+            StopReason::NoProgress => "a vCPU keeps touching poisoned memory that the guest was told about",
             StopReason::NotDeliverable => {
-                "the vCPU can not take the exception that the plan has for this error"
+                "the vCPU cannot take the exception that the plan has for this error"
             }
             StopReason::RecordsLost => "the memory that error records are written to is lost itself",
-            StopReason::AddressUnknown => "a vCPU consumed lost memory, and nobody knows which",
+            StopReason::AddressUnknown => "a vCPU consumed poisoned memory, and nobody knows which",
             StopReason::InTheWay => {
-                "the machine can not start again: memory that is lost, and never repaired, is in the way"
+                "the machine cannot start again: memory that is lost, and never repaired, is in the way"
             }
             StopReason::OwnMemory => "memory of the VMM itself was lost",
         })?;
@@ -188,7 +188,7 @@ impl fmt::Display for Account {
 /// Something to be written down.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "kebab-case"))]
-pub enum Mark {
+pub enum ErrorEvent {
     /// An error got its answer.
     Answered {
         /// What was lost.

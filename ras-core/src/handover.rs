@@ -41,7 +41,7 @@ pub struct Consumer {
 
 /// A loss that is to be told, whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Loss {
+pub struct PendingError {
     /// What was lost. More than a block holds is told in several.
     pub span: Span,
     /// Who consumed it; then its span is no wider than one block tells: [`Record::LOG2_MOST`].
@@ -80,7 +80,7 @@ pub enum Step {
     /// This one no longer does.
     Release(u32),
     /// This vCPU is answered without a record.
-    Instead(Consumer, Span),
+    Fallback(Consumer, Span),
     /// This waits for the record before.
     Queued(Span),
     /// This is told of by a record that is written or waits.
@@ -108,7 +108,7 @@ enum State {
 /// What waits for its turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Pending {
-    loss: Loss,
+    loss: PendingError,
     /// First GPA that no block told of.
     next: u64,
 }
@@ -122,27 +122,27 @@ pub struct Handover<const N: usize> {
     queue: Queue<Pending, N>,
     /// vCPUs that touched what a record tells of already, and what.
     waiters: Queue<(Consumer, Span), N>,
-    patience_ns: u64,
+    timeout_ns: u64,
     overflowed: u64,
 }
 
 impl<const N: usize> Handover<N> {
-    /// The owner of a free block. A guest that has not acknowledged a record `patience_ns` after it was written is taken not to.
+    /// The owner of a free block. A guest that has not acknowledged a record `timeout_ns` after it was written is taken not to.
     #[must_use]
-    pub const fn new(patience_ns: u64) -> Self {
+    pub const fn new(timeout_ns: u64) -> Self {
         const { assert!(N > 0, "a loss wider than a block waits in the queue") };
         Handover {
             state: State::Free,
             driver_seen: false,
             queue: Queue::new(),
             waiters: Queue::new(),
-            patience_ns,
+            timeout_ns,
             overflowed: 0,
         }
     }
 
     /// Tells of a loss. `free` is bit 0 of the acknowledge register, as it was at `now_ns`.
-    pub fn report(&mut self, loss: Loss, free: bool, now_ns: u64, step: &mut impl FnMut(Step)) {
+    pub fn report(&mut self, loss: PendingError, free: bool, now_ns: u64, step: &mut impl FnMut(Step)) {
         self.tick(free, now_ns, step);
         if self.tells_of(loss.span) {
             step(Step::Coalesced(loss.span));
@@ -154,13 +154,13 @@ impl<const N: usize> Handover<N> {
         if let Some(consumer) = loss.consumer
             && !self.may_hold(consumer)
         {
-            return step(Step::Instead(consumer, loss.span));
+            return step(Step::Fallback(consumer, loss.span));
         }
         let is_free = matches!(self.state, State::Free);
         if self.queue.push(Pending { loss, next: loss.span.gpa }).is_err() {
             self.overflow(loss.span, step);
             if let Some(consumer) = loss.consumer {
-                step(Step::Instead(consumer, loss.span));
+                step(Step::Fallback(consumer, loss.span));
             }
         } else if is_free {
             self.write_next(now_ns, step);
@@ -192,20 +192,20 @@ impl<const N: usize> Handover<N> {
     pub fn driver_up(&mut self, now_ns: u64) {
         self.driver_seen = true;
         if let State::Parked { record } = self.state {
-            self.state = State::Waiting { record, deadline_ns: now_ns.saturating_add(self.patience_ns) };
+            self.state = State::Waiting { record, deadline_ns: now_ns.saturating_add(self.timeout_ns) };
         }
     }
 
     /// The guest was reset and its record area restored. Who consumed something is gone; what was found and not acknowledged is told
-    /// again at the next [`tick`](Self::tick) where the pages are `still_lost`, and forgotten where they were repaired.
-    pub fn reset(&mut self, still_lost: bool, step: &mut impl FnMut(Step)) {
+    /// again at the next [`tick`](Self::tick) where the pages are `still_poisoned`, and forgotten where they were repaired.
+    pub fn reset(&mut self, still_poisoned: bool, step: &mut impl FnMut(Step)) {
         let unread = self.written().filter(|record| record.consumer.is_none());
         self.state = State::Free;
         self.driver_seen = false;
         self.waiters = Queue::new();
-        while self.queue.take_first(|pending| !still_lost || pending.loss.consumer.is_some()).is_some() {}
-        if let Some(record) = unread.filter(|_| still_lost) {
-            let loss = Loss { span: record.span, consumer: None };
+        while self.queue.take_first(|pending| !still_poisoned || pending.loss.consumer.is_some()).is_some() {}
+        if let Some(record) = unread.filter(|_| still_poisoned) {
+            let loss = PendingError { span: record.span, consumer: None };
             if self.queue.push_front(Pending { loss, next: record.span.gpa }).is_err() {
                 self.overflow(record.span, step);
             }
@@ -252,7 +252,7 @@ impl<const N: usize> Handover<N> {
 
     fn write_next(&mut self, now_ns: u64, step: &mut impl FnMut(Step)) {
         let Some(first) = self.queue.first_mut() else { return };
-        let Loss { span: loss, consumer } = first.loss;
+        let PendingError { span: loss, consumer } = first.loss;
         let span = Span::around(first.next, loss.log2_len.min(Record::LOG2_MOST));
         match span.gpa.checked_add(span.bytes()) {
             Some(next) if loss.contains(next) => first.next = next,
@@ -261,7 +261,7 @@ impl<const N: usize> Handover<N> {
             }
         }
         let record = Record { span, consumer, written_ns: now_ns };
-        self.state = State::Waiting { record, deadline_ns: now_ns.saturating_add(self.patience_ns) };
+        self.state = State::Waiting { record, deadline_ns: now_ns.saturating_add(self.timeout_ns) };
         step(Step::Write(record));
     }
 
@@ -283,13 +283,13 @@ impl<const N: usize> Handover<N> {
             self.state = State::Parked { record };
         }
         while let Some((consumer, span)) = self.waiters.pop() {
-            step(Step::Instead(consumer, span));
+            step(Step::Fallback(consumer, span));
         }
         while let Some(Pending { loss, .. }) =
             self.queue.take_first(|pending| pending.loss.consumer.is_some())
         {
             if let Some(consumer) = loss.consumer {
-                step(Step::Instead(consumer, loss.span));
+                step(Step::Fallback(consumer, loss.span));
             }
         }
     }
@@ -297,7 +297,7 @@ impl<const N: usize> Handover<N> {
     /// A vCPU touched what a record tells of already.
     fn wait(&mut self, consumer: Consumer, span: Span, step: &mut impl FnMut(Step)) {
         if !self.may_hold(consumer) {
-            step(Step::Instead(consumer, span));
+            step(Step::Fallback(consumer, span));
         } else if self.waiters.push((consumer, span)).is_ok() {
             step(Step::Hold(consumer.vcpu));
         }

@@ -1,4 +1,4 @@
-//! The ledger of lost pages: what was lost, who consumed it, what the guest was told, and whether it is whole again.
+//! The ledger of poisoned pages: what was lost, who consumed it, what the guest was told, and whether it is whole again.
 
 mod loss;
 
@@ -17,13 +17,13 @@ use crate::response::Response;
 /// use ras_core::ledger::Ledger;
 /// use ras_core::{Kind, MemoryError, Origin, Response, Span};
 ///
-/// let mut ledger = Ledger::with_room_for(64);
+/// let mut ledger = Ledger::with_capacity(64);
 /// let span = Span::around(0x4020_1234, 12);
 /// let kind = Kind::ActionRequired;
 /// ledger.record(&MemoryError { span, gpa: 0x4020_1234, kind, vcpu: Some(1), origin: Origin::Sigbus, time_ns: 7 });
 /// ledger.answered(span, Response::Sea);
 /// let entry = ledger.at(0x4020_1fff).unwrap();
-/// assert_eq!((entry.times, entry.answered, entry.is_lost()), (1, Some(Response::Sea), true));
+/// assert_eq!((entry.times, entry.answered, entry.is_poisoned()), (1, Some(Response::Sea), true));
 /// assert!(ledger.at(0x4020_2000).is_none());
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -43,7 +43,8 @@ pub struct Entry {
     /// Which.
     pub span: Span,
     /// The host's page that took them with it: the least that can be replaced.
-    pub lost_with: Span,
+    #[cfg_attr(feature = "serde", serde(rename = "lost-with"))]
+    pub poisoned_with: Span,
     /// When the VMM first heard of it, in nanoseconds of its monotonic clock.
     pub first_seen_ns: u64,
     /// And last.
@@ -56,13 +57,13 @@ pub struct Entry {
     pub consumed_by: Option<ConsumedBy>,
     /// How the guest was last answered; none if it was not yet.
     pub answered: Option<Response>,
-    /// When the guest acknowledged the last answer; none if it did not, or can not.
+    /// When the guest acknowledged the last answer; none if it did not, or cannot.
     pub acknowledged_ns: Option<u64>,
     /// When fresh memory took its place; none while it is lost.
     pub repaired_ns: Option<u64>,
 }
 
-/// Who consumed lost memory.
+/// Who consumed poisoned memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "kebab-case"))]
 pub enum ConsumedBy {
@@ -107,14 +108,14 @@ pub enum LedgerError {
 impl Entry {
     /// Whether the page is lost still.
     #[must_use]
-    pub const fn is_lost(&self) -> bool {
+    pub const fn is_poisoned(&self) -> bool {
         self.repaired_ns.is_none()
     }
 
     fn new(span: Span, error: &MemoryError) -> Self {
         let mut entry = Entry {
             span,
-            lost_with: span,
+            poisoned_with: span,
             first_seen_ns: error.time_ns,
             last_seen_ns: error.time_ns,
             times: 0,
@@ -131,9 +132,9 @@ impl Entry {
     /// It was heard of again: an earlier acknowledgement or repair says nothing about this time. Unless a vCPU consumed another page that
     /// was lost with this one: nothing new happened here.
     fn seen(&mut self, error: &MemoryError) {
-        let lost_with = Span::around(error.span.gpa, error.span.log2_len);
-        if lost_with.log2_len > self.lost_with.log2_len {
-            self.lost_with = lost_with;
+        let poisoned_with = Span::around(error.span.gpa, error.span.log2_len);
+        if poisoned_with.log2_len > self.poisoned_with.log2_len {
+            self.poisoned_with = poisoned_with;
         }
         self.first_seen_ns = self.first_seen_ns.min(error.time_ns);
         self.last_seen_ns = self.last_seen_ns.max(error.time_ns);
@@ -158,8 +159,8 @@ impl Entry {
 
     /// Takes over what was known of a part of it.
     fn absorb(&mut self, part: &Entry) {
-        if part.lost_with.log2_len > self.lost_with.log2_len {
-            self.lost_with = part.lost_with;
+        if part.poisoned_with.log2_len > self.poisoned_with.log2_len {
+            self.poisoned_with = part.poisoned_with;
         }
         self.first_seen_ns = self.first_seen_ns.min(part.first_seen_ns);
         self.last_seen_ns = self.last_seen_ns.max(part.last_seen_ns);
@@ -172,7 +173,7 @@ impl Entry {
 impl Ledger {
     /// One that allocates no memory before it has more than so many entries.
     #[must_use]
-    pub fn with_room_for(entries: usize) -> Self {
+    pub fn with_capacity(entries: usize) -> Self {
         Ledger { entries: Vec::with_capacity(entries) }
     }
 
@@ -249,13 +250,13 @@ impl Ledger {
 
     /// Bytes that are lost now.
     #[must_use]
-    pub fn bytes_lost(&self) -> u64 {
-        self.entries.iter().filter(|entry| entry.is_lost()).map(|entry| entry.span.bytes()).sum()
+    pub fn poisoned_bytes(&self) -> u64 {
+        self.entries.iter().filter(|entry| entry.is_poisoned()).map(|entry| entry.span.bytes()).sum()
     }
 
     /// Whoever was told is gone: nobody was told of what is lost still.
     pub(crate) fn forget_answers(&mut self) {
-        for entry in self.entries.iter_mut().filter(|entry| entry.is_lost()) {
+        for entry in self.entries.iter_mut().filter(|entry| entry.is_poisoned()) {
             (entry.answered, entry.acknowledged_ns) = (None, None);
         }
     }
@@ -282,8 +283,8 @@ impl TryFrom<Vec<Entry>> for Ledger {
     type Error = LedgerError;
 
     fn try_from(mut entries: Vec<Entry>) -> Result<Self, LedgerError> {
-        for Entry { span, lost_with, first_seen_ns, last_seen_ns, times, .. } in &entries {
-            for (span, log2_most) in [(span, Record::LOG2_MOST), (lost_with, 30)] {
+        for Entry { span, poisoned_with, first_seen_ns, last_seen_ns, times, .. } in &entries {
+            for (span, log2_most) in [(span, Record::LOG2_MOST), (poisoned_with, 30)] {
                 let &Span { gpa, log2_len } = span;
                 if log2_len > log2_most
                     || Span::around(gpa, log2_len) != *span
@@ -293,7 +294,7 @@ impl TryFrom<Vec<Entry>> for Ledger {
                 }
             }
             let gpa = span.gpa;
-            if span.log2_len > lost_with.log2_len || !lost_with.contains(gpa) {
+            if span.log2_len > poisoned_with.log2_len || !poisoned_with.contains(gpa) {
                 return Err(LedgerError::Outside { gpa });
             }
             if first_seen_ns > last_seen_ns || *times == 0 {

@@ -14,7 +14,7 @@
 //!                  ▼                                                              │ a Claim for each block
 //!                plan() ─► Plan ─► Responder ◄────────────────────────────────────┘
 //!                                   │   ▲
-//!  MemoryError ──► report() ───────►│   │ acknowledge register, state of the vCPU (Scene)
+//!  MemoryError ──► report() ───────►│   │ acknowledge register, state of the vCPU (ResponderContext)
 //!  time ─────────► tick() ─────────►│   │
 //!                                   ▼   │
 //!                  ledger ◄── reporter ─┴─► Action, Action, ... ─► the VMM: memory, interrupts, vCPUs
@@ -31,7 +31,7 @@
 //!    exception for a vCPU, an interrupt, a vCPU to hold, or a stop with an account. Those who know how are the [`reporters`].
 //! 5. **Acknowledged.** A status block is written again only after the guest has read it ([`handover`]); what comes in between waits, and
 //!    a guest that never reads is not waited for. [`responder::Responder::tick`] looks, at `deadline_ns` at the latest.
-//! 6. **Remembered.** The [`ledger`] has every lost page: who consumed it, what the guest was told, whether it acknowledged, what may be
+//! 6. **Remembered.** The [`ledger`] has every poisoned page: who consumed it, what the guest was told, whether it acknowledged, what may be
 //!    repaired ([`ledger::Ledger::repairable_after`]), what a guest that starts anew must not use ([`ledger::Ledger::lost`]).
 //!
 //! # From the plan to the guest's log
@@ -61,12 +61,12 @@
 //! let area = RecordArea::lay_out(0x4010_0000, 1 << 20, &sources)?;
 //! let tables = TablesView { set: TableSet::Acpi, record_area: Some(&area), error_device: true };
 //! let plan = plan(&request, &host, &tables)?;
-//! for answer in [&plan.consumed, &plan.found] {
-//!     println!("{}: {}, because {}", answer.question.title(), answer.chosen, answer.because);
+//! for answer in [&plan.consumed, &plan.detected] {
+//!     println!("{}: {}, because {}", answer.class.title(), answer.chosen, answer.because);
 //! }
 //! assert_eq!(plan.consumed.chosen, Response::Sea);
 //!
-//! // The record of a lost page, as the guest will find it.
+//! // The record of a poisoned page, as the guest will find it.
 //! let slot = area.slot(plan.consumed.source.unwrap()).unwrap();
 //! let mut block = [0; 4096];
 //! let record = MemoryReport::uncorrected(Kind::ActionRequired, 1_545_416_260, 1);
@@ -101,7 +101,7 @@
 //! | who may write a block when | [`handover`] | none |
 //! | everything | [`responder`] | at the start; none while errors are answered, until the ledger grows past 1024 entries |
 //!
-//! All of it is `no_std`. The crate as a whole links `alloc`, so that a program without an allocator can not depend on it, even for the
+//! All of it is `no_std`. The crate as a whole links `alloc`, so that a program without an allocator cannot depend on it, even for the
 //! encoder that uses none.
 //!
 //! # Features
@@ -118,7 +118,7 @@
 //! # Cost
 //!
 //! `cargo bench -p ras-core` prints times of this machine. Their relation is steadier: with the encoding of a record about one page as 1,
-//! a plan costs about 12, a look-up among 100,000 lost pages about 6 (most of it memory that is not in the cache), and an answer from the
+//! a plan costs about 12, a look-up among 100,000 poisoned pages about 6 (most of it memory that is not in the cache), and an answer from the
 //! report to the last action about 12 with a record and an abort, about 5 with a machine check.
 //!
 //! # Sources

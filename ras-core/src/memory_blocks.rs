@@ -1,4 +1,4 @@
-//! Status blocks for lost memory.
+//! Status blocks for poisoned memory.
 
 use crate::cper::memory::MemorySection;
 use crate::fru_text::FruText;
@@ -115,7 +115,7 @@ impl MemoryBlocks {
             if self.pages_left == 0 {
                 break;
             }
-            match block.push(&heading, &MemorySection::lost_page(self.next)) {
+            match block.push(&heading, &MemorySection::poisoned_page(self.next)) {
                 Ok(()) => {}
                 Err(no_room) if entry == 0 => return Err(no_room),
                 Err(_full) => break,

@@ -49,7 +49,7 @@ impl Span {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Kind {
-    /// Action required (AR): a vCPU touched it and can not go on.
+    /// Action required (AR): a vCPU touched it and cannot go on.
     #[cfg_attr(feature = "serde", serde(rename = "AR"))]
     ActionRequired,
     /// Action optional (AO): it was found, and nobody consumed it yet.
@@ -121,15 +121,15 @@ impl fmt::Display for MemoryError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let MemoryError { span, kind, vcpu, origin, .. } = self;
         match (kind, vcpu, origin) {
-            (_, _, Origin::Device) => write!(f, "a device touched lost memory: {span}"),
+            (_, _, Origin::Device) => write!(f, "a device touched poisoned memory: {span}"),
             (Kind::ActionRequired, Some(vcpu), _) => {
-                write!(f, "vCPU {vcpu} consumed lost memory: {span} (action required, by {origin})")
+                write!(f, "vCPU {vcpu} consumed poisoned memory: {span} (action required, by {origin})")
             }
             (Kind::ActionRequired, None, _) => {
-                write!(f, "lost memory was consumed: {span} (action required, by {origin})")
+                write!(f, "poisoned memory was consumed: {span} (action required, by {origin})")
             }
             (Kind::ActionOptional, ..) => {
-                write!(f, "memory was found lost: {span} (action optional, by {origin})")
+                write!(f, "uncorrected memory error detected: {span} (action optional, by {origin})")
             }
         }
     }
@@ -156,10 +156,10 @@ mod tests {
         };
         assert_eq!(
             consumed.to_string(),
-            "vCPU 1 consumed lost memory: 2 MiB at 0x40200000 (action required, by sigbus)"
+            "vCPU 1 consumed poisoned memory: 2 MiB at 0x40200000 (action required, by sigbus)"
         );
         let touched = MemoryError { vcpu: None, origin: Origin::Device, ..consumed };
-        assert_eq!(touched.to_string(), "a device touched lost memory: 2 MiB at 0x40200000");
+        assert_eq!(touched.to_string(), "a device touched poisoned memory: 2 MiB at 0x40200000");
         assert_eq!(Span::around(0, 12).to_string(), "4 KiB at 0x0");
         assert_eq!(Span::around(0, 30).to_string(), "1 GiB at 0x0");
     }

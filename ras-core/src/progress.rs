@@ -1,7 +1,7 @@
 //! vCPUs that get nowhere.
 
 use crate::memory_error::MemoryError;
-use crate::plan::Patience;
+use crate::plan::Timeouts;
 
 /// Pairs of vCPU and page that are watched at once.
 const WATCHED: usize = 64;
@@ -42,10 +42,10 @@ struct Watch {
 impl Progress {
     /// Nobody is stuck yet.
     #[must_use]
-    pub(crate) const fn new(patience: &Patience) -> Self {
+    pub(crate) const fn new(timeouts: &Timeouts) -> Self {
         Progress {
-            touches: patience.touches / PARTS,
-            part_ns: patience.stall_ns() / PARTS as u64,
+            touches: timeouts.touches / PARTS,
+            part_ns: timeouts.stall_ns() / PARTS as u64,
             watched: [None; WATCHED],
         }
     }

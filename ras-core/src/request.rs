@@ -81,7 +81,7 @@ pub enum OnMissingSupport {
     Refuse,
 }
 
-/// When a lost page is replaced by a fresh one.
+/// When a poisoned page is replaced by a fresh one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "kebab-case"))]
 pub enum Repair {
@@ -109,7 +109,7 @@ pub struct Request {
     pub poll_interval_ms: NonZeroU32,
     /// What to do where support is missing.
     pub on_missing_support: OnMissingSupport,
-    /// When lost pages are replaced.
+    /// When poisoned pages are replaced.
     pub repair: Repair,
 }
 

@@ -3,7 +3,7 @@
 use alloc::boxed::Box;
 
 use crate::abilities::HostAbilities;
-use crate::actions::{Account, Action, ActionSink, Mark, StopReason};
+use crate::actions::{Action, ActionSink, ErrorEvent, StopReason, StopReport};
 use crate::handover::Record;
 use crate::ledger::Ledger;
 use crate::memory_error::{Kind, MemoryError, Origin, Span};
@@ -11,7 +11,7 @@ use crate::plan::{Answer, Plan};
 use crate::progress::Progress;
 use crate::record_area::RecordArea;
 use crate::reporters::stop::stop;
-use crate::reporters::{self, BuildError, Claims, Moment, Reporter, Setup};
+use crate::reporters::{self, BuildError, Claims, Reporter, ReporterContext, Setup};
 
 /// Answers errors as a plan says: the ledger is kept, the right reporter is asked, and a vCPU that gets nowhere is not waited for.
 ///
@@ -19,18 +19,18 @@ use crate::reporters::{self, BuildError, Claims, Moment, Reporter, Setup};
 /// [`tick`](Self::tick) now and then, at [`deadline_ns`](Self::deadline_ns) at the latest, and carries out what the sink is given.
 #[derive(Debug)]
 pub struct Responder {
-    consumed: Desk,
-    found: Desk,
+    consumed: Channel,
+    detected: Channel,
     progress: Progress,
     ledger: Ledger,
     /// What the ledger has as lost and the guest was not told of yet, from this entry on: all of it to a guest that is new, and what
     /// found no room in the queue when it came.
-    untold: Option<usize>,
+    unreported: Option<usize>,
 }
 
 /// One of the two kinds of error, and who answers it.
 #[derive(Debug)]
-struct Desk {
+struct Channel {
     reporter: Box<dyn Reporter>,
     /// Its answers are records.
     records: bool,
@@ -42,21 +42,21 @@ pub enum Side {
     /// The one for consumed errors.
     Consumed,
     /// The one for found errors.
-    Found,
+    Detected,
 }
 
 /// What the world looks like when the responder acts.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Scene {
-    /// The time and the state of the vCPU, as [`Moment`] has them; its register is that of the consumed side.
-    pub moment: Moment,
-    /// The found side's acknowledge register; 0 where it can not be read.
-    pub found_register: u64,
+pub struct ResponderContext {
+    /// The time and the state of the vCPU, as [`ReporterContext`] has them; its register is that of the consumed side.
+    pub context: ReporterContext,
+    /// The found side's acknowledge register; 0 where it cannot be read.
+    pub detected_register: u64,
 }
 
 impl Responder {
     /// Entries that the ledger has room for before it allocates memory.
-    const LEDGER_ROOM: usize = 1024;
+    const LEDGER_CAPACITY: usize = 1024;
 
     /// The responder for a plan, on the host that it was made for, with the record area that it was made with.
     ///
@@ -64,52 +64,53 @@ impl Responder {
     /// When a reporter is not part of this build, or the area is not the one of the plan.
     pub fn new(plan: &Plan, host: &HostAbilities, area: Option<&RecordArea>) -> Result<Self, BuildError> {
         let mut claims = Claims::of(area);
-        let mut desk = |answer: &Answer| {
+        let mut channel = |answer: &Answer| {
             let reporter = reporters::build(&mut Setup { answer, host, claims: &mut claims })?;
-            Ok(Desk { reporter, records: answer.source.is_some() })
+            Ok(Channel { reporter, records: answer.source.is_some() })
         };
         Ok(Responder {
-            consumed: desk(&plan.consumed)?,
-            found: desk(&plan.found)?,
-            progress: Progress::new(&plan.consumed.patience),
-            ledger: Ledger::with_room_for(Self::LEDGER_ROOM),
-            untold: None,
+            consumed: channel(&plan.consumed)?,
+            detected: channel(&plan.detected)?,
+            progress: Progress::new(&plan.consumed.timeouts),
+            ledger: Ledger::with_capacity(Self::LEDGER_CAPACITY),
+            unreported: None,
         })
     }
 
     /// Answers an error. A vCPU that consumed it is not entered before every action was taken.
-    pub fn report(&mut self, error: &MemoryError, scene: &Scene, sink: &mut dyn ActionSink) {
+    pub fn report(&mut self, error: &MemoryError, context: &ResponderContext, sink: &mut dyn ActionSink) {
         // What the guest has acknowledged by now, it acknowledged before this error; the state that came with it is not of every vCPU.
-        let before = Scene { moment: Moment { vcpu: None, ..scene.moment }, ..*scene };
+        let before =
+            ResponderContext { context: ReporterContext { vcpu: None, ..context.context }, ..*context };
         self.tick(&before, sink);
         self.ledger.record(error);
-        self.answer(error, scene, sink);
+        self.answer(error, context, sink);
     }
 
-    /// Writes an error down that can not be answered yet: [`answer`](Self::answer) follows.
+    /// Writes an error down that cannot be answered yet: [`answer`](Self::answer) follows.
     pub fn record(&mut self, error: &MemoryError) {
         self.ledger.record(error);
     }
 
     /// Answers an error that was written down before. As with [`report`](Self::report), the vCPU is not entered before every action was
     /// taken.
-    pub fn answer(&mut self, error: &MemoryError, scene: &Scene, sink: &mut dyn ActionSink) {
+    pub fn answer(&mut self, error: &MemoryError, context: &ResponderContext, sink: &mut dyn ActionSink) {
         let mut error = *error;
         if error.origin == Origin::Device || error.vcpu.is_none() {
             // No vCPU stands at an instruction that could be answered: the guest is told as of what was found.
             error.kind = Kind::ActionOptional;
         }
         if error.kind == Kind::ActionOptional {
-            return self.tell_found(&error, scene, sink);
+            return self.report_detected(&error, context, sink);
         }
-        let mut written = Written { ledger: &mut self.ledger, sink, now_ns: scene.moment.now_ns };
+        let mut written = Written { ledger: &mut self.ledger, sink, now_ns: context.context.now_ns };
         if self.progress.is_stuck(&error) {
             return stop(error, StopReason::NoProgress, &mut written);
         }
-        self.consumed.reporter.report(&error, &scene.moment, &mut written);
+        self.consumed.reporter.report(&error, &context.context, &mut written);
         // The rest of what was lost with it: nobody consumed that yet. A guest that walks over it page by page has been told.
         let told = if self.consumed.records { Record::LOG2_MOST } else { Span::around(0, 0).log2_len };
-        if self.found.records {
+        if self.detected.records {
             for log2_len in told..error.span.log2_len {
                 let half = Span::around(error.gpa ^ 1 << log2_len, log2_len);
                 let known = self.ledger.within(half.gpa, half.bytes());
@@ -123,37 +124,37 @@ impl Responder {
                     vcpu: None,
                     ..error
                 };
-                self.tell_found(&rest, scene, sink);
+                self.report_detected(&rest, context, sink);
             }
         }
     }
 
     /// Lets time pass, and looks whether the guest has acknowledged something.
-    pub fn tick(&mut self, scene: &Scene, sink: &mut dyn ActionSink) {
-        let mut written = Written { ledger: &mut self.ledger, sink, now_ns: scene.moment.now_ns };
-        self.consumed.reporter.tick(&scene.moment, &mut written);
-        self.found.reporter.tick(&scene.of_found(), &mut written);
-        if let Some(index) = self.untold {
-            self.tell_untold(index, scene, sink);
+    pub fn tick(&mut self, context: &ResponderContext, sink: &mut dyn ActionSink) {
+        let mut written = Written { ledger: &mut self.ledger, sink, now_ns: context.context.now_ns };
+        self.consumed.reporter.tick(&context.context, &mut written);
+        self.detected.reporter.tick(&context.of_detected(), &mut written);
+        if let Some(index) = self.unreported {
+            self.report_unreported(index, context, sink);
         }
     }
 
     /// The guest's driver is known to have started.
-    pub fn driver_up(&mut self, scene: &Scene) {
-        self.consumed.reporter.driver_up(&scene.moment);
-        self.found.reporter.driver_up(&scene.of_found());
+    pub fn driver_up(&mut self, context: &ResponderContext) {
+        self.consumed.reporter.driver_up(&context.context);
+        self.detected.reporter.driver_up(&context.of_detected());
     }
 
     /// The guest was reset and its memory filled anew. Whoever consumed something is gone, and so is what the guest knew: where pages are
-    /// `still_lost`, all that the ledger has as lost is told as found at the next [`tick`](Self::tick), if that is told by records; a
-    /// driver that starts finds them. Where the new guest can not use those pages ([`Ledger::lost`] says which), or none is left, say that
+    /// `still_poisoned`, all that the ledger has as lost is told as found at the next [`tick`](Self::tick), if that is told by records; a
+    /// driver that starts finds them. Where the new guest cannot use those pages ([`Ledger::lost`] says which), or none is left, say that
     /// none is.
-    pub fn reset(&mut self, still_lost: bool, scene: &Scene, sink: &mut dyn ActionSink) {
+    pub fn reset(&mut self, still_poisoned: bool, context: &ResponderContext, sink: &mut dyn ActionSink) {
         self.progress.forget();
         self.ledger.forget_answers();
-        self.untold = (still_lost && self.found.records).then_some(0);
-        self.consumed.reporter.reset(false, &scene.moment, sink);
-        self.found.reporter.reset(false, &scene.of_found(), sink);
+        self.unreported = (still_poisoned && self.detected.records).then_some(0);
+        self.consumed.reporter.reset(false, &context.context, sink);
+        self.detected.reporter.reset(false, &context.of_detected(), sink);
     }
 
     /// Fresh memory took the place of these pages.
@@ -164,7 +165,7 @@ impl Responder {
     /// When [`tick`](Self::tick) has something to do at the latest, in nanoseconds; none if never.
     #[must_use]
     pub fn deadline_ns(&self) -> Option<u64> {
-        let deadlines = [self.consumed.reporter.deadline_ns(), self.found.reporter.deadline_ns()];
+        let deadlines = [self.consumed.reporter.deadline_ns(), self.detected.reporter.deadline_ns()];
         deadlines.into_iter().flatten().min()
     }
 
@@ -173,7 +174,7 @@ impl Responder {
     pub fn acknowledge_register(&self, side: Side) -> Option<u64> {
         match side {
             Side::Consumed => self.consumed.reporter.acknowledge_register(),
-            Side::Found => self.found.reporter.acknowledge_register(),
+            Side::Detected => self.detected.reporter.acknowledge_register(),
         }
     }
 
@@ -184,40 +185,45 @@ impl Responder {
     }
 
     /// Tells of what is lost and not answered, from that entry of the ledger on, as far as there is room for it.
-    fn tell_untold(&mut self, mut index: usize, scene: &Scene, sink: &mut dyn ActionSink) {
-        while self.found.reporter.has_room() {
-            let Some((span, next)) = self.ledger.next_untold(index) else {
-                self.untold = None;
+    fn report_unreported(&mut self, mut index: usize, context: &ResponderContext, sink: &mut dyn ActionSink) {
+        while self.detected.reporter.has_room() {
+            let Some((span, next)) = self.ledger.next_unreported(index) else {
+                self.unreported = None;
                 return;
             };
             let origin = self.ledger.at(span.gpa).map_or(Origin::Sigbus, |entry| entry.origin);
-            let (kind, time_ns) = (Kind::ActionOptional, scene.moment.now_ns);
+            let (kind, time_ns) = (Kind::ActionOptional, context.context.now_ns);
             let error = MemoryError { span, gpa: span.gpa, kind, vcpu: None, origin, time_ns };
-            self.tell_found(&error, scene, sink);
+            self.report_detected(&error, context, sink);
             index = next;
         }
-        self.untold = Some(index);
+        self.unreported = Some(index);
     }
 
-    fn tell_found(&mut self, error: &MemoryError, scene: &Scene, sink: &mut dyn ActionSink) {
-        if !self.found.reporter.has_room() {
+    fn report_detected(
+        &mut self,
+        error: &MemoryError,
+        context: &ResponderContext,
+        sink: &mut dyn ActionSink,
+    ) {
+        if !self.detected.reporter.has_room() {
             // The ledger keeps it until there is room.
-            self.untold = Some(0);
+            self.unreported = Some(0);
         }
-        let mut written = Written { ledger: &mut self.ledger, sink, now_ns: scene.moment.now_ns };
-        self.found.reporter.report(error, &scene.of_found(), &mut written);
+        let mut written = Written { ledger: &mut self.ledger, sink, now_ns: context.context.now_ns };
+        self.detected.reporter.report(error, &context.of_detected(), &mut written);
     }
 }
 
 /// The answer to an error in the VMM's own memory, whatever the plan.
 #[must_use]
 pub const fn own_memory() -> Action<'static> {
-    Action::Stop { account: Account { reason: StopReason::OwnMemory, error: None } }
+    Action::Stop { report: StopReport { reason: StopReason::OwnMemory, error: None } }
 }
 
-impl Scene {
-    fn of_found(&self) -> Moment {
-        Moment { acknowledge_register: self.found_register, ..self.moment }
+impl ResponderContext {
+    fn of_detected(&self) -> ReporterContext {
+        ReporterContext { acknowledge_register: self.detected_register, ..self.context }
     }
 }
 
@@ -231,8 +237,10 @@ struct Written<'a> {
 impl ActionSink for Written<'_> {
     fn act(&mut self, action: Action<'_>) {
         match action {
-            Action::Mark(Mark::Answered { span, response }) => self.ledger.answered(span, response),
-            Action::Mark(Mark::Acknowledged { span, .. }) => self.ledger.acknowledged(span, self.now_ns),
+            Action::Event(ErrorEvent::Answered { span, response }) => self.ledger.answered(span, response),
+            Action::Event(ErrorEvent::Acknowledged { span, .. }) => {
+                self.ledger.acknowledged(span, self.now_ns)
+            }
             _ => {}
         }
         self.sink.act(action);

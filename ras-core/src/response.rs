@@ -72,7 +72,7 @@ impl Response {
 
     /// Whether it depends on how the vCPU stands ([`VcpuState`](crate::vcpu_state::VcpuState)) that consumed the error.
     #[must_use]
-    pub const fn asks_vcpu(self) -> bool {
+    pub const fn needs_vcpu_state(self) -> bool {
         match self {
             Response::Sea | Response::Sei | Response::Mce | Response::Abort | Response::Serror => true,
             Response::Nmi

@@ -10,7 +10,7 @@ use core::fmt;
 pub enum Severity {
     /// Uncorrected; the system can go on.
     Recoverable,
-    /// Uncorrected; it can not.
+    /// Uncorrected; it cannot.
     Fatal,
     /// Corrected.
     Corrected,

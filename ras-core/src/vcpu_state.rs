@@ -9,7 +9,7 @@ pub enum VcpuState {
     X86_64(MachineCheckState),
 }
 
-/// How a vCPU of a 64-bit Arm guest consumed lost memory.
+/// How a vCPU of a 64-bit Arm guest consumed poisoned memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Consumption {
     /// Where it ran (PSTATE.M).
@@ -49,8 +49,8 @@ pub struct MachineCheckState {
     /// Its CR4.MCE is set, and MCG_CTL and the control register of the bank for consumed errors are all ones: KVM ignores an
     /// uncorrected error silently where they are not.
     pub enabled: bool,
-    /// Its bank for found errors ([`FOUND_BANK`](crate::reporters::machine_check::FOUND_BANK)) holds one that the guest has not read.
-    pub found_unread: bool,
+    /// Its bank for found errors ([`DETECTED_BANK`](crate::reporters::machine_check::DETECTED_BANK)) holds one that the guest has not read.
+    pub detected_unread: bool,
     /// The guest switched local machine checks on there (MCG_EXT_CTL.LMCE_EN).
     pub local: bool,
     /// Every other vCPU that the guest has started has MCIP clear and CR4.MCE set: all may take one together. One that was never started

@@ -10,7 +10,7 @@
 
 use std::collections::{HashSet, VecDeque};
 
-use ras_core::handover::{Consumer, Handover, Loss, Step};
+use ras_core::handover::{Consumer, Handover, PendingError, Step};
 use ras_core::vcpu_state::{Access, Consumption, ExceptionLevel, VcpuState};
 use ras_core::{Kind, MemoryError, Origin, Span};
 
@@ -65,7 +65,7 @@ enum Event {
     GuestAcknowledges,
     DriverSeen,
     Reset {
-        still_lost: bool,
+        still_poisoned: bool,
     },
 }
 
@@ -152,7 +152,7 @@ impl World {
             events.push(Event::DriverSeen);
         }
         if self.resets_left > 0 {
-            events.extend([Event::Reset { still_lost: true }, Event::Reset { still_lost: false }]);
+            events.extend([Event::Reset { still_poisoned: true }, Event::Reset { still_poisoned: false }]);
         }
         events
     }
@@ -162,13 +162,15 @@ impl World {
         match event {
             Event::Found(span, sees) => {
                 world.reports_left -= 1;
-                world.report(Loss { span, consumer: None }, sees);
+                world.report(PendingError { span, consumer: None }, sees);
             }
             Event::Consumed(vcpu, index, sees) => {
                 world.reports_left -= 1;
                 world.vcpus[vcpu] = Vcpu::Asks;
-                let coalesced =
-                    world.report(Loss { span: span_of(index), consumer: Some(consumer(vcpu, index)) }, sees);
+                let coalesced = world.report(
+                    PendingError { span: span_of(index), consumer: Some(consumer(vcpu, index)) },
+                    sees,
+                );
                 // Not held and not told: it is entered again, and may ask again.
                 if world.vcpus[vcpu] == Vcpu::Asks {
                     assert!(coalesced, "vCPU {vcpu} was not answered");
@@ -188,7 +190,7 @@ impl World {
                 world.driver_marked = true;
                 world.host.driver_up(world.now);
             }
-            Event::Reset { still_lost } => world.reset(still_lost),
+            Event::Reset { still_poisoned } => world.reset(still_poisoned),
         }
         world.check();
         world.pass_time();
@@ -203,7 +205,7 @@ impl World {
     }
 
     /// Whether it was coalesced.
-    fn report(&mut self, loss: Loss, sees: View) -> bool {
+    fn report(&mut self, loss: PendingError, sees: View) -> bool {
         let mut steps = Vec::new();
         let (free, then) = match sees {
             View::Now => (self.guest.free, self.now),
@@ -216,7 +218,7 @@ impl World {
             steps.iter().any(|step| matches!(step, Step::Overflowed(span, _) if *span == loss.span));
         let instead = steps
             .iter()
-            .any(|step| matches!(step, Step::Instead(consumer, _) if Some(*consumer) == loss.consumer));
+            .any(|step| matches!(step, Step::Fallback(consumer, _) if Some(*consumer) == loss.consumer));
         if !coalesced && !overflowed && !instead {
             // What the VMM knows to be unread at this moment; a look at the register comes first, and may free the block.
             let unread =
@@ -242,7 +244,7 @@ impl World {
         steps.into_iter().for_each(|step| self.take(step));
     }
 
-    fn reset(&mut self, still_lost: bool) {
+    fn reset(&mut self, still_poisoned: bool) {
         self.resets_left -= 1;
         self.driver_marked = false;
         let unread = self.host.written().filter(|record| record.consumer.is_none());
@@ -250,7 +252,7 @@ impl World {
         assert!(consumed_waits.iter().all(|vcpu| self.vcpus[*vcpu] == Vcpu::Held));
         let (before, room) = (self.owed, self.host.overflowed());
         let mut overflowed = Vec::new();
-        self.host.reset(still_lost, &mut |step| match step {
+        self.host.reset(still_poisoned, &mut |step| match step {
             Step::Overflowed(span, _) => overflowed.push(index_of(span)),
             step => panic!("a reset needs no {step:?}"),
         });
@@ -260,7 +262,7 @@ impl World {
         assert!(self.host.written().is_none(), "a reset leaves a record behind");
         // What is owed from now on is what drains; what nobody consumed must be among it, all of it.
         self.owed = self.drained();
-        if !still_lost {
+        if !still_poisoned {
             assert_eq!(self.owed, [0; PLACES]);
         } else if let Some(record) = unread {
             let index = index_of(record.span);
@@ -315,7 +317,7 @@ impl World {
                 assert_eq!(self.vcpus[vcpu as usize], Vcpu::Held, "vCPU {vcpu} is released and was not held");
                 self.vcpus[vcpu as usize] = Vcpu::Runs;
             }
-            Step::Instead(consumer, span) => {
+            Step::Fallback(consumer, span) => {
                 // It waited in the queue with a record of its own, which is no longer needed.
                 let waited = self.vcpus[consumer.vcpu as usize] == Vcpu::Held;
                 let index = index_of(span);

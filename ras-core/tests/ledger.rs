@@ -79,7 +79,7 @@ proptest! {
             }
         }
         let lost: u64 = pages.values().filter(|page| !page.2).count() as u64 * 4096;
-        prop_assert_eq!(ledger.bytes_lost(), lost);
+        prop_assert_eq!(ledger.poisoned_bytes(), lost);
         let runs: Vec<(u64, u64)> = ledger.lost().collect();
         prop_assert_eq!(runs.iter().map(|(_, len)| len).sum::<u64>(), lost);
         prop_assert!(runs.windows(2).all(|pair| pair[0].0 + pair[0].1 < pair[1].0));
@@ -89,11 +89,11 @@ proptest! {
         let repairable: Vec<Span> = ledger.repairable().collect();
         prop_assert!(repairable.iter().all(|span| span.pages().all(ready)));
         for entry in ledger.entries() {
-            let widest = ledger.within(entry.lost_with.gpa, entry.lost_with.bytes()).iter().map(|entry| entry.lost_with.log2_len).max();
-            if widest == Some(entry.lost_with.log2_len) {
-                prop_assert_eq!(repairable.contains(&entry.lost_with), entry.lost_with.pages().all(ready), "{:?}", entry);
+            let widest = ledger.within(entry.poisoned_with.gpa, entry.poisoned_with.bytes()).iter().map(|entry| entry.poisoned_with.log2_len).max();
+            if widest == Some(entry.poisoned_with.log2_len) {
+                prop_assert_eq!(repairable.contains(&entry.poisoned_with), entry.poisoned_with.pages().all(ready), "{:?}", entry);
             } else {
-                prop_assert!(!repairable.contains(&entry.lost_with));
+                prop_assert!(!repairable.contains(&entry.poisoned_with));
             }
         }
         prop_assert!(ledger.entries().windows(2).all(|pair| !pair[0].span.contains(pair[1].span.gpa)));
@@ -112,10 +112,10 @@ proptest! {
     ) {
         let entries = spans.into_iter().map(|(gpa, log2_len, times, wide, sound)| {
             let span = if sound { Span::around(gpa, log2_len % 17) } else { Span { gpa, log2_len } };
-            let lost_with = if sound { Span::around(gpa, wide) } else { Span { gpa, log2_len: wide } };
+            let poisoned_with = if sound { Span::around(gpa, wide) } else { Span { gpa, log2_len: wide } };
             Entry {
                 span,
-                lost_with,
+                poisoned_with,
                 first_seen_ns: times / 2,
                 last_seen_ns: times,
                 times,
@@ -129,7 +129,7 @@ proptest! {
         if let Ok(mut ledger) = Ledger::try_from(entries.collect::<Vec<_>>()) {
             let found = ledger.within(gpa, len).len();
             prop_assert!(found <= ledger.entries().len());
-            let _ = (ledger.at(gpa), ledger.bytes_lost(), ledger.lost().count(), ledger.repairable().count());
+            let _ = (ledger.at(gpa), ledger.poisoned_bytes(), ledger.lost().count(), ledger.repairable().count());
             ledger.record(&lost(Span { gpa, log2_len: len as u8 }, 1));
             ledger.answered(Span { gpa, log2_len: len as u8 }, Response::Ignore);
             prop_assert!(ledger.at(gpa).is_some());
@@ -166,7 +166,7 @@ fn a_touch_puts_one_page_in_doubt() {
     assert!(ledger.entries().iter().all(|entry| (entry.answered, entry.acknowledged_ns) == (None, None)));
     // A host that reports a page of it alone does not make less of what it took with it.
     ledger.record(&MemoryError { span: Span::around(0x4000_5000, 12), ..touch(0x4000_5000, 7) });
-    assert_eq!(ledger.at(0x4000_5000).unwrap().lost_with, whole);
+    assert_eq!(ledger.at(0x4000_5000).unwrap().poisoned_with, whole);
 }
 
 #[test]
@@ -177,7 +177,7 @@ fn what_is_no_ledger_is_refused() {
     for (bad, why) in [
         (Entry { span: Span { gpa: 0x1000, log2_len: 200 }, ..good }, "no such span"),
         (Entry { span: Span { gpa: 0x1001, log2_len: 12 }, ..good }, "no such span"),
-        (Entry { lost_with: Span::around(0x20_0000, 12), ..good }, "outside"),
+        (Entry { poisoned_with: Span::around(0x20_0000, 12), ..good }, "outside"),
         (Entry { times: 0, ..good }, "never"),
         (Entry { first_seen_ns: 6, ..good }, "before"),
     ] {
@@ -190,7 +190,7 @@ fn what_is_no_ledger_is_refused() {
 /// The binary logarithm of 100,000 is 17: a look-up that walked the list would take thousands of times as long.
 #[test]
 fn a_look_up_among_many_is_quick() {
-    let mut ledger = Ledger::with_room_for(100_000);
+    let mut ledger = Ledger::with_capacity(100_000);
     (0..100_000_u64).for_each(|page| ledger.record(&lost(Span::around(page << 13, 12), page)));
     let start = std::time::Instant::now();
     let found = (0..1_000_000_u64).filter(|page| ledger.at((page % 200_000) << 12).is_some()).count();

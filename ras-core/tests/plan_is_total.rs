@@ -128,13 +128,13 @@ fn check(request: &Request, host: &HostAbilities, tables: &TablesView<'_>) -> Re
         Ok(plan) => {
             for (answer, asked) in [
                 (&plan.consumed, request.synchronous.response()),
-                (&plan.found, request.asynchronous.response()),
+                (&plan.detected, request.asynchronous.response()),
             ] {
                 check_answer(answer, asked, request, plan, host, tables);
             }
             assert_eq!((plan.own_memory.chosen, plan.own_memory.degraded), (Response::Stop, false));
-            assert_eq!(plan.touched_by_device.chosen, plan.found.chosen);
-            assert_eq!(plan.touched_by_device.source, plan.found.source);
+            assert_eq!(plan.touched_by_device.chosen, plan.detected.chosen);
+            assert_eq!(plan.touched_by_device.source, plan.detected.source);
             let (handled, recovery) = (host.memory_failure.handled, host.memory_failure.recovery);
             let reports = handled == Fact::Yes && recovery == Fact::Yes;
             assert!(reports || request.on_missing_support == OnMissingSupport::Degrade);
@@ -273,9 +273,9 @@ fn neither_answer_depends_on_the_other_nor_on_facts_that_no_row_needs() {
                             plan(&Request { asynchronous: Asynchronous::Stop, ..both }, &host, &tables)
                                 .map(|plan| plan.consumed);
                         let other = plan(&Request { synchronous: Synchronous::Stop, ..both }, &host, &tables)
-                            .map(|plan| plan.found);
+                            .map(|plan| plan.detected);
                         match check(&both, &host, &tables) {
-                            Ok(plan) => assert_eq!((Ok(plan.consumed), Ok(plan.found)), (alone, other)),
+                            Ok(plan) => assert_eq!((Ok(plan.consumed), Ok(plan.detected)), (alone, other)),
                             Err(refusal) => assert!(alone == Err(refusal.clone()) || other == Err(refusal)),
                         }
                         // Facts that only change notes and the shape of an exception.
@@ -293,7 +293,7 @@ fn neither_answer_depends_on_the_other_nor_on_facts_that_no_row_needs() {
                         }
                         match (plan(&both, &host, &tables), plan(&both, &more, &tables)) {
                             (Ok(plan), Ok(with)) => {
-                                assert_eq!((plan.consumed, plan.found), (with.consumed, with.found))
+                                assert_eq!((plan.consumed, plan.detected), (with.consumed, with.detected))
                             }
                             (one, other) => assert_eq!(one.map(|_| ()), other.map(|_| ())),
                         }
@@ -345,11 +345,11 @@ fn auto_means_what_is_promised() {
             let tables = TablesView { set, record_area, error_device: set == TableSet::Acpi };
             let plan = plan(&auto, &kvm(arch, recovery, true), &tables).unwrap();
             assert_eq!(
-                (plan.consumed.chosen.word(), plan.found.chosen.word()),
+                (plan.consumed.chosen.word(), plan.detected.chosen.word()),
                 (consumed, found),
                 "{arch} {set}"
             );
-            assert!(!plan.consumed.degraded && !plan.found.degraded);
+            assert!(!plan.consumed.degraded && !plan.detected.degraded);
             assert_eq!(plan.own_memory.chosen, Response::Stop);
         }
     }
@@ -369,7 +369,7 @@ fn what_is_wanted_is_what_is_used() {
                     let tables = TablesView { set, record_area: area.as_ref(), error_device };
                     let Ok(plan) = plan(&request, &host, &tables) else { continue };
                     let used: Vec<u16> =
-                        [plan.consumed.source, plan.found.source].into_iter().flatten().collect();
+                        [plan.consumed.source, plan.detected.source].into_iter().flatten().collect();
                     assert_eq!(
                         used,
                         sources.iter().map(|source| source.id).collect::<Vec<_>>(),
@@ -385,7 +385,7 @@ fn what_is_wanted_is_what_is_used() {
                                 .map(|other| &other.obstacles)
                                 .any(|all| !all.is_empty() && all.iter().all(lacked))
                     };
-                    assert!(!lacks(&plan.consumed) && !lacks(&plan.found), "{request:?} {host:?}");
+                    assert!(!lacks(&plan.consumed) && !lacks(&plan.detected), "{request:?} {host:?}");
                 }
             }
         }

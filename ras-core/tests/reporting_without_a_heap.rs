@@ -8,9 +8,9 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use ras_core::abilities::{ArchAbilities, Fact, HostAbilities, MachineCheckAbilities};
 use ras_core::actions::Action;
 use ras_core::plan::{TablesView, plan, sources_wanted};
-use ras_core::reporters::Moment;
+use ras_core::reporters::ReporterContext;
 use ras_core::request::{Arch, Asynchronous, OnMissingSupport, Repair, Request, Synchronous, TableSet};
-use ras_core::responder::{Responder, Scene};
+use ras_core::responder::{Responder, ResponderContext};
 use ras_core::vcpu_state::{Access, Consumption, ExceptionLevel, MachineCheckState, VcpuState};
 use ras_core::{Kind, MemoryError, Origin, RecordArea, Span};
 
@@ -62,7 +62,7 @@ fn every_answer_is_given_without_allocating() {
         enabled: true,
         local: false,
         others_ready: true,
-        found_unread: false,
+        detected_unread: false,
     });
     let mut answers = 0;
     for (arch, state) in [(Arch::Aarch64, arm), (Arch::X86_64, x86)] {
@@ -88,9 +88,14 @@ fn every_answer_is_given_without_allocating() {
                 let mut actions = 0_usize;
                 let before = ALLOCATIONS.get();
                 let mut sink = |_: Action<'_>| actions += 1;
-                let scene = |now_ns| Scene {
-                    moment: Moment { now_ns, unix_seconds: 7, acknowledge_register: 0, vcpu: Some(state) },
-                    found_register: 0,
+                let context = |now_ns| ResponderContext {
+                    context: ReporterContext {
+                        now_ns,
+                        unix_seconds: 7,
+                        acknowledge_register: 0,
+                        vcpu: Some(state),
+                    },
+                    detected_register: 0,
                 };
                 for page in 0..200_u64 {
                     let gpa = 0x8000_0000 + (page << 21);
@@ -106,9 +111,9 @@ fn every_answer_is_given_without_allocating() {
                     };
                     // The ledger has room for so many before it grows.
                     if responder.ledger().entries().len() < 900 {
-                        responder.report(&error, &scene(page), &mut sink);
+                        responder.report(&error, &context(page), &mut sink);
                     }
-                    responder.tick(&scene(page), &mut sink);
+                    responder.tick(&context(page), &mut sink);
                 }
                 // What is reported again is known, however wide it is.
                 let again = MemoryError {
@@ -119,10 +124,10 @@ fn every_answer_is_given_without_allocating() {
                     origin: Origin::Sigbus,
                     time_ns: 1_000,
                 };
-                responder.report(&again, &scene(1_000), &mut sink);
-                responder.tick(&scene(u64::MAX), &mut sink);
-                responder.reset(true, &scene(u64::MAX), &mut sink);
-                responder.tick(&scene(u64::MAX), &mut sink);
+                responder.report(&again, &context(1_000), &mut sink);
+                responder.tick(&context(u64::MAX), &mut sink);
+                responder.reset(true, &context(u64::MAX), &mut sink);
+                responder.tick(&context(u64::MAX), &mut sink);
                 assert_eq!(ALLOCATIONS.get() - before, 0, "{synchronous:?} {asynchronous:?} on {arch}");
                 assert!(actions > 100);
             }

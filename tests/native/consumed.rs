@@ -68,12 +68,12 @@ fn the_story_of_the_read_me() -> Checked {
         ["boot", "config-examples/memory-error.toml", "-v", "--inject", orders[0], "--inject", orders[1]];
     let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let guest = Ghest::new(boot).directory(&root).finish().expect_ok();
-    assert_eq!(guest.probe("error gave up"), ["0x4000000"], "{guest}");
+    assert_eq!(guest.probe("error offlined"), ["0x4000000"], "{guest}");
     assert_eq!(guest.probe("error page"), ["0x5000000 section-severity recoverable"], "{guest}");
     assert_eq!(guest.probe("error total"), ["2"], "{guest}");
     guest
-        .expect_said("vCPU 0 consumed lost memory: 4 KiB at 0x4000000 (action required, by injected)")
-        .expect_said("memory was found lost: 4 KiB at 0x5000000 (action optional, by injected)")
+        .expect_said("vCPU 0 consumed poisoned memory: 4 KiB at 0x4000000 (action required, by injected)")
+        .expect_said("uncorrected memory error detected: 4 KiB at 0x5000000 (action optional, by injected)")
         .expect_said("the guest acknowledged the record of 4 KiB at 0x5000000");
     Ok(())
 }
@@ -91,7 +91,7 @@ fn every_access_is_a_machine_check_for_the_vcpu_that_made_it() -> Checked {
                 && told[0].contains("addr 0x2000000 misc 0x8c"),
             "{word}: {guest}"
         );
-        assert_eq!(guest.probe("error gave up"), ["0x2000000"], "{word}: {guest}");
+        assert_eq!(guest.probe("error offlined"), ["0x2000000"], "{word}: {guest}");
         let errors = events(&scratch, "memory-error");
         assert_eq!(errors.len(), 1, "{errors:?}");
         let error = &errors[0];
@@ -107,7 +107,7 @@ fn by_mp_table_too() -> Checked {
     let scratch = Scratch::new();
     let more = ["--set", "machine.firmware=mptable"];
     let guest = story(&scratch, "probe.touch=0x2000000", "", &more).expect_ok();
-    assert_eq!(guest.probe("error gave up"), ["0x2000000"], "{guest}");
+    assert_eq!(guest.probe("error offlined"), ["0x2000000"], "{guest}");
     assert_eq!(guest.probe("error machine-check").len(), 1, "{guest}");
     Ok(())
 }
@@ -119,7 +119,7 @@ fn by_nmi_with_its_record() -> Checked {
     assert_eq!(guest.probe("error nmi"), ["vcpu 0"], "{guest}");
     assert_eq!(guest.probe("error page"), ["0x2000000 section-severity recoverable"], "{guest}");
     assert_eq!(guest.probe("error acknowledged"), ["source 0"], "{guest}");
-    assert_eq!(guest.probe("error gave up"), ["0x2000000"], "{guest}");
+    assert_eq!(guest.probe("error offlined"), ["0x2000000"], "{guest}");
     assert_eq!(events(&scratch, "record-written")[0]["source"], 0);
     Ok(())
 }
@@ -130,7 +130,7 @@ fn stopped_with_an_account() -> Checked {
     let guest = story(&scratch, "probe.touch=0x2000000", "synchronous = \"stop\"", &[]).expect(10);
     assert!(guest.probe("error").is_empty(), "{guest}");
     guest
-        .expect_said("vCPU 0 consumed lost memory: 4 KiB at 0x2000000 (action required, by injected)")
+        .expect_said("vCPU 0 consumed poisoned memory: 4 KiB at 0x2000000 (action required, by injected)")
         .expect_last(
             "ghest: stopped: the profile answers a memory error by stopping: 4096 bytes at 0x2000000",
         );
@@ -145,7 +145,7 @@ fn two_vcpus_of_one_machine() -> Checked {
     let words = "probe.touch=0x2000000 probe.touch=0x2100000 probe.store=0x2200000";
     let more = ["--inject", "ar@0x2100000", "--inject", "ar@0x2200000,span=64KiB"];
     let guest = story(&scratch, words, "", &more).expect_ok();
-    assert_eq!(guest.probe("error gave up"), ["0x2000000", "0x2100000", "0x2200000"], "{guest}");
+    assert_eq!(guest.probe("error offlined"), ["0x2000000", "0x2100000", "0x2200000"], "{guest}");
     let spans: Vec<_> = events(&scratch, "memory-error").iter().map(|event| event["span"].clone()).collect();
     assert_eq!(spans, [4096, 4096, 65536]);
     Ok(())
@@ -158,7 +158,7 @@ fn found_and_then_consumed() -> Checked {
     let profile = scratch.profile(&profile_text("probe.touch=0x2000000", ras));
     let boot = Ghest::boot(&profile).args(["--inject", "ao@0x2000000,when=probe: touching"]);
     let guest = boot.arg("--events").arg(scratch.path("events")).finish().expect_ok();
-    assert_eq!(guest.probe("error gave up"), ["0x2000000"], "{guest}");
+    assert_eq!(guest.probe("error offlined"), ["0x2000000"], "{guest}");
     let classes: Vec<_> =
         events(&scratch, "memory-error").iter().map(|event| event["class"].clone()).collect();
     // The guest touches the page all the time: it may have consumed it before it is told that it was found.
@@ -173,7 +173,7 @@ fn a_guest_that_can_not_take_it_is_stopped() -> Checked {
     let profile = scratch.profile(&profile_text("", ""));
     let boot = Ghest::boot(&profile).args(["--set", "machine.firmware=mptable", "--inject", "ar@0x3fff000"]);
     let guest = boot.arg("--events").arg(scratch.path("events")).finish().expect(10);
-    let said = "ghest: stopped: the vCPU can not take the exception that the plan has for this error: 4096 bytes at 0x3fff000";
+    let said = "ghest: stopped: the vCPU cannot take the exception that the plan has for this error: 4096 bytes at 0x3fff000";
     guest.expect_last(said);
     assert_eq!(events(&scratch, "stopped")[0]["status"], 10);
     Ok(())
@@ -218,7 +218,7 @@ fn a_reset_repairs() -> Checked {
     assert!(ledger["entries"][0]["repaired-ns"].is_u64(), "{ledger}");
     ctl(&scratch, &["stop"], 0);
     let guest = running.finish().expect(0);
-    assert_eq!(guest.probe("error gave up"), ["0x2000000"], "only in the first boot: {guest}");
+    assert_eq!(guest.probe("error offlined"), ["0x2000000"], "only in the first boot: {guest}");
     let repaired = events(&scratch, "repaired");
     assert_eq!((&repaired[0]["gpa"], &repaired[0]["span"]), (&0x200_0000.into(), &4096.into()));
     Ok(())
@@ -233,7 +233,7 @@ fn never_repaired() -> Checked {
     let profile = scratch.profile(&text);
     let boot = Ghest::boot(&profile).args(["--inject", LOST]).arg("--control").arg(scratch.path("control"));
     let mut running = boot.start();
-    running.wait_for_times("probe: error gave up 0x2000000", 2);
+    running.wait_for_times("probe: error offlined 0x2000000", 2);
     ctl(&scratch, &["stop"], 0);
     let guest = running.finish().expect(0);
     assert!(

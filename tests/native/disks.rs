@@ -59,7 +59,7 @@ fn command_line_of_an_mp_table() -> Checked {
 
 fn missing_disk() -> Checked {
     let scratch = Scratch::new();
-    let what = "the disk can not be opened for writing: No such file or directory (os error 2)";
+    let what = "the disk cannot be opened for writing: No such file or directory (os error 2)";
     refused(&scratch, what, "or write `read-only = true`")
 }
 

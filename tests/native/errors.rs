@@ -210,7 +210,7 @@ fn guest_gives_up_what_it_touches() -> Checked {
         story.running.wait_for("probe: ok");
         story.expect_acknowledged(3);
         let guest = story.stop();
-        assert_eq!(guest.probe("error gave up"), ["0x2001008", "0x2003000"], "{guest}");
+        assert_eq!(guest.probe("error offlined"), ["0x2001008", "0x2003000"], "{guest}");
         assert!(guest.probe("touched").is_empty() && guest.probe("failed").is_empty(), "{guest}");
     }
     Ok(())

@@ -22,7 +22,7 @@ fn with_dev(make: &str, run: &str) -> Ghest {
 const ADVICE: &str = "cargo lab shell --host x86_64";
 
 fn no_kvm() -> Checked {
-    refused("true", "", "/dev/kvm can not be opened: No such file or directory (os error 2)")
+    refused("true", "", "/dev/kvm cannot be opened: No such file or directory (os error 2)")
 }
 
 /// The device of another driver: it opens, and does not know what it is asked.
@@ -35,7 +35,7 @@ fn kvm_of_another_user() -> Checked {
     refused(
         "mknod -m 600 /dev/kvm c 10 232",
         "setpriv --reuid=65534 --regid=65534 --clear-groups ",
-        "/dev/kvm can not be opened: Permission denied (os error 13)",
+        "/dev/kvm cannot be opened: Permission denied (os error 13)",
     )
 }
 
@@ -44,7 +44,7 @@ fn refused(make: &str, run: &str, what: &str) -> Checked {
     let scratch = Scratch::new();
     let profile = scratch.machine("");
     let outcome = with_dev(make, run).args(["boot", "--set", "machine.name=\"x\""]);
-    // Another user can not look into the scratch directory, so the profile comes through standard input's descriptor.
+    // Another user cannot look into the scratch directory, so the profile comes through standard input's descriptor.
     let file = std::fs::File::open(&profile.path).expect("the profile");
     let outcome = outcome.stdin(file).arg("/proc/self/fd/0").finish().expect(3);
     assert_eq!(outcome.stdout, b"", "{outcome}");
@@ -60,7 +60,7 @@ fn probe_without_kvm() -> Checked {
     assert_eq!(found["kvm"]["state"], "absent", "{found}");
     assert_eq!(found["vcpus"], serde_json::Value::Null, "{found}");
     let outcome = with_dev("true", "").arg("probe").finish().expect(0);
-    assert!(outcome.stdout().contains("kvm             absent: /dev/kvm can not be opened"), "{outcome}");
+    assert!(outcome.stdout().contains("kvm             absent: /dev/kvm cannot be opened"), "{outcome}");
     Ok(())
 }
 

@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock};
 use devices::{MachineControl, ResetCause};
 use platform::Window;
 use ras_core::vcpu_state::VcpuState;
-use vcpu::{Bus, Lost};
+use vcpu::{Bus, PoisonAccess};
 use vm_device::bus::{MmioAddress, MmioRange, PioAddress, PioRange};
 use vm_device::device_manager::{IoManager, MmioManager, PioManager};
 use vm_device::{DeviceMmio, DevicePio};
@@ -111,7 +111,7 @@ impl Bus for MachineBus {
         self.reporting.touched_lost(gpa)
     }
 
-    fn lost_memory(&self, vcpu: u32, lost: Lost, state: &mut dyn FnMut() -> Option<VcpuState>) {
+    fn memory_error(&self, vcpu: u32, lost: PoisonAccess, state: &mut dyn FnMut() -> Option<VcpuState>) {
         self.reporting.consumed(vcpu, lost, state);
     }
 
@@ -119,8 +119,8 @@ impl Bus for MachineBus {
         self.reporting.ask(vcpu, state);
     }
 
-    fn settled(&self) {
-        self.reporting.settle();
+    fn flush(&self) {
+        self.reporting.flush();
     }
 
     fn attend(&self) {

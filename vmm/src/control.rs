@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
-use crate::ras::inject::Order;
+use crate::ras::inject::InjectionRequest;
 
 /// What can be asked of a running machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -36,7 +36,7 @@ pub enum Request {
     /// Press the power button.
     PowerButton,
     /// Lose memory of the guest, or say that it was lost.
-    Inject(Order),
+    Inject(InjectionRequest),
     /// What was lost so far.
     Ledger,
     /// How often what happened.
@@ -59,7 +59,7 @@ pub struct Call {
 }
 
 impl Call {
-    /// Answers it: fields beyond `ok`, or why it can not be done.
+    /// Answers it: fields beyond `ok`, or why it cannot be done.
     pub fn answer(self, outcome: Result<Value, String>) {
         let value = match outcome {
             Ok(Value::Object(mut fields)) => {
@@ -94,7 +94,7 @@ impl Server {
     /// Listens at `path`. A socket that nobody listens at any more is replaced.
     ///
     /// # Errors
-    /// Where the path is taken, or can not be made.
+    /// Where the path is taken, or cannot be made.
     pub fn listen(path: &Path) -> io::Result<Self> {
         if let Ok(metadata) = path.symlink_metadata() {
             if !metadata.file_type().is_socket() || UnixStream::connect(path).is_ok() {
@@ -106,7 +106,7 @@ impl Server {
         let wake = EventFd::new(EFD_NONBLOCK)?;
         let (sender, calls) = mpsc::channel();
         let ring = wake.try_clone()?;
-        // Ends with the process: a listener can not be told to stop, and holds nothing else.
+        // Ends with the process: a listener cannot be told to stop, and holds nothing else.
         Builder::new().name("control".into()).spawn(move || {
             for stream in listener.incoming().flatten() {
                 if let Err(error) = serve(&stream, &sender, &ring) {

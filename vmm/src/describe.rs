@@ -6,7 +6,7 @@ use machine_profile::{Firmware, Machine};
 use platform::aarch64::Features;
 use platform::{Arch, Chosen, DeviceNode, Platform, aarch64, x86_64};
 
-/// Why a machine can not be described.
+/// Why a machine cannot be described.
 #[derive(Debug, thiserror::Error)]
 pub enum DescribeError {
     /// More devices than such a machine has places for.
@@ -20,7 +20,7 @@ pub enum DescribeError {
     /// This build was made without that kind of tables.
     #[error("this build has no `{0}` tables")]
     TableSet(&'static str),
-    /// The tables can not be built.
+    /// The tables cannot be built.
     #[error(transparent)]
     Build(#[from] BuildError),
 }
@@ -65,7 +65,7 @@ fn transports(
     base: u64,
     gsis: impl Iterator<Item = u32>,
 ) -> Result<Vec<DeviceNode>, DescribeError> {
-    let places = (0..virtio::MOST).zip((base..).step_by(virtio::mmio::LEN as usize)).zip(gsis);
+    let places = (0..virtio::MAX_TRANSPORTS).zip((base..).step_by(virtio::mmio::LEN as usize)).zip(gsis);
     let nodes: Vec<_> = places
         .take(machine.devices.len())
         .map(|((index, base), gsi)| virtio::node(index, base, gsi))

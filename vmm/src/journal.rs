@@ -1,7 +1,7 @@
 //! The event file: one JSON object a line, for programs that watch a machine; and the same story in the log, for people.
 //!
 //! What happens to a memory error is noted where it happens, on the way from a signal to the exception that answers it, and
-//! written down when there is time ([`Journal::settle`]): a note costs a lock and a copy. Lines are in the order of their times.
+//! written down when there is time ([`Journal::flush`]): a note costs a lock and a copy. Lines are in the order of their times.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use guest_memory::sigbus;
-use ras_core::actions::Mark;
+use ras_core::actions::ErrorEvent;
 use ras_core::{Kind, MemoryError, Origin, Response, Span};
 use serde_json::{Map, Value, json};
 
@@ -26,7 +26,7 @@ pub struct Journal {
     clock: Arc<Timings>,
     notes: Mutex<VecDeque<(Duration, Note)>>,
     /// Whether there are notes: asked before every entry into the guest, without the lock.
-    unsettled: AtomicBool,
+    pending: AtomicBool,
     /// Held while notes are written, so that they are written in their order.
     written: Mutex<Written>,
 }
@@ -76,10 +76,10 @@ pub enum Note {
     /// It no longer does.
     Released(u32),
     /// What became of an error.
-    Mark(Mark),
-    /// Fresh memory took the place of lost pages.
+    ErrorEvent(ErrorEvent),
+    /// Fresh memory took the place of poisoned pages.
     Repaired(Span),
-    /// Lost pages could not be replaced.
+    /// Poisoned pages could not be replaced.
     NotRepaired(Span),
     /// The machine has ended.
     Stopped {
@@ -91,17 +91,17 @@ pub enum Note {
 }
 
 /// Notes that fit before memory is allocated for them.
-const ROOM: usize = 1024;
+const CAPACITY: usize = 1024;
 
 impl Journal {
     /// A journal in a new file, or nowhere.
     ///
     /// # Errors
-    /// Where the file can not be made.
+    /// Where the file cannot be made.
     pub fn new(path: Option<&Path>, clock: Arc<Timings>) -> io::Result<Self> {
         let written = Written { file: path.map(File::create).transpose()?, counts: BTreeMap::new() };
-        let notes = Mutex::new(VecDeque::with_capacity(ROOM));
-        Ok(Journal { clock, notes, unsettled: AtomicBool::new(false), written: Mutex::new(written) })
+        let notes = Mutex::new(VecDeque::with_capacity(CAPACITY));
+        Ok(Journal { clock, notes, pending: AtomicBool::new(false), written: Mutex::new(written) })
     }
 
     /// The way to its file for a last line; none where it has no file, or the host no descriptor.
@@ -122,18 +122,18 @@ impl Journal {
         let mut notes = lock(&self.notes);
         // Under the lock, so that notes are in the order of their times.
         notes.push_back((self.clock.elapsed(), note));
-        self.unsettled.store(true, Ordering::Release);
+        self.pending.store(true, Ordering::Release);
     }
 
     /// Writes something down, after all that was noted before.
     pub fn write(&self, note: Note) {
         self.note(note);
-        self.settle();
+        self.flush();
     }
 
     /// Writes down what was noted.
-    pub fn settle(&self) {
-        if !self.unsettled.load(Ordering::Acquire) {
+    pub fn flush(&self) {
+        if !self.pending.load(Ordering::Acquire) {
             return;
         }
         let mut written = lock(&self.written);
@@ -141,7 +141,7 @@ impl Journal {
             let next = {
                 let mut notes = lock(&self.notes);
                 let next = notes.pop_front();
-                self.unsettled.store(!notes.is_empty(), Ordering::Release);
+                self.pending.store(!notes.is_empty(), Ordering::Release);
                 next
             };
             let Some((time, note)) = next else { return };
@@ -151,13 +151,13 @@ impl Journal {
             let Some(file) = written.file.as_mut() else { continue };
             let line = line(time, event, fields);
             if let Err(error) = file.write_all(line.as_bytes()) {
-                tracing::error!(%error, "an event can not be written to the event file");
+                tracing::error!(%error, "an event cannot be written to the event file");
             }
         }
     }
 }
 
-/// The way to the event file for who can not wait for a lock: the handler of a signal that the process does not survive.
+/// The way to the event file for who cannot wait for a lock: the handler of a signal that the process does not survive.
 #[derive(Debug)]
 pub struct LastLine {
     file: File,
@@ -188,7 +188,8 @@ const TARGET: &str = "memory-error";
 /// Writes what people want to know of memory errors to the log.
 fn tell(note: &Note) {
     match note {
-        Note::MemoryError { .. } | Note::Mark(Mark::Overdue { .. } | Mark::Overflowed { .. }) => {
+        Note::MemoryError { .. }
+        | Note::ErrorEvent(ErrorEvent::Overdue { .. } | ErrorEvent::Overflowed { .. }) => {
             tracing::warn!(target: TARGET, "{}", Told(note));
         }
         Note::OwnMemory(_) | Note::NotRepaired(_) => tracing::error!(target: TARGET, "{}", Told(note)),
@@ -196,10 +197,10 @@ fn tell(note: &Note) {
         | Note::Held(_)
         | Note::Released(_)
         | Note::Repaired(_)
-        | Note::Mark(Mark::RecordWritten { .. } | Mark::Acknowledged { .. }) => {
+        | Note::ErrorEvent(ErrorEvent::RecordWritten { .. } | ErrorEvent::Acknowledged { .. }) => {
             tracing::info!(target: TARGET, "{}", Told(note));
         }
-        Note::Mark(_)
+        Note::ErrorEvent(_)
         | Note::Plan(_)
         | Note::VcpuStarted(_)
         | Note::FirstExit { .. }
@@ -217,31 +218,31 @@ struct Told<'a>(&'a Note);
 impl fmt::Display for Told<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
-            Note::MemoryError { error, response } => write!(f, "{error}; the plan answers: {response}"),
+            Note::MemoryError { error, response } => write!(f, "{error}; response: {response}"),
             Note::OwnMemory(sigbus::Fault { hva, log2_len, .. }) => write!(
                 f,
                 "memory of the VMM itself was lost: 2^{log2_len} bytes around address {hva:#x} of its process"
             ),
             Note::Notified { how, vcpu: Some(vcpu) } => write!(f, "vCPU {vcpu} takes {how}"),
-            Note::Notified { how, vcpu: None } => write!(f, "the guest is told by {how}"),
+            Note::Notified { how, vcpu: None } => write!(f, "the guest is notified by {how}"),
             Note::Held(vcpu) => write!(f, "vCPU {vcpu} waits until the guest has read the record before"),
             Note::Released(vcpu) => write!(f, "vCPU {vcpu} goes on"),
             Note::Repaired(span) => write!(f, "fresh memory takes the place of {span}"),
-            Note::NotRepaired(span) => write!(f, "{span} can not be replaced by fresh memory"),
-            Note::Mark(Mark::RecordWritten { source, gpa, span }) => {
+            Note::NotRepaired(span) => write!(f, "{span} cannot be replaced by fresh memory"),
+            Note::ErrorEvent(ErrorEvent::RecordWritten { source, gpa, span }) => {
                 write!(f, "a record of {span} is in the block of error source {source}, at {gpa:#x}")
             }
-            Note::Mark(Mark::Acknowledged { source, span, after_ns }) => {
+            Note::ErrorEvent(ErrorEvent::Acknowledged { source, span, after_ns }) => {
                 let after = Duration::from_nanos(*after_ns);
                 write!(
                     f,
                     "the guest acknowledged the record of {span} (error source {source}) after {after:.1?}"
                 )
             }
-            Note::Mark(Mark::Overdue { source, span }) => {
+            Note::ErrorEvent(ErrorEvent::Overdue { source, span }) => {
                 write!(f, "the guest does not acknowledge the record of {span} (error source {source})")
             }
-            Note::Mark(Mark::Overflowed { source, span, times }) => write!(
+            Note::ErrorEvent(ErrorEvent::Overflowed { source, span, times }) => write!(
                 f,
                 "no room for a record of {span} at error source {source} now: it waits in the ledger (the {times}th)"
             ),
@@ -308,18 +309,20 @@ fn event(note: &Note) -> (&'static str, Map<String, Value>) {
         Note::Repaired(lost) => ("repaired", span(lost)),
         Note::NotRepaired(lost) => ("not-repaired", span(lost)),
         Note::Stopped { reason, status } => ("stopped", json!({ "reason": reason, "status": status })),
-        Note::Mark(mark) => match mark {
-            Mark::Answered { span, response } => ("answered", with(span, json!({ "response": response }))),
-            Mark::RecordWritten { source, gpa, span } => {
+        Note::ErrorEvent(mark) => match mark {
+            ErrorEvent::Answered { span, response } => {
+                ("answered", with(span, json!({ "response": response })))
+            }
+            ErrorEvent::RecordWritten { source, gpa, span } => {
                 ("record-written", with(span, json!({ "source": source, "address": gpa })))
             }
-            Mark::Acknowledged { source, span, after_ns } => {
+            ErrorEvent::Acknowledged { source, span, after_ns } => {
                 ("acknowledged", with(span, json!({ "source": source, "after_ns": after_ns })))
             }
-            Mark::Queued { source, span } => ("queued", with(span, json!({ "source": source }))),
-            Mark::Coalesced { source, span } => ("coalesced", with(span, json!({ "source": source }))),
-            Mark::Overdue { source, span } => ("overdue", with(span, json!({ "source": source }))),
-            Mark::Overflowed { source, span, times } => {
+            ErrorEvent::Queued { source, span } => ("queued", with(span, json!({ "source": source }))),
+            ErrorEvent::Coalesced { source, span } => ("coalesced", with(span, json!({ "source": source }))),
+            ErrorEvent::Overdue { source, span } => ("overdue", with(span, json!({ "source": source }))),
+            ErrorEvent::Overflowed { source, span, times } => {
                 ("overflowed", with(span, json!({ "source": source, "times": times })))
             }
         },

@@ -4,8 +4,8 @@ use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use devices::{MachineControl, ResetCause};
-use ras_core::actions::Account;
-use vcpu::{Control, Ended, Wish};
+use ras_core::actions::StopReport;
+use vcpu::{Control, Ended, RunState};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use crate::journal::{Journal, Note};
@@ -19,14 +19,14 @@ pub enum Ending {
     PoweredOff,
     /// The guest asked for a reset.
     Reset(ResetCause),
-    /// A vCPU can not go on.
+    /// A vCPU cannot go on.
     Crashed(Ended),
     /// A signal.
     Signal(u8),
     /// Someone at the console quit.
     Quit,
     /// The profile's answer to a memory error.
-    MemoryError(Account),
+    MemoryError(StopReport),
     /// The control socket asked for a reset.
     ControlReset,
     /// The control socket asked for a stop.
@@ -115,7 +115,7 @@ impl Lifecycle {
             _ => *announced = Some(ending),
         }
         drop(announced);
-        self.control.set(Wish::Stop);
+        self.control.set(RunState::Stop);
         // Fails only where nobody has read 2^64 of them.
         let _ = self.wake.write(1);
     }
@@ -163,7 +163,7 @@ mod tests {
         lifecycle.power_off();
         lifecycle.end(Ending::Signal(15));
         assert!(matches!(lifecycle.ending(), Some(Ending::PoweredOff)));
-        assert_eq!(lifecycle.control.wish(), Wish::Stop);
+        assert_eq!(lifecycle.control.run_state(), RunState::Stop);
     }
 
     #[test]

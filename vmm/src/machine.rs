@@ -3,8 +3,8 @@
 #[cfg_attr(target_arch = "x86_64", path = "machine/x86_64.rs")]
 #[cfg_attr(target_arch = "aarch64", path = "machine/aarch64.rs")]
 mod arch;
-mod lasting;
 mod operator;
+mod preserved;
 mod virtio;
 
 use std::io;
@@ -32,17 +32,17 @@ use crate::journal::Journal;
 use crate::kvm::{KvmError, KvmVm};
 use crate::lifecycle::{Ending, Lifecycle};
 use crate::plan::Blueprint;
-use crate::ras::Hands;
+use crate::ras::ActionExecutor;
 use crate::signals::Signals;
 use crate::timings::{Phase, Timings};
 
-pub use lasting::Lasting;
 use operator::Operator;
+pub use preserved::PreservedState;
 
 /// Why a machine could not be started.
 #[derive(Debug, thiserror::Error)]
 pub enum MachineError {
-    /// Guest memory can not be had.
+    /// Guest memory cannot be had.
     #[error(transparent)]
     Memory(#[from] AllocateError),
     /// Kernel, initrd or tables do not get into guest memory.
@@ -64,10 +64,10 @@ pub enum MachineError {
         /// What is wrong with it.
         source: DiskError,
     },
-    /// This build can not carry an answer of the plan.
+    /// This build cannot carry an answer of the plan.
     #[error(transparent)]
     Reporter(#[from] BuildError),
-    /// vCPUs can not be started.
+    /// vCPUs cannot be started.
     #[error(transparent)]
     Threads(#[from] ThreadError),
     /// The host refuses something that every machine needs.
@@ -78,13 +78,13 @@ pub enum MachineError {
         /// What it said.
         source: io::Error,
     },
-    /// The event loop can not be run.
+    /// The event loop cannot be run.
     #[error("the event loop fails: {0}")]
     Events(event_manager::Error),
 }
 
 /// What a machine needs beyond its profile.
-pub struct Surroundings {
+pub struct Environment {
     /// Where events go.
     pub journal: Arc<Journal>,
     /// The clock of the process.
@@ -152,16 +152,16 @@ pub fn prepare(
     kvm: Kvm,
     machine: &Machine,
     blueprint: &Blueprint,
-    lasting: &Lasting,
-    around: &Surroundings,
+    preserved: &PreservedState,
+    env: &Environment,
 ) -> Result<Prepared, MachineError> {
-    let (timings, platform) = (&around.timings, &blueprint.platform);
+    let (timings, platform) = (&env.timings, &blueprint.platform);
     let command_line = describe::command_line(machine, platform);
     let entry = boot::load(
         &machine.boot,
         command_line,
-        &lasting.ram,
-        &lasting.lost_for_good(),
+        &preserved.ram,
+        &preserved.lost_for_good(),
         platform,
         |chosen| {
             timings.mark(Phase::Kernel);
@@ -176,24 +176,24 @@ pub fn prepare(
     );
 
     let control = Arc::new(Control::default());
-    let lifecycle = Lifecycle::new(Arc::clone(&control), Arc::clone(&around.journal), Arc::clone(timings));
+    let lifecycle = Lifecycle::new(Arc::clone(&control), Arc::clone(&env.journal), Arc::clone(timings));
     let lifecycle = Arc::new(lifecycle.map_err(no("event descriptor"))?);
-    let mut vm = KvmVm::new(kvm, lasting.ram.clone(), platform)?;
-    lasting.reporting.left_out().spans().into_iter().try_for_each(|span| vm.leave_out(span))?;
-    let console = Console::stdio(&control, Arc::clone(&lasting.schedule));
+    let mut vm = KvmVm::new(kvm, preserved.ram.clone(), platform)?;
+    preserved.reporting.memslot_holes().spans().into_iter().try_for_each(|span| vm.punch_hole(span))?;
+    let console = Console::stdio(&control, Arc::clone(&preserved.schedule));
     let console = console.map_err(no("thread for the console"))?;
     let mut bus = MachineBus::new(
-        Arc::clone(&around.journal),
+        Arc::clone(&env.journal),
         Arc::clone(timings),
         lifecycle.clone(),
-        Arc::clone(&lasting.reporting),
+        Arc::clone(&preserved.reporting),
     );
     let devices = arch::add_devices(&mut bus, &vm, machine.firmware, &lifecycle, console.output())?;
-    virtio::add_devices(&mut bus, &vm, machine, platform, lasting)?;
+    virtio::add_devices(&mut bus, &vm, machine, platform, preserved)?;
     let ports = vm.ports(&entry)?;
     timings.mark(Phase::Vcpus);
     let name = machine.name.clone();
-    lasting.reporting.attach(Hands {
+    preserved.reporting.attach(ActionExecutor {
         events: Arc::clone(&devices.events),
         external: external_line(&vm, platform)?,
         control: Arc::clone(&control),
@@ -224,8 +224,8 @@ impl Prepared {
     /// Runs the machine to its end.
     ///
     /// # Errors
-    /// Where its threads or the event loop can not be run.
-    pub fn run(self, lasting: &Lasting, around: &mut Surroundings) -> Result<Ending, MachineError> {
+    /// Where its threads or the event loop cannot be run.
+    pub fn run(self, preserved: &PreservedState, env: &mut Environment) -> Result<Ending, MachineError> {
         let Prepared { name, ports, bus, devices, console, control, lifecycle, vm } = self;
         let input =
             Input::start(Arc::clone(&devices.console), &lifecycle).map_err(no("thread for console input"))?;
@@ -243,17 +243,17 @@ impl Prepared {
             vcpus: &vcpus,
             power_button: &devices.power_button,
             lifecycle: &lifecycle,
-            lasting,
+            preserved,
             vm: &vm,
             started: Instant::now(),
         };
-        let outcome = operator::watch(&operator, &mut around.signals, around.control.as_ref());
+        let outcome = operator::watch(&operator, &mut env.signals, env.control.as_ref());
         vcpus.stop();
         // The last who have the devices: their threads end here.
         drop((vcpus, bus));
         // What was found until now is lost to this machine: the next one begins with other memory.
-        lasting.findings.all().for_each(|found| lasting.reporting.found(found));
-        around.timings.mark(Phase::GuestShutdown);
+        preserved.detected_errors.all().for_each(|found| preserved.reporting.found(found));
+        env.timings.mark(Phase::GuestShutdown);
         input.stop();
         console.close();
         // It may be more than a reset by now.

@@ -64,10 +64,10 @@ pub struct PlannedTable {
 /// Why there is no plan.
 #[derive(Debug, thiserror::Error)]
 pub enum PlanError {
-    /// The machine can not be described.
+    /// The machine cannot be described.
     #[error(transparent)]
     Describe(#[from] DescribeError),
-    /// Memory errors can not be answered as the profile wants.
+    /// Memory errors cannot be answered as the profile wants.
     #[error(transparent)]
     Refused(#[from] Refusal),
 }
@@ -75,7 +75,7 @@ pub enum PlanError {
 /// The hardware of a machine and its tables, with the error sources that its profile's answers use on such a host.
 ///
 /// # Errors
-/// Where the machine can not be described.
+/// Where the machine cannot be described.
 pub fn describe(
     machine: &Machine,
     offered: Features,
@@ -98,7 +98,7 @@ impl Blueprint {
     /// Plans a machine for a host that offers this and can do that. Nothing is asked of the host here.
     ///
     /// # Errors
-    /// Where the machine can not be described, or its profile refuses what the host lacks.
+    /// Where the machine cannot be described, or its profile refuses what the host lacks.
     pub fn of(machine: &Machine, offered: Features, host: HostAbilities) -> Result<Self, PlanError> {
         let (platform, tables) = describe(machine, offered, &host)?;
         let request = request::of(machine);

@@ -9,7 +9,7 @@ pub enum Status {
     Failure,
     /// Bad usage or a bad profile.
     Usage,
-    /// This host can not do what was asked.
+    /// This host cannot do what was asked.
     Host,
     /// The guest crashed.
     GuestCrash,

@@ -81,7 +81,7 @@ impl Timings {
     /// Writes them to a file.
     ///
     /// # Errors
-    /// Where the file can not be written.
+    /// Where the file cannot be written.
     pub fn write(&self, path: &Path) -> io::Result<()> {
         std::fs::write(path, format!("{:#}\n", self.to_json()))
     }

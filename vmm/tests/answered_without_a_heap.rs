@@ -1,4 +1,4 @@
-//! From a vCPU's touch of lost memory to the exception that answers it nothing is allocated: memory may be failing all around.
+//! From a vCPU's touch of poisoned memory to the exception that answers it nothing is allocated: memory may be failing all around.
 #![cfg(target_arch = "x86_64")]
 
 mod rig;

@@ -54,7 +54,7 @@ pub struct Machine {
 pub struct Side {
     /// Its tables: `acpi`, `devicetree` or `mptable`.
     pub tables: String,
-    /// What of the profile they can not carry.
+    /// What of the profile they cannot carry.
     pub changes: Vec<Change>,
     /// What was planned.
     pub plan: Option<Plan>,
@@ -175,13 +175,13 @@ impl Side {
             changes: recording.changes.clone(),
             plan: recording.plan.clone(),
             ending: recording.ending.clone(),
-            reason: events::reason(&events).or_else(|| last_words(&recording.said)),
+            reason: events::reason(&events).or_else(|| fatal_signal(&recording.said)),
             phases: phases.into_iter().map(|(name, time)| (name, time.into())).collect(),
             milestones,
             errors,
             other_lines,
             last_line: recording.console.lines().next_back().map(|line| line.text.clone()),
-            console_lines: recording.console.lines().count() as u64 + recording.console.left_out(),
+            console_lines: recording.console.lines().count() as u64 + recording.console.memslot_holes(),
             events,
         }
     }
@@ -193,7 +193,7 @@ impl Side {
 }
 
 /// The last line on standard error: the one that says what happened.
-fn last_words(said: &str) -> Option<String> {
+fn fatal_signal(said: &str) -> Option<String> {
     let line = said.lines().rfind(|line| !line.trim().is_empty())?;
     Some(crate::console::printable(line.strip_prefix("ghest: ").unwrap_or(line)))
 }

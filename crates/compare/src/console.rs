@@ -19,7 +19,7 @@ pub struct Console {
     partial: Vec<u8>,
     /// When the line that is not yet whole began.
     began_ns: u64,
-    left_out: u64,
+    memslot_holes: u64,
 }
 
 /// A line of it.
@@ -79,7 +79,7 @@ impl Console {
         }
         if self.last.len() == LAST {
             self.last.pop_front();
-            self.left_out = self.left_out.saturating_add(1);
+            self.memslot_holes = self.memslot_holes.saturating_add(1);
         }
         self.last.push_back(line);
     }
@@ -91,8 +91,8 @@ impl Console {
 
     /// How many lines in the middle were not kept.
     #[must_use]
-    pub fn left_out(&self) -> u64 {
-        self.left_out
+    pub fn memslot_holes(&self) -> u64 {
+        self.memslot_holes
     }
 }
 
@@ -196,7 +196,7 @@ mod tests {
             console.push(0, format!("{number}\n").as_bytes());
         }
         assert_eq!(console.lines().count(), FIRST + LAST);
-        assert_eq!(console.left_out(), LAST as u64);
+        assert_eq!(console.memslot_holes(), LAST as u64);
         assert_eq!(texts(&console)[0].len(), LINE);
         assert_eq!(console.lines().next_back().map(|line| line.text.clone()), Some((total - 1).to_string()));
     }

@@ -64,7 +64,7 @@ fn card(plan: &Plan) -> String {
     for answer in &plan.answers {
         let Answer { question, chosen, because, source, degraded, .. } = answer;
         let question = match question.as_str() {
-            "consumed" => "a vCPU touches lost memory",
+            "consumed" => "a vCPU touches poisoned memory",
             "found" => "found lost, touched by nobody",
             "touched-by-device" => "touched by a device",
             "own-memory" => "the VMM\u{2019}s own memory",

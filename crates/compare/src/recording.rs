@@ -9,7 +9,7 @@ use crate::console::Console;
 pub struct Recording {
     /// The tables that the guest was described by: `acpi`, `devicetree` or `mptable`.
     pub tables: String,
-    /// What of the profile these tables can not carry, and what was taken instead.
+    /// What of the profile these tables cannot carry, and what was taken instead.
     pub changes: Vec<Change>,
     /// What was planned; none where there is no plan.
     pub plan: Option<Plan>,
@@ -75,7 +75,7 @@ pub struct Plan {
     pub tables: Vec<Table>,
     /// What becomes of each kind of error.
     pub answers: Vec<Answer>,
-    /// What else is worth knowing, much of it of what the host can not do.
+    /// What else is worth knowing, much of it of what the host cannot do.
     pub notes: Vec<String>,
 }
 
@@ -100,7 +100,7 @@ pub struct Answer {
     pub asked: Option<String>,
     /// What is done.
     pub chosen: String,
-    /// Because what was asked for can not be had.
+    /// Because what was asked for cannot be had.
     pub degraded: bool,
     /// Why.
     pub because: String,
@@ -117,11 +117,11 @@ pub struct Answer {
 pub struct Host {
     /// Its kernel.
     pub kernel: String,
-    /// What it can not do.
+    /// What it cannot do.
     pub lacks: Vec<Lack>,
 }
 
-/// Something that a host can not do.
+/// Something that a host cannot do.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Lack {
     /// Its name.

@@ -216,7 +216,7 @@ impl Rules {
     }
 }
 
-/// A rules file of this crate that can not be read; tests see to it that there is none.
+/// A rules file of this crate that cannot be read; tests see to it that there is none.
 fn none(_: String) -> Rules {
     Rules(Vec::new())
 }

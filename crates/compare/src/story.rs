@@ -75,7 +75,7 @@ pub struct Acknowledged {
     pub after_ns: u64,
 }
 
-/// The most stories of a boot: a guest can not make errors, but a host can have many.
+/// The most stories of a boot: a guest cannot make errors, but a host can have many.
 const MOST: usize = 64;
 
 impl Story {

@@ -22,7 +22,7 @@
 //! Devices know nothing of KVM. An interrupt is an [`InterruptLine`], an eventfd that the VMM binds to a GSI, where it is
 //! edge-triggered, and a [`LevelLine`], which ends at a [`Level`] of the VMM's, where it is level-triggered. What a guest
 //! asks of the machine as a whole goes to a [`MachineControl`]. A page of guest memory that a device finds lost goes to a
-//! [`LostMemory`].
+//! [`PoisonObserver`].
 //!
 //! A guest can write anything to any register at any time: no access panics, and every register has a value.
 
@@ -31,9 +31,9 @@ pub mod error_device;
 pub mod ged;
 pub mod i8042;
 mod line;
-mod lost_memory;
 pub mod pl011;
 pub mod pl031;
+mod poison_observer;
 pub mod power;
 pub mod power_button;
 mod primecell;
@@ -43,5 +43,5 @@ pub mod virtio;
 
 pub use console::ConsolePort;
 pub use line::{InterruptLine, Level, LevelLine};
-pub use lost_memory::LostMemory;
+pub use poison_observer::PoisonObserver;
 pub use power::{MachineControl, ResetCause};

@@ -225,7 +225,7 @@ impl Registers {
 
 impl MutDevicePio for RealTimeClock {
     fn pio_read(&mut self, _: PioAddress, offset: PioAddressOffset, data: &mut [u8]) {
-        // The index port can not be read.
+        // The index port cannot be read.
         data.fill(0xff);
         if let (1, [byte]) = (offset, data) {
             *byte = self.read();

@@ -26,7 +26,7 @@ pub enum AccessError {
     },
     /// The host has lost the page.
     #[error(transparent)]
-    Lost(#[from] LostPage),
+    Poisoned(#[from] PoisonedPage),
     /// The host has no page to put there: the file behind it was cut short, or its pool is empty.
     #[error("the host has no page for {gpa:#x} (SIGBUS, si_code {code})")]
     Host {
@@ -40,7 +40,7 @@ pub enum AccessError {
 /// A page that the host has lost, as an access met it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the host has lost the page at {gpa:#x} (2^{log2_len} bytes)")]
-pub struct LostPage {
+pub struct PoisonedPage {
     /// GPA in it: that of the byte at which the access stopped.
     pub gpa: u64,
     /// log2 of how many bytes are lost.
@@ -58,7 +58,7 @@ impl GuestRam {
     /// Copies from guest memory. It may cross from one run of memory to the next where they touch.
     ///
     /// # Errors
-    /// At the first byte that can not be had. Those before it are copied.
+    /// At the first byte that cannot be had. Those before it are copied.
     pub fn read(&self, gpa: u64, to: &mut [u8]) -> Result<(), AccessError> {
         self.for_pieces(gpa, to.len(), |piece, done| {
             let to = to[done..done + piece.len].as_mut_ptr();
@@ -69,7 +69,7 @@ impl GuestRam {
     /// Copies to guest memory. It may cross from one run of memory to the next where they touch.
     ///
     /// # Errors
-    /// At the first byte that can not be had. Those before it are copied.
+    /// At the first byte that cannot be had. Those before it are copied.
     pub fn write(&self, gpa: u64, from: &[u8]) -> Result<(), AccessError> {
         self.for_pieces(gpa, from.len(), |piece, done| {
             let from = from[done..done + piece.len].as_ptr();
@@ -80,7 +80,7 @@ impl GuestRam {
     /// Loads 8 aligned bytes at once, with acquire ordering.
     ///
     /// # Errors
-    /// Where they are not aligned or can not be had.
+    /// Where they are not aligned or cannot be had.
     #[expect(unsafe_code, reason = "guest memory is reached by pointers")]
     pub fn load_u64(&self, gpa: u64) -> Result<u64, AccessError> {
         let host = self.aligned(gpa, 8)?;
@@ -91,7 +91,7 @@ impl GuestRam {
     /// Stores 8 aligned bytes at once, with release ordering.
     ///
     /// # Errors
-    /// Where they are not aligned or can not be had.
+    /// Where they are not aligned or cannot be had.
     #[expect(unsafe_code, reason = "guest memory is reached by pointers")]
     pub fn store_u64(&self, gpa: u64, value: u64) -> Result<(), AccessError> {
         let host = self.aligned(gpa, 8)?;
@@ -103,7 +103,7 @@ impl GuestRam {
     /// Stores 4 aligned bytes at once, with release ordering.
     ///
     /// # Errors
-    /// Where they are not aligned or can not be had.
+    /// Where they are not aligned or cannot be had.
     #[expect(unsafe_code, reason = "guest memory is reached by pointers")]
     pub fn store_u32(&self, gpa: u64, value: u32) -> Result<(), AccessError> {
         let host = self.aligned(gpa, 4)?;
@@ -115,7 +115,7 @@ impl GuestRam {
     /// Reads a byte of every page: that they are there now, and not that they stay.
     ///
     /// # Errors
-    /// At the first page that can not be had.
+    /// At the first page that cannot be had.
     pub fn probe(&self, gpa: u64, len: u64) -> Result<(), AccessError> {
         let page_size = rustix::param::page_size() as u64;
         let Some(last) = len.checked_sub(1) else { return Ok(()) };
@@ -170,14 +170,14 @@ impl GuestRam {
     /// What stopped an access that began at a GPA and its place.
     fn explain(&self, gpa: u64, host: *mut u8, stopped: &Stopped) -> AccessError {
         let (signal, done) = (&stopped.signal, stopped.done as u64);
-        if !signal.is_lost() {
+        if !signal.is_poisoned() {
             return AccessError::Host { gpa: gpa + done, code: signal.code };
         }
         // The page that the signal names, should the processor have stopped a few bytes before it.
         let stopped_at = host as u64 + done;
         let page = signal.hva & 1_u64.checked_shl(signal.log2_len.into()).map_or(0, |len| !(len - 1));
         let at = self.guest_address(stopped_at.max(page)).unwrap_or(gpa + done);
-        AccessError::Lost(LostPage { gpa: at, log2_len: signal.log2_len })
+        AccessError::Poisoned(PoisonedPage { gpa: at, log2_len: signal.log2_len })
     }
 }
 

@@ -25,7 +25,7 @@ pub enum Backing {
 #[derive(Debug, thiserror::Error)]
 pub enum AllocateError {
     /// A run of GPA does not fit the host's address space or the backing's page size.
-    #[error("{len} bytes at {gpa:#x} can not be backed by pages of {page_size} bytes")]
+    #[error("{len} bytes at {gpa:#x} cannot be backed by pages of {page_size} bytes")]
     Unaligned {
         /// First GPA.
         gpa: u64,
@@ -60,7 +60,7 @@ pub enum AllocateError {
         free: u64,
     },
     /// The host has not that much memory, or does not promise it.
-    #[error("{len} bytes of guest memory can not be had: {source}")]
+    #[error("{len} bytes of guest memory cannot be had: {source}")]
     Map {
         /// Bytes.
         len: u64,
@@ -68,7 +68,7 @@ pub enum AllocateError {
         source: io::Error,
     },
     /// There are too many guests in this process.
-    #[error("the addresses of guest memory can not be written down: {0}")]
+    #[error("the addresses of guest memory cannot be written down: {0}")]
     Register(io::Error),
     /// Runs of GPA overlap, or are not ascending.
     #[error("the runs of guest memory overlap or do not ascend")]

@@ -8,7 +8,7 @@
 //! - [accesses](GuestRam::read) that end in an error where the host has lost the page,
 //! - and [fresh pages](GuestRam::renew) in the place of lost ones.
 //!
-//! How this process hears of lost pages, and lives on, is [`sigbus`].
+//! How this process hears of poisoned pages, and lives on, is [`sigbus`].
 //!
 //! Memory comes from one of three [`Backing`]s. Huge pages are taken from the host's pool before the guest starts, so
 //! that a pool that is too small is an error with numbers and not a SIGBUS in the middle of a boot.
@@ -33,6 +33,6 @@ mod recoverable;
 mod renew;
 pub mod sigbus;
 
-pub use access::{AccessError, LostPage};
+pub use access::{AccessError, PoisonedPage};
 pub use backing::{AllocateError, Backing};
 pub use ram::{GuestRam, Slot};

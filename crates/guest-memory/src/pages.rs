@@ -38,7 +38,7 @@ pub(crate) fn drop_mapped(hva: u64, len: u64) -> io::Result<()> {
 /// EINVAL where its kernel has no CONFIG_MEMORY_FAILURE, EPERM without CAP_SYS_ADMIN.
 pub(crate) fn poison(hva: u64, len: u64) -> io::Result<()> {
     // A page that nobody has written to is one of the zeros that all processes share, which the kernel does not lose. Where it
-    // can not be had, as where it is lost already, what follows says so.
+    // cannot be had, as where it is lost already, what follows says so.
     let _ = populate(hva, len, For::Writing);
     advise(hva, len, libc::MADV_HWPOISON)
 }

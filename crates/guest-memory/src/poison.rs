@@ -8,7 +8,7 @@ use crate::{AccessError, pages, sigbus};
 impl GuestRam {
     /// Has the host lose the pages that these bytes are in, as if the hardware had said so (MADV_HWPOISON): they are taken from
     /// whoever maps them, and not used again. The signal with which the host tells its caller is taken out of the way; the
-    /// [`Finder`](sigbus::Finder) is told, as of memory that was found lost.
+    /// [`AoListener`](sigbus::AoListener) is told, as of memory that was found lost.
     ///
     /// # Errors
     /// `InvalidInput` where they are not all memory; EINVAL where the host's kernel has no CONFIG_MEMORY_FAILURE; EPERM without

@@ -1,4 +1,4 @@
-//! Which host virtual addresses are guest memory, for those who can not wait for a lock: a signal's handler.
+//! Which host virtual addresses are guest memory, for those who cannot wait for a lock: a signal's handler.
 
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering, fence};

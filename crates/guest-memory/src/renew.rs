@@ -1,4 +1,4 @@
-//! Fresh memory in the place of lost pages.
+//! Fresh memory in the place of poisoned pages.
 
 use std::fs::File;
 use std::io;
@@ -122,7 +122,7 @@ impl GuestRam {
             // Before Linux 5.14.
             Err(Some(libc::EINVAL | libc::ENOSYS)) => {
                 self.probe(pages.gpa, pages.len).map_err(|error| match error {
-                    AccessError::Lost(_) => io::Error::from_raw_os_error(EHWPOISON),
+                    AccessError::Poisoned(_) => io::Error::from_raw_os_error(EHWPOISON),
                     other => io::Error::other(other),
                 })
             }

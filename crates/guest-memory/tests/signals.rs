@@ -1,4 +1,4 @@
-//! Signals as the kernel sends them for lost pages, and what becomes of them.
+//! Signals as the kernel sends them for poisoned pages, and what becomes of them.
 
 use std::env;
 use std::process::{Command, ExitStatus};
@@ -7,7 +7,7 @@ use std::sync::{Mutex, MutexGuard, Once, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use guest_memory::sigbus::{self, Action, Death, Fault, Finder};
+use guest_memory::sigbus::{self, Action, AoListener, FatalSignal, Fault};
 use guest_memory::{Backing, GuestRam};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryRegion};
 
@@ -17,15 +17,15 @@ const NOWHERE: u64 = 0x10_0000_0000_0000;
 
 fn install() {
     static INSTALLED: Once = Once::new();
-    INSTALLED.call_once(|| sigbus::install(last_words).expect("a handler"));
+    INSTALLED.call_once(|| sigbus::install(fatal_signal).expect("a handler"));
 }
 
-fn last_words(death: &Death) -> i32 {
-    match (death.code, death.guest) {
+fn fatal_signal(signal: &FatalSignal) -> i32 {
+    match (signal.code, signal.guest) {
         (4, Some(gpa)) => 100 + (gpa / PAGE) as i32,
-        (4, None) if death.hva == NOWHERE && death.log2_len == 21 => 40,
+        (4, None) if signal.hva == NOWHERE && signal.log2_len == 21 => 40,
         (2, Some(gpa)) => 120 + (gpa / PAGE) as i32,
-        (0, None) if death.hva == 0 => 60,
+        (0, None) if signal.hva == 0 => 60,
         _ => 1,
     }
 }
@@ -76,19 +76,20 @@ fn what_is_not_kept_is_counted() {
 }
 
 /// There is one in a process.
-fn finder() -> (MutexGuard<'static, ()>, Finder, Receiver<Fault>) {
+fn ao_listener() -> (MutexGuard<'static, ()>, AoListener, Receiver<Fault>) {
     static ONE: Mutex<()> = Mutex::new(());
     let one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
     install();
     let (sender, receiver) = mpsc::channel();
-    let finder = Finder::start(move |fault| sender.send(fault).expect("a receiver")).expect("a finder");
-    (one, finder, receiver)
+    let listener =
+        AoListener::start(move |fault| sender.send(fault).expect("a receiver")).expect("an AO listener");
+    (one, listener, receiver)
 }
 
 #[test]
 fn the_finder_is_told_what_nobody_consumed() {
-    let (_one, finder, found) = finder();
-    let error = Finder::start(|_| {}).expect_err("a second");
+    let (_one, listener, found) = ao_listener();
+    let error = AoListener::start(|_| {}).expect_err("a second");
     assert_eq!(error.kind(), std::io::ErrorKind::AlreadyExists);
     let ram = GuestRam::allocate(&[(0, 64 << 20)], Backing::Memfd).expect("memory");
     for page in 0..50 {
@@ -100,7 +101,7 @@ fn the_finder_is_told_what_nobody_consumed() {
     // Its search finds nothing that is not lost, however often it is made.
     thread::sleep(Duration::from_millis(250));
     assert!(found.try_recv().is_err());
-    drop(finder);
+    drop(listener);
     let fault = Fault { hva: 0, log2_len: 12, action: Action::Optional };
     let error = sigbus::raise(fault).expect_err("nobody there");
     assert_eq!(error.kind(), std::io::ErrorKind::NotFound);
@@ -112,15 +113,16 @@ fn policies_are_set() {
         // The numbers of linux/prctl.h: late is 0, early 1.
         rustix::process::machine_check_memory_corruption_kill_policy().expect("a policy") as u32
     };
-    let (_one, finder, found) = finder();
+    let (_one, listener, found) = ao_listener();
     assert_eq!(get(), 0);
     assert_eq!(thread::spawn(get).join().expect("no panic"), 0, "inherited");
-    drop((finder, found));
+    drop((listener, found));
     let (sender, policies) = mpsc::channel();
-    let finder = Finder::start(move |_| sender.send(get()).expect("a receiver")).expect("a finder");
+    let listener =
+        AoListener::start(move |_| sender.send(get()).expect("a receiver")).expect("an AO listener");
     sigbus::raise(Fault { hva: NOWHERE, log2_len: 12, action: Action::Optional }).expect("sent");
     assert_eq!(policies.recv_timeout(Duration::from_secs(20)), Ok(1));
-    drop(finder);
+    drop(listener);
 }
 
 /// Runs this test of this program again, as a process that is to die.

@@ -13,7 +13,7 @@ pub(crate) struct Key<F, A> {
     pub(crate) absent: A,
 }
 
-/// A profile can not leave it out.
+/// A profile cannot leave it out.
 pub(crate) struct Required;
 /// A profile may leave it out; the text says what holds then.
 pub(crate) struct Optional(pub(crate) &'static str);

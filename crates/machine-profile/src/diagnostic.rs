@@ -42,14 +42,14 @@ impl Diagnostic {
         Diagnostic { place, key: key.into(), message: message.into(), help: help.into(), related: Vec::new() }
     }
 
-    /// A value that its key can not have.
+    /// A value that its key cannot have.
     pub(crate) fn refused(
         place: &Place,
         key: &str,
         why: impl Display,
         help: impl Into<String>,
     ) -> Diagnostic {
-        let message = format!("`{key}` can not be {}: {why}", quoted(place.text()));
+        let message = format!("`{key}` cannot be {}: {why}", quoted(place.text()));
         Diagnostic::new(place.clone(), key, message, help)
     }
 

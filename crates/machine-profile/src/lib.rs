@@ -1,7 +1,7 @@
 //! Machine profiles: TOML text to a validated [`Machine`], or to everything that is wrong with it.
 //!
 //! A profile is what a person writes to describe a virtual machine. This crate turns it into a [`Machine`] in which no
-//! default is left open and no combination is impossible, so that nothing behind it has to ask again. Where it can not,
+//! default is left open and no combination is impossible, so that nothing behind it has to ask again. Where it cannot,
 //! it gives a [`Diagnostic`] for *every* problem: the text to underline, its line and column, the key, what is wrong,
 //! and the way out.
 //!
@@ -21,7 +21,7 @@
 //! );
 //! assert_eq!(
 //!     problems[1].to_string(),
-//!     "web.toml:3:10: `machine.memory` can not be `\"512MB\"`: `MB` is no unit of memory\n  \
+//!     "web.toml:3:10: `machine.memory` cannot be `\"512MB\"`: `MB` is no unit of memory\n  \
 //!      help: write `\"512MiB\"`",
 //! );
 //! assert_eq!(problems[1].value(), "\"512MB\"");

@@ -72,11 +72,11 @@ pub fn parse(
 ///
 /// # Errors
 ///
-/// The file can not be read, or is not UTF-8; else as [`parse`].
+/// The file cannot be read, or is not UTF-8; else as [`parse`].
 pub fn load(path: &Path, overrides: &[Override], arch: Arch) -> Result<Profile, Vec<Diagnostic>> {
     let name = path.display().to_string();
     let bytes = fs::read(path).map_err(|error| {
-        let message = format!("the profile can not be read: {error}");
+        let message = format!("the profile cannot be read: {error}");
         let source = Arc::new(Source { name: name.clone(), text: String::new() });
         vec![Diagnostic::new(
             Place::start_of(&source),
@@ -98,7 +98,7 @@ pub fn load(path: &Path, overrides: &[Override], arch: Arch) -> Result<Profile, 
     parse(Source { name, text }, overrides, arch, base_dir)
 }
 
-/// What several machines can not have at the same time: a control socket.
+/// What several machines cannot have at the same time: a control socket.
 ///
 /// Disks are not compared: profiles of one guest under several firmwares share theirs, and do not run together.
 #[must_use]
@@ -119,7 +119,7 @@ pub fn clashes(profiles: &[Profile]) -> Vec<Diagnostic> {
 }
 
 impl Profile {
-    /// A problem that only shows later: a file that does not exist, a host that can not do what a key asks for.
+    /// A problem that only shows later: a file that does not exist, a host that cannot do what a key asks for.
     ///
     /// `key` is an address, `boot.kernel` or `device.0.path`. Where the profile leaves that key out, the diagnostic
     /// points at its section, and where it leaves that out too, at the start of the text.

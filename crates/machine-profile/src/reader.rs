@@ -28,7 +28,7 @@ impl<T> Setting<T> {
         Setting { value: change(self.value), key: self.key, place: self.place, given: self.given }
     }
 
-    /// Says that this value can not be.
+    /// Says that this value cannot be.
     pub(crate) fn refused(&self, why: impl std::fmt::Display, help: impl Into<String>) -> Diagnostic {
         Diagnostic::refused(&self.place, &self.key, why, help)
     }

@@ -150,7 +150,7 @@ fn a_file_that_is_missing_is_a_diagnostic() {
     let problems = load(Path::new("no/such.toml"), &[], Arch::X86_64).unwrap_err();
     assert_eq!(problems.len(), 1);
     assert!(
-        problems[0].to_string().starts_with("no/such.toml:1:1: the profile can not be read: "),
+        problems[0].to_string().starts_with("no/such.toml:1:1: the profile cannot be read: "),
         "{problems:?}"
     );
 }
@@ -159,7 +159,7 @@ fn a_file_that_is_missing_is_a_diagnostic() {
 fn a_directory_is_a_diagnostic() {
     let directory = tempfile::tempdir().unwrap();
     let problems = load(directory.path(), &[], Arch::X86_64).unwrap_err();
-    assert!(problems[0].message.starts_with("the profile can not be read: "), "{problems:?}");
+    assert!(problems[0].message.starts_with("the profile cannot be read: "), "{problems:?}");
 }
 
 #[test]
@@ -197,11 +197,9 @@ fn machines_that_want_one_socket_clash() {
     let found: Vec<String> = clashes(&profiles).iter().map(ToString::to_string).collect();
     assert_eq!(
         found,
-        [
-            "c.toml:3:10: `control.socket` can not be `\"/run/./a.sock\"`: `a.toml` has that socket already\n  \
+        ["c.toml:3:10: `control.socket` cannot be `\"/run/./a.sock\"`: `a.toml` has that socket already\n  \
           a.toml:3:10: the same socket\n  \
-          help: choose another path"
-        ]
+          help: choose another path"]
     );
     assert_eq!(clashes(&profiles[..2]), []);
     assert_eq!(clashes(&[read("[machine]", &[]).unwrap(), read("[machine]", &[]).unwrap()]), []);

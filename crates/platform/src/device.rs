@@ -2,7 +2,7 @@
 //!
 //! What both languages say (registers, interrupts) stands here once; what only one of them says (an `_HID`, a
 //! `compatible`) stands beside it. A table builder takes the window and the interrupt from the shared part, so the ACPI
-//! and the devicetree description of a device can not drift apart.
+//! and the devicetree description of a device cannot drift apart.
 
 /// One contiguous block of a device's registers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

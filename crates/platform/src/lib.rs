@@ -4,7 +4,7 @@
 //! there are and how they are named, what the interrupt controller looks like, which devices sit at which address and
 //! on which interrupt, and how the machine is switched off. It holds no behaviour and knows no table format:
 //! `firmware-tables` turns it into bytes, the device models of `devices` put their [`DeviceNode`]s into it, and the
-//! VMM programs KVM from the same values. So the three can not contradict one another.
+//! VMM programs KVM from the same values. So the three cannot contradict one another.
 //!
 //! Addresses are guest physical addresses (GPA), sizes are bytes, interrupts are global system interrupts (GSI) as
 //! ACPI counts them (ACPI 6.5, 5.2.14).

@@ -4,7 +4,7 @@ use core::arch::global_asm;
 use core::ops::Range;
 
 use crate::acpi::Fadt;
-use crate::cmdline::Wishes;
+use crate::cmdline::Requests;
 use crate::dsdt::{EventDevice, Interrupt};
 use crate::errors::records::Known;
 use crate::failure::Failure;
@@ -69,16 +69,16 @@ extern "C" fn start(devicetree: u64) -> ! {
         fail(&Failure::with("not entered at EL1 but at EL", cpu::exception_level()));
     }
     match boot::read(devicetree).and_then(|boot| crate::run(&boot)) {
-        Ok(wishes) => {
+        Ok(requests) => {
             say!("ok");
-            power::end(wishes.exit)
+            power::end(requests.exit)
         }
         Err(why) => fail(&why),
     }
 }
 
 /// Takes the machine over and checks all of it: the memory that the guest needs itself.
-pub(crate) fn check(boot: &Boot, wishes: &Wishes) -> Result<Range<u64>, Failure> {
+pub(crate) fn check(boot: &Boot, requests: &Requests) -> Result<Range<u64>, Failure> {
     let memory = &boot.memory;
     let (start, end) = ((&raw const image_start) as u64, (&raw const image_end) as u64);
     let mut frames = Frames::after_image(memory, start, end)?.up_to(boot.firmware.at.start);
@@ -94,7 +94,7 @@ pub(crate) fn check(boot: &Boot, wishes: &Wishes) -> Result<Range<u64>, Failure>
     cpu::enable_interrupts();
     timer::check(firmware.timer)?;
     say!("timer ok");
-    processors::start_all(&firmware.topology, &mut frames, wishes.touch_on)?;
+    processors::start_all(&firmware.topology, &mut frames, requests.touch_on)?;
 
     gic::enable(firmware.serial)?;
     interrupts::expect(Purpose::Serial, firmware.serial.gsi);

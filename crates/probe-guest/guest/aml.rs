@@ -1,7 +1,7 @@
 //! A walk through the objects of a definition block (ACPI 6.5, 20.2).
 //!
 //! It sees what is declared and runs nothing: bodies of methods, conditions and field lists are passed over by their
-//! length. Something whose length can not be known ends the walk with an error.
+//! length. Something whose length cannot be known ends the walk with an error.
 
 /// Scopes within scopes that the walk follows.
 pub(crate) const MAX_DEPTH: usize = 16;

@@ -42,7 +42,7 @@ pub(crate) const MAX_TOUCHES: usize = 8;
 
 /// The words that were understood.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Wishes {
+pub(crate) struct Requests {
     pub(crate) exit: Exit,
     /// `probe.echo`: repeat lines from the console until one says `quit`.
     pub(crate) echo: bool,
@@ -55,9 +55,9 @@ pub(crate) struct Wishes {
     pub(crate) patience: u32,
 }
 
-impl Wishes {
+impl Requests {
     /// Those of an empty command line.
-    pub(crate) const NONE: Self = Wishes {
+    pub(crate) const NONE: Self = Requests {
         exit: Exit::PowerOff,
         echo: false,
         touches: [None; MAX_TOUCHES],
@@ -66,23 +66,23 @@ impl Wishes {
         patience: 3000,
     };
 
-    /// Of several wishes for the same thing the last counts, but for what is to be touched; other words are for others.
+    /// Of several requests for the same thing the last counts, but for what is to be touched; other words are for others.
     pub(crate) fn parse(cmdline: &[u8]) -> Self {
-        let mut wishes = Self::NONE;
+        let mut requests = Self::NONE;
         for word in cmdline.split(u8::is_ascii_whitespace) {
             match word {
-                b"probe.exit=reset" => wishes.exit = Exit::Reset,
+                b"probe.exit=reset" => requests.exit = Exit::Reset,
                 #[cfg(target_arch = "x86_64")]
-                b"probe.exit=triple-fault" => wishes.exit = Exit::TripleFault,
+                b"probe.exit=triple-fault" => requests.exit = Exit::TripleFault,
                 #[cfg(target_arch = "x86_64")]
-                b"probe.exit=i8042" => wishes.exit = Exit::KeyboardController,
-                b"probe.exit=hang" => wishes.exit = Exit::Hang,
-                b"probe.exit=loop" => wishes.exit = Exit::Loop,
-                b"probe.echo" => wishes.echo = true,
-                _ => wishes.take(word),
+                b"probe.exit=i8042" => requests.exit = Exit::KeyboardController,
+                b"probe.exit=hang" => requests.exit = Exit::Hang,
+                b"probe.exit=loop" => requests.exit = Exit::Loop,
+                b"probe.echo" => requests.echo = true,
+                _ => requests.take(word),
             }
         }
-        wishes
+        requests
     }
 
     /// The words of memory to be touched, in the order of the command line.

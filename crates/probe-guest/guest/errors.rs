@@ -13,7 +13,7 @@ mod waiting;
 use core::sync::atomic::{AtomicBool, Ordering};
 
 use crate::arch;
-use crate::cmdline::Wishes;
+use crate::cmdline::Requests;
 use crate::failure::Failure;
 use crate::format::Hex;
 use crate::hest::{self, Notification};
@@ -57,22 +57,22 @@ pub(crate) fn is_armed() -> bool {
 
 /// Does what the command line asks for: touches words of memory, then waits to be told of errors.
 pub(crate) fn run(
-    wishes: &Wishes,
+    requests: &Requests,
     memory: &MemoryMap,
     in_use: &core::ops::Range<u64>,
 ) -> Result<(), Failure> {
-    for touch in wishes.touches() {
+    for touch in requests.touches() {
         touching::check(touch, memory, in_use)?;
     }
-    for touch in wishes.touches() {
-        if wishes.touch_on == arch::processor() {
-            touching::run(touch, wishes.patience);
+    for touch in requests.touches() {
+        if requests.touch_on == arch::processor() {
+            touching::run(touch, requests.patience);
         } else {
-            errand::send(wishes.touch_on, touch, wishes.patience)?;
+            errand::send(requests.touch_on, touch, requests.patience)?;
         }
     }
-    if wishes.await_errors > 0 {
-        waiting::run(wishes.await_errors, wishes.patience);
+    if requests.await_errors > 0 {
+        waiting::run(requests.await_errors, requests.patience);
     }
     Ok(())
 }

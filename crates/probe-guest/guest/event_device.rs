@@ -27,7 +27,7 @@ static EVENTS: AtomicU32 = AtomicU32::new(0);
 pub(crate) fn check(device: &EventDevice) -> Result<(), Failure> {
     let last = device.selector.saturating_add(2 * LOOPBACK);
     if !device.selector.is_multiple_of(4) || last > DEVICES_END {
-        return Err(Failure::with("the event device's register can not be reached at", device.selector));
+        return Err(Failure::with("the event device's register cannot be reached at", device.selector));
     }
     SELECTOR.store(device.selector, Ordering::Relaxed);
     // SAFETY: a register of the event device, aligned and where devices are mapped.

@@ -44,7 +44,7 @@ use aarch64 as arch;
 #[cfg(target_arch = "x86_64")]
 use x86_64 as arch;
 
-use cmdline::Wishes;
+use cmdline::Requests;
 use failure::Failure;
 use format::{Hex, Text};
 use memory_map::MemoryMap;
@@ -61,7 +61,7 @@ struct Boot {
 }
 
 /// Reports everything; what it returns is how to end.
-fn run(boot: &Boot) -> Result<Wishes, Failure> {
+fn run(boot: &Boot) -> Result<Requests, Failure> {
     let Boot { memory, cmdline, .. } = boot;
     say!("entry ", boot.entry);
     say!("cmdline \"", Text(cmdline), "\"");
@@ -69,14 +69,14 @@ fn run(boot: &Boot) -> Result<Wishes, Failure> {
         say!("memory ", Hex(region.start), "-", Hex(region.end), " ", region.kind.name());
     }
     say!("memory-total ", memory.total_usable());
-    let wishes = Wishes::parse(cmdline);
-    errors::lost::watch(&wishes);
-    let in_use = arch::check(boot, &wishes)?;
-    errors::run(&wishes, memory, &in_use)?;
-    if wishes.echo {
+    let requests = Requests::parse(cmdline);
+    errors::lost::watch(&requests);
+    let in_use = arch::check(boot, &requests)?;
+    errors::run(&requests, memory, &in_use)?;
+    if requests.echo {
         echo::run();
     }
-    Ok(wishes)
+    Ok(requests)
 }
 
 #[panic_handler]

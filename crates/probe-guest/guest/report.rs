@@ -33,7 +33,7 @@ pub(crate) fn line(parts: &[&dyn Show]) {
             WRITER.store(NOBODY, Ordering::Release);
         }
     } else {
-        // This is a handler of what can not be masked: who was interrupted prints the line after its own.
+        // This is a handler of what cannot be masked: who was interrupted prints the line after its own.
         write(parts, &mut &LATE);
     }
     arch::unmask_interrupts(masked);

@@ -3,7 +3,7 @@
 use core::arch::global_asm;
 use core::ops::Range;
 
-use crate::cmdline::Wishes;
+use crate::cmdline::Requests;
 use crate::dsdt::{Dsdt, Interrupt};
 use crate::failure::Failure;
 use crate::format::Hex;
@@ -65,16 +65,16 @@ extern "C" fn start(protocol: u64, handed_over: u64) -> ! {
         _ => unsafe { boot::pvh(handed_over) },
     };
     match boot.and_then(|boot| crate::run(&boot)) {
-        Ok(wishes) => {
+        Ok(requests) => {
             say!("ok");
-            power::end(wishes.exit)
+            power::end(requests.exit)
         }
         Err(why) => fail(&why),
     }
 }
 
 /// Takes the machine over and checks all of it: the memory that the guest needs itself.
-pub(crate) fn check(boot: &Boot, _: &Wishes) -> Result<Range<u64>, Failure> {
+pub(crate) fn check(boot: &Boot, _: &Requests) -> Result<Range<u64>, Failure> {
     let memory = &boot.memory;
     let mut frames =
         Frames::after_image(memory, (&raw const image_start) as u64, (&raw const image_end) as u64)?;

@@ -64,7 +64,7 @@
 //! | `rtc none` | aarch64: there is no clock that the tables tell of, as with ACPI |
 //! | `touching ADDRESS` | it begins to touch that word (`probe.touch` and the like) |
 //! | `touched ADDRESS fine` | it did so until its patience was over |
-//! | `error gave up ADDRESS` | it was told that the page is lost, or could not make the access, and never touches it again |
+//! | `error offlined ADDRESS` | it was told that the page is lost, or could not make the access, and never touches it again |
 //! | `awaiting N errors` | with `probe.await-errors`: it waits |
 //! | `error total N` | with `probe.await-errors`: of how many pages it was told by then |
 //! | `listening` | with `probe.echo`: it reads the console |
@@ -74,7 +74,7 @@
 //!
 //! # Memory errors
 //! Once all up to `rtc` is reported, the guest takes memory errors, until its end: their lines come whenever errors do,
-//! also after `ok` with `probe.exit=hang` and `probe.exit=loop` (only what can not be masked). Addresses and processors
+//! also after `ok` with `probe.exit=hang` and `probe.exit=loop` (only what cannot be masked). Addresses and processors
 //! are as the handler finds them; processors count from 0 in the order of the tables.
 //!
 //! | line | meaning |

@@ -26,7 +26,7 @@ mod topology;
 mod wire;
 
 use aml::{Object, Objects, Value, elements};
-use cmdline::{Access, Exit, Touch, Wishes};
+use cmdline::{Access, Exit, Requests, Touch};
 use dsdt::{Dsdt, EventDevice, Interrupt};
 use failure::Failure;
 use format::{Hex, Padded, Show, Sink, Text};
@@ -68,9 +68,9 @@ proptest! {
 
 #[test]
 fn wishes_are_whole_words() {
-    let exit = |cmdline: &[u8]| Wishes::parse(cmdline).exit;
-    assert_eq!(Wishes::parse(b""), Wishes::NONE);
-    assert_eq!(Wishes::NONE.exit, Exit::PowerOff);
+    let exit = |cmdline: &[u8]| Requests::parse(cmdline).exit;
+    assert_eq!(Requests::parse(b""), Requests::NONE);
+    assert_eq!(Requests::NONE.exit, Exit::PowerOff);
     assert_eq!(exit(b"console=ttyS0 probe.exit=reset"), Exit::Reset);
     assert_eq!(exit(b"xprobe.exit=reset probe.exit=resets"), Exit::PowerOff);
     assert_eq!(exit(b"probe.exit=hang\tprobe.exit=loop"), Exit::Loop);
@@ -79,20 +79,20 @@ fn wishes_are_whole_words() {
     assert_eq!(exit(b"probe.exit=i8042"), Exit::KeyboardController);
     #[cfg(target_arch = "x86_64")]
     assert_eq!(exit(b"probe.exit=triple-fault"), Exit::TripleFault);
-    assert!(Wishes::parse(b"probe.echo").echo);
+    assert!(Requests::parse(b"probe.echo").echo);
 }
 
 #[test]
 fn wishes_about_errors_have_numbers() {
-    let wishes = Wishes::parse(
+    let requests = Requests::parse(
         b"probe.touch=0x2001000 probe.store=4096 probe.fetch=0xABCdef probe.touch-on=1 probe.patience=20 probe.await-errors=0x10",
     );
     let touch = |access, gpa| Touch { access, gpa };
     assert_eq!(
-        wishes.touches().copied().collect::<Vec<_>>(),
+        requests.touches().copied().collect::<Vec<_>>(),
         [touch(Access::Load, 0x200_1000), touch(Access::Store, 4096), touch(Access::Fetch, 0xab_cdef)]
     );
-    assert_eq!((wishes.touch_on, wishes.patience, wishes.await_errors), (1, 20, 16));
+    assert_eq!((requests.touch_on, requests.patience, requests.await_errors), (1, 20, 16));
 
     for word in [
         "probe.touch",
@@ -106,12 +106,12 @@ fn wishes_about_errors_have_numbers() {
         "probe.patience=4294967296",
         "probe.touchy=1",
     ] {
-        assert_eq!(Wishes::parse(word.as_bytes()), Wishes::NONE, "{word}");
+        assert_eq!(Requests::parse(word.as_bytes()), Requests::NONE, "{word}");
     }
-    let last = Wishes::parse(b"probe.touch=18446744073709551615 probe.touch=0xffffffffffffffff");
+    let last = Requests::parse(b"probe.touch=18446744073709551615 probe.touch=0xffffffffffffffff");
     assert!(last.touches().all(|touch| touch.gpa == u64::MAX));
     let many = "probe.touch=8 ".repeat(9);
-    assert_eq!(Wishes::parse(many.as_bytes()).touches().count(), 8, "and no more");
+    assert_eq!(Requests::parse(many.as_bytes()).touches().count(), 8, "and no more");
 }
 
 #[test]

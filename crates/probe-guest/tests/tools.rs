@@ -269,7 +269,7 @@ fn takes_errors_of_another_machine() -> Result<(), Failed> {
     let said = machine.wait_for("probe: touching 0x2002000")?;
     assert_eq!(
         said,
-        [&check(2, "0x2001008"), "probe: error gave up 0x2001000", "probe: touching 0x2002000"],
+        [&check(2, "0x2001008"), "probe: error offlined 0x2001000", "probe: touching 0x2002000"],
         "{said:#?}"
     );
     machine.command(&[&inject(0, "0x2003000"), &inject(1, "0x2002000")])?;
@@ -279,7 +279,7 @@ fn takes_errors_of_another_machine() -> Result<(), Failed> {
         said,
         [
             "probe: awaiting 4 errors",
-            "probe: error gave up 0x2002000",
+            "probe: error offlined 0x2002000",
             &check(0, "0x2003000"),
             &check(1, "0x2002000"),
         ],

@@ -11,7 +11,7 @@ use crate::port::Injection;
 /// What every vCPU of a machine is to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
-pub enum Wish {
+pub enum RunState {
     /// Run the guest.
     Run = 0,
     /// Stay out of the guest until the wish changes.
@@ -25,7 +25,7 @@ pub enum Wish {
 /// A vCPU in the guest does not see a change: [`Vcpus`](crate::Vcpus) kicks it out after each.
 #[derive(Debug)]
 pub struct Control {
-    wish: AtomicU8,
+    run_state: AtomicU8,
     waiting: Mutex<Waiting>,
     changed: Condvar,
     /// Whether anything waits for a single vCPU: asked at every exit, without the lock.
@@ -33,7 +33,7 @@ pub struct Control {
 }
 
 /// Room for exceptions that wait before memory is allocated for them: the way from an error to its exception has none.
-const ROOM: usize = 64;
+const CAPACITY: usize = 64;
 
 /// What the lock guards.
 #[derive(Debug)]
@@ -52,11 +52,11 @@ impl Default for Control {
     /// vCPUs run, and nothing waits.
     fn default() -> Self {
         Control {
-            wish: AtomicU8::new(Wish::Run as u8),
+            run_state: AtomicU8::new(RunState::Run as u8),
             waiting: Mutex::new(Waiting {
                 parked: 0,
-                injections: VecDeque::with_capacity(ROOM),
-                held: Vec::with_capacity(ROOM),
+                injections: VecDeque::with_capacity(CAPACITY),
+                held: Vec::with_capacity(CAPACITY),
                 threads: Vec::new(),
             }),
             changed: Condvar::new(),
@@ -68,20 +68,20 @@ impl Default for Control {
 impl Control {
     /// The wish now. One atomic load: it is asked at every exit.
     #[must_use]
-    pub fn wish(&self) -> Wish {
-        match self.wish.load(Ordering::Acquire) {
-            0 => Wish::Run,
-            1 => Wish::Pause,
-            _ => Wish::Stop,
+    pub fn run_state(&self) -> RunState {
+        match self.run_state.load(Ordering::Acquire) {
+            0 => RunState::Run,
+            1 => RunState::Pause,
+            _ => RunState::Stop,
         }
     }
 
-    /// Changes the wish, unless it was [`Wish::Stop`] already.
-    pub fn set(&self, wish: Wish) {
-        // Under the lock, so that a vCPU which is about to wait can not miss the change.
+    /// Changes the wish, unless it was [`RunState::Stop`] already.
+    pub fn set(&self, state: RunState) {
+        // Under the lock, so that a vCPU which is about to wait cannot miss the change.
         let _waiting = self.lock();
-        if self.wish() != Wish::Stop {
-            self.wish.store(wish as u8, Ordering::Release);
+        if self.run_state() != RunState::Stop {
+            self.run_state.store(state as u8, Ordering::Release);
         }
         self.changed.notify_all();
     }
@@ -158,7 +158,7 @@ impl Control {
     /// Waits until the vCPU is no longer held or the wish is another than to run, for so long at most.
     pub(crate) fn await_release(&self, vcpu: u32, patience: Duration) {
         let waiting = self.lock();
-        if self.wish() == Wish::Run && waiting.held.contains(&vcpu) {
+        if self.run_state() == RunState::Run && waiting.held.contains(&vcpu) {
             // Woken for nothing, or too late: whoever called this looks again.
             drop(self.changed.wait_timeout(waiting, patience).unwrap_or_else(PoisonError::into_inner));
         }
@@ -177,7 +177,7 @@ impl Control {
         taken.map(|(_, injection)| injection)
     }
 
-    /// Gives an exception back that the vCPU can not take yet.
+    /// Gives an exception back that the vCPU cannot take yet.
     pub(crate) fn put_back(&self, vcpu: u32, injection: Injection) {
         self.change(|waiting| waiting.injections.push_front((vcpu, injection)));
     }
@@ -187,7 +187,7 @@ impl Control {
         let mut waiting = self.lock();
         waiting.parked += 1;
         self.changed.notify_all();
-        while self.wish() == Wish::Pause {
+        while self.run_state() == RunState::Pause {
             waiting = self.changed.wait(waiting).unwrap_or_else(PoisonError::into_inner);
         }
         waiting.parked -= 1;
@@ -199,7 +199,7 @@ impl Control {
         let mut waiting = self.lock();
         while waiting.parked < count {
             let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() || self.wish() != Wish::Pause {
+            if left.is_zero() || self.run_state() != RunState::Pause {
                 return false;
             }
             waiting = self.changed.wait_timeout(waiting, left).unwrap_or_else(PoisonError::into_inner).0;

@@ -76,7 +76,7 @@ pub enum Exit<'a> {
         /// The hardware's own code.
         reason: u64,
     },
-    /// KVM met an instruction or a state that it can not handle.
+    /// KVM met an instruction or a state that it cannot handle.
     InternalError {
         /// KVM_INTERNAL_ERROR_*: 1 emulation, 2 simultaneous exceptions, 3 event delivery, 4 unexpected exit.
         suberror: u32,

@@ -1,4 +1,4 @@
-//! What this host's KVM can do, and what each thing that it can not do costs.
+//! What this host's KVM can do, and what each thing that it cannot do costs.
 
 use std::path::Path;
 
@@ -97,11 +97,11 @@ pub fn probe() -> Host {
     Host { architecture: std::env::consts::ARCH, kernel, kvm, capabilities, vcpus, memory_failure }
 }
 
-/// KVM can not be used.
+/// KVM cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// /dev/kvm does not open.
-    #[error("/dev/kvm can not be opened: {0}")]
+    #[error("/dev/kvm cannot be opened: {0}")]
     Open(kvm_ioctls::Error),
     /// It speaks another version of the API.
     #[error("/dev/kvm speaks version {0} of its API, not 12")]
@@ -123,16 +123,16 @@ pub fn open() -> Result<Kvm, OpenError> {
 /// Name, number (linux/kvm.h) and what the lack of each costs.
 const CAPABILITIES: &[(&str, u32, &str)] = &[
     ("USER_MEMORY", 3, "no guest can be given memory"),
-    ("IMMEDIATE_EXIT", 136, "a vCPU can not be taken out of the guest reliably"),
-    ("IRQFD", 32, "devices can not raise interrupts"),
-    ("VCPU_EVENTS", 41, "an exception can not be injected while the guest masks it"),
+    ("IMMEDIATE_EXIT", 136, "a vCPU cannot be taken out of the guest reliably"),
+    ("IRQFD", 32, "devices cannot raise interrupts"),
+    ("VCPU_EVENTS", 41, "an exception cannot be injected while the guest masks it"),
     ("MEMORY_FAULT_INFO", 232, "broken memory of a guest_memfd is not told apart from other faults"),
     #[cfg(target_arch = "x86_64")]
     ("IRQCHIP", 0, "no guest can be given interrupts"),
     #[cfg(target_arch = "x86_64")]
-    ("MCE", 31, "errors can not be told by machine check"),
+    ("MCE", 31, "errors cannot be told by machine check"),
     #[cfg(target_arch = "x86_64")]
-    ("USER_NMI", 22, "errors can not be told by NMI"),
+    ("USER_NMI", 22, "errors cannot be told by NMI"),
     #[cfg(target_arch = "x86_64")]
     ("X2APIC_API", 129, "no more than 255 vCPUs"),
     #[cfg(target_arch = "x86_64")]

@@ -10,7 +10,7 @@ use ras_core::vcpu_state::VcpuState;
 use crate::aarch64 as arch;
 use crate::exit::Exit;
 use crate::port::{Injected, Injection, RunError, VcpuPort};
-use crate::run_loop::Lost;
+use crate::run_loop::PoisonAccess;
 #[cfg(target_arch = "x86_64")]
 use crate::x86_64 as arch;
 
@@ -128,7 +128,7 @@ impl VcpuPort for KvmPort {
         self.exceptions.inject(&self.fd, injection).map_err(refused)
     }
 
-    fn state(&mut self, lost: Option<&Lost>) -> Option<VcpuState> {
+    fn state(&mut self, lost: Option<&PoisonAccess>) -> Option<VcpuState> {
         self.exceptions.state(&self.fd, self.abort, &self.ram, lost)
     }
 
@@ -174,7 +174,7 @@ impl VcpuPort for KvmPort {
                 sregs.cr4,
                 sregs.efer
             ),
-            (Err(error), _) | (_, Err(error)) => format!("registers can not be read: {error}"),
+            (Err(error), _) | (_, Err(error)) => format!("registers cannot be read: {error}"),
         }
     }
 

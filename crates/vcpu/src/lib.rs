@@ -26,9 +26,9 @@ mod threads;
 #[cfg(target_arch = "x86_64")]
 pub mod x86_64;
 
-pub use control::{Control, Wish};
+pub use control::{Control, RunState};
 pub use exit::Exit;
 pub use kvm_port::KvmPort;
 pub use port::{Injected, Injection, RunError, VcpuPort};
-pub use run_loop::{Bus, End, Lost, run};
+pub use run_loop::{Bus, End, PoisonAccess, run};
 pub use threads::{Ended, ThreadError, Vcpus};

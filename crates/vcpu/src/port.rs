@@ -6,11 +6,11 @@ use ras_core::actions::{FaultAddress, MachineCheck};
 use ras_core::vcpu_state::VcpuState;
 
 use crate::exit::Exit;
-use crate::run_loop::Lost;
+use crate::run_loop::PoisonAccess;
 
 /// The hypervisor could not run the vCPU at all.
 #[derive(Debug, thiserror::Error)]
-#[error("the hypervisor can not run the vCPU: {0}")]
+#[error("the hypervisor cannot run the vCPU: {0}")]
 pub struct RunError(#[from] pub io::Error);
 
 /// An exception that a vCPU takes because the VMM says so.
@@ -41,8 +41,8 @@ pub enum Injection {
 pub enum Injected {
     /// It takes it when it is entered next.
     Done,
-    /// It can not yet: it is to be offered again.
-    Later,
+    /// It cannot yet: it is to be offered again.
+    Deferred,
 }
 
 /// A vCPU, as the run loop sees it. Owned and called by the vCPU's own thread.
@@ -63,8 +63,8 @@ pub trait VcpuPort {
     fn inject(&mut self, injection: Injection) -> Result<Injected, RunError>;
 
     /// How the vCPU stands towards an error that it is to be told of: `lost` is what it met, where it met something. None
-    /// where that can not be known.
-    fn state(&mut self, lost: Option<&Lost>) -> Option<VcpuState>;
+    /// where that cannot be known.
+    fn state(&mut self, lost: Option<&PoisonAccess>) -> Option<VcpuState>;
 
     /// Takes back the access that the last exit asked for: the vCPU stands at the instruction again, as if it had not begun.
     ///

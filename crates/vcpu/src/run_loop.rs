@@ -6,7 +6,7 @@ use guest_memory::{GuestRam, sigbus};
 use ras_core::Span;
 use ras_core::vcpu_state::VcpuState;
 
-use crate::control::{Control, Wish};
+use crate::control::{Control, RunState};
 use crate::exit::Exit;
 use crate::port::{Injected, RunError, VcpuPort};
 
@@ -20,15 +20,15 @@ pub trait Bus: Send + Sync {
     fn mmio_read(&self, gpa: u64, data: &mut [u8]);
     /// Takes `data` (1 to 8 bytes) to an address; nothing where nothing listens.
     fn mmio_write(&self, gpa: u64, data: &[u8]);
-    /// The guest touched `gpa`, where no memory is, by an instruction that KVM can not take apart, or fetched one from there.
-    /// True where it is to stand at that instruction again; false where it can not go on.
+    /// The guest touched `gpa`, where no memory is, by an instruction that KVM cannot take apart, or fetched one from there.
+    /// True where it is to stand at that instruction again; false where it cannot go on.
     fn undecoded_access(&self, gpa: u64) -> bool {
         let _ = gpa;
         false
     }
     /// A vCPU met memory that the host lost, standing as `state` says if it is asked. What it is to take for it, or that it is
     /// held, was left with the [`Control`] when this returns.
-    fn lost_memory(&self, vcpu: u32, lost: Lost, state: &mut dyn FnMut() -> Option<VcpuState>) {
+    fn memory_error(&self, vcpu: u32, lost: PoisonAccess, state: &mut dyn FnMut() -> Option<VcpuState>) {
         let _ = (vcpu, lost, state);
     }
     /// A vCPU is about to enter the guest: whoever has to know how it stands asks now, and leaves what it is to take with the
@@ -36,9 +36,9 @@ pub trait Bus: Send + Sync {
     fn ask(&self, vcpu: u32, state: &mut dyn FnMut() -> Option<VcpuState>) {
         let _ = (vcpu, state);
     }
-    /// What [`lost_memory`](Self::lost_memory) left for the vCPU was carried out: there is time now to write it down. Called at
+    /// What [`memory_error`](Self::memory_error) left for the vCPU was carried out: there is time now to write it down. Called at
     /// every entry.
-    fn settled(&self) {}
+    fn flush(&self) {}
     /// A vCPU is held: whether there is still a reason to can be looked at.
     fn attend(&self) {}
     /// aarch64: the guest asked for power-off, reset or reports a crash. The wish is looked at afterwards.
@@ -57,7 +57,7 @@ pub trait Bus: Send + Sync {
 
 /// Memory that the host lost, as a vCPU met it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Lost {
+pub enum PoisonAccess {
     /// A signal named it by its address in this process.
     Signalled(sigbus::Fault),
     /// KVM named it by its guest address (KVM_EXIT_MEMORY_FAULT with EHWPOISON).
@@ -74,15 +74,17 @@ pub enum Lost {
     },
 }
 
-impl Lost {
+impl PoisonAccess {
     /// The guest's memory that was lost; none where it is not the guest's, or where nobody knows.
     #[cfg_attr(not(target_arch = "aarch64"), expect(dead_code, reason = "x86_64 asks for no address"))]
     pub(crate) fn span(&self, ram: &GuestRam) -> Option<Span> {
         let log2 = |bytes: u64| (u64::BITS - bytes.saturating_sub(1).leading_zeros()) as u8;
         match *self {
-            Lost::Signalled(fault) => Some(Span::around(ram.guest_address(fault.hva)?, fault.log2_len)),
-            Lost::Named { gpa, size } => Some(Span::around(gpa, log2(size))),
-            Lost::Unclaimed { gpa } => Some(Span::around(gpa?, log2(ram.backing().page_size()))),
+            PoisonAccess::Signalled(fault) => {
+                Some(Span::around(ram.guest_address(fault.hva)?, fault.log2_len))
+            }
+            PoisonAccess::Named { gpa, size } => Some(Span::around(gpa, log2(size))),
+            PoisonAccess::Unclaimed { gpa } => Some(Span::around(gpa?, log2(ram.backing().page_size()))),
         }
     }
 }
@@ -105,15 +107,15 @@ pub enum End {
     },
     /// The processor refused to enter the guest, with its own code.
     EntryFailed(u64),
-    /// KVM met what it can not handle, with KVM's suberror.
+    /// KVM met what it cannot handle, with KVM's suberror.
     InternalError(u32),
-    /// An instruction that can not be taken apart touched this GPA, where no memory is.
+    /// An instruction that cannot be taken apart touched this GPA, where no memory is.
     UndecodedAccess(u64),
     /// An exit that nobody handles, with KVM's number for it.
     UnhandledExit(u32),
     /// KVM_RUN itself failed.
     RunFailed(String),
-    /// An exception that the guest must take can not be injected.
+    /// An exception that the guest must take cannot be injected.
     NotInjected(String),
 }
 
@@ -130,20 +132,20 @@ impl std::fmt::Display for End {
             }
             End::InternalError(suberror) => {
                 let what = match suberror {
-                    1 => "an instruction it can not emulate",
+                    1 => "an instruction it cannot emulate",
                     2 => "simultaneous exceptions",
-                    3 => "an event it can not deliver",
+                    3 => "an event it cannot deliver",
                     4 => "an unexpected hardware exit",
                     _ => "an internal error",
                 };
                 write!(f, "KVM met {what} (suberror {suberror})")
             }
             End::UndecodedAccess(gpa) => {
-                write!(f, "an instruction that KVM can not take apart touched {gpa:#x}, where no memory is")
+                write!(f, "an instruction that KVM cannot take apart touched {gpa:#x}, where no memory is")
             }
             End::UnhandledExit(reason) => write!(f, "unhandled exit {reason}"),
             End::RunFailed(error) => f.write_str(error),
-            End::NotInjected(error) => write!(f, "an exception can not be injected: {error}"),
+            End::NotInjected(error) => write!(f, "an exception cannot be injected: {error}"),
         }
     }
 }
@@ -151,23 +153,23 @@ impl std::fmt::Display for End {
 /// How often a held vCPU looks whether it still has to be.
 const ATTENTION: Duration = Duration::from_millis(1);
 
-/// Runs the vCPU of index `vcpu` until it is told to stop, or can not go on.
+/// Runs the vCPU of index `vcpu` until it is told to stop, or cannot go on.
 pub fn run(vcpu: u32, port: &mut impl VcpuPort, bus: &dyn Bus, control: &Control) -> End {
     let mut progress = Progress::Fresh;
     loop {
         // The order matters: a kick that comes after the flag was cleared ends the next entry at once, and one that
         // came before has its reason in the wish that is read now.
         port.clear_kick();
-        match control.wish() {
-            Wish::Run => {}
-            Wish::Pause => {
+        match control.run_state() {
+            RunState::Run => {}
+            RunState::Pause => {
                 control.park();
                 continue;
             }
-            Wish::Stop => return End::Stopped,
+            RunState::Stop => return End::Stopped,
         }
         if control.is_held(vcpu) {
-            bus.settled();
+            bus.flush();
             control.await_release(vcpu, ATTENTION);
             bus.attend();
             continue;
@@ -182,7 +184,7 @@ pub fn run(vcpu: u32, port: &mut impl VcpuPort, bus: &dyn Bus, control: &Control
             match port.inject(injection) {
                 Ok(Injected::Done) => {}
                 // What comes behind it waits with it.
-                Ok(Injected::Later) => {
+                Ok(Injected::Deferred) => {
                     later = Some(injection);
                     break;
                 }
@@ -192,7 +194,7 @@ pub fn run(vcpu: u32, port: &mut impl VcpuPort, bus: &dyn Bus, control: &Control
         if let Some(injection) = later {
             control.put_back(vcpu, injection);
         }
-        bus.settled();
+        bus.flush();
         let answered = match sigbus::listening(|| port.run()) {
             Ok(Exit::Interrupted) => Answered::Done,
             Ok(exit) => {
@@ -222,8 +224,8 @@ enum Answered {
     Done,
     /// It was an access to an address without memory, which was answered. It is not complete before the next entry.
     Access,
-    /// The guest can not go on without memory that was lost.
-    Lost(Lost),
+    /// The guest cannot go on without memory that was lost.
+    Lost(PoisonAccess),
     /// It was the last.
     End(End),
 }
@@ -233,7 +235,7 @@ fn tell_of_losses(
     vcpu: u32,
     port: &mut impl VcpuPort,
     bus: &dyn Bus,
-    met: Option<Lost>,
+    met: Option<PoisonAccess>,
     is_access: bool,
 ) -> Result<(), RunError> {
     let mut signalled = sigbus::take();
@@ -242,11 +244,11 @@ fn tell_of_losses(
         port.abandon_access()?;
     }
     if let Some(lost) = met {
-        bus.lost_memory(vcpu, lost, &mut || port.state(Some(&lost)));
+        bus.memory_error(vcpu, lost, &mut || port.state(Some(&lost)));
     }
     while let Some(fault) = signalled {
-        let lost = Lost::Signalled(fault);
-        bus.lost_memory(vcpu, lost, &mut || port.state(Some(&lost)));
+        let lost = PoisonAccess::Signalled(fault);
+        bus.memory_error(vcpu, lost, &mut || port.state(Some(&lost)));
         signalled = sigbus::take();
     }
     Ok(())
@@ -280,9 +282,9 @@ fn answer(exit: Exit<'_>, bus: &dyn Bus) -> Answered {
         Exit::SystemEvent { kind } => bus.system_event(kind),
         Exit::Interrupted => {}
         Exit::MemoryFault { gpa, size, errno: libc::EHWPOISON, .. } => {
-            return Answered::Lost(Lost::Named { gpa, size });
+            return Answered::Lost(PoisonAccess::Named { gpa, size });
         }
-        Exit::ArmSea { gpa, .. } => return Answered::Lost(Lost::Unclaimed { gpa }),
+        Exit::ArmSea { gpa, .. } => return Answered::Lost(PoisonAccess::Unclaimed { gpa }),
         Exit::UndecodedAccess { gpa } | Exit::InternalError { at: Some(gpa), .. }
             if bus.undecoded_access(gpa) => {}
         Exit::UndecodedAccess { gpa } => return Answered::End(End::UndecodedAccess(gpa)),

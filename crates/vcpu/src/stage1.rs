@@ -20,7 +20,7 @@ pub(crate) struct Translation {
 
 impl Translation {
     /// The GPA that `va` leads to, by tables that `read` gives eight bytes of at a time; none where it leads nowhere, or
-    /// where that can not be known.
+    /// where that cannot be known.
     pub(crate) fn gpa(&self, va: u64, read: impl Fn(u64) -> Option<u64>) -> Option<u64> {
         if self.system_control & MMU_ON == 0 {
             return Some(va);
@@ -227,7 +227,7 @@ mod tests {
         assert_eq!(walk(at(1, 2, 3, 5, 0)), None, "an entry that is not there");
         assert_eq!(walk(at(1, 2, 3, 6, 0)), None, "0b01 is no page");
         assert_eq!(walk(at(2, 0, 0, 0, 0)), None, "no blocks of 512 GiB");
-        assert_eq!(walk(at(1, 4, 0, 0, 0)), None, "memory that can not be read");
+        assert_eq!(walk(at(1, 4, 0, 0, 0)), None, "memory that cannot be read");
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use vmm_sys_util::signal::{Killable, SIGRTMIN};
 
-use crate::control::{Control, Wish};
+use crate::control::{Control, RunState};
 use crate::kick;
 use crate::port::VcpuPort;
 use crate::run_loop::{Bus, End, run};
@@ -28,7 +28,7 @@ pub struct Ended {
 #[derive(Debug, thiserror::Error)]
 pub enum ThreadError {
     /// The thread of a vCPU could not be started.
-    #[error("the thread of vCPU {vcpu} can not be started: {source}")]
+    #[error("the thread of vCPU {vcpu} cannot be started: {source}")]
     Spawn {
         /// Index of the vCPU.
         vcpu: u32,
@@ -36,7 +36,7 @@ pub enum ThreadError {
         source: io::Error,
     },
     /// The handler of the kick signal could not be installed.
-    #[error("the kick signal's handler can not be installed: {0}")]
+    #[error("the kick signal's handler cannot be installed: {0}")]
     Handler(vmm_sys_util::errno::Error),
     /// vCPUs did not leave the guest in time.
     #[error("not every vCPU left the guest within {0:?}")]
@@ -54,10 +54,10 @@ pub struct Vcpus {
 
 impl Vcpus {
     /// Starts a thread for each port, in the order of their index. The guest is entered at once, unless `control`
-    /// wishes otherwise. Each vCPU that leaves its loop says so to `ended`, on its own thread.
+    /// requests otherwise. Each vCPU that leaves its loop says so to `ended`, on its own thread.
     ///
     /// # Errors
-    /// Where a thread can not be had; those already started are stopped.
+    /// Where a thread cannot be had; those already started are stopped.
     pub fn start<P: VcpuPort + Send + 'static>(
         ports: Vec<P>,
         bus: &Arc<dyn Bus>,
@@ -92,13 +92,13 @@ impl Vcpus {
     /// # Errors
     /// Where a vCPU does not leave, or has ended: then all go on.
     pub fn pause(&self) -> Result<(), ThreadError> {
-        self.control.set(Wish::Pause);
+        self.control.set(RunState::Pause);
         self.kick();
         if self.control.await_parked(self.threads.len(), PATIENCE) {
             return Ok(());
         }
         // Nobody who asked for it knows that they are paused: those that are go on.
-        self.control.set(Wish::Run);
+        self.control.set(RunState::Run);
         Err(ThreadError::Stuck(PATIENCE))
     }
 
@@ -110,18 +110,18 @@ impl Vcpus {
 
     /// What they are to do.
     #[must_use]
-    pub fn wish(&self) -> Wish {
-        self.control.wish()
+    pub fn run_state(&self) -> RunState {
+        self.control.run_state()
     }
 
     /// Lets paused vCPUs go on.
     pub fn resume(&self) {
-        self.control.set(Wish::Run);
+        self.control.set(RunState::Run);
     }
 
     /// Stops every vCPU and waits for its thread.
     pub fn stop(&mut self) {
-        self.control.set(Wish::Stop);
+        self.control.set(RunState::Stop);
         self.kick();
         for thread in self.threads.drain(..) {
             if thread.join().is_err() {

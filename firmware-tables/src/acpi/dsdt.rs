@@ -50,7 +50,7 @@ fn soft_off(sleep_type: u8) -> Name {
     Name::new("_S5_".into(), &Package::new(vec![&sleep_type, &0u8, &0u8, &0u8]))
 }
 
-/// Checks what one device alone can not know: that names are unique under `\_SB`, and that events have a target.
+/// Checks what one device alone cannot know: that names are unique under `\_SB`, and that events have a target.
 fn check_names<'a>(
     cpus: usize,
     described: impl Iterator<Item = (&'a DeviceNode, &'a AcpiIdentity)> + Clone,

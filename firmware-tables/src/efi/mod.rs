@@ -20,7 +20,7 @@ const VENDOR: &str = "Ghesthouse";
 /// The vendor's revision of the firmware.
 const VENDOR_REVISION: u32 = 1;
 /// The head of the list that a kernel keeps for the one that it may start in its place: what a GIC's translation service
-/// writes to can not be had back from it. The EFI stub makes it, and a kernel with such a service wants it.
+/// writes to cannot be had back from it. The EFI stub makes it, and a kernel with such a service wants it.
 const NO_RESERVATIONS: wire::MemoryReservations =
     wire::MemoryReservations { size: U32::ZERO, count: U32::ZERO, next: U64::ZERO };
 /// `linux,uefi-secure-boot`: disabled (`enum efi_secureboot_mode` of Linux).

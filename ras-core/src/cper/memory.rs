@@ -234,7 +234,7 @@ impl<'a> MemoryView<'a> {
 impl MemorySection {
     /// A page of 4 KiB is lost: the one that starts at `gpa`. Nothing else is known.
     #[must_use]
-    pub fn lost_page(gpa: u64) -> Self {
+    pub fn poisoned_page(gpa: u64) -> Self {
         let mut section = Self::new_zeroed();
         section.fields.validation =
             U64::new(valid::PHYSICAL_ADDRESS | valid::PHYSICAL_ADDRESS_MASK | valid::ERROR_TYPE);

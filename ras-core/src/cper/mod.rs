@@ -25,7 +25,7 @@ pub trait Section {
     /// Its type.
     fn kind(&self) -> Guid;
 
-    /// Hands its bytes to `sink`, in their order and in as many parts as suits. Two calls give the same bytes.
+    /// ActionExecutor its bytes to `sink`, in their order and in as many parts as suits. Two calls give the same bytes.
     fn parts(&self, sink: &mut dyn FnMut(&[u8]));
 }
 
@@ -50,7 +50,7 @@ impl Section for RawSection<'_> {
 
 /// A section has more parts than it can count, or not even one error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("a section has parts that it can not count")]
+#[error("a section has parts that it cannot count")]
 pub struct Uncountable;
 
 /// A section that was read.

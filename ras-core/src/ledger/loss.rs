@@ -5,7 +5,7 @@ use crate::memory_error::Span;
 
 impl Ledger {
     /// What is lost now, as (first GPA, bytes), by address; what is adjacent is one. What a guest that starts anew must not use where
-    /// lost memory is never repaired.
+    /// poisoned memory is never repaired.
     ///
     /// ```
     /// # use ras_core::{Kind, MemoryError, Origin, Span, ledger::Ledger};
@@ -20,7 +20,7 @@ impl Ledger {
     /// ```
     pub fn lost(&self) -> impl Iterator<Item = (u64, u64)> {
         let mut entries =
-            self.entries.iter().filter(|entry| entry.is_lost()).map(|entry| entry.span).peekable();
+            self.entries.iter().filter(|entry| entry.is_poisoned()).map(|entry| entry.span).peekable();
         core::iter::from_fn(move || {
             let Span { gpa, .. } = *entries.peek()?;
             let mut len = 0;
@@ -58,22 +58,22 @@ impl Ledger {
         self.acknowledged_by(u64::MAX)
     }
 
-    /// The same, of what was acknowledged at least `settle_ns` before `now_ns` and not heard of since.
-    pub fn repairable_after(&self, settle_ns: u64, now_ns: u64) -> impl Iterator<Item = Span> {
-        now_ns.checked_sub(settle_ns).into_iter().flat_map(|latest_ns| self.acknowledged_by(latest_ns))
+    /// The same, of what was acknowledged at least `delay_ns` before `now_ns` and not heard of since.
+    pub fn repairable_after(&self, delay_ns: u64, now_ns: u64) -> impl Iterator<Item = Span> {
+        now_ns.checked_sub(delay_ns).into_iter().flat_map(|latest_ns| self.acknowledged_by(latest_ns))
     }
 
     fn acknowledged_by(&self, latest_ns: u64) -> impl Iterator<Item = Span> {
-        let settled = move |entry: &Entry| {
-            entry.is_lost() && entry.acknowledged_ns.is_some_and(|then| then <= latest_ns)
+        let flush = move |entry: &Entry| {
+            entry.is_poisoned() && entry.acknowledged_ns.is_some_and(|then| then <= latest_ns)
         };
         let mut index = 0;
         core::iter::from_fn(move || {
             loop {
-                let (whole, members) = self.lost_with(index)?;
+                let (whole, members) = self.poisoned_with(index)?;
                 index = members.end;
                 let members = self.entries.get(members).unwrap_or_default();
-                if covers(members, whole, settled) {
+                if covers(members, whole, flush) {
                     return Some(whole);
                 }
             }
@@ -81,11 +81,11 @@ impl Ledger {
     }
 
     /// The next span from that entry on that is lost, was not answered and is to be told whole, and the index of the entry behind it.
-    pub(crate) fn next_untold(&self, index: usize) -> Option<(Span, usize)> {
-        let is_untold = |entry: &Entry| entry.is_lost() && entry.answered.is_none();
+    pub(crate) fn next_unreported(&self, index: usize) -> Option<(Span, usize)> {
+        let is_untold = |entry: &Entry| entry.is_poisoned() && entry.answered.is_none();
         let (index, entry) =
             self.entries.iter().enumerate().skip(index).find(|(_, entry)| is_untold(entry))?;
-        let (whole, members) = self.lost_with(index)?;
+        let (whole, members) = self.poisoned_with(index)?;
         let all = self.entries.get(members.clone()).unwrap_or_default();
         if members.start == index && covers(all, whole, is_untold) {
             Some((whole, members.end))
@@ -95,12 +95,12 @@ impl Ledger {
     }
 
     /// What was lost together with that entry, and the entries in it: an older, wider loss of one of them takes the others with it.
-    fn lost_with(&self, index: usize) -> Option<(Span, core::ops::Range<usize>)> {
-        let mut whole = self.entries.get(index)?.lost_with;
+    fn poisoned_with(&self, index: usize) -> Option<(Span, core::ops::Range<usize>)> {
+        let mut whole = self.entries.get(index)?.poisoned_with;
         loop {
             let members = self.overlapping(whole);
-            let lost_with = self.entries.get(members.clone())?.iter().map(|entry| entry.lost_with);
-            match lost_with.max_by_key(|span| span.log2_len) {
+            let poisoned_with = self.entries.get(members.clone())?.iter().map(|entry| entry.poisoned_with);
+            match poisoned_with.max_by_key(|span| span.log2_len) {
                 Some(wider) if wider.log2_len > whole.log2_len => whole = wider,
                 _ => return Some((whole, members)),
             }

@@ -7,7 +7,7 @@ use alloc::vec::Vec;
 use core::fmt;
 use core::num::NonZeroU32;
 
-use super::decision::{ALWAYS, Need, Question, Row};
+use super::decision::{ALWAYS, ErrorClass, Requirement, Row};
 use super::{TablesView, met};
 use crate::abilities::{Fact, HostAbilities};
 use crate::response::Response;
@@ -17,7 +17,8 @@ use crate::response::Response;
 #[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "kebab-case"))]
 pub struct Answer {
     /// What happened.
-    pub question: Question,
+    #[cfg_attr(feature = "serde", serde(rename = "question"))]
+    pub class: ErrorClass,
     /// What was asked for; none for `auto`, and for what no profile changes.
     pub asked: Option<Response>,
     /// What this kind of guest can be answered, best first, and what stands in the way of each.
@@ -35,7 +36,8 @@ pub struct Answer {
     /// What is done once a vCPU keeps touching a page that the guest was told about.
     pub stalled: Option<Response>,
     /// How long is waited for either.
-    pub patience: Patience,
+    #[cfg_attr(feature = "serde", serde(rename = "patience"))]
+    pub timeouts: Timeouts,
 }
 
 /// A response that this kind of guest can be given.
@@ -56,9 +58,9 @@ pub enum Obstacle {
     NoSource(u8),
     /// They hold no error device that would be notified.
     NoErrorDevice,
-    /// KVM can not make an SError pending.
+    /// KVM cannot make an SError pending.
     NoVcpuEvents(Fact),
-    /// KVM can not inject an NMI.
+    /// KVM cannot inject an NMI.
     NoUserNmi(Fact),
     /// KVM's machine checks have no software recovery.
     NoSoftwareRecovery(Fact),
@@ -67,7 +69,7 @@ pub enum Obstacle {
 /// How long is waited.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "kebab-case"))]
-pub struct Patience {
+pub struct Timeouts {
     /// For the guest to acknowledge a record: milliseconds.
     pub acknowledge_ms: u32,
     /// For a vCPU to get past a page: so many touches, spread over
@@ -76,7 +78,7 @@ pub struct Patience {
     pub stall_ms: u32,
 }
 
-impl Patience {
+impl Timeouts {
     /// A vCPU acknowledges within the exception that it takes; the rest is for hosts that are busy.
     const EXCEPTION_MS: u32 = 2_000;
     /// A guest takes an interrupt when it likes.
@@ -96,7 +98,7 @@ impl Patience {
             Response::Gsiv | Response::Gpio | Response::External => Self::INTERRUPT_MS,
             _ => Self::EXCEPTION_MS,
         };
-        Patience { acknowledge_ms, touches: Self::TOUCHES, stall_ms: Self::STALL_MS }
+        Timeouts { acknowledge_ms, touches: Self::TOUCHES, stall_ms: Self::STALL_MS }
     }
 
     /// [`acknowledge_ms`](Self::acknowledge_ms) in nanoseconds.
@@ -118,7 +120,7 @@ impl Answer {
         asked: Option<Response>,
         degraded: bool,
         possible: Vec<Candidate>,
-        patience: Patience,
+        timeouts: Timeouts,
         source: Option<u16>,
     ) -> Self {
         let because = match asked {
@@ -145,7 +147,7 @@ impl Answer {
             }
         };
         Answer {
-            question: row.question,
+            class: row.class,
             asked,
             possible,
             chosen: row.response,
@@ -154,16 +156,19 @@ impl Answer {
             source,
             unacknowledged: row.unacknowledged,
             stalled: row.stalled,
-            patience,
+            timeouts,
         }
     }
 
     /// The same for what a device model touched.
-    pub(super) fn as_found(found: &Answer) -> Self {
+    pub(super) fn as_detected(found: &Answer) -> Self {
         Answer {
-            question: Question::TouchedByDevice,
+            class: ErrorClass::TouchedByDevice,
             asked: None,
-            because: format!("{}; the guest is told as of what was found", always(Question::TouchedByDevice)),
+            because: format!(
+                "{}; the guest is told as of what was found",
+                always(ErrorClass::TouchedByDevice)
+            ),
             ..found.clone()
         }
     }
@@ -171,22 +176,22 @@ impl Answer {
     /// For what was the VMM's own.
     pub(super) fn own_memory() -> Self {
         Answer {
-            question: Question::OwnMemory,
+            class: ErrorClass::OwnMemory,
             asked: None,
             possible: vec![Candidate { response: Response::Stop, obstacles: Vec::new() }],
             chosen: Response::Stop,
             degraded: false,
-            because: always(Question::OwnMemory).into(),
+            because: always(ErrorClass::OwnMemory).into(),
             source: None,
             unacknowledged: None,
             stalled: None,
-            patience: Patience { acknowledge_ms: 0, touches: 0, stall_ms: 0 },
+            timeouts: Timeouts { acknowledge_ms: 0, touches: 0, stall_ms: 0 },
         }
     }
 }
 
-fn always(question: Question) -> &'static str {
-    ALWAYS.iter().find(|always| always.question == question).map_or("", |always| always.because)
+fn always(class: ErrorClass) -> &'static str {
+    ALWAYS.iter().find(|always| always.class == class).map_or("", |always| always.because)
 }
 
 impl Obstacle {
@@ -199,13 +204,13 @@ impl Obstacle {
         row.needs.iter().filter_map(|need| {
             let fact = met(*need, row, host, tables);
             (!fact.holds()).then(|| match need {
-                Need::Source => {
+                Requirement::Source => {
                     Obstacle::NoSource(row.response.notification_in(row.tables).unwrap_or_default())
                 }
-                Need::ErrorDevice => Obstacle::NoErrorDevice,
-                Need::VcpuEvents => Obstacle::NoVcpuEvents(fact),
-                Need::UserNmi => Obstacle::NoUserNmi(fact),
-                Need::SoftwareRecovery => Obstacle::NoSoftwareRecovery(fact),
+                Requirement::ErrorDevice => Obstacle::NoErrorDevice,
+                Requirement::VcpuEvents => Obstacle::NoVcpuEvents(fact),
+                Requirement::UserNmi => Obstacle::NoUserNmi(fact),
+                Requirement::SoftwareRecovery => Obstacle::NoSoftwareRecovery(fact),
             })
         })
     }

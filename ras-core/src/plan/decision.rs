@@ -13,12 +13,13 @@ pub use table::{ALWAYS, TABLE};
 /// What can happen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "kebab-case"))]
-pub enum Question {
-    /// A vCPU consumed lost memory: action required (AR).
+pub enum ErrorClass {
+    /// A vCPU consumed poisoned memory: action required (AR).
     Consumed,
     /// Memory was found lost and nobody consumed it: action optional (AO).
-    Found,
-    /// A device model touched lost memory of the guest.
+    #[cfg_attr(feature = "serde", serde(rename = "found"))]
+    Detected,
+    /// A device model touched poisoned memory of the guest.
     TouchedByDevice,
     /// The VMM's own memory was lost.
     OwnMemory,
@@ -26,7 +27,7 @@ pub enum Question {
 
 /// When a row is chosen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Standing {
+pub enum Preference {
     /// By `auto`, where no row above it is possible.
     Auto,
     /// The same, but only as a degradation: never where missing support is to be refused.
@@ -37,7 +38,7 @@ pub enum Standing {
 
 /// What must be there before a row is possible.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Need {
+pub enum Requirement {
     /// The tables: a record area with a source of that notification.
     Source,
     /// The tables: an event device that notifies the error device.
@@ -54,7 +55,7 @@ pub enum Need {
 #[derive(Clone, Copy, Debug)]
 pub struct Row {
     /// What happened.
-    pub question: Question,
+    pub class: ErrorClass,
     /// The guest's architecture.
     pub arch: Arch,
     /// Its tables.
@@ -62,9 +63,9 @@ pub struct Row {
     /// What is done.
     pub response: Response,
     /// When it is chosen.
-    pub standing: Standing,
+    pub preference: Preference,
     /// What it needs.
-    pub needs: &'static [Need],
+    pub needs: &'static [Requirement],
     /// What is done instead once the guest leaves a record unacknowledged (a machine check: in progress) for too long.
     pub unacknowledged: Option<Response>,
     /// What is done once a vCPU keeps touching a page that it was told about.
@@ -79,7 +80,7 @@ pub struct Row {
 #[derive(Clone, Copy, Debug)]
 pub struct Always {
     /// What happened.
-    pub question: Question,
+    pub class: ErrorClass,
     /// What is done.
     pub becomes: &'static str,
     /// Why.
@@ -89,8 +90,8 @@ pub struct Always {
 }
 
 /// The rows for that question, guest and tables, best first.
-pub fn rows(question: Question, arch: Arch, tables: TableSet) -> impl Iterator<Item = &'static Row> {
-    TABLE.iter().filter(move |row| row.question == question && row.arch == arch && row.tables == tables)
+pub fn rows(class: ErrorClass, arch: Arch, tables: TableSet) -> impl Iterator<Item = &'static Row> {
+    TABLE.iter().filter(move |row| row.class == class && row.arch == arch && row.tables == tables)
 }
 
 /// Why that response does not exist for that question, guest and tables: asking for it is a mistake of the profile, on every host.
@@ -117,37 +118,37 @@ pub const fn contradiction(response: Response, arch: Arch, tables: TableSet) -> 
     }
 }
 
-impl Question {
+impl ErrorClass {
     /// For people.
     #[must_use]
     pub const fn title(self) -> &'static str {
         match self {
-            Question::Consumed => "consumed by a vCPU (AR)",
-            Question::Found => "found, not consumed (AO)",
-            Question::TouchedByDevice => "touched by a device model",
-            Question::OwnMemory => "in the VMM's own memory",
+            ErrorClass::Consumed => "consumed by a vCPU (AR)",
+            ErrorClass::Detected => "found, not consumed (AO)",
+            ErrorClass::TouchedByDevice => "touched by a device model",
+            ErrorClass::OwnMemory => "in the VMM's own memory",
         }
     }
 }
 
-impl Standing {
+impl Preference {
     const fn title(self) -> &'static str {
         match self {
-            Standing::Auto => "auto",
-            Standing::Degraded => "degraded",
-            Standing::OnRequest => "on request",
+            Preference::Auto => "auto",
+            Preference::Degraded => "degraded",
+            Preference::OnRequest => "on request",
         }
     }
 }
 
-impl Need {
+impl Requirement {
     const fn title(self) -> &'static str {
         match self {
-            Need::Source => "a source in the record area",
-            Need::ErrorDevice => "the error device",
-            Need::VcpuEvents => "KVM_CAP_VCPU_EVENTS",
-            Need::UserNmi => "KVM_CAP_USER_NMI",
-            Need::SoftwareRecovery => "KVM_CAP_MCE with MCG_SER_P",
+            Requirement::Source => "a source in the record area",
+            Requirement::ErrorDevice => "the error device",
+            Requirement::VcpuEvents => "KVM_CAP_VCPU_EVENTS",
+            Requirement::UserNmi => "KVM_CAP_USER_NMI",
+            Requirement::SoftwareRecovery => "KVM_CAP_MCE with MCG_SER_P",
         }
     }
 }

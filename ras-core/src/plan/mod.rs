@@ -28,7 +28,7 @@
 //! let area = RecordArea::lay_out(0x4010_0000, 1 << 20, &sources)?;
 //! let tables = TablesView { set: TableSet::Acpi, record_area: Some(&area), error_device: true };
 //! let carried = plan(&request, &host, &tables)?;
-//! assert_eq!((carried.consumed.chosen, carried.found.chosen), (Response::Sea, Response::Gsiv));
+//! assert_eq!((carried.consumed.chosen, carried.detected.chosen), (Response::Sea, Response::Gsiv));
 //!
 //! // Without an area no record can be promised, whatever the tables are called.
 //! let refusal = plan(&request, &host, &TablesView { record_area: None, ..tables }).unwrap_err();
@@ -49,12 +49,12 @@ use crate::record_area::RecordArea;
 use crate::request::{Arch, OnMissingSupport, Repair, Request, TableSet};
 use crate::response::Response;
 
-pub use answer::{Answer, Candidate, Obstacle, Patience};
+pub use answer::{Answer, Candidate, Obstacle, Timeouts};
 pub use note::Note;
 pub use refusal::Refusal;
 pub use wanted::sources_wanted;
 
-use decision::{Need, Question, Row, Standing};
+use decision::{ErrorClass, Preference, Requirement, Row};
 
 /// What the guest was given: what was built, not what was asked for.
 #[derive(Clone, Copy, Debug)]
@@ -75,15 +75,16 @@ pub struct Plan {
     pub arch: Arch,
     /// The guest's tables.
     pub tables: TableSet,
-    /// A vCPU consumed lost memory (AR).
+    /// A vCPU consumed poisoned memory (AR).
     pub consumed: Answer,
     /// Memory was found lost and nobody consumed it (AO).
-    pub found: Answer,
-    /// A device model touched lost memory: the request fails, and the guest is told as of [`found`](Self::found).
+    #[cfg_attr(feature = "serde", serde(rename = "found"))]
+    pub detected: Answer,
+    /// A device model touched poisoned memory: the request fails, and the guest is told as of [`detected`](Self::detected).
     pub touched_by_device: Answer,
     /// The VMM's own memory was lost.
     pub own_memory: Answer,
-    /// When lost pages are replaced.
+    /// When poisoned pages are replaced.
     pub repair: Repair,
     /// What else is worth knowing about this host and these answers.
     pub notes: Vec<Note>,
@@ -115,34 +116,34 @@ pub fn plan(request: &Request, host: &HostAbilities, tables: &TablesView<'_>) ->
             return Err(Refusal::HostPanics(host.memory_failure.recovery));
         }
     }
-    let consumed = answer(Question::Consumed, request.synchronous.response(), request, host, tables)?;
-    let found = answer(Question::Found, request.asynchronous.response(), request, host, tables)?;
-    let notes = note::notes(host, [consumed.chosen, found.chosen]);
+    let consumed = answer(ErrorClass::Consumed, request.synchronous.response(), request, host, tables)?;
+    let detected = answer(ErrorClass::Detected, request.asynchronous.response(), request, host, tables)?;
+    let notes = note::notes(host, [consumed.chosen, detected.chosen]);
     Ok(Plan {
         arch: request.arch,
         tables: tables.set,
-        touched_by_device: Answer::as_found(&found),
+        touched_by_device: Answer::as_detected(&detected),
         own_memory: Answer::own_memory(),
         consumed,
-        found,
+        detected,
         repair: request.repair,
         notes,
     })
 }
 
 fn answer(
-    question: Question,
+    class: ErrorClass,
     asked: Option<Response>,
     request: &Request,
     host: &HostAbilities,
     tables: &TablesView<'_>,
 ) -> Result<Answer, Refusal> {
-    let rows = || decision::rows(question, request.arch, request.tables);
+    let rows = || decision::rows(class, request.arch, request.tables);
     if let Some(asked) = asked
         && !rows().any(|row| row.response == asked)
     {
         let because = decision::contradiction(asked, request.arch, request.tables);
-        return Err(Refusal::Contradiction { question, asked, because });
+        return Err(Refusal::Contradiction { class, asked, because });
     }
     let possible: Vec<Candidate> = rows()
         .map(|row| Candidate { response: row.response, obstacles: Obstacle::of(row, host, tables).collect() })
@@ -152,18 +153,18 @@ fn answer(
     };
     let wanted = |row: &&Row| match asked {
         Some(asked) => row.response == asked,
-        None => row.standing == Standing::Auto,
+        None => row.preference == Preference::Auto,
     };
     let next_best = |row: &&Row| {
-        request.on_missing_support == OnMissingSupport::Degrade && row.standing != Standing::OnRequest
+        request.on_missing_support == OnMissingSupport::Degrade && row.preference != Preference::OnRequest
     };
     let as_asked = rows().filter(wanted).find(|row| is_possible(row));
     let Some(row) = as_asked.or_else(|| rows().filter(next_best).find(|row| is_possible(row))) else {
-        return Err(Refusal::MissingSupport { question, asked, possible });
+        return Err(Refusal::MissingSupport { class, asked, possible });
     };
-    let patience = Patience::of(row, request.poll_interval_ms);
+    let timeouts = Timeouts::of(row, request.poll_interval_ms);
     let source = source_of(row.response, tables);
-    Ok(Answer::new(row, asked, as_asked.is_none(), possible, patience, source))
+    Ok(Answer::new(row, asked, as_asked.is_none(), possible, timeouts, source))
 }
 
 /// The source that a response writes its records to.
@@ -174,17 +175,22 @@ fn source_of(response: Response, tables: &TablesView<'_>) -> Option<u16> {
 }
 
 /// Whether what a row needs is there; if not, whether at least nobody knows.
-fn met(need: Need, row: &Row, host: &HostAbilities, tables: &TablesView<'_>) -> crate::abilities::Fact {
+fn met(
+    need: Requirement,
+    row: &Row,
+    host: &HostAbilities,
+    tables: &TablesView<'_>,
+) -> crate::abilities::Fact {
     use crate::abilities::{ArchAbilities, Fact, MachineCheckAbilities};
     match (need, host.arch) {
-        (Need::Source, _) => source_of(row.response, tables).is_some().into(),
-        (Need::ErrorDevice, _) => tables.error_device.into(),
-        (Need::VcpuEvents, ArchAbilities::Aarch64(host)) => host.vcpu_events,
-        (Need::UserNmi, ArchAbilities::X86_64(host)) => host.user_nmi,
-        (Need::SoftwareRecovery, ArchAbilities::X86_64(host)) => host
+        (Requirement::Source, _) => source_of(row.response, tables).is_some().into(),
+        (Requirement::ErrorDevice, _) => tables.error_device.into(),
+        (Requirement::VcpuEvents, ArchAbilities::Aarch64(host)) => host.vcpu_events,
+        (Requirement::UserNmi, ArchAbilities::X86_64(host)) => host.user_nmi,
+        (Requirement::SoftwareRecovery, ArchAbilities::X86_64(host)) => host
             .mce
             .map_or(Fact::Unknown, |mce| (mce.has(MachineCheckAbilities::SER_P) && mce.banks >= 2).into()),
-        (Need::VcpuEvents, ArchAbilities::X86_64(_))
-        | (Need::UserNmi | Need::SoftwareRecovery, ArchAbilities::Aarch64(_)) => Fact::No,
+        (Requirement::VcpuEvents, ArchAbilities::X86_64(_))
+        | (Requirement::UserNmi | Requirement::SoftwareRecovery, ArchAbilities::Aarch64(_)) => Fact::No,
     }
 }

@@ -10,20 +10,20 @@ use crate::response::Response;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "kebab-case"))]
 pub enum Note {
-    /// KVM can not be used on this host.
+    /// KVM cannot be used on this host.
     NoKvm,
-    /// The host's kernel reports no lost memory.
+    /// The host's kernel reports no poisoned memory.
     HostReportsNothing,
     /// Nobody could tell whether it does.
     HostMayReportNothing,
-    /// It panics at lost memory.
+    /// It panics at poisoned memory.
     HostPanics,
-    /// Lost pages of a guest_memfd are not told apart from other faults.
+    /// Poisoned pages of a guest_memfd are not told apart from other faults.
     NoMemoryFaultInfo,
     /// What is found lost reaches only those who ask for it.
     FoundIfAsked,
-    /// Without privilege the VMM can not poison its own pages to try this plan.
-    CanNotTry,
+    /// Without privilege the VMM cannot poison its own pages to try this plan.
+    CannotTry,
     /// Aborts that the host's firmware does not claim reach the guest as SErrors, not as this plan has them.
     UnclaimedAborts,
     /// Linux refuses sources that are notified by SError.
@@ -51,7 +51,7 @@ pub(super) fn notes(host: &HostAbilities, chosen: [Response; 2]) -> Vec<Note> {
     note(no(host.memory_failure.recovery), Note::HostPanics);
     note(no(host.memory_failure.early_kill), Note::FoundIfAsked);
     note(no(host.memory_fault_info), Note::NoMemoryFaultInfo);
-    note(no(host.privileged), Note::CanNotTry);
+    note(no(host.privileged), Note::CannotTry);
     note(chose(Response::Sei), Note::LinuxRefusesSei);
     note(chose(Response::Nmi), Note::NmiIsNotSynchronous);
     match host.arch {
@@ -70,18 +70,18 @@ pub(super) fn notes(host: &HostAbilities, chosen: [Response; 2]) -> Vec<Note> {
 impl fmt::Display for Note {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Note::NoKvm => "KVM can not be used on this host: nothing boots here",
+            Note::NoKvm => "KVM cannot be used on this host: nothing boots here",
             Note::HostReportsNothing => {
                 "the host's kernel was built without CONFIG_MEMORY_FAILURE: like a memory controller that reports \
                  nothing, it will never tell of an error"
             }
-            Note::HostMayReportNothing => "it is not known whether the host's kernel reports lost memory",
+            Note::HostMayReportNothing => "it is not known whether the host's kernel reports poisoned memory",
             Note::HostPanics => "vm.memory_failure_recovery is 0: the host panics before any guest is told",
-            Note::NoMemoryFaultInfo => "lost pages of a guest_memfd are not told apart from other faults",
+            Note::NoMemoryFaultInfo => "poisoned pages of a guest_memfd are not told apart from other faults",
             Note::FoundIfAsked => {
                 "vm.memory_failure_early_kill is 0: found errors reach only a thread that asks by prctl(PR_MCE_KILL)"
             }
-            Note::CanNotTry => "without CAP_SYS_ADMIN no page can be poisoned to try this plan",
+            Note::CannotTry => "without CAP_SYS_ADMIN no page can be poisoned to try this plan",
             Note::UnclaimedAborts => {
                 "without KVM_CAP_ARM_SEA_TO_USER aborts that the host's firmware does not claim reach the guest as SErrors"
             }

@@ -4,7 +4,7 @@ use alloc::vec::Vec;
 use core::fmt;
 
 use super::answer::Candidate;
-use super::decision::Question;
+use super::decision::ErrorClass;
 use crate::abilities::Fact;
 use crate::request::{Arch, TableSet};
 use crate::response::Response;
@@ -37,7 +37,7 @@ pub enum Refusal {
     /// No guest of that architecture, with those tables, can be answered so, on any host.
     Contradiction {
         /// What happened.
-        question: Question,
+        class: ErrorClass,
         /// What was asked for.
         asked: Response,
         /// Why not.
@@ -46,20 +46,20 @@ pub enum Refusal {
     /// Support is missing, and degrading was not allowed.
     MissingSupport {
         /// What happened.
-        question: Question,
+        class: ErrorClass,
         /// What was asked for; none for `auto`.
         asked: Option<Response>,
         /// What stands in the way of what.
         possible: Vec<Candidate>,
     },
-    /// The host's kernel does nothing about lost memory, or it is not known that it does, and degrading was not allowed.
+    /// The host's kernel does nothing about poisoned memory, or it is not known that it does, and degrading was not allowed.
     HostReportsNothing(Fact),
     /// It panics, or it is not known that it does not, and degrading was not allowed.
     HostPanics(Fact),
 }
 
 impl Refusal {
-    /// Whether the request is wrong on every host; else it is this host, or these tables, that can not do it.
+    /// Whether the request is wrong on every host; else it is this host, or these tables, that cannot do it.
     #[must_use]
     pub const fn is_mistake(&self) -> bool {
         matches!(self, Refusal::NoSuchTables { .. } | Refusal::Contradiction { .. })
@@ -70,13 +70,11 @@ impl Refusal {
     #[must_use]
     pub const fn key(&self) -> Option<&'static str> {
         match self {
-            Refusal::Contradiction { question, .. } | Refusal::MissingSupport { question, .. } => {
-                match question {
-                    Question::Consumed => Some("synchronous"),
-                    Question::Found | Question::TouchedByDevice => Some("asynchronous"),
-                    Question::OwnMemory => None,
-                }
-            }
+            Refusal::Contradiction { class, .. } | Refusal::MissingSupport { class, .. } => match class {
+                ErrorClass::Consumed => Some("synchronous"),
+                ErrorClass::Detected | ErrorClass::TouchedByDevice => Some("asynchronous"),
+                ErrorClass::OwnMemory => None,
+            },
             Refusal::HostReportsNothing(_) | Refusal::HostPanics(_) => Some("on-missing-support"),
             Refusal::OtherArchitecture { .. }
             | Refusal::OtherTables { .. }
@@ -99,12 +97,12 @@ impl fmt::Display for Refusal {
             Refusal::NoSuchTables { arch, tables } => {
                 write!(f, "{arch} machines are not described by {tables}")
             }
-            Refusal::Contradiction { question, asked, because } => {
-                write!(f, "{asked} can not answer an error {}: {because}", question.title())
+            Refusal::Contradiction { class, asked, because } => {
+                write!(f, "{asked} cannot answer an error {}: {because}", class.title())
             }
-            Refusal::MissingSupport { question, asked, possible } => {
+            Refusal::MissingSupport { class, asked, possible } => {
                 let asked = asked.map_or("auto", Response::word);
-                write!(f, "{asked} can not answer an error {}", question.title())?;
+                write!(f, "{asked} cannot answer an error {}", class.title())?;
                 let mut separator = ": ";
                 for Candidate { response, obstacles } in possible {
                     for obstacle in obstacles.iter().filter(|_| asked == "auto" || asked == response.word()) {
@@ -115,16 +113,16 @@ impl fmt::Display for Refusal {
                 Ok(())
             }
             Refusal::HostReportsNothing(Fact::Unknown) => f.write_str(
-                "it is not known whether the host's kernel reports lost memory (CONFIG_MEMORY_FAILURE)",
+                "it is not known whether the host's kernel reports poisoned memory (CONFIG_MEMORY_FAILURE)",
             ),
             Refusal::HostReportsNothing(_) => f.write_str(
-                "the host's kernel does not report lost memory: it was built without CONFIG_MEMORY_FAILURE",
+                "the host's kernel does not report poisoned memory: it was built without CONFIG_MEMORY_FAILURE",
             ),
             Refusal::HostPanics(Fact::Unknown) => f.write_str(
-                "it is not known whether the host's kernel survives lost memory (vm.memory_failure_recovery)",
+                "it is not known whether the host's kernel survives poisoned memory (vm.memory_failure_recovery)",
             ),
             Refusal::HostPanics(_) => {
-                f.write_str("the host's kernel panics at lost memory: vm.memory_failure_recovery is 0")
+                f.write_str("the host's kernel panics at poisoned memory: vm.memory_failure_recovery is 0")
             }
         }
     }

@@ -2,7 +2,7 @@
 
 use core::num::NonZeroU32;
 
-use super::decision::{Need, Question, Row, Standing, rows};
+use super::decision::{ErrorClass, Preference, Requirement, Row, rows};
 use super::{TablesView, met};
 use crate::abilities::{Fact, HostAbilities};
 use crate::error_source::ErrorSource;
@@ -20,18 +20,20 @@ pub fn sources_wanted(
     own_gsi: Option<u32>,
 ) -> impl Iterator<Item = ErrorSource> {
     let asked = [
-        (0, Question::Consumed, request.synchronous.response()),
-        (1, Question::Found, request.asynchronous.response()),
+        (0, ErrorClass::Consumed, request.synchronous.response()),
+        (1, ErrorClass::Detected, request.asynchronous.response()),
     ];
     let (request, host) = (*request, host.clone());
-    asked.into_iter().filter_map(move |(id, question, asked)| {
+    asked.into_iter().filter_map(move |(id, class, asked)| {
         let tables = TablesView { set: request.tables, record_area: None, error_device: true };
         let carried = |row: &&Row| {
-            row.needs.iter().all(|need| *need == Need::Source || met(*need, row, &host, &tables) == Fact::Yes)
+            row.needs
+                .iter()
+                .all(|need| *need == Requirement::Source || met(*need, row, &host, &tables) == Fact::Yes)
         };
-        let candidates = || rows(question, request.arch, request.tables).filter(carried);
+        let candidates = || rows(class, request.arch, request.tables).filter(carried);
         let as_asked = candidates().find(|row| Some(row.response) == asked);
-        let row = as_asked.or_else(|| candidates().find(|row| row.standing == Standing::Auto));
+        let row = as_asked.or_else(|| candidates().find(|row| row.preference == Preference::Auto));
         let notification = notification(row?, request.poll_interval_ms, own_gsi)?;
         Some(ErrorSource { id, notification })
     })

@@ -3,9 +3,9 @@
 use alloc::boxed::Box;
 
 use super::stop::stop;
-use super::{Moment, Registration, Reporter, Setup};
+use super::{Registration, Reporter, ReporterContext, Setup};
 use crate::abilities::{ArchAbilities, HostAbilities};
-use crate::actions::{Action, ActionSink, FaultAddress, Mark, StopReason};
+use crate::actions::{Action, ActionSink, ErrorEvent, FaultAddress, StopReason};
 use crate::memory_error::MemoryError;
 use crate::response::Response;
 use crate::vcpu_state::{Access, Consumption, ExceptionLevel, VcpuState};
@@ -48,8 +48,8 @@ impl Reporter for ExternalAbort {
         REGISTRATION.name
     }
 
-    fn report(&mut self, error: &MemoryError, moment: &Moment, sink: &mut dyn ActionSink) {
-        let (Some(vcpu), Some(VcpuState::Aarch64(consumption))) = (error.vcpu, moment.vcpu) else {
+    fn report(&mut self, error: &MemoryError, context: &ReporterContext, sink: &mut dyn ActionSink) {
+        let (Some(vcpu), Some(VcpuState::Aarch64(consumption))) = (error.vcpu, context.vcpu) else {
             return stop(*error, StopReason::NotDeliverable, sink);
         };
         let (response, action) = if self.serror {
@@ -58,7 +58,7 @@ impl Reporter for ExternalAbort {
             (Response::Abort, self.injector.abort(vcpu, consumption))
         };
         sink.act(action);
-        sink.act(Action::Mark(Mark::Answered { span: error.span, response }));
+        sink.act(Action::Event(ErrorEvent::Answered { span: error.span, response }));
     }
 }
 
@@ -135,7 +135,7 @@ pub enum SerrorSeverity {
     Unrecoverable,
     /// UEO: what was lost is not needed to go on.
     Restartable,
-    /// UER: the program can go on once the error is repaired. What consuming lost memory is.
+    /// UER: the program can go on once the error is repaired. What consuming poisoned memory is.
     Recoverable,
     /// CE.
     Corrected,

@@ -4,10 +4,10 @@ use alloc::boxed::Box;
 
 use super::external_abort::Injector;
 use super::stop::stop;
-use super::{BuildError, Claim, Moment, Registration, Reporter, Setup};
+use super::{BuildError, Claim, Registration, Reporter, ReporterContext, Setup};
 use crate::abilities::HostAbilities;
-use crate::actions::{Action, ActionSink, Mark, StopReason};
-use crate::handover::{Consumer, Handover, Loss, Record, Step};
+use crate::actions::{Action, ActionSink, ErrorEvent, StopReason};
+use crate::handover::{Consumer, Handover, PendingError, Record, Step};
 use crate::memory_blocks::{MemoryBlocks, MemoryReport};
 use crate::memory_error::{Kind, MemoryError, Span};
 use crate::notification::Notification;
@@ -27,7 +27,7 @@ pub(super) const REGISTRATION: Registration = Registration {
 };
 
 /// Losses that may wait for one block, and vCPUs that may wait with them.
-const ROOM: usize = 64;
+const CAPACITY: usize = 64;
 /// Bytes of a status block.
 const BLOCK_LEN: usize = 0x1000;
 /// Bytes of the block status, the first field of a block. Zero there: nothing to read.
@@ -38,17 +38,17 @@ const STATUS_LEN: usize = 4;
 /// It can only be made from a [`Claim`], which only a laid-out record area gives: no record is ever written to tables that do not exist.
 #[derive(Debug)]
 pub struct Ghes {
-    handover: Handover<ROOM>,
-    desk: Desk,
+    handover: Handover<CAPACITY>,
+    channel: Channel,
 }
 
 /// Carries out what the handover says.
 #[derive(Debug)]
-struct Desk {
+struct Channel {
     claim: Claim,
     response: Response,
     /// What is done where no record can be.
-    instead: Response,
+    fallback: Response,
     injector: Injector,
     /// Records written so far.
     written: u64,
@@ -60,11 +60,11 @@ impl Ghes {
     #[must_use]
     pub fn new(claim: Claim, answer: &Answer, host: &HostAbilities) -> Self {
         Ghes {
-            handover: Handover::new(answer.patience.acknowledge_ns()),
-            desk: Desk {
+            handover: Handover::new(answer.timeouts.acknowledge_ns()),
+            channel: Channel {
                 claim,
                 response: answer.chosen,
-                instead: answer.unacknowledged.unwrap_or(Response::Stop),
+                fallback: answer.unacknowledged.unwrap_or(Response::Stop),
                 injector: Injector::of(host),
                 written: 0,
                 block: [0; BLOCK_LEN],
@@ -78,45 +78,46 @@ impl Reporter for Ghes {
         REGISTRATION.name
     }
 
-    fn report(&mut self, error: &MemoryError, moment: &Moment, sink: &mut dyn ActionSink) {
+    fn report(&mut self, error: &MemoryError, context: &ReporterContext, sink: &mut dyn ActionSink) {
         let loss = match (error.kind, error.vcpu) {
-            (Kind::ActionOptional, _) => Loss { span: error.span, consumer: None },
+            (Kind::ActionOptional, _) => PendingError { span: error.span, consumer: None },
             (Kind::ActionRequired, Some(vcpu)) => {
-                let state = moment.vcpu;
-                if state.is_none() && self.desk.response.asks_vcpu() {
+                let state = context.vcpu;
+                if state.is_none() && self.channel.response.needs_vcpu_state() {
                     return stop(*error, StopReason::NotDeliverable, sink);
                 }
                 // The pages around the one that was touched; whoever asks tells of the rest as of what was found.
                 let span = Span::around(error.gpa, error.span.log2_len.min(Record::LOG2_MOST));
-                Loss { span, consumer: Some(Consumer { vcpu, state, error: *error }) }
+                PendingError { span, consumer: Some(Consumer { vcpu, state, error: *error }) }
             }
             (Kind::ActionRequired, None) => return stop(*error, StopReason::NotDeliverable, sink),
         };
-        let desk = &mut self.desk;
-        self.handover.report(loss, is_free(moment), moment.now_ns, &mut |step| desk.take(step, moment, sink));
+        let channel = &mut self.channel;
+        self.handover
+            .report(loss, is_free(context), context.now_ns, &mut |step| channel.take(step, context, sink));
     }
 
-    fn tick(&mut self, moment: &Moment, sink: &mut dyn ActionSink) {
-        let desk = &mut self.desk;
-        self.handover.tick(is_free(moment), moment.now_ns, &mut |step| desk.take(step, moment, sink));
+    fn tick(&mut self, context: &ReporterContext, sink: &mut dyn ActionSink) {
+        let channel = &mut self.channel;
+        self.handover.tick(is_free(context), context.now_ns, &mut |step| channel.take(step, context, sink));
     }
 
-    fn driver_up(&mut self, moment: &Moment) {
-        self.handover.driver_up(moment.now_ns);
+    fn driver_up(&mut self, context: &ReporterContext) {
+        self.handover.driver_up(context.now_ns);
     }
 
-    fn reset(&mut self, still_lost: bool, moment: &Moment, sink: &mut dyn ActionSink) {
-        let desk = &mut self.desk;
-        desk.restore(sink);
-        self.handover.reset(still_lost, &mut |step| desk.take(step, moment, sink));
+    fn reset(&mut self, still_poisoned: bool, context: &ReporterContext, sink: &mut dyn ActionSink) {
+        let channel = &mut self.channel;
+        channel.restore(sink);
+        self.handover.reset(still_poisoned, &mut |step| channel.take(step, context, sink));
     }
 
     fn has_room(&self) -> bool {
-        self.handover.queued() < ROOM
+        self.handover.queued() < CAPACITY
     }
 
     fn acknowledge_register(&self) -> Option<u64> {
-        Some(self.desk.claim.slot().ack_gpa)
+        Some(self.channel.claim.slot().ack_gpa)
     }
 
     fn deadline_ns(&self) -> Option<u64> {
@@ -124,37 +125,41 @@ impl Reporter for Ghes {
     }
 }
 
-fn is_free(moment: &Moment) -> bool {
-    moment.acknowledge_register & Slot::FREE != 0
+fn is_free(context: &ReporterContext) -> bool {
+    context.acknowledge_register & Slot::FREE != 0
 }
 
-impl Desk {
-    fn take(&mut self, step: Step, moment: &Moment, sink: &mut dyn ActionSink) {
+impl Channel {
+    fn take(&mut self, step: Step, context: &ReporterContext, sink: &mut dyn ActionSink) {
         let source = self.claim.slot().source.id;
         match step {
-            Step::Write(record) => self.write(&record, moment, sink),
+            Step::Write(record) => self.write(&record, context, sink),
             Step::Hold(vcpu) => sink.act(Action::Hold { vcpu }),
             Step::Release(vcpu) => sink.act(Action::Release { vcpu }),
-            Step::Instead(consumer, span) => self.answer_instead(consumer, span, sink),
-            Step::Queued(span) => sink.act(Action::Mark(Mark::Queued { source, span })),
-            Step::Coalesced(span) => sink.act(Action::Mark(Mark::Coalesced { source, span })),
+            Step::Fallback(consumer, span) => self.respond_with_fallback(consumer, span, sink),
+            Step::Queued(span) => sink.act(Action::Event(ErrorEvent::Queued { source, span })),
+            Step::Coalesced(span) => sink.act(Action::Event(ErrorEvent::Coalesced { source, span })),
             Step::Acknowledged(Record { span, .. }, after_ns) => {
-                sink.act(Action::Mark(Mark::Acknowledged { source, span, after_ns }));
+                sink.act(Action::Event(ErrorEvent::Acknowledged { source, span, after_ns }));
             }
-            Step::Overdue(Record { span, .. }) => sink.act(Action::Mark(Mark::Overdue { source, span })),
-            Step::Overflowed(span, times) => sink.act(Action::Mark(Mark::Overflowed { source, span, times })),
+            Step::Overdue(Record { span, .. }) => {
+                sink.act(Action::Event(ErrorEvent::Overdue { source, span }))
+            }
+            Step::Overflowed(span, times) => {
+                sink.act(Action::Event(ErrorEvent::Overflowed { source, span, times }))
+            }
         }
     }
 
     /// The register first, so that an acknowledgement can only be of this record; then the block's body, and last its first field, by
     /// which a guest that polls knows that there is something to read.
-    fn write(&mut self, record: &Record, moment: &Moment, sink: &mut dyn ActionSink) {
+    fn write(&mut self, record: &Record, context: &ReporterContext, sink: &mut dyn ActionSink) {
         let Slot { source, ack_gpa, block_gpa, .. } = *self.claim.slot();
         self.written = self.written.saturating_add(1);
         // No two records of the area have a number in common: the last digit is the source's.
         let number = self.written.saturating_mul(10).saturating_add(u64::from(source.id % 10));
-        let report = MemoryReport::uncorrected(record.kind(), moment.unix_seconds, number);
-        // Can not fail: a block of a page holds what one record tells of.
+        let report = MemoryReport::uncorrected(record.kind(), context.unix_seconds, number);
+        // Cannot fail: a block of a page holds what one record tells of.
         let Ok(len) = MemoryBlocks::new(record.span, report).write_next(&mut self.block) else { return };
         let (status, body) = self.block.split_at(STATUS_LEN);
         let body = body.get(..len.saturating_sub(STATUS_LEN)).unwrap_or_default();
@@ -162,9 +167,13 @@ impl Desk {
         sink.act(Action::Write { gpa: ack_gpa, bytes: &[0; 8] });
         sink.act(Action::Write { gpa: block_gpa + STATUS_LEN as u64, bytes: body });
         sink.act(Action::Write { gpa: block_gpa, bytes: status });
-        sink.act(Action::Mark(Mark::RecordWritten { source: source.id, gpa: block_gpa, span: record.span }));
+        sink.act(Action::Event(ErrorEvent::RecordWritten {
+            source: source.id,
+            gpa: block_gpa,
+            span: record.span,
+        }));
         self.notify(record, sink);
-        sink.act(Action::Mark(Mark::Answered { span: record.span, response: self.response }));
+        sink.act(Action::Event(ErrorEvent::Answered { span: record.span, response: self.response }));
     }
 
     fn notify(&self, record: &Record, sink: &mut dyn ActionSink) {
@@ -189,9 +198,9 @@ impl Desk {
         }
     }
 
-    fn answer_instead(&self, consumer: Consumer, span: Span, sink: &mut dyn ActionSink) {
+    fn respond_with_fallback(&self, consumer: Consumer, span: Span, sink: &mut dyn ActionSink) {
         let Consumer { vcpu, state, error } = consumer;
-        let response = match (self.instead, state) {
+        let response = match (self.fallback, state) {
             (Response::Abort, Some(VcpuState::Aarch64(consumption))) => {
                 sink.act(self.injector.abort(vcpu, consumption));
                 Response::Abort
@@ -202,7 +211,7 @@ impl Desk {
             }
             _ => return stop(error, StopReason::Unacknowledged, sink),
         };
-        sink.act(Action::Mark(Mark::Answered { span, response }));
+        sink.act(Action::Event(ErrorEvent::Answered { span, response }));
     }
 
     /// The block is empty and ours to write.

@@ -2,8 +2,8 @@
 
 use alloc::boxed::Box;
 
-use super::{Moment, Registration, Reporter};
-use crate::actions::{Action, ActionSink, Mark};
+use super::{Registration, Reporter, ReporterContext};
+use crate::actions::{Action, ActionSink, ErrorEvent};
 use crate::memory_error::MemoryError;
 use crate::response::Response;
 
@@ -22,7 +22,7 @@ impl Reporter for Ignore {
         REGISTRATION.name
     }
 
-    fn report(&mut self, error: &MemoryError, _moment: &Moment, sink: &mut dyn ActionSink) {
-        sink.act(Action::Mark(Mark::Answered { span: error.span, response: Response::Ignore }));
+    fn report(&mut self, error: &MemoryError, _moment: &ReporterContext, sink: &mut dyn ActionSink) {
+        sink.act(Action::Event(ErrorEvent::Answered { span: error.span, response: Response::Ignore }));
     }
 }

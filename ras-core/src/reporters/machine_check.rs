@@ -3,11 +3,11 @@
 use alloc::boxed::Box;
 
 use super::stop::stop;
-use super::{BuildError, Moment, Registration, Reporter, Setup};
+use super::{BuildError, Registration, Reporter, ReporterContext, Setup};
 use crate::abilities::{ArchAbilities, HostAbilities, MachineCheckAbilities, Vendor};
-use crate::actions::{Action, ActionSink, MachineCheck, Mark, StopReason, Target};
+use crate::actions::{Action, ActionSink, ErrorEvent, MachineCheck, StopReason, Target};
 use crate::memory_error::{Kind, MemoryError};
-use crate::plan::Patience;
+use crate::plan::Timeouts;
 use crate::queue::Queue;
 use crate::response::Response;
 use crate::vcpu_state::{MachineCheckState, VcpuState};
@@ -17,7 +17,7 @@ pub(super) const REGISTRATION: Registration = Registration {
     carries: |response| matches!(response, Response::Mce),
     build: |Setup { answer, host, .. }| {
         let reporter = MachineCheckReporter::new(host).ok_or(BuildError::NoMachineCheck(answer.chosen))?;
-        Ok(Box::new(reporter.with_patience(&answer.patience)))
+        Ok(Box::new(reporter.with_timeouts(&answer.timeouts)))
     },
 };
 
@@ -33,7 +33,7 @@ pub(super) const REGISTRATION: Registration = Registration {
 /// KVM_X86_SET_MCE raises no exception for what is not uncorrected: it stores a deferred error, and the guest finds it when it looks.
 ///
 /// A machine check while another is in progress would end the guest (KVM: triple fault), and an UCNA would clear the MCG_STATUS that the
-/// handler is about to read (KVM stores the zero that makes it one). Neither is tried. Where several vCPUs touch lost memory at once this
+/// handler is about to read (KVM stores the zero that makes it one). Neither is tried. Where several vCPUs touch poisoned memory at once this
 /// is the rule, not the exception: each takes part in the machine check of the other. The vCPU is held for a moment and entered again: it
 /// takes the machine check that waits for it, then touches the page again and is told. Only a guest that leaves one in progress for longer
 /// than the patience is stopped. What nobody consumed waits as long, and is then left to the ledger.
@@ -41,11 +41,11 @@ pub(super) const REGISTRATION: Registration = Registration {
 pub struct MachineCheckReporter {
     vendor: Vendor,
     host: MachineCheckAbilities,
-    patience_ns: u64,
-    /// vCPUs that can not be told yet of what they consumed.
-    busy: Queue<Busy, ROOM>,
-    /// What nobody consumed and can not be told yet.
-    later: Queue<Later, ROOM>,
+    timeout_ns: u64,
+    /// vCPUs that cannot be told yet of what they consumed.
+    busy: Queue<Busy, CAPACITY>,
+    /// What nobody consumed and cannot be told yet.
+    later: Queue<Later, CAPACITY>,
 }
 
 /// A vCPU that another machine check stands in the way of.
@@ -53,7 +53,7 @@ pub struct MachineCheckReporter {
 struct Busy {
     vcpu: u32,
     since_ns: u64,
-    /// When it last touched lost memory.
+    /// When it last touched poisoned memory.
     last_ns: u64,
     held: bool,
 }
@@ -68,7 +68,7 @@ struct Later {
 }
 
 /// vCPUs, and errors, that wait at once.
-const ROOM: usize = 64;
+const CAPACITY: usize = 64;
 /// How long is waited before the next attempt.
 const PAUSE_NS: u64 = 1_000_000;
 
@@ -81,16 +81,16 @@ impl MachineCheckReporter {
         Some(MachineCheckReporter {
             vendor: host.vendor.unwrap_or(Vendor::Intel),
             host: mce,
-            patience_ns: 2_000_000_000,
+            timeout_ns: 2_000_000_000,
             busy: Queue::new(),
             later: Queue::new(),
         })
     }
 
-    /// Waits so long for a machine check that is in progress ([`Patience::acknowledge_ms`]); without this, two seconds.
+    /// Waits so long for a machine check that is in progress ([`Timeouts::acknowledge_ms`]); without this, two seconds.
     #[must_use]
-    pub fn with_patience(self, patience: &Patience) -> Self {
-        MachineCheckReporter { patience_ns: patience.acknowledge_ns(), ..self }
+    pub fn with_timeouts(self, timeouts: &Timeouts) -> Self {
+        MachineCheckReporter { timeout_ns: timeouts.acknowledge_ns(), ..self }
     }
 
     fn banks(&self) -> u8 {
@@ -148,7 +148,7 @@ impl MachineCheckReporter {
             registers.mcg_status |= mcg::LMCE;
         }
         sink.act(Action::MachineCheck { target: Target::Vcpu(vcpu), registers });
-        sink.act(Action::Mark(Mark::Answered { span: error.span, response: Response::Mce }));
+        sink.act(Action::Event(ErrorEvent::Answered { span: error.span, response: Response::Mce }));
     }
 
     /// Uncorrected, no action required: stored, and told by the interrupt for corrected errors. Needs no exception.
@@ -161,7 +161,7 @@ impl MachineCheckReporter {
             mcg_status: 0,
         };
         sink.act(Action::MachineCheck { target: Target::Vcpu(0), registers });
-        sink.act(Action::Mark(Mark::Answered { span: error.span, response: Response::Mce }));
+        sink.act(Action::Event(ErrorEvent::Answered { span: error.span, response: Response::Mce }));
     }
 
     /// Whether a vCPU that stands so, and all that take part, can take the exception.
@@ -170,7 +170,7 @@ impl MachineCheckReporter {
     }
 
     /// Tells vCPU 0 of what nobody consumed, where it can be told now.
-    fn tell_found(
+    fn report_detected(
         &self,
         error: &MemoryError,
         state: Option<MachineCheckState>,
@@ -180,7 +180,7 @@ impl MachineCheckReporter {
             (Vendor::Amd, _) => {
                 let registers = self.registers(Kind::ActionOptional, error.gpa);
                 sink.act(Action::MachineCheck { target: Target::Vcpu(0), registers });
-                sink.act(Action::Mark(Mark::Answered { span: error.span, response: Response::Mce }));
+                sink.act(Action::Event(ErrorEvent::Answered { span: error.span, response: Response::Mce }));
             }
             (Vendor::Intel, Some(state)) if self.takes(state) => self.inject(error, 0, state, sink),
             (Vendor::Intel, Some(state))
@@ -197,9 +197,9 @@ impl MachineCheckReporter {
     fn hold(&mut self, vcpu: u32, now_ns: u64, sink: &mut dyn ActionSink) -> Result<(), StillBusy> {
         let before = self.busy.take_first(|busy| busy.vcpu == vcpu);
         let since_ns = before
-            .filter(|busy| now_ns.saturating_sub(busy.last_ns) <= self.patience_ns)
+            .filter(|busy| now_ns.saturating_sub(busy.last_ns) <= self.timeout_ns)
             .map_or(now_ns, |busy| busy.since_ns);
-        if now_ns.saturating_sub(since_ns) >= self.patience_ns && before.is_some() {
+        if now_ns.saturating_sub(since_ns) >= self.timeout_ns && before.is_some() {
             return Err(StillBusy);
         }
         let busy = Busy { vcpu, since_ns, last_ns: now_ns, held: true };
@@ -223,8 +223,8 @@ impl Reporter for MachineCheckReporter {
         REGISTRATION.name
     }
 
-    fn report(&mut self, error: &MemoryError, moment: &Moment, sink: &mut dyn ActionSink) {
-        let state = match moment.vcpu {
+    fn report(&mut self, error: &MemoryError, context: &ReporterContext, sink: &mut dyn ActionSink) {
+        let state = match context.vcpu {
             Some(VcpuState::X86_64(state)) => Some(state),
             _ => None,
         };
@@ -234,44 +234,47 @@ impl Reporter for MachineCheckReporter {
                 self.inject(error, vcpu, state, sink);
             }
             (Kind::ActionRequired, Some(vcpu), Some(state)) if state.enabled => {
-                if self.hold(vcpu, moment.now_ns, sink).is_err() {
+                if self.hold(vcpu, context.now_ns, sink).is_err() {
                     stop(*error, StopReason::Unacknowledged, sink);
                 }
             }
             (Kind::ActionRequired, ..) => stop(*error, StopReason::NotDeliverable, sink),
             (Kind::ActionOptional, ..) => {
-                let later = Later { error: *error, since_ns: moment.now_ns, last_ns: moment.now_ns };
-                if !self.tell_found(error, state, sink) && self.later.push(later).is_err() {
-                    sink.act(Action::Mark(Mark::Answered { span: error.span, response: Response::Ignore }));
+                let later = Later { error: *error, since_ns: context.now_ns, last_ns: context.now_ns };
+                if !self.report_detected(error, state, sink) && self.later.push(later).is_err() {
+                    sink.act(Action::Event(ErrorEvent::Answered {
+                        span: error.span,
+                        response: Response::Ignore,
+                    }));
                 }
             }
         }
     }
 
-    fn tick(&mut self, moment: &Moment, sink: &mut dyn ActionSink) {
+    fn tick(&mut self, context: &ReporterContext, sink: &mut dyn ActionSink) {
         for busy in self.busy.iter_mut() {
-            if busy.held && moment.now_ns.saturating_sub(busy.last_ns) >= PAUSE_NS {
+            if busy.held && context.now_ns.saturating_sub(busy.last_ns) >= PAUSE_NS {
                 busy.held = false;
                 sink.act(Action::Release { vcpu: busy.vcpu });
             }
         }
-        let state = match moment.vcpu {
+        let state = match context.vcpu {
             Some(VcpuState::X86_64(state)) => Some(state),
             _ => None,
         };
         // One at a time: with the first, a machine check is in progress.
         let Some(&Later { error, since_ns, .. }) = self.later.iter().next() else { return };
-        if self.tell_found(&error, state, sink) {
+        if self.report_detected(&error, state, sink) {
             self.later.pop();
-        } else if moment.now_ns.saturating_sub(since_ns) >= self.patience_ns {
+        } else if context.now_ns.saturating_sub(since_ns) >= self.timeout_ns {
             self.later.pop();
-            sink.act(Action::Mark(Mark::Answered { span: error.span, response: Response::Ignore }));
+            sink.act(Action::Event(ErrorEvent::Answered { span: error.span, response: Response::Ignore }));
         } else if let Some(first) = self.later.first_mut() {
-            first.last_ns = moment.now_ns;
+            first.last_ns = context.now_ns;
         }
     }
 
-    fn reset(&mut self, _still_lost: bool, _moment: &Moment, _sink: &mut dyn ActionSink) {
+    fn reset(&mut self, _still_lost: bool, _moment: &ReporterContext, _sink: &mut dyn ActionSink) {
         self.busy = Queue::new();
         self.later = Queue::new();
     }
@@ -289,7 +292,7 @@ pub const BANKS: u8 = 10;
 /// The bank of consumed errors in a guest with so many.
 pub const CONSUMED_BANK: u8 = BANKS - 1;
 /// The bank of found errors in a guest with so many.
-pub const FOUND_BANK: u8 = BANKS - 2;
+pub const DETECTED_BANK: u8 = BANKS - 2;
 
 /// What MCG_CAP the guest's vCPUs are to be set up with (KVM_X86_SETUP_MCE): what these machine checks need of what KVM supports.
 #[must_use]

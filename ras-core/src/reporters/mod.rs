@@ -1,7 +1,7 @@
 //! Those who tell the guest.
 //!
 //! A [`Reporter`] takes a [`MemoryError`] and says what is to be done ([`Action`](crate::actions::Action)). It asks nothing: what it must
-//! know of the guest comes with the [`Moment`]. Nothing on its way allocates memory.
+//! know of the guest comes with the [`ReporterContext`]. Nothing on its way allocates memory.
 //!
 //! Each is one file and one line in [`REGISTRY`], which picks the one that carries an answer of the plan.
 
@@ -42,17 +42,17 @@ pub trait Reporter: Debug + Send {
 
     /// Tells of an error. A consumed one comes with the state of the vCPU that consumed it, which is not entered before `sink` has taken
     /// every action.
-    fn report(&mut self, error: &MemoryError, moment: &Moment, sink: &mut dyn ActionSink);
+    fn report(&mut self, error: &MemoryError, context: &ReporterContext, sink: &mut dyn ActionSink);
 
     /// Lets time pass, or looks whether the guest has acknowledged something.
-    fn tick(&mut self, _moment: &Moment, _sink: &mut dyn ActionSink) {}
+    fn tick(&mut self, _moment: &ReporterContext, _sink: &mut dyn ActionSink) {}
 
     /// The guest's driver is known to have started: from now on an acknowledgement is expected of it.
-    fn driver_up(&mut self, _moment: &Moment) {}
+    fn driver_up(&mut self, _moment: &ReporterContext) {}
 
     /// The guest was reset. Comes after its memory was filled anew; no vCPU is held any longer. What was found and not acknowledged is
-    /// told again at the next tick where the pages are `still_lost`.
-    fn reset(&mut self, _still_lost: bool, _moment: &Moment, _sink: &mut dyn ActionSink) {}
+    /// told again at the next tick where the pages are `still_poisoned`.
+    fn reset(&mut self, _still_lost: bool, _moment: &ReporterContext, _sink: &mut dyn ActionSink) {}
 
     /// Whether one more error can be told, or wait to be.
     fn has_room(&self) -> bool {
@@ -72,12 +72,12 @@ pub trait Reporter: Debug + Send {
 
 /// What a reporter must know of the world when it acts.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Moment {
+pub struct ReporterContext {
     /// Nanoseconds of the VMM's monotonic clock.
     pub now_ns: u64,
     /// Seconds since 1970 (UTC), for timestamps.
     pub unix_seconds: u64,
-    /// What [`Reporter::acknowledge_register`] held at `now_ns`; 0 where it can not be read. A value that is older than the record in the
+    /// What [`Reporter::acknowledge_register`] held at `now_ns`; 0 where it cannot be read. A value that is older than the record in the
     /// block is not taken for its acknowledgement.
     pub acknowledge_register: u64,
     /// How the vCPU stands that consumed the error; for a machine check about what nobody consumed, vCPU 0. None where it is not known.

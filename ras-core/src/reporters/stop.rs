@@ -2,8 +2,8 @@
 
 use alloc::boxed::Box;
 
-use super::{Moment, Registration, Reporter};
-use crate::actions::{Account, Action, ActionSink, Mark, StopReason};
+use super::{Registration, Reporter, ReporterContext};
+use crate::actions::{Action, ActionSink, ErrorEvent, StopReason, StopReport};
 use crate::memory_error::MemoryError;
 use crate::response::Response;
 
@@ -22,13 +22,13 @@ impl Reporter for Stop {
         REGISTRATION.name
     }
 
-    fn report(&mut self, error: &MemoryError, _moment: &Moment, sink: &mut dyn ActionSink) {
+    fn report(&mut self, error: &MemoryError, _moment: &ReporterContext, sink: &mut dyn ActionSink) {
         stop(*error, StopReason::Planned, sink);
     }
 }
 
 /// Stops the VM for an error of the guest's.
 pub(crate) fn stop(error: MemoryError, reason: StopReason, sink: &mut dyn ActionSink) {
-    sink.act(Action::Mark(Mark::Answered { span: error.span, response: Response::Stop }));
-    sink.act(Action::Stop { account: Account { reason, error: Some(error) } });
+    sink.act(Action::Event(ErrorEvent::Answered { span: error.span, response: Response::Stop }));
+    sink.act(Action::Stop { report: StopReport { reason, error: Some(error) } });
 }

@@ -53,7 +53,7 @@ impl<'a> BlockWriter<'a> {
     /// A block without entries.
     ///
     /// # Errors
-    /// When `bytes` can not hold even that: 20 bytes.
+    /// When `bytes` cannot hold even that: 20 bytes.
     pub fn new(bytes: &'a mut [u8]) -> Result<Self, NoRoom> {
         let header_len = size_of::<StatusBlockHeader>();
         let available = bytes.len();

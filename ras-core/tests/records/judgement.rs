@@ -1,6 +1,6 @@
 //! The judge of blocks, on blocks whose verdict is known.
 
-use ras_core::acceptance::{Deed, LinuxVerdict, Rejection, linux_accepts};
+use ras_core::acceptance::{GuestAction, LinuxVerdict, Rejection, linux_accepts};
 use ras_core::cper::arm_processor::{ArmErrorInfo, ArmProcessor, ArmProcessorHeader, error_kind, info_valid};
 use ras_core::cper::memory::MemorySection;
 use ras_core::cper::{RawSection, Section};
@@ -19,8 +19,8 @@ fn block(severities: &[Severity], section: &impl Section) -> Result<[u8; 0x1000]
     Ok(bytes)
 }
 
-fn handled(deeds: &[Deed], kills_current_task: bool) -> Result<LinuxVerdict, Rejection> {
-    Ok(LinuxVerdict::Handled { deeds: deeds.to_vec(), kills_current_task })
+fn handled(actions: &[GuestAction], kills_current_task: bool) -> Result<LinuxVerdict, Rejection> {
+    Ok(LinuxVerdict::Handled { actions: actions.to_vec(), kills_current_task })
 }
 
 #[test]
@@ -37,7 +37,7 @@ fn a_cache_error_of_an_arm_processor_takes_its_page() -> Result<(), Box<dyn core
     let section = ArmProcessor::new(ArmProcessorHeader::default(), &infos, &[], &[])?;
     let bytes = block(&[Severity::Recoverable], &section)?;
     let verdict = linux_accepts(&bytes, BLOCK_LEN, Notification::Sea);
-    assert_eq!(verdict, handled(&[Deed::MemoryFailureActionRequired { pfn: 0x12_3456 }], false));
+    assert_eq!(verdict, handled(&[GuestAction::MemoryFailureActionRequired { pfn: 0x12_3456 }], false));
 
     let corrected = block(&[Severity::Corrected], &section)?;
     assert_eq!(linux_accepts(&corrected, BLOCK_LEN, Notification::Gsiv), handled(&[], false));
@@ -54,19 +54,19 @@ fn a_synchronous_error_without_a_page_costs_the_task() -> Result<(), Box<dyn cor
 
 #[test]
 fn the_seventeenth_page_is_forgotten() -> Result<(), Box<dyn core::error::Error>> {
-    let bytes = block(&[Severity::Recoverable; 17], &MemorySection::lost_page(0x5000))?;
-    let mut deeds = vec![Deed::MemoryFailure { pfn: 5 }; 16];
-    deeds.push(Deed::Dropped { pfn: 5 });
-    assert_eq!(linux_accepts(&bytes, BLOCK_LEN, Notification::Gsiv), handled(&deeds, false));
+    let bytes = block(&[Severity::Recoverable; 17], &MemorySection::poisoned_page(0x5000))?;
+    let mut actions = vec![GuestAction::MemoryFailure { pfn: 5 }; 16];
+    actions.push(GuestAction::Dropped { pfn: 5 });
+    assert_eq!(linux_accepts(&bytes, BLOCK_LEN, Notification::Gsiv), handled(&actions, false));
     // A synchronous error does not take that road.
-    let deeds = [Deed::MemoryFailureActionRequired { pfn: 5 }; 17];
-    assert_eq!(linux_accepts(&bytes, BLOCK_LEN, Notification::Sea), handled(&deeds, false));
+    let actions = [GuestAction::MemoryFailureActionRequired { pfn: 5 }; 17];
+    assert_eq!(linux_accepts(&bytes, BLOCK_LEN, Notification::Sea), handled(&actions, false));
     Ok(())
 }
 
 #[test]
 fn one_fatal_entry_is_enough_to_panic() -> Result<(), Box<dyn core::error::Error>> {
-    let section = MemorySection::lost_page(0x5000);
+    let section = MemorySection::poisoned_page(0x5000);
     let mut bytes = block(&[Severity::Corrected, Severity::Fatal, Severity::Recoverable], &section)?;
     assert_eq!(linux_accepts(&bytes, BLOCK_LEN, Notification::Gsiv), Ok(LinuxVerdict::Panic));
     // As is a severity that is none.
@@ -77,7 +77,7 @@ fn one_fatal_entry_is_enough_to_panic() -> Result<(), Box<dyn core::error::Error
 
 #[test]
 fn blocks_that_are_not_taken() -> Result<(), Box<dyn core::error::Error>> {
-    let good = block(&[Severity::Recoverable], &MemorySection::lost_page(0x5000))?;
+    let good = block(&[Severity::Recoverable], &MemorySection::poisoned_page(0x5000))?;
     let judge = |bytes: &[u8], limit| linux_accepts(bytes, limit, Notification::Gsiv).err();
     let changed = |offset: usize, byte| {
         let mut bytes = good;

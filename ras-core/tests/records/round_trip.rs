@@ -3,7 +3,7 @@
 use core::num::NonZeroU32;
 
 use proptest::prelude::*;
-use ras_core::acceptance::{Deed, LinuxVerdict, linux_accepts};
+use ras_core::acceptance::{GuestAction, LinuxVerdict, linux_accepts};
 use ras_core::status_block::Entry;
 use ras_core::{
     BlockWriter, FruText, Guid, Heading, Kind, MemoryBlocks, MemoryReport, NoRoom, Notification, Severity,
@@ -95,9 +95,9 @@ proptest! {
         match verdict {
             LinuxVerdict::NothingToRead => prop_assert!(false, "entries were overlooked"),
             LinuxVerdict::Panic => prop_assert!(fatal),
-            LinuxVerdict::Handled { deeds, .. } => {
+            LinuxVerdict::Handled { actions, .. } => {
                 prop_assert!(!fatal);
-                let short = deeds.iter().find(|deed| matches!(deed, Deed::TooShort { .. }));
+                let short = actions.iter().find(|action| matches!(action, GuestAction::TooShort { .. }));
                 prop_assert_eq!(short, None);
             }
         }
@@ -119,13 +119,13 @@ proptest! {
         while blocks.write_next(&mut bytes)? > 0 {
             written += 1;
             let verdict = linux_accepts(&bytes, BLOCK_LEN as u32, notification)?;
-            let LinuxVerdict::Handled { deeds, kills_current_task: false } = verdict else {
+            let LinuxVerdict::Handled { actions, kills_current_task: false } = verdict else {
                 return Err(TestCaseError::fail(format!("{verdict:?}")));
             };
-            for deed in deeds {
-                match deed {
-                    Deed::MemoryFailure { pfn } if !notification.is_synchronous() => found.push(pfn << 12),
-                    Deed::MemoryFailureActionRequired { pfn } if notification.is_synchronous() => found.push(pfn << 12),
+            for action in actions {
+                match action {
+                    GuestAction::MemoryFailure { pfn } if !notification.is_synchronous() => found.push(pfn << 12),
+                    GuestAction::MemoryFailureActionRequired { pfn } if notification.is_synchronous() => found.push(pfn << 12),
                     other => return Err(TestCaseError::fail(format!("{other:?}"))),
                 }
             }
@@ -158,7 +158,7 @@ fn a_corrected_error_beyond_the_threshold_moves_the_page() -> Result<(), Box<dyn
     assert_eq!(
         linux_accepts(&bytes, BLOCK_LEN as u32, Notification::Gsiv),
         Ok(LinuxVerdict::Handled {
-            deeds: vec![Deed::SoftOffline { pfn: 0x12_3456 }],
+            actions: vec![GuestAction::SoftOffline { pfn: 0x12_3456 }],
             kills_current_task: false
         })
     );
@@ -190,7 +190,7 @@ fn what_does_not_fit_leaves_the_block_as_it_was() -> Result<(), Box<dyn core::er
         Heading { severity: Severity::Recoverable, flags: 0, fru_id: None, fru_text: None, time: None };
     let mut bytes = [0; 172 + 151];
     let mut block = BlockWriter::new(&mut bytes)?;
-    let section = ras_core::cper::memory::MemorySection::lost_page(0x1000);
+    let section = ras_core::cper::memory::MemorySection::poisoned_page(0x1000);
     block.push(&heading, &section)?;
     let fatal = Heading { severity: Severity::Fatal, ..heading };
     assert_eq!(block.push(&fatal, &section), Err(NoRoom { needed: 152, available: 151 }));

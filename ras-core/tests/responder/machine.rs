@@ -4,11 +4,11 @@ use core::num::NonZeroU32;
 use std::collections::BTreeMap;
 
 use ras_core::abilities::{ArchAbilities, Fact, HostAbilities, MachineCheckAbilities, MemoryFailure, Vendor};
-use ras_core::actions::{Action, Mark, Target};
+use ras_core::actions::{Action, ErrorEvent, Target};
 use ras_core::plan::{TablesView, plan, sources_wanted};
-use ras_core::reporters::Moment;
+use ras_core::reporters::ReporterContext;
 use ras_core::request::{Arch, Asynchronous, OnMissingSupport, Repair, Request, Synchronous, TableSet};
-use ras_core::responder::{Responder, Scene, Side};
+use ras_core::responder::{Responder, ResponderContext, Side};
 use ras_core::vcpu_state::{Access, Consumption, ExceptionLevel, MachineCheckState, VcpuState};
 use ras_core::{Kind, MemoryError, Origin, RecordArea, Span, StatusBlock};
 
@@ -20,7 +20,7 @@ pub(crate) const READY: MachineCheckState = MachineCheckState {
     enabled: true,
     local: false,
     others_ready: true,
-    found_unread: false,
+    detected_unread: false,
 };
 
 /// A machine without vCPUs: guest memory by page, and what was to be done.
@@ -72,17 +72,17 @@ impl Machine {
         u64::from_le_bytes(self.read(gpa, 8).try_into().unwrap())
     }
 
-    pub(crate) fn scene(&mut self, vcpu: Option<VcpuState>) -> Scene {
+    pub(crate) fn context(&mut self, vcpu: Option<VcpuState>) -> ResponderContext {
         self.now += 1;
         let register = |side| self.responder.acknowledge_register(side).map_or(0, |gpa| self.word(gpa));
-        Scene {
-            moment: Moment {
+        ResponderContext {
+            context: ReporterContext {
                 now_ns: self.now,
                 unix_seconds: 1_545_416_260 + self.now / SECOND,
                 acknowledge_register: register(Side::Consumed),
                 vcpu,
             },
-            found_register: register(Side::Found),
+            detected_register: register(Side::Detected),
         }
     }
 
@@ -94,13 +94,15 @@ impl Machine {
         let (memory, done) = (&mut self.memory, &mut self.done);
         let mut sink = |action: Action<'_>| match action {
             Action::Write { gpa, bytes } => memory.extend((gpa..).zip(bytes.iter().copied())),
-            Action::Mark(Mark::Answered { response, .. }) => done.push(format!("answered {response}")),
-            Action::Mark(Mark::RecordWritten { source, .. }) => done.push(format!("record {source}")),
-            Action::Mark(Mark::Acknowledged { source, .. }) => done.push(format!("acknowledged {source}")),
-            Action::Mark(Mark::Queued { source, .. }) => done.push(format!("queued {source}")),
-            Action::Mark(Mark::Coalesced { source, .. }) => done.push(format!("coalesced {source}")),
-            Action::Mark(Mark::Overdue { source, .. }) => done.push(format!("overdue {source}")),
-            Action::Mark(Mark::Overflowed { source, times, .. }) => {
+            Action::Event(ErrorEvent::Answered { response, .. }) => done.push(format!("answered {response}")),
+            Action::Event(ErrorEvent::RecordWritten { source, .. }) => done.push(format!("record {source}")),
+            Action::Event(ErrorEvent::Acknowledged { source, .. }) => {
+                done.push(format!("acknowledged {source}"))
+            }
+            Action::Event(ErrorEvent::Queued { source, .. }) => done.push(format!("queued {source}")),
+            Action::Event(ErrorEvent::Coalesced { source, .. }) => done.push(format!("coalesced {source}")),
+            Action::Event(ErrorEvent::Overdue { source, .. }) => done.push(format!("overdue {source}")),
+            Action::Event(ErrorEvent::Overflowed { source, times, .. }) => {
                 done.push(format!("overflowed {source} {times}"))
             }
             Action::InjectAbort { vcpu, esr, far } => done.push(format!("abort {vcpu} {esr:#x} {far:?}")),
@@ -110,7 +112,7 @@ impl Machine {
             Action::Release { vcpu } => done.push(format!("release {vcpu}")),
             Action::RaiseErrorEvent => done.push("error event".into()),
             Action::RaiseInterrupt { gsi } => done.push(format!("interrupt {gsi}")),
-            Action::Stop { account } => done.push(format!("stop {} {:?}", account.status(), account.reason)),
+            Action::Stop { report } => done.push(format!("stop {} {:?}", report.status(), report.reason)),
             Action::MachineCheck { target: Target::Vcpu(vcpu), registers } => done.push(format!(
                 "mce {vcpu} bank {} {:#x} {:#x} {:#x} {:#x}",
                 registers.bank, registers.status, registers.addr, registers.misc, registers.mcg_status
@@ -132,8 +134,8 @@ impl Machine {
             origin: Origin::Sigbus,
             time_ns: self.now,
         };
-        let scene = self.scene(Some(state));
-        self.run(|responder, sink| responder.report(&error, &scene, sink))
+        let context = self.context(Some(state));
+        self.run(|responder, sink| responder.report(&error, &context, sink))
     }
 
     pub(crate) fn found(&mut self, gpa: u64, log2_len: u8, state: Option<VcpuState>) -> Vec<String> {
@@ -146,8 +148,8 @@ impl Machine {
             origin: Origin::Sigbus,
             time_ns: self.now,
         };
-        let scene = self.scene(state);
-        self.run(|responder, sink| responder.report(&error, &scene, sink))
+        let context = self.context(state);
+        self.run(|responder, sink| responder.report(&error, &context, sink))
     }
 
     pub(crate) fn tick(&mut self) -> Vec<String> {
@@ -155,8 +157,8 @@ impl Machine {
     }
 
     pub(crate) fn tick_in(&mut self, state: Option<VcpuState>) -> Vec<String> {
-        let scene = self.scene(state);
-        self.run(|responder, sink| responder.tick(&scene, sink))
+        let context = self.context(state);
+        self.run(|responder, sink| responder.tick(&context, sink))
     }
 
     /// What Linux does: reads the block that the cell points at, then clears its first field, then acknowledges.

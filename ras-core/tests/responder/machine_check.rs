@@ -117,11 +117,11 @@ fn a_bystanders_bank_is_no_errors_bank() {
     let mut machine =
         Machine::new(&x86(SER_P, Vendor::Intel), TableSet::MpTable, Synchronous::Mce, Asynchronous::Mce);
     let mut banks = [Vec::new(), Vec::new()];
-    let scene = machine.scene(Some(VcpuState::X86_64(READY)));
+    let context = machine.context(Some(VcpuState::X86_64(READY)));
     for (kind, vcpu) in [(Kind::ActionRequired, Some(1)), (Kind::ActionOptional, None)] {
         let span = Span::around(0x1000, 12);
         let error = MemoryError { span, gpa: 0x1000, kind, vcpu, origin: Origin::Sigbus, time_ns: 1 };
-        machine.responder.report(&error, &scene, &mut |action: Action<'_>| match action {
+        machine.responder.report(&error, &context, &mut |action: Action<'_>| match action {
             Action::MachineCheck { target: Target::AllBut(_), registers } => banks[0].push(registers.bank),
             Action::MachineCheck { target: Target::Vcpu(_), registers } => banks[1].push(registers.bank),
             _ => {}

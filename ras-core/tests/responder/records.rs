@@ -37,8 +37,8 @@ fn a_second_vcpu_waits_for_its_record() {
 #[test]
 fn a_guest_that_does_not_acknowledge_gets_plain_aborts() {
     let mut machine = Machine::new(&arm(), TableSet::Acpi, Synchronous::Sea, Asynchronous::Gsiv);
-    let scene = machine.scene(None);
-    machine.responder.driver_up(&scene);
+    let context = machine.context(None);
+    machine.responder.driver_up(&context);
     machine.consumed(0x8000_1000, 12, 0, USER);
     machine.consumed(0x8000_5000, 12, 1, USER);
     machine.now = machine.responder.deadline_ns().unwrap();
@@ -72,7 +72,7 @@ fn what_was_lost_with_it_is_told_as_found() {
     assert_eq!(pages, (0..512).map(|page| 0x8020_0000 + (page << 12)).collect::<Vec<u64>>());
     let ledger = machine.responder.ledger();
     assert!(ledger.entries().iter().all(|entry| entry.acknowledged_ns.is_some()));
-    assert_eq!((ledger.entries().len(), ledger.bytes_lost()), (32, 2 << 20));
+    assert_eq!((ledger.entries().len(), ledger.poisoned_bytes()), (32, 2 << 20));
 }
 
 /// A new kernel knows nothing: neither of what the old one left unread, nor of what that acknowledged, nor of what it died of.
@@ -89,11 +89,11 @@ fn what_is_lost_is_told_again_after_a_reset() {
     machine.found(0x9000_e000, 12, None);
     machine.responder.repaired(Span::around(0x9000_e000, 12), machine.now);
     machine.fill();
-    let scene = machine.scene(None);
-    assert_eq!(machine.run(|responder, sink| responder.reset(true, &scene, sink)), [""; 0]);
+    let context = machine.context(None);
+    assert_eq!(machine.run(|responder, sink| responder.reset(true, &context, sink)), [""; 0]);
     assert_eq!((machine.guest_takes(0).len(), machine.guest_takes(1).len()), (0, 0));
-    let untold = machine.responder.ledger().entries().iter().filter(|entry| entry.is_lost());
-    assert_eq!(untold.filter(|entry| entry.answered.is_none()).count(), 5);
+    let unreported = machine.responder.ledger().entries().iter().filter(|entry| entry.is_poisoned());
+    assert_eq!(unreported.filter(|entry| entry.answered.is_none()).count(), 5);
     let mut told = Vec::new();
     for _ in 0..6 {
         machine.tick();
@@ -103,9 +103,9 @@ fn what_is_lost_is_told_again_after_a_reset() {
     assert_eq!(told, [0x9000_0000, 0x9000_4000, 0x9000_8000, 0x9000_c000, 0x9000_d000]);
     let mut repairable: Vec<u64> = machine.responder.ledger().repairable().map(|span| span.gpa).collect();
     assert_eq!(repairable, told);
-    // Where the new guest can not use them, it is told of none.
-    let scene = machine.scene(None);
-    machine.run(|responder, sink| responder.reset(false, &scene, sink));
+    // Where the new guest cannot use them, it is told of none.
+    let context = machine.context(None);
+    machine.run(|responder, sink| responder.reset(false, &context, sink));
     assert_eq!(machine.tick(), [""; 0]);
     repairable.clear();
     assert!(machine.responder.ledger().repairable().eq(repairable.iter().map(|gpa| Span::around(*gpa, 12))));
@@ -239,8 +239,8 @@ fn what_a_device_touched_is_told_as_found() {
         origin: Origin::Device,
         time_ns: 5,
     };
-    let scene = machine.scene(None);
-    let done = machine.run(|responder, sink| responder.report(&error, &scene, sink));
+    let context = machine.context(None);
+    let done = machine.run(|responder, sink| responder.report(&error, &context, sink));
     assert_eq!(done, ["record 1", "error event", "answered gsiv"]);
 }
 

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::process::Command;
 
-/// A test's result: it has passed, or can not be run here. A failure is a panic.
+/// A test's result: it has passed, or cannot be run here. A failure is a panic.
 pub(crate) type Checked = Result<(), Missing>;
 
 /// What this machine lacks.

@@ -15,7 +15,7 @@ struct State {
 }
 
 impl Stream {
-    /// Reads until the end, or until it can not be read any more.
+    /// Reads until the end, or until it cannot be read any more.
     pub(crate) fn read(mut from: impl Read + Send + 'static) -> Self {
         let stream = Stream(Arc::default());
         let writer = stream.clone();

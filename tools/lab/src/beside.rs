@@ -1,4 +1,4 @@
-//! `cargo lab beside-qemu`: the same guest, the same host, the same lost page, under `ghest` and under QEMU, as a table.
+//! `cargo lab beside-qemu`: the same guest, the same host, the same poisoned page, under `ghest` and under QEMU, as a table.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -84,7 +84,7 @@ impl Table {
 
 fn page(heading: &str, tables: &BTreeMap<String, Table>) -> String {
     let mut text = format!(
-        "# The same lost page under ghest and under QEMU\n\nWritten by `cargo lab beside-qemu --document`, from runs on an emulated \
+        "# The same poisoned page under ghest and under QEMU\n\nWritten by `cargo lab beside-qemu --document`, from runs on an emulated \
          arm64 host with real KVM and a page that its kernel really lost. {heading}\n"
     );
     for (case, table) in tables {

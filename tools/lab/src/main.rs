@@ -41,7 +41,7 @@ use crate::run::{Missing, Parts};
 use crate::scenario::{Scenario, Set};
 use crate::workspace::Workspace;
 
-/// Real hosts, under emulation, for what this machine's own /dev/kvm can not do
+/// Real hosts, under emulation, for what this machine's own /dev/kvm cannot do
 #[derive(Parser)]
 #[command(name = "cargo lab", bin_name = "cargo lab")]
 struct Cli {
@@ -153,7 +153,7 @@ fn execute(Cli { command, ghest, full }: Cli) -> Result<Option<Count>> {
         Command::Test => {
             setup::setup()?;
             let cache = cache(false);
-            // Tests that need it say so and do not run where it can not be had.
+            // Tests that need it say so and do not run where it cannot be had.
             if let Err(error) = workspace.prepare_compiler(&cache) {
                 eprintln!("no compiler for aarch64: {error}");
             }

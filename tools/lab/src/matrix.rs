@@ -17,7 +17,7 @@ pub(crate) fn expand(mut file: Table) -> Result<Vec<Table>> {
     };
     combinations(&axes)?
         .iter()
-        .map(|chosen| match settle(Value::Table(file.clone()), chosen)? {
+        .map(|chosen| match resolve(Value::Table(file.clone()), chosen)? {
             Some(Value::Table(scenario)) => Ok(scenario),
             _ => Err(Error::new("when: belongs into the tables of a list")),
         })
@@ -40,15 +40,15 @@ fn combinations(axes: &Table) -> Result<Vec<Table>> {
 }
 
 /// Replaces references; `None` for a table whose `when` is not met.
-fn settle(value: Value, chosen: &Table) -> Result<Option<Value>> {
+fn resolve(value: Value, chosen: &Table) -> Result<Option<Value>> {
     Ok(Some(match value {
         Value::String(text) => substitute(&text, chosen)?,
         Value::Array(items) => {
-            let mut settled = Vec::new();
+            let mut resolved = Vec::new();
             for item in items {
-                settled.extend(settle(item, chosen)?);
+                resolved.extend(resolve(item, chosen)?);
             }
-            Value::Array(settled)
+            Value::Array(resolved)
         }
         Value::Table(mut table) => {
             if let Some(when) = table.remove("when")
@@ -56,13 +56,13 @@ fn settle(value: Value, chosen: &Table) -> Result<Option<Value>> {
             {
                 return Ok(None);
             }
-            let mut settled = Table::new();
+            let mut resolved = Table::new();
             for (key, value) in table {
-                if let Some(value) = settle(value, chosen)? {
-                    settled.insert(key, value);
+                if let Some(value) = resolve(value, chosen)? {
+                    resolved.insert(key, value);
                 }
             }
-            Value::Table(settled)
+            Value::Table(resolved)
         }
         other => other,
     }))

@@ -24,7 +24,7 @@ pub enum BootError {
         /// What is wrong with it.
         error: ImageError,
     },
-    /// The initrd's file can not be read.
+    /// The initrd's file cannot be read.
     #[error("{path}: {source}")]
     Initrd {
         /// The file.
@@ -48,15 +48,15 @@ pub enum BootError {
     /// The memory map has too many regions for the protocol.
     #[error("the memory map has {0} regions, more than the boot protocol has room for")]
     MemoryMap(usize),
-    /// What has its place in every machine's memory can not be put there.
-    #[error("tables and boot parameters can not be put in their place: {0}")]
+    /// What has its place in every machine's memory cannot be put there.
+    #[error("tables and boot parameters cannot be put in their place: {0}")]
     Fixed(AccessError),
 }
 
 /// What is wrong with a kernel's file.
 #[derive(Debug, thiserror::Error)]
 pub enum ImageError {
-    /// It can not be read.
+    /// It cannot be read.
     #[error("{0}")]
     Read(io::Error),
     /// It is no kernel of this architecture.
@@ -78,7 +78,7 @@ pub enum ImageError {
         len: u64,
     },
     /// It is damaged or of a kind that the loader does not take.
-    #[error("the file can not be loaded: {0}")]
+    #[error("the file cannot be loaded: {0}")]
     Loader(String),
     /// Its 64-bit entry is missing.
     #[error("the kernel has no 64-bit entry (boot protocol {major}.{minor}, XLF_KERNEL_64 not set)")]
@@ -124,7 +124,7 @@ pub enum ImageError {
 }
 
 impl BootError {
-    /// The key of the profile that asked for what can not be had, and a way out.
+    /// The key of the profile that asked for what cannot be had, and a way out.
     #[must_use]
     pub fn key(&self) -> (&'static str, &'static str) {
         match self {

@@ -42,7 +42,7 @@ struct Loaded<K> {
 /// an initrd and an arm64 kernel find another place.
 ///
 /// # Errors
-/// Where a file can not be read, is not what it should be, or does not fit.
+/// Where a file cannot be read, is not what it should be, or does not fit.
 pub fn load(
     boot: &Boot,
     command_line: String,

@@ -7,17 +7,17 @@ use clap::Args;
 use guest_memory::sigbus;
 use machine_profile::{OnReboot, Profile};
 use platform::Arch;
-use ras_core::actions::{Account, StopReason};
+use ras_core::actions::{StopReason, StopReport};
 use rustix::process::{Signal, getppid, set_parent_process_death_signal};
 use vcpu::host::{OpenError, open};
 use vmm::control::Server;
 use vmm::journal::{Journal, Note};
 use vmm::kvm::offered;
 use vmm::lifecycle::Ending;
-use vmm::machine::{self, Lasting, MachineError, Surroundings, no};
+use vmm::machine::{self, Environment, MachineError, PreservedState, no};
 use vmm::plan::{Blueprint, PlanError};
 use vmm::ras::inject::Spec;
-use vmm::ras::{last_words, request};
+use vmm::ras::{fatal_signal, request};
 use vmm::signals::Signals;
 use vmm::status::Status;
 use vmm::timings::{Phase, Timings};
@@ -105,39 +105,39 @@ fn boot(
     // A plan is plain data: strings and numbers always make JSON.
     journal.write(Note::Plan(serde_json::to_value(&blueprint.plan).unwrap_or_default()));
     let signals = Signals::take().map_err(|error| Failure::Machine(no("descriptors for signals")(error)))?;
-    // What can not go on says so; from here on, and before any other thread is there.
+    // What cannot go on says so; from here on, and before any other thread is there.
     if let Some(events) = journal.last_line() {
-        last_words::write_to(events);
+        fatal_signal::write_to(events);
     }
-    sigbus::install(last_words::say)
+    sigbus::install(fatal_signal::say)
         .map_err(|error| Failure::Machine(no("handler for memory errors")(error)))?;
-    let lasting =
-        Lasting::new(machine, &blueprint, &options.inject, journal, timings).map_err(Failure::Machine)?;
+    let preserved = PreservedState::new(machine, &blueprint, &options.inject, journal, timings)
+        .map_err(Failure::Machine)?;
     let control = match options.control.as_ref().or(machine.control_socket.as_ref()) {
         Some(path) => Some(Server::listen(path).map_err(|error| Failure::Control(path.clone(), error))?),
         None => None,
     };
     let mut around =
-        Surroundings { journal: Arc::clone(journal), timings: Arc::clone(timings), signals, control };
+        Environment { journal: Arc::clone(journal), timings: Arc::clone(timings), signals, control };
     let mut kvm = Some(kvm);
     loop {
         let kvm = kvm.take().map_or_else(open, Ok).map_err(Failure::Open)?;
-        let lost = lasting.lost_for_good();
-        let prepared = match machine::prepare(kvm, machine, &blueprint, &lasting, &around) {
+        let lost = preserved.lost_for_good();
+        let prepared = match machine::prepare(kvm, machine, &blueprint, &preserved, &around) {
             // It found its place in this memory once.
             Err(MachineError::Boot(error)) if !lost.is_empty() => {
                 let lost: Vec<_> =
                     lost.iter().map(|it| format!("{} bytes at {:#x}", it.len, it.start)).collect();
                 tracing::error!("{error}; lost: {}", lost.join(", "));
-                return Ok(Ending::MemoryError(Account { reason: StopReason::InTheWay, error: None }));
+                return Ok(Ending::MemoryError(StopReport { reason: StopReason::InTheWay, error: None }));
             }
             prepared => prepared.map_err(Failure::Machine)?,
         };
-        let ending = prepared.run(&lasting, &mut around).map_err(Failure::Machine)?;
+        let ending = prepared.run(&preserved, &mut around).map_err(Failure::Machine)?;
         match (&ending, machine.on_reboot) {
             (Ending::Reset(_), OnReboot::Restart) | (Ending::ControlReset, _) => {
                 tracing::info!("{ending}: it starts again");
-                lasting.renew().map_err(Failure::Machine)?;
+                preserved.renew().map_err(Failure::Machine)?;
             }
             _ => return Ok(ending),
         }
@@ -145,7 +145,7 @@ fn boot(
 }
 
 impl Failure {
-    /// Prints where the profile asks for what can not be had, and says what happened.
+    /// Prints where the profile asks for what cannot be had, and says what happened.
     fn report(&self, profile: &Profile) -> (String, Status) {
         let refuse = |key: &str, error: &dyn std::fmt::Display, help: &str| {
             diagnostics::print(&[profile.problem(key, error.to_string(), help)]);
@@ -171,7 +171,7 @@ impl Failure {
                 (format!("no machine: {error}"), Status::Usage)
             }
             Failure::Machine(error @ MachineError::Disk { index, source, .. }) => {
-                refuse(&format!("device.{index}.path"), error, source.way_out());
+                refuse(&format!("device.{index}.path"), error, source.help());
                 (format!("no machine: {error}"), Status::Usage)
             }
             Failure::Machine(MachineError::Memory(error)) => {

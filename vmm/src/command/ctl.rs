@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand, ValueEnum};
 use ras_core::Kind;
 use vmm::control::{Request, call};
-use vmm::ras::inject::{Order, Via, address, log2_span};
+use vmm::ras::inject::{InjectionRequest, Via, address, log2_span};
 use vmm::status::Status;
 
 use super::output;
@@ -112,7 +112,7 @@ pub(super) fn run(options: &Options) -> Status {
         Word::Resume => Request::Resume,
         Word::PowerButton => Request::PowerButton,
         Word::Inject { gpa, kind, via, span } => {
-            Request::Inject(Order { gpa, log2_len: span, kind: kind.into(), via: via.into() })
+            Request::Inject(InjectionRequest { gpa, log2_len: span, kind: kind.into(), via: via.into() })
         }
         Word::Ledger => Request::Ledger,
         Word::Metrics => Request::Metrics,

@@ -33,7 +33,7 @@ use logging::LogFormat;
         0    the guest shut down, or the command succeeded\n  \
         1    an internal or I/O error\n  \
         2    bad usage or a bad profile\n  \
-        3    this host can not do what was asked\n  \
+        3    this host cannot do what was asked\n  \
         4    the guest crashed\n  \
         10   stopped by the profile's answer to a memory error\n  \
         11   a memory error in the VMM's own memory\n  \
@@ -66,7 +66,7 @@ enum Command {
     /// Boot a profile's guest under each kind of tables of this architecture, and show both side by side.
     ///
     /// Same guest, same memory errors: once described by ACPI, once by a devicetree (arm64) or an MP table (x86_64). What the
-    /// other tables can not carry of the profile's `[ras]` becomes `auto`, and is told. Each guest boots in a process of its own:
+    /// other tables cannot carry of the profile's `[ras]` becomes `auto`, and is told. Each guest boots in a process of its own:
     /// one that crashes or hangs is told as that, and the other side still comes out.
     ///
     /// In the text, `*` marks what differs and `~` what was measured.
@@ -86,7 +86,7 @@ enum Command {
     Tables(tables::Options),
     /// Decode an error status block or a CPER record.
     Decode(decode::Options),
-    /// Print what this host can do, and what each thing it can not do costs.
+    /// Print what this host can do, and what each thing it cannot do costs.
     Probe(probe::Options),
     /// Print the JSON Schema of profiles.
     Schema,

@@ -26,7 +26,7 @@ pub(super) fn print(text: &str) -> Status {
     let mut out = io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            say(&format!("stdout can not be written: {error}"), Status::Failure)
+            say(&format!("stdout cannot be written: {error}"), Status::Failure)
         }
         _ => Status::Success,
     }

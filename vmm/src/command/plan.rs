@@ -94,7 +94,7 @@ fn text(plan: &Plan) -> String {
     }
     for (what, answer) in [
         ("consumed", &ras.consumed),
-        ("found", &ras.found),
+        ("found", &ras.detected),
         ("by a device", &ras.touched_by_device),
         ("VMM's own", &ras.own_memory),
     ] {
@@ -118,7 +118,7 @@ fn answer_lines(what: &str, answer: &Answer) -> Vec<String> {
     if let Some(fallback) = answer.unacknowledged {
         lines.push(format!(
             "                else        {fallback}, once a record is not acknowledged within {} ms",
-            answer.patience.acknowledge_ms
+            answer.timeouts.acknowledge_ms
         ));
     }
     for candidate in answer.possible.iter().filter(|candidate| candidate.response != answer.chosen) {
@@ -129,7 +129,7 @@ fn answer_lines(what: &str, answer: &Answer) -> Vec<String> {
     lines
 }
 
-/// Why there is no plan, at the key of the profile that asked for what can not be had.
+/// Why there is no plan, at the key of the profile that asked for what cannot be had.
 pub(super) fn refusal(profile: &Profile, error: &PlanError) -> (Diagnostic, Status) {
     let (key, help, status) = match error {
         PlanError::Describe(DescribeError::TooManyDevices { most, .. }) => {

@@ -80,7 +80,7 @@ impl Reader {
                 }
                 Err(rustix::io::Errno::INTR | rustix::io::Errno::AGAIN) => {}
                 Err(error) => {
-                    tracing::warn!(%error, "standard input can not be read: the guest gets no more of it");
+                    tracing::warn!(%error, "standard input cannot be read: the guest gets no more of it");
                     return;
                 }
             }
@@ -92,7 +92,7 @@ impl Reader {
         for request in escapes.filter(keys) {
             match request {
                 Request::Quit => self.lifecycle.end(Ending::Quit),
-                // Help that can not be shown is not worth an end.
+                // Help that cannot be shown is not worth an end.
                 Request::Help => drop(stderr().write_all(HELP.as_bytes())),
             }
         }
@@ -159,7 +159,7 @@ impl Waiter {
                 Ok(_) => return Woken::Ready,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => {
-                    tracing::error!(%error, "standard input can not be waited for");
+                    tracing::error!(%error, "standard input cannot be waited for");
                     return Woken::Stopped;
                 }
             }

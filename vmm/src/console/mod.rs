@@ -39,7 +39,7 @@ impl Console {
     /// that the guest says.
     ///
     /// # Errors
-    /// Where the writer's thread can not be started.
+    /// Where the writer's thread cannot be started.
     pub fn stdio(control: &Arc<Control>, listener: Arc<Schedule>) -> io::Result<Self> {
         Ok(Console { writer: Writer::start(control, listener)?, terminal: RawTerminal::enter() })
     }

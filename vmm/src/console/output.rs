@@ -6,7 +6,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{Builder, JoinHandle, sleep};
 use std::time::{Duration, Instant};
 
-use vcpu::{Control, Wish};
+use vcpu::{Control, RunState};
 
 use crate::ras::inject::Schedule;
 
@@ -21,7 +21,7 @@ const LINE: usize = 256;
 /// How often a vCPU that waits for the reader looks whether the machine is to stop.
 const STOP_CHECK: Duration = Duration::from_millis(100);
 /// How long the reader has to take what is left once the machine has ended.
-const FAREWELL: Duration = Duration::from_secs(2);
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The serial port's writer. Never fails: what nobody reads any more is dropped.
 #[derive(Clone)]
@@ -72,7 +72,7 @@ impl Writer {
         let mut state = queue.lock();
         state.closed = true;
         queue.changed.notify_all();
-        let deadline = Instant::now() + FAREWELL;
+        let deadline = Instant::now() + DRAIN_TIMEOUT;
         while !state.done {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
@@ -123,7 +123,7 @@ impl Queue {
                 self.changed.notify_all();
             }
             if let Err(error) = out.write_all(&chunk).and_then(|()| out.flush()) {
-                tracing::warn!(%error, "the console can not be written: the guest's output is dropped from here on");
+                tracing::warn!(%error, "the console cannot be written: the guest's output is dropped from here on");
                 break;
             }
         }
@@ -149,11 +149,11 @@ impl Write for Output {
         self.listener.hear(bytes);
         let mut state = self.queue.lock();
         // A pause is heeded too: what does not fit then is kept all the same, and there is not more than a vCPU had in hand.
-        while state.bytes.len() >= CAPACITY && !state.done && self.control.wish() == Wish::Run {
+        while state.bytes.len() >= CAPACITY && !state.done && self.control.run_state() == RunState::Run {
             state =
                 self.queue.changed.wait_timeout(state, STOP_CHECK).unwrap_or_else(PoisonError::into_inner).0;
         }
-        let is_paused = self.control.wish() == Wish::Pause;
+        let is_paused = self.control.run_state() == RunState::Pause;
         if !state.done && (state.bytes.len() < CAPACITY || is_paused) {
             let was_empty = state.bytes.is_empty();
             state.bytes.extend(bytes);
@@ -233,7 +233,7 @@ mod tests {
     #[test]
     fn a_stop_frees_a_writer_whose_reader_is_stuck() {
         let mut output = output();
-        output.control.set(Wish::Stop);
+        output.control.set(RunState::Stop);
         for _ in 0..2 * CAPACITY {
             output.write_all(b"x").expect("never fails");
         }

@@ -50,7 +50,7 @@ fn restore() {
     }
 }
 
-/// Puts the terminal back from within a signal's handler, which can not wait: whoever holds the lock is doing it.
+/// Puts the terminal back from within a signal's handler, which cannot wait: whoever holds the lock is doing it.
 pub(super) fn restore_in_a_handler() {
     let before = match BEFORE.try_lock() {
         Ok(before) => before,

@@ -56,7 +56,7 @@ pub(super) fn create_vm(kvm: &Kvm, platform: &Platform) -> Result<VmFd, KvmError
         let refused = refused("guest physical addresses as wide as its memory needs");
         kvm.create_vm_with_ipa_size(bits).map_err(refused)?
     };
-    // What KVM can not take apart, and aborts that no driver of the host claims, come to us, where the host can do that.
+    // What KVM cannot take apart, and aborts that no driver of the host claims, come to us, where the host can do that.
     for capability in [KVM_CAP_ARM_NISV_TO_USER, ARM_SEA_TO_USER] {
         if kvm.check_extension_raw(capability.into()) > 0 {
             let capability = kvm_enable_cap { cap: capability, ..Default::default() };

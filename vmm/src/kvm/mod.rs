@@ -81,19 +81,19 @@ impl KvmVm {
     ///
     /// # Errors
     /// Where KVM refuses.
-    pub fn leave_out(&self, span: Span) -> Result<(), KvmError> {
-        self.slots.lock().unwrap_or_else(PoisonError::into_inner).leave_out(span.gpa, span.bytes())
+    pub fn punch_hole(&self, span: Span) -> Result<(), KvmError> {
+        self.slots.lock().unwrap_or_else(PoisonError::into_inner).punch_hole(span.gpa, span.bytes())
     }
 
     /// Gives pages back that were taken from the guest. While no vCPU is in the guest.
     ///
     /// # Errors
     /// Where KVM refuses.
-    pub fn put_back(&self, span: Span) -> Result<(), KvmError> {
+    pub fn fill_hole(&self, span: Span) -> Result<(), KvmError> {
         match self.ram.host_address(span.gpa) {
             Some(hva) => {
                 let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
-                slots.put_back(span.gpa, span.bytes(), hva)
+                slots.fill_hole(span.gpa, span.bytes(), hva)
             }
             None => Ok(()),
         }
@@ -139,7 +139,7 @@ pub struct KvmLevel {
 impl Level for KvmLevel {
     fn set(&self, asserted: bool) {
         if let Err(error) = self.vm.set_irq_line(self.line, asserted) {
-            tracing::error!(line = self.line, %error, "an interrupt line can not be driven");
+            tracing::error!(line = self.line, %error, "an interrupt line cannot be driven");
         }
     }
 }

@@ -54,7 +54,7 @@ impl Slots {
     }
 
     /// Takes a run of memory out. What is out already stays so.
-    pub(super) fn leave_out(&mut self, gpa: u64, len: u64) -> Result<(), KvmError> {
+    pub(super) fn punch_hole(&mut self, gpa: u64, len: u64) -> Result<(), KvmError> {
         let found = self.parts.iter().position(|part| part.is_some_and(|part| part.contains(gpa, len)));
         let Some((index, part)) = found.and_then(|index| Some((index, (*self.parts.get(index)?)?))) else {
             return Ok(());
@@ -64,7 +64,7 @@ impl Slots {
     }
 
     /// Puts a run of memory back that was taken out, joined with its neighbours.
-    pub(super) fn put_back(&mut self, gpa: u64, len: u64, hva: u64) -> Result<(), KvmError> {
+    pub(super) fn fill_hole(&mut self, gpa: u64, len: u64, hva: u64) -> Result<(), KvmError> {
         let mut whole = Part { gpa, len, hva };
         for index in 0..self.parts.len() {
             match self.parts.get(index).copied().flatten() {

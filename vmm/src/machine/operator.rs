@@ -7,17 +7,17 @@ use event_manager::{EventManager, EventOps, Events, MutEventSubscriber, Subscrib
 use guest_memory::sigbus;
 use ras_core::{Kind, Span};
 use serde_json::{Value, json};
-use vcpu::{Vcpus, Wish};
+use vcpu::{RunState, Vcpus};
 use vmm_sys_util::epoll::EventSet;
 use vmm_sys_util::timerfd::TimerFd;
 
-use super::lasting::Findings;
-use super::{Lasting, MachineError, PowerButton};
+use super::preserved::DetectedErrors;
+use super::{MachineError, PowerButton, PreservedState};
 use crate::control::{Request, Server};
 use crate::kvm::{KvmError, KvmVm};
 use crate::lifecycle::{Ending, Lifecycle};
-use crate::ras::Found;
-use crate::ras::inject::{Order, Via};
+use crate::ras::DetectedError;
+use crate::ras::inject::{InjectionRequest, Via};
 use crate::signals::Signals;
 
 /// What those who control a machine can do to it.
@@ -26,7 +26,7 @@ pub(super) struct Operator<'a> {
     pub(super) vcpus: &'a Vcpus,
     pub(super) power_button: &'a PowerButton,
     pub(super) lifecycle: &'a Lifecycle,
-    pub(super) lasting: &'a Lasting,
+    pub(super) preserved: &'a PreservedState,
     pub(super) vm: &'a KvmVm,
     pub(super) started: Instant,
 }
@@ -34,7 +34,7 @@ pub(super) struct Operator<'a> {
 /// How long a signal is waited for that was raised on order. Far more than it takes.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// Why something can not be done to a machine.
+/// Why something cannot be done to a machine.
 #[derive(Debug, thiserror::Error)]
 enum Refused {
     #[error(transparent)]
@@ -49,14 +49,14 @@ enum Refused {
     LostAlready(Span),
     #[error("what is only told is not consumed: a notice is of kind ao")]
     ConsumedNotice,
-    #[error("the host does not lose {span}: {source}{}", way_out(.source))]
+    #[error("the host does not lose {span}: {source}{}", help(.source))]
     Host { span: Span, source: std::io::Error },
     #[error("the machine stops")]
     Stopping,
 }
 
 /// What to do where the host does not lose memory on order.
-fn way_out(error: &std::io::Error) -> &'static str {
+fn help(error: &std::io::Error) -> &'static str {
     match error.raw_os_error() {
         Some(libc::EINVAL) => " (its kernel has no CONFIG_MEMORY_FAILURE: take `simulate`)",
         Some(libc::EPERM) => " (it takes CAP_SYS_ADMIN)",
@@ -73,8 +73,8 @@ impl Operator<'_> {
             Request::PowerButton if self.power_button.press() => {}
             Request::PowerButton => return Err(Refused::NoPowerButton),
             Request::Inject(order) => self.inject(order)?,
-            Request::Ledger => return Ok(self.lasting.reporting.ledger()),
-            Request::Metrics => return Ok(self.lasting.reporting.metrics()),
+            Request::Ledger => return Ok(self.preserved.reporting.ledger()),
+            Request::Metrics => return Ok(self.preserved.reporting.metrics()),
             Request::MemoryMap => {
                 let slots = self.vm.ram().slots();
                 let slots = slots.map(|slot| json!({ "gpa": slot.gpa, "len": slot.len, "hva": slot.hva }));
@@ -83,17 +83,17 @@ impl Operator<'_> {
             Request::Reset => self.lifecycle.end(Ending::ControlReset),
             Request::Stop => self.lifecycle.end(Ending::ControlStop),
         }
-        let state = match self.vcpus.wish() {
-            Wish::Run => "running",
-            Wish::Pause => "paused",
-            Wish::Stop => "stopping",
+        let state = match self.vcpus.run_state() {
+            RunState::Run => "running",
+            RunState::Pause => "paused",
+            RunState::Stop => "stopping",
         };
         Ok(json!({ "machine": self.name, "state": state, "vcpus": self.vcpus.count() }))
     }
 
     /// Loses memory of the guest, or says that it was lost.
-    fn inject(&self, order: Order) -> Result<(), Refused> {
-        let Lasting { ram, reporting, .. } = self.lasting;
+    fn inject(&self, order: InjectionRequest) -> Result<(), Refused> {
+        let PreservedState { ram, reporting, .. } = self.preserved;
         let span = order.span();
         let last = span.gpa + (span.bytes() - 1);
         let (Some(_), Some(hva), Some(_)) =
@@ -105,14 +105,14 @@ impl Operator<'_> {
         let lost = |source| Refused::Host { span, source };
         match (order.via, order.kind) {
             (Via::Notice, Kind::ActionRequired) => return Err(Refused::ConsumedNotice),
-            (Via::Notice, Kind::ActionOptional) => self.found(Found::Noticed { span }),
+            (Via::Notice, Kind::ActionOptional) => self.found(DetectedError::Noticed { span }),
             (Via::Simulate, kind) => {
-                if reporting.left_out().overlaps(span) {
+                if reporting.memslot_holes().overlaps(span) {
                     return Err(Refused::LostAlready(span));
                 }
                 self.while_out(|| {
-                    self.vm.leave_out(span)?;
-                    reporting.left_out().leave_out(span);
+                    self.vm.punch_hole(span)?;
+                    reporting.memslot_holes().punch_hole(span);
                     Ok(())
                 })?;
                 if kind == Kind::ActionOptional {
@@ -139,21 +139,21 @@ impl Operator<'_> {
 
     /// Waits for something that is found, and tells of it. False where nothing is.
     fn hear(&self) -> bool {
-        let found = self.lasting.findings.next(PATIENCE);
+        let found = self.preserved.detected_errors.next(PATIENCE);
         let is_found = found.is_some();
         found.into_iter().for_each(|found| self.found(found));
         is_found
     }
 
     /// Tells the guest of what was found.
-    fn found(&self, found: Found) {
-        self.lasting.reporting.found(found);
+    fn found(&self, found: DetectedError) {
+        self.preserved.reporting.found(found);
         self.kick();
     }
 
     /// Takes vCPUs out of the guest that have to do something for an error.
     fn kick(&self) {
-        if self.lasting.reporting.asks() {
+        if self.preserved.reporting.asks() {
             self.vcpus.kick();
         } else {
             self.vcpus.kick_waiting();
@@ -163,26 +163,26 @@ impl Operator<'_> {
     /// Carries out orders whose time has come, looks after records that the guest has not acknowledged, and replaces what may
     /// be replaced.
     fn tick(&self) {
-        for order in self.lasting.schedule.due(self.started.elapsed()) {
+        for order in self.preserved.schedule.due(self.started.elapsed()) {
             if let Err(error) = self.inject(order) {
-                tracing::error!("an ordered memory error can not be had: {error}");
+                tracing::error!("an ordered memory error cannot be had: {error}");
             }
         }
-        self.lasting.reporting.tick();
+        self.preserved.reporting.tick();
         self.kick();
-        for span in self.lasting.reporting.repairable() {
+        for span in self.preserved.reporting.repairable() {
             self.repair(span);
         }
     }
 
-    /// Puts fresh memory in the place of lost pages.
+    /// Puts fresh memory in the place of poisoned pages.
     fn repair(&self, span: Span) {
-        let Lasting { ram, reporting, .. } = self.lasting;
+        let PreservedState { ram, reporting, .. } = self.preserved;
         if let Err(error) = ram.renew(span.gpa, span.bytes()) {
             return reporting.not_repaired(span, &error);
         }
-        for left_out in reporting.left_out().within(span) {
-            if let Err(error) = self.while_out(|| Ok(self.vm.put_back(left_out)?)) {
+        for memslot_holes in reporting.memslot_holes().within(span) {
+            if let Err(error) = self.while_out(|| Ok(self.vm.fill_hole(memslot_holes)?)) {
                 return reporting.not_repaired(span, &std::io::Error::other(error.to_string()));
             }
         }
@@ -191,13 +191,13 @@ impl Operator<'_> {
 
     /// Does something while no vCPU is in the guest.
     fn while_out(&self, act: impl FnOnce() -> Result<(), Refused>) -> Result<(), Refused> {
-        let wish = self.vcpus.wish();
-        if wish == Wish::Stop {
+        let requested = self.vcpus.run_state();
+        if requested == RunState::Stop {
             return Err(Refused::Stopping);
         }
         self.vcpus.pause()?;
         let outcome = act();
-        if wish == Wish::Run {
+        if requested == RunState::Run {
             self.vcpus.resume();
         }
         outcome
@@ -217,7 +217,10 @@ pub(super) fn watch(
     let mut timer = TimerFd::new().map_err(no_timer)?;
     timer.reset(TICK, None).map_err(no_timer)?;
     events.add_subscriber(Box::new(TickWatcher { timer, operator }));
-    events.add_subscriber(Box::new(FindingWatcher { findings: &operator.lasting.findings, operator }));
+    events.add_subscriber(Box::new(DetectedErrorWatcher {
+        detected_errors: &operator.preserved.detected_errors,
+        operator,
+    }));
     if let Some(server) = control {
         events.add_subscriber(Box::new(ControlWatcher { server, operator }));
     }
@@ -249,9 +252,9 @@ impl MutEventSubscriber for TickWatcher<'_> {
         // How often it fired does not matter.
         let _ = self.timer.wait();
         self.operator.tick();
-        let next = if self.operator.lasting.reporting.expects_guest() { SHORT_TICK } else { TICK };
+        let next = if self.operator.preserved.reporting.expects_guest() { SHORT_TICK } else { TICK };
         if let Err(error) = self.timer.reset(next, None) {
-            tracing::error!(%error, "the timer can not be set: records are not looked after any more");
+            tracing::error!(%error, "the timer cannot be set: records are not looked after any more");
         }
     }
 
@@ -261,18 +264,18 @@ impl MutEventSubscriber for TickWatcher<'_> {
 }
 
 /// Hears of memory that was found lost.
-struct FindingWatcher<'a> {
-    findings: &'a Findings,
+struct DetectedErrorWatcher<'a> {
+    detected_errors: &'a DetectedErrors,
     operator: &'a Operator<'a>,
 }
 
-impl MutEventSubscriber for FindingWatcher<'_> {
+impl MutEventSubscriber for DetectedErrorWatcher<'_> {
     fn process(&mut self, _: Events, _: &mut EventOps<'_>) {
-        self.findings.all().for_each(|found| self.operator.found(found));
+        self.detected_errors.all().for_each(|found| self.operator.found(found));
     }
 
     fn init(&mut self, ops: &mut EventOps<'_>) {
-        add(ops, self.findings.wake());
+        add(ops, self.detected_errors.wake());
     }
 }
 
@@ -329,6 +332,6 @@ impl MutEventSubscriber for SignalWatcher<'_> {
 
 fn add(ops: &mut EventOps<'_>, descriptor: &impl AsRawFd) {
     if let Err(error) = ops.add(Events::new(descriptor, EventSet::IN)) {
-        tracing::error!(?error, "a descriptor can not be watched");
+        tracing::error!(?error, "a descriptor cannot be watched");
     }
 }

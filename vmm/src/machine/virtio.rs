@@ -9,7 +9,7 @@ use devices::virtio::name;
 use machine_profile::{Device, Machine};
 use platform::Platform;
 
-use super::{Lasting, MachineError, no};
+use super::{MachineError, PreservedState, no};
 use crate::bus::MachineBus;
 use crate::kvm::KvmVm;
 
@@ -19,7 +19,7 @@ pub(super) fn add_devices(
     vm: &KvmVm,
     machine: &Machine,
     platform: &Platform,
-    lasting: &Lasting,
+    preserved: &PreservedState,
 ) -> Result<(), MachineError> {
     for (index, device) in machine.devices.iter().enumerate() {
         let Device::VirtioBlock { path, read_only } = device;
@@ -37,7 +37,7 @@ pub(super) fn add_devices(
         let line = InterruptLine::new().map_err(no("event descriptor"))?;
         vm.bind(&line, interrupt.gsi)?;
         let transport =
-            MmioTransport::new(Block::new(disk, &name), lasting.ram.clone(), line, lasting.touched());
+            MmioTransport::new(Block::new(disk, &name), preserved.ram.clone(), line, preserved.touched());
         bus.add_mmio(window.base(), mmio::LEN, Arc::new(Mutex::new(transport)))?;
         tracing::info!(device = name, path = %path.display(), read_only, "a disk is there");
     }

@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 /// What is to be lost, and how.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub struct Order {
+pub struct InjectionRequest {
     /// A GPA in it.
     pub gpa: u64,
     /// Base-two logarithm of its bytes: 12 to 30.
@@ -43,7 +43,7 @@ pub enum Via {
     Notice,
 }
 
-impl Order {
+impl InjectionRequest {
     /// The pages that are to be lost.
     #[must_use]
     pub const fn span(&self) -> Span {
@@ -61,7 +61,7 @@ impl Via {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Spec {
     /// What; its address counts only where `shown` names no other.
-    pub order: Order,
+    pub order: InjectionRequest,
     /// The address is what the guest's console shows after this.
     pub shown: Option<Shown>,
     /// When; not before the address is known.
@@ -118,7 +118,7 @@ pub enum SpecError {
     /// The time is none.
     #[error("`{0}` is no time: a whole number of ms or s")]
     Time(String),
-    /// A consumed error can not be told without one.
+    /// A consumed error cannot be told without one.
     #[error("what is only told is not consumed: `notice` goes with `ao`")]
     ConsumedNotice,
 }
@@ -145,7 +145,7 @@ impl FromStr for Spec {
         let braced = gpa.strip_prefix('{').and_then(|text| text.strip_suffix('}'));
         let shown = braced.map(|text| Shown::parse(text).ok_or_else(no_address)).transpose()?;
         let gpa = if shown.is_some() { 0 } else { address(gpa).ok_or_else(no_address)? };
-        let mut order = Order { gpa, log2_len: 12, kind, via: Via::default() };
+        let mut order = InjectionRequest { gpa, log2_len: 12, kind, via: Via::default() };
         let mut when = When::After(Duration::ZERO);
         for word in words.split(',').skip(1) {
             match word.split_once('=') {
@@ -276,7 +276,7 @@ impl Schedule {
     }
 
     /// The orders whose time has come, so long after the machine was started. Each is given once.
-    pub fn due(&self, elapsed: Duration) -> impl Iterator<Item = Order> + '_ {
+    pub fn due(&self, elapsed: Duration) -> impl Iterator<Item = InjectionRequest> + '_ {
         self.waiting.iter().filter_map(move |waiting| {
             let in_time = match &waiting.spec.when {
                 When::After(time) => elapsed >= *time,
@@ -287,7 +287,7 @@ impl Schedule {
                 None => waiting.spec.order.gpa,
             };
             let is_due = in_time && !waiting.done.swap(true, Ordering::AcqRel);
-            is_due.then_some(Order { gpa, ..waiting.spec.order })
+            is_due.then_some(InjectionRequest { gpa, ..waiting.spec.order })
         })
     }
 }
@@ -319,10 +319,15 @@ mod tests {
 
     #[test]
     fn orders_are_read() {
-        let order = Order { gpa: 0x200_0000, log2_len: 12, kind: Kind::ActionRequired, via: Via::Simulate };
+        let order = InjectionRequest {
+            gpa: 0x200_0000,
+            log2_len: 12,
+            kind: Kind::ActionRequired,
+            via: Via::Simulate,
+        };
         let at_once = When::After(Duration::ZERO);
         assert_eq!(spec("ar@0x2000000"), Ok(Spec { order, shown: None, when: at_once }));
-        let huge = Order { log2_len: 21, kind: Kind::ActionOptional, via: Via::Madvise, ..order };
+        let huge = InjectionRequest { log2_len: 21, kind: Kind::ActionOptional, via: Via::Madvise, ..order };
         let later = When::After(Duration::from_millis(500));
         assert_eq!(
             spec("ao@33554432,span=2MiB,via=madvise,after=500ms"),

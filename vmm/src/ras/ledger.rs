@@ -9,7 +9,7 @@ use super::Reporting;
 use crate::journal::Note;
 
 /// How long a guest that has acknowledged an error has to take the page from its programs: Linux acknowledges before it does.
-const SETTLE_NS: u64 = 1_000_000_000;
+const GUEST_OFFLINE_DELAY_NS: u64 = 1_000_000_000;
 
 impl Reporting {
     /// What was lost so far, as JSON.
@@ -17,17 +17,17 @@ impl Reporting {
     pub fn ledger(&self) -> Value {
         // Not written as JSON under the lock: a vCPU may wait for it.
         let ledger = self.lock().responder.ledger().clone();
-        json!({ "entries": ledger, "bytes_lost": ledger.bytes_lost() })
+        json!({ "entries": ledger, "bytes_lost": ledger.poisoned_bytes() })
     }
 
     /// How often each event happened, and what can be said in numbers of memory errors, as JSON.
     #[must_use]
     pub fn metrics(&self) -> Value {
-        self.journal.settle();
+        self.journal.flush();
         let (entries, bytes_lost) = {
             let state = self.lock();
             let ledger = state.responder.ledger();
-            (ledger.entries().len(), ledger.bytes_lost())
+            (ledger.entries().len(), ledger.poisoned_bytes())
         };
         json!({
             "events": self.journal.counts(),
@@ -45,7 +45,7 @@ impl Reporting {
         }
         let now_ns = self.now_ns();
         let state = self.lock();
-        let repairable = state.responder.ledger().repairable_after(SETTLE_NS, now_ns);
+        let repairable = state.responder.ledger().repairable_after(GUEST_OFFLINE_DELAY_NS, now_ns);
         repairable.filter(|span| !state.unrepairable.contains(span)).collect()
     }
 
@@ -60,14 +60,14 @@ impl Reporting {
 
     /// Fresh memory took the place of these pages.
     pub fn repaired(&self, span: Span) {
-        self.left_out.put_back(span);
+        self.memslot_holes.fill_hole(span);
         self.lock().responder.repaired(span, self.now_ns());
         self.journal.write(Note::Repaired(span));
     }
 
     /// They could not be replaced, and stay lost.
     pub fn not_repaired(&self, span: Span, error: &std::io::Error) {
-        tracing::error!(%error, "lost memory can not be replaced");
+        tracing::error!(%error, "poisoned memory cannot be replaced");
         self.lock().unrepairable.push(span);
         self.journal.write(Note::NotRepaired(span));
     }
@@ -76,10 +76,10 @@ impl Reporting {
     pub fn repaired_by_reset(&self) {
         if self.repair != Repair::Never {
             let entries = self.lock().responder.ledger().entries().to_vec();
-            let lost = entries.into_iter().filter(|entry| entry.is_lost()).map(|entry| entry.span);
+            let lost = entries.into_iter().filter(|entry| entry.is_poisoned()).map(|entry| entry.span);
             lost.for_each(|span| self.repaired(span));
             // What nobody has touched is in no ledger.
-            self.left_out.clear();
+            self.memslot_holes.clear();
             self.lock().unrepairable.clear();
         }
     }

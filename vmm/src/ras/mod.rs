@@ -2,19 +2,19 @@
 //!
 //! ```text
 //! vCPU thread   SIGBUS, KVM_EXIT_MEMORY_FAULT, KVM_EXIT_ARM_SEA ─► consumed ─┐
-//! main thread   SIGBUS of the finder's thread, a device's touch ─► found ────┼─► Responder ─► Hands ─► guest
+//! main thread   SIGBUS of the finder's thread, a device's touch ─► found ────┼─► Responder ─► ActionExecutor ─► guest
 //!               time that passes ────────────────────────────────► tick ─────┘
 //! ```
 //!
-//! [`request`] says what a profile asks for; [`Reporting`] owns the responder, takes errors in, and has [`Hands`] do what
+//! [`request`] says what a profile asks for; [`Reporting`] owns the responder, takes errors in, and has [`ActionExecutor`] do what
 //! comes out: writes to the record area, interrupts, exceptions of vCPUs, the end of the machine. One lock is on the way: a
 //! status block has one owner, and errors of several vCPUs come one after the other.
 
-mod hands;
+mod executor;
+pub mod fatal_signal;
 pub mod inject;
-pub mod last_words;
 mod ledger;
-mod left_out;
+mod memslot_holes;
 pub mod request;
 
 use std::collections::VecDeque;
@@ -24,17 +24,17 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use guest_memory::{AccessError, GuestRam, sigbus};
 use ras_core::abilities::HostAbilities;
-use ras_core::actions::{Account, Action, ActionSink, StopReason};
+use ras_core::actions::{Action, ActionSink, StopReason, StopReport};
 use ras_core::plan::Plan;
-use ras_core::reporters::{BuildError, Moment};
+use ras_core::reporters::{BuildError, ReporterContext};
 use ras_core::request::Repair;
-use ras_core::responder::{Responder, Scene, Side, own_memory};
+use ras_core::responder::{Responder, ResponderContext, Side, own_memory};
 use ras_core::vcpu_state::VcpuState;
 use ras_core::{Kind, MemoryError, Origin, RecordArea, Response, Span};
-use vcpu::Lost;
+use vcpu::PoisonAccess;
 
-pub use hands::Hands;
-pub use left_out::LeftOut;
+pub use executor::ActionExecutor;
+pub use memslot_holes::MemslotHoles;
 
 use crate::journal::{Journal, Note};
 use crate::timings::Timings;
@@ -45,10 +45,10 @@ pub struct Reporting {
     journal: Arc<Journal>,
     clock: Arc<Timings>,
     consumed_response: Response,
-    found_response: Response,
+    detected_response: Response,
     repair: Repair,
     /// Pages that were taken from the guest on purpose.
-    left_out: LeftOut,
+    memslot_holes: MemslotHoles,
     state: Mutex<State>,
     /// Whether vCPU 0 is to be asked how it stands.
     asks: AtomicBool,
@@ -58,7 +58,7 @@ pub struct Reporting {
 struct State {
     responder: Responder,
     /// None before the first boot.
-    hands: Option<Hands>,
+    executor: Option<ActionExecutor>,
     /// Errors that vCPU 0 takes a machine check for, once it is known how it stands.
     asked: VecDeque<MemoryError>,
     /// Spans that fresh memory could not be had for: they are not tried again.
@@ -67,7 +67,7 @@ struct State {
 
 /// An error that nobody consumed, as the main thread hears of it.
 #[derive(Clone, Copy, Debug)]
-pub enum Found {
+pub enum DetectedError {
     /// The host's signal.
     Signalled(sigbus::Fault),
     /// A device touched it.
@@ -85,7 +85,7 @@ pub enum Found {
 }
 
 /// Errors that may wait for vCPU 0 before memory is allocated for them.
-const ROOM: usize = 64;
+const CAPACITY: usize = 64;
 
 impl Reporting {
     /// What carries a plan out, over the record area that the tables point at.
@@ -102,8 +102,8 @@ impl Reporting {
     ) -> Result<Self, BuildError> {
         let state = State {
             responder: Responder::new(plan, host, area)?,
-            hands: None,
-            asked: VecDeque::with_capacity(ROOM),
+            executor: None,
+            asked: VecDeque::with_capacity(CAPACITY),
             unrepairable: Vec::new(),
         };
         Ok(Reporting {
@@ -111,9 +111,9 @@ impl Reporting {
             journal,
             clock,
             consumed_response: plan.consumed.chosen,
-            found_response: plan.found.chosen,
+            detected_response: plan.detected.chosen,
             repair: plan.repair,
-            left_out: LeftOut::default(),
+            memslot_holes: MemslotHoles::default(),
             state: Mutex::new(state),
             asks: AtomicBool::new(false),
         })
@@ -121,34 +121,38 @@ impl Reporting {
 
     /// Gives it the parts of a machine that boots. Where one was there before, that was reset: what was found and not
     /// acknowledged is told again, where it is lost still.
-    pub fn attach(&self, hands: Hands) {
+    pub fn attach(&self, executor: ActionExecutor) {
         let mut state = self.lock();
         state.asked.clear();
-        if state.hands.replace(hands).is_some() {
-            let still_lost = self.repair == Repair::Never;
-            self.act(&mut state, None, |responder, scene, sink| responder.reset(still_lost, scene, sink));
+        if state.executor.replace(executor).is_some() {
+            let still_poisoned = self.repair == Repair::Never;
+            self.act(&mut state, None, |responder, context, sink| {
+                responder.reset(still_poisoned, context, sink)
+            });
         }
         drop(state);
-        self.journal.settle();
+        self.journal.flush();
     }
 
     /// Answers an error that a vCPU consumed, standing as `how` says if it is asked: some of the host's calls are behind that. On
     /// its own thread; what it is to take was left with its control then.
-    pub fn consumed(&self, vcpu: u32, lost: Lost, how: &mut dyn FnMut() -> Option<VcpuState>) {
+    pub fn consumed(&self, vcpu: u32, lost: PoisonAccess, how: &mut dyn FnMut() -> Option<VcpuState>) {
         let mut state = self.lock();
         let (gpa, log2_len, origin) = match lost {
-            Lost::Signalled(fault) => match self.of_signal(fault) {
+            PoisonAccess::Signalled(fault) => match self.of_signal(fault) {
                 Some(error) => error,
                 None => return self.stop_for_own_memory(&mut state, fault),
             },
-            Lost::Named { gpa, size } => (gpa, log2(size), Origin::MemoryFault),
-            Lost::Unclaimed { gpa: Some(gpa) } => (gpa, log2(self.ram.backing().page_size()), Origin::ArmSea),
-            Lost::Unclaimed { gpa: None } => {
-                let account = Account { reason: StopReason::AddressUnknown, error: None };
-                return self.carry_out(&mut state, Action::Stop { account });
+            PoisonAccess::Named { gpa, size } => (gpa, log2(size), Origin::MemoryFault),
+            PoisonAccess::Unclaimed { gpa: Some(gpa) } => {
+                (gpa, log2(self.ram.backing().page_size()), Origin::ArmSea)
+            }
+            PoisonAccess::Unclaimed { gpa: None } => {
+                let report = StopReport { reason: StopReason::AddressUnknown, error: None };
+                return self.carry_out(&mut state, Action::Stop { report });
             }
         };
-        if let Lost::Unclaimed { gpa: Some(gpa) } = lost {
+        if let PoisonAccess::Unclaimed { gpa: Some(gpa) } = lost {
             self.take_out_of_use(gpa);
         }
         let mut error = MemoryError {
@@ -160,33 +164,33 @@ impl Reporting {
             time_ns: self.now_ns(),
         };
         self.journal.note(Note::MemoryError { error, response: self.consumed_response });
-        let asks = self.consumed_response.asks_vcpu();
+        let asks = self.consumed_response.needs_vcpu_state();
         let mut vcpu_state = if asks { how() } else { None };
         // What was left for the vCPU already, it has not taken yet: it does not stand as it will then.
-        if asks && state.hands.as_ref().is_some_and(|hands| hands.control.has_exception(vcpu)) {
+        if asks && state.executor.as_ref().is_some_and(|executor| executor.control.has_exception(vcpu)) {
             match &mut vcpu_state {
                 Some(VcpuState::X86_64(state)) => state.in_progress = true,
                 // A second abort would hide the first. It touches the page again, if it still wants it.
                 _ => error.kind = Kind::ActionOptional,
             }
         }
-        self.act(&mut state, vcpu_state, |responder, scene, sink| responder.report(&error, scene, sink));
+        self.act(&mut state, vcpu_state, |responder, context, sink| responder.report(&error, context, sink));
     }
 
     /// Answers an error that nobody consumed. On the main thread.
-    pub fn found(&self, found: Found) {
+    pub fn found(&self, found: DetectedError) {
         let mut state = self.lock();
         let (gpa, log2_len, origin) = match found {
-            Found::Signalled(fault) => match self.of_signal(fault) {
+            DetectedError::Signalled(fault) => match self.of_signal(fault) {
                 Some(error) => error,
                 None => {
                     self.stop_for_own_memory(&mut state, fault);
                     drop(state);
-                    return self.journal.settle();
+                    return self.journal.flush();
                 }
             },
-            Found::Touched { gpa, log2_len } => (gpa, log2_len, Origin::Device),
-            Found::Noticed { span } => (span.gpa, span.log2_len, Origin::Injected),
+            DetectedError::Touched { gpa, log2_len } => (gpa, log2_len, Origin::Device),
+            DetectedError::Noticed { span } => (span.gpa, span.log2_len, Origin::Injected),
         };
         let error = MemoryError {
             span: Span::around(gpa, log2_len),
@@ -196,16 +200,16 @@ impl Reporting {
             origin,
             time_ns: self.now_ns(),
         };
-        self.journal.note(Note::MemoryError { error, response: self.found_response });
-        if self.found_response == Response::Mce {
+        self.journal.note(Note::MemoryError { error, response: self.detected_response });
+        if self.detected_response == Response::Mce {
             state.responder.record(&error);
             state.asked.push_back(error);
             self.asks.store(true, Ordering::Release);
         } else {
-            self.act(&mut state, None, |responder, scene, sink| responder.report(&error, scene, sink));
+            self.act(&mut state, None, |responder, context, sink| responder.report(&error, context, sink));
         }
         drop(state);
-        self.journal.settle();
+        self.journal.flush();
     }
 
     /// Answers what vCPU 0 had to be asked about: it is about to enter the guest, and stands as `how` says. A machine check
@@ -215,16 +219,19 @@ impl Reporting {
             return;
         }
         let vcpu_state = how();
-        if matches!(vcpu_state, Some(VcpuState::X86_64(state)) if state.in_progress || state.found_unread) {
+        if matches!(vcpu_state, Some(VcpuState::X86_64(state)) if state.in_progress || state.detected_unread)
+        {
             return;
         }
         let mut state = self.lock();
-        if state.hands.as_ref().is_some_and(|hands| hands.control.has_exception(vcpu)) {
+        if state.executor.as_ref().is_some_and(|executor| executor.control.has_exception(vcpu)) {
             return;
         }
         // One at a time: the next is asked about when this one was taken.
         if let Some(error) = state.asked.pop_front() {
-            self.act(&mut state, vcpu_state, |responder, scene, sink| responder.answer(&error, scene, sink));
+            self.act(&mut state, vcpu_state, |responder, context, sink| {
+                responder.answer(&error, context, sink)
+            });
         }
         self.asks.store(!state.asked.is_empty(), Ordering::Release);
     }
@@ -238,9 +245,9 @@ impl Reporting {
     /// Looks whether the guest has acknowledged something, and lets time pass.
     pub fn tick(&self) {
         let mut state = self.lock();
-        self.act(&mut state, None, |responder, scene, sink| responder.tick(scene, sink));
+        self.act(&mut state, None, |responder, context, sink| responder.tick(context, sink));
         drop(state);
-        self.journal.settle();
+        self.journal.flush();
     }
 
     /// Whether the guest is expected to acknowledge a record soon.
@@ -250,23 +257,23 @@ impl Reporting {
     }
 
     /// Writes down what was noted.
-    pub fn settle(&self) {
-        self.journal.settle();
+    pub fn flush(&self) {
+        self.journal.flush();
     }
 
     /// Pages that were taken from the guest on purpose.
     #[must_use]
-    pub fn left_out(&self) -> &LeftOut {
-        &self.left_out
+    pub fn memslot_holes(&self) -> &MemslotHoles {
+        &self.memslot_holes
     }
 
     /// A vCPU touched an address that neither memory nor a device answered. True where that is a page which was left out, or one
     /// that the host lost and KVM came upon itself, in an instruction that it emulates; a signal was raised for it then.
     pub fn touched_lost(&self, gpa: u64) -> bool {
         let Some(hva) = self.ram.host_address(gpa) else { return false };
-        let log2_len = match (self.left_out.around(gpa), self.ram.probe(gpa, 1)) {
+        let log2_len = match (self.memslot_holes.around(gpa), self.ram.probe(gpa, 1)) {
             (Some(span), _) => span.log2_len,
-            (None, Err(AccessError::Lost(page))) => page.log2_len,
+            (None, Err(AccessError::Poisoned(page))) => page.log2_len,
             (None, _) => return false,
         };
         let fault = sigbus::Fault { hva, log2_len, action: sigbus::Action::Required };
@@ -282,14 +289,14 @@ impl Reporting {
     /// An abort of the hardware came through to us: the host goes on using the page unless it is told.
     fn take_out_of_use(&self, gpa: u64) {
         if let Err(error) = self.ram.poison(gpa, 1) {
-            tracing::error!(%error, gpa, "the host can not be told that this page is lost: it stays in use");
+            tracing::error!(%error, gpa, "the host cannot be told that this page is lost: it stays in use");
         }
     }
 
     /// The GPA, the logarithm of what is lost and its origin; none where it is no memory of the guest.
     fn of_signal(&self, fault: sigbus::Fault) -> Option<(u64, u8, Origin)> {
         let gpa = self.ram.guest_address(fault.hva)?;
-        let origin = if self.left_out.contains(gpa) { Origin::Injected } else { Origin::Sigbus };
+        let origin = if self.memslot_holes.contains(gpa) { Origin::Injected } else { Origin::Sigbus };
         Some((gpa, fault.log2_len, origin))
     }
 
@@ -299,8 +306,8 @@ impl Reporting {
     }
 
     fn carry_out(&self, state: &mut State, action: Action<'_>) {
-        if let Some(hands) = &mut state.hands {
-            hands.carry_out(action, &self.ram, &self.journal);
+        if let Some(executor) = &mut state.executor {
+            executor.carry_out(action, &self.ram, &self.journal);
         }
     }
 
@@ -308,26 +315,28 @@ impl Reporting {
         &self,
         state: &mut State,
         vcpu: Option<VcpuState>,
-        step: impl FnOnce(&mut Responder, &Scene, &mut dyn ActionSink),
+        step: impl FnOnce(&mut Responder, &ResponderContext, &mut dyn ActionSink),
     ) {
-        let State { responder, hands, .. } = state;
-        let Some(hands) = hands else { return };
+        let State { responder, executor, .. } = state;
+        let Some(executor) = executor else { return };
         // The time first: a register that is read after it holds what the guest had written by then.
         let now_ns = self.now_ns();
-        // A register that can not be read says nothing: not acknowledged.
+        // A register that cannot be read says nothing: not acknowledged.
         let register = |side| {
             responder.acknowledge_register(side).and_then(|gpa| self.ram.load_u64(gpa).ok()).unwrap_or(0)
         };
-        let scene = Scene {
-            moment: Moment {
+        let context = ResponderContext {
+            context: ReporterContext {
                 now_ns,
                 unix_seconds: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs()),
                 acknowledge_register: register(Side::Consumed),
                 vcpu,
             },
-            found_register: register(Side::Found),
+            detected_register: register(Side::Detected),
         };
-        step(responder, &scene, &mut |action: Action<'_>| hands.carry_out(action, &self.ram, &self.journal));
+        step(responder, &context, &mut |action: Action<'_>| {
+            executor.carry_out(action, &self.ram, &self.journal)
+        });
     }
 
     /// The time of this machine's clock, in nanoseconds.

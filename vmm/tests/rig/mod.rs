@@ -16,10 +16,10 @@ use ras_core::plan::{TablesView, plan, sources_wanted};
 use ras_core::request::{Arch, Asynchronous, OnMissingSupport, Repair, Request, Synchronous, TableSet};
 use ras_core::vcpu_state::VcpuState;
 use ras_core::{RecordArea, Span};
-use vcpu::{Bus, Control, Exit, Injected, Injection, KvmPort, Lost, RunError, VcpuPort, Wish};
+use vcpu::{Bus, Control, Exit, Injected, Injection, KvmPort, PoisonAccess, RunError, RunState, VcpuPort};
 use vmm::journal::Journal;
 use vmm::lifecycle::Lifecycle;
-use vmm::ras::{Hands, Reporting};
+use vmm::ras::{ActionExecutor, Reporting};
 use vmm::timings::Timings;
 
 /// Bytes of the guest's memory.
@@ -62,7 +62,7 @@ const ACKNOWLEDGE: [u8; 23] = [
 pub(crate) struct Round {
     /// From one exit to the next, where nothing is answered but a port.
     pub(crate) bare: u64,
-    /// From the exit at the lost page, through the signal and its handler, to what the handler left.
+    /// From the exit at the poisoned page, through the signal and its handler, to what the handler left.
     pub(crate) signalled: u64,
     /// Of the vCPU's access, taken back: only a simulated loss has one.
     pub(crate) undone: u64,
@@ -70,7 +70,7 @@ pub(crate) struct Round {
     pub(crate) answered: u64,
     /// From there to the exit that the guest makes when it has acknowledged the record.
     pub(crate) acknowledged: u64,
-    /// Allocations of the vCPU's thread from the exit at the lost page to the exception.
+    /// Allocations of the vCPU's thread from the exit at the poisoned page to the exception.
     pub(crate) allocations: usize,
 }
 
@@ -81,7 +81,7 @@ struct Rig {
     allocations: fn() -> usize,
     rounds: usize,
     start: Instant,
-    /// A loss was met, and not settled yet.
+    /// A loss was met, and not flush yet.
     pending: AtomicBool,
     last: AtomicU64,
     count: AtomicU64,
@@ -138,8 +138,8 @@ fn rig(ram: &GuestRam, rounds: usize, allocations: fn() -> usize) -> Rig {
     let lifecycle = Lifecycle::new(Arc::clone(&control), Arc::clone(&journal), Arc::clone(&clock));
     let reporting =
         Reporting::new(&plan, &host, Some(&area), ram.clone(), journal, clock).expect("a reporter");
-    reporting.left_out().leave_out(Span::around(LOST, 12));
-    reporting.attach(Hands {
+    reporting.memslot_holes().punch_hole(Span::around(LOST, 12));
+    reporting.attach(ActionExecutor {
         events: Arc::new(Mutex::new(GenericEventDevice::new(InterruptLine::new().expect("an eventfd")))),
         external: None,
         control: Arc::clone(&control),
@@ -159,7 +159,7 @@ fn rig(ram: &GuestRam, rounds: usize, allocations: fn() -> usize) -> Rig {
     }
 }
 
-/// A vCPU that stands at the loop, and memory without the lost page.
+/// A vCPU that stands at the loop, and memory without the poisoned page.
 fn machine(kvm: &Kvm, ram: &GuestRam) -> Result<(VmFd, VcpuFd), kvm_ioctls::Error> {
     for (gpa, bytes) in [(CODE, &LOOP[..]), (HANDLER, &ACKNOWLEDGE[..])] {
         ram.write(gpa, bytes).expect("memory");
@@ -215,7 +215,7 @@ impl Rig {
     fn touched(&self, gpa: u64) {
         self.count.store((self.allocations)() as u64, Ordering::Relaxed);
         self.lap();
-        assert!(self.reporting.touched_lost(gpa), "{gpa:#x} is the lost page");
+        assert!(self.reporting.touched_lost(gpa), "{gpa:#x} is the poisoned page");
         self.pending.store(true, Ordering::Relaxed);
     }
 }
@@ -231,7 +231,7 @@ impl Bus for Rig {
                 round.acknowledged = lap;
                 rounds.push(*round);
                 if rounds.len() == self.rounds {
-                    self.control.set(Wish::Stop);
+                    self.control.set(RunState::Stop);
                 }
             }),
             _ => {}
@@ -244,16 +244,16 @@ impl Bus for Rig {
 
     fn mmio_write(&self, _: u64, _: &[u8]) {}
 
-    fn lost_memory(&self, vcpu: u32, lost: Lost, state: &mut dyn FnMut() -> Option<VcpuState>) {
+    fn memory_error(&self, vcpu: u32, lost: PoisonAccess, state: &mut dyn FnMut() -> Option<VcpuState>) {
         self.reporting.consumed(vcpu, lost, state);
     }
 
-    fn settled(&self) {
+    fn flush(&self) {
         if self.pending.swap(false, Ordering::Relaxed) {
             let lap = self.lap();
             let allocations = (self.allocations)() - self.count.load(Ordering::Relaxed) as usize;
             self.with(|round, _| (round.answered, round.allocations) = (lap, allocations));
-            self.reporting.settle();
+            self.reporting.flush();
             // What is written down is not the guest's time.
             self.lap();
         }
@@ -287,7 +287,7 @@ impl VcpuPort for Timed<'_> {
         self.port.inject(injection)
     }
 
-    fn state(&mut self, lost: Option<&Lost>) -> Option<VcpuState> {
+    fn state(&mut self, lost: Option<&PoisonAccess>) -> Option<VcpuState> {
         self.port.state(lost)
     }
 

@@ -49,7 +49,7 @@ fn meaning(status: i32) -> &'static str {
         0 => "the guest shut down",
         1 => "an internal or I/O error",
         2 => "the profile does not go with these tables",
-        3 => "this host can not do what was asked",
+        3 => "this host cannot do what was asked",
         4 => "the guest crashed",
         10 => "stopped by the profile's answer to a memory error",
         11 => "a memory error in the VMM's own memory",

@@ -77,7 +77,7 @@ fn story(pair: [Option<&Story>; 2]) -> Vec<Row> {
                 story.records.iter().map(|it| format!("source {}, block at {:#x}", it.source, it.address));
             or_none(distinct(records))
         }),
-        row("told", "the guest is told by", &|story| {
+        row("told", "the guest is notified by", &|story| {
             let told = story.notified.iter().map(|it| match it.vcpu {
                 Some(vcpu) => format!("{} on vCPU {vcpu}", words(&it.how)),
                 None => words(&it.how),

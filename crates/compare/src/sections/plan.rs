@@ -1,11 +1,11 @@
-//! What was planned and why, and what the host can not do.
+//! What was planned and why, and what the host cannot do.
 
 use super::{both, section};
 use crate::comparison::{Row, Section, Side};
 use crate::recording::{Answer, Host};
 
 const QUESTIONS: [(&str, &str); 4] = [
-    ("consumed", "a vCPU touches lost memory"),
+    ("consumed", "a vCPU touches poisoned memory"),
     ("found", "found lost, touched by nobody"),
     ("touched-by-device", "touched by a device"),
     ("own-memory", "the VMM's own memory"),
@@ -20,7 +20,7 @@ pub(super) fn plan(sides: [&Side; 2]) -> Section {
         ),
         Row::new(
             "not-carried",
-            "the profile's words that they can not carry",
+            "the profile's words that they cannot carry",
             both(sides, |side| {
                 let change = |it: &crate::Change| {
                     format!("{} = \"{}\": `{}` is taken instead", it.key, it.asked, it.taken)
@@ -81,5 +81,5 @@ pub(super) fn host(sides: [&Side; 2], host: &Host) -> Section {
         let cost = vec![format!("no: {}", lack.cost)];
         Row::new(lack.what.clone(), lack.what.clone(), [cost.clone(), cost])
     }));
-    section("host", "What this host can not do", rows)
+    section("host", "What this host cannot do", rows)
 }

@@ -6,11 +6,11 @@
 //!
 //! Output goes to a writer, character by character; a writer that blocks holds the vCPU that writes. So the transmit FIFO
 //! is always empty, and each character that was written raises the transmit interrupt anew. Output goes out even while
-//! the transmitter is off: a kernel's last words may come after its driver's end.
+//! the transmitter is off: a kernel's fatal-signal report may come after its driver's end.
 //!
 //! Input waits in a FIFO of 32 characters ([`ConsolePort::input`] takes what fits). Time does not pass between
 //! characters: where the guest has not been given the next, the 32 bits' time of the receive timeout is over, so that
-//! interrupt is pending for as long as characters wait, and clearing it has no lasting effect (as with the hardware,
+//! interrupt is pending for as long as characters wait, and clearing it has no preserved effect (as with the hardware,
 //! which raises it again 32 bits later). The only receive error is an overrun, and only loopback can bring it about.
 
 mod description;

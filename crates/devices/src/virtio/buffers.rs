@@ -44,7 +44,7 @@ impl<'a> Request<'a> {
     /// Collects the buffers of a chain. They are 4 GiB at most.
     ///
     /// # Errors
-    /// Where a descriptor can not be read: then nothing says which buffers there are, nor where a status would go.
+    /// Where a descriptor cannot be read: then nothing says which buffers there are, nor where a status would go.
     pub(super) fn of(mut chain: Chain<'a>, ram: &'a GuestRam) -> Result<Self, AccessError> {
         let mut readable = Buffers::new(ram);
         let mut writable = Buffers::new(ram);
@@ -103,7 +103,7 @@ impl<'a> Buffers<'a> {
     /// Fills `to` from the next bytes.
     ///
     /// # Errors
-    /// Where there are not so many, or some can not be had.
+    /// Where there are not so many, or some cannot be had.
     pub(super) fn read(&mut self, mut to: &mut [u8]) -> Result<(), CopyError> {
         while !to.is_empty() {
             let (start, len) = self.next(to.len())?;
@@ -118,7 +118,7 @@ impl<'a> Buffers<'a> {
     /// Puts `from` into the next bytes.
     ///
     /// # Errors
-    /// Where there are not so many, or some can not be had; those before are written then.
+    /// Where there are not so many, or some cannot be had; those before are written then.
     pub(super) fn write(&mut self, mut from: &[u8]) -> Result<(), CopyError> {
         while !from.is_empty() {
             let (start, len) = self.next(from.len())?;

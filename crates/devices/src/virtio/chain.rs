@@ -1,4 +1,4 @@
-//! The descriptors of a request (VIRTIO 1.2, 2.7.5), read by accesses that survive a lost page.
+//! The descriptors of a request (VIRTIO 1.2, 2.7.5), read by accesses that survive a poisoned page.
 //!
 //! A chain that makes no sense ends early: it leads out of its table, goes round in circles, is of more than 4 GiB, or has
 //! a table of buffers that is none (2.7.5.3).

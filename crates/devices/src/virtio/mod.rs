@@ -27,13 +27,13 @@ use virtio_queue::Queue;
 pub use buffers::CopyError;
 pub use signal::Signal;
 
-use crate::lost_memory::LostMemory;
+use crate::poison_observer::PoisonObserver;
 
 /// What Linux and EDK II know a transport as.
 const ACPI_ID: &str = "LNRO0005";
 
 /// Transports that tables have names for.
-pub const MOST: usize = ACPI_NAMES.len();
+pub const MAX_TRANSPORTS: usize = ACPI_NAMES.len();
 
 const ACPI_NAMES: [&str; 32] = [
     "VR00", "VR01", "VR02", "VR03", "VR04", "VR05", "VR06", "VR07", "VR08", "VR09", "VR10", "VR11", "VR12",
@@ -47,7 +47,7 @@ pub fn name(index: usize) -> String {
     format!("virtio{index}")
 }
 
-/// The transport with that index, from 0, at a GPA and on a GSI. ACPI lists no more than [`MOST`].
+/// The transport with that index, from 0, at a GPA and on a GSI. ACPI lists no more than [`MAX_TRANSPORTS`].
 #[must_use]
 pub fn node(index: usize, base: u64, gsi: u32) -> DeviceNode {
     DeviceNode {
@@ -113,7 +113,7 @@ pub struct Activation {
     /// The guest's memory.
     pub ram: GuestRam,
     /// Whom to tell where a page of it is lost.
-    pub lost: Arc<dyn LostMemory>,
+    pub lost: Arc<dyn PoisonObserver>,
     /// The features that both sides agreed on.
     pub features: u64,
     /// Its queues, in their order; none in the place of one that the driver does not use.

@@ -31,7 +31,7 @@ impl Signal {
         self.raise(VIRTIO_MMIO_INT_VRING);
     }
 
-    /// Says that the device can not go on (DEVICE_NEEDS_RESET; VIRTIO 1.2, 2.1.2).
+    /// Says that the device cannot go on (DEVICE_NEEDS_RESET; VIRTIO 1.2, 2.1.2).
     pub fn needs_reset(&self) {
         self.0.needs_reset.store(true, Ordering::SeqCst);
         self.raise(VIRTIO_MMIO_INT_CONFIG);

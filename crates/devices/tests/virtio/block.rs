@@ -256,7 +256,7 @@ fn a_disk_that_may_only_be_read() {
     assert_eq!(machine.request(IN, 1, &[Buffer(DATA, 512, true)]), (OK, 513));
 }
 
-/// Also what a file does that the host can not read.
+/// Also what a file does that the host cannot read.
 #[test]
 fn a_disk_that_was_cut_short() {
     let mut machine = Machine::new(false);

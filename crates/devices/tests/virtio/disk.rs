@@ -24,7 +24,7 @@ fn size_in_sectors() {
 fn no_disks() {
     let directory = tempdir().expect("a directory");
     let missing = Disk::open(&directory.path().join("missing"), true).expect_err("missing");
-    assert_eq!(missing.to_string(), "the disk can not be opened: No such file or directory (os error 2)");
+    assert_eq!(missing.to_string(), "the disk cannot be opened: No such file or directory (os error 2)");
     assert!(matches!(Disk::open(directory.path(), true), Err(DiskError::NotAFile)));
     assert!(matches!(Disk::open(Path::new("/dev/null"), false), Err(DiskError::NotAFile)));
     let uneven = directory.path().join("uneven");

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use devices::virtio::VirtioDevice;
 use devices::virtio::mmio::MmioTransport;
-use devices::{InterruptLine, LostMemory};
+use devices::{InterruptLine, PoisonObserver};
 use guest_memory::{Backing, GuestRam};
 use vm_device::MutDeviceMmio;
 use vm_device::bus::MmioAddress;
@@ -60,7 +60,7 @@ pub(crate) const INDIRECT_TABLE: u16 = 4;
 #[derive(Default)]
 pub(crate) struct Told(pub(crate) Mutex<Vec<(u64, u8)>>);
 
-impl LostMemory for Told {
+impl PoisonObserver for Told {
     fn touched(&self, gpa: u64, log2_len: u8) {
         self.0.lock().expect("no panic").push((gpa, log2_len));
     }
@@ -70,7 +70,7 @@ pub(crate) struct Driver<D: VirtioDevice> {
     pub(crate) transport: MmioTransport<D>,
     pub(crate) ram: GuestRam,
     pub(crate) memory: GuestMemoryMmap,
-    /// What the device told of lost pages.
+    /// What the device told of poisoned pages.
     pub(crate) told: Arc<Told>,
     pub(crate) edges: EventFd,
     size: u16,

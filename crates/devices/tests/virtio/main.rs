@@ -4,5 +4,5 @@ mod block;
 mod disk;
 mod driver;
 mod hostile_guest;
-mod lost_memory;
+mod poison_observer;
 mod transport;

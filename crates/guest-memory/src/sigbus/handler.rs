@@ -7,13 +7,13 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use super::ring::Ring;
 use super::siginfo::BusInfo;
-use super::{Action, BUS_MCEERR_AO, BUS_MCEERR_AR, Death, Fault, finder};
+use super::{Action, BUS_MCEERR_AO, BUS_MCEERR_AR, FatalSignal, Fault, ao_listener};
 use crate::{ranges, recoverable};
 
 /// Faults that are kept for a thread. One guest entry gives one or two.
 const KEPT: usize = 16;
 
-static LAST_WORDS: OnceLock<fn(&Death) -> i32> = OnceLock::new();
+static FATAL_SIGNAL_REPORT: OnceLock<fn(&FatalSignal) -> i32> = OnceLock::new();
 
 static OVERFLOWED: AtomicU64 = AtomicU64::new(0);
 
@@ -42,13 +42,13 @@ pub(crate) struct Recovered {
     pub(crate) hva: u64,
     /// `si_code`.
     pub(crate) code: i32,
-    /// `si_addr_lsb`, where the code is of a lost page.
+    /// `si_addr_lsb`, where the code is of a poisoned page.
     pub(crate) log2_len: u8,
 }
 
 impl Recovered {
     /// Whether the host has lost the page, rather than has none.
-    pub(crate) fn is_lost(&self) -> bool {
+    pub(crate) fn is_poisoned(&self) -> bool {
         self.code == BUS_MCEERR_AR
     }
 }
@@ -58,8 +58,8 @@ pub(crate) fn recovered() -> Recovered {
     THREAD.with(|thread| thread.recovered.get())
 }
 
-pub(super) fn install(last_words: fn(&Death) -> i32) -> io::Result<()> {
-    LAST_WORDS.set(last_words).map_err(|_| io::ErrorKind::AlreadyExists)?;
+pub(super) fn install(fatal_signal: fn(&FatalSignal) -> i32) -> io::Result<()> {
+    FATAL_SIGNAL_REPORT.set(fatal_signal).map_err(|_| io::ErrorKind::AlreadyExists)?;
     register()
 }
 
@@ -117,24 +117,24 @@ extern "C" fn on_sigbus(_: i32, info: *mut libc::siginfo_t, context: *mut libc::
     let errno = unsafe { &mut *libc::__errno_location() };
     let before = *errno;
     if !is_dealt_with(info, context) {
-        let death = Death {
+        let signal = FatalSignal {
             hva: if info.code > 0 { info.address } else { 0 },
             code: info.code,
             log2_len: log2_len(info),
             guest: (info.code > 0).then(|| ranges::guest_address(info.address)).flatten(),
         };
-        let status = LAST_WORDS.get().map_or(1, |last_words| last_words(&death));
+        let status = FATAL_SIGNAL_REPORT.get().map_or(1, |fatal_signal| fatal_signal(&signal));
         // SAFETY: _exit(2) is made for this.
         unsafe { libc::_exit(status) };
     }
     *errno = before;
 }
 
-/// False where the process can not go on. Async-signal-safe.
+/// False where the process cannot go on. Async-signal-safe.
 fn is_dealt_with(info: &BusInfo, context: &mut libc::ucontext_t) -> bool {
     if info.code == BUS_MCEERR_AO {
         let fault = Fault { hva: info.address, log2_len: log2_len(info), action: Action::Optional };
-        if !finder::put(fault) {
+        if !ao_listener::put(fault) {
             OVERFLOWED.fetch_add(1, Ordering::Relaxed);
         }
         return true;

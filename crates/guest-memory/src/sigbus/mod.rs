@@ -3,9 +3,9 @@
 //! | signal | what becomes of it |
 //! |---|---|
 //! | an access of [`GuestRam`](crate::GuestRam)'s own meets a page that is not there | the access ends in an error |
-//! | action optional: an error that nobody has consumed | kept, and told to the [`Finder`] |
+//! | action optional: an error that nobody has consumed | kept, and told to the [`AoListener`] |
 //! | action required, while the thread is [`listening`] | kept for the thread to [`take`] |
-//! | any other | last words, and the end of the process |
+//! | any other | fatal-signal report, and the end of the process |
 //!
 //! The handler stores to places that were there before, and makes a system call or two. Nothing in it locks, allocates or
 //! logs.
@@ -21,7 +21,7 @@
 //! # Ok::<(), std::io::Error>(())
 //! ```
 
-mod finder;
+mod ao_listener;
 mod handler;
 mod pagemap;
 mod ring;
@@ -29,8 +29,8 @@ mod siginfo;
 
 use std::io;
 
-pub use self::finder::Finder;
-pub(crate) use self::finder::forget;
+pub use self::ao_listener::AoListener;
+pub(crate) use self::ao_listener::forget;
 pub(crate) use self::handler::{Recovered, recovered};
 
 /// A page that the host has lost, as a signal told of it.
@@ -47,15 +47,15 @@ pub struct Fault {
 /// What a fault asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// The thread has touched the page and can not go on without it (BUS_MCEERR_AR).
+    /// The thread has touched the page and cannot go on without it (BUS_MCEERR_AR).
     Required,
     /// Nobody has touched it yet (BUS_MCEERR_AO).
     Optional,
 }
 
-/// Why the process can not go on.
+/// Why the process cannot go on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Death {
+pub struct FatalSignal {
     /// HVA that was touched (`si_addr`); 0 where the signal was sent by a process.
     pub hva: u64,
     /// `si_code`: BUS_MCEERR_AR (4) for a page that the host has lost, BUS_ADRERR (2) for one that it does not have. 0 and
@@ -74,13 +74,13 @@ const BUS_MCEERR_AO: i32 = 5;
 /// Installs the handler, once a process, and unblocks the signal for this thread and those that it starts: a thread that
 /// blocks it is killed by a fault of its own, and told of no other.
 ///
-/// `last_words` is called in the handler where the process can not go on. It may make async-signal-safe calls only. What
+/// `fatal_signal` is called in the handler where the process cannot go on. It may make async-signal-safe calls only. What
 /// it returns is the process's exit status.
 ///
 /// # Errors
 /// Where it was installed before, or the host refuses.
-pub fn install(last_words: fn(&Death) -> i32) -> io::Result<()> {
-    handler::install(last_words)
+pub fn install(fatal_signal: fn(&FatalSignal) -> i32) -> io::Result<()> {
+    handler::install(fatal_signal)
 }
 
 /// Runs `enter` (KVM_RUN, madvise), during which a fault whose action is required is not one of this thread's own
@@ -95,20 +95,20 @@ pub fn take() -> Option<Fault> {
     handler::take()
 }
 
-/// How many faults could not be kept, for a thread or for the [`Finder`], since the process began.
+/// How many faults could not be kept, for a thread or for the [`AoListener`], since the process began.
 #[must_use]
 pub fn overflowed() -> u64 {
     handler::overflowed()
 }
 
-/// Sends a signal as the kernel would: to this thread, and for [`Action::Optional`] to the [`Finder`]'s. That thread sends it
+/// Sends a signal as the kernel would: to this thread, and for [`Action::Optional`] to the [`AoListener`]'s. That thread sends it
 /// to itself, soon: a thread may feign the kernel's signals to itself only.
 ///
 /// # Errors
-/// `NotFound` where there is no [`Finder`]; or what the host says.
+/// `NotFound` where there is no [`AoListener`]; or what the host says.
 pub fn raise(fault: Fault) -> io::Result<()> {
     match fault.action {
         Action::Required => siginfo::send_to_this_thread(BUS_MCEERR_AR, fault),
-        Action::Optional => finder::raise(fault),
+        Action::Optional => ao_listener::raise(fault),
     }
 }

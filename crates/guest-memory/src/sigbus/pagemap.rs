@@ -1,4 +1,4 @@
-//! Looking for lost pages (Linux, `Documentation/admin-guide/mm/pagemap.rst`).
+//! Looking for poisoned pages (Linux, `Documentation/admin-guide/mm/pagemap.rst`).
 //!
 //! A page that the host has lost leaves an entry in the process's page table that reads like one of a page in swap. What
 //! tells them apart is an attempt to have the page.
@@ -27,11 +27,11 @@ impl Pagemap {
         Ok(Pagemap { file: File::open("/proc/self/pagemap")?, entries: vec![0; CHUNK] })
     }
 
-    /// Calls `found` with the HVA of each lost page of a range. What can not be read is not lost.
-    pub(super) fn lost_pages(&mut self, range: Range, mut found: impl FnMut(u64)) {
+    /// Calls `found` with the HVA of each poisoned page of a range. What cannot be read is not lost.
+    pub(super) fn poisoned_pages(&mut self, range: Range, mut found: impl FnMut(u64)) {
         let base_page = rustix::param::page_size() as u64;
         let page = 1_u64 << range.log2_page;
-        // The kernel shows no entry for lost huge pages, so each that is not there is tried.
+        // The kernel shows no entry for poisoned huge pages, so each that is not there is tried.
         let is_huge = page > base_page;
         let mut at = range.hva;
         while at < range.hva + range.len {
@@ -43,7 +43,7 @@ impl Pagemap {
             for (entry, hva) in bytes.as_chunks::<8>().0.iter().zip((at..).step_by(base_page as usize)) {
                 let entry = u64::from_ne_bytes(*entry);
                 let is_candidate = if is_huge { hva.is_multiple_of(page) } else { entry & IS_SWAPPED != 0 };
-                if entry & IS_PRESENT == 0 && is_candidate && is_lost(hva, page) {
+                if entry & IS_PRESENT == 0 && is_candidate && is_poisoned(hva, page) {
                     found(hva);
                 }
             }
@@ -52,8 +52,8 @@ impl Pagemap {
     }
 }
 
-/// Whether a page can not be had because the host has lost it. A kernel before 5.14 does not say.
-fn is_lost(hva: u64, len: u64) -> bool {
+/// Whether a page cannot be had because the host has lost it. A kernel before 5.14 does not say.
+fn is_poisoned(hva: u64, len: u64) -> bool {
     pages::populate(hva, len, pages::For::Reading).is_err_and(|error| error.raw_os_error() == Some(EHWPOISON))
 }
 
@@ -71,7 +71,7 @@ mod tests {
             let slot = ram.slots().next().expect("a slot");
             let range = Range { hva: slot.hva, len: slot.len, gpa: 0, log2_page: 12 };
             let mut pagemap = Pagemap::open().expect("a page table");
-            pagemap.lost_pages(range, |hva| panic!("{hva:#x} is not lost"));
+            pagemap.poisoned_pages(range, |hva| panic!("{hva:#x} is not lost"));
         }
     }
 }

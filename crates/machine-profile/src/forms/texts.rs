@@ -15,7 +15,7 @@ pub(crate) struct Text {
     pub(crate) min: usize,
     /// The most bytes, and why.
     pub(crate) max: (usize, &'static str),
-    /// Characters that it can not hold.
+    /// Characters that it cannot hold.
     pub(crate) refused: &'static [RangeInclusive<char>],
     pub(crate) example: &'static str,
 }

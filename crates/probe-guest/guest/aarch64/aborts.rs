@@ -42,12 +42,12 @@ pub(crate) fn serror() {
 
 /// Has the processor leave an access that it must not make (any more), if it is at one: whether it was.
 pub(crate) fn leave(is_hopeless: bool) -> bool {
-    let way_out = accessor::way_out(read_register!("elr_el1"), is_hopeless);
-    if let Some(pc) = way_out {
+    let help = accessor::help(read_register!("elr_el1"), is_hopeless);
+    if let Some(pc) = help {
         // SAFETY: the handler returns to code that goes on from what it has interrupted.
         unsafe { write_register!("elr_el1", pc) };
     }
-    way_out.is_some()
+    help.is_some()
 }
 
 /// The fault address, where there is one.

@@ -113,7 +113,7 @@ fn set_up_v3(topology: &Topology) -> Result<(), Failure> {
     // SAFETY: changes how interrupts are taken, and none is enabled.
     unsafe { write_register!("S3_0_C12_C12_5", enable) };
     if read_register!("S3_0_C12_C12_5") & 1 == 0 {
-        return Err(Failure::new("the GIC's system registers can not be switched on"));
+        return Err(Failure::new("the GIC's system registers cannot be switched on"));
     }
     // SAFETY: likewise. ICC_PMR_EL1, ICC_BPR1_EL1, ICC_CTLR_EL1 and ICC_IGRPEN1_EL1.
     unsafe {
@@ -245,7 +245,7 @@ fn check_window(base: u64, len: u64) -> Result<(), Failure> {
     if base != 0 && base.is_multiple_of(0x1000) && is_mapped {
         Ok(())
     } else {
-        Err(Failure::with("the GIC can not be reached at", base))
+        Err(Failure::with("the GIC cannot be reached at", base))
     }
 }
 

@@ -72,9 +72,9 @@ impl Drop for Target {
     }
 }
 
-/// Where to go on after an exception at `pc` rather than there: where that is within an access which can not be made
+/// Where to go on after an exception at `pc` rather than there: where that is within an access which cannot be made
 /// (`is_hopeless`), or must not be made any more.
-pub(crate) fn way_out(pc: u64, is_hopeless: bool) -> Option<u64> {
+pub(crate) fn help(pc: u64, is_hopeless: bool) -> Option<u64> {
     let exit = if (address(&raw const accessors_start)..address(&raw const accessors_end)).contains(&pc) {
         address(&raw const accessor_given_up)
     } else if pc == FETCHED.load(Ordering::SeqCst) {

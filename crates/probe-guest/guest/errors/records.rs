@@ -154,7 +154,7 @@ impl Known {
         Ok(())
     }
 
-    /// Hands the block back.
+    /// ActionExecutor the block back.
     fn acknowledge(&self) {
         let Known { ack, preserve, write, .. } = *self;
         if self.ack_is_wide {

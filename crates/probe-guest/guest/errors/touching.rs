@@ -41,7 +41,7 @@ pub(super) fn run(touch: &Touch, patience: u32) {
     }
     drop(target);
     if is_told {
-        say!("error gave up ", gpa);
+        say!("error offlined ", gpa);
     } else {
         say!("touched ", gpa, " fine");
     }

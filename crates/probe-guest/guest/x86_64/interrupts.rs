@@ -97,9 +97,9 @@ extern "C" fn interrupt(frame: &mut Frame) {
 impl Frame {
     /// Has the processor leave an access that it must not make (any more), if it is at one: whether it was.
     pub(crate) fn leave(&mut self, is_hopeless: bool) -> bool {
-        let way_out = accessor::way_out(self.rip, is_hopeless);
-        self.rip = way_out.unwrap_or(self.rip);
-        way_out.is_some()
+        let help = accessor::help(self.rip, is_hopeless);
+        self.rip = help.unwrap_or(self.rip);
+        help.is_some()
     }
 }
 

@@ -26,7 +26,7 @@ pub(crate) fn route(topology: &Topology, interrupt: Interrupt, vector: u8, to: u
         })
         .ok_or(Failure::with("no I/O APIC serves interrupt", u64::from(gsi)))?;
     let to =
-        u8::try_from(to).map_err(|_| Failure::with("an I/O APIC can not reach APIC id", u64::from(to)))?;
+        u8::try_from(to).map_err(|_| Failure::with("an I/O APIC cannot reach APIC id", u64::from(to)))?;
     let mut entry = u32::from(vector);
     if interrupt.active_low {
         entry |= ACTIVE_LOW;

@@ -14,7 +14,7 @@ use super::registers::{
 use crate::exception_entry::{Entered, Taken};
 use crate::kvm_port::Abort;
 use crate::port::{Injected, Injection};
-use crate::run_loop::Lost;
+use crate::run_loop::PoisonAccess;
 use crate::stage1::Translation;
 
 /// Makes a vCPU take exceptions, and says how it stands.
@@ -60,7 +60,7 @@ impl Exceptions {
         fd: &VcpuFd,
         abort: Option<Abort>,
         ram: &GuestRam,
-        lost: Option<&Lost>,
+        lost: Option<&PoisonAccess>,
     ) -> Option<VcpuState> {
         let mode = get(fd, PSTATE).ok()? & MODE;
         let level = match mode {
@@ -86,7 +86,7 @@ impl Exceptions {
 }
 
 /// The virtual address of the instruction that the vCPU stands at, where it lies in what was lost.
-fn fetched_from(fd: &VcpuFd, mode: u64, ram: &GuestRam, lost: &Lost) -> Option<u64> {
+fn fetched_from(fd: &VcpuFd, mode: u64, ram: &GuestRam, lost: &PoisonAccess) -> Option<u64> {
     let lost = lost.span(ram)?;
     let translation = Translation {
         system_control: get(fd, SCTLR_EL1).ok()?,

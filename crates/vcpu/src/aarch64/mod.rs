@@ -38,7 +38,7 @@ pub struct CpuFeatures {
 #[derive(Debug, thiserror::Error)]
 pub enum SetupError {
     /// KVM refuses a request.
-    #[error("{what} of vCPU {vcpu} can not be set: {source}")]
+    #[error("{what} of vCPU {vcpu} cannot be set: {source}")]
     Refused {
         /// What was asked for.
         what: &'static str,
@@ -120,7 +120,7 @@ impl CpuFeatures {
     }
 }
 
-/// Whether vCPUs have the RAS extension (ID_AA64PFR0_EL1.RAS, bits 28 to 31); none where that can not be asked.
+/// Whether vCPUs have the RAS extension (ID_AA64PFR0_EL1.RAS, bits 28 to 31); none where that cannot be asked.
 #[must_use]
 pub fn has_ras_extension(kvm: &Kvm) -> Option<bool> {
     let vm = kvm.create_vm().ok()?;

@@ -62,7 +62,7 @@ impl VcpuPort for Script {
         Ok(Injected::Done)
     }
 
-    fn state(&mut self, _: Option<&Lost>) -> Option<VcpuState> {
+    fn state(&mut self, _: Option<&PoisonAccess>) -> Option<VcpuState> {
         None
     }
 
@@ -184,8 +184,8 @@ fn each_deadly_exit_has_its_end() {
 #[test]
 fn a_stop_keeps_the_guest_from_being_entered() {
     let control = Control::default();
-    control.set(Wish::Stop);
-    control.set(Wish::Run);
+    control.set(RunState::Stop);
+    control.set(RunState::Run);
     let mut script = Script::new([]);
     assert_eq!(run(3, &mut script, &Notes::default(), &control), End::Stopped);
     assert_eq!(script.kicks_cleared, 1);
@@ -211,7 +211,7 @@ fn a_wish_made_by_an_exit_is_heeded_before_the_next_entry() {
     impl Bus for PowerOff {
         fn port_in(&self, _: u16, _: &mut [u8]) {}
         fn port_out(&self, _: u16, _: &[u8]) {
-            self.0.set(Wish::Stop);
+            self.0.set(RunState::Stop);
         }
         fn mmio_read(&self, _: u64, _: &mut [u8]) {}
         fn mmio_write(&self, _: u64, _: &[u8]) {}
@@ -224,11 +224,11 @@ fn a_wish_made_by_an_exit_is_heeded_before_the_next_entry() {
 #[test]
 fn a_pause_is_left_when_the_wish_changes() {
     let control = Control::default();
-    control.set(Wish::Pause);
+    control.set(RunState::Pause);
     std::thread::scope(|scope| {
         let vcpu = scope.spawn(|| run(0, &mut Script::new([]), &Notes::default(), &control));
         assert!(control.await_parked(1, std::time::Duration::from_secs(10)));
-        control.set(Wish::Run);
+        control.set(RunState::Run);
         assert_eq!(vcpu.join().expect("no panic"), End::TripleFault);
     });
 }
@@ -251,7 +251,7 @@ impl Bus for Losing {
         sigbus::listening(|| sigbus::raise(fault)).expect("a signal to oneself");
     }
     fn mmio_write(&self, _: u64, _: &[u8]) {}
-    fn lost_memory(&self, vcpu: u32, lost: Lost, _: &mut dyn FnMut() -> Option<VcpuState>) {
+    fn memory_error(&self, vcpu: u32, lost: PoisonAccess, _: &mut dyn FnMut() -> Option<VcpuState>) {
         self.notes.note(format!("lost {vcpu} {lost:?}"));
         if *self.held.lock().expect("one thread") > 0 {
             self.control.hold(vcpu);
@@ -289,9 +289,9 @@ fn an_access_to_lost_memory_is_taken_back_and_answered_before_the_next_entry() {
     assert_eq!(script.injected, [Injection::Nmi; 3]);
     let fault = sigbus::Fault { hva: 0x7000, log2_len: 12, action: sigbus::Action::Required };
     let told = [
-        Lost::Signalled(fault),
-        Lost::Named { gpa: 0x5000, size: 4096 },
-        Lost::Unclaimed { gpa: Some(0x6000) },
+        PoisonAccess::Signalled(fault),
+        PoisonAccess::Named { gpa: 0x5000, size: 4096 },
+        PoisonAccess::Unclaimed { gpa: Some(0x6000) },
     ];
     let told = told.map(|lost| format!("lost 0 {lost:?}"));
     assert_eq!(bus.notes.taken(), [&told[0], &told[1], &told[2], "out 0x1 [9]"]);
@@ -312,12 +312,12 @@ fn a_held_vcpu_is_not_entered_before_it_has_an_exception_to_take() {
 fn a_held_vcpu_hears_of_a_stop_and_of_a_pause() {
     let control = Control::default();
     control.hold(0);
-    control.set(Wish::Pause);
+    control.set(RunState::Pause);
     std::thread::scope(|scope| {
         let vcpu = scope.spawn(|| run(0, &mut Script::new([]), &Notes::default(), &control));
         assert!(control.await_parked(1, std::time::Duration::from_secs(10)));
-        control.set(Wish::Run);
-        control.set(Wish::Stop);
+        control.set(RunState::Run);
+        control.set(RunState::Stop);
         assert_eq!(vcpu.join().expect("no panic"), End::Stopped);
     });
 }

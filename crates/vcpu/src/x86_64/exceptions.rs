@@ -3,14 +3,14 @@
 use guest_memory::GuestRam;
 use kvm_bindings::{Msrs, kvm_msr_entry, kvm_regs};
 use kvm_ioctls::VcpuFd;
-use ras_core::reporters::machine_check::{CONSUMED_BANK, FOUND_BANK};
+use ras_core::reporters::machine_check::{CONSUMED_BANK, DETECTED_BANK};
 use ras_core::vcpu_state::{MachineCheckState, VcpuState};
 use vmm_sys_util::errno::Error;
 
 use super::machine_check;
 use crate::kvm_port::Abort;
 use crate::port::{Injected, Injection};
-use crate::run_loop::Lost;
+use crate::run_loop::PoisonAccess;
 
 /// IA32_MCG_STATUS (Intel SDM volume 3, Machine-Check Architecture).
 const MCG_STATUS: u32 = 0x17a;
@@ -21,7 +21,7 @@ const MCG_CTL: u32 = 0x17b;
 /// IA32_MCi_CTL of the bank for consumed errors.
 const CONSUMED_CTL: u32 = 0x400 + 4 * CONSUMED_BANK as u32;
 /// IA32_MCi_STATUS of the bank for found errors.
-const FOUND_STATUS: u32 = 0x401 + 4 * FOUND_BANK as u32;
+const DETECTED_STATUS: u32 = 0x401 + 4 * DETECTED_BANK as u32;
 /// Its VAL: the bank holds something.
 const VAL: u64 = 1 << 63;
 /// IA32_MCG_EXT_CTL.
@@ -40,7 +40,7 @@ pub(crate) struct Exceptions {
 
 /// What is asked, in this order: KVM stops at the first that it has not, and it only has the last where the guest was given local
 /// machine checks.
-const ASKED: [u32; 5] = [MCG_STATUS, MCG_CTL, CONSUMED_CTL, FOUND_STATUS, MCG_EXT_CTL];
+const ASKED: [u32; 5] = [MCG_STATUS, MCG_CTL, CONSUMED_CTL, DETECTED_STATUS, MCG_EXT_CTL];
 
 impl Exceptions {
     pub(crate) fn new() -> Self {
@@ -49,14 +49,14 @@ impl Exceptions {
         Exceptions { msrs: Msrs::from_entries(&entries).ok() }
     }
 
-    /// Makes a vCPU take an exception when it is entered next, or says that it can not take it yet.
+    /// Makes a vCPU take an exception when it is entered next, or says that it cannot take it yet.
     pub(crate) fn inject(&mut self, fd: &VcpuFd, injection: Injection) -> Result<Injected, Error> {
         match injection {
             Injection::Nmi => fd.nmi()?,
             Injection::MachineCheck(check) => machine_check::raise(fd, &check)?,
             Injection::SharedMachineCheck(check) => match self.machine_check_state(fd) {
                 // It would end the guest.
-                Some(MachineCheckState { in_progress: true, .. }) => return Ok(Injected::Later),
+                Some(MachineCheckState { in_progress: true, .. }) => return Ok(Injected::Deferred),
                 // A processor that was not started, or does not take part.
                 Some(MachineCheckState { enabled: false, .. }) | None => {}
                 Some(_) => machine_check::raise(fd, &check)?,
@@ -72,7 +72,7 @@ impl Exceptions {
         fd: &VcpuFd,
         _: Option<Abort>,
         _: &GuestRam,
-        _: Option<&Lost>,
+        _: Option<&PoisonAccess>,
     ) -> Option<VcpuState> {
         self.machine_check_state(fd).map(VcpuState::X86_64)
     }
@@ -86,7 +86,7 @@ impl Exceptions {
         Some(MachineCheckState {
             in_progress: msr(0) & MCIP != 0,
             enabled: cr4 & CR4_MCE != 0 && (msr(1), msr(2)) == (u64::MAX, u64::MAX),
-            found_unread: msr(3) & VAL != 0,
+            detected_unread: msr(3) & VAL != 0,
             local: msr(4) & LMCE_EN != 0,
             // Each takes part as soon as it can.
             others_ready: true,

@@ -15,7 +15,7 @@ pub(crate) use exceptions::{Exceptions, Registers, instruction_gpa};
 
 /// A vCPU could not be set up.
 #[derive(Debug, thiserror::Error)]
-#[error("{what} of vCPU {vcpu} can not be set: {source}")]
+#[error("{what} of vCPU {vcpu} cannot be set: {source}")]
 pub struct SetupError {
     what: &'static str,
     vcpu: u32,

@@ -4,7 +4,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt::Write;
 
-use super::Question::{self, Consumed, Found};
+use super::ErrorClass::{self, Consumed, Detected};
 use super::{ALWAYS, Always, rows};
 use crate::request::{Arch, TableSet};
 use crate::response::Response;
@@ -13,17 +13,17 @@ use crate::response::Response;
 #[must_use]
 pub fn markdown() -> String {
     let mut page = String::from(HEADING);
-    for question in [Consumed, Found] {
+    for class in [Consumed, Detected] {
         for arch in Arch::ALL {
             for tables in TableSet::ALL {
-                section(&mut page, question, arch, tables);
+                section(&mut page, class, arch, tables);
             }
         }
     }
     page.push_str("\n## Always\n\n| error | becomes | because | source |\n|---|---|---|---|\n");
     for always in ALWAYS {
-        let Always { question, becomes, because, source } = always;
-        line(&mut page, format_args!("| {} | {becomes} | {because} | {source} |", question.title()));
+        let Always { class, becomes, because, source } = always;
+        line(&mut page, format_args!("| {} | {becomes} | {because} | {source} |", class.title()));
     }
     page
 }
@@ -43,12 +43,12 @@ page that the guest was told about. \"Morse 2018\" is James Morse's mail of 21 D
 PATCH] kvm: arm64: export memory error recovery capability to user space\".
 ";
 
-fn section(page: &mut String, question: Question, arch: Arch, tables: TableSet) {
-    let mut rows = rows(question, arch, tables).peekable();
+fn section(page: &mut String, class: ErrorClass, arch: Arch, tables: TableSet) {
+    let mut rows = rows(class, arch, tables).peekable();
     if rows.peek().is_none() {
         return;
     }
-    line(page, format_args!("\n## {}, {arch}, {tables}\n", question.title()));
+    line(page, format_args!("\n## {}, {arch}, {tables}\n", class.title()));
     page.push_str("| response | chosen | needs | never acknowledged | no progress | because | source |\n");
     page.push_str("|---|---|---|---|---|---|---|\n");
     for row in rows {
@@ -59,7 +59,7 @@ fn section(page: &mut String, question: Question, arch: Arch, tables: TableSet) 
             format_args!(
                 "| {} | {} | {needs} | {} | {} | {} | {} |",
                 row.response,
-                row.standing.title(),
+                row.preference.title(),
                 word(row.unacknowledged),
                 word(row.stalled),
                 row.because,
@@ -70,7 +70,7 @@ fn section(page: &mut String, question: Question, arch: Arch, tables: TableSet) 
 }
 
 fn line(page: &mut String, text: core::fmt::Arguments<'_>) {
-    // Writing to a string can not fail.
+    // Writing to a string cannot fail.
     let _ = writeln!(page, "{text}");
 }
 

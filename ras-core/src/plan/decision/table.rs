@@ -1,8 +1,8 @@
 //! The rows.
 
-use super::Need::{ErrorDevice, SoftwareRecovery, Source, UserNmi, VcpuEvents};
-use super::Question::{self, Consumed, Found};
-use super::Standing::{Auto, Degraded, OnRequest};
+use super::ErrorClass::{self, Consumed, Detected};
+use super::Preference::{Auto, Degraded, OnRequest};
+use super::Requirement::{ErrorDevice, SoftwareRecovery, Source, UserNmi, VcpuEvents};
 use super::{Always, Row};
 use crate::request::Arch::{Aarch64, X86_64};
 use crate::request::TableSet::{Acpi, Devicetree, MpTable};
@@ -11,11 +11,11 @@ use crate::response::Response;
 /// Every row. Those of one question, architecture and table set stand together, best first.
 pub const TABLE: &[Row] = &[
     Row {
-        question: Consumed,
+        class: Consumed,
         arch: Aarch64,
         tables: Acpi,
         response: Response::Sea,
-        standing: Auto,
+        preference: Auto,
         needs: &[Source],
         unacknowledged: Some(Response::Abort),
         stalled: Some(Response::Stop),
@@ -24,11 +24,11 @@ pub const TABLE: &[Row] = &[
         source: "Morse 2018: AR, CPER records and external abort; Linux do_sea, apei_claim_sea",
     },
     Row {
-        question: Consumed,
+        class: Consumed,
         arch: Aarch64,
         tables: Acpi,
         response: Response::Abort,
-        standing: Degraded,
+        preference: Degraded,
         needs: &[],
         unacknowledged: None,
         stalled: Some(Response::Stop),
@@ -36,11 +36,11 @@ pub const TABLE: &[Row] = &[
         source: "Morse 2018: an external abort is valid; Linux do_sea",
     },
     Row {
-        question: Consumed,
+        class: Consumed,
         arch: Aarch64,
         tables: Acpi,
         response: Response::Stop,
-        standing: Degraded,
+        preference: Degraded,
         needs: &[],
         unacknowledged: None,
         stalled: None,
@@ -48,11 +48,11 @@ pub const TABLE: &[Row] = &[
         source: "Morse 2018: a machine may take the abort to EL3 and reboot",
     },
     Row {
-        question: Consumed,
+        class: Consumed,
         arch: Aarch64,
         tables: Acpi,
         response: Response::Sei,
-        standing: OnRequest,
+        preference: OnRequest,
         needs: &[Source, VcpuEvents],
         unacknowledged: Some(Response::Serror),
         stalled: Some(Response::Stop),
@@ -60,23 +60,23 @@ pub const TABLE: &[Row] = &[
         source: "ACPI 6.5, 18.3.2.9; Linux ghes_probe: unknown notification type 9",
     },
     Row {
-        question: Consumed,
+        class: Consumed,
         arch: Aarch64,
         tables: Acpi,
         response: Response::Serror,
-        standing: OnRequest,
+        preference: OnRequest,
         needs: &[VcpuEvents],
         unacknowledged: None,
         stalled: Some(Response::Stop),
-        because: "the guest can not tell it from other hardware failing, and panics",
+        because: "the guest cannot tell it from other hardware failing, and panics",
         source: "Morse 2018: SError should always result in a panic",
     },
     Row {
-        question: Consumed,
+        class: Consumed,
         arch: Aarch64,
         tables: Devicetree,
         response: Response::Abort,
-        standing: Auto,
+        preference: Auto,
         needs: &[],
         unacknowledged: None,
         stalled: Some(Response::Stop),
@@ -85,11 +85,11 @@ pub const TABLE: &[Row] = &[
         source: "Morse 2018: synchronous external abort is marginally better",
     },
     Row {
-        question: Consumed,
+        class: Consumed,
         arch: Aarch64,
         tables: Devicetree,
         response: Response::Stop,
-        standing: Degraded,
+        preference: Degraded,
         needs: &[],
         unacknowledged: None,
         stalled: None,
@@ -97,11 +97,11 @@ pub const TABLE: &[Row] = &[
         source: "Morse 2018: (2) just stop",
     },
     Row {
-        question: Consumed,
+        class: Consumed,
         arch: Aarch64,
         tables: Devicetree,
         response: Response::Serror,
-        standing: OnRequest,
+        preference: OnRequest,
         needs: &[VcpuEvents],
         unacknowledged: None,
         stalled: Some(Response::Stop),
@@ -109,11 +109,11 @@ pub const TABLE: &[Row] = &[
         source: "Morse 2018: SError should always result in a panic",
     },
     Row {
-        question: Consumed,
+        class: Consumed,
         arch: X86_64,
         tables: Acpi,
         response: Response::Mce,
-        standing: Auto,
+        preference: Auto,
         needs: &[SoftwareRecovery],
         unacknowledged: Some(Response::Stop),
         stalled: Some(Response::Stop),
@@ -121,11 +121,11 @@ pub const TABLE: &[Row] = &[
         source: "Intel SDM vol. 3, Machine-Check Architecture: SRAR errors; AMD APM vol. 2, chapter 9",
     },
     Row {
-        question: Consumed,
+        class: Consumed,
         arch: X86_64,
         tables: Acpi,
         response: Response::Nmi,
-        standing: Auto,
+        preference: Auto,
         needs: &[Source, UserNmi],
         unacknowledged: Some(Response::Stop),
         stalled: Some(Response::Stop),
@@ -134,11 +134,11 @@ pub const TABLE: &[Row] = &[
         source: "Morse 2018: external abort becomes NMI; Linux ghes_notify_nmi",
     },
     Row {
-        question: Consumed,
+        class: Consumed,
         arch: X86_64,
         tables: Acpi,
         response: Response::Stop,
-        standing: Degraded,
+        preference: Degraded,
         needs: &[],
         unacknowledged: None,
         stalled: None,
@@ -146,11 +146,11 @@ pub const TABLE: &[Row] = &[
         source: "Intel SDM vol. 3, Machine-Check Architecture: recovery needs MCG_SER_P",
     },
     Row {
-        question: Consumed,
+        class: Consumed,
         arch: X86_64,
         tables: MpTable,
         response: Response::Mce,
-        standing: Auto,
+        preference: Auto,
         needs: &[SoftwareRecovery],
         unacknowledged: Some(Response::Stop),
         stalled: Some(Response::Stop),
@@ -158,23 +158,23 @@ pub const TABLE: &[Row] = &[
         source: "Intel SDM vol. 3, Machine-Check Architecture: SRAR errors; AMD APM vol. 2, chapter 9",
     },
     Row {
-        question: Consumed,
+        class: Consumed,
         arch: X86_64,
         tables: MpTable,
         response: Response::Stop,
-        standing: Auto,
+        preference: Auto,
         needs: &[],
         unacknowledged: None,
         stalled: None,
-        because: "an MP table can not point at records, and no exception is left that a guest could survive",
+        because: "an MP table cannot point at records, and no exception is left that a guest could survive",
         source: "Intel SDM vol. 3, Machine-Check Architecture: recovery needs MCG_SER_P",
     },
     Row {
-        question: Found,
+        class: Detected,
         arch: Aarch64,
         tables: Acpi,
         response: Response::Gsiv,
-        standing: Auto,
+        preference: Auto,
         needs: &[Source, ErrorDevice],
         unacknowledged: Some(Response::Ignore),
         stalled: None,
@@ -182,11 +182,11 @@ pub const TABLE: &[Row] = &[
         source: "Morse 2018: AO, some flavour of IRQ; ACPI 6.5, 18.3.2.9; Linux ghes_probe, acpi_hed",
     },
     Row {
-        question: Found,
+        class: Detected,
         arch: Aarch64,
         tables: Acpi,
         response: Response::Gpio,
-        standing: Degraded,
+        preference: Degraded,
         needs: &[Source, ErrorDevice],
         unacknowledged: Some(Response::Ignore),
         stalled: None,
@@ -194,11 +194,11 @@ pub const TABLE: &[Row] = &[
         source: "ACPI 6.5, 18.3.2.9; Linux ghes_probe, acpi_hed",
     },
     Row {
-        question: Found,
+        class: Detected,
         arch: Aarch64,
         tables: Acpi,
         response: Response::Polled,
-        standing: Degraded,
+        preference: Degraded,
         needs: &[Source],
         unacknowledged: Some(Response::Ignore),
         stalled: None,
@@ -206,11 +206,11 @@ pub const TABLE: &[Row] = &[
         source: "Morse 2018: NOTIFY_POLL; Linux ghes_poll_func",
     },
     Row {
-        question: Found,
+        class: Detected,
         arch: Aarch64,
         tables: Acpi,
         response: Response::Ignore,
-        standing: Degraded,
+        preference: Degraded,
         needs: &[],
         unacknowledged: None,
         stalled: None,
@@ -218,11 +218,11 @@ pub const TABLE: &[Row] = &[
         source: "Morse 2018: the AO signal is like an interrupt that is never taken",
     },
     Row {
-        question: Found,
+        class: Detected,
         arch: Aarch64,
         tables: Acpi,
         response: Response::Stop,
-        standing: OnRequest,
+        preference: OnRequest,
         needs: &[],
         unacknowledged: None,
         stalled: None,
@@ -230,11 +230,11 @@ pub const TABLE: &[Row] = &[
         source: "the profile",
     },
     Row {
-        question: Found,
+        class: Detected,
         arch: Aarch64,
         tables: Devicetree,
         response: Response::Ignore,
-        standing: Auto,
+        preference: Auto,
         needs: &[],
         unacknowledged: None,
         stalled: None,
@@ -243,11 +243,11 @@ pub const TABLE: &[Row] = &[
         source: "Morse 2018: X-Gene's interrupt, booted with a devicetree",
     },
     Row {
-        question: Found,
+        class: Detected,
         arch: Aarch64,
         tables: Devicetree,
         response: Response::Gsiv,
-        standing: OnRequest,
+        preference: OnRequest,
         needs: &[Source],
         unacknowledged: Some(Response::Ignore),
         stalled: None,
@@ -256,11 +256,11 @@ pub const TABLE: &[Row] = &[
         source: "Linux, firmware/arm,ras-cper.yaml and drivers/ras/cper-esource.c, as posted (v7, 8 July 2026)",
     },
     Row {
-        question: Found,
+        class: Detected,
         arch: Aarch64,
         tables: Devicetree,
         response: Response::Stop,
-        standing: OnRequest,
+        preference: OnRequest,
         needs: &[],
         unacknowledged: None,
         stalled: None,
@@ -268,11 +268,11 @@ pub const TABLE: &[Row] = &[
         source: "the profile",
     },
     Row {
-        question: Found,
+        class: Detected,
         arch: X86_64,
         tables: Acpi,
         response: Response::Gsiv,
-        standing: Auto,
+        preference: Auto,
         needs: &[Source, ErrorDevice],
         unacknowledged: Some(Response::Ignore),
         stalled: None,
@@ -280,11 +280,11 @@ pub const TABLE: &[Row] = &[
         source: "Morse 2018: AO, some flavour of IRQ; ACPI 6.5, 18.3.2.9; Linux ghes_probe, acpi_hed",
     },
     Row {
-        question: Found,
+        class: Detected,
         arch: X86_64,
         tables: Acpi,
         response: Response::Gpio,
-        standing: Degraded,
+        preference: Degraded,
         needs: &[Source, ErrorDevice],
         unacknowledged: Some(Response::Ignore),
         stalled: None,
@@ -292,11 +292,11 @@ pub const TABLE: &[Row] = &[
         source: "ACPI 6.5, 18.3.2.9; Linux ghes_probe, acpi_hed",
     },
     Row {
-        question: Found,
+        class: Detected,
         arch: X86_64,
         tables: Acpi,
         response: Response::External,
-        standing: Degraded,
+        preference: Degraded,
         needs: &[Source],
         unacknowledged: Some(Response::Ignore),
         stalled: None,
@@ -304,11 +304,11 @@ pub const TABLE: &[Row] = &[
         source: "ACPI 6.5, 18.3.2.9; Linux ghes_probe, acpi_gsi_to_irq",
     },
     Row {
-        question: Found,
+        class: Detected,
         arch: X86_64,
         tables: Acpi,
         response: Response::Polled,
-        standing: Degraded,
+        preference: Degraded,
         needs: &[Source],
         unacknowledged: Some(Response::Ignore),
         stalled: None,
@@ -316,11 +316,11 @@ pub const TABLE: &[Row] = &[
         source: "Morse 2018: NOTIFY_POLL; Linux ghes_poll_func",
     },
     Row {
-        question: Found,
+        class: Detected,
         arch: X86_64,
         tables: Acpi,
         response: Response::Mce,
-        standing: Degraded,
+        preference: Degraded,
         needs: &[SoftwareRecovery],
         unacknowledged: Some(Response::Ignore),
         stalled: None,
@@ -328,11 +328,11 @@ pub const TABLE: &[Row] = &[
         source: "Intel SDM vol. 3, Machine-Check Architecture: SRAO errors; AMD APM vol. 2, chapter 9",
     },
     Row {
-        question: Found,
+        class: Detected,
         arch: X86_64,
         tables: Acpi,
         response: Response::Ignore,
-        standing: Degraded,
+        preference: Degraded,
         needs: &[],
         unacknowledged: None,
         stalled: None,
@@ -340,11 +340,11 @@ pub const TABLE: &[Row] = &[
         source: "Morse 2018: the AO signal is like an interrupt that is never taken",
     },
     Row {
-        question: Found,
+        class: Detected,
         arch: X86_64,
         tables: Acpi,
         response: Response::Stop,
-        standing: OnRequest,
+        preference: OnRequest,
         needs: &[],
         unacknowledged: None,
         stalled: None,
@@ -352,11 +352,11 @@ pub const TABLE: &[Row] = &[
         source: "the profile",
     },
     Row {
-        question: Found,
+        class: Detected,
         arch: X86_64,
         tables: MpTable,
         response: Response::Mce,
-        standing: Auto,
+        preference: Auto,
         needs: &[SoftwareRecovery],
         unacknowledged: Some(Response::Ignore),
         stalled: None,
@@ -364,11 +364,11 @@ pub const TABLE: &[Row] = &[
         source: "Intel SDM vol. 3, Machine-Check Architecture: SRAO errors; AMD APM vol. 2, chapter 9",
     },
     Row {
-        question: Found,
+        class: Detected,
         arch: X86_64,
         tables: MpTable,
         response: Response::Ignore,
-        standing: Auto,
+        preference: Auto,
         needs: &[],
         unacknowledged: None,
         stalled: None,
@@ -377,11 +377,11 @@ pub const TABLE: &[Row] = &[
         source: "Morse 2018: the AO signal is like an interrupt that is never taken",
     },
     Row {
-        question: Found,
+        class: Detected,
         arch: X86_64,
         tables: MpTable,
         response: Response::Stop,
-        standing: OnRequest,
+        preference: OnRequest,
         needs: &[],
         unacknowledged: None,
         stalled: None,
@@ -393,15 +393,15 @@ pub const TABLE: &[Row] = &[
 /// What no profile changes.
 pub const ALWAYS: &[Always] = &[
     Always {
-        question: Question::TouchedByDevice,
+        class: ErrorClass::TouchedByDevice,
         becomes: "as found",
         because: "the request fails with the device's own I/O error; no instruction of the guest consumed anything",
         source: "virtio 1.2, 5.2.6: VIRTIO_BLK_S_IOERR",
     },
     Always {
-        question: Question::OwnMemory,
+        class: ErrorClass::OwnMemory,
         becomes: "stop (status 11)",
-        because: "the VMM can not know what it would go on with",
+        because: "the VMM cannot know what it would go on with",
         source: "Morse 2018: as we would for a memory error in the VMM's own memory",
     },
 ];
@@ -413,11 +413,11 @@ mod tests {
 
     #[test]
     fn every_section_ends_in_something_that_needs_nothing() {
-        for question in [Consumed, Found] {
+        for class in [Consumed, Detected] {
             for arch in crate::request::Arch::ALL {
                 for tables in crate::request::TableSet::ALL {
-                    let last = rows(question, arch, tables).filter(|row| row.standing != OnRequest).last();
-                    assert!(last.is_none_or(|row| row.needs.is_empty()), "{question:?} {arch} {tables}");
+                    let last = rows(class, arch, tables).filter(|row| row.preference != OnRequest).last();
+                    assert!(last.is_none_or(|row| row.needs.is_empty()), "{class:?} {arch} {tables}");
                 }
             }
         }
@@ -427,7 +427,7 @@ mod tests {
     fn what_is_done_instead_needs_no_more_than_what_was_tried() {
         for row in TABLE {
             for instead in [row.unacknowledged, row.stalled].into_iter().flatten() {
-                let needed = rows(row.question, row.arch, row.tables)
+                let needed = rows(row.class, row.arch, row.tables)
                     .find(|other| other.response == instead)
                     .unwrap_or_else(|| panic!("{} has no row", instead))
                     .needs;

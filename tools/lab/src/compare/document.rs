@@ -65,7 +65,7 @@ fn kernel(name: &str) -> &str {
 }
 
 fn overview(comparisons: &[(String, Comparison)]) -> String {
-    let mut table = "| host and kernel | tables | the guest is told by | record | acknowledged | the kernel | the process | given up | the guest |\n\
+    let mut table = "| host and kernel | tables | the guest is notified by | record | acknowledged | the kernel | the process | given up | the guest |\n\
                      |---|---|---|---|---|---|---|---|---|\n"
         .to_owned();
     for (name, comparison) in comparisons {

@@ -215,7 +215,7 @@ fn slots(answer: &str) -> Option<Vec<(u64, u64, u64)>> {
 }
 
 /// The last page of a process's heap that is its own. The first may be the main thread's own data, where the heap is the
-/// break of a static program: the kernel writes there too, and answers a lost page with SIGSEGV.
+/// break of a static program: the kernel writes there too, and answers a poisoned page with SIGSEGV.
 fn heap_page(pid: u64) -> Result<u64, String> {
     let path = format!("/proc/{pid}/maps");
     let maps = fs::read_to_string(&path).map_err(|error| format!("{path}: {error}"))?;

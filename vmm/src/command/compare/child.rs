@@ -67,7 +67,7 @@ impl Boot<'_> {
         let after_ns = nanoseconds(began.elapsed());
         let ending = match (hung, status) {
             (true, _) => Ending::Hung { limit_ns: nanoseconds(self.limit) },
-            (false, Err(error)) => Ending::NotStarted { why: format!("it can not be waited for: {error}") },
+            (false, Err(error)) => Ending::NotStarted { why: format!("it cannot be waited for: {error}") },
             (false, Ok(status)) => match (status.code(), status.signal()) {
                 (Some(status), _) => Ending::Exited { status, after_ns },
                 (None, signal) => Ending::Killed { signal: signal.unwrap_or_default(), after_ns },

@@ -73,7 +73,7 @@ pub(super) struct Settings {
 const ANSWERS: [&str; 2] = ["ras.synchronous", "ras.asynchronous"];
 
 impl Settings {
-    /// Sets the tables, and what these can not carry to `auto`.
+    /// Sets the tables, and what these cannot carry to `auto`.
     ///
     /// # Errors
     /// What is wrong with the profile beyond that.

@@ -31,7 +31,7 @@ pub(super) fn plan(plan: &vmm::plan::Plan) -> Plan {
         tables: plan.tables.iter().map(table).collect(),
         answers: [
             ("consumed", &ras.consumed),
-            ("found", &ras.found),
+            ("found", &ras.detected),
             ("touched-by-device", &ras.touched_by_device),
             ("own-memory", &ras.own_memory),
         ]
@@ -41,7 +41,7 @@ pub(super) fn plan(plan: &vmm::plan::Plan) -> Plan {
     }
 }
 
-fn answer((question, answer): (&str, &Planned)) -> Answer {
+fn answer((class, answer): (&str, &Planned)) -> Answer {
     let others = answer.possible.iter().filter(|candidate| candidate.response != answer.chosen);
     let ruled_out = others.map(|candidate| {
         let obstacles: Vec<_> = candidate.obstacles.iter().map(ToString::to_string).collect();
@@ -49,7 +49,7 @@ fn answer((question, answer): (&str, &Planned)) -> Answer {
         format!("{}: {why}", candidate.response)
     });
     Answer {
-        question: question.into(),
+        question: class.into(),
         asked: answer.asked.map(|asked| asked.to_string()),
         chosen: answer.chosen.to_string(),
         degraded: answer.degraded,
@@ -57,19 +57,19 @@ fn answer((question, answer): (&str, &Planned)) -> Answer {
         source: answer.source,
         otherwise: answer
             .unacknowledged
-            .map(|fallback| format!("{fallback}, {} ms after", answer.patience.acknowledge_ms)),
+            .map(|fallback| format!("{fallback}, {} ms after", answer.timeouts.acknowledge_ms)),
         ruled_out: ruled_out.collect(),
     }
 }
 
-/// This host, and what it can not do.
+/// This host, and what it cannot do.
 pub(super) fn host() -> Host {
     let host = vcpu::host::probe();
     let mut lacks = Vec::new();
     if let KvmState::Absent { reason } = &host.kvm {
         lacks.push(Lack { what: "KVM".into(), cost: format!("nothing boots here ({reason})") });
     }
-    // What it does not do about lost memory is among the notes of every plan.
+    // What it does not do about poisoned memory is among the notes of every plan.
     let missing = host.capabilities.iter().filter(|capability| capability.value <= 0);
     lacks.extend(missing.map(|it| Lack { what: it.name.into(), cost: it.without.into() }));
     Host { kernel: host.kernel, lacks }

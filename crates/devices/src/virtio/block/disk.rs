@@ -8,11 +8,11 @@ use std::path::Path;
 /// Bytes of a sector, the unit of virtio-blk whatever the medium's own is (VIRTIO 1.2, 5.2.4).
 pub const SECTOR: u64 = 512;
 
-/// Why a file can not be a disk.
+/// Why a file cannot be a disk.
 #[derive(Debug, thiserror::Error)]
 pub enum DiskError {
     /// The host does not open it.
-    #[error("the disk can not be opened{}: {source}", if *.read_only { "" } else { " for writing" })]
+    #[error("the disk cannot be opened{}: {source}", if *.read_only { "" } else { " for writing" })]
     Open {
         /// Whether it was to be read only.
         read_only: bool,
@@ -33,7 +33,7 @@ pub enum DiskError {
 impl DiskError {
     /// What to do about it.
     #[must_use]
-    pub fn way_out(&self) -> &'static str {
+    pub fn help(&self) -> &'static str {
         match self {
             DiskError::Open { read_only: false, .. } => {
                 "name a file that can be read and written, or write `read-only = true`"

@@ -6,8 +6,8 @@
 //! | VIRTIO_BLK_F_RO | offered where the guest may only read |
 //! | VIRTIO_BLK_F_FLUSH | offered where it may write: without it every write is flushed |
 //!
-//! Requests are IN, OUT, FLUSH and GET_ID. What can not be done gives VIRTIO_BLK_S_IOERR: sectors that the disk has not, part
-//! of a sector, a buffer that is not memory or that the host has lost, a file that the host can not read. Other requests
+//! Requests are IN, OUT, FLUSH and GET_ID. What cannot be done gives VIRTIO_BLK_S_IOERR: sectors that the disk has not, part
+//! of a sector, a buffer that is not memory or that the host has lost, a file that the host cannot read. Other requests
 //! give VIRTIO_BLK_S_UNSUPP. Where a page of the queue is lost, the device needs a reset: so it does for a descriptor, since
 //! nothing says then where a status would go.
 //!

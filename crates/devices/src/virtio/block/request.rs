@@ -13,7 +13,7 @@ use zerocopy::little_endian::{U32, U64};
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, Unaligned};
 
 use super::{Disk, Id};
-use crate::lost_memory::LostMemory;
+use crate::poison_observer::PoisonObserver;
 use crate::virtio::CopyError;
 use crate::virtio::buffers::{Buffers, Request};
 
@@ -63,12 +63,12 @@ pub(super) struct Server {
     id: Id,
     /// Whether the driver does not flush, and expects every write to last.
     flush_writes: bool,
-    lost: Arc<dyn LostMemory>,
+    lost: Arc<dyn PoisonObserver>,
     piece: Vec<u8>,
 }
 
 impl Server {
-    pub(super) fn new(disk: Arc<Disk>, id: Id, flush_writes: bool, lost: Arc<dyn LostMemory>) -> Self {
+    pub(super) fn new(disk: Arc<Disk>, id: Id, flush_writes: bool, lost: Arc<dyn PoisonObserver>) -> Self {
         Server { disk, id, flush_writes, lost, piece: vec![0; PIECE] }
     }
 
@@ -107,7 +107,7 @@ impl Server {
 
     fn tell_if_lost(&self, error: &CopyError) {
         tracing::debug!(%error, "a disk's request meets memory that is not there");
-        if let CopyError::Memory(AccessError::Lost(page)) = error {
+        if let CopyError::Memory(AccessError::Poisoned(page)) = error {
             self.lost.touched(page.gpa, page.log2_len);
         }
     }

@@ -10,7 +10,7 @@ use virtio_queue::{Queue, QueueOwnedT, QueueT};
 use vmm_sys_util::eventfd::EventFd;
 
 use super::request::Server;
-use crate::lost_memory::LostMemory;
+use crate::poison_observer::PoisonObserver;
 use crate::virtio::Signal;
 use crate::virtio::buffers::Request;
 use crate::virtio::chain::Chain;
@@ -37,7 +37,7 @@ impl Worker {
         queue: Queue,
         ram: GuestRam,
         signal: Signal,
-        lost: Arc<dyn LostMemory>,
+        lost: Arc<dyn PoisonObserver>,
     ) -> io::Result<Self> {
         let wake = Arc::new(Wake { event: EventFd::new(0)?, stop: AtomicBool::new(false) });
         let served = Served { server, queue, ram, signal, lost, wake: Arc::clone(&wake) };
@@ -79,7 +79,7 @@ struct Served {
     queue: Queue,
     ram: GuestRam,
     signal: Signal,
-    lost: Arc<dyn LostMemory>,
+    lost: Arc<dyn PoisonObserver>,
     wake: Arc<Wake>,
 }
 
@@ -87,7 +87,7 @@ impl Served {
     fn run(mut self) {
         while self.wait() {
             if let Err(halt) = self.serve() {
-                if let Halt::Memory(AccessError::Lost(page)) = &halt {
+                if let Halt::Memory(AccessError::Poisoned(page)) = &halt {
                     self.lost.touched(page.gpa, page.log2_len);
                 }
                 tracing::warn!(error = %halt, "a disk's queue stands still until the driver resets it");

@@ -32,7 +32,7 @@ use self::queue_setup::QueueSetup;
 use self::registers::{CONFIG, Half, MAGIC, Register, VENDOR, VERSION};
 use super::{Activation, Signal, VirtioDevice};
 use crate::line::InterruptLine;
-use crate::lost_memory::LostMemory;
+use crate::poison_observer::PoisonObserver;
 
 /// Bytes of a transport's registers.
 pub const LEN: u64 = 0x1000;
@@ -53,7 +53,7 @@ const STEPS: [(u32, u32); 4] = [
 pub struct MmioTransport<D: VirtioDevice> {
     device: D,
     ram: GuestRam,
-    lost: Arc<dyn LostMemory>,
+    lost: Arc<dyn PoisonObserver>,
     signal: Signal,
     status: u32,
     device_features_sel: u32,
@@ -64,9 +64,9 @@ pub struct MmioTransport<D: VirtioDevice> {
 }
 
 impl<D: VirtioDevice> MmioTransport<D> {
-    /// Registers for a device, that raise a line. `lost` is told of lost pages that the device meets in `ram`.
+    /// Registers for a device, that raise a line. `lost` is told of poisoned pages that the device meets in `ram`.
     #[must_use]
-    pub fn new(device: D, ram: GuestRam, line: InterruptLine, lost: Arc<dyn LostMemory>) -> Self {
+    pub fn new(device: D, ram: GuestRam, line: InterruptLine, lost: Arc<dyn PoisonObserver>) -> Self {
         MmioTransport {
             device,
             ram,
@@ -208,7 +208,7 @@ impl<D: VirtioDevice> MmioTransport<D> {
             Err(error) => Err(error.to_string()),
         };
         if let Err(error) = activated {
-            tracing::warn!(device = D::TYPE, error, "a virtio device can not be started");
+            tracing::warn!(device = D::TYPE, error, "a virtio device cannot be started");
             self.signal.needs_reset();
         }
     }

@@ -29,7 +29,7 @@ Options:
   --file PATH      Its pages are this file's, mapped shared; the file is made
   --commands PATH  Commands come from this FIFO, which is made where it is missing, instead of from stdin
   --hold           There are no commands: have pages until killed
-  --early          Wish to hear of lost pages before touching them (PR_MCE_KILL_EARLY)
+  --early          RunState to hear of poisoned pages before touching them (PR_MCE_KILL_EARLY)
   --survive        Give up the access that a SIGBUS is about, and go on
   --help           This
 

@@ -14,7 +14,7 @@ use crate::memory::{self, Memory};
 /// What the process is doing, for the handler to judge by.
 #[derive(Clone, Copy)]
 pub(crate) enum Doing {
-    /// Something that can not go on after a SIGBUS.
+    /// Something that cannot go on after a SIGBUS.
     Other,
     /// An access that can be given up.
     Access,
@@ -63,7 +63,7 @@ pub(crate) fn watch(name: &str, memory: &Memory, survive: bool) -> io::Result<()
     })
 }
 
-/// Wishes to hear of a lost page before it is touched.
+/// Requests to hear of a poisoned page before it is touched.
 pub(crate) fn hear_early() -> io::Result<()> {
     // SAFETY: this call takes numbers only.
     memory::check(unsafe {

@@ -5,14 +5,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use devices::InterruptLine;
 use devices::ged::{GenericEventDevice, HARDWARE_ERROR};
 use guest_memory::{AccessError, GuestRam};
-use ras_core::actions::{Account, Action, StopReason, Target};
+use ras_core::actions::{Action, StopReason, StopReport, Target};
 use vcpu::{Control, Injection};
 
 use crate::journal::{Journal, Note};
 use crate::lifecycle::{Ending, Lifecycle};
 
 /// The parts of a machine that an error is told by.
-pub struct Hands {
+pub struct ActionExecutor {
     /// The event device that notifies the error device.
     pub events: Arc<Mutex<GenericEventDevice>>,
     /// The interrupt line of a source that has one of its own.
@@ -25,7 +25,7 @@ pub struct Hands {
     pub lifecycle: Arc<Lifecycle>,
 }
 
-impl Hands {
+impl ActionExecutor {
     /// Does it, and notes how the guest was notified, where it was.
     pub(super) fn carry_out(&mut self, action: Action<'_>, ram: &GuestRam, journal: &Journal) {
         let inject = |vcpu: u32, injection: Injection, how: &'static str| {
@@ -35,9 +35,9 @@ impl Hands {
         match action {
             Action::Write { gpa, bytes } => {
                 if let Err(error) = write(ram, gpa, bytes) {
-                    tracing::error!(gpa, %error, "a record can not be written: what is said of it from here on is not so");
-                    let account = Account { reason: StopReason::RecordsLost, error: None };
-                    self.lifecycle.end(Ending::MemoryError(account));
+                    tracing::error!(gpa, %error, "a record cannot be written: what is said of it from here on is not so");
+                    let report = StopReport { reason: StopReason::RecordsLost, error: None };
+                    self.lifecycle.end(Ending::MemoryError(report));
                 }
             }
             Action::RaiseErrorEvent => {
@@ -75,8 +75,8 @@ impl Hands {
                 self.control.release(vcpu);
                 journal.note(Note::Released(vcpu));
             }
-            Action::Stop { account } => self.lifecycle.end(Ending::MemoryError(account)),
-            Action::Mark(mark) => journal.note(Note::Mark(mark)),
+            Action::Stop { report } => self.lifecycle.end(Ending::MemoryError(report)),
+            Action::Event(mark) => journal.note(Note::ErrorEvent(mark)),
         }
     }
 }

@@ -8,7 +8,7 @@ use std::process::Command;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use guest_memory::sigbus::{self, Action, Finder};
+use guest_memory::sigbus::{self, Action, AoListener};
 use guest_memory::{AccessError, Backing, GuestRam};
 use vm_memory::{GuestMemoryBackend, GuestMemoryRegion};
 
@@ -31,9 +31,10 @@ fn page() -> u64 {
 
 #[test]
 fn lost_pages_are_errors_are_found_and_are_renewed() {
-    sigbus::install(|death| if death.code == 4 { 44 } else { 45 }).expect("a handler");
+    sigbus::install(|signal| if signal.code == 4 { 44 } else { 45 }).expect("a handler");
     let (sender, found) = mpsc::channel();
-    let finder = Finder::start(move |fault| sender.send(fault).expect("a receiver")).expect("a finder");
+    let listener =
+        AoListener::start(move |fault| sender.send(fault).expect("a receiver")).expect("an AO listener");
     for backing in [Backing::Anonymous, Backing::Memfd] {
         let ram = GuestRam::allocate(&[(0, 64 * page())], backing).expect("memory");
         ram.write(0, &vec![0x5a; 64 * page() as usize]).expect("memory");
@@ -47,17 +48,17 @@ fn lost_pages_are_errors_are_found_and_are_renewed() {
         let mut bytes = vec![0; 2 * page() as usize];
         let at = 3 * page() - 100;
         match ram.read(at, &mut bytes) {
-            Err(AccessError::Lost(lost)) => {
+            Err(AccessError::Poisoned(lost)) => {
                 assert_eq!((lost.gpa, 1 << lost.log2_len), (3 * page(), page()), "{backing:?}");
             }
             other => panic!("{backing:?}: {other:?}"),
         }
         assert!(bytes[..100].iter().all(|&byte| byte == 0x5a), "{backing:?}: what comes before is copied");
-        assert!(matches!(ram.write(3 * page() - 8, &[1; 16]), Err(AccessError::Lost(_))), "{backing:?}");
-        assert!(matches!(ram.load_u64(4 * page()), Err(AccessError::Lost(_))), "{backing:?}");
-        assert!(matches!(ram.store_u64(9 * page(), 1), Err(AccessError::Lost(_))), "{backing:?}");
-        assert!(matches!(ram.store_u32(9 * page(), 1), Err(AccessError::Lost(_))), "{backing:?}");
-        assert!(matches!(ram.probe(5 * page(), 10 * page()), Err(AccessError::Lost(_))), "{backing:?}");
+        assert!(matches!(ram.write(3 * page() - 8, &[1; 16]), Err(AccessError::Poisoned(_))), "{backing:?}");
+        assert!(matches!(ram.load_u64(4 * page()), Err(AccessError::Poisoned(_))), "{backing:?}");
+        assert!(matches!(ram.store_u64(9 * page(), 1), Err(AccessError::Poisoned(_))), "{backing:?}");
+        assert!(matches!(ram.store_u32(9 * page(), 1), Err(AccessError::Poisoned(_))), "{backing:?}");
+        assert!(matches!(ram.probe(5 * page(), 10 * page()), Err(AccessError::Poisoned(_))), "{backing:?}");
 
         // Any signal has the finder look: the page that it names need not be lost.
         let elsewhere = ram.host_address(20 * page()).expect("memory");
@@ -100,7 +101,7 @@ fn lost_pages_are_errors_are_found_and_are_renewed() {
     }
     pages_that_others_lose(&found);
     huge_pages_too(&found);
-    drop(finder);
+    drop(listener);
 }
 
 /// Where another process is to lose pages: a path of a memfd.
@@ -166,10 +167,10 @@ fn huge_pages_too(found: &mpsc::Receiver<sigbus::Fault>) {
         return;
     }
     match ram.read(huge - 10, &mut [0; 20]) {
-        Err(AccessError::Lost(lost)) => assert_eq!((lost.gpa, 1 << lost.log2_len), (huge, huge)),
+        Err(AccessError::Poisoned(lost)) => assert_eq!((lost.gpa, 1 << lost.log2_len), (huge, huge)),
         other => panic!("{other:?}"),
     }
-    assert!(matches!(ram.load_u64(2 * huge - 8), Err(AccessError::Lost(_))));
+    assert!(matches!(ram.load_u64(2 * huge - 8), Err(AccessError::Poisoned(_))));
     let nudge = sigbus::Fault { hva: 0, log2_len: 12, action: Action::Optional };
     sigbus::raise(nudge).expect("sent");
     let until = Instant::now() + Duration::from_secs(20);

@@ -1,4 +1,4 @@
-//! What is said when the process itself is hit: a thread touched memory that is lost, and can not go on.
+//! What is said when the process itself is hit: a thread touched memory that is lost, and cannot go on.
 //!
 //! It runs in the signal's handler: no lock, no allocation, only system calls that a handler may make. It puts the terminal
 //! back, says what happened on standard error, closes the event file's story with its last line, and gives the exit status.
@@ -7,7 +7,7 @@ use std::fmt::{self, Write};
 use std::os::fd::BorrowedFd;
 use std::sync::OnceLock;
 
-use guest_memory::sigbus::Death;
+use guest_memory::sigbus::FatalSignal;
 use ras_core::actions::StopReason;
 use rustix::io::write;
 use rustix::stdio::stderr;
@@ -27,9 +27,9 @@ pub fn write_to(events: LastLine) {
 
 /// Says them. The process ends with what is returned.
 #[must_use]
-pub fn say(death: &Death) -> i32 {
+pub fn say(signal: &FatalSignal) -> i32 {
     console::put_back_in_a_handler();
-    let told = Told(death);
+    let told = Told(signal);
     let status = told.status();
     let mut line = Line::default();
     // What does not fit is cut off.
@@ -52,7 +52,7 @@ pub fn say(death: &Death) -> i32 {
 const BUS_MCEERR: [i32; 2] = [4, 5];
 
 /// What happened, in words that need no escape in JSON.
-struct Told<'a>(&'a Death);
+struct Told<'a>(&'a FatalSignal);
 
 impl Told<'_> {
     fn is_memory_error(&self) -> bool {
@@ -70,12 +70,12 @@ impl Told<'_> {
 }
 
 const fn account(reason: StopReason) -> u8 {
-    ras_core::actions::Account { reason, error: None }.status()
+    ras_core::actions::StopReport { reason, error: None }.status()
 }
 
 impl fmt::Display for Told<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Death { hva, code, log2_len, guest } = self.0;
+        let FatalSignal { hva, code, log2_len, guest } = self.0;
         match (self.is_memory_error(), guest) {
             (true, None) => write!(
                 f,
@@ -83,7 +83,7 @@ impl fmt::Display for Told<'_> {
             ),
             (true, Some(gpa)) => write!(
                 f,
-                "stopped: the VMM touched lost memory of its guest where it can not do without: 2^{log2_len} bytes around {gpa:#x}"
+                "stopped: the VMM touched poisoned memory of its guest where it cannot do without: 2^{log2_len} bytes around {gpa:#x}"
             ),
             (false, _) if *code <= 0 => write!(f, "stopped by SIGBUS, which a process sent"),
             (false, Some(gpa)) => write!(
@@ -124,7 +124,7 @@ impl Write for Line {
 }
 
 fn put(to: BorrowedFd<'_>, line: &Line) {
-    // There is nobody left to tell where it can not be written.
+    // There is nobody left to tell where it cannot be written.
     let _ = write(to, line.bytes.get(..line.len).unwrap_or_default());
 }
 
@@ -135,8 +135,8 @@ mod tests {
     #[test]
     fn each_death_has_its_words_and_its_status() {
         let told = |code, guest| {
-            let death = Death { hva: 0x7f00_0000_1000, code, log2_len: 12, guest };
-            (Told(&death).status().code(), Told(&death).to_string())
+            let signal = FatalSignal { hva: 0x7f00_0000_1000, code, log2_len: 12, guest };
+            (Told(&signal).status().code(), Told(&signal).to_string())
         };
         let (status, words) = told(4, None);
         assert!(status == 11 && words.contains("0x7f0000001000"), "{words}");

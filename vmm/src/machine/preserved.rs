@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::time::Duration;
 
-use devices::LostMemory;
-use guest_memory::sigbus::Finder;
+use devices::PoisonObserver;
+use guest_memory::sigbus::AoListener;
 use guest_memory::{Backing, GuestRam};
 use machine_profile::{Backing as BackingKind, Machine};
 use platform::Range;
@@ -16,25 +16,25 @@ use super::{MachineError, no};
 use crate::journal::Journal;
 use crate::plan::Blueprint;
 use crate::ras::inject::{Schedule, Spec};
-use crate::ras::{Found, Reporting};
+use crate::ras::{DetectedError, Reporting};
 use crate::timings::{Phase, Timings};
 
 /// A machine's memory and all that is known of it, from the first boot to the end.
-pub struct Lasting {
+pub struct PreservedState {
     pub(super) ram: GuestRam,
     pub(super) reporting: Arc<Reporting>,
     pub(super) schedule: Arc<Schedule>,
-    pub(super) findings: Findings,
-    sender: FindingSender,
-    /// The thread that the host tells of lost memory which nobody consumed.
-    _finder: Finder,
+    pub(super) detected_errors: DetectedErrors,
+    sender: DetectedErrorSender,
+    /// The thread that the host tells of poisoned memory which nobody consumed.
+    _ao_listener: AoListener,
 }
 
-impl Lasting {
+impl PreservedState {
     /// Maps the memory, and listens for what is lost of it. The main thread calls it before it starts any other.
     ///
     /// # Errors
-    /// Where the host gives no memory or no thread, or this build can not carry the plan.
+    /// Where the host gives no memory or no thread, or this build cannot carry the plan.
     pub fn new(
         machine: &Machine,
         blueprint: &Blueprint,
@@ -42,9 +42,9 @@ impl Lasting {
         journal: &Arc<Journal>,
         timings: &Arc<Timings>,
     ) -> Result<Self, MachineError> {
-        let (findings, sender) = Findings::new().map_err(no("event descriptor"))?;
+        let (detected_errors, sender) = DetectedErrors::new().map_err(no("event descriptor"))?;
         let found = sender.clone();
-        let finder = Finder::start(move |fault| found.send(Found::Signalled(fault)))
+        let listener = AoListener::start(move |fault| found.send(DetectedError::Signalled(fault)))
             .map_err(no("thread for memory errors"))?;
         let runs: Vec<_> = blueprint.platform.memory.ram.iter().map(|run| (run.start, run.len)).collect();
         let ram = GuestRam::allocate(&runs, backing(machine))?;
@@ -58,13 +58,13 @@ impl Lasting {
             Arc::clone(journal),
             Arc::clone(timings),
         )?;
-        Ok(Lasting {
+        Ok(PreservedState {
             ram,
             reporting: Arc::new(reporting),
             schedule: Arc::new(Schedule::new(orders)),
-            findings,
+            detected_errors,
             sender,
-            _finder: finder,
+            _ao_listener: listener,
         })
     }
 
@@ -86,8 +86,8 @@ impl Lasting {
         lost.map(|(start, len)| Range { start, len }).collect()
     }
 
-    /// Where a device tells of lost memory that it touched.
-    pub(super) fn touched(&self) -> Arc<dyn LostMemory> {
+    /// Where a device tells of poisoned memory that it touched.
+    pub(super) fn touched(&self) -> Arc<dyn PoisonObserver> {
         Arc::new(self.sender.clone())
     }
 }
@@ -101,24 +101,24 @@ fn backing(machine: &Machine) -> Backing {
 }
 
 /// What was found lost, on its way to the main thread.
-pub(super) struct Findings {
-    receiver: Receiver<Found>,
+pub(super) struct DetectedErrors {
+    receiver: Receiver<DetectedError>,
     wake: Arc<EventFd>,
 }
 
 /// The other end of it, for any thread.
 #[derive(Clone)]
-struct FindingSender {
-    sender: Sender<Found>,
+struct DetectedErrorSender {
+    sender: Sender<DetectedError>,
     wake: Arc<EventFd>,
 }
 
-impl Findings {
-    fn new() -> io::Result<(Self, FindingSender)> {
+impl DetectedErrors {
+    fn new() -> io::Result<(Self, DetectedErrorSender)> {
         let (sender, receiver) = mpsc::channel();
         let wake = Arc::new(EventFd::new(EFD_NONBLOCK)?);
-        let far_end = FindingSender { sender, wake: Arc::clone(&wake) };
-        Ok((Findings { receiver, wake }, far_end))
+        let far_end = DetectedErrorSender { sender, wake: Arc::clone(&wake) };
+        Ok((DetectedErrors { receiver, wake }, far_end))
     }
 
     /// Readable when something may have been found.
@@ -127,28 +127,28 @@ impl Findings {
     }
 
     /// The next that is found, waited for so long at most.
-    pub(super) fn next(&self, patience: Duration) -> Option<Found> {
+    pub(super) fn next(&self, patience: Duration) -> Option<DetectedError> {
         self.receiver.recv_timeout(patience).ok()
     }
 
     /// What was found.
-    pub(super) fn all(&self) -> impl Iterator<Item = Found> + '_ {
+    pub(super) fn all(&self) -> impl Iterator<Item = DetectedError> + '_ {
         // An error means that it was read already.
         let _ = self.wake.read();
         self.receiver.try_iter()
     }
 }
 
-impl FindingSender {
-    fn send(&self, found: Found) {
+impl DetectedErrorSender {
+    fn send(&self, found: DetectedError) {
         // Nobody listens only where the machine has ended; the eventfd is full only where nobody has read 2^64 of them.
         let _ = self.sender.send(found);
         let _ = self.wake.write(1);
     }
 }
 
-impl LostMemory for FindingSender {
+impl PoisonObserver for DetectedErrorSender {
     fn touched(&self, gpa: u64, log2_len: u8) {
-        self.send(Found::Touched { gpa, log2_len });
+        self.send(DetectedError::Touched { gpa, log2_len });
     }
 }

@@ -6,17 +6,17 @@ use ras_core::Span;
 
 /// Pages that are in no memory slot. Whoever changes the slots writes it down here, while no vCPU is in the guest.
 #[derive(Debug, Default)]
-pub struct LeftOut(Mutex<Vec<Span>>);
+pub struct MemslotHoles(Mutex<Vec<Span>>);
 
-impl LeftOut {
+impl MemslotHoles {
     /// These pages are in no slot from now on.
-    pub fn leave_out(&self, span: Span) {
+    pub fn punch_hole(&self, span: Span) {
         self.lock().push(span);
     }
 
     /// They are in one again.
-    pub fn put_back(&self, span: Span) {
-        self.lock().retain(|left_out| !span.contains(left_out.gpa));
+    pub fn fill_hole(&self, span: Span) {
+        self.lock().retain(|memslot_holes| !span.contains(memslot_holes.gpa));
     }
 
     /// All are in one again.
@@ -39,13 +39,15 @@ impl LeftOut {
     /// Whether any page of that span is one of them.
     #[must_use]
     pub fn overlaps(&self, span: Span) -> bool {
-        self.lock().iter().any(|left_out| left_out.contains(span.gpa) || span.contains(left_out.gpa))
+        self.lock()
+            .iter()
+            .any(|memslot_holes| memslot_holes.contains(span.gpa) || span.contains(memslot_holes.gpa))
     }
 
     /// Those within that span.
     #[must_use]
     pub fn within(&self, span: Span) -> Vec<Span> {
-        self.lock().iter().copied().filter(|left_out| span.contains(left_out.gpa)).collect()
+        self.lock().iter().copied().filter(|memslot_holes| span.contains(memslot_holes.gpa)).collect()
     }
 
     /// All of them.

@@ -4,7 +4,7 @@
 ///
 /// The device itself fails the request, or stands still where the page was of its queue. It may tell of a page more than
 /// once.
-pub trait LostMemory: Send + Sync {
+pub trait PoisonObserver: Send + Sync {
     /// The page at a GPA is lost, with all 2^`log2_len` bytes around it.
     fn touched(&self, gpa: u64, log2_len: u8);
 }

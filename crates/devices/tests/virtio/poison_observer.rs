@@ -1,4 +1,4 @@
-//! A disk whose driver's memory is not there any more. A memfd that is cut short stands for lost memory; on hosts that can
+//! A disk whose driver's memory is not there any more. A memfd that is cut short stands for poisoned memory; on hosts that can
 //! lose a page on request, one is lost.
 
 use std::fs;
@@ -69,7 +69,7 @@ fn requests_on_memory_that_is_gone_fail_and_the_device_goes_on() {
     assert_eq!(request(&mut driver, OUT, HEADER, END).0, IOERR);
     assert_eq!(request(&mut driver, OUT, END + 0x1000, BUFFERS + 0x800).0, IOERR, "its header");
     assert_eq!(request(&mut driver, IN, HEADER, BUFFERS + 0x800), (0, 513), "the device goes on");
-    // A status that can not be written: the request ends all the same.
+    // A status that cannot be written: the request ends all the same.
     put_header(&driver, IN, HEADER);
     driver.chain(
         DESCRIPTORS,

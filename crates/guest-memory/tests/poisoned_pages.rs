@@ -1,4 +1,4 @@
-//! Accesses to memory whose pages are gone. A memfd that is cut short stands for lost memory: the kernel's signal is the
+//! Accesses to memory whose pages are gone. A memfd that is cut short stands for poisoned memory: the kernel's signal is the
 //! same but for its code.
 
 use std::sync::Once;

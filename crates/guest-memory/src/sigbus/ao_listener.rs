@@ -1,7 +1,7 @@
 //! The thread that is told of errors that nobody has consumed.
 //!
 //! The kernel sends such an error's signal to one thread of a process, the first that asked for it, and drops it where an
-//! earlier one still waits there. So after each signal the thread also looks for lost pages itself ([`super::pagemap`]).
+//! earlier one still waits there. So after each signal the thread also looks for poisoned pages itself ([`super::pagemap`]).
 
 use std::collections::HashMap;
 use std::io;
@@ -26,7 +26,7 @@ use crate::ranges;
 /// It is told of a page once by a signal, and once by its own search where the signal was dropped. A page that a thread
 /// [took](super::take) as required may be told of here as well.
 #[derive(Debug)]
-pub struct Finder {
+pub struct AoListener {
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
@@ -44,21 +44,21 @@ static WAKE: OnceLock<OwnedFd> = OnceLock::new();
 static IS_TAKEN: AtomicBool = AtomicBool::new(false);
 
 /// What others want of the thread. No handler asks for it.
-static WISHES: Mutex<Wishes> = Mutex::new(Wishes { renewed: Vec::new(), to_raise: Vec::new() });
+static REQUESTS: Mutex<Requests> = Mutex::new(Requests { renewed: Vec::new(), to_raise: Vec::new() });
 
 /// Empty while there is no thread.
-struct Wishes {
+struct Requests {
     /// Memory that is new, or gone: (HVA, bytes).
     renewed: Vec<(u64, u64)>,
     /// Faults that the thread is to send to itself.
     to_raise: Vec<Fault>,
 }
 
-fn wishes() -> MutexGuard<'static, Wishes> {
-    WISHES.lock().unwrap_or_else(PoisonError::into_inner)
+fn requests() -> MutexGuard<'static, Requests> {
+    REQUESTS.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl Finder {
+impl AoListener {
     /// Starts the thread, which calls `found` for each page. This thread, and those that it starts from now on, are told
     /// of what they touch only: call it early, from the main thread.
     ///
@@ -75,20 +75,20 @@ impl Finder {
         let mut search =
             Search { found, pagemap: Pagemap::open().ok(), told: HashMap::new(), stop: Arc::clone(&stop) };
         let (started, is_started) = mpsc::channel();
-        let thread = Builder::new().name("memory-finder".into()).spawn(move || {
+        let thread = Builder::new().name("ao-listener".into()).spawn(move || {
             let _place = place;
             ask_for(Policy::Early);
             // Fails only where nobody waits any more.
             let _ = started.send(());
             search.run();
         })?;
-        let finder = Finder { stop, thread: Some(thread) };
+        let listener = AoListener { stop, thread: Some(thread) };
         is_started.recv().map_err(io::Error::other)?;
-        Ok(finder)
+        Ok(listener)
     }
 }
 
-impl Drop for Finder {
+impl Drop for AoListener {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::SeqCst);
         wake();
@@ -111,9 +111,9 @@ impl Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let mut wishes = wishes();
-        wishes.renewed.clear();
-        wishes.to_raise.clear();
+        let mut requests = requests();
+        requests.renewed.clear();
+        requests.to_raise.clear();
         IS_TAKEN.store(false, Ordering::SeqCst);
     }
 }
@@ -128,21 +128,21 @@ pub(super) fn put(fault: Fault) -> bool {
 
 /// Has the thread send itself a fault.
 pub(super) fn raise(fault: Fault) -> io::Result<()> {
-    let mut wishes = wishes();
+    let mut requests = requests();
     if !IS_TAKEN.load(Ordering::SeqCst) {
         return Err(io::ErrorKind::NotFound.into());
     }
-    wishes.to_raise.push(fault);
-    drop(wishes);
+    requests.to_raise.push(fault);
+    drop(requests);
     wake();
     Ok(())
 }
 
 /// What was lost there is no more.
 pub(crate) fn forget(hva: u64, len: u64) {
-    let mut wishes = wishes();
+    let mut requests = requests();
     if IS_TAKEN.load(Ordering::SeqCst) {
-        wishes.renewed.push((hva, len));
+        requests.renewed.push((hva, len));
     }
 }
 
@@ -186,7 +186,7 @@ impl<F: FnMut(Fault)> Search<F> {
         while !self.stop.load(Ordering::SeqCst) {
             let patience = is_search_due.then(|| next_search.saturating_duration_since(Instant::now()));
             wait(event.as_fd(), patience);
-            self.fulfil_wishes();
+            self.serve_requests();
             while let Some(fault) = FAULTS.take() {
                 is_search_due = true;
                 self.tell_of_signal(fault);
@@ -199,12 +199,12 @@ impl<F: FnMut(Fault)> Search<F> {
         }
     }
 
-    fn fulfil_wishes(&mut self) {
-        let mut wishes = wishes();
-        for (hva, len) in wishes.renewed.drain(..) {
+    fn serve_requests(&mut self) {
+        let mut requests = requests();
+        for (hva, len) in requests.renewed.drain(..) {
             self.told.retain(|&page, _| page < hva || page - hva >= len);
         }
-        for fault in wishes.to_raise.drain(..) {
+        for fault in requests.to_raise.drain(..) {
             // Fails only where the host's limit of pending signals is reached.
             let _ = siginfo::send_to_this_thread(BUS_MCEERR_AO, fault);
         }
@@ -221,7 +221,7 @@ impl<F: FnMut(Fault)> Search<F> {
     fn search(&mut self) {
         let Search { found, pagemap: Some(pagemap), told, stop } = self else { return };
         for range in ranges::all().take_while(|_| !stop.load(Ordering::SeqCst)) {
-            pagemap.lost_pages(range, |hva| {
+            pagemap.poisoned_pages(range, |hva| {
                 if let std::collections::hash_map::Entry::Vacant(place) = told.entry(hva) {
                     place.insert(By::Search);
                     found(Fault { hva, log2_len: range.log2_page, action: Action::Optional });
