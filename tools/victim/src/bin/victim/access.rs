@@ -86,6 +86,21 @@ pub(crate) fn read(memory: &Memory, page: usize) -> Outcome {
     }
 }
 
+/// Reads a word of a page, by its index; `None` if the page is poisoned.
+pub(crate) fn load(memory: &Memory, page: usize, word: usize) -> Option<u64> {
+    let from = memory.word(page, word);
+    // SAFETY: the word is the memory's own, and aligned.
+    let Loaded { given_up, value } = sigbus::during(Doing::Access, || unsafe { victim_load(from) });
+    (given_up == 0).then_some(value)
+}
+
+/// Writes a word of a page, by its index; `false` if the page is poisoned.
+pub(crate) fn store(memory: &Memory, page: usize, word: usize, value: u64) -> bool {
+    let to = memory.word(page, word);
+    // SAFETY: as above, and nobody holds a reference to it.
+    sigbus::during(Doing::Access, || unsafe { victim_store(to, value) }) == 0
+}
+
 /// Writes to a page what it holds.
 pub(crate) fn write(memory: &Memory, page: usize) -> Outcome {
     let value = Memory::pattern(page);
