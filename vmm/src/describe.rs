@@ -1,6 +1,6 @@
 //! A machine as the hardware that its guest sees, and the tables that tell the guest of it.
 
-use devices::{error_device, ged, i8042, pl011, pl031, power_button, rtc, serial, virtio};
+use devices::{error_device, ged, i8042, pl011, pl031, power_button, rtc, serial, virtio, virtio_mmio};
 use firmware_tables::{BuildError, GuestTables, table_set};
 use machine_profile::{Firmware, Machine};
 use platform::aarch64::Features;
@@ -65,7 +65,7 @@ fn transports(
     base: u64,
     gsis: impl Iterator<Item = u32>,
 ) -> Result<Vec<DeviceNode>, DescribeError> {
-    let places = (0..virtio::MAX_TRANSPORTS).zip((base..).step_by(virtio::mmio::LEN as usize)).zip(gsis);
+    let places = (0..virtio::MAX_TRANSPORTS).zip((base..).step_by(virtio_mmio::LEN as usize)).zip(gsis);
     let nodes: Vec<_> = places
         .take(machine.devices.len())
         .map(|((index, base), gsi)| virtio::node(index, base, gsi))

@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use devices::ged::GenericEventDevice;
-use devices::virtio::block::DiskError;
+use devices::virtio_block::DiskError;
 use devices::{ConsolePort, InterruptLine, ged};
 use guest_memory::AllocateError;
 use kvm_ioctls::Kvm;

@@ -40,6 +40,8 @@ mod primecell;
 pub mod rtc;
 pub mod serial;
 pub mod virtio;
+pub mod virtio_block;
+pub mod virtio_mmio;
 
 pub use console::ConsolePort;
 pub use line::{InterruptLine, Level, LevelLine};

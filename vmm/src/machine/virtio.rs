@@ -3,15 +3,18 @@
 use std::sync::{Arc, Mutex};
 
 use devices::InterruptLine;
-use devices::virtio::block::{Block, Disk};
-use devices::virtio::mmio::{self, MmioTransport};
 use devices::virtio::name;
+use devices::virtio_block::{Block, Disk};
+use devices::virtio_mmio::{self, MmioTransport};
 use machine_profile::{Device, Machine};
 use platform::Platform;
 
 use super::{MachineError, PreservedState, no};
 use crate::bus::MachineBus;
 use crate::kvm::KvmVm;
+
+/// VendorID of the transports.
+const VENDOR_ID: u32 = u32::from_le_bytes(*b"GHST");
 
 /// Puts every device of the profile on the bus.
 pub(super) fn add_devices(
@@ -36,10 +39,11 @@ pub(super) fn add_devices(
 
         let line = InterruptLine::new().map_err(no("event descriptor"))?;
         vm.bind(&line, interrupt.gsi)?;
+        let block = Box::new(Block::new(disk, &name));
         let transport =
-            MmioTransport::new(Block::new(disk, &name), preserved.ram.clone(), line, preserved.touched());
-        bus.add_mmio(window.base(), mmio::LEN, Arc::new(Mutex::new(transport)))?;
-        tracing::info!(device = name, path = %path.display(), read_only, "a disk is there");
+            MmioTransport::new(block, preserved.ram.clone(), line, preserved.touched(), VENDOR_ID);
+        bus.add_mmio(window.base(), virtio_mmio::LEN, Arc::new(Mutex::new(transport)))?;
+        tracing::info!(device = name, path = %path.display(), read_only, "disk attached");
     }
     Ok(())
 }
