@@ -9,75 +9,23 @@
 //! | [`crate::virtio_block`] | 2 | `virtio-block` |
 //!
 //! A driver detects a transport by the tables. An MP table cannot describe one: Linux learns of it from its command line
-//! ([`kernel_parameter`]).
+//! ([`Kind::kernel_parameter`](crate::kind::Kind::kernel_parameter)).
 
 pub(crate) mod buffers;
 pub(crate) mod chain;
 mod interrupt;
+mod kind;
 
 use std::io;
 use std::sync::Arc;
 
 use guest_memory::GuestRam;
-use platform::{AcpiIdentity, DeviceNode, DevicetreeIdentity, Interrupt as Line, Property, Trigger, Window};
 use virtio_queue::Queue;
 
 pub use self::buffers::CopyError;
 pub use self::interrupt::Interrupt;
+pub use self::kind::VirtioKind;
 use crate::poison_observer::PoisonObserver;
-use crate::virtio_mmio;
-
-/// The `_HID` by which Linux and EDK II identify a virtio-mmio transport.
-const ACPI_ID: &str = "LNRO0005";
-
-/// Number of transports that have an ACPI name.
-pub const MAX_TRANSPORTS: usize = ACPI_NAMES.len();
-
-const ACPI_NAMES: [&str; 32] = [
-    "VR00", "VR01", "VR02", "VR03", "VR04", "VR05", "VR06", "VR07", "VR08", "VR09", "VR10", "VR11", "VR12",
-    "VR13", "VR14", "VR15", "VR16", "VR17", "VR18", "VR19", "VR20", "VR21", "VR22", "VR23", "VR24", "VR25",
-    "VR26", "VR27", "VR28", "VR29", "VR30", "VR31",
-];
-
-/// The VMM's name of the transport with that index.
-#[must_use]
-pub fn name(index: usize) -> String {
-    format!("virtio{index}")
-}
-
-/// Describes the transport with that index, from 0, at a GPA and on a GSI. ACPI lists the first [`MAX_TRANSPORTS`] only.
-#[must_use]
-pub fn node(index: usize, base: u64, gsi: u32) -> DeviceNode {
-    DeviceNode {
-        name: name(index),
-        windows: vec![Window::Mmio { base, len: virtio_mmio::LEN }],
-        interrupts: vec![Line { gsi, trigger: Trigger::Edge }],
-        acpi: ACPI_NAMES.get(index).zip(u32::try_from(index).ok()).map(|(name, uid)| AcpiIdentity {
-            name,
-            hid: ACPI_ID,
-            uid,
-            // Without _CCA (ACPI 6.5, 6.2.17), Linux on arm64 takes the device's accesses to be not cache coherent.
-            objects: vec![platform::AcpiObject::Integer { name: "_CCA", value: 1 }],
-        }),
-        devicetree: Some(DevicetreeIdentity {
-            node_name: "virtio_mmio",
-            compatible: vec!["virtio,mmio"],
-            properties: vec![("dma-coherent", Property::Flag)],
-            children: vec![],
-        }),
-    }
-}
-
-/// The kernel parameter that describes a transport to a Linux whose tables cannot: the size and address of its registers,
-/// and its interrupt (Linux, `drivers/virtio/virtio_mmio.c`). `None` if the node is not a virtio-mmio transport.
-#[must_use]
-pub fn kernel_parameter(node: &DeviceNode) -> Option<String> {
-    node.acpi.as_ref().filter(|identity| identity.hid == ACPI_ID)?;
-    let (Window::Mmio { base, len }, interrupt) = (node.windows.first()?, node.interrupts.first()?) else {
-        return None;
-    };
-    Some(format!("virtio_mmio.device={}K@{base:#x}:{}", len / 1024, interrupt.gsi))
-}
 
 /// A device, apart from its transport. The transport calls it on the vCPU's thread, one call at a time.
 pub trait VirtioDevice: Send {

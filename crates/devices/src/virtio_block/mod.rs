@@ -13,6 +13,7 @@
 //!
 //! They are carried out one after the other on a thread of the device.
 
+mod config;
 mod disk;
 mod request;
 mod worker;
@@ -27,6 +28,7 @@ use virtio_bindings::virtio_ids::VIRTIO_ID_BLOCK;
 use zerocopy::little_endian::{U32, U64};
 use zerocopy::{Immutable, IntoBytes, Unaligned};
 
+pub use self::config::{BlockConfig, KIND};
 pub use self::disk::{Disk, DiskError, SECTOR};
 use self::worker::Worker;
 use crate::virtio::{Activation, VirtioDevice};

@@ -15,6 +15,7 @@
 //! One whose queues are not in memory at DRIVER_OK, or whose rings make no sense later, reads DEVICE_NEEDS_RESET.
 
 mod interrupt;
+mod kind;
 mod queue_setup;
 mod registers;
 
@@ -30,14 +31,12 @@ use vm_device::MutDeviceMmio;
 use vm_device::bus::{MmioAddress, MmioAddressOffset};
 
 use self::interrupt::MmioInterrupt;
+pub use self::kind::node;
 use self::queue_setup::QueueSetup;
 use self::registers::{CONFIG, Half, MAGIC, Register, VERSION};
 use crate::line::InterruptLine;
 use crate::poison_observer::PoisonObserver;
 use crate::virtio::{Activation, Interrupt, VirtioDevice};
-
-/// Bytes of a transport's registers.
-pub const LEN: u64 = 0x1000;
 
 /// The features that the transport and the rings offer for every device.
 const FEATURES: u64 =
