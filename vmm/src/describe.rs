@@ -1,10 +1,13 @@
 //! A machine as the hardware that its guest sees, and the tables that tell the guest of it.
 
 use devices::{error_device, ged, i8042, pl011, pl031, power_button, rtc, serial, virtio};
-use firmware_tables::{BuildError, GuestTables, table_set};
+use firmware_tables::{BuildError, GuestTables, OemInfo, TableSet};
 use machine_profile::{Firmware, Machine};
 use platform::aarch64::Features;
 use platform::{Arch, Chosen, DeviceNode, Platform, aarch64, x86_64};
+
+/// `_HID` of the real-time clock of aarch64 machines: ours, as ACPI defines no id for a PL031.
+const RTC_HID: &str = "GHST0031";
 
 /// Why a machine cannot be described.
 #[derive(Debug, thiserror::Error)]
@@ -17,9 +20,6 @@ pub enum DescribeError {
         /// The most devices; also the place, from 0, of the first that is too many.
         most: usize,
     },
-    /// This build was made without that kind of tables.
-    #[error("this build has no `{0}` tables")]
-    TableSet(&'static str),
     /// The tables cannot be built.
     #[error(transparent)]
     Build(#[from] BuildError),
@@ -42,19 +42,20 @@ pub fn platform(machine: &Machine, offered: Features) -> Result<Platform, Descri
             ];
             let gsis = x86_64::VIRTIO_GSIS.iter().copied();
             nodes.extend(transports(machine, x86_64::VIRTIO_MMIO.start, gsis)?);
-            Ok(x86_64::platform(machine.vcpus, machine.memory.size, nodes, Some(serial::NAME)))
+            let layout = &x86_64::Layout::REFERENCE;
+            Ok(x86_64::platform(layout, machine.vcpus, machine.memory.size, nodes, Some(serial::NAME)))
         }
         Arch::Aarch64 => {
             let mut nodes = vec![
                 pl011::node(aarch64::SERIAL_BASE, aarch64::SERIAL_INTID),
-                pl031::node(aarch64::RTC_BASE),
+                pl031::node(aarch64::RTC_BASE, RTC_HID),
                 ged::node(aarch64::GED_BASE, aarch64::GED_INTID),
                 power_button::aarch64_node(aarch64::POWER_BUTTON_INTID),
                 error_device::node(),
             ];
             nodes.extend(transports(machine, aarch64::VIRTIO_MMIO.start, aarch64::VIRTIO_FIRST_INTID..)?);
-            let memory = machine.memory.size;
-            Ok(aarch64::platform(machine.vcpus, memory, offered, nodes, Some(pl011::NAME)))
+            let (layout, memory) = (&aarch64::Layout::REFERENCE, machine.memory.size);
+            Ok(aarch64::platform(layout, machine.vcpus, memory, offered, nodes, Some(pl011::NAME)))
         }
     }
 }
@@ -91,12 +92,31 @@ pub fn command_line(machine: &Machine, platform: &Platform) -> String {
 /// The tables of a machine, in the language that its profile names.
 ///
 /// # Errors
-/// Where this build has no such language, or the tables do not fit.
+/// Returns an error if this build has no such tables, if they cannot describe the machine, or if they do not fit.
 pub fn tables(machine: &Machine, platform: &Platform, chosen: &Chosen) -> Result<GuestTables, DescribeError> {
-    let name = firmware_name(machine.firmware);
-    let set = table_set(name).ok_or(DescribeError::TableSet(name))?;
-    Ok(set.build(platform, chosen)?)
+    let set = match machine.firmware {
+        Firmware::Acpi => TableSet::Acpi,
+        Firmware::Devicetree => TableSet::Devicetree,
+        Firmware::MpTable => TableSet::MpTable,
+    };
+    Ok(firmware_tables::build(set, platform, chosen, &OEM)?)
 }
+
+/// The vendor of the machine, as its tables name it.
+pub const OEM: OemInfo<'static> = OemInfo {
+    oem_id: *b"GHEST ",
+    oem_table_id: *b"GHESTVMM",
+    oem_revision: 1,
+    creator_id: *b"GHST",
+    creator_revision: 1,
+    hypervisor_vendor: *b"GHEST\0\0\0",
+    firmware_vendor: "Ghesthouse",
+    firmware_revision: 1,
+    model: "ghest",
+    compatible: &["linux,dummy-virt"],
+    mp_oem_id: *b"GHEST   ",
+    mp_product_id: *b"GHEST VMM   ",
+};
 
 /// The word for a kind of tables, in profiles and in `firmware-tables`.
 #[must_use]

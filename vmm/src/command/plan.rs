@@ -135,7 +135,7 @@ pub(super) fn refusal(profile: &Profile, error: &PlanError) -> (Diagnostic, Stat
         PlanError::Describe(DescribeError::TooManyDevices { most, .. }) => {
             (format!("device.{most}.type"), "leave devices out", Status::Host)
         }
-        PlanError::Describe(DescribeError::TableSet(_) | DescribeError::Build(_)) => {
+        PlanError::Describe(DescribeError::Build(_)) => {
             ("machine.firmware".to_owned(), "choose other tables, or fewer vCPUs", Status::Host)
         }
         PlanError::Refused(refusal) => {

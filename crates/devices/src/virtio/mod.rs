@@ -21,7 +21,7 @@ use std::io;
 use std::sync::Arc;
 
 use guest_memory::GuestRam;
-use platform::{AcpiIdentity, DeviceNode, DevicetreeIdentity, Interrupt, Property, Trigger, Window};
+use platform::{AcpiIdentity, DeviceNode, DevicetreeIdentity, Property, Trigger, Window};
 use virtio_queue::Queue;
 
 pub use buffers::CopyError;
@@ -50,24 +50,17 @@ pub fn name(index: usize) -> String {
 /// The transport with that index, from 0, at a GPA and on a GSI. ACPI lists no more than [`MAX_TRANSPORTS`].
 #[must_use]
 pub fn node(index: usize, base: u64, gsi: u32) -> DeviceNode {
-    DeviceNode {
-        name: name(index),
-        windows: vec![Window::Mmio { base, len: mmio::LEN }],
-        interrupts: vec![Interrupt { gsi, trigger: Trigger::Edge }],
-        acpi: ACPI_NAMES.get(index).zip(u32::try_from(index).ok()).map(|(name, uid)| AcpiIdentity {
-            name,
-            hid: ACPI_ID,
-            uid,
-            // Linux on arm64 takes a device that says nothing of it for one that sees memory past the caches (_CCA,
-            // ACPI 6.5, 6.2.17).
-            objects: vec![platform::AcpiObject::Integer { name: "_CCA", value: 1 }],
-        }),
-        devicetree: Some(DevicetreeIdentity {
-            node_name: "virtio_mmio",
-            compatible: vec!["virtio,mmio"],
-            properties: vec![("dma-coherent", Property::Flag)],
-            children: vec![],
-        }),
+    let node = DeviceNode::new(name(index)).mmio(base, mmio::LEN).interrupt(gsi, Trigger::Edge).devicetree(
+        DevicetreeIdentity::new("virtio_mmio", ["virtio,mmio"]).property("dma-coherent", Property::Flag),
+    );
+    match (ACPI_NAMES.get(index), u32::try_from(index)) {
+        // Linux on arm64 takes a device without _CCA for one that bypasses the caches (ACPI 6.5, 6.2.17).
+        (Some(name), Ok(uid)) => node.acpi(
+            AcpiIdentity::new(name, ACPI_ID)
+                .uid(uid)
+                .object(platform::AcpiObject::Integer { name: "_CCA", value: 1 }),
+        ),
+        _ => node,
     }
 }
 
