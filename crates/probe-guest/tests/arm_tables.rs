@@ -26,6 +26,7 @@ mod madt;
 #[path = "../guest/memory_map.rs"]
 #[expect(dead_code, reason = "some is for the guest only")]
 mod memory_map;
+mod oem;
 #[path = "../guest/aarch64/reserved_memory.rs"]
 mod reserved_memory;
 #[path = "../guest/aarch64/topology.rs"]
@@ -35,9 +36,9 @@ mod wire;
 
 use std::error::Error;
 
-use firmware_tables::GuestTables;
+use firmware_tables::{GuestTables, TableSet};
 use platform::aarch64::{self, Features};
-use platform::{Chosen, Range};
+use platform::{Chosen, DeviceNode, Range};
 use proptest::prelude::*;
 
 use devicetree::Devicetree;
@@ -62,29 +63,32 @@ fn level(gsi: u32) -> Interrupt {
 }
 
 /// The tables of a machine of ours with 18 processors.
-fn tables(kind: &str, gic: u8, vcpus: u32) -> Result<GuestTables> {
+fn tables(set: TableSet, gic: u8, vcpus: u32) -> Result<GuestTables> {
     let devices = vec![
         devices::pl011::node(aarch64::SERIAL_BASE, aarch64::SERIAL_INTID),
-        devices::pl031::node(aarch64::RTC_BASE),
+        devices::pl031::node(aarch64::RTC_BASE, "TEST0031"),
+        // Gives a machine with a GICv3 an ITS, which the guest skips.
+        DeviceNode::new("sender").msi(),
     ];
-    let features = Features { gic, its: gic == 3, performance_monitors: true };
-    let machine = aarch64::platform(vcpus, 1 << 30, features, devices, Some("serial0"));
+    let features = Features { gic, performance_monitors: true };
+    let machine =
+        aarch64::platform(&aarch64::Layout::REFERENCE, vcpus, 1 << 30, features, devices, Some("serial0"));
     let chosen = Chosen {
         command_line: "a b".into(),
         initrd: Some(Range { start: 0x4800_0000, len: 0x1234 }),
         kaslr_seed: Some(7),
         rng_seed: Some([7; 64]),
     };
-    Ok(firmware_tables::table_set(kind).ok_or("no such tables")?.build(&machine, &chosen)?)
+    Ok(firmware_tables::build(set, &machine, &chosen, &oem::OEM)?)
 }
 
-fn table(kind: &str, gic: u8, vcpus: u32, name: &str) -> Result<Vec<u8>> {
-    Ok(tables(kind, gic, vcpus)?.table(name).ok_or(name)?.bytes.clone())
+fn table(set: TableSet, gic: u8, vcpus: u32, name: &str) -> Result<Vec<u8>> {
+    Ok(tables(set, gic, vcpus)?.table(name).ok_or(name)?.bytes.clone())
 }
 
 #[test]
 fn a_whole_devicetree_is_read() -> Result {
-    let bytes = table("devicetree", 3, 18, "platform")?;
+    let bytes = table(TableSet::Devicetree, 3, 18, "platform")?;
     assert_eq!(Fdt::total_len(&bytes[..Fdt::HEADER_LEN])? as usize, bytes.len());
     assert!(Fdt::total_len(&bytes[..Fdt::HEADER_LEN - 1]).is_err());
     let found = Devicetree::read(&Fdt::read(&bytes)?)?;
@@ -104,7 +108,7 @@ fn a_whole_devicetree_is_read() -> Result {
     assert_eq!(found.clock, Some(aarch64::RTC_BASE));
     assert_eq!(found.psci_by_hvc, Some(true));
 
-    let bytes = table("devicetree", 2, 2, "platform")?;
+    let bytes = table(TableSet::Devicetree, 2, 2, "platform")?;
     let found = Devicetree::read(&Fdt::read(&bytes)?)?;
     assert_eq!(found.topology.interface, Interface::Memory(aarch64::GICV2_CPU_INTERFACE.start));
     Ok(())
@@ -116,10 +120,10 @@ fn with_error_sources(sources: &[u32]) -> Result<(Vec<u8>, ras_core::RecordArea)
         let notification = ras_core::Notification::External { gsi };
         ras_core::ErrorSource { id, notification }
     });
-    let machine = aarch64::platform(1, 1 << 30, Features::default(), vec![], None);
+    let machine =
+        aarch64::platform(&aarch64::Layout::REFERENCE, 1, 1 << 30, Features::default(), vec![], None);
     let machine = machine.with_error_sources(sources.collect());
-    let set = firmware_tables::table_set("devicetree").ok_or("no devicetree")?;
-    let built = set.build(&machine, &Chosen::default())?;
+    let built = firmware_tables::build(TableSet::Devicetree, &machine, &Chosen::default(), &oem::OEM)?;
     Ok((built.table("platform").ok_or("no blob")?.bytes.clone(), built.record_area.ok_or("no area")?))
 }
 
@@ -159,7 +163,7 @@ fn error_sources_lead_to_reserved_memory() -> Result {
 
 #[test]
 fn a_devicetree_of_chosen_leads_to_efi() -> Result {
-    let tables = tables("acpi", 3, 2)?;
+    let tables = tables(TableSet::Acpi, 3, 2)?;
     let bytes_at = |gpa: u64| {
         let table = tables.tables.iter().find(|table| table.range().contains(gpa)).ok_or("no table")?;
         Ok::<_, &str>(&table.bytes[(gpa - table.gpa) as usize..])
@@ -199,19 +203,19 @@ fn a_devicetree_of_chosen_leads_to_efi() -> Result {
 
 #[test]
 fn tables_of_a_machine_are_read() -> Result {
-    let topology = madt::read(&table("acpi", 3, 18, "apic")?)?;
+    let topology = madt::read(&table(TableSet::Acpi, 3, 18, "apic")?)?;
     assert_eq!(topology.mpidrs().len(), 18);
     assert_eq!(topology.mpidrs()[17], 0x101);
     assert_eq!(topology.interface, Interface::SystemRegisters);
     assert_eq!(topology.distributor, aarch64::GIC_DISTRIBUTOR.start);
     assert_eq!(topology.redistributors().count(), 1);
-    let topology = madt::read(&table("acpi", 2, 2, "apic")?)?;
+    let topology = madt::read(&table(TableSet::Acpi, 2, 2, "apic")?)?;
     assert_eq!(topology.interface, Interface::Memory(aarch64::GICV2_CPU_INTERFACE.start));
 
-    let gtdt = table("acpi", 3, 1, "gtdt")?;
+    let gtdt = table(TableSet::Acpi, 3, 1, "gtdt")?;
     assert_eq!(interrupt_tables::virtual_timer(&gtdt)?, level(27));
     assert!(interrupt_tables::virtual_timer(&gtdt[..71]).is_err());
-    let spcr = table("acpi", 3, 1, "spcr")?;
+    let spcr = table(TableSet::Acpi, 3, 1, "spcr")?;
     let console = (aarch64::SERIAL_BASE, level(aarch64::SERIAL_INTID));
     assert_eq!(interrupt_tables::console(&spcr)?, console);
     Ok(())
@@ -363,7 +367,7 @@ proptest! {
 
 #[test]
 fn damaged_devicetrees_end_the_walk() -> Result {
-    let bytes = table("devicetree", 3, 3, "platform")?;
+    let bytes = table(TableSet::Devicetree, 3, 3, "platform")?;
     let damage = prop::collection::vec((0..bytes.len(), any::<u8>()), 1..8);
     let mut runner = proptest::test_runner::TestRunner::new(ProptestConfig::with_cases(20_000));
     runner.run(&(damage, 0..=bytes.len()), |(damage, len)| {

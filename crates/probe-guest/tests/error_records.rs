@@ -12,12 +12,13 @@ mod format;
 mod hest;
 #[path = "../guest/memory_section.rs"]
 mod memory_section;
+mod oem;
 #[path = "../guest/status_block.rs"]
 mod status_block;
 #[path = "../guest/wire.rs"]
 mod wire;
 
-use firmware_tables::GuestTables;
+use firmware_tables::{GuestTables, TableSet};
 use platform::x86_64;
 use proptest::prelude::*;
 use ras_core::acceptance::linux_accepts;
@@ -33,8 +34,9 @@ fn tables() -> GuestTables {
     let interval_ms = 1000.try_into().expect("some time");
     let told = [Told::Nmi, Told::Polled { interval_ms }, Told::External { gsi: 13 }];
     let sources = (3..).zip(told).map(|(id, notification)| ErrorSource { id, notification }).collect();
-    let machine = x86_64::platform(1, 64 << 20, vec![], None).with_error_sources(sources);
-    firmware_tables::table_set("acpi").expect("ACPI").build(&machine, &Default::default()).expect("tables")
+    let machine =
+        x86_64::platform(&x86_64::Layout::REFERENCE, 1, 64 << 20, vec![], None).with_error_sources(sources);
+    firmware_tables::build(TableSet::Acpi, &machine, &Default::default(), &oem::OEM).expect("tables")
 }
 
 fn hest() -> Vec<u8> {

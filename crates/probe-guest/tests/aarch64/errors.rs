@@ -1,6 +1,7 @@
 //! Memory errors: addresses without memory, which the emulator answers by external aborts, and records that lie where the
 //! tables say before the guest starts.
 
+use firmware_tables::TableSet;
 use libtest_mimic::Failed;
 use platform::{Platform, Range, Region, RegionKind};
 use ras_core::{ErrorSource, Kind, MemoryBlocks, MemoryReport, Notification, RecordArea, Span};
@@ -27,7 +28,7 @@ pub(crate) fn gives_up_what_aborts(gic: u8) -> Result<(), Failed> {
                  probe.store=0x48001000 probe.fetch=0x48002000 probe.patience=100";
     for on in [0, 1] {
         let Outcome { report, ended } =
-            run("acpi", &with_nothing(gic), &format!("{words} probe.touch-on={on}"))?;
+            run(TableSet::Acpi, &with_nothing(gic), &format!("{words} probe.touch-on={on}"))?;
         let from = report
             .iter()
             .position(|line| line == "probe: touching 0x70000000")
@@ -69,12 +70,12 @@ fn with_records(cmdline: &str, spoil: impl Fn(&mut [u8])) -> Result<Vec<String>,
         ErrorSource { id: 0, notification: Notification::Sea },
         ErrorSource { id: 7, notification: polled },
     ];
-    with_records_of("acpi", sources, cmdline, spoil)
+    with_records_of(TableSet::Acpi, sources, cmdline, spoil)
 }
 
 /// The same by tables of any kind, with these sources.
 fn with_records_of(
-    kind: &str,
+    set: TableSet,
     sources: Vec<ErrorSource>,
     cmdline: &str,
     spoil: impl Fn(&mut [u8]),
@@ -85,7 +86,7 @@ fn with_records_of(
     machine.memory.regions.push(Region { range: RECORDS, kind: RegionKind::AcpiNvs });
     machine.memory.records = Some(RECORDS);
     machine.error_sources = sources;
-    let mut tables = tables(kind, &machine, cmdline)?;
+    let mut tables = tables(set, &machine, cmdline)?;
     let area: RecordArea = tables.record_area.clone().ok_or("no record area")?;
     let bytes = tables.tables.iter_mut().find(|table| table.name == "error-records").ok_or("no records")?;
     for (slot, span) in area.slots().zip([Span::around(0x4800_0000, 12), Span::around(0x4900_0000, 13)]) {
@@ -134,7 +135,7 @@ pub(crate) fn takes_records() -> Result<(), Failed> {
 /// By a devicetree that leads to one, which is no memory for anything else.
 pub(crate) fn takes_records_of_a_devicetree() -> Result<(), Failed> {
     let sources = vec![ErrorSource { id: 1, notification: Notification::External { gsi: 37 } }];
-    let report = with_records_of("devicetree", sources, "probe.await-errors=1", |_| ())?;
+    let report = with_records_of(TableSet::Devicetree, sources, "probe.await-errors=1", |_| ())?;
     assert_lines(
         &report,
         &[
@@ -176,7 +177,7 @@ pub(crate) fn has_patience() -> Result<(), Failed> {
         ("probe.touch=0x46600000", "not memory to be touched: 0x46600000"),
         ("probe.touch=0x48000000 probe.touch-on=2", "the tables list no processor 0x2"),
     ] {
-        let Outcome { report, .. } = run("acpi", &machine(3, 2, 512 << 20), word)?;
+        let Outcome { report, .. } = run(TableSet::Acpi, &machine(3, 2, 512 << 20), word)?;
         assert_eq!(report.last(), Some(&format!("probe: failed {why}")), "{word}");
     }
     Ok(())

@@ -4,16 +4,19 @@
 mod cross;
 mod emulated;
 mod errors;
+#[path = "../oem/mod.rs"]
+mod oem;
 
 use std::process::{Command, ExitCode, Stdio};
 use std::sync::OnceLock;
 
-use firmware_tables::GuestTables;
+use firmware_tables::{GuestTables, TableSet};
 use libtest_mimic::{Arguments, Failed, Trial};
 use platform::aarch64::{self, Features};
 use platform::{Chosen, InterruptController, MemoryMap, Platform, Range, Region, RegionKind};
 
 use emulated::{Machine, Outcome};
+use oem::OEM;
 
 fn main() -> ExitCode {
     let tests = [
@@ -126,12 +129,13 @@ const IMAGE_AT: u64 = 0x4660_0000;
 
 /// What the emulator's machine has of ours.
 fn machine(gic: u8, vcpus: u32, memory: u64) -> Platform {
-    let features = Features { gic, its: false, performance_monitors: false };
+    let features = Features { gic, performance_monitors: false };
     let devices = vec![
         devices::pl011::node(aarch64::SERIAL_BASE, aarch64::SERIAL_INTID),
-        devices::pl031::node(aarch64::RTC_BASE),
+        devices::pl031::node(aarch64::RTC_BASE, "TEST0031"),
     ];
-    let mut machine = aarch64::platform(vcpus, memory, features, devices, Some("serial0"));
+    let mut machine =
+        aarch64::platform(&aarch64::Layout::REFERENCE, vcpus, memory, features, devices, Some("serial0"));
     match &mut machine.interrupts {
         InterruptController::Gicv3 { redistributors, .. } => redistributors.start = 0x80a_0000,
         InterruptController::Gicv2 { cpu_interface, .. } => cpu_interface.start = 0x801_0000,
@@ -147,19 +151,20 @@ fn machine(gic: u8, vcpus: u32, memory: u64) -> Platform {
             region(TABLES.end(), ram.end(), RegionKind::Usable),
         ],
         tables: TABLES,
+        devicetree: machine.memory.devicetree,
         records: None,
     };
     machine
 }
 
-fn tables(kind: &str, machine: &Platform, cmdline: &str) -> Result<GuestTables, Failed> {
+fn tables(set: TableSet, machine: &Platform, cmdline: &str) -> Result<GuestTables, Failed> {
     let chosen = Chosen { command_line: cmdline.to_owned(), ..Chosen::default() };
-    Ok(firmware_tables::table_set(kind).ok_or("no such tables")?.build(machine, &chosen)?)
+    Ok(firmware_tables::build(set, machine, &chosen, &OEM)?)
 }
 
 /// Runs the guest on a machine of three processors and 512 MiB with tables that describe another, perhaps.
-fn run(kind: &str, described: &Platform, cmdline: &str) -> Result<Outcome, Failed> {
-    let tables = tables(kind, described, cmdline)?;
+fn run(set: TableSet, described: &Platform, cmdline: &str) -> Result<Outcome, Failed> {
+    let tables = tables(set, described, cmdline)?;
     let gic = if matches!(described.interrupts, InterruptController::Gicv2 { .. }) { 2 } else { 3 };
     Machine::new(&format!("gic-version={gic},acpi=off"), 3)?
         .boot(image()?, IMAGE_AT, &tables)?
@@ -167,7 +172,7 @@ fn run(kind: &str, described: &Platform, cmdline: &str) -> Result<Outcome, Faile
 }
 
 fn reads_our_devicetree(gic: u8) -> Result<(), Failed> {
-    let Outcome { report, ended } = run("devicetree", &machine(gic, 3, 512 << 20), "a b")?;
+    let Outcome { report, ended } = run(TableSet::Devicetree, &machine(gic, 3, 512 << 20), "a b")?;
     assert_lines(
         &report,
         &[
@@ -186,7 +191,7 @@ fn reads_our_devicetree(gic: u8) -> Result<(), Failed> {
 }
 
 fn reads_our_acpi(gic: u8) -> Result<(), Failed> {
-    let Outcome { report, ended } = run("acpi", &machine(gic, 3, 512 << 20), "a b")?;
+    let Outcome { report, ended } = run(TableSet::Acpi, &machine(gic, 3, 512 << 20), "a b")?;
     assert_lines(
         &report,
         &[
@@ -220,7 +225,7 @@ fn reads_our_acpi(gic: u8) -> Result<(), Failed> {
 }
 
 fn echoes() -> Result<(), Failed> {
-    let Outcome { report, ended } = run("devicetree", &machine(3, 1, 512 << 20), "probe.echo")?;
+    let Outcome { report, ended } = run(TableSet::Devicetree, &machine(3, 1, 512 << 20), "probe.echo")?;
     let last: Vec<_> = report.iter().rev().take(3).rev().map(String::as_str).collect();
     assert_eq!(last, ["probe: listening", "probe: echo hello", "probe: ok"]);
     assert!(ended, "the machine stays on");
@@ -229,7 +234,7 @@ fn echoes() -> Result<(), Failed> {
 
 /// A reset starts the machine anew, and with it the report.
 fn resets() -> Result<(), Failed> {
-    let Outcome { report, ended } = run("acpi", &machine(3, 2, 512 << 20), "probe.exit=reset")?;
+    let Outcome { report, ended } = run(TableSet::Acpi, &machine(3, 2, 512 << 20), "probe.exit=reset")?;
     let after: Vec<_> =
         report.windows(2).filter(|pair| pair[0] == "probe: ok").map(|pair| pair[1].as_str()).collect();
     assert!(!after.is_empty() && after.iter().all(|line| *line == "probe: entry image"), "{report:#?}");
@@ -238,7 +243,7 @@ fn resets() -> Result<(), Failed> {
 }
 
 fn goes_on(cmdline: &str) -> Result<(), Failed> {
-    let Outcome { report, ended } = run("acpi", &machine(3, 2, 512 << 20), cmdline)?;
+    let Outcome { report, ended } = run(TableSet::Acpi, &machine(3, 2, 512 << 20), cmdline)?;
     assert_eq!(report.last().map(String::as_str), Some("probe: ok"));
     assert!(!ended, "the machine is off");
     Ok(())
@@ -246,7 +251,7 @@ fn goes_on(cmdline: &str) -> Result<(), Failed> {
 
 /// Tables that list more than there is: the last frame is where nothing is.
 fn finds_missing_memory() -> Result<(), Failed> {
-    let Outcome { report, .. } = run("devicetree", &machine(3, 1, 1 << 30), "")?;
+    let Outcome { report, .. } = run(TableSet::Devicetree, &machine(3, 1, 1 << 30), "")?;
     let verdict = report.last().ok_or("no report")?;
     assert!(
         verdict.starts_with("probe: failed exception ESR 0x96") && verdict.ends_with(" FAR 0x7ffff000"),
@@ -256,7 +261,7 @@ fn finds_missing_memory() -> Result<(), Failed> {
 }
 
 fn finds_missing_processors() -> Result<(), Failed> {
-    let Outcome { report, .. } = run("acpi", &machine(2, 5, 512 << 20), "")?;
+    let Outcome { report, .. } = run(TableSet::Acpi, &machine(2, 5, 512 << 20), "")?;
     assert_lines(
         &report,
         &["probe: cpu 2 mpidr 0x2 online", "probe: cpu 3 mpidr 0x3 silent", "probe: cpus 5 listed, 3 online"],
@@ -271,7 +276,7 @@ fn finds_missing_redistributors() -> Result<(), Failed> {
     if let InterruptController::Gicv3 { redistributors, .. } = &mut machine.interrupts {
         redistributors.len = 2 * aarch64::GIC_REDISTRIBUTOR_LEN;
     }
-    let Outcome { report, .. } = run("devicetree", &machine, "")?;
+    let Outcome { report, .. } = run(TableSet::Devicetree, &machine, "")?;
     let failed = "probe: failed no redistributor for the processor with MPIDR 0x2";
     assert_eq!(report.last().map(String::as_str), Some(failed));
     Ok(())
@@ -282,7 +287,7 @@ fn finds_wrong_checksums() -> Result<(), Failed> {
         ("gtdt", "probe: failed checksum bad of the table at 0x404"),
         ("efi-system-table", "probe: failed EFI system table: checksum bad, it ought to be 0x"),
     ] {
-        let mut tables = tables("acpi", &machine(3, 1, 512 << 20), "")?;
+        let mut tables = tables(TableSet::Acpi, &machine(3, 1, 512 << 20), "")?;
         let table = tables.tables.iter_mut().find(|table| table.name == name).ok_or(name)?;
         // The low byte of a revision in one, in the other of the secure timer's interrupt.
         let at = if name == "gtdt" { 48 } else { 8 };
