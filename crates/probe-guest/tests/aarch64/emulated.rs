@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
@@ -13,6 +13,14 @@ use tempfile::TempDir;
 
 /// Longer than any of the guest's own waits, on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
+
+pub(crate) const EMULATOR: &str = "qemu-system-aarch64";
+
+/// The emulator that the lab has prepared (`cargo lab setup`), or else the one in `PATH`.
+pub(crate) fn emulator() -> PathBuf {
+    let prepared = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/lab/bin").join(EMULATOR);
+    if prepared.is_file() { prepared } else { EMULATOR.into() }
+}
 
 /// A machine that is yet to be started.
 pub(crate) struct Machine {
@@ -32,7 +40,7 @@ pub(crate) struct Outcome {
 impl Machine {
     /// QEMU's `virt` with options of the machine, and a number of processors.
     pub(crate) fn new(options: &str, processors: u32) -> Result<Self, Failed> {
-        let mut command = Command::new("qemu-system-aarch64");
+        let mut command = Command::new(emulator());
         command
             .args(["-M", &format!("virt,{options}"), "-cpu", "max,pauth=off", "-m", "512"])
             .args(["-smp", &processors.to_string(), "-nodefaults"])

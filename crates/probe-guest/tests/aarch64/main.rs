@@ -55,11 +55,14 @@ fn test(name: &str, run: impl FnOnce() -> Result<(), Failed> + Send + 'static) -
 }
 
 fn emulated(name: &str, run: impl FnOnce() -> Result<(), Failed> + Send + 'static) -> Trial {
-    const EMULATOR: &str = "qemu-system-aarch64";
-    let found = Command::new(EMULATOR).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status();
+    let found = Command::new(emulated::emulator())
+        .arg("--version")
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status();
     let is_missing = found.is_err();
     if is_missing {
-        eprintln!("NOT RUN: {name} needs {EMULATOR}, which is not installed");
+        eprintln!("NOT RUN: {name} needs {}, which `cargo lab setup` provides", emulated::EMULATOR);
     }
     let trial = test(name, run);
     let ignored = is_missing || trial.has_ignored_flag();
