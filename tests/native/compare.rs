@@ -159,7 +159,7 @@ fn what_other_tables_can_not_carry_is_told() -> Checked {
 fn hang_of_one_side_is_told_and_the_other_comes_out() -> Checked {
     needs::kvm()?;
     let scratch = Scratch::new();
-    let profile = format!("{PROFILE}\n[boot]\ncmdline = \"probe.await-errors=1 probe.patience=600000\"\n");
+    let profile = format!("{PROFILE}\n[boot]\ncmdline = \"probe.await-errors=1 probe.timeout=600000\"\n");
     let json = compare(&scratch, &profile)
         .args(["--json", "--limit", "5s", "--inject", "ao@0x2000000,when=probe: ged ok"])
         .finish()

@@ -115,7 +115,7 @@
 //! | `probe.fetch=GPA` | writes a return instruction there once, and executes it |
 //! | `probe.touch-on=N` | processor N does the touching; 0 where this is left out |
 //! | `probe.await-errors=N` | after that, waits halted until it was told of N pages since the start, in records and machine checks, whether of the same page or not; looks at interrupts, and every 50 ms |
-//! | `probe.patience=MS` | milliseconds after which a touch is fine, and a wait for errors has `failed`; 3000 where this is left out |
+//! | `probe.timeout=MS` | milliseconds after which a touch is fine, and a wait for errors has `failed`; 3000 where this is left out |
 //! | `probe.echo` | before `ok`, repeats lines from the console until one says `quit` |
 //!
 //! After `failed` it always switches off, or, where nothing names a way to, halts.
