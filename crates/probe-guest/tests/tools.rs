@@ -274,9 +274,9 @@ fn handles_errors_injected_by_qemu() -> Result<(), Failed> {
         lines,
         [
             "probe: awaiting 4 errors",
-            "probe: error offlined 0x2002000",
             &check(0, "0x2003000"),
             &check(1, "0x2002000"),
+            "probe: error offlined 0x2002000",
         ],
         "{lines:#?}"
     );
