@@ -1,4 +1,4 @@
-//! What memory errors cost on this machine: from a signal to the exception that answers it, and ten thousand at once.
+//! The cost of memory errors on this machine: from a signal to its exception, and ten thousand at the same time.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -13,9 +13,9 @@ use crate::error::{Context, Error, Result};
 use crate::process;
 use crate::workspace::Workspace;
 
-/// Pages that are found lost at once, each by itself: far more than a block's queue has room for.
+/// Pages with an error that is detected at the same time, one error each: far more than the queue of a status block holds.
 const PAGES: u64 = 10_000;
-/// The guest waits for all of them, for as long as it takes to print them.
+/// The guest waits until all of them have been reported and printed.
 const PROFILE: &str = "[machine]\nvcpus = 1\nmemory = \"256MiB\"\nfirmware = \"acpi\"\n\n\
                        [boot]\ncmdline = \"probe.await-errors=10000 probe.timeout=600000\"\n";
 
@@ -29,9 +29,9 @@ pub(super) fn bench(workspace: &Workspace, ghest: &Path) -> Result<()> {
     storm(ghest)
 }
 
-/// Each page is told in a record of its own, read and acknowledged by the built-in guest; none is lost and none is told twice.
+/// Each page is reported in a record of its own, which the built-in guest reads and acknowledges, exactly once.
 fn storm(ghest: &Path) -> Result<()> {
-    let directory = tempfile::tempdir().context("cannot make a directory")?;
+    let directory = tempfile::tempdir().context("cannot create a directory")?;
     let (profile, events) = (directory.path().join("machine.toml"), directory.path().join("events"));
     fs::write(&profile, PROFILE).context("cannot write a profile")?;
     let mut command = Command::new(ghest);
@@ -57,7 +57,7 @@ fn storm(ghest: &Path) -> Result<()> {
         .collect();
     if told.len() as u64 != PAGES || told.values().any(|times| *times != 1) || after.len() as u64 != PAGES {
         return Err(Error::new(format!(
-            "of {PAGES} pages {} were told and {} acknowledged",
+            "of {PAGES} pages {} were reported and {} acknowledged",
             told.len(),
             after.len()
         )));
@@ -66,7 +66,10 @@ fn storm(ghest: &Path) -> Result<()> {
     let median = after.get(after.len() / 2).copied().unwrap_or(f64::NAN);
     println!(
         "{}",
-        row(&format!("{PAGES} pages found at once: told, each once"), format_args!("{:19}", told.len()))
+        row(
+            &format!("{PAGES} pages detected at the same time: reported once each"),
+            format_args!("{:19}", told.len())
+        )
     );
     println!("{}", row("seconds for all, the guest's console included", format_args!("{seconds:19.1}")));
     println!("{}", row("ms from a record to its acknowledgement", format_args!("{median:19.2}")));
