@@ -24,7 +24,7 @@ use crate::{
 
 /// Addresses and interrupts of an aarch64 machine.
 ///
-/// Fields are independent: whoever changes one keeps devices and RAM from overlapping.
+/// Fields are independent: nothing checks that a changed one does not overlap another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Layout {
     /// Frames of a GICv3 distributor: 64 KiB.
