@@ -1,54 +1,68 @@
-//! The forms that a value can have. Each says side by side how it is read and what the JSON Schema says of it.
+//! The forms of values. A form defines in one place how a value is read and its JSON Schema.
 
 mod quantities;
 mod texts;
 
 use serde_json::{Value as Json, json};
 
-pub(crate) use self::quantities::{Period, Size};
-pub(crate) use self::texts::{FilePath, KernelPath, Text};
+pub use self::quantities::{Period, Size};
+pub(crate) use self::texts::KernelPath;
+pub use self::texts::{FilePath, Text};
 use crate::suggest::closest;
 use crate::tree::Value;
 
-/// A form: which TOML values it takes, and what they mean.
-pub(crate) trait Form: Sync {
-    /// What is left once it is read.
+/// A form: which TOML values it accepts, and what they mean.
+pub trait Form: Sync {
+    /// The value after reading.
     type Value: Clone + Sync + 'static;
 
-    /// The meaning of a value.
-    fn read(&self, value: &Value) -> Result<Self::Value, Flaw>;
-    /// Noun phrase with its article.
-    fn wanted(&self) -> String;
-    /// A value, as TOML.
+    /// Reads a value.
+    ///
+    /// # Errors
+    /// Returns an error if the value is not of this form.
+    fn read(&self, value: &Value) -> Result<Self::Value, ValueError>;
+    /// The expected value, as a noun phrase with its article.
+    fn expected(&self) -> String;
+    /// An example value in TOML.
     fn example(&self) -> String;
-    /// The schema, without description and default.
+    /// The JSON Schema, without description and default.
     fn schema(&self) -> Json;
-    /// How JSON has `value`: that is the schema's default.
-    fn write(&self, value: &Self::Value) -> Json;
+    /// `value` as JSON, for the default in the schema.
+    fn to_json(&self, value: &Self::Value) -> Json;
 }
 
-/// Why a value is refused.
-pub(crate) enum Flaw {
-    /// It is of another TOML type.
-    Type,
-    /// It is of the right type, but what it says is wrong; `help` is the way out.
-    Content { why: String, help: String },
+/// Why a value is not of a [`Form`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ValueError {
+    /// The value has another TOML type.
+    WrongType,
+    /// The type is right and the content is wrong.
+    Invalid {
+        /// The reason, as a clause: "it is empty".
+        reason: String,
+        /// What to write instead.
+        help: String,
+    },
 }
 
-impl Flaw {
-    fn content<T>(why: impl Into<String>, help: impl Into<String>) -> Result<T, Flaw> {
-        Err(Flaw::Content { why: why.into(), help: help.into() })
+impl ValueError {
+    fn invalid<T>(reason: impl Into<String>, help: impl Into<String>) -> Result<T, ValueError> {
+        Err(ValueError::Invalid { reason: reason.into(), help: help.into() })
     }
 }
 
-/// One of a few words.
-pub(crate) struct Words<T: 'static>(pub(crate) &'static [Word<T>]);
+/// One of a fixed set of words.
+pub struct Words<T: 'static>(pub &'static [Word<T>]);
 
-/// A word, its meaning and one line about it.
-pub(crate) struct Word<T> {
-    pub(crate) word: &'static str,
-    pub(crate) value: T,
-    pub(crate) doc: &'static str,
+/// A word of [`Words`].
+pub struct Word<T> {
+    /// The word.
+    pub word: &'static str,
+    /// Its meaning.
+    pub value: T,
+    /// A phrase that describes it, for the schema.
+    pub doc: &'static str,
 }
 
 impl<T> Words<T> {
@@ -60,21 +74,15 @@ impl<T> Words<T> {
 impl<T: Copy + PartialEq + Sync + 'static> Form for Words<T> {
     type Value = T;
 
-    fn read(&self, value: &Value) -> Result<T, Flaw> {
-        let Value::Text(text) = value else { return Err(Flaw::Type) };
+    fn read(&self, value: &Value) -> Result<T, ValueError> {
+        let Value::Text(text) = value else { return Err(ValueError::WrongType) };
         match self.0.iter().find(|word| word.word == text) {
             Some(word) => Ok(word.value),
-            None => match closest(text, self.names()) {
-                Some(name) => Flaw::content(
-                    format!("{} is wanted", self.wanted()),
-                    format!("did you mean `\"{name}\"`?"),
-                ),
-                None => Flaw::content("it is none of its words", format!("write {}", self.wanted())),
-            },
+            None => Err(unknown_word(text, self.names(), &self.expected())),
         }
     }
 
-    fn wanted(&self) -> String {
+    fn expected(&self) -> String {
         listed(self.names().map(|name| format!("\"{name}\"")), "or")
     }
 
@@ -88,33 +96,56 @@ impl<T: Copy + PartialEq + Sync + 'static> Form for Words<T> {
         json!({ "type": "string", "oneOf": words })
     }
 
-    fn write(&self, value: &T) -> Json {
+    fn to_json(&self, value: &T) -> Json {
         self.0.iter().find(|word| word.value == *value).map_or(Json::Null, |word| json!(word.word))
     }
 }
 
-/// A whole number.
-pub(crate) struct Integer {
-    pub(crate) min: u32,
-    pub(crate) max: u32,
+/// The error of a text that is not one of `words`. `expected` lists them.
+pub(crate) fn unknown_word(
+    text: &str,
+    words: impl Iterator<Item = &'static str>,
+    expected: &str,
+) -> ValueError {
+    match closest(text, words) {
+        Some(word) => ValueError::Invalid {
+            reason: format!("expected {expected}"),
+            help: format!("did you mean `\"{word}\"`?"),
+        },
+        None => ValueError::Invalid {
+            reason: "it is not an allowed value".into(),
+            help: format!("write {expected}"),
+        },
+    }
+}
+
+/// An integer.
+pub struct Integer {
+    /// The minimum.
+    pub min: u32,
+    /// The maximum.
+    pub max: u32,
 }
 
 impl Form for Integer {
     type Value = u32;
 
-    fn read(&self, value: &Value) -> Result<u32, Flaw> {
-        let Value::Integer(number) = value else { return Err(Flaw::Type) };
+    fn read(&self, value: &Value) -> Result<u32, ValueError> {
+        let Value::Integer(number) = value else { return Err(ValueError::WrongType) };
         match u32::try_from(*number) {
             Ok(number) if (self.min..=self.max).contains(&number) => Ok(number),
             _ => {
                 let nearest = (*number).clamp(self.min.into(), self.max.into());
-                let end = if nearest == i128::from(self.min) { "least" } else { "most" };
-                Flaw::content(format!("{} is wanted", self.wanted()), format!("the {end} is `{nearest}`"))
+                let end = if nearest == i128::from(self.min) { "minimum" } else { "maximum" };
+                ValueError::invalid(
+                    format!("expected {}", self.expected()),
+                    format!("the {end} is `{nearest}`"),
+                )
             }
         }
     }
 
-    fn wanted(&self) -> String {
+    fn expected(&self) -> String {
         format!("an integer from {} to {}", self.min, self.max)
     }
 
@@ -126,23 +157,23 @@ impl Form for Integer {
         json!({ "type": "integer", "minimum": self.min, "maximum": self.max })
     }
 
-    fn write(&self, value: &u32) -> Json {
+    fn to_json(&self, value: &u32) -> Json {
         json!(value)
     }
 }
 
-/// True or false.
-pub(crate) struct Flag;
+/// A boolean.
+pub struct Flag;
 
 impl Form for Flag {
     type Value = bool;
 
-    fn read(&self, value: &Value) -> Result<bool, Flaw> {
-        let Value::Boolean(flag) = value else { return Err(Flaw::Type) };
+    fn read(&self, value: &Value) -> Result<bool, ValueError> {
+        let Value::Boolean(flag) = value else { return Err(ValueError::WrongType) };
         Ok(*flag)
     }
 
-    fn wanted(&self) -> String {
+    fn expected(&self) -> String {
         "true or false".to_owned()
     }
 
@@ -154,17 +185,17 @@ impl Form for Flag {
         json!({ "type": "boolean" })
     }
 
-    fn write(&self, value: &bool) -> Json {
+    fn to_json(&self, value: &bool) -> Json {
         json!(value)
     }
 }
 
-/// `a, b or c`.
-pub(crate) fn listed(items: impl IntoIterator<Item = String>, joint: &str) -> String {
+/// Joins items as `a, b or c`.
+pub fn listed(items: impl IntoIterator<Item = String>, conjunction: &str) -> String {
     let items: Vec<String> = items.into_iter().collect();
     match items.as_slice() {
         [] => String::new(),
         [one] => one.clone(),
-        [first @ .., last] => format!("{} {joint} {last}", first.join(", ")),
+        [first @ .., last] => format!("{} {conjunction} {last}", first.join(", ")),
     }
 }

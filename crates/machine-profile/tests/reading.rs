@@ -1,15 +1,18 @@
-//! From files and `--set` to machines, and problems that show later.
+//! From files and `--set` to machines, and problems that are detected after parsing.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
+use devices::virtio_block::BlockConfig;
+use machine_profile::device_kind::DeviceConfig;
 use machine_profile::{
     Asynchronous, Backing, Boot, BootProtocol, Device, Diagnostic, Firmware, Kernel, Machine, Memory,
-    OnMissingSupport, OnReboot, Override, PageSize, Profile, Ras, Repair, Source, Synchronous, clashes, load,
-    parse,
+    OnMissingSupport, OnReboot, Override, PageSize, Profile, Ras, Repair, Source, Synchronous, conflicts,
+    load, parse, schema,
 };
 use platform::Arch;
+use serde_json::Value;
 
 #[test]
 fn a_header_alone_is_a_profile_and_every_default_is_filled_in() {
@@ -75,7 +78,7 @@ fn every_key_is_honoured() {
         [control]
         socket = "db.sock"
     "#;
-    let disk = |path: &str, read_only| Device::VirtioBlock { path: PathBuf::from(path), read_only };
+
     assert_eq!(
         read(text, &[]).unwrap().machine,
         Machine {
@@ -105,13 +108,13 @@ fn every_key_is_honoured() {
 }
 
 #[test]
-fn huge_pages_are_of_2_mib_unless_told_otherwise() {
+fn huge_pages_are_of_2_mib_by_default() {
     let memory = read("[machine]\n[memory]\nbacking = \"hugetlbfs\"", &[]).unwrap().machine.memory;
     assert_eq!(memory.page_size, PageSize::Large);
 }
 
 #[test]
-fn overrides_replace_in_their_order() {
+fn overrides_apply_in_their_order() {
     let sets = ["machine.vcpus=2", "machine.vcpus=4", "machine.memory=1GiB", "boot.cmdline=root=/dev/vda ro"];
     let machine = read("[machine]\nvcpus = \"many\"", &sets).unwrap().machine;
     assert_eq!((machine.vcpus, machine.memory.size), (4, 1 << 30));
@@ -119,12 +122,12 @@ fn overrides_replace_in_their_order() {
 }
 
 #[test]
-fn overrides_make_sections_and_devices() {
+fn overrides_add_sections_and_devices() {
     let sets =
         ["machine.name=x", "device.0.type=virtio-block", "device.0.path=a.img", "device.0.read-only=true"];
     let machine = read("", &sets).unwrap().machine;
     assert_eq!(machine.name, "x");
-    assert_eq!(machine.devices, [Device::VirtioBlock { path: "/srv/a.img".into(), read_only: true }]);
+    assert_eq!(machine.devices, [disk("/srv/a.img", true)]);
 }
 
 #[test]
@@ -135,10 +138,10 @@ fn an_override_may_be_empty_or_quoted() {
 }
 
 #[test]
-fn a_name_is_made_of_what_the_file_is_called() {
+fn the_default_name_is_that_of_the_file() {
     let named = |name: &str| {
         let source = Source { name: name.to_owned(), text: "[machine]".to_owned() };
-        parse(source, &[], Arch::X86_64, Path::new("")).unwrap().machine.name
+        parse(source, &[], Arch::X86_64, Path::new(""), &devices::kinds()).unwrap().machine.name
     };
     assert_eq!(named("guests/web-1.toml"), "web-1");
     assert_eq!(named("a\u{7}b.toml"), "ab");
@@ -146,8 +149,8 @@ fn a_name_is_made_of_what_the_file_is_called() {
 }
 
 #[test]
-fn a_file_that_is_missing_is_a_diagnostic() {
-    let problems = load(Path::new("no/such.toml"), &[], Arch::X86_64).unwrap_err();
+fn a_missing_file_is_a_diagnostic() {
+    let problems = load(Path::new("no/such.toml"), &[], Arch::X86_64, &devices::kinds()).unwrap_err();
     assert_eq!(problems.len(), 1);
     assert!(
         problems[0].to_string().starts_with("no/such.toml:1:1: the profile cannot be read: "),
@@ -158,16 +161,16 @@ fn a_file_that_is_missing_is_a_diagnostic() {
 #[test]
 fn a_directory_is_a_diagnostic() {
     let directory = tempfile::tempdir().unwrap();
-    let problems = load(directory.path(), &[], Arch::X86_64).unwrap_err();
+    let problems = load(directory.path(), &[], Arch::X86_64, &devices::kinds()).unwrap_err();
     assert!(problems[0].message.starts_with("the profile cannot be read: "), "{problems:?}");
 }
 
 #[test]
-fn what_is_not_utf_8_is_shown_where_it_is() {
+fn invalid_utf_8_is_reported_at_its_place() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("latin1.toml");
     fs::write(&path, b"[machine]\nname = \"gr\xfc\xdfe\"\n").unwrap();
-    let problems = load(&path, &[], Arch::X86_64).unwrap_err();
+    let problems = load(&path, &[], Arch::X86_64, &devices::kinds()).unwrap_err();
     assert_eq!((problems[0].line(), problems[0].column()), (2, 11));
     assert_eq!(problems[0].message, "byte 20 of the profile is not UTF-8");
 }
@@ -177,45 +180,45 @@ fn paths_in_a_file_are_relative_to_it() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("web.toml");
     fs::write(&path, "[machine]\n[boot]\nkernel = \"vmlinuz\"\n").unwrap();
-    let machine = load(&path, &[], Arch::X86_64).unwrap().machine;
+    let machine = load(&path, &[], Arch::X86_64, &devices::kinds()).unwrap().machine;
     assert_eq!(machine.boot.kernel, Kernel::File(directory.path().join("vmlinuz")));
     assert_eq!(machine.name, "web");
 }
 
 #[test]
-fn machines_that_want_one_socket_clash() {
+fn machines_with_one_socket_conflict() {
     let profile = |name: &str, socket: &str| {
         let text = format!("[machine]\n[control]\nsocket = \"{socket}\"\n");
         let source = Source { name: name.to_owned(), text };
-        parse(source, &[], Arch::X86_64, Path::new("")).unwrap()
+        parse(source, &[], Arch::X86_64, Path::new(""), &devices::kinds()).unwrap()
     };
     let profiles = [
         profile("a.toml", "/run/a.sock"),
         profile("b.toml", "/run/b.sock"),
         profile("c.toml", "/run/./a.sock"),
     ];
-    let found: Vec<String> = clashes(&profiles).iter().map(ToString::to_string).collect();
+    let found: Vec<String> = conflicts(&profiles).iter().map(ToString::to_string).collect();
     assert_eq!(
         found,
-        ["c.toml:3:10: `control.socket` cannot be `\"/run/./a.sock\"`: `a.toml` has that socket already\n  \
+        ["c.toml:3:10: `control.socket` cannot be `\"/run/./a.sock\"`: `a.toml` uses that socket too\n  \
           a.toml:3:10: the same socket\n  \
           help: choose another path"]
     );
-    assert_eq!(clashes(&profiles[..2]), []);
-    assert_eq!(clashes(&[read("[machine]", &[]).unwrap(), read("[machine]", &[]).unwrap()]), []);
+    assert_eq!(conflicts(&profiles[..2]), []);
+    assert_eq!(conflicts(&[read("[machine]", &[]).unwrap(), read("[machine]", &[]).unwrap()]), []);
 }
 
 #[test]
-fn a_later_problem_points_at_what_asked_for_it() {
+fn a_later_problem_points_at_its_key() {
     let profile = read("[machine]\n[boot]\nkernel = \"vmlinuz\"\n", &["machine.memory=1GiB"]).unwrap();
     let at = |key: &str| {
-        let problem = profile.problem(key, "it is not there", "");
+        let problem = profile.problem(key, "it does not exist", "");
         (problem.source().name.clone(), problem.line(), problem.value().to_owned())
     };
     let web = || "web.toml".to_owned();
     assert_eq!(at("boot.kernel"), (web(), 3, "\"vmlinuz\"".to_owned()));
     assert_eq!(at("machine.memory"), ("--set".to_owned(), 1, "1GiB".to_owned()));
-    // Left out: its section; and where that is left out too, the start.
+    // An omitted key: its section; an omitted section: the start.
     assert_eq!(at("boot.initrd"), (web(), 2, "[boot]".to_owned()));
     assert_eq!(at("ras.synchronous"), (web(), 1, String::new()));
 }
@@ -223,5 +226,40 @@ fn a_later_problem_points_at_what_asked_for_it() {
 fn read(text: &str, sets: &[&str]) -> Result<Profile, Vec<Diagnostic>> {
     let overrides: Vec<Override> = sets.iter().map(|set| Override::parse(set).unwrap()).collect();
     let source = Source { name: "web.toml".to_owned(), text: text.to_owned() };
-    parse(source, &overrides, Arch::X86_64, Path::new("/srv"))
+    parse(source, &overrides, Arch::X86_64, Path::new("/srv"), &devices::kinds())
+}
+
+/// No key accepts an array: a key whose array is not refused is not read.
+#[test]
+fn every_key_of_the_schema_is_read() {
+    let schema = schema(&devices::kinds());
+    let names =
+        |schema: &Value| schema["properties"].as_object().unwrap().keys().cloned().collect::<Vec<_>>();
+    for section in names(&schema) {
+        let description = &schema["properties"][&section];
+        let mut texts = Vec::new();
+        if description["type"] == "object" {
+            texts.extend(
+                names(description).into_iter().map(|key| (format!("[{section}]\n{key} = []\n"), key)),
+            );
+        }
+        for kind in description["items"]["oneOf"].as_array().into_iter().flatten() {
+            let kind_name = kind["properties"]["type"]["const"].as_str().unwrap();
+            for key in names(kind) {
+                let kind = if key == "type" { String::new() } else { format!("type = \"{kind_name}\"\n") };
+                texts.push((format!("[[{section}]]\n{kind}{key} = []\n"), key));
+            }
+        }
+        assert!(!texts.is_empty(), "{section}");
+        for (text, key) in texts {
+            let problems = read(&text, &[]).unwrap_err();
+            let refused = |problem: &Diagnostic| problem.value() == "[]" && problem.key.ends_with(&key);
+            assert!(problems.iter().any(refused), "{text}{problems:#?}");
+        }
+    }
+}
+
+fn disk(path: &str, read_only: bool) -> Device {
+    let config = DeviceConfig::new(BlockConfig { path: path.into(), read_only });
+    Device { kind: "virtio-block", config }
 }

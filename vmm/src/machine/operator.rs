@@ -12,7 +12,8 @@ use vmm_sys_util::epoll::EventSet;
 use vmm_sys_util::timerfd::TimerFd;
 
 use super::preserved::DetectedErrors;
-use super::{MachineError, PowerButton, PreservedState};
+use super::{MachineError, PreservedState};
+use crate::board::PowerButton;
 use crate::control::{Request, Server};
 use crate::kvm::{KvmError, KvmVm};
 use crate::lifecycle::{Ending, Lifecycle};

@@ -1,116 +1,94 @@
-//! virtio devices (VIRTIO 1.2, OASIS, July 2022) behind registers in memory.
+//! The virtio core (VIRTIO 1.2, OASIS, July 2022): what every device needs, whatever its transport.
 //!
-//! A device has a transport, [`mmio::MmioTransport`], which is the registers that its driver finds, and a [`VirtioDevice`],
-//! which is what it does. The transport settles everything up to `DRIVER_OK` on the vCPU's thread and hands the device its
-//! queues then; the device serves them on a thread of its own until it is reset or dropped.
+//! A device implements [`VirtioDevice`]. A transport ([`crate::virtio_mmio`]) owns the device, implements the registers that
+//! the driver accesses, and passes the device its queues at DRIVER_OK. The device serves its queues on threads of its own
+//! until a queue is stopped or the device is reset or dropped: [`QueueWorkers`] does that for a device that gives it a
+//! [`QueueHandler`] for each queue.
+//!
+//! Every access to guest memory goes through [`DeviceMemory`]. A poisoned page in a buffer fails the request; one in a ring
+//! or in a descriptor sets DEVICE_NEEDS_RESET, and the device works again after the driver's reset. Both are reported to the
+//! [`PoisonObserver`](crate::PoisonObserver).
 //!
 //! | device | type | profile |
 //! |---|---|---|
-//! | [`block`] | 2 | `virtio-block` |
+//! | [`crate::virtio_block`] | 2 | `virtio-block` |
 //!
-//! A driver finds a transport by the tables. An MP table has no word for it: Linux is told on its command line instead,
-//! by [`kernel_parameter`].
+//! A driver detects a transport by the tables. An MP table cannot describe one: Linux learns of it from its command line
+//! ([`Kind::kernel_parameter`](crate::kind::Kind::kernel_parameter)).
 
-pub mod block;
 mod buffers;
 mod chain;
-pub mod mmio;
-mod signal;
+mod interrupt;
+mod kind;
+mod memory;
+mod queue;
+mod worker;
 
 use std::io;
 use std::sync::Arc;
 
-use guest_memory::GuestRam;
-use platform::{AcpiIdentity, DeviceNode, DevicetreeIdentity, Property, Trigger, Window};
-use virtio_queue::Queue;
+pub use self::buffers::{Buffers, CopyError, Request};
+pub use self::interrupt::Interrupt;
+pub use self::kind::VirtioKind;
+pub use self::memory::DeviceMemory;
+pub use self::queue::{Queue, QueueError, QueueLayout};
+pub use self::worker::{QueueHandler, QueueWorkers, StopFlag};
 
-pub use buffers::CopyError;
-pub use signal::Signal;
-
-use crate::poison_observer::PoisonObserver;
-
-/// What Linux and EDK II know a transport as.
-const ACPI_ID: &str = "LNRO0005";
-
-/// Transports that tables have names for.
-pub const MAX_TRANSPORTS: usize = ACPI_NAMES.len();
-
-const ACPI_NAMES: [&str; 32] = [
-    "VR00", "VR01", "VR02", "VR03", "VR04", "VR05", "VR06", "VR07", "VR08", "VR09", "VR10", "VR11", "VR12",
-    "VR13", "VR14", "VR15", "VR16", "VR17", "VR18", "VR19", "VR20", "VR21", "VR22", "VR23", "VR24", "VR25",
-    "VR26", "VR27", "VR28", "VR29", "VR30", "VR31",
-];
-
-/// The name by which the VMM knows the transport with that index.
-#[must_use]
-pub fn name(index: usize) -> String {
-    format!("virtio{index}")
-}
-
-/// The transport with that index, from 0, at a GPA and on a GSI. ACPI lists no more than [`MAX_TRANSPORTS`].
-#[must_use]
-pub fn node(index: usize, base: u64, gsi: u32) -> DeviceNode {
-    let node = DeviceNode::new(name(index)).mmio(base, mmio::LEN).interrupt(gsi, Trigger::Edge).devicetree(
-        DevicetreeIdentity::new("virtio_mmio", ["virtio,mmio"]).property("dma-coherent", Property::Flag),
-    );
-    match (ACPI_NAMES.get(index), u32::try_from(index)) {
-        // Linux on arm64 takes a device without _CCA for one that bypasses the caches (ACPI 6.5, 6.2.17).
-        (Some(name), Ok(uid)) => node.acpi(
-            AcpiIdentity::new(name, ACPI_ID)
-                .uid(uid)
-                .object(platform::AcpiObject::Integer { name: "_CCA", value: 1 }),
-        ),
-        _ => node,
-    }
-}
-
-/// What tells a Linux kernel of a transport that its tables have no word for: the size and address of its registers,
-/// and its interrupt (Linux, `drivers/virtio/virtio_mmio.c`). None where the node is no transport.
-#[must_use]
-pub fn kernel_parameter(node: &DeviceNode) -> Option<String> {
-    node.acpi.as_ref().filter(|identity| identity.hid == ACPI_ID)?;
-    let (Window::Mmio { base, len }, interrupt) = (node.windows.first()?, node.interrupts.first()?) else {
-        return None;
-    };
-    Some(format!("virtio_mmio.device={}K@{base:#x}:{}", len / 1024, interrupt.gsi))
-}
-
-/// What a device does, whichever way its driver reaches it.
+/// A device, apart from its transport. The transport calls it on the vCPU's thread, one call at a time.
 pub trait VirtioDevice: Send {
     /// Device type (VIRTIO 1.2, 5).
-    const TYPE: u32;
-    /// The most elements that each of its queues may have: powers of two, 32768 at most.
-    const QUEUES: &'static [u16];
+    fn device_type(&self) -> u32;
 
-    /// What it offers beyond what the transport and the rings do (bit n is feature n; 0 to 23, and from 50).
+    /// The maximum size of each queue, in elements: a power of two, 32768 at most. The same at every call.
+    fn queue_max_sizes(&self) -> &[u16];
+
+    /// The device-specific features that it offers (feature n is bit n; n is 0 to 23 or at least 50).
     fn features(&self) -> u64;
 
-    /// Its configuration space from `offset` on; bytes that it has not are 0.
+    /// Reads the configuration space from `offset` on. `data` is zero at first: bytes past the end of the configuration
+    /// are left alone.
     fn read_config(&self, offset: u64, data: &mut [u8]);
 
-    /// Begins to serve its queues. Until [`reset`](Self::reset) this happens once.
+    /// Writes to the configuration space from `offset` on. The default is for a read-only configuration: the write is
+    /// ignored.
+    fn write_config(&mut self, offset: u64, data: &[u8]) {
+        let _ = (offset, data);
+    }
+
+    /// Starts to serve the queues. Called at DRIVER_OK, and not again until [`reset`](Self::reset).
     ///
     /// # Errors
-    /// Where the host gives no means to: the transport then says that the device needs a reset.
+    /// Returns an error if a resource of the host is missing (a thread, an eventfd). The transport sets DEVICE_NEEDS_RESET.
     fn activate(&mut self, activation: Activation) -> io::Result<()>;
 
-    /// The driver made buffers of a queue available. Called on the vCPU's thread, for active devices only.
-    fn notify(&self, queue: u32);
+    /// The driver sent an available buffer notification for a queue. Called while the device is active only; `queue` may
+    /// be any number.
+    fn notify(&self, queue: u16);
 
-    /// Stops. When this returns, the device touches no memory of the guest's any more, and raises no interrupt.
+    /// Stops serving a queue, which the driver no longer uses. When this returns, the device accesses neither the queue nor the
+    /// buffers of requests that it took from it; a request in progress is abandoned. Called while the device is active
+    /// only.
+    fn stop_queue(&mut self, queue: u16);
+
+    /// Starts to serve a queue that was stopped, or that was not ready when the device was activated. Called while the
+    /// device is active only.
+    ///
+    /// # Errors
+    /// As [`activate`](Self::activate).
+    fn start_queue(&mut self, index: u16, queue: Queue) -> io::Result<()>;
+
+    /// Resets the device. When this returns, it accesses no guest memory and raises no interrupt.
     fn reset(&mut self);
 }
 
-/// What a device is given to work with.
+/// What a device works with from DRIVER_OK on.
 pub struct Activation {
     /// The guest's memory.
-    pub ram: GuestRam,
-    /// Whom to tell where a page of it is lost.
-    pub lost: Arc<dyn PoisonObserver>,
-    /// The features that both sides agreed on.
+    pub memory: DeviceMemory,
+    /// The negotiated features.
     pub features: u64,
-    /// Its queues, in their order; none in the place of one that the driver does not use.
+    /// The queues by index; `None` for a queue that the driver did not make ready.
     pub queues: Vec<Option<Queue>>,
-    /// The way to its driver.
-    pub signal: Signal,
+    /// Notifies the driver.
+    pub interrupt: Arc<dyn Interrupt>,
 }

@@ -1,0 +1,169 @@
+//! The settings of a profile, each read by itself, and the machine that they make.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use platform::Arch;
+
+use crate::description::Section;
+use crate::device_kind::{DeviceKinds, DeviceSection, FileUse, TYPE, resolve};
+use crate::diagnostic::{Report, Reported};
+use crate::keys::{boot, control, device, machine, memory, ras};
+use crate::machine::{
+    Asynchronous, Backing, Boot, BootProtocol, Device, Firmware, Kernel, Machine, Memory, OnMissingSupport,
+    OnReboot, PageSize, Ras, Repair, Synchronous,
+};
+use crate::reader::{SectionReader, Setting, SettingResult, unknown_sections};
+use crate::source::Place;
+use crate::tree::Table;
+
+/// A setting that has no value if it is omitted.
+pub(crate) type OptionalSetting<T> = Result<Option<Setting<T>>, Reported>;
+
+/// The settings of a profile, key by key. Paths are resolved.
+pub(crate) struct ProfileSettings {
+    pub(crate) name: OptionalSetting<String>,
+    pub(crate) vcpus: SettingResult<u32>,
+    pub(crate) memory: SettingResult<u64>,
+    pub(crate) firmware: SettingResult<Firmware>,
+    pub(crate) on_reboot: SettingResult<OnReboot>,
+    pub(crate) backing: SettingResult<Backing>,
+    pub(crate) page_size: OptionalSetting<PageSize>,
+    pub(crate) kernel: SettingResult<Kernel>,
+    pub(crate) initrd: OptionalSetting<PathBuf>,
+    pub(crate) cmdline: SettingResult<String>,
+    pub(crate) protocol: SettingResult<BootProtocol>,
+    pub(crate) synchronous: SettingResult<Synchronous>,
+    pub(crate) asynchronous: SettingResult<Asynchronous>,
+    pub(crate) poll_interval: SettingResult<Duration>,
+    pub(crate) on_missing_support: SettingResult<OnMissingSupport>,
+    pub(crate) repair: SettingResult<Repair>,
+    pub(crate) devices: Result<Vec<DeviceSettings>, Reported>,
+    pub(crate) control_socket: OptionalSetting<PathBuf>,
+}
+
+/// The settings of one device.
+pub(crate) struct DeviceSettings {
+    /// The place of its header.
+    pub(crate) place: Place,
+    pub(crate) device: Result<Device, Reported>,
+    /// The host files that it opens, as far as its section could be read.
+    pub(crate) files: Vec<FileUse>,
+}
+
+impl ProfileSettings {
+    /// Reads every key. A section that is missing is reported at `start`.
+    pub(crate) fn read(
+        root: &Table,
+        base_dir: &Path,
+        start: &Place,
+        kinds: &DeviceKinds,
+        report: &mut Report,
+    ) -> ProfileSettings {
+        let device_keys = kinds.key_names();
+        let suggested = unknown_sections(root, &device_keys, report);
+        let open = |section: &Section, report: &mut Report| {
+            SectionReader::open(section, root, &suggested, start, &device_keys, report)
+        };
+        let machine = open(&machine::SECTION, report);
+        let memory = open(&memory::SECTION, report);
+        let boot = open(&boot::SECTION, report);
+        let ras = open(&ras::SECTION, report);
+        let control = open(&control::SECTION, report);
+        let resolved = |path: PathBuf| resolve(base_dir, &path);
+        ProfileSettings {
+            name: machine.optional(&machine::NAME, report),
+            vcpus: machine.value(&machine::VCPUS, report),
+            memory: machine.value(&machine::MEMORY, report),
+            firmware: machine.value(&machine::FIRMWARE, report),
+            on_reboot: machine.value(&machine::ON_REBOOT, report),
+            backing: memory.value(&memory::BACKING, report),
+            page_size: memory.optional(&memory::PAGE_SIZE, report),
+            kernel: boot.value(&boot::KERNEL, report).map(|setting| {
+                setting.map(|kernel| match kernel {
+                    Kernel::File(path) => Kernel::File(resolved(path)),
+                    builtin => builtin,
+                })
+            }),
+            initrd: boot.optional(&boot::INITRD, report).map(|initrd| initrd.map(|path| path.map(resolved))),
+            cmdline: boot.value(&boot::CMDLINE, report),
+            protocol: boot.value(&boot::PROTOCOL, report),
+            synchronous: ras.value(&ras::SYNCHRONOUS, report),
+            asynchronous: ras.value(&ras::ASYNCHRONOUS, report),
+            poll_interval: ras.value(&ras::POLL_INTERVAL, report),
+            on_missing_support: ras.value(&ras::ON_MISSING_SUPPORT, report),
+            repair: ras.value(&ras::REPAIR, report),
+            devices: SectionReader::open_all(&device::SECTION, root, report).map(|readers| {
+                readers
+                    .into_iter()
+                    .map(|reader| DeviceSettings::read(reader, kinds, base_dir, report))
+                    .collect()
+            }),
+            control_socket: control
+                .optional(&control::SOCKET, report)
+                .map(|socket| socket.map(|path| path.map(resolved))),
+        }
+    }
+
+    /// The machine. Returns an error if a setting was reported.
+    pub(crate) fn into_machine(self, arch: Arch, default_name: String) -> Result<Machine, Reported> {
+        let backing = self.backing?.value;
+        let page_size = self.page_size?.map_or(default_page_size(backing), |setting| setting.value);
+        Ok(Machine {
+            name: self.name?.map_or(default_name, |setting| setting.value),
+            arch,
+            vcpus: self.vcpus?.value,
+            firmware: self.firmware?.value,
+            on_reboot: self.on_reboot?.value,
+            memory: Memory { size: self.memory?.value, backing, page_size },
+            boot: Boot {
+                kernel: self.kernel?.value,
+                initrd: self.initrd?.map(|setting| setting.value),
+                cmdline: self.cmdline?.value,
+                protocol: self.protocol?.value,
+            },
+            ras: Ras {
+                synchronous: self.synchronous?.value,
+                asynchronous: self.asynchronous?.value,
+                poll_interval: self.poll_interval?.value,
+                on_missing_support: self.on_missing_support?.value,
+                repair: self.repair?.value,
+            },
+            devices: self
+                .devices?
+                .into_iter()
+                .map(|settings| settings.device)
+                .collect::<Result<Vec<Device>, Reported>>()?,
+            control_socket: self.control_socket?.map(|setting| setting.value),
+        })
+    }
+}
+
+impl DeviceSettings {
+    fn read(
+        reader: SectionReader<'_>,
+        kinds: &DeviceKinds,
+        base_dir: &Path,
+        report: &mut Report,
+    ) -> DeviceSettings {
+        let place = reader.place().clone();
+        let kind = match reader.required_value(&kinds.type_key(), report) {
+            Ok(kind) => kind.value,
+            Err(reported) => return DeviceSettings { place, device: Err(reported), files: Vec::new() },
+        };
+        let known = [TYPE].into_iter().chain(kind.keys().iter().map(|key| key.name()));
+        let reader = reader.reject_unknown_keys(&known.collect::<Vec<_>>(), &kinds.key_names(), report);
+        let mut section = DeviceSection::new(reader, base_dir, report);
+        let config = kind.read(&mut section);
+        let files = section.into_files();
+        DeviceSettings { place, device: config.map(|config| Device { kind: kind.name(), config }), files }
+    }
+}
+
+/// The page size of a profile that sets none.
+pub(crate) fn default_page_size(backing: Backing) -> PageSize {
+    match backing {
+        Backing::Anonymous | Backing::Memfd => PageSize::Small,
+        Backing::Hugetlbfs => PageSize::Large,
+    }
+}
