@@ -106,7 +106,7 @@ impl Layout {
     };
 }
 
-/// Bytes of one processor's GICv3 redistributor: an RD and an SGI frame of 64 KiB each (Arm IHI 0069, 12.10).
+/// Bytes of one processor's GICv3 redistributor: an RD and an SGI frame of 64 KiB each (Arm IHI 0069).
 pub const GIC_REDISTRIBUTOR_LEN: u64 = 0x2_0000;
 
 /// [`Layout::gic_distributor`] of the reference layout.
