@@ -40,11 +40,7 @@ pub fn offered(kvm: &Kvm) -> Result<Features, KvmError> {
     // Made for a machine that is thrown away: kvm-ioctls takes the descriptor of a mere test for a real one, 0.
     let has = |kind| create_device(&vm, kind).is_ok();
     let gic3 = has(kvm_device_type_KVM_DEV_TYPE_ARM_VGIC_V3);
-    Ok(Features {
-        gic: if gic3 { 3 } else { 2 },
-        its: gic3 && has(kvm_device_type_KVM_DEV_TYPE_ARM_VGIC_ITS),
-        performance_monitors: vm.check_extension(Cap::ArmPmuV3),
-    })
+    Ok(Features { gic: if gic3 { 3 } else { 2 }, performance_monitors: vm.check_extension(Cap::ArmPmuV3) })
 }
 
 pub(super) fn create_vm(kvm: &Kvm, platform: &Platform) -> Result<VmFd, KvmError> {
