@@ -174,3 +174,8 @@ const _: () = {
     crosses_threads::<x86_64::Layout>();
     crosses_threads::<aarch64::Layout>();
 };
+
+/// Compiles the example of the README.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
