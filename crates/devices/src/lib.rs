@@ -8,17 +8,17 @@
 //! |---|---|---|---|
 //! | [`serial`] | x86_64 | `PNP0501` | `ns16550a` |
 //! | [`rtc`] | x86_64 | `PNP0B00` | none: x86_64 machines have ACPI or MP tables |
-//! | [`i8042`] | x86_64 | none: there is no keyboard, and the FADT says so | none: it is not listed by ACPI either |
-//! | [`ged`] | both | `ACPI0013` | none: it is an interpreter of ACPI's that it needs |
-//! | [`error_device`] | both | `PNP0C33` | none: its records are ACPI's |
+//! | [`i8042`] | x86_64 | none: there is no keyboard, as the FADT declares | none: x86_64 machines have ACPI or MP tables |
+//! | [`ged`] | both | `ACPI0013` | none: it needs an ACPI interpreter |
+//! | [`error_device`] | both | `PNP0C33` | none: its records are those of ACPI |
 //! | [`power_button`] | x86_64 | `PNP0C0C` | none: an MP table cannot describe one |
 //! | [`power_button`] | aarch64 | `PNP0C0C` | `gpio-keys` |
 //! | [`pl011`] | aarch64 | `ARMH0011` | `arm,pl011` |
 //! | [`pl031`] | aarch64 | `ABCD0031` | `arm,pl031` |
 //! | [`virtio_mmio`] | both | `LNRO0005` | `virtio,mmio` |
 //!
-//! ([`power`] is no device of its own: the FADT names its registers. `ABCD0031` stands for an id that the VMM chooses: no
-//! standard one exists.)
+//! [`power`] is not in the table: the FADT describes its registers. `ABCD0031` is a placeholder for an id that the VMM chooses,
+//! because no standard one exists.
 //!
 //! Devices do not depend on KVM. An edge-triggered interrupt is an [`InterruptLine`], an eventfd that the VMM binds to a GSI.
 //! A level-triggered interrupt is a [`LevelLine`], which calls a [`Level`] of the VMM's. Requests that concern the whole

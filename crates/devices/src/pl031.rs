@@ -13,7 +13,7 @@ use vm_superio::rtc_pl031::NoEvents;
 
 use crate::primecell;
 
-/// The name of the clock, the same as of a PC's: one machine has one or the other.
+/// The name of the clock, the same as on x86_64: a machine has one of the two.
 pub use crate::rtc::NAME;
 
 /// Bytes of the registers.
