@@ -73,8 +73,9 @@ fn most_vcpus() -> Checked {
     let profile = scratch.profile("[machine]\nvcpus = 512\nmemory = \"64MiB\"\nfirmware = \"acpi\"\n");
     let outcome = Ghest::boot(&profile).finish();
     if limit < 512 {
-        let last =
-            format!("ghest: no machine: this host's KVM allows {limit} vCPUs, and the machine has 512");
+        let last = format!(
+            "ghest: no machine: KVM on this host supports {limit} vCPUs (KVM_CAP_MAX_VCPUS), the profile has 512"
+        );
         outcome.expect(3).expect_last(&last);
     } else {
         let outcome = outcome.expect_ok();
@@ -94,6 +95,7 @@ fn too_few_descriptors() -> Checked {
         .arg(&profile.path)
         .finish()
         .expect(3)
-        .expect_last("ghest: no machine: KVM refuses a vCPU: Too many open files (os error 24)");
+        .expect_said("ghest: no machine: KVM_CREATE_VCPU (vCPU ")
+        .expect_said("Too many open files (os error 24); raise the limit of open files (ulimit -n)\n");
     Ok(())
 }
