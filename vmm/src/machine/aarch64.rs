@@ -9,14 +9,14 @@ use devices::{ConsolePort, InterruptLine, LevelLine, ged, pl011, pl031};
 use machine_profile::Firmware;
 use platform::aarch64;
 
-use super::{Devices, MachineError, PowerButton, no};
+use super::{Devices, MachineError, PowerButton, host_error};
 use crate::bus::MachineBus;
 use crate::console::Output;
 use crate::kvm::KvmVm;
 use crate::lifecycle::Lifecycle;
 
-/// What a device needs of the host for a line.
-const LINE: &str = "event descriptor";
+/// The system call behind an interrupt line.
+const EVENTFD: &str = "eventfd(2)";
 
 /// Puts every device on the bus.
 pub(super) fn add_devices(
@@ -27,12 +27,12 @@ pub(super) fn add_devices(
     output: Output,
 ) -> Result<Devices, MachineError> {
     let line = LevelLine::new(vm.level(aarch64::SERIAL_INTID));
-    let serial = Arc::new(Mutex::new(Pl011::new(line, output).map_err(no(LINE))?));
+    let serial = Arc::new(Mutex::new(Pl011::new(line, output).map_err(host_error(EVENTFD))?));
     bus.add_mmio(aarch64::SERIAL_BASE, pl011::LEN, serial.clone())?;
 
     bus.add_mmio(aarch64::RTC_BASE, pl031::LEN, Arc::new(Mutex::new(Pl031::new())))?;
 
-    let line = InterruptLine::new().map_err(no(LINE))?;
+    let line = InterruptLine::new().map_err(host_error(EVENTFD))?;
     vm.bind(&line, aarch64::GED_INTID)?;
     let events = Arc::new(Mutex::new(GenericEventDevice::new(line)));
     bus.add_mmio(aarch64::GED_BASE, ged::LEN, events.clone())?;
@@ -41,7 +41,7 @@ pub(super) fn add_devices(
     let power_button = match firmware {
         Firmware::Acpi => PowerButton::Event(Arc::clone(&events)),
         Firmware::Devicetree | Firmware::MpTable => {
-            let line = InterruptLine::new().map_err(no(LINE))?;
+            let line = InterruptLine::new().map_err(host_error(EVENTFD))?;
             vm.bind(&line, aarch64::POWER_BUTTON_INTID)?;
             PowerButton::Line(line)
         }

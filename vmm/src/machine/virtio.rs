@@ -9,7 +9,7 @@ use devices::virtio::name;
 use machine_profile::{Device, Machine};
 use platform::Platform;
 
-use super::{MachineError, PreservedState, no};
+use super::{MachineError, PreservedState, host_error};
 use crate::bus::MachineBus;
 use crate::kvm::KvmVm;
 
@@ -34,10 +34,14 @@ pub(super) fn add_devices(
         // A platform describes every device of its machine.
         let Some((window, interrupt)) = described else { continue };
 
-        let line = InterruptLine::new().map_err(no("event descriptor"))?;
+        let line = InterruptLine::new().map_err(host_error("eventfd(2)"))?;
         vm.bind(&line, interrupt.gsi)?;
-        let transport =
-            MmioTransport::new(Block::new(disk, &name), preserved.ram.clone(), line, preserved.touched());
+        let transport = MmioTransport::new(
+            Block::new(disk, &name),
+            preserved.ram.clone(),
+            line,
+            preserved.poison_observer(),
+        );
         bus.add_mmio(window.base(), mmio::LEN, Arc::new(Mutex::new(transport)))?;
         tracing::info!(device = name, path = %path.display(), read_only, "a disk is there");
     }

@@ -11,14 +11,14 @@ use devices::{ConsolePort, InterruptLine, ged, i8042, power, rtc, serial};
 use machine_profile::Firmware;
 use platform::x86_64;
 
-use super::{Devices, MachineError, PowerButton, no};
+use super::{Devices, MachineError, PowerButton, host_error};
 use crate::bus::MachineBus;
 use crate::console::Output;
 use crate::kvm::KvmVm;
 use crate::lifecycle::Lifecycle;
 
-/// What a device needs of the host for a line.
-const LINE: &str = "event descriptor";
+/// The system call behind an interrupt line.
+const EVENTFD: &str = "eventfd(2)";
 
 /// Puts every device on the bus.
 pub(super) fn add_devices(
@@ -28,9 +28,9 @@ pub(super) fn add_devices(
     lifecycle: &Arc<Lifecycle>,
     output: Output,
 ) -> Result<Devices, MachineError> {
-    let line = InterruptLine::new().map_err(no(LINE))?;
+    let line = InterruptLine::new().map_err(host_error(EVENTFD))?;
     vm.bind(&line, x86_64::SERIAL_GSI)?;
-    let serial = Arc::new(Mutex::new(SerialPort::new(line, output).map_err(no(LINE))?));
+    let serial = Arc::new(Mutex::new(SerialPort::new(line, output).map_err(host_error(EVENTFD))?));
     bus.add_ports(x86_64::SERIAL_PORT, serial::LEN, serial.clone())?;
 
     bus.add_ports(x86_64::RTC_PORT, rtc::LEN, Arc::new(Mutex::new(RealTimeClock::new())))?;
@@ -41,7 +41,7 @@ pub(super) fn add_devices(
     let registers = PowerRegisters::new(lifecycle.clone(), x86_64::S5_SLEEP_TYPE, x86_64::RESET_VALUE);
     bus.add_ports(x86_64::POWER_PORT, power::LEN, Arc::new(Mutex::new(registers)))?;
 
-    let line = InterruptLine::new().map_err(no(LINE))?;
+    let line = InterruptLine::new().map_err(host_error(EVENTFD))?;
     vm.bind(&line, x86_64::GED_GSI)?;
     let events = Arc::new(Mutex::new(GenericEventDevice::new(line)));
     bus.add_mmio(x86_64::GED_BASE, ged::LEN, events.clone())?;
