@@ -1,28 +1,28 @@
-//! Kernels that come packed: gzip, or an EFI zboot image (Linux, drivers/firmware/efi/libstub/zboot-header.S).
+//! Compressed kernels: gzip, or an EFI zboot image (Linux, drivers/firmware/efi/libstub/zboot-header.S).
 //!
 //! | offset | zboot header |
 //! |---|---|
 //! | 0 | "MZ", 0, 0 |
 //! | 4 | "zimg" |
-//! | 8 | u32: offset of the packed kernel |
-//! | 12 | u32: its bytes |
-//! | 24 | its packing, a string that ends with NUL |
+//! | 8 | u32: offset of the compressed kernel |
+//! | 12 | u32: its length in bytes |
+//! | 24 | its compression, a string that ends with NUL |
 
 use std::io::{self, Read};
 
 use super::ImageError;
 
-/// How a kernel is packed.
+/// How a kernel is compressed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Packing {
     Gzip,
     Zboot,
 }
 
-/// Bytes of a zboot header that say how the rest is packed.
+/// Bytes of a zboot header up to the compression, inclusive.
 const ZBOOT_HEADER: usize = 56;
 
-/// Whether a file that starts like this is packed, and how.
+/// How a file that starts with these bytes is compressed. `None` if it is not.
 pub(super) fn of(start: &[u8]) -> Option<Packing> {
     if start.starts_with(&[0x1f, 0x8b]) {
         Some(Packing::Gzip)
@@ -33,7 +33,7 @@ pub(super) fn of(start: &[u8]) -> Option<Packing> {
     }
 }
 
-/// Unpacks a file, up to `limit` bytes.
+/// Decompresses a file to at most `limit` bytes.
 pub(super) fn unpack(packing: Packing, file: &[u8], limit: u64) -> Result<Vec<u8>, ImageError> {
     match packing {
         Packing::Gzip => gunzip(file, limit),
@@ -44,24 +44,24 @@ pub(super) fn unpack(packing: Packing, file: &[u8], limit: u64) -> Result<Vec<u8
 fn unpack_zboot(file: &[u8], limit: u64) -> Result<Vec<u8>, ImageError> {
     let len = file.len() as u64;
     let Some(header) = file.get(..ZBOOT_HEADER) else {
-        return Err(ImageError::Truncated { wanted: ZBOOT_HEADER as u64, len });
+        return Err(ImageError::Truncated { what: "the zboot header", expected: ZBOOT_HEADER as u64, len });
     };
     let word = |at: usize| u32::from_le_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]);
     let (offset, size) = (word(8) as usize, word(12) as usize);
-    let wanted = offset.saturating_add(size);
-    let Some(packed) = file.get(offset..wanted) else {
-        return Err(ImageError::Truncated { wanted: wanted as u64, len });
+    let end = offset.saturating_add(size);
+    let Some(packed) = file.get(offset..end) else {
+        return Err(ImageError::Truncated { what: "the zboot payload", expected: end as u64, len });
     };
     let name = header[24..].split(|&byte| byte == 0).next().unwrap_or_default();
     match name {
         b"gzip" => gunzip(packed, limit),
-        // The kernel's makefiles name the level too.
+        // With its level: Linux's makefiles write `zstd22`.
         name if name.starts_with(b"zstd") => {
             let decoder = ruzstd::decoding::StreamingDecoder::new(packed).map_err(damaged)?;
             read_up_to(decoder, limit)
         }
         other => Err(ImageError::Loader(format!(
-            "its kernel is packed by `{}`, which is not gzip or zstd",
+            "the zboot header (offset 24) names the compression `{}`: expected gzip or zstd",
             String::from_utf8_lossy(other).escape_debug()
         ))),
     }
@@ -81,7 +81,7 @@ fn read_up_to(unpacker: impl Read, limit: u64) -> Result<Vec<u8>, ImageError> {
 }
 
 fn damaged(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> ImageError {
-    ImageError::Loader(format!("the packed kernel is damaged: {}", io::Error::other(error)))
+    ImageError::Loader(format!("the compressed kernel is damaged: {}", io::Error::other(error)))
 }
 
 #[cfg(test)]
@@ -111,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn each_packing_is_known_and_undone() {
+    fn each_compression_is_detected_and_undone() {
         let kernel: Vec<u8> = (0..100_000_u32).flat_map(u32::to_le_bytes).collect();
         let zstd =
             ruzstd::encoding::compress_to_vec(&kernel[..], ruzstd::encoding::CompressionLevel::Fastest);
@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn what_can_not_be_unpacked_is_said() {
+    fn an_unsupported_compression_is_named_in_the_error() {
         let error = unpack(Packing::Zboot, &zboot(b"xz\n", b"..."), 1 << 20).expect_err("xz").to_string();
         assert!(error.contains("`xz\\n`"), "{error}");
         assert_eq!(of(b"\x7fELF"), None);

@@ -54,7 +54,7 @@ pub(super) fn run(options: &Options, timings: Timings) -> Status {
         // The signal is sent at its end from now on. It may have ended before.
         let armed = set_parent_process_death_signal(Some(Signal::KILL));
         if armed.is_err() || getppid().is_none_or(|pid| pid.as_raw_nonzero().get() != parent) {
-            return output::say("the parent process has ended", Status::Failure);
+            return output::report("the parent process has ended", Status::Failure);
         }
     }
     let profile = match profiles::load(&options.profile, Arch::NATIVE) {
@@ -77,11 +77,11 @@ pub(super) fn run(options: &Options, timings: Timings) -> Status {
     {
         return cannot_write(Some(path), &error);
     }
-    output::say(&message, status)
+    output::report(&message, status)
 }
 
 fn cannot_write(path: Option<&Path>, error: &std::io::Error) -> Status {
-    output::say(&format!("{}: {error}", path.unwrap_or(Path::new("")).display()), Status::Failure)
+    output::report(&format!("{}: {error}", path.unwrap_or(Path::new("")).display()), Status::Failure)
 }
 
 /// Why the machine cannot be started.

@@ -93,12 +93,12 @@ pub(super) fn run(options: &Options) -> Status {
     let directory = match tempfile::Builder::new().prefix("ghest-compare-").tempdir() {
         Ok(directory) => directory,
         Err(error) => {
-            return output::say(&format!("mkdtemp(3) for the guests' files: {error}"), Status::Failure);
+            return output::report(&format!("mkdtemp(3) for the guests' files: {error}"), Status::Failure);
         }
     };
     let mut signals = match Signals::install() {
         Ok(signals) => signals,
-        Err(error) => return output::say(&format!("socketpair(2) for signals: {error}"), Status::Failure),
+        Err(error) => return output::report(&format!("socketpair(2) for signals: {error}"), Status::Failure),
     };
     let mut recordings = Vec::new();
     let mut machine = words::machine(&profile.machine);
@@ -123,7 +123,10 @@ pub(super) fn run(options: &Options) -> Status {
                     Ok(left) => Recording { tables: name.into(), changes, plan, ..left },
                     Err(Interrupted(signal)) => {
                         progress.clear();
-                        return output::say("interrupted: nothing is left running", Status::Signal(signal));
+                        return output::report(
+                            "interrupted: nothing is left running",
+                            Status::Signal(signal),
+                        );
                     }
                 }
             }
@@ -134,7 +137,7 @@ pub(super) fn run(options: &Options) -> Status {
     }
     progress.clear();
     let Ok(recordings) = <[Recording; 2]>::try_from(recordings) else {
-        return output::say("internal error: an architecture has two table sets", Status::Failure);
+        return output::report("internal error: an architecture has two table sets", Status::Failure);
     };
     let only = match options.only {
         None => Only::All,
@@ -145,7 +148,7 @@ pub(super) fn run(options: &Options) -> Status {
     if let Some(path) = &options.html
         && let Err(error) = std::fs::write(path, compare::html(&comparison))
     {
-        return output::say(&format!("{}: {error}", path.display()), Status::Failure);
+        return output::report(&format!("{}: {error}", path.display()), Status::Failure);
     }
     let printed = if options.json {
         output::print_json(&comparison)

@@ -128,6 +128,6 @@ pub(super) fn run(options: &Options) -> Status {
             let printed = output::print(&format!("{response}\n"));
             if response["ok"] == true { printed } else { Status::Failure }
         }
-        Err(error) => output::say(&format!("{}: {error}", options.socket.display()), Status::Failure),
+        Err(error) => output::report(&format!("{}: {error}", options.socket.display()), Status::Failure),
     }
 }
