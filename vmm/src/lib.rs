@@ -9,6 +9,7 @@
 //!
 //! The `ghest` command is a thin layer over this library.
 
+pub mod board;
 pub mod boot;
 pub mod bus;
 pub mod console;

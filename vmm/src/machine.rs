@@ -1,21 +1,14 @@
 //! A running machine: everything wired together, from its first instruction to its end.
 
-#[cfg_attr(target_arch = "x86_64", path = "machine/x86_64.rs")]
-#[cfg_attr(target_arch = "aarch64", path = "machine/aarch64.rs")]
-mod arch;
 mod event_loop;
 mod preserved;
 mod running;
-mod virtio;
 
 use std::io;
-use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Instant;
 
-use devices::ged::GenericEventDevice;
-use devices::virtio::block::DiskError;
-use devices::{ConsolePort, InterruptLine, ged};
+use devices::InterruptLine;
 use guest_memory::AllocateError;
 use kvm_ioctls::Kvm;
 use machine_profile::Machine;
@@ -24,8 +17,9 @@ use ras_core::Notification;
 use ras_core::reporters::BuildError;
 use vcpu::{Bus, Control, Ended, ThreadError, Vcpus};
 
+use crate::board::{self, Board, BoardError, Wiring, profile_devices};
 use crate::boot::{self, BootError};
-use crate::bus::{MachineBus, Occupied};
+use crate::bus::MachineBus;
 use crate::console::{Console, Input};
 use crate::control::Server;
 use crate::describe;
@@ -52,19 +46,9 @@ pub enum MachineError {
     /// KVM refuses.
     #[error(transparent)]
     Kvm(#[from] KvmError),
-    /// Two devices share an address.
+    /// A device cannot be attached.
     #[error(transparent)]
-    Occupied(#[from] Occupied),
-    /// A disk of the profile is none.
-    #[error("{path}: {source}")]
-    Disk {
-        /// Its place among the profile's devices, from 0.
-        index: usize,
-        /// Its file.
-        path: PathBuf,
-        /// What is wrong with it.
-        source: DiskError,
-    },
+    Board(#[from] BoardError),
     /// This build cannot carry an answer of the plan.
     #[error(transparent)]
     Reporter(#[from] BuildError),
@@ -101,48 +85,12 @@ pub struct Prepared {
     name: String,
     ports: Vec<vcpu::KvmPort>,
     bus: Arc<dyn Bus>,
-    devices: Devices,
+    board: Board,
     console: Console,
     control: Arc<Control>,
     lifecycle: Arc<Lifecycle>,
     /// After everything that refers to it.
     vm: KvmVm,
-}
-
-/// The devices that the VMM itself has to do with.
-struct Devices {
-    console: Arc<Mutex<dyn ConsolePort>>,
-    /// The event device; on every machine, even if its tables do not tell of it.
-    events: Arc<Mutex<GenericEventDevice>>,
-    power_button: PowerButton,
-}
-
-/// What the power button is wired to.
-enum PowerButton {
-    /// A Generic Event Device.
-    Event(Arc<Mutex<GenericEventDevice>>),
-    /// An interrupt line.
-    #[cfg_attr(target_arch = "x86_64", expect(dead_code, reason = "an MP table has no words for it"))]
-    Line(InterruptLine),
-    /// Nothing: its tables have no word for one.
-    #[cfg_attr(target_arch = "aarch64", expect(dead_code, reason = "both kinds of aarch64 tables have one"))]
-    Absent,
-}
-
-impl PowerButton {
-    /// Presses it. False where there is none.
-    fn press(&self) -> bool {
-        match self {
-            PowerButton::Event(events) => lock(events).raise(ged::POWER_BUTTON),
-            PowerButton::Line(line) => line.raise(),
-            PowerButton::Absent => return false,
-        }
-        true
-    }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Sets a machine up in its memory: kernel, tables, devices, vCPUs.
@@ -157,7 +105,7 @@ pub fn prepare(
     env: &Environment,
 ) -> Result<Prepared, MachineError> {
     let (timings, platform) = (&env.timings, &blueprint.platform);
-    let command_line = describe::command_line(machine, platform);
+    let command_line = profile_devices::command_line(machine).map_err(BoardError::Describe)?;
     let entry = boot::load(
         &machine.boot,
         command_line,
@@ -189,19 +137,20 @@ pub fn prepare(
         lifecycle.clone(),
         Arc::clone(&preserved.reporting),
     );
-    let devices = arch::add_devices(&mut bus, &vm, machine.firmware, &lifecycle, console.output())?;
-    virtio::add_devices(&mut bus, &vm, machine, platform, preserved)?;
+    let mut wiring = Wiring { bus: &mut bus, vm: &vm };
+    let board = board::attach(machine.arch, &mut wiring, machine.firmware, &lifecycle, console.output())?;
+    profile_devices::attach(&mut wiring, machine, &preserved.ram, &preserved.poison_observer())?;
     let ports = vm.ports(&entry)?;
     timings.mark(Phase::Vcpus);
     let name = machine.name.clone();
     preserved.reporting.attach(ActionExecutor {
-        events: Arc::clone(&devices.events),
+        events: Arc::clone(&board.events),
         external: external_line(&vm, platform)?,
         control: Arc::clone(&control),
         vcpus: machine.vcpus,
         lifecycle: Arc::clone(&lifecycle),
     });
-    Ok(Prepared { name, ports, bus: Arc::new(bus), devices, console, control, lifecycle, vm })
+    Ok(Prepared { name, ports, bus: Arc::new(bus), board, console, control, lifecycle, vm })
 }
 
 /// The line of the error source that has an interrupt of its own, where there is one.
@@ -227,8 +176,8 @@ impl Prepared {
     /// # Errors
     /// Where its threads or the event loop cannot be run.
     pub fn run(self, preserved: &PreservedState, env: &mut Environment) -> Result<Ending, MachineError> {
-        let Prepared { name, ports, bus, devices, console, control, lifecycle, vm } = self;
-        let input = Input::start(Arc::clone(&devices.console), &lifecycle)
+        let Prepared { name, ports, bus, board, console, control, lifecycle, vm } = self;
+        let input = Input::start(Arc::clone(&board.console), &lifecycle)
             .map_err(host_error("starting the thread console-input"))?;
         let announce: Arc<dyn Fn(Ended) + Send + Sync> = {
             let lifecycle = Arc::clone(&lifecycle);
@@ -242,7 +191,7 @@ impl Prepared {
         let running = RunningMachine {
             name: &name,
             vcpus: &vcpus,
-            power_button: &devices.power_button,
+            power_button: &board.power_button,
             lifecycle: &lifecycle,
             preserved,
             vm: &vm,

@@ -8,6 +8,7 @@ use ras_core::abilities::HostAbilities;
 use ras_core::plan::{Refusal, TablesView, sources_wanted};
 use serde::Serialize;
 
+use crate::board::profile_devices;
 use crate::describe::{self, DescribeError};
 use crate::ras::request;
 
@@ -89,7 +90,10 @@ pub fn describe(
     };
     let sources = sources_wanted(&request::of(machine), host, own_gsi).collect();
     let platform = describe::platform(machine, offered)?.with_error_sources(sources);
-    let chosen = Chosen { command_line: describe::command_line(machine, &platform), ..Default::default() };
+    let chosen = Chosen {
+        command_line: profile_devices::command_line(machine).map_err(DescribeError::Devices)?,
+        ..Default::default()
+    };
     let tables = describe::tables(machine, &platform, &chosen)?;
     Ok((platform, tables))
 }

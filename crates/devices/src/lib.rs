@@ -15,7 +15,7 @@
 //! | [`power_button`] | aarch64 | `PNP0C0C` | `gpio-keys` |
 //! | [`pl011`] | aarch64 | `ARMH0011` | `arm,pl011` |
 //! | [`pl031`] | aarch64 | `GHST0031` | `arm,pl031` |
-//! | [`virtio`] | both | `LNRO0005` | `virtio,mmio` |
+//! | [`virtio_mmio`] | both | `LNRO0005` | `virtio,mmio` |
 //!
 //! ([`power`] is no device of its own: the FADT names its registers.)
 //!
@@ -30,6 +30,7 @@ mod console;
 pub mod error_device;
 pub mod ged;
 pub mod i8042;
+pub mod kind;
 mod line;
 pub mod pl011;
 pub mod pl031;
@@ -37,11 +38,16 @@ mod poison_observer;
 pub mod power;
 pub mod power_button;
 mod primecell;
+pub mod registry;
 pub mod rtc;
 pub mod serial;
 pub mod virtio;
+#[cfg(feature = "virtio-block")]
+pub mod virtio_block;
+pub mod virtio_mmio;
 
 pub use console::ConsolePort;
 pub use line::{InterruptLine, Level, LevelLine};
 pub use poison_observer::PoisonObserver;
 pub use power::{MachineControl, ResetCause};
+pub use registry::{kind, kinds};

@@ -4,7 +4,8 @@
 use std::fs;
 use std::path::Path;
 
-use devices::{error_device, ged, i8042, pl011, pl031, power_button, rtc, serial, virtio};
+use devices::kind::Place;
+use devices::{error_device, ged, i8042, pl011, pl031, power_button, rtc, serial, virtio_mmio};
 use platform::{AcpiObject, Arch, DeviceNode, Interrupt, Property, Trigger, Window, aarch64, x86_64};
 
 /// Every function that describes a device: its module, the machines that have the device, and what it says.
@@ -19,8 +20,12 @@ fn all() -> Vec<(&'static str, &'static str, DeviceNode)> {
         ("power_button", "aarch64", power_button::aarch64_node(aarch64::POWER_BUTTON_INTID)),
         ("pl011", "aarch64", pl011::node(aarch64::SERIAL_BASE, aarch64::SERIAL_INTID)),
         ("pl031", "aarch64", pl031::node(aarch64::RTC_BASE)),
-        ("virtio", "both", virtio::node(0, aarch64::VIRTIO_MMIO.start, aarch64::VIRTIO_FIRST_INTID)),
+        ("virtio_mmio", "both", virtio_mmio::node(transport())),
     ]
+}
+
+fn transport() -> Place {
+    Place { index: 0, base: aarch64::VIRTIO_MMIO.start, gsi: aarch64::VIRTIO_FIRST_INTID }
 }
 
 fn machine(arch: Arch) -> Vec<DeviceNode> {

@@ -1,11 +1,12 @@
 //! All settings of a profile, each understood by itself, and the machine that they make.
 
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use platform::Arch;
 
 use crate::description::Section;
+use crate::device_kind::{DeviceKinds, DeviceSection, FileUse, TYPE, resolve};
 use crate::diagnostic::{Report, Reported};
 use crate::keys::{boot, control, device, machine, memory, ras};
 use crate::machine::{
@@ -45,26 +46,31 @@ pub(crate) struct Answers {
 pub(crate) struct DeviceAnswers {
     /// Its header.
     pub(crate) place: Place,
-    pub(crate) kind: Result<DeviceKind, Reported>,
-}
-
-pub(crate) enum DeviceKind {
-    VirtioBlock { path: Answer<PathBuf>, read_only: Answer<bool> },
+    pub(crate) device: Result<Device, Reported>,
+    /// The host files that it opens, as far as its section could be read.
+    pub(crate) files: Vec<FileUse>,
 }
 
 impl Answers {
     /// Reads every key. What stands at no place of its own is reported at `start`.
-    pub(crate) fn read(root: &Table, base_dir: &Path, start: &Place, report: &mut Report) -> Answers {
-        let meant = unknown_sections(root, report);
+    pub(crate) fn read(
+        root: &Table,
+        base_dir: &Path,
+        start: &Place,
+        kinds: &DeviceKinds,
+        report: &mut Report,
+    ) -> Answers {
+        let device_keys = kinds.key_names();
+        let meant = unknown_sections(root, &device_keys, report);
         let open = |section: &Section, report: &mut Report| {
-            SectionReader::open(section, root, &meant, start, report)
+            SectionReader::open(section, root, &meant, start, &device_keys, report)
         };
         let machine = open(&machine::SECTION, report);
         let memory = open(&memory::SECTION, report);
         let boot = open(&boot::SECTION, report);
         let ras = open(&ras::SECTION, report);
         let control = open(&control::SECTION, report);
-        let resolved = |path: PathBuf| resolved(base_dir, &path);
+        let resolved = |path: PathBuf| resolve(base_dir, &path);
         Answers {
             name: machine.optional(&machine::NAME, report),
             vcpus: machine.value(&machine::VCPUS, report),
@@ -88,7 +94,10 @@ impl Answers {
             on_missing_support: ras.value(&ras::ON_MISSING_SUPPORT, report),
             repair: ras.value(&ras::REPAIR, report),
             devices: SectionReader::open_all(&device::SECTION, root, report).map(|readers| {
-                readers.into_iter().map(|reader| DeviceAnswers::read(reader, base_dir, report)).collect()
+                readers
+                    .into_iter()
+                    .map(|reader| DeviceAnswers::read(reader, kinds, base_dir, report))
+                    .collect()
             }),
             control_socket: control
                 .optional(&control::SOCKET, report)
@@ -123,7 +132,7 @@ impl Answers {
             devices: self
                 .devices?
                 .into_iter()
-                .map(DeviceAnswers::into_device)
+                .map(|answers| answers.device)
                 .collect::<Result<Vec<Device>, Reported>>()?,
             control_socket: self.control_socket?.map(|setting| setting.value),
         })
@@ -131,28 +140,23 @@ impl Answers {
 }
 
 impl DeviceAnswers {
-    fn read(reader: SectionReader<'_>, base_dir: &Path, report: &mut Report) -> DeviceAnswers {
+    fn read(
+        reader: SectionReader<'_>,
+        kinds: &DeviceKinds,
+        base_dir: &Path,
+        report: &mut Report,
+    ) -> DeviceAnswers {
         let place = reader.place().clone();
-        let kind = reader.required_value(&device::TYPE, report).map(|kind| {
-            let reader = reader.knows_only(device::keys(kind.value), report);
-            match kind.value {
-                device::Type::VirtioBlock => DeviceKind::VirtioBlock {
-                    path: reader
-                        .required_value(&device::virtio_block::PATH, report)
-                        .map(|setting| setting.map(|path| resolved(base_dir, &path))),
-                    read_only: reader.value(&device::virtio_block::READ_ONLY, report),
-                },
-            }
-        });
-        DeviceAnswers { place, kind }
-    }
-
-    fn into_device(self) -> Result<Device, Reported> {
-        match self.kind? {
-            DeviceKind::VirtioBlock { path, read_only } => {
-                Ok(Device::VirtioBlock { path: path?.value, read_only: read_only?.value })
-            }
-        }
+        let kind = match reader.required_value(&kinds.type_key(), report) {
+            Ok(kind) => kind.value,
+            Err(reported) => return DeviceAnswers { place, device: Err(reported), files: Vec::new() },
+        };
+        let known = [TYPE].into_iter().chain(kind.keys().iter().map(|key| key.name()));
+        let reader = reader.knows_only(&known.collect::<Vec<_>>(), &kinds.key_names(), report);
+        let mut section = DeviceSection::new(reader, base_dir, report);
+        let config = kind.read(&mut section);
+        let files = section.into_files();
+        DeviceAnswers { place, device: config.map(|config| Device { kind: kind.name(), config }), files }
     }
 }
 
@@ -162,11 +166,4 @@ pub(crate) fn default_page_size(backing: Backing) -> PageSize {
         Backing::Anonymous | Backing::Memfd => PageSize::Small,
         Backing::Hugetlbfs => PageSize::Large,
     }
-}
-
-/// A path relative to `base_dir`, without `.` in it: so two ways to write one path are equal, short of links and `..`.
-fn resolved(base_dir: &Path, path: &Path) -> PathBuf {
-    let joined = base_dir.join(path);
-    let plain: PathBuf = joined.components().filter(|part| *part != Component::CurDir).collect();
-    if plain.as_os_str().is_empty() { joined } else { plain }
 }

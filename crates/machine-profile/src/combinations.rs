@@ -2,7 +2,8 @@
 
 use platform::{Arch, x86_64};
 
-use crate::answers::{Answers, DeviceKind, default_page_size};
+use crate::answers::{Answers, default_page_size};
+use crate::device_kind::FileUse;
 use crate::diagnostic::{Diagnostic, Report};
 use crate::machine::{Asynchronous, Backing, BootProtocol, Firmware, Kernel, PageSize, Synchronous};
 use crate::reader::Setting;
@@ -29,7 +30,7 @@ pub(crate) fn check(answers: &Answers, arch: Arch, report: &mut Report) {
         socket(answers),
         too_many_devices(answers, arch),
     ];
-    for problem in problems.into_iter().flatten().chain(shared_disks(answers)) {
+    for problem in problems.into_iter().flatten().chain(shared_files(answers)) {
         report.push(problem);
     }
 }
@@ -248,31 +249,19 @@ fn too_many_devices(answers: &Answers, arch: Arch) -> Option<Diagnostic> {
     ))
 }
 
-/// Disks that two devices share though one of them writes.
-fn shared_disks(answers: &Answers) -> Vec<Diagnostic> {
-    let disks: Vec<_> = answers
-        .devices
-        .iter()
-        .flatten()
-        .filter_map(|device| match &device.kind {
-            Ok(DeviceKind::VirtioBlock { path: Ok(path), read_only: Ok(read_only) }) => {
-                Some((path, read_only.value))
-            }
-            _ => None,
-        })
-        .collect();
-    let clash = |(index, &(path, read_only)): (usize, &(&Setting<_>, bool))| {
-        let (first, _) = disks
-            .iter()
-            .take(index)
-            .find(|(other, other_read_only)| other.value == path.value && !(read_only && *other_read_only))?;
-        let refused = path.refused(
-            "the machine has that disk already, and one of the two may write",
-            "name another image, or write `read-only = true` for both",
+/// Files that two devices open, at least one of them for writing.
+fn shared_files(answers: &Answers) -> Vec<Diagnostic> {
+    let files: Vec<&FileUse> = answers.devices.iter().flatten().flat_map(|device| &device.files).collect();
+    let clash = |(index, file): (usize, &&FileUse)| {
+        let shares = |other: &&&FileUse| other.path.value == file.path.value && (other.writes || file.writes);
+        let first = files.iter().take(index).find(shares)?;
+        let refused = file.path.refused(
+            "another device of the machine uses that file, and one of the two may write to it",
+            "name another file, or write `read-only = true` for both",
         );
-        Some(refused.beside(&first.place, "the same disk"))
+        Some(refused.beside(&first.path.place, "the same file"))
     };
-    disks.iter().enumerate().filter_map(clash).collect()
+    files.iter().enumerate().filter_map(clash).collect()
 }
 
 /// Adds the place of a setting that has one of its own.

@@ -2,26 +2,30 @@
 
 use serde_json::{Value as Json, json};
 
-use crate::forms::{Form, Words};
-use crate::keys::device;
+use crate::forms::Form;
 
-/// A key: its name within its section, its form, and what holds where a profile leaves it out.
-pub(crate) struct Key<F, A> {
-    pub(crate) name: &'static str,
-    pub(crate) doc: &'static str,
-    pub(crate) form: F,
-    pub(crate) absent: A,
+/// A key of a section.
+pub struct Key<F, A> {
+    /// Its name within the section.
+    pub name: &'static str,
+    /// One sentence about it, for the schema and the reference.
+    pub doc: &'static str,
+    /// The values that it takes.
+    pub form: F,
+    /// What applies if a profile omits the key: [`Required`], [`Optional`] or [`Default`].
+    pub absent: A,
 }
 
-/// A profile cannot leave it out.
-pub(crate) struct Required;
-/// A profile may leave it out; the text says what holds then.
-pub(crate) struct Optional(pub(crate) &'static str);
-/// A profile may leave it out, and then it has this value.
-pub(crate) struct Default<V>(pub(crate) V);
+/// The key must be given.
+pub struct Required;
+/// The key may be omitted; the text says what applies then.
+pub struct Optional(pub &'static str);
+/// The key may be omitted, and then has this value.
+pub struct Default<V>(pub V);
 
-/// What holds where a key is left out, as a schema says it.
-pub(crate) trait Absent<F>: Sync {
+/// What applies if a key is omitted, as a schema expresses it.
+pub trait Absent<F>: Sync {
+    /// Whether the key must be given.
     const REQUIRED: bool = false;
 
     /// In words.
@@ -51,14 +55,17 @@ impl<F: Form> Absent<F> for Default<F::Value> {
     }
 }
 
-/// A key, whatever its value is.
-pub(crate) trait Described: Sync {
+/// A key without the type of its value.
+pub trait KeySchema: Sync {
+    /// Its name within the section.
     fn name(&self) -> &'static str;
+    /// Whether it must be given.
     fn required(&self) -> bool;
+    /// JSON Schema of its value.
     fn schema(&self) -> Json;
 }
 
-impl<F: Form, A: Absent<F>> Described for Key<F, A> {
+impl<F: Form, A: Absent<F>> KeySchema for Key<F, A> {
     fn name(&self) -> &'static str {
         self.name
     }
@@ -70,7 +77,7 @@ impl<F: Form, A: Absent<F>> Described for Key<F, A> {
     fn schema(&self) -> Json {
         let mut schema = self.form.schema();
         schema["description"] = match self.absent.note() {
-            Some(note) => json!(format!("{} Left out: {note}.", self.doc)),
+            Some(note) => json!(format!("{} If omitted: {note}.", self.doc)),
             None => json!(self.doc),
         };
         if let Some(default) = self.absent.default(&self.form) {
@@ -80,8 +87,11 @@ impl<F: Form, A: Absent<F>> Described for Key<F, A> {
     }
 }
 
+/// The names of all keys of all kinds of devices.
+pub(crate) type DeviceKeys<'a> = &'a [&'static str];
+
 /// The keys of a section.
-pub(crate) type Keys = &'static [&'static dyn Described];
+pub type Keys = &'static [&'static dyn KeySchema];
 
 /// A section.
 pub(crate) struct Section {
@@ -94,26 +104,24 @@ pub(crate) struct Section {
 pub(crate) enum Shape {
     /// `[name]`, once.
     Once { required: bool, keys: Keys },
-    /// `[[name]]`, as often as wanted: its type says which keys an entry has.
-    Many { kind: &'static Key<Words<device::Type>, Required>, keys: fn(device::Type) -> Keys },
+    /// `[[device]]`, any number of times: the kind of each entry declares its keys.
+    Devices,
 }
 
 impl Section {
-    /// The names of all its keys.
-    pub(crate) fn key_names(&self) -> Vec<&'static str> {
+    /// Whether it has a key of that name.
+    pub(crate) fn has_key(&self, name: &str, device_keys: DeviceKeys<'_>) -> bool {
         match &self.shape {
-            Shape::Once { keys, .. } => keys.iter().map(|key| key.name()).collect(),
-            Shape::Many { kind, keys } => {
-                kind.form.0.iter().flat_map(|word| keys(word.value)).map(|key| key.name()).collect()
-            }
+            Shape::Once { keys, .. } => keys.iter().any(|key| key.name() == name),
+            Shape::Devices => device_keys.contains(&name),
         }
     }
 
-    /// Its header, as TOML has it.
+    /// Its header in TOML.
     pub(crate) fn header(&self) -> String {
         match self.shape {
             Shape::Once { .. } => format!("[{}]", self.name),
-            Shape::Many { .. } => format!("[[{}]]", self.name),
+            Shape::Devices => format!("[[{}]]", self.name),
         }
     }
 }

@@ -105,9 +105,9 @@ pub(crate) struct Report {
     diagnostics: Vec<Diagnostic>,
 }
 
-/// Proof that a problem was reported: whoever lacks a value because of it need not say so again.
+/// Proof that a problem was reported: code that lacks a value because of it need not report it again.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Reported(());
+pub struct Reported(());
 
 impl Report {
     pub(crate) fn push(&mut self, diagnostic: Diagnostic) -> Reported {

@@ -1,38 +1,47 @@
-//! The forms that a value can have. Each says side by side how it is read and what the JSON Schema says of it.
+//! The forms of values. Each defines in one place how a value is read and its JSON Schema.
 
 mod quantities;
 mod texts;
 
 use serde_json::{Value as Json, json};
 
-pub(crate) use self::quantities::{Period, Size};
-pub(crate) use self::texts::{FilePath, KernelPath, Text};
+pub use self::quantities::{Period, Size};
+pub(crate) use self::texts::KernelPath;
+pub use self::texts::{FilePath, Text};
 use crate::suggest::closest;
 use crate::tree::Value;
 
 /// A form: which TOML values it takes, and what they mean.
-pub(crate) trait Form: Sync {
-    /// What is left once it is read.
+pub trait Form: Sync {
+    /// The value after reading.
     type Value: Clone + Sync + 'static;
 
-    /// The meaning of a value.
+    /// Reads a value.
+    ///
+    /// # Errors
+    /// Returns an error if the value is not of this form.
     fn read(&self, value: &Value) -> Result<Self::Value, Flaw>;
-    /// Noun phrase with its article.
+    /// What is expected, as a noun phrase with its article.
     fn wanted(&self) -> String;
-    /// A value, as TOML.
+    /// An example value in TOML.
     fn example(&self) -> String;
-    /// The schema, without description and default.
+    /// The JSON Schema, without description and default.
     fn schema(&self) -> Json;
-    /// How JSON has `value`: that is the schema's default.
+    /// `value` in JSON, for the default in the schema.
     fn write(&self, value: &Self::Value) -> Json;
 }
 
 /// Why a value is refused.
-pub(crate) enum Flaw {
+pub enum Flaw {
     /// It is of another TOML type.
     Type,
-    /// It is of the right type, but what it says is wrong; `help` is the way out.
-    Content { why: String, help: String },
+    /// Its type is right and its content is wrong.
+    Content {
+        /// What is wrong.
+        why: String,
+        /// What to write instead.
+        help: String,
+    },
 }
 
 impl Flaw {
@@ -42,13 +51,16 @@ impl Flaw {
 }
 
 /// One of a few words.
-pub(crate) struct Words<T: 'static>(pub(crate) &'static [Word<T>]);
+pub struct Words<T: 'static>(pub &'static [Word<T>]);
 
-/// A word, its meaning and one line about it.
-pub(crate) struct Word<T> {
-    pub(crate) word: &'static str,
-    pub(crate) value: T,
-    pub(crate) doc: &'static str,
+/// A word of [`Words`].
+pub struct Word<T> {
+    /// The word.
+    pub word: &'static str,
+    /// Its meaning.
+    pub value: T,
+    /// A phrase about it.
+    pub doc: &'static str,
 }
 
 impl<T> Words<T> {
@@ -64,13 +76,7 @@ impl<T: Copy + PartialEq + Sync + 'static> Form for Words<T> {
         let Value::Text(text) = value else { return Err(Flaw::Type) };
         match self.0.iter().find(|word| word.word == text) {
             Some(word) => Ok(word.value),
-            None => match closest(text, self.names()) {
-                Some(name) => Flaw::content(
-                    format!("{} is wanted", self.wanted()),
-                    format!("did you mean `\"{name}\"`?"),
-                ),
-                None => Flaw::content("it is none of its words", format!("write {}", self.wanted())),
-            },
+            None => Err(words_flaw(text, self.names(), &self.wanted())),
         }
     }
 
@@ -93,10 +99,22 @@ impl<T: Copy + PartialEq + Sync + 'static> Form for Words<T> {
     }
 }
 
-/// A whole number.
-pub(crate) struct Integer {
-    pub(crate) min: u32,
-    pub(crate) max: u32,
+/// Why `text` is none of these words.
+pub(crate) fn words_flaw(text: &str, words: impl Iterator<Item = &'static str>, wanted: &str) -> Flaw {
+    match closest(text, words) {
+        Some(word) => {
+            Flaw::Content { why: format!("{wanted} is wanted"), help: format!("did you mean `\"{word}\"`?") }
+        }
+        None => Flaw::Content { why: "it is not one of its words".into(), help: format!("write {wanted}") },
+    }
+}
+
+/// An integer.
+pub struct Integer {
+    /// The least.
+    pub min: u32,
+    /// The greatest.
+    pub max: u32,
 }
 
 impl Form for Integer {
@@ -131,8 +149,8 @@ impl Form for Integer {
     }
 }
 
-/// True or false.
-pub(crate) struct Flag;
+/// A boolean.
+pub struct Flag;
 
 impl Form for Flag {
     type Value = bool;
@@ -160,7 +178,7 @@ impl Form for Flag {
 }
 
 /// `a, b or c`.
-pub(crate) fn listed(items: impl IntoIterator<Item = String>, joint: &str) -> String {
+pub fn listed(items: impl IntoIterator<Item = String>, joint: &str) -> String {
     let items: Vec<String> = items.into_iter().collect();
     match items.as_slice() {
         [] => String::new(),

@@ -5,8 +5,8 @@
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use crate::description::{Default, Key, Keys, Optional, Required, Section, Shape};
-use crate::forms::{FilePath, Flag, Integer, KernelPath, Period, Size, Text, Word, Words};
+use crate::description::{Default, Key, Optional, Section, Shape};
+use crate::forms::{FilePath, Integer, KernelPath, Period, Size, Text, Word, Words};
 use crate::machine::{
     Asynchronous, Backing, BootProtocol, Firmware, Kernel, OnMissingSupport, OnReboot, PageSize, Repair,
     Synchronous,
@@ -258,48 +258,9 @@ pub(crate) mod device {
 
     pub(crate) static SECTION: Section = Section {
         name: "device",
-        doc: "A device, beside those that every machine has.",
-        shape: Shape::Many { kind: &TYPE, keys },
+        doc: "A device, in addition to those of every machine.",
+        shape: Shape::Devices,
     };
-
-    /// A type of device.
-    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-    pub(crate) enum Type {
-        VirtioBlock,
-    }
-
-    /// The keys of a device.
-    pub(crate) fn keys(kind: Type) -> Keys {
-        match kind {
-            Type::VirtioBlock => virtio_block::KEYS,
-        }
-    }
-
-    pub(crate) static TYPE: Key<Words<Type>, Required> = Key {
-        name: "type",
-        doc: "What kind of device it is.",
-        form: Words(&[word("virtio-block", Type::VirtioBlock, "a disk")]),
-        absent: Required,
-    };
-
-    /// `type = "virtio-block"`.
-    pub(crate) mod virtio_block {
-        use super::*;
-
-        pub(crate) static KEYS: Keys = &[&TYPE, &PATH, &READ_ONLY];
-        pub(crate) static PATH: Key<FilePath, Required> = Key {
-            name: "path",
-            doc: "The disk's image, relative to the profile.",
-            form: FilePath { example: "disk.img" },
-            absent: Required,
-        };
-        pub(crate) static READ_ONLY: Key<Flag, Default<bool>> = Key {
-            name: "read-only",
-            doc: "Whether the guest may only read.",
-            form: Flag,
-            absent: Default(false),
-        };
-    }
 }
 
 /// `[control]`.
@@ -317,33 +278,4 @@ pub(crate) mod control {
         form: FilePath { example: "/run/ghest/web-1.sock" },
         absent: Optional("none"),
     };
-}
-
-#[cfg(test)]
-mod tests {
-    use std::path::Path;
-
-    use platform::Arch;
-
-    use super::*;
-    use crate::{Source, parse};
-
-    /// No key takes an array: where it is not refused, nobody reads that key.
-    #[test]
-    fn every_key_that_is_described_is_read() {
-        for section in SECTIONS {
-            for key in section.key_names() {
-                let kind = match &section.shape {
-                    Shape::Many { kind, .. } if kind.name != key => "type = \"virtio-block\"\n",
-                    _ => "",
-                };
-                let text = format!("{}\n{kind}{key} = []\n", section.header());
-                let source = Source { name: String::new(), text: text.clone() };
-                let problems = parse(source, &[], Arch::X86_64, Path::new("")).unwrap_err();
-                let refused =
-                    |problem: &crate::Diagnostic| problem.value() == "[]" && problem.key.ends_with(key);
-                assert!(problems.iter().any(refused), "{text}{problems:#?}");
-            }
-        }
-    }
 }

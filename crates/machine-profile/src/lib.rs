@@ -8,12 +8,15 @@
 //! ```
 //! use std::path::Path;
 //!
+//! use machine_profile::device_kind::DeviceKinds;
 //! use machine_profile::{Override, Source, parse};
 //! use platform::Arch;
 //!
+//! // This program has no kinds of `[[device]]`.
+//! let kinds = DeviceKinds::default();
 //! let text = "[machine]\nvpcus = 2\nmemory = \"512MB\"\n";
 //! let source = Source { name: "web.toml".to_owned(), text: text.to_owned() };
-//! let problems = parse(source, &[], Arch::X86_64, Path::new("")).unwrap_err();
+//! let problems = parse(source, &[], Arch::X86_64, Path::new(""), &kinds).unwrap_err();
 //!
 //! assert_eq!(
 //!     problems[0].to_string(),
@@ -30,7 +33,7 @@
 //! let text = "[machine]\nmemory = \"512MB\"\n";
 //! let source = Source { name: "web.toml".to_owned(), text: text.to_owned() };
 //! let memory = Override::parse("machine.memory=1GiB")?;
-//! let profile = parse(source, &[memory], Arch::X86_64, Path::new("")).unwrap();
+//! let profile = parse(source, &[memory], Arch::X86_64, Path::new(""), &kinds).unwrap();
 //! assert_eq!(profile.machine.memory.size, 1 << 30);
 //! assert_eq!(profile.machine.name, "web");
 //! # Ok::<(), machine_profile::Diagnostic>(())
@@ -64,6 +67,7 @@
 mod answers;
 mod combinations;
 mod description;
+pub mod device_kind;
 mod diagnostic;
 mod forms;
 mod keys;

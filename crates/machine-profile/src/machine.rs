@@ -7,8 +7,10 @@ use std::time::Duration;
 
 use platform::Arch;
 
+use crate::device_kind::DeviceConfig;
+
 /// A validated machine.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Machine {
     /// `machine.name`: the file's name without its ending where the profile gives none.
     pub name: String,
@@ -208,13 +210,10 @@ pub enum Repair {
 }
 
 /// A `[[device]]`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Device {
-    /// `virtio-block`.
-    VirtioBlock {
-        /// The image, resolved against the profile's directory.
-        path: PathBuf,
-        /// Whether the guest may only read.
-        read_only: bool,
-    },
+#[derive(Clone, Debug, PartialEq)]
+pub struct Device {
+    /// `type`: the name of the kind.
+    pub kind: &'static str,
+    /// The configuration, of the type that the kind chose.
+    pub config: DeviceConfig,
 }

@@ -46,9 +46,8 @@ impl Override {
         if path.iter().any(|segment| segment.name.is_empty()) {
             return Err(refused(0..path_text.len(), "names no key"));
         }
-        let many = |name: &str| {
-            keys::section(name).is_some_and(|section| matches!(section.shape, Shape::Many { .. }))
-        };
+        let many =
+            |name: &str| keys::section(name).is_some_and(|section| matches!(section.shape, Shape::Devices));
         let well_formed = match path.as_slice() {
             [section, index, _] => many(&section.name) && index.name.parse::<usize>().is_ok(),
             [section, _] => !many(&section.name),

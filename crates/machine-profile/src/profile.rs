@@ -9,6 +9,7 @@ use platform::Arch;
 
 use crate::answers::Answers;
 use crate::combinations;
+use crate::device_kind::DeviceKinds;
 use crate::diagnostic::{Diagnostic, Report, quoted};
 use crate::keys::machine;
 use crate::machine::Machine;
@@ -39,6 +40,7 @@ pub fn parse(
     overrides: &[Override],
     arch: Arch,
     base_dir: &Path,
+    kinds: &DeviceKinds,
 ) -> Result<Profile, Vec<Diagnostic>> {
     let source = Arc::new(source);
     let (mut syntax, mut meaning) = (Report::default(), Report::default());
@@ -46,7 +48,7 @@ pub fn parse(
     for over in overrides {
         over.apply(&mut root, &mut meaning);
     }
-    let answers = Answers::read(&root, base_dir, &Place::start_of(&source), &mut meaning);
+    let answers = Answers::read(&root, base_dir, &Place::start_of(&source), kinds, &mut meaning);
     combinations::check(&answers, arch, &mut meaning);
     let machine = answers.into_machine(arch, machine::name_of_file(&source.stem()));
 
@@ -73,7 +75,12 @@ pub fn parse(
 /// # Errors
 ///
 /// The file cannot be read, or is not UTF-8; else as [`parse`].
-pub fn load(path: &Path, overrides: &[Override], arch: Arch) -> Result<Profile, Vec<Diagnostic>> {
+pub fn load(
+    path: &Path,
+    overrides: &[Override],
+    arch: Arch,
+    kinds: &DeviceKinds,
+) -> Result<Profile, Vec<Diagnostic>> {
     let name = path.display().to_string();
     let bytes = fs::read(path).map_err(|error| {
         let message = format!("the profile cannot be read: {error}");
@@ -95,7 +102,7 @@ pub fn load(path: &Path, overrides: &[Override], arch: Arch) -> Result<Profile, 
         vec![Diagnostic::new(place, "", message, "save the file as UTF-8")]
     })?;
     let base_dir = path.parent().unwrap_or(Path::new(""));
-    parse(Source { name, text }, overrides, arch, base_dir)
+    parse(Source { name, text }, overrides, arch, base_dir, kinds)
 }
 
 /// What several machines cannot have at the same time: a control socket.

@@ -1,6 +1,6 @@
 //! Reads sections by the descriptions of their keys, and reports all that does not fit them.
 
-use crate::description::{Default, Described, Key, Optional, Required, Section, Shape};
+use crate::description::{Default, DeviceKeys, Key, Optional, Required, Section, Shape};
 use crate::diagnostic::{Diagnostic, Report, Reported, quoted};
 use crate::forms::{Flaw, Form, listed};
 use crate::keys::{self, SECTIONS};
@@ -8,20 +8,21 @@ use crate::source::Place;
 use crate::suggest::closest;
 use crate::tree::{Entry, Node, Table, Value};
 
-/// A value that a key has, and where it has it from.
+/// The value of a key, and where it was written.
 #[derive(Clone, Debug)]
-pub(crate) struct Setting<T> {
-    pub(crate) value: T,
-    /// As `--set` addresses it.
-    pub(crate) key: String,
-    /// Of the value, or of the section where the key was left out.
-    pub(crate) place: Place,
-    /// Whether it was written, and is no default.
-    pub(crate) given: bool,
+pub struct Setting<T> {
+    /// The value.
+    pub value: T,
+    /// Its key as `--set` addresses it: `machine.vcpus`, `device.0.path`.
+    pub key: String,
+    /// The place of the value, or of the section if the key was omitted.
+    pub place: Place,
+    /// Whether the profile gives it; `false` for a default.
+    pub given: bool,
 }
 
 /// A setting, unless what was written could not be understood.
-pub(crate) type Answer<T> = Result<Setting<T>, Reported>;
+pub type Answer<T> = Result<Setting<T>, Reported>;
 
 impl<T> Setting<T> {
     pub(crate) fn map<U>(self, change: impl FnOnce(T) -> U) -> Setting<U> {
@@ -50,14 +51,18 @@ enum Content<'a> {
 }
 
 /// Reports the sections that do not exist. Gives the names that they were meant to be, where one is close.
-pub(crate) fn unknown_sections(root: &Table, report: &mut Report) -> Vec<(&'static str, Reported)> {
+pub(crate) fn unknown_sections(
+    root: &Table,
+    device_keys: DeviceKeys<'_>,
+    report: &mut Report,
+) -> Vec<(&'static str, Reported)> {
     let mut meant = Vec::new();
     for Entry { name, place, .. } in &root.entries {
         if SECTIONS.iter().any(|section| section.name == name) {
             continue;
         }
         let suggestion = closest(name, SECTIONS.iter().map(|section| section.name));
-        let help = match (owner(name), suggestion.and_then(keys::section)) {
+        let help = match (owner(name, device_keys), suggestion.and_then(keys::section)) {
             (Some(owner), None) => {
                 format!("`{name}` is a key of `{}`: put it below that line", owner.header())
             }
@@ -81,12 +86,18 @@ impl<'a> SectionReader<'a> {
         root: &'a Table,
         meant: &[(&str, Reported)],
         start: &Place,
+        device_keys: DeviceKeys<'_>,
         report: &mut Report,
     ) -> SectionReader<'a> {
         let address = section.name.to_owned();
         let content = match (root.get(section.name), &section.shape) {
             (Some(Entry { node, .. }), Shape::Once { keys, .. }) => {
-                return SectionReader::of_node(section, address, node, report).knows_only(keys, report);
+                let known: Vec<_> = keys.iter().map(|key| key.name()).collect();
+                return SectionReader::of_node(section, address, node, report).knows_only(
+                    &known,
+                    device_keys,
+                    report,
+                );
             }
             (None, Shape::Once { required: true, .. }) => {
                 let misspelt = meant.iter().find(|(name, _)| *name == section.name);
@@ -132,18 +143,22 @@ impl<'a> SectionReader<'a> {
         SectionReader { address, place: node.place.clone(), content }
     }
 
-    /// Reports every key that is not one of `keys`.
-    pub(crate) fn knows_only(self, keys: &[&dyn Described], report: &mut Report) -> SectionReader<'a> {
+    /// Reports every key that is not one of `known`.
+    pub(crate) fn knows_only(
+        self,
+        known: &[&'static str],
+        device_keys: DeviceKeys<'_>,
+        report: &mut Report,
+    ) -> SectionReader<'a> {
         let Content::Table(table) = self.content else { return self };
         for Entry { name, place, .. } in &table.entries {
-            if keys.iter().any(|key| key.name() == name) {
+            if known.contains(&name.as_str()) {
                 continue;
             }
-            let known = || keys.iter().map(|key| key.name());
-            let help = match (closest(name, known()), owner(name)) {
+            let help = match (closest(name, known.iter().copied()), owner(name, device_keys)) {
                 (Some(close), _) => format!("did you mean `{close}`?"),
                 (None, Some(owner)) => format!("it is a key of `{}`", owner.header()),
-                (None, None) => format!("the keys are {}", listed(known().map(quoted), "and")),
+                (None, None) => format!("the keys are {}", listed(known.iter().copied().map(quoted), "and")),
             };
             let key = format!("{}.{name}", self.address);
             let message = format!("there is no key {}", quoted(&key));
@@ -255,6 +270,6 @@ fn requoted<F: Form>(form: &F, node: &Node) -> Option<String> {
 }
 
 /// The section that has a key of that name.
-fn owner(key: &str) -> Option<&'static Section> {
-    SECTIONS.iter().copied().find(|section| section.key_names().contains(&key))
+fn owner(key: &str, device_keys: DeviceKeys<'_>) -> Option<&'static Section> {
+    SECTIONS.iter().copied().find(|section| section.has_key(key, device_keys))
 }

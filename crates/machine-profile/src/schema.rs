@@ -2,7 +2,8 @@
 
 use serde_json::{Map, Value as Json, json};
 
-use crate::description::{Described, Section, Shape};
+use crate::description::{KeySchema, Section, Shape};
+use crate::device_kind::{DeviceKinds, TYPE, TYPE_DOC};
 use crate::keys::SECTIONS;
 
 /// The JSON Schema (draft 2020-12) of a profile, made of the same descriptions that the reader reads by.
@@ -11,9 +12,9 @@ use crate::keys::SECTIONS;
 /// together, and the ends of sizes and times, is checked by [`parse`](crate::parse) only: the schema accepts every
 /// profile that `parse` accepts.
 #[must_use]
-pub fn schema() -> Json {
+pub fn schema(kinds: &DeviceKinds) -> Json {
     let properties: Map<String, Json> =
-        SECTIONS.iter().map(|section| (section.name.to_owned(), of_section(section))).collect();
+        SECTIONS.iter().map(|section| (section.name.to_owned(), of_section(section, kinds))).collect();
     let required: Vec<&str> = SECTIONS
         .iter()
         .filter(|section| matches!(section.shape, Shape::Once { required: true, .. }))
@@ -30,18 +31,19 @@ pub fn schema() -> Json {
     })
 }
 
-fn of_section(section: &Section) -> Json {
+fn of_section(section: &Section, kinds: &DeviceKinds) -> Json {
     let mut schema = match &section.shape {
         Shape::Once { keys, .. } => of_keys(keys),
-        Shape::Many { kind, keys } => {
-            let types: Vec<Json> = kind
-                .form
-                .0
+        Shape::Devices => {
+            let types: Vec<Json> = kinds
                 .iter()
-                .map(|word| {
-                    let mut schema = of_keys(keys(word.value));
-                    schema["description"] = json!(word.doc);
-                    schema["properties"][kind.name] = json!({ "const": word.word, "description": kind.doc });
+                .map(|kind| {
+                    let mut schema = of_keys(kind.keys());
+                    schema["description"] = json!(kind.doc());
+                    schema["properties"][TYPE] = json!({ "const": kind.name(), "description": TYPE_DOC });
+                    if let Some(required) = schema["required"].as_array_mut() {
+                        required.insert(0, json!(TYPE));
+                    }
                     schema
                 })
                 .collect();
@@ -52,7 +54,7 @@ fn of_section(section: &Section) -> Json {
     schema
 }
 
-fn of_keys(keys: &[&dyn Described]) -> Json {
+fn of_keys(keys: &[&dyn KeySchema]) -> Json {
     let properties: Map<String, Json> =
         keys.iter().map(|key| (key.name().to_owned(), key.schema())).collect();
     let required: Vec<&str> = keys.iter().filter(|key| key.required()).map(|key| key.name()).collect();

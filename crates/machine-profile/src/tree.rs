@@ -7,27 +7,35 @@ use toml::de::{DeInteger, DeTable, DeValue};
 use crate::diagnostic::{Diagnostic, Report, quoted};
 use crate::source::{Place, Source};
 
-/// A value and where it stands. Of a `[table]` and an `[[array]]` that is the header.
+/// A value and its place in the text.
 #[derive(Clone, Debug)]
-pub(crate) struct Node {
-    pub(crate) place: Place,
-    pub(crate) value: Value,
+pub struct Node {
+    /// Of a `[table]` and of an `[[array]]`: the header.
+    pub place: Place,
+    /// The value.
+    pub value: Value,
 }
 
+/// A TOML value.
 #[derive(Clone, Debug)]
-pub(crate) enum Value {
+pub enum Value {
+    /// A string.
     Text(String),
-    /// Saturated: no key takes a number near the ends.
+    /// An integer, saturated to 128 bits.
     Integer(i128),
+    /// A boolean.
     Boolean(bool),
+    /// An array.
     Array(Vec<Node>),
+    /// A table.
     Table(Table),
-    /// What no key takes: floats, dates and times.
+    /// A float, date or time, by what TOML calls it, with its article.
     Other(&'static str),
 }
 
+/// A TOML table.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Table {
+pub struct Table {
     /// In the order of the text; those that `--set` adds come last.
     pub(crate) entries: Vec<Entry>,
 }

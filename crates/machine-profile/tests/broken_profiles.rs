@@ -86,7 +86,8 @@ fn diagnostics(path: &Path) -> String {
     }
     if problems.is_empty() {
         let source = Source { name, text };
-        problems = parse(source, &overrides, arch, Path::new("")).err().unwrap_or_default();
+        problems =
+            parse(source, &overrides, arch, Path::new(""), &devices::kinds()).err().unwrap_or_default();
     }
     problems.iter().map(rendered).collect::<Vec<_>>().join("\n")
 }

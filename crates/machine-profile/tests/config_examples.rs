@@ -12,7 +12,7 @@ use serde_json::Value;
 fn every_example_is_a_good_profile() {
     for path in examples() {
         for &arch in architectures(&path) {
-            if let Err(problems) = load(&path, &[], arch) {
+            if let Err(problems) = load(&path, &[], arch, &devices::kinds()) {
                 panic!("{} for {arch}: {problems:#?}", path.display());
             }
         }
@@ -50,7 +50,7 @@ fn examples_describe_what_their_names_say() {
 
 #[test]
 fn the_schema_is_itself_a_schema() {
-    jsonschema::meta::validate(&schema()).unwrap();
+    jsonschema::meta::validate(&schema(&devices::kinds())).unwrap();
 }
 
 #[test]
@@ -110,11 +110,11 @@ fn architectures(path: &Path) -> &'static [Arch] {
 
 fn machine(name: &str, arch: Arch) -> Machine {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../config-examples").join(name);
-    load(&path, &[], arch).unwrap().machine
+    load(&path, &[], arch, &devices::kinds()).unwrap().machine
 }
 
 fn validator() -> Validator {
-    jsonschema::draft202012::new(&schema()).unwrap()
+    jsonschema::draft202012::new(&schema(&devices::kinds())).unwrap()
 }
 
 fn json(text: &str) -> Value {

@@ -58,7 +58,7 @@ fn read(text: String, sets: &[String]) {
     }
     for arch in [Arch::X86_64, Arch::Aarch64] {
         let source = Source { name: "fuzz.toml".to_owned(), text: text.clone() };
-        match parse(source, &overrides, arch, Path::new("base")) {
+        match parse(source, &overrides, arch, Path::new("base"), &devices::kinds()) {
             Ok(profile) => {
                 look_at(&profile.problem("machine.vcpus", "", ""));
                 assert!((1..=512).contains(&profile.machine.vcpus));
@@ -89,7 +89,8 @@ fn look_at(diagnostic: &Diagnostic) {
     assert!(diagnostic.to_string().lines().count() >= 2);
 }
 
-static VALIDATOR: LazyLock<Validator> = LazyLock::new(|| jsonschema::draft202012::new(&schema()).unwrap());
+static VALIDATOR: LazyLock<Validator> =
+    LazyLock::new(|| jsonschema::draft202012::new(&schema(&devices::kinds())).unwrap());
 
 /// Half of them good, and half broken, for what those hold that good ones do not.
 fn profile() -> impl Strategy<Value = String> {

@@ -1,15 +1,18 @@
 //! From files and `--set` to machines, and problems that show later.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
+use devices::virtio_block::BlockConfig;
+use machine_profile::device_kind::DeviceConfig;
 use machine_profile::{
     Asynchronous, Backing, Boot, BootProtocol, Device, Diagnostic, Firmware, Kernel, Machine, Memory,
     OnMissingSupport, OnReboot, Override, PageSize, Profile, Ras, Repair, Source, Synchronous, clashes, load,
-    parse,
+    parse, schema,
 };
 use platform::Arch;
+use serde_json::Value;
 
 #[test]
 fn a_header_alone_is_a_profile_and_every_default_is_filled_in() {
@@ -75,7 +78,7 @@ fn every_key_is_honoured() {
         [control]
         socket = "db.sock"
     "#;
-    let disk = |path: &str, read_only| Device::VirtioBlock { path: PathBuf::from(path), read_only };
+
     assert_eq!(
         read(text, &[]).unwrap().machine,
         Machine {
@@ -124,7 +127,7 @@ fn overrides_make_sections_and_devices() {
         ["machine.name=x", "device.0.type=virtio-block", "device.0.path=a.img", "device.0.read-only=true"];
     let machine = read("", &sets).unwrap().machine;
     assert_eq!(machine.name, "x");
-    assert_eq!(machine.devices, [Device::VirtioBlock { path: "/srv/a.img".into(), read_only: true }]);
+    assert_eq!(machine.devices, [disk("/srv/a.img", true)]);
 }
 
 #[test]
@@ -138,7 +141,7 @@ fn an_override_may_be_empty_or_quoted() {
 fn a_name_is_made_of_what_the_file_is_called() {
     let named = |name: &str| {
         let source = Source { name: name.to_owned(), text: "[machine]".to_owned() };
-        parse(source, &[], Arch::X86_64, Path::new("")).unwrap().machine.name
+        parse(source, &[], Arch::X86_64, Path::new(""), &devices::kinds()).unwrap().machine.name
     };
     assert_eq!(named("guests/web-1.toml"), "web-1");
     assert_eq!(named("a\u{7}b.toml"), "ab");
@@ -147,7 +150,7 @@ fn a_name_is_made_of_what_the_file_is_called() {
 
 #[test]
 fn a_file_that_is_missing_is_a_diagnostic() {
-    let problems = load(Path::new("no/such.toml"), &[], Arch::X86_64).unwrap_err();
+    let problems = load(Path::new("no/such.toml"), &[], Arch::X86_64, &devices::kinds()).unwrap_err();
     assert_eq!(problems.len(), 1);
     assert!(
         problems[0].to_string().starts_with("no/such.toml:1:1: the profile cannot be read: "),
@@ -158,7 +161,7 @@ fn a_file_that_is_missing_is_a_diagnostic() {
 #[test]
 fn a_directory_is_a_diagnostic() {
     let directory = tempfile::tempdir().unwrap();
-    let problems = load(directory.path(), &[], Arch::X86_64).unwrap_err();
+    let problems = load(directory.path(), &[], Arch::X86_64, &devices::kinds()).unwrap_err();
     assert!(problems[0].message.starts_with("the profile cannot be read: "), "{problems:?}");
 }
 
@@ -167,7 +170,7 @@ fn what_is_not_utf_8_is_shown_where_it_is() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("latin1.toml");
     fs::write(&path, b"[machine]\nname = \"gr\xfc\xdfe\"\n").unwrap();
-    let problems = load(&path, &[], Arch::X86_64).unwrap_err();
+    let problems = load(&path, &[], Arch::X86_64, &devices::kinds()).unwrap_err();
     assert_eq!((problems[0].line(), problems[0].column()), (2, 11));
     assert_eq!(problems[0].message, "byte 20 of the profile is not UTF-8");
 }
@@ -177,7 +180,7 @@ fn paths_in_a_file_are_relative_to_it() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("web.toml");
     fs::write(&path, "[machine]\n[boot]\nkernel = \"vmlinuz\"\n").unwrap();
-    let machine = load(&path, &[], Arch::X86_64).unwrap().machine;
+    let machine = load(&path, &[], Arch::X86_64, &devices::kinds()).unwrap().machine;
     assert_eq!(machine.boot.kernel, Kernel::File(directory.path().join("vmlinuz")));
     assert_eq!(machine.name, "web");
 }
@@ -187,7 +190,7 @@ fn machines_that_want_one_socket_clash() {
     let profile = |name: &str, socket: &str| {
         let text = format!("[machine]\n[control]\nsocket = \"{socket}\"\n");
         let source = Source { name: name.to_owned(), text };
-        parse(source, &[], Arch::X86_64, Path::new("")).unwrap()
+        parse(source, &[], Arch::X86_64, Path::new(""), &devices::kinds()).unwrap()
     };
     let profiles = [
         profile("a.toml", "/run/a.sock"),
@@ -223,5 +226,40 @@ fn a_later_problem_points_at_what_asked_for_it() {
 fn read(text: &str, sets: &[&str]) -> Result<Profile, Vec<Diagnostic>> {
     let overrides: Vec<Override> = sets.iter().map(|set| Override::parse(set).unwrap()).collect();
     let source = Source { name: "web.toml".to_owned(), text: text.to_owned() };
-    parse(source, &overrides, Arch::X86_64, Path::new("/srv"))
+    parse(source, &overrides, Arch::X86_64, Path::new("/srv"), &devices::kinds())
+}
+
+/// No key takes an array: a key whose array is not refused is not read.
+#[test]
+fn every_key_of_the_schema_is_read() {
+    let schema = schema(&devices::kinds());
+    let names =
+        |schema: &Value| schema["properties"].as_object().unwrap().keys().cloned().collect::<Vec<_>>();
+    for section in names(&schema) {
+        let description = &schema["properties"][&section];
+        let mut texts = Vec::new();
+        if description["type"] == "object" {
+            texts.extend(
+                names(description).into_iter().map(|key| (format!("[{section}]\n{key} = []\n"), key)),
+            );
+        }
+        for kind in description["items"]["oneOf"].as_array().into_iter().flatten() {
+            let kind_name = kind["properties"]["type"]["const"].as_str().unwrap();
+            for key in names(kind) {
+                let kind = if key == "type" { String::new() } else { format!("type = \"{kind_name}\"\n") };
+                texts.push((format!("[[{section}]]\n{kind}{key} = []\n"), key));
+            }
+        }
+        assert!(!texts.is_empty(), "{section}");
+        for (text, key) in texts {
+            let problems = read(&text, &[]).unwrap_err();
+            let refused = |problem: &Diagnostic| problem.value() == "[]" && problem.key.ends_with(&key);
+            assert!(problems.iter().any(refused), "{text}{problems:#?}");
+        }
+    }
+}
+
+fn disk(path: &str, read_only: bool) -> Device {
+    let config = DeviceConfig::new(BlockConfig { path: path.into(), read_only });
+    Device { kind: "virtio-block", config }
 }

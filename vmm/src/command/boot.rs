@@ -10,6 +10,7 @@ use platform::Arch;
 use ras_core::actions::{StopReason, StopReport};
 use rustix::process::{Signal, getppid, set_parent_process_death_signal};
 use vcpu::host::{OpenError, open};
+use vmm::board::BoardError;
 use vmm::control::Server;
 use vmm::journal::{Journal, Note};
 use vmm::kvm::offered;
@@ -171,9 +172,9 @@ impl Failure {
                 refuse(key, error, help);
                 (format!("no machine: {error}"), Status::Usage)
             }
-            Failure::Machine(error @ MachineError::Disk { index, source, .. }) => {
-                refuse(&format!("device.{index}.path"), error, source.help());
-                (format!("no machine: {error}"), Status::Usage)
+            Failure::Machine(MachineError::Board(BoardError::Device { index, source })) => {
+                refuse(&format!("device.{index}.{}", source.key), source, source.help);
+                (format!("no machine: {source}"), Status::Usage)
             }
             Failure::Machine(MachineError::Memory(error)) => {
                 refuse(
@@ -184,7 +185,10 @@ impl Failure {
                 (format!("no machine: {error}"), Status::Host)
             }
             Failure::Machine(
-                error @ (MachineError::Kvm(_) | MachineError::Threads(_) | MachineError::Host { .. }),
+                error @ (MachineError::Kvm(_)
+                | MachineError::Board(BoardError::Kvm(_) | BoardError::EventFd(_))
+                | MachineError::Threads(_)
+                | MachineError::Host { .. }),
             ) => (format!("no machine: {error}"), Status::Host),
             Failure::Machine(error) => (format!("no machine: {error}"), Status::Failure),
         }

@@ -8,6 +8,7 @@ use platform::Arch;
 use platform::aarch64::Features;
 use ras_core::abilities::HostAbilities;
 use ras_core::plan::Answer;
+use vmm::board::profile_devices::PlaceError;
 use vmm::describe::DescribeError;
 use vmm::plan::{Blueprint, PlanError};
 use vmm::ras::request;
@@ -134,8 +135,11 @@ fn answer_lines(what: &str, answer: &Answer) -> Vec<String> {
 /// Why there is no plan, as a diagnostic at the profile's key that caused it.
 pub(super) fn refusal(profile: &Profile, error: &PlanError) -> (Diagnostic, Status) {
     let (key, help, status) = match error {
-        PlanError::Describe(DescribeError::TooManyDevices { most, .. }) => {
-            (format!("device.{most}.type"), "remove devices", Status::Host)
+        PlanError::Describe(DescribeError::Devices(PlaceError::TooMany { max, .. })) => {
+            (format!("device.{max}.type"), "remove devices", Status::Host)
+        }
+        PlanError::Describe(DescribeError::Devices(PlaceError::Kind(_))) => {
+            ("device".to_owned(), "build ghest with that kind of device", Status::Host)
         }
         PlanError::Describe(DescribeError::TableSet(_) | DescribeError::Build(_)) => {
             ("machine.firmware".to_owned(), "use another table set, or fewer vCPUs", Status::Host)

@@ -15,7 +15,7 @@ pub(super) fn load(args: &ProfileArgs, arch: Arch) -> Result<Profile, Status> {
 }
 
 pub(super) fn load_one(path: &Path, overrides: &[Override], arch: Arch) -> Result<Profile, Vec<Diagnostic>> {
-    machine_profile::load(path, overrides, arch)
+    machine_profile::load(path, overrides, arch, &devices::kinds())
 }
 
 /// Parses every `--set`, or prints all their problems.

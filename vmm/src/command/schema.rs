@@ -5,5 +5,5 @@ use vmm::status::Status;
 use super::output;
 
 pub(super) fn run() -> Status {
-    output::print_json(&machine_profile::schema())
+    output::print_json(&machine_profile::schema(&devices::kinds()))
 }

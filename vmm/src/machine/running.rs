@@ -8,7 +8,8 @@ use ras_core::{Kind, Span};
 use serde_json::{Value, json};
 use vcpu::{RunState, Vcpus};
 
-use super::{PowerButton, PreservedState};
+use super::PreservedState;
+use crate::board::PowerButton;
 use crate::control::Request;
 use crate::kvm::{KvmError, KvmVm};
 use crate::lifecycle::{Ending, Lifecycle};

@@ -31,13 +31,13 @@ fn copy_to_guest(ram: &GuestRam, from: &[u8], to: u64) -> Result<(), CopyError> 
 }
 
 /// The buffers of one request. How a driver divides a request into buffers says nothing (VIRTIO 1.2, 2.7.4).
-pub(super) struct Request<'a> {
+pub(crate) struct Request<'a> {
     /// What the device reads.
-    pub(super) readable: Buffers<'a>,
+    pub(crate) readable: Buffers<'a>,
     /// What the device writes.
-    pub(super) writable: Buffers<'a>,
+    pub(crate) writable: Buffers<'a>,
     /// Whether the chain had an end, and buffers to read before those to write (VIRTIO 1.2, 2.7.5 and 2.7.4.2).
-    pub(super) well_formed: bool,
+    pub(crate) well_formed: bool,
 }
 
 impl<'a> Request<'a> {
@@ -45,7 +45,7 @@ impl<'a> Request<'a> {
     ///
     /// # Errors
     /// Where a descriptor cannot be read: then nothing says which buffers there are, nor where a status would go.
-    pub(super) fn of(mut chain: Chain<'a>, ram: &'a GuestRam) -> Result<Self, AccessError> {
+    pub(crate) fn of(mut chain: Chain<'a>, ram: &'a GuestRam) -> Result<Self, AccessError> {
         let mut readable = Buffers::new(ram);
         let mut writable = Buffers::new(ram);
         let (mut ended, mut ordered) = (false, true);
@@ -64,7 +64,7 @@ impl<'a> Request<'a> {
 }
 
 /// Buffers one after the other, of which those that were copied are gone.
-pub(super) struct Buffers<'a> {
+pub(crate) struct Buffers<'a> {
     ram: &'a GuestRam,
     parts: VecDeque<(u64, u32)>,
     /// Bytes of all parts.
@@ -84,12 +84,12 @@ impl<'a> Buffers<'a> {
     }
 
     /// Bytes that are left.
-    pub(super) fn len(&self) -> u64 {
+    pub(crate) fn len(&self) -> u64 {
         self.len
     }
 
     /// Takes the last byte away, as buffers of their own. None where there is none.
-    pub(super) fn split_last(&mut self) -> Option<Buffers<'a>> {
+    pub(crate) fn split_last(&mut self) -> Option<Buffers<'a>> {
         let (start, len) = self.parts.pop_back()?;
         self.len -= u64::from(len);
         let before = len.checked_sub(1)?;
@@ -104,7 +104,7 @@ impl<'a> Buffers<'a> {
     ///
     /// # Errors
     /// Where there are not so many, or some cannot be had.
-    pub(super) fn read(&mut self, mut to: &mut [u8]) -> Result<(), CopyError> {
+    pub(crate) fn read(&mut self, mut to: &mut [u8]) -> Result<(), CopyError> {
         while !to.is_empty() {
             let (start, len) = self.next(to.len())?;
             let (now, later) = to.split_at_mut(len);
@@ -119,7 +119,7 @@ impl<'a> Buffers<'a> {
     ///
     /// # Errors
     /// Where there are not so many, or some cannot be had; those before are written then.
-    pub(super) fn write(&mut self, mut from: &[u8]) -> Result<(), CopyError> {
+    pub(crate) fn write(&mut self, mut from: &[u8]) -> Result<(), CopyError> {
         while !from.is_empty() {
             let (start, len) = self.next(from.len())?;
             let (now, later) = from.split_at(len);

@@ -11,7 +11,7 @@ use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes};
 /// `struct virtq_desc` (VIRTIO 1.2, 2.7.5).
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable)]
 #[repr(C)]
-pub(super) struct Descriptor {
+pub(crate) struct Descriptor {
     address: U64,
     len: U32,
     flags: U16,
@@ -23,22 +23,22 @@ const _: () = assert!(size_of::<Descriptor>() as u64 == SIZE);
 
 impl Descriptor {
     /// GPA of the buffer.
-    pub(super) fn address(&self) -> u64 {
+    pub(crate) fn address(&self) -> u64 {
         self.address.get()
     }
 
     /// Bytes of the buffer.
-    pub(super) fn len(&self) -> u32 {
+    pub(crate) fn len(&self) -> u32 {
         self.len.get()
     }
 
     /// Whether the device writes it.
-    pub(super) fn is_writable(&self) -> bool {
+    pub(crate) fn is_writable(&self) -> bool {
         self.has(VRING_DESC_F_WRITE)
     }
 
     /// Whether another one follows.
-    pub(super) fn has_next(&self) -> bool {
+    pub(crate) fn has_next(&self) -> bool {
         self.has(VRING_DESC_F_NEXT)
     }
 
@@ -49,7 +49,7 @@ impl Descriptor {
 
 /// Descriptors one after the other.
 #[derive(Debug)]
-pub(super) struct Chain<'a> {
+pub(crate) struct Chain<'a> {
     ram: &'a GuestRam,
     /// GPA of the table.
     table: u64,
@@ -66,7 +66,7 @@ pub(super) struct Chain<'a> {
 
 impl<'a> Chain<'a> {
     /// The chain that begins at an element of a queue's table.
-    pub(super) fn new(ram: &'a GuestRam, table: u64, elements: u16, head: u16) -> Self {
+    pub(crate) fn new(ram: &'a GuestRam, table: u64, elements: u16, head: u16) -> Self {
         Chain { ram, table, elements, is_indirect: false, next: Some(head), left: elements, bytes: 0 }
     }
 
@@ -74,7 +74,7 @@ impl<'a> Chain<'a> {
     ///
     /// # Errors
     /// Where the host has lost the descriptor, or has no memory for it.
-    pub(super) fn next(&mut self) -> Result<Option<Descriptor>, AccessError> {
+    pub(crate) fn next(&mut self) -> Result<Option<Descriptor>, AccessError> {
         while let Some(descriptor) = self.read_next()? {
             if !descriptor.has(VRING_DESC_F_INDIRECT) {
                 return Ok(self.take(descriptor));

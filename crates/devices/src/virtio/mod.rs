@@ -1,123 +1,77 @@
-//! virtio devices (VIRTIO 1.2, OASIS, July 2022) behind registers in memory.
+//! The virtio core (VIRTIO 1.2, OASIS, July 2022): what every device needs, whatever its transport.
 //!
-//! A device has a transport, [`mmio::MmioTransport`], which is the registers that its driver finds, and a [`VirtioDevice`],
-//! which is what it does. The transport settles everything up to `DRIVER_OK` on the vCPU's thread and hands the device its
-//! queues then; the device serves them on a thread of its own until it is reset or dropped.
+//! A device implements [`VirtioDevice`]. A transport ([`crate::virtio_mmio`]) owns the device, implements the registers that
+//! the driver accesses, and passes the device its queues at DRIVER_OK. The device serves its queues on threads of its own
+//! until a queue is stopped or the device is reset or dropped.
 //!
 //! | device | type | profile |
 //! |---|---|---|
-//! | [`block`] | 2 | `virtio-block` |
+//! | [`crate::virtio_block`] | 2 | `virtio-block` |
 //!
-//! A driver finds a transport by the tables. An MP table has no word for it: Linux is told on its command line instead,
-//! by [`kernel_parameter`].
+//! A driver detects a transport by the tables. An MP table cannot describe one: Linux learns of it from its command line
+//! ([`Kind::kernel_parameter`](crate::kind::Kind::kernel_parameter)).
 
-pub mod block;
-mod buffers;
-mod chain;
-pub mod mmio;
-mod signal;
+pub(crate) mod buffers;
+pub(crate) mod chain;
+mod interrupt;
+mod kind;
 
 use std::io;
 use std::sync::Arc;
 
 use guest_memory::GuestRam;
-use platform::{AcpiIdentity, DeviceNode, DevicetreeIdentity, Interrupt, Property, Trigger, Window};
 use virtio_queue::Queue;
 
-pub use buffers::CopyError;
-pub use signal::Signal;
-
+pub use self::buffers::CopyError;
+pub use self::interrupt::Interrupt;
+pub use self::kind::VirtioKind;
 use crate::poison_observer::PoisonObserver;
 
-/// What Linux and EDK II know a transport as.
-const ACPI_ID: &str = "LNRO0005";
-
-/// Transports that tables have names for.
-pub const MAX_TRANSPORTS: usize = ACPI_NAMES.len();
-
-const ACPI_NAMES: [&str; 32] = [
-    "VR00", "VR01", "VR02", "VR03", "VR04", "VR05", "VR06", "VR07", "VR08", "VR09", "VR10", "VR11", "VR12",
-    "VR13", "VR14", "VR15", "VR16", "VR17", "VR18", "VR19", "VR20", "VR21", "VR22", "VR23", "VR24", "VR25",
-    "VR26", "VR27", "VR28", "VR29", "VR30", "VR31",
-];
-
-/// The name by which the VMM knows the transport with that index.
-#[must_use]
-pub fn name(index: usize) -> String {
-    format!("virtio{index}")
-}
-
-/// The transport with that index, from 0, at a GPA and on a GSI. ACPI lists no more than [`MAX_TRANSPORTS`].
-#[must_use]
-pub fn node(index: usize, base: u64, gsi: u32) -> DeviceNode {
-    DeviceNode {
-        name: name(index),
-        windows: vec![Window::Mmio { base, len: mmio::LEN }],
-        interrupts: vec![Interrupt { gsi, trigger: Trigger::Edge }],
-        acpi: ACPI_NAMES.get(index).zip(u32::try_from(index).ok()).map(|(name, uid)| AcpiIdentity {
-            name,
-            hid: ACPI_ID,
-            uid,
-            // Linux on arm64 takes a device that says nothing of it for one that sees memory past the caches (_CCA,
-            // ACPI 6.5, 6.2.17).
-            objects: vec![platform::AcpiObject::Integer { name: "_CCA", value: 1 }],
-        }),
-        devicetree: Some(DevicetreeIdentity {
-            node_name: "virtio_mmio",
-            compatible: vec!["virtio,mmio"],
-            properties: vec![("dma-coherent", Property::Flag)],
-            children: vec![],
-        }),
-    }
-}
-
-/// What tells a Linux kernel of a transport that its tables have no word for: the size and address of its registers,
-/// and its interrupt (Linux, `drivers/virtio/virtio_mmio.c`). None where the node is no transport.
-#[must_use]
-pub fn kernel_parameter(node: &DeviceNode) -> Option<String> {
-    node.acpi.as_ref().filter(|identity| identity.hid == ACPI_ID)?;
-    let (Window::Mmio { base, len }, interrupt) = (node.windows.first()?, node.interrupts.first()?) else {
-        return None;
-    };
-    Some(format!("virtio_mmio.device={}K@{base:#x}:{}", len / 1024, interrupt.gsi))
-}
-
-/// What a device does, whichever way its driver reaches it.
+/// A device, apart from its transport. The transport calls it on the vCPU's thread, one call at a time.
 pub trait VirtioDevice: Send {
     /// Device type (VIRTIO 1.2, 5).
-    const TYPE: u32;
-    /// The most elements that each of its queues may have: powers of two, 32768 at most.
-    const QUEUES: &'static [u16];
+    fn device_type(&self) -> u32;
 
-    /// What it offers beyond what the transport and the rings do (bit n is feature n; 0 to 23, and from 50).
+    /// The maximum size of each queue, in elements: a power of two, 32768 at most. The same at every call.
+    fn queue_max_sizes(&self) -> &[u16];
+
+    /// The device-specific features that it offers (feature n is bit n; n is 0 to 23 or at least 50).
     fn features(&self) -> u64;
 
-    /// Its configuration space from `offset` on; bytes that it has not are 0.
+    /// Reads the configuration space from `offset` on. `data` is zero at first: bytes past the end of the configuration
+    /// are left alone.
     fn read_config(&self, offset: u64, data: &mut [u8]);
 
-    /// Begins to serve its queues. Until [`reset`](Self::reset) this happens once.
+    /// Writes to the configuration space from `offset` on. The default is for a read-only configuration: the write is
+    /// ignored.
+    fn write_config(&mut self, offset: u64, data: &[u8]) {
+        let _ = (offset, data);
+    }
+
+    /// Starts to serve the queues. Called at DRIVER_OK, and not again until [`reset`](Self::reset).
     ///
     /// # Errors
-    /// Where the host gives no means to: the transport then says that the device needs a reset.
+    /// Returns an error if a resource of the host is missing (a thread, an eventfd). The transport sets DEVICE_NEEDS_RESET.
     fn activate(&mut self, activation: Activation) -> io::Result<()>;
 
-    /// The driver made buffers of a queue available. Called on the vCPU's thread, for active devices only.
-    fn notify(&self, queue: u32);
+    /// The driver sent an available buffer notification for a queue. Called while the device is active only; `queue` may
+    /// be any number.
+    fn notify(&self, queue: u16);
 
-    /// Stops. When this returns, the device touches no memory of the guest's any more, and raises no interrupt.
+    /// Resets the device. When this returns, it accesses no guest memory and raises no interrupt.
     fn reset(&mut self);
 }
 
-/// What a device is given to work with.
+/// What a device works with from DRIVER_OK on.
 pub struct Activation {
     /// The guest's memory.
     pub ram: GuestRam,
-    /// Whom to tell where a page of it is lost.
-    pub lost: Arc<dyn PoisonObserver>,
-    /// The features that both sides agreed on.
+    /// Receives the poisoned pages that the device touches.
+    pub observer: Arc<dyn PoisonObserver>,
+    /// The negotiated features.
     pub features: u64,
-    /// Its queues, in their order; none in the place of one that the driver does not use.
+    /// The queues by index; `None` for a queue that the driver did not make ready.
     pub queues: Vec<Option<Queue>>,
-    /// The way to its driver.
-    pub signal: Signal,
+    /// Notifies the driver.
+    pub interrupt: Arc<dyn Interrupt>,
 }

@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use devices::virtio::block::{Block, Disk};
+use devices::virtio_block::{Block, Disk};
 use tempfile::TempDir;
 use vm_device::MutDeviceMmio;
 use vm_device::bus::MmioAddress;
@@ -28,7 +28,7 @@ const DATA: u64 = BUFFERS + 0x1000;
 
 /// A disk whose every sector is filled with its number.
 struct Machine {
-    driver: Driver<Block>,
+    driver: Driver,
     path: PathBuf,
     _directory: TempDir,
 }

@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 
-use devices::virtio::block::{Disk, DiskError};
+use devices::virtio_block::{Disk, DiskError};
 use tempfile::tempdir;
 
 #[test]

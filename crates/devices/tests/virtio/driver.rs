@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use devices::virtio::VirtioDevice;
-use devices::virtio::mmio::MmioTransport;
+use devices::virtio_mmio::MmioTransport;
 use devices::{InterruptLine, PoisonObserver};
 use guest_memory::{Backing, GuestRam};
 use vm_device::MutDeviceMmio;
@@ -13,6 +13,8 @@ use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 use vmm_sys_util::eventfd::EventFd;
 
 pub(crate) const MEMORY: u64 = 1 << 20;
+/// VendorID that the transport is given.
+pub(crate) const VENDOR: u32 = 0x1234_5678;
 /// Where a driver's parts of queue 0 are.
 pub(crate) const DESCRIPTORS: u64 = 0x1000;
 pub(crate) const AVAILABLE: u64 = 0x3000;
@@ -66,8 +68,8 @@ impl PoisonObserver for Told {
     }
 }
 
-pub(crate) struct Driver<D: VirtioDevice> {
-    pub(crate) transport: MmioTransport<D>,
+pub(crate) struct Driver {
+    pub(crate) transport: MmioTransport,
     pub(crate) ram: GuestRam,
     pub(crate) memory: GuestMemoryMmap,
     /// What the device told of poisoned pages.
@@ -78,18 +80,18 @@ pub(crate) struct Driver<D: VirtioDevice> {
     pub(crate) seen_used: u16,
 }
 
-impl<D: VirtioDevice> Driver<D> {
-    pub(crate) fn new(device: D) -> Self {
+impl Driver {
+    pub(crate) fn new(device: impl VirtioDevice + 'static) -> Self {
         Self::in_memory(device, Backing::Anonymous)
     }
 
-    pub(crate) fn in_memory(device: D, backing: Backing) -> Self {
+    pub(crate) fn in_memory(device: impl VirtioDevice + 'static, backing: Backing) -> Self {
         let ram = GuestRam::allocate(&[(0, MEMORY)], backing).expect("memory");
         let memory = ram.memory().clone();
         let told = Arc::new(Told::default());
         let line = InterruptLine::new().expect("an eventfd");
         let edges = line.event().try_clone().expect("an eventfd");
-        let transport = MmioTransport::new(device, ram.clone(), line, told.clone());
+        let transport = MmioTransport::new(Box::new(device), ram.clone(), line, told.clone(), VENDOR);
         Driver { transport, ram, memory, told, edges, size: 16, made_available: 0, seen_used: 0 }
     }
 

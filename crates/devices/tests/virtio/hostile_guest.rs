@@ -7,7 +7,7 @@ use std::fs;
 use std::sync::Once;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use devices::virtio::block::{Block, Disk};
+use devices::virtio_block::{Block, Disk};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use vm_device::MutDeviceMmio;

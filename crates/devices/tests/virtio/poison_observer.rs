@@ -4,7 +4,7 @@
 use std::fs;
 use std::sync::Once;
 
-use devices::virtio::block::{Block, Disk};
+use devices::virtio_block::{Block, Disk};
 use guest_memory::{Backing, sigbus};
 use tempfile::TempDir;
 use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryRegion};
@@ -20,7 +20,7 @@ const STATUS_BYTE: u64 = BUFFERS + 0x100;
 /// Behind this all is gone when memory is cut.
 const END: u64 = 0x8_0000;
 
-fn machine() -> (Driver<Block>, TempDir) {
+fn machine() -> (Driver, TempDir) {
     static INSTALLED: Once = Once::new();
     INSTALLED.call_once(|| sigbus::install(|_| 99).expect("a handler"));
     let directory = tempfile::tempdir().expect("a directory");
@@ -32,14 +32,14 @@ fn machine() -> (Driver<Block>, TempDir) {
     (driver, directory)
 }
 
-fn cut(driver: &Driver<Block>, len: u64) {
+fn cut(driver: &Driver, len: u64) {
     driver.ram.memory().iter().for_each(|region| {
         region.file_offset().expect("a file").file().set_len(len).expect("a length");
     });
 }
 
 /// A request of 512 bytes: its status, 0xee where it was not written, and the bytes that the device says it wrote.
-fn request(driver: &mut Driver<Block>, kind: u32, header: u64, data: u64) -> (u8, u32) {
+fn request(driver: &mut Driver, kind: u32, header: u64, data: u64) -> (u8, u32) {
     put_header(driver, kind, header);
     let buffers = [Buffer(header, 16, false), Buffer(data, 512, kind == IN), Buffer(STATUS_BYTE, 1, true)];
     driver.chain(DESCRIPTORS, &buffers);
@@ -48,7 +48,7 @@ fn request(driver: &mut Driver<Block>, kind: u32, header: u64, data: u64) -> (u8
     (driver.memory.read_obj(GuestAddress(STATUS_BYTE)).expect("memory"), written)
 }
 
-fn put_header(driver: &Driver<Block>, kind: u32, header: u64) {
+fn put_header(driver: &Driver, kind: u32, header: u64) {
     let bytes = [&kind.to_le_bytes()[..], &[0; 12]].concat();
     // Where it is gone there is nothing to put.
     let _ = driver.ram.write(header, &bytes);
@@ -151,7 +151,7 @@ fn lost_pages_are_told_of() {
 
 /// Has the host lose the page at a GPA. The signal for it comes to this thread.
 #[expect(unsafe_code, reason = "madvise(2) is called")]
-fn lose(driver: &Driver<Block>, gpa: u64) -> std::io::Result<()> {
+fn lose(driver: &Driver, gpa: u64) -> std::io::Result<()> {
     let hva = driver.ram.host_address(gpa).expect("memory");
     let outcome = sigbus::listening(|| {
         // SAFETY: a page of guest memory, which nothing here has references to.

@@ -3,7 +3,7 @@
 use std::io;
 use std::sync::{Arc, Mutex};
 
-use devices::virtio::{Activation, Signal, VirtioDevice};
+use devices::virtio::{Activation, Interrupt, VirtioDevice};
 use vm_device::MutDeviceMmio;
 use vm_device::bus::MmioAddress;
 
@@ -15,17 +15,22 @@ const FEATURES: u64 = 1 << 3 | 1 << 50;
 #[derive(Default)]
 struct Told {
     activated: Vec<(u64, Vec<bool>)>,
-    notified: Vec<u32>,
+    notified: Vec<u16>,
     resets: usize,
-    signal: Option<Signal>,
+    signal: Option<Arc<dyn Interrupt>>,
 }
 
 #[derive(Clone, Default)]
 struct Notebook(Arc<Mutex<Told>>);
 
 impl VirtioDevice for Notebook {
-    const TYPE: u32 = 42;
-    const QUEUES: &'static [u16] = &[16, 4];
+    fn device_type(&self) -> u32 {
+        42
+    }
+
+    fn queue_max_sizes(&self) -> &[u16] {
+        &[16, 4]
+    }
 
     fn features(&self) -> u64 {
         FEATURES
@@ -38,11 +43,11 @@ impl VirtioDevice for Notebook {
     fn activate(&mut self, activation: Activation) -> io::Result<()> {
         let mut told = self.0.lock().expect("no panic");
         told.activated.push((activation.features, activation.queues.iter().map(Option::is_some).collect()));
-        told.signal = Some(activation.signal);
+        told.signal = Some(activation.interrupt);
         Ok(())
     }
 
-    fn notify(&self, queue: u32) {
+    fn notify(&self, queue: u16) {
         self.0.lock().expect("no panic").notified.push(queue);
     }
 
@@ -51,7 +56,7 @@ impl VirtioDevice for Notebook {
     }
 }
 
-fn driver() -> (Driver<Notebook>, Notebook) {
+fn driver() -> (Driver, Notebook) {
     let notebook = Notebook::default();
     (Driver::new(notebook.clone()), notebook)
 }
@@ -62,6 +67,7 @@ fn identity() {
     assert_eq!(driver.read(0).to_le_bytes(), *b"virt");
     assert_eq!(driver.read(4), 2);
     assert_eq!(driver.read(8), 42);
+    assert_eq!(driver.read(12), VENDOR);
     assert_eq!(driver.offered(), FEATURES | VERSION_1 | EVENT_INDEX | INDIRECT);
     driver.write(DEVICE_FEATURES_SEL, 2);
     assert_eq!(driver.read(DEVICE_FEATURES), 0, "features from 64 on");
@@ -187,8 +193,8 @@ fn interrupts_stay_until_they_are_acknowledged() {
     let (mut driver, notebook) = driver();
     driver.start(0);
     let signal = notebook.0.lock().expect("no panic").signal.clone().expect("activated");
-    signal.used_buffers();
-    signal.used_buffers();
+    signal.used_buffer(0);
+    signal.used_buffer(0);
     assert_eq!(driver.edges.read().expect("raised"), 2, "an edge each");
     signal.needs_reset();
     assert_eq!(driver.read(INTERRUPT_STATUS), 3);

@@ -86,12 +86,12 @@ impl Quantity {
     }
 }
 
-/// Bytes of memory.
-pub(crate) struct Size {
-    /// The least, and why.
-    pub(crate) min: (u64, &'static str),
-    /// The most, and why.
-    pub(crate) max: (u64, &'static str),
+/// A number of bytes, with a unit.
+pub struct Size {
+    /// The least in bytes, and why.
+    pub min: (u64, &'static str),
+    /// The greatest in bytes, and why.
+    pub max: (u64, &'static str),
 }
 
 impl Size {
@@ -124,12 +124,12 @@ impl Form for Size {
     }
 }
 
-/// A stretch of time.
-pub(crate) struct Period {
+/// A duration, with a unit.
+pub struct Period {
     /// The least in milliseconds, and why.
-    pub(crate) min: (u64, &'static str),
-    /// The most in milliseconds, and why.
-    pub(crate) max: (u64, &'static str),
+    pub min: (u64, &'static str),
+    /// The greatest in milliseconds, and why.
+    pub max: (u64, &'static str),
 }
 
 impl Period {

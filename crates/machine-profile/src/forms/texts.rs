@@ -9,15 +9,16 @@ use super::{Flaw, Form};
 use crate::machine::Kernel;
 use crate::tree::Value;
 
-/// A text.
-pub(crate) struct Text {
-    /// The least number of bytes: 0 or 1.
-    pub(crate) min: usize,
-    /// The most bytes, and why.
-    pub(crate) max: (usize, &'static str),
-    /// Characters that it cannot hold.
-    pub(crate) refused: &'static [RangeInclusive<char>],
-    pub(crate) example: &'static str,
+/// A string.
+pub struct Text {
+    /// Its least length in bytes: 0 or 1.
+    pub min: usize,
+    /// Its greatest length in bytes, and why.
+    pub max: (usize, &'static str),
+    /// Characters that it must not contain.
+    pub refused: &'static [RangeInclusive<char>],
+    /// An example, without quotes.
+    pub example: &'static str,
 }
 
 impl Form for Text {
@@ -75,9 +76,10 @@ impl Form for Text {
     }
 }
 
-/// The path of a file, as it is written.
-pub(crate) struct FilePath {
-    pub(crate) example: &'static str,
+/// The path of a file, as written in the profile.
+pub struct FilePath {
+    /// An example, without quotes.
+    pub example: &'static str,
 }
 
 impl FilePath {

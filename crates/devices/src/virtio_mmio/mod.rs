@@ -14,6 +14,8 @@
 //! A driver that sets FEATURES_OK with features that were not offered, or without VIRTIO_F_VERSION_1, reads it back as 0.
 //! One whose queues are not in memory at DRIVER_OK, or whose rings make no sense later, reads DEVICE_NEEDS_RESET.
 
+mod interrupt;
+mod kind;
 mod queue_setup;
 mod registers;
 
@@ -28,14 +30,13 @@ use virtio_bindings::virtio_ring::{VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRE
 use vm_device::MutDeviceMmio;
 use vm_device::bus::{MmioAddress, MmioAddressOffset};
 
+use self::interrupt::MmioInterrupt;
+pub use self::kind::node;
 use self::queue_setup::QueueSetup;
-use self::registers::{CONFIG, Half, MAGIC, Register, VENDOR, VERSION};
-use super::{Activation, Signal, VirtioDevice};
+use self::registers::{CONFIG, Half, MAGIC, Register, VERSION};
 use crate::line::InterruptLine;
 use crate::poison_observer::PoisonObserver;
-
-/// Bytes of a transport's registers.
-pub const LEN: u64 = 0x1000;
+use crate::virtio::{Activation, Interrupt, VirtioDevice};
 
 /// The features that the transport and the rings offer for every device.
 const FEATURES: u64 =
@@ -49,12 +50,13 @@ const STEPS: [(u32, u32); 4] = [
     (VIRTIO_CONFIG_S_DRIVER_OK, VIRTIO_CONFIG_S_FEATURES_OK),
 ];
 
-/// A device's registers.
-pub struct MmioTransport<D: VirtioDevice> {
-    device: D,
+/// The registers of a transport, and the device behind them.
+pub struct MmioTransport {
+    device: Box<dyn VirtioDevice>,
     ram: GuestRam,
-    lost: Arc<dyn PoisonObserver>,
-    signal: Signal,
+    observer: Arc<dyn PoisonObserver>,
+    interrupt: Arc<MmioInterrupt>,
+    vendor_id: u32,
     status: u32,
     device_features_sel: u32,
     driver_features_sel: u32,
@@ -63,21 +65,29 @@ pub struct MmioTransport<D: VirtioDevice> {
     queues: Vec<QueueSetup>,
 }
 
-impl<D: VirtioDevice> MmioTransport<D> {
-    /// Registers for a device, that raise a line. `lost` is told of poisoned pages that the device meets in `ram`.
+impl MmioTransport {
+    /// Creates a transport for a device that accesses `ram`. Interrupts are raised on `line`, poisoned pages that the device
+    /// touches are reported to `observer`, and VendorID reads as `vendor_id`.
     #[must_use]
-    pub fn new(device: D, ram: GuestRam, line: InterruptLine, lost: Arc<dyn PoisonObserver>) -> Self {
+    pub fn new(
+        device: Box<dyn VirtioDevice>,
+        ram: GuestRam,
+        line: InterruptLine,
+        observer: Arc<dyn PoisonObserver>,
+        vendor_id: u32,
+    ) -> Self {
         MmioTransport {
+            queues: queue_setups(&*device),
             device,
             ram,
-            lost,
-            signal: Signal::new(line),
+            observer,
+            interrupt: Arc::new(MmioInterrupt::new(line)),
+            vendor_id,
             status: 0,
             device_features_sel: 0,
             driver_features_sel: 0,
             driver_features: 0,
             queue_sel: 0,
-            queues: D::QUEUES.iter().map(|&max| QueueSetup::new(max)).collect(),
         }
     }
 
@@ -85,19 +95,19 @@ impl<D: VirtioDevice> MmioTransport<D> {
         match register {
             Register::MagicValue => MAGIC,
             Register::Version => VERSION,
-            Register::DeviceId => D::TYPE,
-            Register::VendorId => VENDOR,
+            Register::DeviceId => self.device.device_type(),
+            Register::VendorId => self.vendor_id,
             Register::DeviceFeatures => {
                 Half::selected(self.device_features_sel).map_or(0, |half| half.of(self.offered()))
             }
             Register::QueueSizeMax => self.queue().map_or(0, |queue| queue.max.into()),
             Register::QueueReady => self.queue().map_or(0, |queue| queue.ready.into()),
-            Register::InterruptStatus => self.signal.causes(),
-            Register::Status if self.signal.is_reset_needed() => self.status | VIRTIO_CONFIG_S_NEEDS_RESET,
+            Register::InterruptStatus => self.interrupt.status(),
+            Register::Status if self.interrupt.is_reset_needed() => self.status | VIRTIO_CONFIG_S_NEEDS_RESET,
             Register::Status => self.status,
             Register::SharedMemory => u32::MAX,
-            Register::ConfigGeneration
-            | Register::DeviceFeaturesSel
+            Register::ConfigGeneration => self.interrupt.config_generation(),
+            Register::DeviceFeaturesSel
             | Register::DriverFeatures
             | Register::DriverFeaturesSel
             | Register::QueueSel
@@ -123,8 +133,12 @@ impl<D: VirtioDevice> MmioTransport<D> {
                     queue.ready = value & 1 != 0;
                 }
             }
-            Register::QueueNotify if self.has(VIRTIO_CONFIG_S_DRIVER_OK) => self.device.notify(value),
-            Register::InterruptAck => self.signal.acknowledge(value),
+            Register::QueueNotify if self.has(VIRTIO_CONFIG_S_DRIVER_OK) => {
+                if let Ok(queue) = u16::try_from(value) {
+                    self.device.notify(queue);
+                }
+            }
+            Register::InterruptAck => self.interrupt.acknowledge(value),
             Register::Status if value == 0 => self.reset(),
             Register::Status => self.advance(value),
             Register::QueueNotify
@@ -200,32 +214,38 @@ impl<D: VirtioDevice> MmioTransport<D> {
         let queues = self.queues.iter().map(|queue| queue.build(self.ram.memory(), event_index)).collect();
         let activated = match queues {
             Ok(queues) => {
-                let (ram, lost, signal) = (self.ram.clone(), Arc::clone(&self.lost), self.signal.clone());
+                let (ram, observer) = (self.ram.clone(), Arc::clone(&self.observer));
+                let interrupt = Arc::<MmioInterrupt>::clone(&self.interrupt);
                 self.device
-                    .activate(Activation { ram, lost, features, queues, signal })
+                    .activate(Activation { ram, observer, features, queues, interrupt })
                     .map_err(|error| error.to_string())
             }
             Err(error) => Err(error.to_string()),
         };
         if let Err(error) = activated {
-            tracing::warn!(device = D::TYPE, error, "a virtio device cannot be started");
-            self.signal.needs_reset();
+            tracing::warn!(device = self.device.device_type(), error, "a virtio device cannot be started");
+            self.interrupt.needs_reset();
         }
     }
 
     fn reset(&mut self) {
         self.device.reset();
-        self.signal.clear();
+        self.interrupt.reset();
         self.status = 0;
         self.device_features_sel = 0;
         self.driver_features_sel = 0;
         self.driver_features = 0;
         self.queue_sel = 0;
-        self.queues = D::QUEUES.iter().map(|&max| QueueSetup::new(max)).collect();
+        self.queues = queue_setups(&*self.device);
     }
 }
 
-impl<D: VirtioDevice> MutDeviceMmio for MmioTransport<D> {
+/// The queues of a device that is reset.
+fn queue_setups(device: &dyn VirtioDevice) -> Vec<QueueSetup> {
+    device.queue_max_sizes().iter().map(|&max| QueueSetup::new(max)).collect()
+}
+
+impl MutDeviceMmio for MmioTransport {
     fn mmio_read(&mut self, _: MmioAddress, offset: MmioAddressOffset, data: &mut [u8]) {
         data.fill(0);
         if let Some(offset) = offset.checked_sub(CONFIG) {
@@ -235,9 +255,13 @@ impl<D: VirtioDevice> MutDeviceMmio for MmioTransport<D> {
         }
     }
 
-    /// No device here has a configuration that its driver writes.
     fn mmio_write(&mut self, _: MmioAddress, offset: MmioAddressOffset, data: &[u8]) {
-        if let (Some(register), Ok(value)) = (Register::at(offset), data.try_into()) {
+        if let Some(offset) = offset.checked_sub(CONFIG) {
+            // A driver writes to the configuration after the features are negotiated only (VIRTIO 1.2, 3.1.1).
+            if self.has(VIRTIO_CONFIG_S_FEATURES_OK) {
+                self.device.write_config(offset, data);
+            }
+        } else if let (Some(register), Ok(value)) = (Register::at(offset), data.try_into()) {
             self.write(register, u32::from_le_bytes(value));
         }
     }

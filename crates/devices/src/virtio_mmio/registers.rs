@@ -11,7 +11,7 @@ pub(super) enum Register {
     Version,
     /// Read: the device's type.
     DeviceId,
-    /// Read: [`VENDOR`].
+    /// Read: the VMM's vendor id.
     VendorId,
     /// Read: 32 of the features that the device offers, chosen by DeviceFeaturesSel.
     DeviceFeatures,
@@ -69,8 +69,6 @@ pub(super) enum Half {
 pub(super) const MAGIC: u32 = u32::from_le_bytes(*b"virt");
 /// The version that is not the legacy one.
 pub(super) const VERSION: u32 = 2;
-/// "GHST".
-pub(super) const VENDOR: u32 = u32::from_le_bytes(*b"GHST");
 /// Where the device's own configuration begins.
 pub(super) const CONFIG: u64 = offset::VIRTIO_MMIO_CONFIG as u64;
 

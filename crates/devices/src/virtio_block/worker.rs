@@ -11,7 +11,7 @@ use vmm_sys_util::eventfd::EventFd;
 
 use super::request::Server;
 use crate::poison_observer::PoisonObserver;
-use crate::virtio::Signal;
+use crate::virtio::Interrupt;
 use crate::virtio::buffers::Request;
 use crate::virtio::chain::Chain;
 
@@ -36,11 +36,11 @@ impl Worker {
         server: Server,
         queue: Queue,
         ram: GuestRam,
-        signal: Signal,
+        interrupt: Arc<dyn Interrupt>,
         lost: Arc<dyn PoisonObserver>,
     ) -> io::Result<Self> {
         let wake = Arc::new(Wake { event: EventFd::new(0)?, stop: AtomicBool::new(false) });
-        let served = Served { server, queue, ram, signal, lost, wake: Arc::clone(&wake) };
+        let served = Served { server, queue, ram, interrupt, lost, wake: Arc::clone(&wake) };
         let thread = thread::Builder::new().name("virtio-block".into()).spawn(|| served.run())?;
         Ok(Worker { wake, thread: Some(thread) })
     }
@@ -78,7 +78,7 @@ struct Served {
     server: Server,
     queue: Queue,
     ram: GuestRam,
-    signal: Signal,
+    interrupt: Arc<dyn Interrupt>,
     lost: Arc<dyn PoisonObserver>,
     wake: Arc<Wake>,
 }
@@ -91,7 +91,7 @@ impl Served {
                     self.lost.touched(page.gpa, page.log2_len);
                 }
                 tracing::warn!(error = %halt, "a disk's queue stands still until the driver resets it");
-                self.signal.needs_reset();
+                self.interrupt.needs_reset();
                 return;
             }
         }
@@ -126,7 +126,7 @@ impl Served {
                 self.probe()?;
                 self.queue.add_used(self.ram.memory(), head, written)?;
                 if self.queue.needs_notification(self.ram.memory())? {
-                    self.signal.used_buffers();
+                    self.interrupt.used_buffer(0);
                 }
             }
             self.probe()?;

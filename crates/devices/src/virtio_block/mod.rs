@@ -13,6 +13,7 @@
 //!
 //! They are carried out one after the other on a thread of the device.
 
+mod config;
 mod disk;
 mod request;
 mod worker;
@@ -27,9 +28,10 @@ use virtio_bindings::virtio_ids::VIRTIO_ID_BLOCK;
 use zerocopy::little_endian::{U32, U64};
 use zerocopy::{Immutable, IntoBytes, Unaligned};
 
+pub use self::config::{BlockConfig, KIND};
 pub use self::disk::{Disk, DiskError, SECTOR};
 use self::worker::Worker;
-use super::{Activation, VirtioDevice};
+use crate::virtio::{Activation, VirtioDevice};
 
 /// A disk that a driver can reach.
 pub struct Block {
@@ -68,8 +70,13 @@ impl Block {
 }
 
 impl VirtioDevice for Block {
-    const TYPE: u32 = VIRTIO_ID_BLOCK;
-    const QUEUES: &'static [u16] = &[QUEUE_SIZE];
+    fn device_type(&self) -> u32 {
+        VIRTIO_ID_BLOCK
+    }
+
+    fn queue_max_sizes(&self) -> &[u16] {
+        &[QUEUE_SIZE]
+    }
 
     fn features(&self) -> u64 {
         let access = if self.disk.is_read_only() { VIRTIO_BLK_F_RO } else { VIRTIO_BLK_F_FLUSH };
@@ -88,17 +95,17 @@ impl VirtioDevice for Block {
     }
 
     fn activate(&mut self, activation: Activation) -> io::Result<()> {
-        let Activation { ram, lost, features, queues, signal } = activation;
+        let Activation { ram, observer: lost, features, queues, interrupt } = activation;
         if let Some(queue) = queues.into_iter().next().flatten() {
             let flush_writes = features & 1 << VIRTIO_BLK_F_FLUSH == 0;
             let server =
                 request::Server::new(Arc::clone(&self.disk), self.id, flush_writes, Arc::clone(&lost));
-            self.worker = Some(Worker::start(server, queue, ram, signal, lost)?);
+            self.worker = Some(Worker::start(server, queue, ram, interrupt, lost)?);
         }
         Ok(())
     }
 
-    fn notify(&self, queue: u32) {
+    fn notify(&self, queue: u16) {
         if let (0, Some(worker)) = (queue, &self.worker) {
             worker.kick();
         }

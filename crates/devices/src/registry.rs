@@ -1,0 +1,35 @@
+//! The kinds of devices of this build. A kind is added by its line here.
+
+use machine_profile::device_kind::{DeviceKind, DeviceKinds};
+
+use crate::kind::Kind;
+
+/// Every kind, in the order in which the reference lists them.
+static KINDS: &[&dyn Kind] = &[
+    #[cfg(feature = "virtio-block")]
+    &crate::virtio_block::KIND,
+];
+
+/// The kinds, for the reader of profiles.
+#[must_use]
+pub fn kinds() -> DeviceKinds {
+    DeviceKinds::new(KINDS.iter().map(|kind| *kind as &dyn DeviceKind))
+}
+
+/// The kind with that value of `type`.
+#[must_use]
+pub fn kind(name: &str) -> Option<&'static dyn Kind> {
+    KINDS.iter().copied().find(|kind| kind.name() == name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_kinds_are_unique() {
+        for (index, kind) in KINDS.iter().enumerate() {
+            assert!(KINDS.iter().take(index).all(|other| other.name() != kind.name()), "{}", kind.name());
+        }
+    }
+}

@@ -1,0 +1,68 @@
+//! virtio devices behind this transport: their description and their registers.
+
+use std::any::Any;
+use std::fmt::Debug;
+use std::sync::{Arc, Mutex};
+
+use machine_profile::device_kind::DeviceConfig;
+use platform::{
+    AcpiIdentity, AcpiObject, DeviceNode, DevicetreeIdentity, Interrupt, Property, Trigger, Window,
+};
+
+use super::MmioTransport;
+use crate::kind::{DeviceError, Kind, Place, Registers, Resources};
+use crate::virtio::VirtioKind;
+
+impl<C: Any + Debug + PartialEq + Send + Sync> Kind for VirtioKind<C> {
+    fn describe(&self, place: Place) -> DeviceNode {
+        node(place)
+    }
+
+    fn kernel_parameter(&self, place: Place) -> Option<String> {
+        Some(kernel_parameter(place))
+    }
+
+    fn build(&self, config: &DeviceConfig, resources: Resources) -> Result<Registers, DeviceError> {
+        let Resources { name, ram, line, observer, vendor_id } = resources;
+        let device = self.device(config, &name)?;
+        Ok(Arc::new(Mutex::new(MmioTransport::new(device, ram, line, observer, vendor_id))))
+    }
+}
+
+/// Names under `\_SB`.
+const ACPI_NAMES: [&str; Place::MAX] = [
+    "VR00", "VR01", "VR02", "VR03", "VR04", "VR05", "VR06", "VR07", "VR08", "VR09", "VR10", "VR11", "VR12",
+    "VR13", "VR14", "VR15", "VR16", "VR17", "VR18", "VR19", "VR20", "VR21", "VR22", "VR23", "VR24", "VR25",
+    "VR26", "VR27", "VR28", "VR29", "VR30", "VR31",
+];
+
+/// Describes a transport. ACPI lists the first [`Place::MAX`] only.
+#[must_use]
+pub fn node(place: Place) -> DeviceNode {
+    let Place { index, base, gsi } = place;
+    DeviceNode {
+        name: place.name(),
+        windows: vec![Window::Mmio { base, len: Place::LEN }],
+        interrupts: vec![Interrupt { gsi, trigger: Trigger::Edge }],
+        acpi: ACPI_NAMES.get(index).zip(u32::try_from(index).ok()).map(|(name, uid)| AcpiIdentity {
+            name,
+            // The _HID by which Linux and EDK II identify a virtio-mmio transport.
+            hid: "LNRO0005",
+            uid,
+            // Without _CCA (ACPI 6.5, 6.2.17), Linux on arm64 takes the device's accesses to be not cache coherent.
+            objects: vec![AcpiObject::Integer { name: "_CCA", value: 1 }],
+        }),
+        devicetree: Some(DevicetreeIdentity {
+            node_name: "virtio_mmio",
+            compatible: vec!["virtio,mmio"],
+            properties: vec![("dma-coherent", Property::Flag)],
+            children: vec![],
+        }),
+    }
+}
+
+/// The kernel parameter that describes a transport to a Linux whose tables cannot: the size and address of its registers,
+/// and its interrupt (Linux, `drivers/virtio/virtio_mmio.c`).
+fn kernel_parameter(place: Place) -> String {
+    format!("virtio_mmio.device={}K@{:#x}:{}", Place::LEN >> 10, place.base, place.gsi)
+}

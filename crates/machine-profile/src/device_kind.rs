@@ -1,0 +1,288 @@
+//! Kinds of `[[device]]`: what the caller of [`parse`](crate::parse) provides for each value of the `type` key.
+//!
+//! This crate knows no device. A [`DeviceKind`] declares the keys of its section, and turns them into a configuration of
+//! its own type; reading, the diagnostics and the JSON Schema follow from the declaration.
+//!
+//! ```
+//! use std::path::PathBuf;
+//!
+//! use machine_profile::device_kind::*;
+//! use machine_profile::{Source, parse};
+//! use platform::Arch;
+//!
+//! /// `type = "pmem"`.
+//! struct Pmem;
+//!
+//! #[derive(Debug, PartialEq)]
+//! struct Config {
+//!     path: PathBuf,
+//!     read_only: bool,
+//! }
+//!
+//! static PATH: Key<FilePath, Required> = Key {
+//!     name: "path",
+//!     doc: "The backing file, relative to the profile.",
+//!     form: FilePath { example: "pmem.img" },
+//!     absent: Required,
+//! };
+//! static READ_ONLY: Key<Flag, Default<bool>> =
+//!     Key { name: "read-only", doc: "Whether the guest may only read.", form: Flag, absent: Default(false) };
+//!
+//! static KEYS: Keys = &[&PATH, &READ_ONLY];
+//!
+//! impl DeviceKind for Pmem {
+//!     fn name(&self) -> &'static str {
+//!         "pmem"
+//!     }
+//!     fn doc(&self) -> &'static str {
+//!         "persistent memory"
+//!     }
+//!     fn keys(&self) -> Keys {
+//!         KEYS
+//!     }
+//!     fn read(&self, section: &mut DeviceSection<'_>) -> Result<DeviceConfig, Reported> {
+//!         // Both are read before either is missed, so that every problem is reported.
+//!         let (path, read_only) = (section.required_path(&PATH), section.value(&READ_ONLY));
+//!         let (path, read_only) = (path?, read_only?.value);
+//!         section.uses_file(&path, !read_only);
+//!         Ok(DeviceConfig::new(Config { path: path.value, read_only }))
+//!     }
+//! }
+//!
+//! let kinds = DeviceKinds::new([&Pmem as &dyn DeviceKind]);
+//! let text = "[machine]\n[[device]]\ntype = \"pmem\"\npath = \"p.img\"\n";
+//! let source = Source { name: "web.toml".to_owned(), text: text.to_owned() };
+//! let profile = parse(source, &[], Arch::X86_64, "/srv".as_ref(), &kinds).unwrap();
+//! let config = profile.machine.devices[0].config.downcast_ref::<Config>().unwrap();
+//! assert_eq!(*config, Config { path: "/srv/p.img".into(), read_only: false });
+//! ```
+
+use std::any::Any;
+use std::fmt::{self, Debug, Formatter};
+use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
+
+use serde_json::{Value as Json, json};
+
+pub use crate::description::{Absent, Default, Key, KeySchema, Keys, Optional, Required};
+use crate::diagnostic::Report;
+pub use crate::diagnostic::Reported;
+use crate::forms::words_flaw;
+pub use crate::forms::{FilePath, Flag, Flaw, Form, Integer, Period, Size, Text, Word, Words, listed};
+use crate::reader::SectionReader;
+pub use crate::reader::{Answer, Setting};
+pub use crate::tree::{Node, Table, Value};
+
+/// A kind of device: one value of the `type` key of `[[device]]`.
+pub trait DeviceKind: Sync {
+    /// The value of `type`.
+    fn name(&self) -> &'static str;
+    /// A noun phrase, for the schema and the reference.
+    fn doc(&self) -> &'static str;
+    /// The keys of the section, without `type`.
+    fn keys(&self) -> Keys;
+    /// Reads a section. Reads every key before it gives up on one, so that all problems are reported.
+    ///
+    /// # Errors
+    /// Returns an error if a key was reported, by the section or by this method.
+    fn read(&self, section: &mut DeviceSection<'_>) -> Result<DeviceConfig, Reported>;
+}
+
+/// The kinds that profiles may name.
+#[derive(Clone, Default)]
+pub struct DeviceKinds(Vec<&'static dyn DeviceKind>);
+
+impl DeviceKinds {
+    /// These kinds, in the order in which they are documented. Their names differ.
+    pub fn new(kinds: impl IntoIterator<Item = &'static dyn DeviceKind>) -> Self {
+        DeviceKinds(kinds.into_iter().collect())
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &'static dyn DeviceKind> + '_ {
+        self.0.iter().copied()
+    }
+
+    /// The names of the keys of all kinds, `type` among them.
+    pub(crate) fn key_names(&self) -> Vec<&'static str> {
+        let keys = self.iter().flat_map(|kind| kind.keys()).map(|key| key.name());
+        [TYPE].into_iter().chain(keys).collect()
+    }
+
+    /// The `type` key, whose values are the names of these kinds.
+    pub(crate) fn type_key(&self) -> Key<KindName<'_>, Required> {
+        Key { name: TYPE, doc: TYPE_DOC, form: KindName(self), absent: Required }
+    }
+}
+
+impl Debug for DeviceKinds {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.iter().map(DeviceKind::name)).finish()
+    }
+}
+
+/// The key that names the kind.
+pub(crate) const TYPE: &str = "type";
+pub(crate) const TYPE_DOC: &str = "The kind of the device.";
+
+/// The configuration of one device, of the type that its kind chose.
+#[derive(Clone)]
+pub struct DeviceConfig(Arc<dyn ErasedConfig>);
+
+impl DeviceConfig {
+    /// Wraps a configuration.
+    pub fn new<C: Any + Debug + PartialEq + Send + Sync>(config: C) -> Self {
+        DeviceConfig(Arc::new(config))
+    }
+
+    /// The configuration; `None` if it is of another type.
+    #[must_use]
+    pub fn downcast_ref<C: Any>(&self) -> Option<&C> {
+        self.0.as_any().downcast_ref()
+    }
+}
+
+impl Debug for DeviceConfig {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        Debug::fmt(&self.0, f)
+    }
+}
+
+impl PartialEq for DeviceConfig {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.equals(other.0.as_any())
+    }
+}
+
+trait ErasedConfig: Debug + Send + Sync {
+    fn as_any(&self) -> &dyn Any;
+    fn equals(&self, other: &dyn Any) -> bool;
+}
+
+impl<C: Any + Debug + PartialEq + Send + Sync> ErasedConfig for C {
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+
+    fn equals(&self, other: &dyn Any) -> bool {
+        other.downcast_ref().is_some_and(|other| self == other)
+    }
+}
+
+/// A `[[device]]` section that is being read.
+pub struct DeviceSection<'a> {
+    reader: SectionReader<'a>,
+    base_dir: &'a Path,
+    report: &'a mut Report,
+    files: Vec<FileUse>,
+}
+
+/// A file of the host that a device opens.
+pub(crate) struct FileUse {
+    pub(crate) path: Setting<PathBuf>,
+    pub(crate) writes: bool,
+}
+
+impl<'a> DeviceSection<'a> {
+    pub(crate) fn new(reader: SectionReader<'a>, base_dir: &'a Path, report: &'a mut Report) -> Self {
+        DeviceSection { reader, base_dir, report, files: Vec::new() }
+    }
+
+    pub(crate) fn into_files(self) -> Vec<FileUse> {
+        self.files
+    }
+
+    /// The value of a key with a default.
+    ///
+    /// # Errors
+    /// Returns an error if the value was reported as wrong.
+    pub fn value<F: Form>(&mut self, key: &Key<F, Default<F::Value>>) -> Answer<F::Value> {
+        self.reader.value(key, self.report)
+    }
+
+    /// The value of an optional key.
+    ///
+    /// # Errors
+    /// Returns an error if the value was reported as wrong.
+    pub fn optional<F: Form>(
+        &mut self,
+        key: &Key<F, Optional>,
+    ) -> Result<Option<Setting<F::Value>>, Reported> {
+        self.reader.optional(key, self.report)
+    }
+
+    /// The value of a required key.
+    ///
+    /// # Errors
+    /// Returns an error if the value was reported as wrong or missing.
+    pub fn required<F: Form>(&mut self, key: &Key<F, Required>) -> Answer<F::Value> {
+        self.reader.required_value(key, self.report)
+    }
+
+    /// The value of a required key that holds a path, resolved against the directory of the profile.
+    ///
+    /// # Errors
+    /// Returns an error if the value was reported as wrong or missing.
+    pub fn required_path(&mut self, key: &Key<FilePath, Required>) -> Answer<PathBuf> {
+        let path = self.reader.required_value(key, self.report)?;
+        Ok(path.map(|path| resolve(self.base_dir, &path)))
+    }
+
+    /// States that the device opens a file. Two devices that open the same one, at least one of them for writing, are
+    /// refused.
+    pub fn uses_file(&mut self, path: &Setting<PathBuf>, writes: bool) {
+        self.files.push(FileUse { path: path.clone(), writes });
+    }
+
+    /// Reports that a value cannot be used: "`key` cannot be `value`: why", and a suggestion.
+    pub fn refuse<T>(
+        &mut self,
+        setting: &Setting<T>,
+        why: impl fmt::Display,
+        help: impl Into<String>,
+    ) -> Reported {
+        self.report.push(setting.refused(why, help))
+    }
+}
+
+/// A path relative to `base_dir`, without `.` components, so that two spellings of a path are equal, except for links and
+/// `..`.
+pub(crate) fn resolve(base_dir: &Path, path: &Path) -> PathBuf {
+    let joined = base_dir.join(path);
+    let plain: PathBuf = joined.components().filter(|part| *part != Component::CurDir).collect();
+    if plain.as_os_str().is_empty() { joined } else { plain }
+}
+
+/// The name of a kind.
+pub(crate) struct KindName<'a>(&'a DeviceKinds);
+
+impl KindName<'_> {
+    fn names(&self) -> impl Iterator<Item = &'static str> {
+        self.0.iter().map(DeviceKind::name)
+    }
+}
+
+impl Form for KindName<'_> {
+    type Value = &'static dyn DeviceKind;
+
+    fn read(&self, value: &Value) -> Result<Self::Value, Flaw> {
+        let Value::Text(text) = value else { return Err(Flaw::Type) };
+        let kind = self.0.iter().find(|kind| kind.name() == text);
+        kind.ok_or_else(|| words_flaw(text, self.names(), &self.wanted()))
+    }
+
+    fn wanted(&self) -> String {
+        listed(self.names().map(|name| format!("\"{name}\"")), "or")
+    }
+
+    fn example(&self) -> String {
+        self.names().next().map(|name| format!("\"{name}\"")).unwrap_or_default()
+    }
+
+    fn schema(&self) -> Json {
+        json!({ "type": "string", "enum": self.names().collect::<Vec<_>>() })
+    }
+
+    fn write(&self, kind: &Self::Value) -> Json {
+        json!(kind.name())
+    }
+}

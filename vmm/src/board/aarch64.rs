@@ -1,0 +1,49 @@
+//! The devices of every aarch64 machine.
+
+use std::sync::{Arc, Mutex};
+
+use devices::ged::GenericEventDevice;
+use devices::pl011::Pl011;
+use devices::pl031::Pl031;
+use devices::{ConsolePort, error_device, ged, pl011, pl031, power_button};
+use machine_profile::Firmware;
+use platform::{DeviceNode, aarch64};
+
+use super::{Board, BoardError, PowerButton, Wiring};
+use crate::console::Output;
+
+pub(super) fn nodes() -> Vec<DeviceNode> {
+    vec![
+        pl011::node(aarch64::SERIAL_BASE, aarch64::SERIAL_INTID),
+        pl031::node(aarch64::RTC_BASE),
+        ged::node(aarch64::GED_BASE, aarch64::GED_INTID),
+        power_button::aarch64_node(aarch64::POWER_BUTTON_INTID),
+        error_device::node(),
+    ]
+}
+
+pub(super) fn attach(
+    wiring: &mut Wiring<'_>,
+    firmware: Firmware,
+    output: Output,
+) -> Result<Board, BoardError> {
+    let line = wiring.level_line(aarch64::SERIAL_INTID);
+    let serial = Arc::new(Mutex::new(Pl011::new(line, output).map_err(BoardError::EventFd)?));
+    wiring.bus.add_mmio(aarch64::SERIAL_BASE, pl011::LEN, serial.clone())?;
+
+    wiring.bus.add_mmio(aarch64::RTC_BASE, pl031::LEN, Arc::new(Mutex::new(Pl031::new())))?;
+
+    let line = wiring.edge_line(aarch64::GED_INTID)?;
+    let events = Arc::new(Mutex::new(GenericEventDevice::new(line)));
+    wiring.bus.add_mmio(aarch64::GED_BASE, ged::LEN, events.clone())?;
+
+    // The button is wired to what the guest's tables describe.
+    let power_button = match firmware {
+        Firmware::Acpi => PowerButton::Event(Arc::clone(&events)),
+        Firmware::Devicetree | Firmware::MpTable => {
+            PowerButton::Line(wiring.edge_line(aarch64::POWER_BUTTON_INTID)?)
+        }
+    };
+    let console: Arc<Mutex<dyn ConsolePort>> = serial;
+    Ok(Board { console, events, power_button })
+}

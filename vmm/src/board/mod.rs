@@ -1,0 +1,134 @@
+//! The board: the devices of a machine, described for its tables and attached to its bus.
+//!
+//! Each architecture has a file with the devices of every machine: their nodes and, beside them, how they are attached. The
+//! devices of the profile are found by their kind ([`profile_devices`]). Everything here is compiled on both architectures.
+
+mod aarch64;
+pub mod profile_devices;
+mod x86_64;
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use devices::ged::{self, GenericEventDevice};
+use devices::kind::DeviceError;
+use devices::{ConsolePort, InterruptLine, LevelLine};
+use machine_profile::Firmware;
+use platform::{Arch, DeviceNode};
+
+use crate::bus::{MachineBus, Occupied};
+use crate::console::Output;
+use crate::kvm::{KvmError, KvmVm};
+use crate::lifecycle::Lifecycle;
+
+/// Why the devices of a machine cannot be attached.
+#[derive(Debug, thiserror::Error)]
+pub enum BoardError {
+    /// Two devices at one address.
+    #[error(transparent)]
+    Occupied(#[from] Occupied),
+    /// KVM refuses an interrupt line.
+    #[error(transparent)]
+    Kvm(#[from] KvmError),
+    /// eventfd(2) failed.
+    #[error("eventfd(2): {0}")]
+    EventFd(std::io::Error),
+    /// A device of the profile cannot be made.
+    #[error("{source}")]
+    Device {
+        /// Its position among the devices of the profile, from 0.
+        index: usize,
+        /// What is wrong.
+        source: DeviceError,
+    },
+    /// The profile names a kind that this build does not have.
+    #[error(transparent)]
+    Describe(#[from] profile_devices::PlaceError),
+}
+
+/// The devices that the VMM itself drives.
+pub(crate) struct Board {
+    /// The console's serial port.
+    pub(crate) console: Arc<Mutex<dyn ConsolePort>>,
+    /// The event device; attached to every machine, whether its tables describe it or not.
+    pub(crate) events: Arc<Mutex<GenericEventDevice>>,
+    /// The power button.
+    pub(crate) power_button: PowerButton,
+}
+
+/// What the power button is wired to.
+pub(crate) enum PowerButton {
+    /// A Generic Event Device.
+    Event(Arc<Mutex<GenericEventDevice>>),
+    /// An interrupt line.
+    Line(InterruptLine),
+    /// Nothing: the machine's tables cannot describe a power button.
+    Absent,
+}
+
+impl PowerButton {
+    /// Presses it. Returns `false` if there is none.
+    pub(crate) fn press(&self) -> bool {
+        match self {
+            PowerButton::Event(events) => lock(events).raise(ged::POWER_BUTTON),
+            PowerButton::Line(line) => line.raise(),
+            PowerButton::Absent => return false,
+        }
+        true
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The nodes of the devices of every machine of an architecture.
+#[must_use]
+pub fn nodes(arch: Arch) -> Vec<DeviceNode> {
+    match arch {
+        Arch::X86_64 => x86_64::nodes(),
+        Arch::Aarch64 => aarch64::nodes(),
+    }
+}
+
+/// The name of the device that is the guest's first console.
+#[must_use]
+pub fn console(arch: Arch) -> &'static str {
+    match arch {
+        Arch::X86_64 => devices::serial::NAME,
+        Arch::Aarch64 => devices::pl011::NAME,
+    }
+}
+
+/// Attaches the devices of every machine of an architecture.
+pub(crate) fn attach(
+    arch: Arch,
+    wiring: &mut Wiring<'_>,
+    firmware: Firmware,
+    lifecycle: &Arc<Lifecycle>,
+    output: Output,
+) -> Result<Board, BoardError> {
+    match arch {
+        Arch::X86_64 => x86_64::attach(wiring, firmware, lifecycle, output),
+        Arch::Aarch64 => aarch64::attach(wiring, firmware, output),
+    }
+}
+
+/// Where devices are attached: the bus, and KVM's interrupt controller.
+pub(crate) struct Wiring<'a> {
+    pub(crate) bus: &'a mut MachineBus,
+    pub(crate) vm: &'a KvmVm,
+}
+
+impl Wiring<'_> {
+    /// A line whose edges KVM delivers to a GSI.
+    fn edge_line(&self, gsi: u32) -> Result<InterruptLine, BoardError> {
+        let line = InterruptLine::new().map_err(BoardError::EventFd)?;
+        self.vm.bind(&line, gsi)?;
+        Ok(line)
+    }
+
+    /// A level-triggered line to a GSI.
+    fn level_line(&self, gsi: u32) -> LevelLine {
+        LevelLine::new(self.vm.level(gsi))
+    }
+}

@@ -1,0 +1,105 @@
+//! The devices of a profile: each is given a page of registers and an interrupt, and found by its kind.
+
+use std::sync::Arc;
+
+use devices::PoisonObserver;
+use devices::kind::{Kind, Place, Resources};
+use guest_memory::GuestRam;
+use machine_profile::device_kind::DeviceConfig;
+use machine_profile::{Firmware, Machine};
+use platform::{Arch, DeviceNode, aarch64, x86_64};
+
+use super::{BoardError, Wiring};
+
+/// Why the devices of a profile have no place in its machine.
+#[derive(Debug, thiserror::Error)]
+pub enum PlaceError {
+    /// More devices than such a machine has pages and interrupts for.
+    #[error("an {arch} machine has room for {max} devices")]
+    TooMany {
+        /// Architecture of the machine.
+        arch: Arch,
+        /// The most devices; also the position, from 0, of the first that is too many.
+        max: usize,
+    },
+    /// A build without that kind of device.
+    #[error("this build of ghest has no device of type `{0}`")]
+    Kind(&'static str),
+}
+
+/// A device of the profile at its place.
+pub(crate) struct Placed<'a> {
+    kind: &'static dyn Kind,
+    config: &'a DeviceConfig,
+    place: Place,
+}
+
+/// The devices of a profile at their places.
+fn placed(machine: &Machine) -> Result<Vec<Placed<'_>>, PlaceError> {
+    let (first_page, gsis): (_, Box<dyn Iterator<Item = u32>>) = match machine.arch {
+        Arch::X86_64 => (x86_64::VIRTIO_MMIO.start, Box::new(x86_64::VIRTIO_GSIS.iter().copied())),
+        Arch::Aarch64 => (aarch64::VIRTIO_MMIO.start, Box::new(aarch64::VIRTIO_FIRST_INTID..)),
+    };
+    let pages = (first_page..).step_by(Place::LEN as usize);
+    let places = (0..Place::MAX).zip(pages).zip(gsis);
+    let places: Vec<_> = places.take(machine.devices.len()).collect();
+    if places.len() < machine.devices.len() {
+        return Err(PlaceError::TooMany { arch: machine.arch, max: places.len() });
+    }
+    let devices = machine.devices.iter().zip(places);
+    devices
+        .map(|(device, ((index, base), gsi))| {
+            let kind = devices::kind(device.kind).ok_or(PlaceError::Kind(device.kind))?;
+            Ok(Placed { kind, config: &device.config, place: Place { index, base, gsi } })
+        })
+        .collect()
+}
+
+/// The nodes of the devices of a profile.
+///
+/// # Errors
+/// Returns an error if they have no place in the machine.
+pub fn nodes(machine: &Machine) -> Result<Vec<DeviceNode>, PlaceError> {
+    Ok(placed(machine)?.iter().map(|device| device.kind.describe(device.place)).collect())
+}
+
+/// The kernel's command line: the profile's, and a parameter for each device that the machine's tables cannot describe
+/// (`virtio_mmio.device=4K@0xd0000000:5`, which a Linux with CONFIG_VIRTIO_MMIO_CMDLINE_DEVICES reads).
+///
+/// # Errors
+/// Returns an error if the devices have no place in the machine.
+pub fn command_line(machine: &Machine) -> Result<String, PlaceError> {
+    let mut words = vec![machine.boot.cmdline.clone()];
+    if machine.firmware == Firmware::MpTable {
+        let devices = placed(machine)?;
+        words.extend(devices.iter().filter_map(|device| device.kind.kernel_parameter(device.place)));
+    }
+    words.retain(|word| !word.is_empty());
+    Ok(words.join(" "))
+}
+
+/// Vendor id of registers that have one.
+const VENDOR_ID: u32 = u32::from_le_bytes(*b"GHST");
+
+/// Attaches the devices of a profile.
+pub(crate) fn attach(
+    wiring: &mut Wiring<'_>,
+    machine: &Machine,
+    ram: &GuestRam,
+    observer: &Arc<dyn PoisonObserver>,
+) -> Result<(), BoardError> {
+    for Placed { kind, config, place } in placed(machine)? {
+        let resources = Resources {
+            name: place.name(),
+            ram: ram.clone(),
+            line: wiring.edge_line(place.gsi)?,
+            observer: Arc::clone(observer),
+            vendor_id: VENDOR_ID,
+        };
+        let registers = kind
+            .build(config, resources)
+            .map_err(|source| BoardError::Device { index: place.index, source })?;
+        wiring.bus.add_mmio(place.base, Place::LEN, registers)?;
+    }
+    Ok(())
+}
