@@ -278,6 +278,6 @@ fn refused(profile: &Profile, key: &str, what: &str) -> Checked {
     outcome
         .expect_said(&format!("error: {what}\n"))
         .expect_said(&format!("--> {}\n", profile.place(key)))
-        .expect_last(&format!("ghest: no machine: {what}"));
+        .expect_last(&format!("ghest: the machine cannot start: {what}"));
     Ok(())
 }

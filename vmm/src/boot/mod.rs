@@ -6,10 +6,10 @@
 #[cfg_attr(target_arch = "x86_64", path = "x86_64/mod.rs")]
 #[cfg_attr(target_arch = "aarch64", path = "aarch64/mod.rs")]
 mod arch;
+#[cfg(any(target_arch = "aarch64", test))]
+mod compression;
 mod error;
 mod initrd;
-#[cfg(any(target_arch = "aarch64", test))]
-mod packing;
 
 use std::fs::File;
 use std::io::{self, Cursor, Read, Seek};

@@ -156,25 +156,27 @@ impl Failure {
             Failure::Plan(error) => {
                 let (problem, status) = plan::refusal(profile, error);
                 diagnostics::print(&[problem]);
-                (format!("no machine: {error}"), status)
+                (format!("the machine cannot start: {error}"), status)
             }
             Failure::Open(error) => (
                 format!(
-                    "no machine: {error}\n  Guests run on KVM. Load its module (kvm-intel, kvm-amd), get access to /dev/kvm,\n  \
+                    "the machine cannot start: {error}\n  Guests run on KVM. Load its module (kvm-intel, kvm-amd), get access to /dev/kvm,\n  \
                      or use an emulated host that has it: cargo lab shell --host {}",
                     Arch::NATIVE
                 ),
                 Status::Host,
             ),
-            Failure::Control(path, error) => (format!("{}: {error}", path.display()), Status::Failure),
+            Failure::Control(path, error) => {
+                (format!("control socket {}: {error}", path.display()), Status::Failure)
+            }
             Failure::Machine(MachineError::Boot(error)) => {
                 let (key, help) = error.key();
                 refuse(key, error, help);
-                (format!("no machine: {error}"), Status::Usage)
+                (format!("the machine cannot start: {error}"), Status::Usage)
             }
             Failure::Machine(MachineError::Board(BoardError::Device { index, source })) => {
                 refuse(&format!("device.{index}.{}", source.key), source, source.help);
-                (format!("no machine: {source}"), Status::Usage)
+                (format!("the machine cannot start: {source}"), Status::Usage)
             }
             Failure::Machine(MachineError::Memory(error)) => {
                 refuse(
@@ -182,15 +184,15 @@ impl Failure {
                     error,
                     "use less memory, another backing, or a host with more memory",
                 );
-                (format!("no machine: {error}"), Status::Host)
+                (format!("the machine cannot start: {error}"), Status::Host)
             }
             Failure::Machine(
                 error @ (MachineError::Kvm(_)
                 | MachineError::Board(BoardError::Kvm(_) | BoardError::EventFd(_))
                 | MachineError::Threads(_)
                 | MachineError::Host { .. }),
-            ) => (format!("no machine: {error}"), Status::Host),
-            Failure::Machine(error) => (format!("no machine: {error}"), Status::Failure),
+            ) => (format!("the machine cannot start: {error}"), Status::Host),
+            Failure::Machine(error) => (format!("the machine cannot start: {error}"), Status::Failure),
         }
     }
 }

@@ -1,9 +1,9 @@
 //! `ghest compare`.
 
 mod child;
+mod conversion;
 mod progress;
 mod settings;
-mod words;
 
 use std::io::{IsTerminal, stdout};
 use std::path::PathBuf;
@@ -101,7 +101,7 @@ pub(super) fn run(options: &Options) -> Status {
         Err(error) => return output::report(&format!("socketpair(2) for signals: {error}"), Status::Failure),
     };
     let mut recordings = Vec::new();
-    let mut machine = words::machine(&profile.machine);
+    let mut machine = conversion::machine(&profile.machine);
     let mut progress = Progress::on_stderr();
     for firmware in settings::table_sets(Arch::NATIVE) {
         let name = firmware_name(firmware);
@@ -109,8 +109,8 @@ pub(super) fn run(options: &Options) -> Status {
         tracing::info!(tables = name, "a guest boots");
         let recording = match Settings::new(&options.profile, name, cmdline.as_deref()) {
             Ok(Settings { profile, set, changes }) => {
-                let plan = blueprint(&profile.machine).map(|blueprint| words::plan(&blueprint));
-                machine = words::machine(&profile.machine);
+                let plan = blueprint(&profile.machine).map(|blueprint| conversion::plan(&blueprint));
+                machine = conversion::machine(&profile.machine);
                 let boot = Boot {
                     profile: &options.profile.profile,
                     set: &set,
@@ -144,7 +144,7 @@ pub(super) fn run(options: &Options) -> Status {
         Some(Part::Boot) => Only::Boot,
         Some(Part::Errors) => Only::Errors,
     };
-    let comparison = Comparison::new(machine, words::host(), injections, &recordings, only);
+    let comparison = Comparison::new(machine, conversion::host(), injections, &recordings, only);
     if let Some(path) = &options.html
         && let Err(error) = std::fs::write(path, compare::html(&comparison))
     {

@@ -81,7 +81,7 @@ fn blueprint(profile: &ProfileArgs, host: &HostArgs) -> Result<Blueprint, Status
 pub(super) fn refuse(profile: &Profile, error: &PlanError) -> Status {
     let (problem, status) = refusal(profile, error);
     diagnostics::print(&[problem]);
-    output::report(&format!("no machine: {error}"), status)
+    output::report(&format!("the machine cannot be planned: {error}"), status)
 }
 
 fn text(blueprint: &Blueprint) -> String {

@@ -9,7 +9,7 @@ use platform::Range;
 use platform::aarch64::KERNEL_START;
 use vm_memory::{GuestAddress, GuestMemoryMmap, ReadVolatile};
 
-use super::super::{ImageError, Loaded, packing, read_start, u64_at, unknown_format};
+use super::super::{ImageError, Loaded, compression, read_start, u64_at, unknown_format};
 
 /// How a kernel is entered.
 pub(crate) struct Kind {
@@ -36,12 +36,12 @@ pub(crate) fn load<F: Read + ReadVolatile + Seek>(
     let len = image.seek(SeekFrom::End(0)).map_err(ImageError::Read)?;
     let mut start = [0; HEADER];
     let got = read_start(&mut image, &mut start).map_err(ImageError::Read)?;
-    if let Some(packed) = packing::of(&start[..got]) {
+    if let Some(compressed) = compression::of(&start[..got]) {
         image.rewind().map_err(ImageError::Read)?;
         let mut bytes = Vec::new();
         image.read_to_end(&mut bytes).map_err(ImageError::Read)?;
-        let unpacked = packing::unpack(packed, &bytes, end_of_memory)?;
-        return load_plain(Cursor::new(&unpacked[..]), memory, end_of_memory, poisoned);
+        let decompressed = compression::decompress(compressed, &bytes, end_of_memory)?;
+        return load_plain(Cursor::new(&decompressed[..]), memory, end_of_memory, poisoned);
     }
     if start.get(56..60) != Some(MAGIC) {
         return Err(unknown_format("an arm64 Image, plain, gzip or zboot", &start[..got], len));

@@ -14,7 +14,7 @@ use super::ImageError;
 
 /// How a kernel is compressed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Packing {
+pub(super) enum Format {
     Gzip,
     Zboot,
 }
@@ -23,25 +23,25 @@ pub(super) enum Packing {
 const ZBOOT_HEADER: usize = 56;
 
 /// How a file that starts with these bytes is compressed. `None` if it is not.
-pub(super) fn of(start: &[u8]) -> Option<Packing> {
+pub(super) fn of(start: &[u8]) -> Option<Format> {
     if start.starts_with(&[0x1f, 0x8b]) {
-        Some(Packing::Gzip)
+        Some(Format::Gzip)
     } else if start.starts_with(b"MZ\0\0zimg") {
-        Some(Packing::Zboot)
+        Some(Format::Zboot)
     } else {
         None
     }
 }
 
 /// Decompresses a file to at most `limit` bytes.
-pub(super) fn unpack(packing: Packing, file: &[u8], limit: u64) -> Result<Vec<u8>, ImageError> {
-    match packing {
-        Packing::Gzip => gunzip(file, limit),
-        Packing::Zboot => unpack_zboot(file, limit),
+pub(super) fn decompress(format: Format, file: &[u8], limit: u64) -> Result<Vec<u8>, ImageError> {
+    match format {
+        Format::Gzip => gunzip(file, limit),
+        Format::Zboot => decompress_zboot(file, limit),
     }
 }
 
-fn unpack_zboot(file: &[u8], limit: u64) -> Result<Vec<u8>, ImageError> {
+fn decompress_zboot(file: &[u8], limit: u64) -> Result<Vec<u8>, ImageError> {
     let len = file.len() as u64;
     let Some(header) = file.get(..ZBOOT_HEADER) else {
         return Err(ImageError::Truncated { what: "the zboot header", expected: ZBOOT_HEADER as u64, len });
@@ -49,15 +49,15 @@ fn unpack_zboot(file: &[u8], limit: u64) -> Result<Vec<u8>, ImageError> {
     let word = |at: usize| u32::from_le_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]);
     let (offset, size) = (word(8) as usize, word(12) as usize);
     let end = offset.saturating_add(size);
-    let Some(packed) = file.get(offset..end) else {
+    let Some(compressed) = file.get(offset..end) else {
         return Err(ImageError::Truncated { what: "the zboot payload", expected: end as u64, len });
     };
     let name = header[24..].split(|&byte| byte == 0).next().unwrap_or_default();
     match name {
-        b"gzip" => gunzip(packed, limit),
+        b"gzip" => gunzip(compressed, limit),
         // With its level: Linux's makefiles write `zstd22`.
         name if name.starts_with(b"zstd") => {
-            let decoder = ruzstd::decoding::StreamingDecoder::new(packed).map_err(damaged)?;
+            let decoder = ruzstd::decoding::StreamingDecoder::new(compressed).map_err(damaged)?;
             read_up_to(decoder, limit)
         }
         other => Err(ImageError::Loader(format!(
@@ -67,13 +67,13 @@ fn unpack_zboot(file: &[u8], limit: u64) -> Result<Vec<u8>, ImageError> {
     }
 }
 
-fn gunzip(packed: &[u8], limit: u64) -> Result<Vec<u8>, ImageError> {
-    read_up_to(flate2::read::GzDecoder::new(packed), limit)
+fn gunzip(compressed: &[u8], limit: u64) -> Result<Vec<u8>, ImageError> {
+    read_up_to(flate2::read::GzDecoder::new(compressed), limit)
 }
 
-fn read_up_to(unpacker: impl Read, limit: u64) -> Result<Vec<u8>, ImageError> {
+fn read_up_to(decoder: impl Read, limit: u64) -> Result<Vec<u8>, ImageError> {
     let mut bytes = Vec::new();
-    unpacker.take(limit.saturating_add(1)).read_to_end(&mut bytes).map_err(damaged)?;
+    decoder.take(limit.saturating_add(1)).read_to_end(&mut bytes).map_err(damaged)?;
     if bytes.len() as u64 > limit {
         return Err(ImageError::TooLarge { start: 0, end: bytes.len() as u64, limit });
     }
@@ -116,16 +116,16 @@ mod tests {
         let zstd =
             ruzstd::encoding::compress_to_vec(&kernel[..], ruzstd::encoding::CompressionLevel::Fastest);
         for file in [gzip(&kernel), zboot(b"gzip", &gzip(&kernel)), zboot(b"zstd22", &zstd)] {
-            let packing = of(&file).expect("packed");
-            assert!(unpack(packing, &file, 1 << 20).expect("whole") == kernel);
-            assert!(matches!(unpack(packing, &file, 1 << 10), Err(ImageError::TooLarge { .. })));
-            assert!(unpack(packing, &file[..file.len() / 2], 1 << 20).is_err());
+            let format = of(&file).expect("compressed");
+            assert!(decompress(format, &file, 1 << 20).expect("whole") == kernel);
+            assert!(matches!(decompress(format, &file, 1 << 10), Err(ImageError::TooLarge { .. })));
+            assert!(decompress(format, &file[..file.len() / 2], 1 << 20).is_err());
         }
     }
 
     #[test]
     fn an_unsupported_compression_is_named_in_the_error() {
-        let error = unpack(Packing::Zboot, &zboot(b"xz\n", b"..."), 1 << 20).expect_err("xz").to_string();
+        let error = decompress(Format::Zboot, &zboot(b"xz\n", b"..."), 1 << 20).expect_err("xz").to_string();
         assert!(error.contains("`xz\\n`"), "{error}");
         assert_eq!(of(b"\x7fELF"), None);
     }
