@@ -48,7 +48,7 @@ fn refused(make: &str, run: &str, what: &str) -> Checked {
     let file = std::fs::File::open(&profile.path).expect("the profile");
     let outcome = outcome.stdin(file).arg("/proc/self/fd/0").finish().expect(3);
     assert_eq!(outcome.stdout, b"", "{outcome}");
-    let outcome = outcome.expect_said(&format!("ghest: no machine: {what}\n"));
+    let outcome = outcome.expect_said(&format!("ghest: the machine cannot start: {what}\n"));
     let last = outcome.stderr.lines().last().unwrap_or_default();
     assert!(last.ends_with(ADVICE), "{outcome}");
     Ok(())
@@ -73,8 +73,9 @@ fn most_vcpus() -> Checked {
     let profile = scratch.profile("[machine]\nvcpus = 512\nmemory = \"64MiB\"\nfirmware = \"acpi\"\n");
     let outcome = Ghest::boot(&profile).finish();
     if limit < 512 {
-        let last =
-            format!("ghest: no machine: this host's KVM allows {limit} vCPUs, and the machine has 512");
+        let last = format!(
+            "ghest: the machine cannot start: KVM on this host supports {limit} vCPUs (KVM_CAP_MAX_VCPUS), the profile has 512"
+        );
         outcome.expect(3).expect_last(&last);
     } else {
         let outcome = outcome.expect_ok();
@@ -94,6 +95,7 @@ fn too_few_descriptors() -> Checked {
         .arg(&profile.path)
         .finish()
         .expect(3)
-        .expect_last("ghest: no machine: KVM refuses a vCPU: Too many open files (os error 24)");
+        .expect_said("ghest: the machine cannot start: KVM_CREATE_VCPU (vCPU ")
+        .expect_said("Too many open files (os error 24); raise the limit of open files (ulimit -n)\n");
     Ok(())
 }

@@ -83,7 +83,7 @@ fn short_pool() -> Checked {
     outcome
         .expect_said(&format!("error: {message}\n"))
         .expect_said(&profile.place("backing"))
-        .expect_last(&format!("ghest: no machine: {message}"));
+        .expect_last(&format!("ghest: the machine cannot start: {message}"));
     Ok(())
 }
 

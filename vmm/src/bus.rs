@@ -95,20 +95,20 @@ impl Bus for MachineBus {
     }
 
     fn mmio_read(&self, gpa: u64, data: &mut [u8]) {
-        if self.io.mmio_read(MmioAddress(gpa), data).is_err() && !self.reporting.touched_lost(gpa) {
+        if self.io.mmio_read(MmioAddress(gpa), data).is_err() && !self.reporting.accessed_poison(gpa) {
             tracing::debug!(gpa, len = data.len(), "read of an address that nothing answers");
             data.fill(FLOATING);
         }
     }
 
     fn mmio_write(&self, gpa: u64, data: &[u8]) {
-        if self.io.mmio_write(MmioAddress(gpa), data).is_err() && !self.reporting.touched_lost(gpa) {
+        if self.io.mmio_write(MmioAddress(gpa), data).is_err() && !self.reporting.accessed_poison(gpa) {
             tracing::debug!(gpa, ?data, "write to an address that nothing answers");
         }
     }
 
     fn undecoded_access(&self, gpa: u64) -> bool {
-        self.reporting.touched_lost(gpa)
+        self.reporting.accessed_poison(gpa)
     }
 
     fn memory_error(&self, vcpu: u32, lost: PoisonAccess, state: &mut dyn FnMut() -> Option<VcpuState>) {
@@ -116,7 +116,7 @@ impl Bus for MachineBus {
     }
 
     fn ask(&self, vcpu: u32, state: &mut dyn FnMut() -> Option<VcpuState>) {
-        self.reporting.ask(vcpu, state);
+        self.reporting.pre_entry(vcpu, state);
     }
 
     fn flush(&self) {

@@ -1,7 +1,8 @@
 //! A running machine: everything wired together, from its first instruction to its end.
 
-mod operator;
+mod event_loop;
 mod preserved;
+mod running;
 
 use std::io;
 use std::sync::Arc;
@@ -30,8 +31,8 @@ use crate::ras::ActionExecutor;
 use crate::signals::Signals;
 use crate::timings::{Phase, Timings};
 
-use operator::Operator;
 pub use preserved::PreservedState;
+use running::RunningMachine;
 
 /// Why a machine could not be started.
 #[derive(Debug, thiserror::Error)]
@@ -54,16 +55,16 @@ pub enum MachineError {
     /// vCPUs cannot be started.
     #[error(transparent)]
     Threads(#[from] ThreadError),
-    /// The host refuses something that every machine needs.
-    #[error("this host gives no {what}: {source}")]
+    /// A system call failed that every machine needs.
+    #[error("{what}: {source}")]
     Host {
-        /// What.
+        /// The system call, or what was attempted.
         what: &'static str,
-        /// What it said.
+        /// Its errno.
         source: io::Error,
     },
-    /// The event loop cannot be run.
-    #[error("the event loop fails: {0}")]
+    /// The event loop failed.
+    #[error("event loop: {0}")]
     Events(event_manager::Error),
 }
 
@@ -109,7 +110,7 @@ pub fn prepare(
         &machine.boot,
         command_line,
         &preserved.ram,
-        &preserved.lost_for_good(),
+        &preserved.permanently_poisoned(),
         platform,
         |chosen| {
             timings.mark(Phase::Kernel);
@@ -125,11 +126,11 @@ pub fn prepare(
 
     let control = Arc::new(Control::default());
     let lifecycle = Lifecycle::new(Arc::clone(&control), Arc::clone(&env.journal), Arc::clone(timings));
-    let lifecycle = Arc::new(lifecycle.map_err(no("event descriptor"))?);
+    let lifecycle = Arc::new(lifecycle.map_err(host_error("eventfd(2)"))?);
     let mut vm = KvmVm::new(kvm, preserved.ram.clone(), platform)?;
     preserved.reporting.memslot_holes().spans().into_iter().try_for_each(|span| vm.punch_hole(span))?;
-    let console = Console::stdio(&control, Arc::clone(&preserved.schedule));
-    let console = console.map_err(no("thread for the console"))?;
+    let console = Console::stdio(&control, preserved.schedule.clone());
+    let console = console.map_err(host_error("starting the thread console-output"))?;
     let mut bus = MachineBus::new(
         Arc::clone(&env.journal),
         Arc::clone(timings),
@@ -138,7 +139,7 @@ pub fn prepare(
     );
     let mut wiring = Wiring { bus: &mut bus, vm: &vm };
     let board = board::attach(machine.arch, &mut wiring, machine.firmware, &lifecycle, console.output())?;
-    profile_devices::attach(&mut wiring, machine, &preserved.ram, &preserved.touched())?;
+    profile_devices::attach(&mut wiring, machine, &preserved.ram, &preserved.poison_observer())?;
     let ports = vm.ports(&entry)?;
     timings.mark(Phase::Vcpus);
     let name = machine.name.clone();
@@ -159,13 +160,13 @@ fn external_line(vm: &KvmVm, platform: &Platform) -> Result<Option<InterruptLine
         _ => None,
     });
     let Some(gsi) = gsi else { return Ok(None) };
-    let line = InterruptLine::new().map_err(no("event descriptor"))?;
+    let line = InterruptLine::new().map_err(host_error("eventfd(2)"))?;
     vm.bind(&line, gsi)?;
     Ok(Some(line))
 }
 
-/// Makes a [`MachineError::Host`] of what the host said.
-pub fn no(what: &'static str) -> impl FnOnce(io::Error) -> MachineError {
+/// Makes a [`MachineError::Host`] of an errno. `what` is the system call, for example `eventfd(2)`.
+pub fn host_error(what: &'static str) -> impl FnOnce(io::Error) -> MachineError {
     move |source| MachineError::Host { what, source }
 }
 
@@ -176,8 +177,8 @@ impl Prepared {
     /// Where its threads or the event loop cannot be run.
     pub fn run(self, preserved: &PreservedState, env: &mut Environment) -> Result<Ending, MachineError> {
         let Prepared { name, ports, bus, board, console, control, lifecycle, vm } = self;
-        let input =
-            Input::start(Arc::clone(&board.console), &lifecycle).map_err(no("thread for console input"))?;
+        let input = Input::start(Arc::clone(&board.console), &lifecycle)
+            .map_err(host_error("starting the thread console-input"))?;
         let announce: Arc<dyn Fn(Ended) + Send + Sync> = {
             let lifecycle = Arc::clone(&lifecycle);
             Arc::new(move |ended: Ended| {
@@ -187,7 +188,7 @@ impl Prepared {
             })
         };
         let mut vcpus = Vcpus::start(ports, &bus, &control, &announce)?;
-        let operator = Operator {
+        let running = RunningMachine {
             name: &name,
             vcpus: &vcpus,
             power_button: &board.power_button,
@@ -196,12 +197,12 @@ impl Prepared {
             vm: &vm,
             started: Instant::now(),
         };
-        let outcome = operator::watch(&operator, &mut env.signals, env.control.as_ref());
+        let outcome = event_loop::run(&running, &mut env.signals, env.control.as_ref());
         vcpus.stop();
         // The last who have the devices: their threads end here.
         drop((vcpus, bus));
-        // What was found until now is lost to this machine: the next one begins with other memory.
-        preserved.detected_errors.all().for_each(|found| preserved.reporting.found(found));
+        // Errors detected until now are reported as errors of this boot: the next one starts with fresh memory.
+        preserved.detected_errors.pending().for_each(|error| preserved.reporting.detected(error));
         env.timings.mark(Phase::GuestShutdown);
         input.stop();
         console.close();

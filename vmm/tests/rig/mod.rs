@@ -138,7 +138,7 @@ fn rig(ram: &GuestRam, rounds: usize, allocations: fn() -> usize) -> Rig {
     let lifecycle = Lifecycle::new(Arc::clone(&control), Arc::clone(&journal), Arc::clone(&clock));
     let reporting =
         Reporting::new(&plan, &host, Some(&area), ram.clone(), journal, clock).expect("a reporter");
-    reporting.memslot_holes().punch_hole(Span::around(LOST, 12));
+    reporting.memslot_holes().insert(Span::around(LOST, 12));
     reporting.attach(ActionExecutor {
         events: Arc::new(Mutex::new(GenericEventDevice::new(InterruptLine::new().expect("an eventfd")))),
         external: None,
@@ -215,7 +215,7 @@ impl Rig {
     fn touched(&self, gpa: u64) {
         self.count.store((self.allocations)() as u64, Ordering::Relaxed);
         self.lap();
-        assert!(self.reporting.touched_lost(gpa), "{gpa:#x} is the poisoned page");
+        assert!(self.reporting.accessed_poison(gpa), "{gpa:#x} is the poisoned page");
         self.pending.store(true, Ordering::Relaxed);
     }
 }

@@ -1,9 +1,10 @@
-//! Plan, machine and host, in the words of a comparison.
+//! Plan, machine and host, converted to the types of the crate `compare`.
 
 use compare::{Answer, Host, Lack, Machine, Plan, Table};
 use machine_profile::Kernel;
 use ras_core::plan::Answer as Planned;
 use vcpu::host::KvmState;
+use vmm::plan::Blueprint;
 
 pub(super) fn machine(machine: &machine_profile::Machine) -> Machine {
     Machine {
@@ -19,16 +20,17 @@ pub(super) fn machine(machine: &machine_profile::Machine) -> Machine {
     }
 }
 
-pub(super) fn plan(plan: &vmm::plan::Plan) -> Plan {
-    let ras = &plan.ras;
-    let table = |table: &vmm::plan::PlannedTable| Table {
+pub(super) fn plan(blueprint: &Blueprint) -> Plan {
+    let report = &blueprint.plan;
+    let ras = &report.ras;
+    let tables = report.tables.iter().map(|table| Table {
         name: table.name.into(),
         gpa: table.gpa,
         len: table.len as u64,
-    };
+    });
     Plan {
-        because: plan.because.into(),
-        tables: plan.tables.iter().map(table).collect(),
+        because: report.because.into(),
+        tables: tables.collect(),
         answers: [
             ("consumed", &ras.consumed),
             ("found", &ras.detected),
@@ -62,14 +64,14 @@ fn answer((class, answer): (&str, &Planned)) -> Answer {
     }
 }
 
-/// This host, and what it cannot do.
+/// This host and the capabilities that it lacks.
 pub(super) fn host() -> Host {
     let host = vcpu::host::probe();
     let mut lacks = Vec::new();
     if let KvmState::Absent { reason } = &host.kvm {
         lacks.push(Lack { what: "KVM".into(), cost: format!("nothing boots here ({reason})") });
     }
-    // What it does not do about poisoned memory is among the notes of every plan.
+    // Missing memory failure handling is among the notes of every plan.
     let missing = host.capabilities.iter().filter(|capability| capability.value <= 0);
     lacks.extend(missing.map(|it| Lack { what: it.name.into(), cost: it.without.into() }));
     Host { kernel: host.kernel, lacks }
