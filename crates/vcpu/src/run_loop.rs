@@ -195,7 +195,7 @@ pub fn run(vcpu: u32, port: &mut impl VcpuPort, bus: &dyn Bus, control: &Control
             control.put_back(vcpu, injection);
         }
         bus.flush();
-        let answered = match sigbus::listening(|| port.run()) {
+        let answered = match sigbus::capture_action_required(|| port.run()) {
             Ok(Exit::Interrupted) => Answered::Done,
             Ok(exit) => {
                 if progress == Progress::Entered {
@@ -238,7 +238,7 @@ fn tell_of_losses(
     met: Option<PoisonAccess>,
     is_access: bool,
 ) -> Result<(), RunError> {
-    let mut signalled = sigbus::take();
+    let mut signalled = sigbus::take_fault();
     // An access is only made where memory was left out on purpose, so that whoever answered it raised the signal.
     if is_access && signalled.is_some() {
         port.abandon_access()?;
@@ -249,7 +249,7 @@ fn tell_of_losses(
     while let Some(fault) = signalled {
         let lost = PoisonAccess::Signalled(fault);
         bus.memory_error(vcpu, lost, &mut || port.state(Some(&lost)));
-        signalled = sigbus::take();
+        signalled = sigbus::take_fault();
     }
     Ok(())
 }

@@ -178,7 +178,7 @@ impl Operator<'_> {
     /// Puts fresh memory in the place of poisoned pages.
     fn repair(&self, span: Span) {
         let PreservedState { ram, reporting, .. } = self.preserved;
-        if let Err(error) = ram.renew(span.gpa, span.bytes()) {
+        if let Err(error) = ram.replace_pages(span.gpa, span.bytes()) {
             return reporting.not_repaired(span, &error);
         }
         for memslot_holes in reporting.memslot_holes().within(span) {

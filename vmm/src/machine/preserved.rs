@@ -74,7 +74,7 @@ impl PreservedState {
     /// # Errors
     /// Where the host gives no fresh memory.
     pub fn renew(&self) -> Result<(), MachineError> {
-        self.ram.renew_all_but(&self.reporting.lost_over_reset()).map_err(no("fresh memory"))?;
+        self.ram.zero_except(&self.reporting.lost_over_reset()).map_err(no("fresh memory"))?;
         self.reporting.repaired_by_reset();
         Ok(())
     }

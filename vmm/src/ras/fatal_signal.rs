@@ -4,10 +4,11 @@
 //! back, says what happened on standard error, closes the event file's story with its last line, and gives the exit status.
 
 use std::fmt::{self, Write};
+use std::io;
 use std::os::fd::BorrowedFd;
 use std::sync::OnceLock;
 
-use guest_memory::sigbus::FatalSignal;
+use guest_memory::sigbus::{self, FatalSignal};
 use ras_core::actions::StopReason;
 use rustix::io::write;
 use rustix::stdio::stderr;
@@ -25,9 +26,20 @@ pub fn write_to(events: LastLine) {
     let _ = EVENTS.set(events);
 }
 
-/// Says them. The process ends with what is returned.
+/// Installs the process's SIGBUS handler, with the report of this module for a signal that ends the process.
+///
+/// # Errors
+/// Returns an error if it is installed already, or sigaction(2) fails.
+#[expect(unsafe_code, reason = "a function is installed that runs in a signal handler")]
+pub fn install_handler() -> io::Result<()> {
+    // SAFETY: `report` is async-signal-safe: it reads statics that are set once, tries the terminal's lock without waiting, formats into
+    // a buffer on the stack, and calls write(2) and tcsetattr(3). It does not wait, allocate or unwind.
+    unsafe { sigbus::install(report) }
+}
+
+/// Writes the report. Returns the status that the process exits with. Async-signal-safe.
 #[must_use]
-pub fn say(signal: &FatalSignal) -> i32 {
+fn report(signal: &FatalSignal) -> i32 {
     console::put_back_in_a_handler();
     let told = Told(signal);
     let status = told.status();

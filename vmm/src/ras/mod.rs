@@ -277,7 +277,7 @@ impl Reporting {
             (None, _) => return false,
         };
         let fault = sigbus::Fault { hva, log2_len, action: sigbus::Action::Required };
-        match sigbus::listening(|| sigbus::raise(fault)) {
+        match sigbus::capture_action_required(|| sigbus::raise(fault)) {
             Ok(()) => true,
             Err(error) => {
                 tracing::error!(%error, gpa, "no signal can be raised for a page that is lost");

@@ -92,12 +92,14 @@ struct Rig {
 ///
 /// # Errors
 /// Where this machine has no KVM that can be used.
+#[expect(unsafe_code, reason = "a signal handler is installed")]
 pub(crate) fn rounds(rounds: usize, allocations: fn() -> usize) -> Result<Vec<Round>, String> {
     let kvm = Kvm::new().map_err(|error| format!("/dev/kvm: {error}"))?;
     let ram = GuestRam::allocate(&[(0, MEMORY)], Backing::Anonymous).map_err(|error| error.to_string())?;
     let (_vm, fd) = machine(&kvm, &ram).map_err(|error| format!("KVM: {error}"))?;
     // Fails where it was installed by another round.
-    let _ = sigbus::install(|_| 1);
+    // SAFETY: the function only returns a number.
+    let _ = unsafe { sigbus::install(|_| 1) };
 
     let rig = rig(&ram, rounds, allocations);
     ram.write(RECORDS, &area().initial_bytes()).expect("memory");

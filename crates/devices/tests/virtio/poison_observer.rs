@@ -20,9 +20,11 @@ const STATUS_BYTE: u64 = BUFFERS + 0x100;
 /// Behind this all is gone when memory is cut.
 const END: u64 = 0x8_0000;
 
+#[expect(unsafe_code, reason = "a signal handler is installed")]
 fn machine() -> (Driver<Block>, TempDir) {
     static INSTALLED: Once = Once::new();
-    INSTALLED.call_once(|| sigbus::install(|_| 99).expect("a handler"));
+    // SAFETY: the function only returns a number.
+    INSTALLED.call_once(|| unsafe { sigbus::install(|_| 99) }.expect("a handler"));
     let directory = tempfile::tempdir().expect("a directory");
     let path = directory.path().join("disk");
     fs::write(&path, [7; 64 * 512]).expect("a file");
@@ -135,14 +137,14 @@ fn lost_pages_are_told_of() {
     driver.descriptor(DESCRIPTORS, 0, data, 48, INDIRECT_TABLE, 0);
     driver.offer(0);
     driver.await_status(NEEDS_RESET);
-    driver.ram.renew(data, 512).expect("repaired");
+    driver.ram.replace_pages(data, 512).expect("repaired");
     driver.start(0);
     assert_eq!(request(&mut driver, IN, HEADER, data), (0, 513), "repaired");
 
     lose(&driver, AVAILABLE).expect("lost before");
     driver.write(QUEUE_NOTIFY, 0);
     driver.await_status(NEEDS_RESET);
-    driver.ram.renew(AVAILABLE, 1).expect("repaired");
+    driver.ram.replace_pages(AVAILABLE, 1).expect("repaired");
     driver.start(0);
     assert_eq!(request(&mut driver, IN, HEADER, data), (0, 513), "repaired");
     let told = driver.told.0.lock().expect("no panic").clone();
@@ -153,13 +155,13 @@ fn lost_pages_are_told_of() {
 #[expect(unsafe_code, reason = "madvise(2) is called")]
 fn lose(driver: &Driver<Block>, gpa: u64) -> std::io::Result<()> {
     let hva = driver.ram.host_address(gpa).expect("memory");
-    let outcome = sigbus::listening(|| {
+    let outcome = sigbus::capture_action_required(|| {
         // SAFETY: a page of guest memory, which nothing here has references to.
         match unsafe { libc::madvise(hva as *mut libc::c_void, 1, libc::MADV_HWPOISON) } {
             0 => Ok(()),
             _ => Err(std::io::Error::last_os_error()),
         }
     });
-    while sigbus::take().is_some() {}
+    while sigbus::take_fault().is_some() {}
     outcome
 }

@@ -248,7 +248,7 @@ impl Bus for Losing {
     }
     fn mmio_read(&self, gpa: u64, _: &mut [u8]) {
         let fault = sigbus::Fault { hva: gpa, log2_len: 12, action: sigbus::Action::Required };
-        sigbus::listening(|| sigbus::raise(fault)).expect("a signal to oneself");
+        sigbus::capture_action_required(|| sigbus::raise(fault)).expect("a signal to oneself");
     }
     fn mmio_write(&self, _: u64, _: &[u8]) {}
     fn memory_error(&self, vcpu: u32, lost: PoisonAccess, _: &mut dyn FnMut() -> Option<VcpuState>) {
@@ -269,9 +269,11 @@ impl Bus for Losing {
     }
 }
 
+#[expect(unsafe_code, reason = "a signal handler is installed")]
 fn install_handler() {
     // An error means that another test did.
-    let _ = sigbus::install(|_| 1);
+    // SAFETY: the function only returns a number.
+    let _ = unsafe { sigbus::install(|_| 1) };
 }
 
 #[test]
