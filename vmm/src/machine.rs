@@ -21,7 +21,7 @@ use machine_profile::Machine;
 use platform::Platform;
 use ras_core::Notification;
 use ras_core::reporters::BuildError;
-use vcpu::{Bus, Control, Ended, ThreadError, Vcpus};
+use vcpu::{Control, ThreadError, VcpuEnvironment, VcpuExitReason, VcpuExited, Vcpus};
 
 use crate::boot::{self, BootError};
 use crate::bus::{MachineBus, Occupied};
@@ -34,6 +34,7 @@ use crate::lifecycle::{Ending, Lifecycle};
 use crate::plan::Blueprint;
 use crate::ras::ActionExecutor;
 use crate::signals::Signals;
+use crate::startup::StartupObserver;
 use crate::timings::{Phase, Timings};
 
 use operator::Operator;
@@ -99,7 +100,7 @@ pub struct Environment {
 pub struct Prepared {
     name: String,
     ports: Vec<vcpu::KvmPort>,
-    bus: Arc<dyn Bus>,
+    environment: VcpuEnvironment,
     devices: Devices,
     console: Console,
     control: Arc<Control>,
@@ -182,12 +183,7 @@ pub fn prepare(
     preserved.reporting.memslot_holes().spans().into_iter().try_for_each(|span| vm.punch_hole(span))?;
     let console = Console::stdio(&control, Arc::clone(&preserved.schedule));
     let console = console.map_err(no("thread for the console"))?;
-    let mut bus = MachineBus::new(
-        Arc::clone(&env.journal),
-        Arc::clone(timings),
-        lifecycle.clone(),
-        Arc::clone(&preserved.reporting),
-    );
+    let mut bus = MachineBus::new(lifecycle.clone());
     let devices = arch::add_devices(&mut bus, &vm, machine.firmware, &lifecycle, console.output())?;
     virtio::add_devices(&mut bus, &vm, machine, platform, preserved)?;
     let ports = vm.ports(&entry)?;
@@ -200,7 +196,12 @@ pub fn prepare(
         vcpus: machine.vcpus,
         lifecycle: Arc::clone(&lifecycle),
     });
-    Ok(Prepared { name, ports, bus: Arc::new(bus), devices, console, control, lifecycle, vm })
+    let environment = VcpuEnvironment {
+        io: Arc::new(bus),
+        memory_errors: Arc::clone(&preserved.reporting) as _,
+        observer: Arc::new(StartupObserver::new(Arc::clone(&env.journal), Arc::clone(timings))),
+    };
+    Ok(Prepared { name, ports, environment, devices, console, control, lifecycle, vm })
 }
 
 /// The line of the error source that has an interrupt of its own, where there is one.
@@ -226,18 +227,18 @@ impl Prepared {
     /// # Errors
     /// Where its threads or the event loop cannot be run.
     pub fn run(self, preserved: &PreservedState, env: &mut Environment) -> Result<Ending, MachineError> {
-        let Prepared { name, ports, bus, devices, console, control, lifecycle, vm } = self;
+        let Prepared { name, ports, environment, devices, console, control, lifecycle, vm } = self;
         let input =
             Input::start(Arc::clone(&devices.console), &lifecycle).map_err(no("thread for console input"))?;
-        let announce: Arc<dyn Fn(Ended) + Send + Sync> = {
+        let exited: Arc<dyn Fn(VcpuExited) + Send + Sync> = {
             let lifecycle = Arc::clone(&lifecycle);
-            Arc::new(move |ended: Ended| {
-                if ended.end != vcpu::End::Stopped {
-                    lifecycle.end(Ending::Crashed(ended));
+            Arc::new(move |exited: VcpuExited| {
+                if exited.reason != VcpuExitReason::Stopped {
+                    lifecycle.end(Ending::Crashed(exited));
                 }
             })
         };
-        let mut vcpus = Vcpus::start(ports, &bus, &control, &announce)?;
+        let mut vcpus = Vcpus::start(ports, &environment, &control, &exited)?;
         let operator = Operator {
             name: &name,
             vcpus: &vcpus,
@@ -249,8 +250,8 @@ impl Prepared {
         };
         let outcome = operator::watch(&operator, &mut env.signals, env.control.as_ref());
         vcpus.stop();
-        // The last who have the devices: their threads end here.
-        drop((vcpus, bus));
+        // The last references to the devices: their threads end here.
+        drop((vcpus, environment));
         // What was found until now is lost to this machine: the next one begins with other memory.
         preserved.detected_errors.all().for_each(|found| preserved.reporting.found(found));
         env.timings.mark(Phase::GuestShutdown);
