@@ -51,3 +51,8 @@ const _: () = {
     send_and_sync::<sigbus::Action>();
     send_and_sync::<sigbus::FatalSignal>();
 };
+
+/// The example of the README.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

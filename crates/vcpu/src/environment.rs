@@ -46,10 +46,10 @@ pub trait IoBus: Send + Sync {
 
 /// Handles accesses of vCPUs to poisoned memory. Its methods are called by the vCPU threads, concurrently.
 ///
-/// `state` reads registers of the calling vCPU; it costs a few ioctls and is called only if they are needed. What the vCPU is to do, it
-/// is told through its [`Control`](crate::Control) before the method returns: [`inject`](crate::Control::inject) an exception,
-/// [`hold`](crate::Control::hold) it outside the guest, or [`set`](crate::Control::set) the run state. If none of these happens the
-/// vCPU executes the same access again.
+/// `state` reads registers of the calling vCPU. It costs a few ioctls, so call it only if they are needed. A method requests what the vCPU
+/// does next through the [`Control`](crate::Control) before it returns: it [injects](crate::Control::inject) an exception,
+/// [holds](crate::Control::hold) the vCPU outside the guest, or [sets](crate::Control::set) the run state. Otherwise the vCPU executes
+/// the same access again.
 ///
 /// Between the exit and the next entry the run loop allocates nothing and blocks on nothing; an implementation of
 /// [`consumed`](Self::consumed) and [`pre_entry`](Self::pre_entry) should do the same and leave I/O to [`flush`](Self::flush).

@@ -63,3 +63,8 @@ const _: () = {
     send_and_sync::<host::Host>();
     send_and_sync::<host::OpenError>();
 };
+
+/// The example of the README.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
