@@ -22,12 +22,12 @@ fn with_dev(make: &str, run: &str) -> Ghest {
 const ADVICE: &str = "cargo lab shell --host x86_64";
 
 fn no_kvm() -> Checked {
-    refused("true", "", "/dev/kvm cannot be opened: No such file or directory (os error 2)")
+    refused("true", "", "/dev/kvm: open(2): No such file or directory (os error 2)")
 }
 
 /// The device of another driver: it opens, and does not know what it is asked.
 fn kvm_is_not_kvm() -> Checked {
-    refused("mknod /dev/kvm c 1 3", "", "/dev/kvm speaks version -1 of its API, not 12")
+    refused("mknod /dev/kvm c 1 3", "", "/dev/kvm: KVM_GET_API_VERSION: version -1, expected 12")
 }
 
 fn kvm_of_another_user() -> Checked {
@@ -35,7 +35,7 @@ fn kvm_of_another_user() -> Checked {
     refused(
         "mknod -m 600 /dev/kvm c 10 232",
         "setpriv --reuid=65534 --regid=65534 --clear-groups ",
-        "/dev/kvm cannot be opened: Permission denied (os error 13)",
+        "/dev/kvm: open(2): Permission denied (os error 13)",
     )
 }
 
@@ -60,7 +60,10 @@ fn probe_without_kvm() -> Checked {
     assert_eq!(found["kvm"]["state"], "absent", "{found}");
     assert_eq!(found["vcpus"], serde_json::Value::Null, "{found}");
     let outcome = with_dev("true", "").arg("probe").finish().expect(0);
-    assert!(outcome.stdout().contains("kvm             absent: /dev/kvm cannot be opened"), "{outcome}");
+    assert!(
+        outcome.stdout().contains("kvm             absent: /dev/kvm: open(2): No such file"),
+        "{outcome}"
+    );
     Ok(())
 }
 

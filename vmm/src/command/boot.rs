@@ -4,7 +4,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::Args;
-use guest_memory::sigbus;
 use machine_profile::{OnReboot, Profile};
 use platform::Arch;
 use ras_core::actions::{StopReason, StopReport};
@@ -111,7 +110,7 @@ fn boot(
     if let Some(events) = journal.last_line() {
         fatal_signal::set_event_file(events);
     }
-    sigbus::install(fatal_signal::report)
+    fatal_signal::install_handler()
         .map_err(|error| Failure::Machine(host_error("sigaction(2) (SIGBUS)")(error)))?;
     let preserved = PreservedState::new(machine, &blueprint, &options.inject, journal, timings)
         .map_err(Failure::Machine)?;

@@ -12,6 +12,7 @@
 
 mod executor;
 pub mod fatal_signal;
+mod handler;
 pub mod inject;
 mod ledger;
 mod memslot_holes;
@@ -127,20 +128,20 @@ impl Reporting {
     ) {
         let mut state = self.lock();
         let (gpa, log2_len, origin) = match access {
-            PoisonAccess::Signalled(fault) => match self.error_of_signal(fault) {
+            PoisonAccess::Sigbus(fault) => match self.error_of_signal(fault) {
                 Some(error) => error,
                 None => return self.stop_for_own_memory(&mut state, fault),
             },
-            PoisonAccess::Named { gpa, size } => (gpa, log2(size), Origin::MemoryFault),
-            PoisonAccess::Unclaimed { gpa: Some(gpa) } => {
+            PoisonAccess::MemoryFault { gpa, size } => (gpa, log2(size), Origin::MemoryFault),
+            PoisonAccess::ArmSea { gpa: Some(gpa) } => {
                 (gpa, log2(self.ram.backing().page_size()), Origin::ArmSea)
             }
-            PoisonAccess::Unclaimed { gpa: None } => {
+            PoisonAccess::ArmSea { gpa: None } => {
                 let report = StopReport { reason: StopReason::AddressUnknown, error: None };
                 return self.carry_out(&mut state, Action::Stop { report });
             }
         };
-        if let PoisonAccess::Unclaimed { gpa: Some(gpa) } = access {
+        if let PoisonAccess::ArmSea { gpa: Some(gpa) } = access {
             self.isolate_on_host(gpa);
         }
         let mut error = MemoryError {
