@@ -2,7 +2,7 @@
 
 use devices::{error_device, ged, i8042, pl011, pl031, power_button, rtc, serial, virtio};
 use firmware_tables::{BuildError, GuestTables, table_set};
-use machine_profile::{Firmware, Machine};
+use machine_profile::{Machine, TableSet};
 use platform::aarch64::Features;
 use platform::{Arch, Chosen, DeviceNode, Platform, aarch64, x86_64};
 
@@ -81,7 +81,7 @@ fn transports(
 #[must_use]
 pub fn command_line(machine: &Machine, platform: &Platform) -> String {
     let mut words = vec![machine.boot.cmdline.clone()];
-    if machine.firmware == Firmware::MpTable {
+    if machine.firmware == TableSet::MpTable {
         words.extend(platform.devices.iter().filter_map(virtio::kernel_parameter));
     }
     words.retain(|word| !word.is_empty());
@@ -93,17 +93,7 @@ pub fn command_line(machine: &Machine, platform: &Platform) -> String {
 /// # Errors
 /// Where this build has no such language, or the tables do not fit.
 pub fn tables(machine: &Machine, platform: &Platform, chosen: &Chosen) -> Result<GuestTables, DescribeError> {
-    let name = firmware_name(machine.firmware);
+    let name = machine.firmware.name();
     let set = table_set(name).ok_or(DescribeError::TableSet(name))?;
     Ok(set.build(platform, chosen)?)
-}
-
-/// The word for a kind of tables, in profiles and in `firmware-tables`.
-#[must_use]
-pub const fn firmware_name(firmware: Firmware) -> &'static str {
-    match firmware {
-        Firmware::Acpi => "acpi",
-        Firmware::Devicetree => "devicetree",
-        Firmware::MpTable => "mptable",
-    }
 }

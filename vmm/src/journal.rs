@@ -310,7 +310,7 @@ fn event(note: &Note) -> (&'static str, Map<String, Value>) {
         Note::NotRepaired(lost) => ("not-repaired", span(lost)),
         Note::Stopped { reason, status } => ("stopped", json!({ "reason": reason, "status": status })),
         Note::ErrorEvent(mark) => match mark {
-            ErrorEvent::Answered { span, response } => {
+            ErrorEvent::Handled { span, response } => {
                 ("answered", with(span, json!({ "response": response })))
             }
             ErrorEvent::RecordWritten { source, gpa, span } => {

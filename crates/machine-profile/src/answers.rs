@@ -4,13 +4,14 @@ use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
 use platform::Arch;
+use ras_core::Response;
 
 use crate::description::Section;
 use crate::diagnostic::{Report, Reported};
 use crate::keys::{boot, control, device, machine, memory, ras};
 use crate::machine::{
-    Asynchronous, Backing, Boot, BootProtocol, Device, Firmware, Kernel, Machine, Memory, OnMissingSupport,
-    OnReboot, PageSize, Ras, Repair, Synchronous,
+    Backing, Boot, BootProtocol, Device, Kernel, Machine, Memory, OnMissingSupport, OnReboot, PageSize, Ras,
+    Repair, TableSet,
 };
 use crate::reader::{Answer, SectionReader, Setting, unknown_sections};
 use crate::source::Place;
@@ -24,7 +25,7 @@ pub(crate) struct Answers {
     pub(crate) name: OptionalAnswer<String>,
     pub(crate) vcpus: Answer<u32>,
     pub(crate) memory: Answer<u64>,
-    pub(crate) firmware: Answer<Firmware>,
+    pub(crate) firmware: Answer<TableSet>,
     pub(crate) on_reboot: Answer<OnReboot>,
     pub(crate) backing: Answer<Backing>,
     pub(crate) page_size: OptionalAnswer<PageSize>,
@@ -32,8 +33,8 @@ pub(crate) struct Answers {
     pub(crate) initrd: OptionalAnswer<PathBuf>,
     pub(crate) cmdline: Answer<String>,
     pub(crate) protocol: Answer<BootProtocol>,
-    pub(crate) synchronous: Answer<Synchronous>,
-    pub(crate) asynchronous: Answer<Asynchronous>,
+    pub(crate) synchronous: Answer<Option<Response>>,
+    pub(crate) asynchronous: Answer<Option<Response>>,
     pub(crate) poll_interval: Answer<Duration>,
     pub(crate) on_missing_support: Answer<OnMissingSupport>,
     pub(crate) repair: Answer<Repair>,

@@ -1,11 +1,14 @@
 //! What each key may say by itself, but not beside what another key or the architecture says.
 
 use platform::{Arch, x86_64};
+use ras_core::Response;
+use ras_core::plan::decision::{ErrorClass, Unsupported, describes, rows, support};
 
 use crate::answers::{Answers, DeviceKind, default_page_size};
 use crate::diagnostic::{Diagnostic, Report};
-use crate::machine::{Asynchronous, Backing, BootProtocol, Firmware, Kernel, PageSize, Synchronous};
-use crate::reader::Setting;
+use crate::forms::listed;
+use crate::machine::{Backing, BootProtocol, Kernel, PageSize, TableSet};
+use crate::reader::{Answer, Setting};
 use crate::units;
 
 /// The longest path of a socket: `sun_path` of `struct sockaddr_un` has 108 bytes, the last one a NUL (unix(7)).
@@ -23,8 +26,8 @@ pub(crate) fn check(answers: &Answers, arch: Arch, report: &mut Report) {
         memory(answers),
         protocol(answers, arch),
         initrd(answers),
-        synchronous(answers, arch),
-        asynchronous(answers, arch),
+        response(answers, ErrorClass::Consumed, &answers.synchronous, arch),
+        response(answers, ErrorClass::Detected, &answers.asynchronous, arch),
         poll_interval(answers),
         socket(answers),
         too_many_devices(answers, arch),
@@ -36,24 +39,18 @@ pub(crate) fn check(answers: &Answers, arch: Arch, report: &mut Report) {
 
 fn firmware(answers: &Answers, arch: Arch) -> Option<Diagnostic> {
     let firmware = answers.firmware.as_ref().ok()?;
-    match (firmware.value, arch) {
-        (Firmware::Acpi, _) | (Firmware::Devicetree, Arch::Aarch64) | (Firmware::MpTable, Arch::X86_64) => {
-            None
-        }
-        (Firmware::Devicetree, Arch::X86_64) => Some(firmware.refused(
-            "an x86_64 guest is not described by a devicetree",
-            "write `\"acpi\"`, or `\"mptable\"` for tables without ACPI",
-        )),
-        (Firmware::MpTable, Arch::Aarch64) => Some(firmware.refused(
-            "an aarch64 guest is not described by an MP table",
-            "write `\"acpi\"`, or `\"devicetree\"` for tables without ACPI",
-        )),
-    }
+    (!describes(firmware.value, arch)).then(|| {
+        let others = TableSet::ALL.into_iter().filter(|tables| describes(*tables, arch));
+        firmware.refused(
+            Unsupported::Tables { arch, tables: firmware.value },
+            format!("write {}", quoted_names(others.map(TableSet::name), "or")),
+        )
+    })
 }
 
 fn mptable_vcpus(answers: &Answers) -> Option<Diagnostic> {
     let (vcpus, firmware) = (answers.vcpus.as_ref().ok()?, answers.firmware.as_ref().ok()?);
-    let fits = firmware.value != Firmware::MpTable || vcpus.value <= MOST_MPTABLE_VCPUS;
+    let fits = firmware.value != TableSet::MpTable || vcpus.value <= MOST_MPTABLE_VCPUS;
     (!fits).then(|| {
         vcpus
             .refused(
@@ -131,92 +128,42 @@ fn initrd(answers: &Answers) -> Option<Diagnostic> {
     })
 }
 
-fn synchronous(answers: &Answers, arch: Arch) -> Option<Diagnostic> {
-    let answer = answers.synchronous.as_ref().ok()?;
-    // Its architecture and, if it writes a record, the like of it that writes none.
-    let (of, without_record) = match answer.value {
-        Synchronous::Auto | Synchronous::Stop => return None,
-        Synchronous::Sea => (Arch::Aarch64, Some("\"abort\"")),
-        Synchronous::Sei => (Arch::Aarch64, Some("\"serror\"")),
-        Synchronous::Abort | Synchronous::Serror => (Arch::Aarch64, None),
-        Synchronous::Nmi => (Arch::X86_64, Some("\"mce\"")),
-        Synchronous::Mce => (Arch::X86_64, None),
-    };
-    if of != arch {
-        let words = match (arch, has_acpi(answers)) {
-            (Arch::X86_64, true) => "`\"mce\"`, `\"nmi\"`",
-            (Arch::X86_64, false) => "`\"mce\"`",
-            (Arch::Aarch64, true) => "`\"sea\"`, `\"sei\"`, `\"abort\"`, `\"serror\"`",
-            (Arch::Aarch64, false) => "`\"abort\"`, `\"serror\"`",
-        };
-        return Some(answer.refused(
-            format!("it is of {of}, and the guest is {arch}"),
-            format!("write {words} or `\"auto\"`"),
-        ));
-    }
-    without_record.and_then(|instead| without_acpi(answers, answer, instead))
-}
-
-fn asynchronous(answers: &Answers, arch: Arch) -> Option<Diagnostic> {
-    let answer = answers.asynchronous.as_ref().ok()?;
-    let x86_64_only = match answer.value {
-        Asynchronous::Auto | Asynchronous::Ignore | Asynchronous::Stop => return None,
-        Asynchronous::Polled | Asynchronous::Gsiv | Asynchronous::Gpio => false,
-        Asynchronous::External | Asynchronous::Mce => true,
-    };
-    if x86_64_only && arch != Arch::X86_64 {
-        let words = if has_acpi(answers) {
-            "`\"gsiv\"`, `\"gpio\"`, `\"polled\"`"
-        } else {
-            "`\"gsiv\"`, `\"ignore\"`"
-        };
-        return Some(answer.refused(
-            format!("it is of x86_64, and the guest is {arch}"),
-            format!("write {words} or `\"auto\"`"),
-        ));
-    }
-    match (answer.value, arch) {
-        (Asynchronous::Mce, _) => None,
-        (_, Arch::X86_64) => without_acpi(answers, answer, "\"ignore\""),
-        (value, Arch::Aarch64) => {
-            let firmware = answers.firmware.as_ref().ok()?;
-            (firmware.value != Firmware::Acpi && value != Asynchronous::Gsiv).then(|| {
-                answer
-                    .refused(
-                        "a devicetree leads to error records by `arm,ras-cper` alone, which tells of them by an interrupt",
-                        "write `\"gsiv\"`, `\"auto\"` or `\"ignore\"`, or choose the firmware `\"acpi\"`",
-                    )
-                    .beside(&firmware.place, "tables without ACPI are chosen here")
-            })
+fn response(
+    answers: &Answers,
+    class: ErrorClass,
+    setting: &Answer<Option<Response>>,
+    arch: Arch,
+) -> Option<Diagnostic> {
+    let (setting, firmware) = (setting.as_ref().ok()?, answers.firmware.as_ref().ok()?);
+    let tables = firmware.value;
+    let unsupported = support(class, arch, tables, setting.value?).err()?;
+    let offered = rows(class, arch, tables).map(|row| row.response.name()).chain(["auto"]);
+    let help = format!("write {}", quoted_names(offered, "or"));
+    match &unsupported {
+        // It is reported at the tables.
+        Unsupported::Tables { .. } => None,
+        Unsupported::TablesOfArch { available, .. } => {
+            let others = quoted_names(available.iter().map(|tables| tables.name()), "or");
+            let refused = setting.refused(&unsupported, format!("{help}, or choose the firmware {others}"));
+            Some(beside_given(refused, firmware, "the tables are chosen here"))
         }
+        _ => Some(setting.refused(&unsupported, help)),
     }
 }
 
-fn has_acpi(answers: &Answers) -> bool {
-    answers.firmware.as_ref().is_ok_and(|firmware| firmware.value == Firmware::Acpi)
-}
-
-/// An answer that writes a record, where the tables have no room for one.
-fn without_acpi<T>(answers: &Answers, answer: &Setting<T>, instead: &str) -> Option<Diagnostic> {
-    let firmware = answers.firmware.as_ref().ok()?;
-    (firmware.value != Firmware::Acpi).then(|| {
-        answer
-            .refused(
-                "it writes an error record, and only ACPI tables say where that is",
-                format!("write `\"auto\"` or `{instead}`, or choose the firmware `\"acpi\"`"),
-            )
-            .beside(&firmware.place, "tables without ACPI are chosen here")
-    })
+/// `` `"a"`, `"b"` or `"c"` ``.
+fn quoted_names(names: impl Iterator<Item = &'static str>, joint: &str) -> String {
+    listed(names.map(|name| format!("`\"{name}\"`")), joint)
 }
 
 fn poll_interval(answers: &Answers) -> Option<Diagnostic> {
     let interval = answers.poll_interval.as_ref().ok()?;
     let asynchronous = answers.asynchronous.as_ref().ok()?;
-    let used = matches!(asynchronous.value, Asynchronous::Polled | Asynchronous::Auto);
+    let used = asynchronous.value.is_none_or(|response| response == Response::Polled);
     (interval.given && !used).then(|| {
         interval
             .refused("nothing is polled", "leave the key out, or write `asynchronous = \"polled\"`")
-            .beside(&asynchronous.place, "another answer is chosen here")
+            .beside(&asynchronous.place, "another response is chosen here")
     })
 }
 

@@ -1,11 +1,13 @@
 //! The forms that a value can have. Each says side by side how it is read and what the JSON Schema says of it.
 
 mod quantities;
+mod responses;
 mod texts;
 
 use serde_json::{Value as Json, json};
 
 pub(crate) use self::quantities::{Period, Size};
+pub(crate) use self::responses::ResponseName;
 pub(crate) use self::texts::{FilePath, KernelPath, Text};
 use crate::suggest::closest;
 use crate::tree::Value;
@@ -39,6 +41,15 @@ impl Flaw {
     fn content<T>(why: impl Into<String>, help: impl Into<String>) -> Result<T, Flaw> {
         Err(Flaw::Content { why: why.into(), help: help.into() })
     }
+
+    /// A text that is none of the words of a form, which `wanted` lists.
+    fn unknown_word(text: &str, words: impl Iterator<Item = &'static str>, wanted: &str) -> Flaw {
+        let (why, help) = match closest(text, words) {
+            Some(name) => (format!("{wanted} is wanted"), format!("did you mean `\"{name}\"`?")),
+            None => ("it is none of its words".to_owned(), format!("write {wanted}")),
+        };
+        Flaw::Content { why, help }
+    }
 }
 
 /// One of a few words.
@@ -64,13 +75,7 @@ impl<T: Copy + PartialEq + Sync + 'static> Form for Words<T> {
         let Value::Text(text) = value else { return Err(Flaw::Type) };
         match self.0.iter().find(|word| word.word == text) {
             Some(word) => Ok(word.value),
-            None => match closest(text, self.names()) {
-                Some(name) => Flaw::content(
-                    format!("{} is wanted", self.wanted()),
-                    format!("did you mean `\"{name}\"`?"),
-                ),
-                None => Flaw::content("it is none of its words", format!("write {}", self.wanted())),
-            },
+            None => Err(Flaw::unknown_word(text, self.names(), &self.wanted())),
         }
     }
 

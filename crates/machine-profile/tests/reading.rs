@@ -5,11 +5,11 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use machine_profile::{
-    Asynchronous, Backing, Boot, BootProtocol, Device, Diagnostic, Firmware, Kernel, Machine, Memory,
-    OnMissingSupport, OnReboot, Override, PageSize, Profile, Ras, Repair, Source, Synchronous, clashes, load,
-    parse,
+    Backing, Boot, BootProtocol, Device, Diagnostic, Kernel, Machine, Memory, OnMissingSupport, OnReboot,
+    Override, PageSize, Profile, Ras, Repair, Source, TableSet, clashes, load, parse,
 };
 use platform::Arch;
+use ras_core::Response;
 
 #[test]
 fn a_header_alone_is_a_profile_and_every_default_is_filled_in() {
@@ -20,7 +20,7 @@ fn a_header_alone_is_a_profile_and_every_default_is_filled_in() {
             name: "web".to_owned(),
             arch: Arch::X86_64,
             vcpus: 1,
-            firmware: Firmware::Acpi,
+            firmware: TableSet::Acpi,
             on_reboot: OnReboot::Exit,
             memory: Memory { size: 256 << 20, backing: Backing::Anonymous, page_size: PageSize::Small },
             boot: Boot {
@@ -30,8 +30,8 @@ fn a_header_alone_is_a_profile_and_every_default_is_filled_in() {
                 protocol: BootProtocol::Auto,
             },
             ras: Ras {
-                synchronous: Synchronous::Auto,
-                asynchronous: Asynchronous::Auto,
+                synchronous: None,
+                asynchronous: None,
                 poll_interval: Duration::from_secs(1),
                 on_missing_support: OnMissingSupport::Degrade,
                 repair: Repair::OnReset,
@@ -82,7 +82,7 @@ fn every_key_is_honoured() {
             name: "db".to_owned(),
             arch: Arch::X86_64,
             vcpus: 3,
-            firmware: Firmware::Acpi,
+            firmware: TableSet::Acpi,
             on_reboot: OnReboot::Restart,
             memory: Memory { size: 4 << 30, backing: Backing::Hugetlbfs, page_size: PageSize::Giant },
             boot: Boot {
@@ -92,8 +92,8 @@ fn every_key_is_honoured() {
                 protocol: BootProtocol::Pvh,
             },
             ras: Ras {
-                synchronous: Synchronous::Nmi,
-                asynchronous: Asynchronous::Polled,
+                synchronous: Some(Response::Nmi),
+                asynchronous: Some(Response::Polled),
                 poll_interval: Duration::from_millis(100),
                 on_missing_support: OnMissingSupport::Refuse,
                 repair: Repair::Never,

@@ -5,7 +5,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use super::reading::Remaining;
 use super::{Section, Uncountable};
-use crate::decode_error::{DecodeError, Wanted};
+use crate::decode_error::{DecodeError, Expected};
 use crate::guid::Guid;
 
 /// Section type of errors of Arm processors.
@@ -216,7 +216,7 @@ impl<'a> ArmProcessorView<'a> {
                 offset: offset + core::mem::offset_of!(ArmProcessorHeader, section_length),
                 what: "length of the Arm processor section",
                 found: section_length as u64,
-                wanted: Wanted::AtMost(bytes.len() as u64),
+                expected: Expected::AtMost(bytes.len() as u64),
             });
         }
         let behind_header = section_length.saturating_sub(size_of::<ArmProcessorHeader>());
@@ -235,7 +235,7 @@ impl<'a> ArmProcessorView<'a> {
                     + core::mem::offset_of!(ArmErrorInfo, length),
                 what: "length of error information",
                 found: info.length.into(),
-                wanted: Wanted::Exactly(ArmErrorInfo::LENGTH.into()),
+                expected: Expected::Exactly(ArmErrorInfo::LENGTH.into()),
             });
         }
 

@@ -2,7 +2,7 @@
 
 use zerocopy::{FromBytes, Immutable, KnownLayout, Unaligned};
 
-use crate::decode_error::{DecodeError, Wanted};
+use crate::decode_error::{DecodeError, Expected};
 
 /// What is left of the bytes of a section, and where that lies.
 #[derive(Clone, Copy, Debug)]
@@ -43,7 +43,7 @@ impl<'a> Remaining<'a> {
             offset: self.offset,
             what,
             found: self.bytes.len() as u64,
-            wanted: Wanted::AtLeast(needed as u64),
+            expected: Expected::AtLeast(needed as u64),
         }
     }
 }

@@ -5,7 +5,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use super::SectionView;
 use super::reading::Remaining;
-use crate::decode_error::{DecodeError, Wanted};
+use crate::decode_error::{DecodeError, Expected};
 use crate::fru_text::FruText;
 use crate::guid::Guid;
 use crate::timestamp::Timestamp;
@@ -116,12 +116,12 @@ impl<'a> Record<'a> {
     pub fn read(bytes: &'a [u8]) -> Result<Self, DecodeError> {
         let mut remaining = Remaining { bytes, offset: 0 };
         let header: &RecordHeader = remaining.take("length of the record")?;
-        let mark = |offset, what, found: u32, wanted: u32| {
-            let wanted = Wanted::Exactly(wanted.into());
-            if Wanted::Exactly(found.into()) == wanted {
+        let mark = |offset, what, found: u32, expected: u32| {
+            let expected = Expected::Exactly(expected.into());
+            if Expected::Exactly(found.into()) == expected {
                 Ok(())
             } else {
-                Err(DecodeError { offset, what, found: found.into(), wanted })
+                Err(DecodeError { offset, what, found: found.into(), expected })
             }
         };
         let signature = u32::from_le_bytes(header.signature);
@@ -133,7 +133,7 @@ impl<'a> Record<'a> {
             offset: core::mem::offset_of!(RecordHeader, record_length),
             what: "length of the record",
             found: header.record_length.get().into(),
-            wanted: Wanted::AtMost(bytes.len() as u64),
+            expected: Expected::AtMost(bytes.len() as u64),
         })?;
         remaining.bytes = bytes.get(size_of::<RecordHeader>()..).unwrap_or_default();
         let descriptors: &[SectionDescriptor] =
@@ -146,7 +146,7 @@ impl<'a> Record<'a> {
                     offset: size_of::<RecordHeader>() + index * size_of::<SectionDescriptor>(),
                     what: "end of a section",
                     found: u64::from(descriptor.offset.get()) + u64::from(descriptor.length.get()),
-                    wanted: Wanted::AtMost(bytes.len() as u64),
+                    expected: Expected::AtMost(bytes.len() as u64),
                 });
             }
         }

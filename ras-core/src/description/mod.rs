@@ -22,7 +22,7 @@ use core::fmt;
 /// MemoryBlocks::new(Span::around(0x4020_0000, 12), report).write_next(&mut bytes)?;
 ///
 /// let text = Description::of_block(&StatusBlock::read(&bytes)?).to_string();
-/// assert!(text.contains("ghest mem #17") && text.contains("0x40200000"), "{text}");
+/// assert!(text.contains("memory #17") && text.contains("0x40200000"), "{text}");
 /// # Ok::<(), Box<dyn core::error::Error>>(())
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -6,4 +6,4 @@ mod writer;
 
 pub use reader::{Entry, StatusBlock};
 pub use wire::{DataEntryHeader, StatusBlockHeader, block_status, section_flags, valid};
-pub use writer::{BlockWriter, Heading, NoRoom};
+pub use writer::{BlockWriter, BufferTooSmall, Heading};

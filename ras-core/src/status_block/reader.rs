@@ -4,7 +4,7 @@ use zerocopy::FromBytes;
 
 use super::wire::{DataEntryHeader, StatusBlockHeader, valid};
 use crate::cper::SectionView;
-use crate::decode_error::{DecodeError, Wanted};
+use crate::decode_error::{DecodeError, Expected};
 use crate::fru_text::FruText;
 use crate::guid::Guid;
 use crate::severity::Severity;
@@ -46,28 +46,28 @@ impl<'a> StatusBlock<'a> {
             offset: core::mem::offset_of!(StatusBlockHeader, data_length),
             what: "data length",
             found: header.data_length.get().into(),
-            wanted: Wanted::AtMost(behind.len() as u64),
+            expected: Expected::AtMost(behind.len() as u64),
         })?;
 
         let raw_data = match header.raw_data_length.get() as usize {
             0 => &[],
             len => {
                 let offset = header.raw_data_offset.get() as usize;
-                let error = |wanted| DecodeError {
+                let error = |expected| DecodeError {
                     offset: core::mem::offset_of!(StatusBlockHeader, raw_data_offset),
                     what: "raw data offset",
                     found: offset as u64,
-                    wanted,
+                    expected,
                 };
                 if offset < header_len + entries.len() {
-                    return Err(error(Wanted::AtLeast((header_len + entries.len()) as u64)));
+                    return Err(error(Expected::AtLeast((header_len + entries.len()) as u64)));
                 }
-                let from = bytes.get(offset..).ok_or(error(Wanted::AtMost(bytes.len() as u64)))?;
+                let from = bytes.get(offset..).ok_or(error(Expected::AtMost(bytes.len() as u64)))?;
                 from.get(..len).ok_or(DecodeError {
                     offset: core::mem::offset_of!(StatusBlockHeader, raw_data_length),
                     what: "raw data length",
                     found: len as u64,
-                    wanted: Wanted::AtMost(from.len() as u64),
+                    expected: Expected::AtMost(from.len() as u64),
                 })?
             }
         };
@@ -113,7 +113,7 @@ impl<'a> Entry<'a> {
             offset: offset + core::mem::offset_of!(DataEntryHeader, error_data_length),
             what: "error data length",
             found: payload_len.into(),
-            wanted: Wanted::AtMost(behind.len() as u64),
+            expected: Expected::AtMost(behind.len() as u64),
         })?;
         Ok((Entry { offset, header, timestamp, payload }, behind))
     }
@@ -157,5 +157,5 @@ impl<'a> Entry<'a> {
 }
 
 fn too_short(offset: usize, what: &'static str, found: usize, needed: usize) -> DecodeError {
-    DecodeError { offset, what, found: found as u64, wanted: Wanted::AtLeast(needed as u64) }
+    DecodeError { offset, what, found: found as u64, expected: Expected::AtLeast(needed as u64) }
 }

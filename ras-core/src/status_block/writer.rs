@@ -28,7 +28,7 @@ pub struct Heading {
 /// The entry does not fit the block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("an entry of {needed} bytes does not fit the {available} bytes that the block has left")]
-pub struct NoRoom {
+pub struct BufferTooSmall {
     /// Bytes of the entry.
     pub needed: usize,
     /// Bytes that are left.
@@ -54,11 +54,11 @@ impl<'a> BlockWriter<'a> {
     ///
     /// # Errors
     /// When `bytes` cannot hold even that: 20 bytes.
-    pub fn new(bytes: &'a mut [u8]) -> Result<Self, NoRoom> {
+    pub fn new(bytes: &'a mut [u8]) -> Result<Self, BufferTooSmall> {
         let header_len = size_of::<StatusBlockHeader>();
         let available = bytes.len();
         let (header, entries) =
-            bytes.split_at_mut_checked(header_len).ok_or(NoRoom { needed: header_len, available })?;
+            bytes.split_at_mut_checked(header_len).ok_or(BufferTooSmall { needed: header_len, available })?;
         Ok(BlockWriter {
             header,
             entries,
@@ -74,18 +74,18 @@ impl<'a> BlockWriter<'a> {
     ///
     /// # Errors
     /// When it does not fit, or the block counts as many entries as it can; the block is then as it was.
-    pub fn push(&mut self, heading: &Heading, section: &impl Section) -> Result<(), NoRoom> {
+    pub fn push(&mut self, heading: &Heading, section: &impl Section) -> Result<(), BufferTooSmall> {
         let mut payload_len = 0;
         section.parts(&mut |part| payload_len += part.len());
         let needed = size_of::<DataEntryHeader>() + size_of::<Timestamp>() + payload_len;
         let free = self.entries.get_mut(self.used..).unwrap_or_default();
         let available = if self.count < block_status::MAX_COUNT { free.len() } else { 0 };
         if needed > available {
-            return Err(NoRoom { needed, available });
+            return Err(BufferTooSmall { needed, available });
         }
         // Held by every length of a slice that a block's own 32-bit length can count, and refused beyond.
         let Ok(error_data_length) = u32::try_from(payload_len) else {
-            return Err(NoRoom { needed, available });
+            return Err(BufferTooSmall { needed, available });
         };
 
         let header = DataEntryHeader {

@@ -46,10 +46,10 @@ proptest! {
         let mut bytes = area.initial_bytes();
         prop_assert_eq!(bytes.len() as u64, area.bytes());
         for slot in area.slots() {
-            for (gpa, wanted) in [(slot.cell_gpa, slot.block_gpa), (slot.ack_gpa, 1)] {
+            for (gpa, expected) in [(slot.cell_gpa, slot.block_gpa), (slot.ack_gpa, 1)] {
                 let place = (gpa - base) as usize;
                 let word: &mut [u8] = &mut bytes[place..place + 8];
-                prop_assert_eq!(&*word, wanted.to_le_bytes());
+                prop_assert_eq!(&*word, expected.to_le_bytes());
                 word.fill(0);
             }
         }

@@ -3,9 +3,9 @@
 //! `PROPTEST_CASES=1000000` runs each test a million times.
 
 use proptest::prelude::*;
-use ras_core::acceptance::{LinuxVerdict, Rejection, linux_accepts};
+use ras_core::acceptance::{LinuxOutcome, Rejection, linux_accepts};
 use ras_core::cper::record::{Record, RecordHeader};
-use ras_core::{BlockWriter, DecodeError, Decoded, Heading, Notification, Severity, StatusBlock, Wanted};
+use ras_core::{BlockWriter, DecodeError, Decoded, Expected, Heading, Notification, Severity, StatusBlock};
 
 use crate::sections::{self, AnySection};
 
@@ -104,7 +104,7 @@ proptest! {
         let raw_data = bytes.get(8..12).is_some_and(|length| length != [0; 4]);
         match linux_accepts(&bytes, MOST, Notification::Gsiv) {
             // Linux does not look at a block that says it is empty.
-            Ok(LinuxVerdict::NothingToRead) => {}
+            Ok(LinuxOutcome::NothingToRead) => {}
             // The decoder wants raw data to be there; Linux copies whatever is.
             Ok(_) if raw_data => {}
             Ok(_) => prop_assert!(read.is_ok(), "{read:?}"),
@@ -124,14 +124,14 @@ fn errors_say_where_and_what() {
     let error = StatusBlock::read(&bytes).expect_err("one byte more than there is");
     assert_eq!(
         error,
-        DecodeError { offset: 44, what: "error data length", found: 9, wanted: Wanted::AtMost(8) }
+        DecodeError { offset: 44, what: "error data length", found: 9, expected: Expected::AtMost(8) }
     );
-    assert_eq!(error.to_string(), "at byte 0x2c: error data length is 0x9, wanted at most 0x8");
+    assert_eq!(error.to_string(), "at byte 0x2c: error data length is 0x9, expected at most 0x8");
 
     let error = StatusBlock::read(&bytes[..19]).expect_err("less than a header");
     assert_eq!(
         error,
-        DecodeError { offset: 0, what: "length of the block", found: 19, wanted: Wanted::AtLeast(20) }
+        DecodeError { offset: 0, what: "length of the block", found: 19, expected: Expected::AtLeast(20) }
     );
 }
 
@@ -144,7 +144,7 @@ fn raw_data_lies_behind_the_entries() -> Result<(), DecodeError> {
     assert_eq!(StatusBlock::read(&bytes)?.raw_data, b"raw");
     bytes[4] = 19;
     let error = StatusBlock::read(&bytes).expect_err("in the header");
-    assert_eq!((error.what, error.wanted), ("raw data offset", Wanted::AtLeast(20)));
+    assert_eq!((error.what, error.expected), ("raw data offset", Expected::AtLeast(20)));
     Ok(())
 }
 
@@ -164,19 +164,19 @@ fn a_record_with_a_memory_section_is_described() -> Result<(), DecodeError> {
     ras_core::cper::Section::parts(&memory, &mut |part| bytes.extend_from_slice(part));
 
     let text = decode(&bytes)?;
-    for wanted in ["notification           boot", "section 1:", "physical address       0x80000000"] {
-        assert!(text.contains(wanted), "{text}");
+    for expected in ["notification           boot", "section 1:", "physical address       0x80000000"] {
+        assert!(text.contains(expected), "{text}");
     }
     // The older section ends after the type.
     bytes[132] = 73;
     assert!(decode(&bytes)?.contains("0x80000000"));
     // A shorter one is said to be broken, and shown.
     bytes[132] = 72;
-    assert!(decode(&bytes)?.contains("length of the memory error section is 0x48, wanted at least 0x49"));
+    assert!(decode(&bytes)?.contains("length of the memory error section is 0x48, expected at least 0x49"));
     // One that leaves the record is none.
     bytes[132] = 81;
     let error = Record::read(&bytes).expect_err("beyond the end");
-    assert_eq!((error.offset, error.found, error.wanted), (128, 281, Wanted::AtMost(280)));
+    assert_eq!((error.offset, error.found, error.expected), (128, 281, Expected::AtMost(280)));
     Ok(())
 }
 
@@ -216,7 +216,7 @@ fn raw_data_may_not_lie_among_the_entries() -> Result<(), DecodeError> {
     assert_eq!(StatusBlock::read(&bytes)?.raw_data, b"r");
     bytes[4] = 99;
     let error = StatusBlock::read(&bytes).expect_err("the last byte of the entry");
-    assert_eq!((error.offset, error.found, error.wanted), (4, 99, Wanted::AtLeast(100)));
+    assert_eq!((error.offset, error.found, error.expected), (4, 99, Expected::AtLeast(100)));
     Ok(())
 }
 
@@ -260,13 +260,13 @@ fn an_arm_section_ends_where_it_says() -> Result<(), Box<dyn core::error::Error>
     assert!(matches!(entry.section()?, SectionView::ArmProcessor(arm) if arm.vendor == [1]));
 
     // Too short for the error that it counts; longer than the entry.
-    for (length, offset, wanted) in
-        [(71, 20 + 72 + 40, Wanted::AtLeast(32)), (75, section_length, Wanted::AtMost(74))]
+    for (length, offset, expected) in
+        [(71, 20 + 72 + 40, Expected::AtLeast(32)), (75, section_length, Expected::AtMost(74))]
     {
         bytes[section_length] = length;
         let entry = StatusBlock::read(&bytes)?.entries().next().ok_or("no entry")?;
         let error = entry.section().expect_err("its length is wrong");
-        assert_eq!((error.offset, error.wanted), (offset, wanted));
+        assert_eq!((error.offset, error.expected), (offset, expected));
     }
     Ok(())
 }

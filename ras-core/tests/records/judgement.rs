@@ -1,14 +1,14 @@
 //! The judge of blocks, on blocks whose verdict is known.
 
-use ras_core::acceptance::{GuestAction, LinuxVerdict, Rejection, linux_accepts};
+use ras_core::acceptance::{GuestAction, LinuxOutcome, Rejection, linux_accepts};
 use ras_core::cper::arm_processor::{ArmErrorInfo, ArmProcessor, ArmProcessorHeader, error_kind, info_valid};
 use ras_core::cper::memory::MemorySection;
 use ras_core::cper::{RawSection, Section};
-use ras_core::{BlockWriter, Guid, Heading, NoRoom, Notification, Severity};
+use ras_core::{BlockWriter, BufferTooSmall, Guid, Heading, Notification, Severity};
 
 const BLOCK_LEN: u32 = 0x1000;
 
-fn block(severities: &[Severity], section: &impl Section) -> Result<[u8; 0x1000], NoRoom> {
+fn block(severities: &[Severity], section: &impl Section) -> Result<[u8; 0x1000], BufferTooSmall> {
     let mut bytes = [0; 0x1000];
     let mut block = BlockWriter::new(&mut bytes)?;
     for severity in severities {
@@ -19,8 +19,8 @@ fn block(severities: &[Severity], section: &impl Section) -> Result<[u8; 0x1000]
     Ok(bytes)
 }
 
-fn handled(actions: &[GuestAction], kills_current_task: bool) -> Result<LinuxVerdict, Rejection> {
-    Ok(LinuxVerdict::Handled { actions: actions.to_vec(), kills_current_task })
+fn handled(actions: &[GuestAction], kills_current_task: bool) -> Result<LinuxOutcome, Rejection> {
+    Ok(LinuxOutcome::Handled { actions: actions.to_vec(), kills_current_task })
 }
 
 #[test]
@@ -68,10 +68,10 @@ fn the_seventeenth_page_is_forgotten() -> Result<(), Box<dyn core::error::Error>
 fn one_fatal_entry_is_enough_to_panic() -> Result<(), Box<dyn core::error::Error>> {
     let section = MemorySection::poisoned_page(0x5000);
     let mut bytes = block(&[Severity::Corrected, Severity::Fatal, Severity::Recoverable], &section)?;
-    assert_eq!(linux_accepts(&bytes, BLOCK_LEN, Notification::Gsiv), Ok(LinuxVerdict::Panic));
+    assert_eq!(linux_accepts(&bytes, BLOCK_LEN, Notification::Gsiv), Ok(LinuxOutcome::Panic));
     // As is a severity that is none.
     bytes[16] = 4;
-    assert_eq!(linux_accepts(&bytes, BLOCK_LEN, Notification::Gsiv), Ok(LinuxVerdict::Panic));
+    assert_eq!(linux_accepts(&bytes, BLOCK_LEN, Notification::Gsiv), Ok(LinuxOutcome::Panic));
     Ok(())
 }
 

@@ -3,11 +3,11 @@
 use core::num::NonZeroU32;
 
 use proptest::prelude::*;
-use ras_core::acceptance::{GuestAction, LinuxVerdict, linux_accepts};
+use ras_core::acceptance::{GuestAction, LinuxOutcome, linux_accepts};
 use ras_core::status_block::Entry;
 use ras_core::{
-    BlockWriter, FruText, Guid, Heading, Kind, MemoryBlocks, MemoryReport, NoRoom, Notification, Severity,
-    Span, StatusBlock, Timestamp, blocks_needed,
+    BlockWriter, BufferTooSmall, FruText, Guid, Heading, Kind, MemoryBlocks, MemoryReport, Notification,
+    PartName, Severity, Span, StatusBlock, Timestamp, blocks_needed,
 };
 
 use crate::sections::{self, AnySection};
@@ -38,7 +38,7 @@ fn headings() -> impl Strategy<Value = Heading> {
 }
 
 /// Writes as many of the entries as fit, and gives their number and the block's length.
-fn write(entries: &[(Heading, AnySection)], bytes: &mut [u8]) -> Result<(usize, usize), NoRoom> {
+fn write(entries: &[(Heading, AnySection)], bytes: &mut [u8]) -> Result<(usize, usize), BufferTooSmall> {
     let mut block = BlockWriter::new(bytes)?;
     let written =
         entries.iter().take_while(|(heading, section)| section.push_to(&mut block, heading).is_ok()).count();
@@ -85,17 +85,17 @@ proptest! {
         let mut bytes = [0; BLOCK_LEN];
         let (written, len) = write(&entries, &mut bytes)?;
         // The guest sees the whole block, not only what was written.
-        let verdict = linux_accepts(&bytes, BLOCK_LEN as u32, notification)?;
-        prop_assert_eq!(&verdict, &linux_accepts(&bytes[..len], len as u32, notification)?);
+        let outcome = linux_accepts(&bytes, BLOCK_LEN as u32, notification)?;
+        prop_assert_eq!(&outcome, &linux_accepts(&bytes[..len], len as u32, notification)?);
         if written == 0 {
-            prop_assert_eq!(verdict, LinuxVerdict::NothingToRead);
+            prop_assert_eq!(outcome, LinuxOutcome::NothingToRead);
             return Ok(());
         }
         let fatal = entries[..written].iter().any(|(heading, _)| heading.severity == Severity::Fatal);
-        match verdict {
-            LinuxVerdict::NothingToRead => prop_assert!(false, "entries were overlooked"),
-            LinuxVerdict::Panic => prop_assert!(fatal),
-            LinuxVerdict::Handled { actions, .. } => {
+        match outcome {
+            LinuxOutcome::NothingToRead => prop_assert!(false, "entries were overlooked"),
+            LinuxOutcome::Panic => prop_assert!(fatal),
+            LinuxOutcome::Handled { actions, .. } => {
                 prop_assert!(!fatal);
                 let short = actions.iter().find(|action| matches!(action, GuestAction::TooShort { .. }));
                 prop_assert_eq!(short, None);
@@ -118,9 +118,9 @@ proptest! {
         let mut bytes = [0; BLOCK_LEN];
         while blocks.write_next(&mut bytes)? > 0 {
             written += 1;
-            let verdict = linux_accepts(&bytes, BLOCK_LEN as u32, notification)?;
-            let LinuxVerdict::Handled { actions, kills_current_task: false } = verdict else {
-                return Err(TestCaseError::fail(format!("{verdict:?}")));
+            let outcome = linux_accepts(&bytes, BLOCK_LEN as u32, notification)?;
+            let LinuxOutcome::Handled { actions, kills_current_task: false } = outcome else {
+                return Err(TestCaseError::fail(format!("{outcome:?}")));
             };
             for action in actions {
                 match action {
@@ -148,6 +148,7 @@ proptest! {
 #[test]
 fn a_corrected_error_beyond_the_threshold_moves_the_page() -> Result<(), Box<dyn core::error::Error>> {
     let report = MemoryReport {
+        part: PartName::MEMORY,
         severity: Severity::Corrected,
         flags: ras_core::status_block::section_flags::THRESHOLD_EXCEEDED,
         time: Timestamp::from_unix(0),
@@ -157,7 +158,7 @@ fn a_corrected_error_beyond_the_threshold_moves_the_page() -> Result<(), Box<dyn
     MemoryBlocks::new(Span::around(0x1_2345_6789, 12), report).write_next(&mut bytes)?;
     assert_eq!(
         linux_accepts(&bytes, BLOCK_LEN as u32, Notification::Gsiv),
-        Ok(LinuxVerdict::Handled {
+        Ok(LinuxOutcome::Handled {
             actions: vec![GuestAction::SoftOffline { pfn: 0x12_3456 }],
             kills_current_task: false
         })
@@ -176,7 +177,7 @@ fn wide_losses_take_many_blocks() {
 }
 
 #[test]
-fn the_last_page_of_all_has_a_block() -> Result<(), NoRoom> {
+fn the_last_page_of_all_has_a_block() -> Result<(), BufferTooSmall> {
     let report = MemoryReport::uncorrected(Kind::ActionOptional, 0, 0);
     let mut blocks = MemoryBlocks::new(Span::around(u64::MAX, 12), report);
     let mut bytes = [0; 172];
@@ -193,11 +194,11 @@ fn what_does_not_fit_leaves_the_block_as_it_was() -> Result<(), Box<dyn core::er
     let section = ras_core::cper::memory::MemorySection::poisoned_page(0x1000);
     block.push(&heading, &section)?;
     let fatal = Heading { severity: Severity::Fatal, ..heading };
-    assert_eq!(block.push(&fatal, &section), Err(NoRoom { needed: 152, available: 151 }));
+    assert_eq!(block.push(&fatal, &section), Err(BufferTooSmall { needed: 152, available: 151 }));
     assert_eq!(block.finish(), 172);
     assert_eq!(StatusBlock::read(&bytes)?.header.severity(), Some(Severity::Recoverable));
 
-    assert_eq!(BlockWriter::new(&mut [0; 19]).err(), Some(NoRoom { needed: 20, available: 19 }));
+    assert_eq!(BlockWriter::new(&mut [0; 19]).err(), Some(BufferTooSmall { needed: 20, available: 19 }));
     Ok(())
 }
 
@@ -211,7 +212,7 @@ fn a_block_counts_no_more_entries_than_ten_bits_can() -> Result<(), Box<dyn core
     for _ in 0..1023 {
         block.push(&heading, &empty)?;
     }
-    assert_eq!(block.push(&heading, &empty), Err(NoRoom { needed: 72, available: 0 }));
+    assert_eq!(block.push(&heading, &empty), Err(BufferTooSmall { needed: 72, available: 0 }));
     let len = block.finish();
     let block = StatusBlock::read(&bytes[..len])?;
     assert_eq!((block.header.entry_count(), block.entries().count()), (1023, 1023));
@@ -219,9 +220,11 @@ fn a_block_counts_no_more_entries_than_ten_bits_can() -> Result<(), Box<dyn core
 }
 
 #[test]
-fn the_last_nine_digits_of_an_errors_number_are_shown() -> Result<(), Box<dyn core::error::Error>> {
-    for (number, text) in [(999_999_999, "ghest mem #999999999"), (u64::MAX, "ghest mem #709551615")] {
-        let report = MemoryReport::uncorrected(Kind::ActionRequired, 0, number);
+fn the_fru_text_is_the_part_and_the_last_nine_digits_of_the_number() -> Result<(), Box<dyn core::error::Error>>
+{
+    for (number, text) in [(999_999_999, "123456789 #999999999"), (u64::MAX, "123456789 #709551615")] {
+        let part = PartName::new("123456789").ok_or("nine characters fit")?;
+        let report = MemoryReport::uncorrected(Kind::ActionRequired, 0, number).with_part(part);
         let mut bytes = [0; BLOCK_LEN];
         MemoryBlocks::new(Span::around(0, 12), report).write_next(&mut bytes)?;
         let shown = StatusBlock::read(&bytes)?.entries().next().and_then(|entry| entry.fru_text());

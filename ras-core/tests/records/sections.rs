@@ -8,7 +8,7 @@ use ras_core::cper::memory::MemorySection;
 use ras_core::cper::x86_processor::{self, X86Context, X86ErrorInfo, X86Processor, X86ProcessorHeader};
 use ras_core::cper::{RawSection, SectionView};
 use ras_core::status_block::Entry;
-use ras_core::{BlockWriter, Guid, Heading, NoRoom};
+use ras_core::{BlockWriter, BufferTooSmall, Guid, Heading};
 use zerocopy::{FromBytes, Immutable, KnownLayout};
 
 /// A section that owns what it is made of.
@@ -63,7 +63,11 @@ pub(crate) fn any_section() -> impl Strategy<Value = AnySection> {
 }
 
 impl AnySection {
-    pub(crate) fn push_to(&self, block: &mut BlockWriter<'_>, heading: &Heading) -> Result<(), NoRoom> {
+    pub(crate) fn push_to(
+        &self,
+        block: &mut BlockWriter<'_>,
+        heading: &Heading,
+    ) -> Result<(), BufferTooSmall> {
         match self {
             AnySection::Memory(memory) => block.push(heading, memory),
             AnySection::Arm { header, infos, contexts, vendor } => {

@@ -6,7 +6,7 @@ use devices::ged::GenericEventDevice;
 use devices::pl011::Pl011;
 use devices::pl031::Pl031;
 use devices::{ConsolePort, InterruptLine, LevelLine, ged, pl011, pl031};
-use machine_profile::Firmware;
+use machine_profile::TableSet;
 use platform::aarch64;
 
 use super::{Devices, MachineError, PowerButton, no};
@@ -22,7 +22,7 @@ const LINE: &str = "event descriptor";
 pub(super) fn add_devices(
     bus: &mut MachineBus,
     vm: &KvmVm,
-    firmware: Firmware,
+    firmware: TableSet,
     _: &Arc<Lifecycle>,
     output: Output,
 ) -> Result<Devices, MachineError> {
@@ -39,8 +39,8 @@ pub(super) fn add_devices(
 
     // The button is wired to what the guest's tables say of it.
     let power_button = match firmware {
-        Firmware::Acpi => PowerButton::Event(Arc::clone(&events)),
-        Firmware::Devicetree | Firmware::MpTable => {
+        TableSet::Acpi => PowerButton::Event(Arc::clone(&events)),
+        TableSet::Devicetree | TableSet::MpTable => {
             let line = InterruptLine::new().map_err(no(LINE))?;
             vm.bind(&line, aarch64::POWER_BUTTON_INTID)?;
             PowerButton::Line(line)

@@ -8,7 +8,7 @@ use devices::power::PowerRegisters;
 use devices::rtc::RealTimeClock;
 use devices::serial::SerialPort;
 use devices::{ConsolePort, InterruptLine, ged, i8042, power, rtc, serial};
-use machine_profile::Firmware;
+use machine_profile::TableSet;
 use platform::x86_64;
 
 use super::{Devices, MachineError, PowerButton, no};
@@ -24,7 +24,7 @@ const LINE: &str = "event descriptor";
 pub(super) fn add_devices(
     bus: &mut MachineBus,
     vm: &KvmVm,
-    firmware: Firmware,
+    firmware: TableSet,
     lifecycle: &Arc<Lifecycle>,
     output: Output,
 ) -> Result<Devices, MachineError> {
@@ -47,8 +47,8 @@ pub(super) fn add_devices(
     bus.add_mmio(x86_64::GED_BASE, ged::LEN, events.clone())?;
 
     let power_button = match firmware {
-        Firmware::Acpi => PowerButton::Event(Arc::clone(&events)),
-        Firmware::Devicetree | Firmware::MpTable => PowerButton::Absent,
+        TableSet::Acpi => PowerButton::Event(Arc::clone(&events)),
+        TableSet::Devicetree | TableSet::MpTable => PowerButton::Absent,
     };
     let console: Arc<Mutex<dyn ConsolePort>> = serial;
     Ok(Devices { console, events, power_button })

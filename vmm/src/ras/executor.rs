@@ -36,7 +36,7 @@ impl ActionExecutor {
             Action::Write { gpa, bytes } => {
                 if let Err(error) = write(ram, gpa, bytes) {
                     tracing::error!(gpa, %error, "a record cannot be written: what is said of it from here on is not so");
-                    let report = StopReport { reason: StopReason::RecordsLost, error: None };
+                    let report = StopReport { reason: StopReason::RecordAreaPoisoned, error: None };
                     self.lifecycle.end(Ending::MemoryError(report));
                 }
             }
