@@ -176,3 +176,8 @@ pub mod vcpu_state;
 
 pub use request::{Arch, TableSet};
 pub use response::Response;
+
+/// The example of the README, run as a test.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+mod readme {}

@@ -1,4 +1,4 @@
-//! Generic error status blocks: what a guest finds at the address that an error source names.
+//! Generic error status blocks (ACPI 6.5, 18.3.2.7.1): the records at the address of an error source.
 
 mod reader;
 mod wire;

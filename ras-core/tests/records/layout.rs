@@ -1,4 +1,4 @@
-//! Bytes where the specifications have them, by offsets written down here.
+//! The byte layout of blocks and tables, against the specifications' offsets.
 
 use core::num::NonZeroU32;
 
@@ -7,13 +7,13 @@ use ras_core::{
 };
 use zerocopy::IntoBytes;
 
-/// A structure as its fields in their order: the length of each in bytes, and its value.
+/// A structure from its fields in order: the length of each in bytes, and its value.
 fn bytes(fields: &[(usize, u64)]) -> Vec<u8> {
     fields.iter().flat_map(|(len, value)| value.to_le_bytes().into_iter().take(*len)).collect()
 }
 
 #[test]
-fn a_block_about_one_page() -> Result<(), Box<dyn core::error::Error>> {
+fn a_block_with_one_page() -> Result<(), Box<dyn core::error::Error>> {
     // 2026-08-09 10:11:12 UTC
     let report = MemoryReport::uncorrected(Kind::ActionOptional, 1_786_270_272, 17);
     let mut block = [0; 0x1000];
@@ -34,7 +34,7 @@ fn a_block_about_one_page() -> Result<(), Box<dyn core::error::Error>> {
 }
 
 #[test]
-fn a_block_about_several_pages_says_so() -> Result<(), Box<dyn core::error::Error>> {
+fn a_block_with_several_pages_has_the_status_of_multiple_errors() -> Result<(), Box<dyn core::error::Error>> {
     let report = MemoryReport::uncorrected(Kind::ActionRequired, 0, 1);
     let mut block = [0; 0x1000];
     MemoryBlocks::new(Span::around(0, 14), report).write_next(&mut block)?;
@@ -44,7 +44,7 @@ fn a_block_about_several_pages_says_so() -> Result<(), Box<dyn core::error::Erro
 }
 
 #[test]
-fn a_source_in_hest() -> Result<(), Box<dyn core::error::Error>> {
+fn an_entry_of_hest() -> Result<(), Box<dyn core::error::Error>> {
     let interval_ms = NonZeroU32::new(1000).ok_or("zero")?;
     let sources = [
         ErrorSource { id: 3, notification: Notification::Sea },

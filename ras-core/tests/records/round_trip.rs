@@ -1,4 +1,4 @@
-//! What is written can be read again, and Linux would take it.
+//! Blocks that are written can be decoded, and Linux accepts them.
 
 use core::num::NonZeroU32;
 
@@ -37,7 +37,7 @@ fn headings() -> impl Strategy<Value = Heading> {
     )
 }
 
-/// Writes as many of the entries as fit, and gives their number and the block's length.
+/// Writes as many of the entries as fit, and returns their number and the block's length.
 fn write(entries: &[(Heading, AnySection)], bytes: &mut [u8]) -> Result<(usize, usize), BufferTooSmall> {
     let mut block = BlockWriter::new(bytes)?;
     let written =
@@ -57,14 +57,14 @@ fn heading_of(entry: &Entry<'_>) -> Option<Heading> {
 
 proptest! {
     #[test]
-    fn every_block_reads_as_it_was_written(
+    fn every_block_is_decoded_as_it_was_written(
         entries in prop::collection::vec((headings(), sections::any_section()), 0..24),
         len in 20..=0x2000_usize,
     ) {
         let mut bytes = vec![0xa5; len];
         let (written, block_len) = write(&entries, &mut bytes)?;
         prop_assert!(block_len <= len);
-        prop_assert!(bytes[block_len..].iter().all(|byte| *byte == 0xa5), "bytes behind the block were touched");
+        prop_assert!(bytes[block_len..].iter().all(|byte| *byte == 0xa5), "bytes after the block were changed");
 
         let block = StatusBlock::read(&bytes[..block_len])?;
         let entries = &entries[..written];
@@ -78,13 +78,13 @@ proptest! {
     }
 
     #[test]
-    fn linux_takes_every_block_with_entries(
+    fn linux_accepts_every_block_with_entries(
         entries in prop::collection::vec((headings(), sections::any_section()), 1..24),
         notification in notifications(),
     ) {
         let mut bytes = [0; BLOCK_LEN];
         let (written, len) = write(&entries, &mut bytes)?;
-        // The guest sees the whole block, not only what was written.
+        // The guest reads the whole block, not only the bytes that were written.
         let outcome = linux_accepts(&bytes, BLOCK_LEN as u32, notification)?;
         prop_assert_eq!(&outcome, &linux_accepts(&bytes[..len], len as u32, notification)?);
         if written == 0 {
@@ -93,7 +93,7 @@ proptest! {
         }
         let fatal = entries[..written].iter().any(|(heading, _)| heading.severity == Severity::Fatal);
         match outcome {
-            LinuxOutcome::NothingToRead => prop_assert!(false, "entries were overlooked"),
+            LinuxOutcome::NothingToRead => prop_assert!(false, "entries were not read"),
             LinuxOutcome::Panic => prop_assert!(fatal),
             LinuxOutcome::Handled { actions, .. } => {
                 prop_assert!(!fatal);
@@ -104,7 +104,7 @@ proptest! {
     }
 
     #[test]
-    fn linux_finds_every_lost_page_once(
+    fn linux_offlines_every_poisoned_page_once(
         gpa in 0..1_u64 << 52,
         log2_len in 12..=24_u8,
         notification in notifications(),
@@ -135,7 +135,7 @@ proptest! {
     }
 
     #[test]
-    fn two_errors_never_look_the_same(gpa: u64, time in any::<u32>(), number in 0..1_000_000_000 - 1_u64) {
+    fn the_records_of_two_errors_differ(gpa: u64, time in any::<u32>(), number in 0..1_000_000_000 - 1_u64) {
         let block = |number| {
             let report = MemoryReport::uncorrected(Kind::ActionRequired, time.into(), number);
             let mut bytes = [0; BLOCK_LEN];
@@ -146,7 +146,7 @@ proptest! {
 }
 
 #[test]
-fn a_corrected_error_beyond_the_threshold_moves_the_page() -> Result<(), Box<dyn core::error::Error>> {
+fn a_corrected_error_beyond_the_threshold_soft_offlines_the_page() -> Result<(), Box<dyn core::error::Error>> {
     let report = MemoryReport {
         part: PartName::MEMORY,
         severity: Severity::Corrected,
@@ -167,17 +167,17 @@ fn a_corrected_error_beyond_the_threshold_moves_the_page() -> Result<(), Box<dyn
 }
 
 #[test]
-fn wide_losses_take_many_blocks() {
+fn wide_spans_take_several_blocks() {
     for (log2_len, blocks) in [(12, 1), (16, 1), (17, 2), (21, 32), (30, 16_384)] {
         assert_eq!(blocks_needed(Span::around(0, log2_len), BLOCK_LEN), Some(blocks), "2^{log2_len} bytes");
     }
-    // Room for one entry, and for none.
+    // Blocks that hold one entry, and none.
     assert_eq!(blocks_needed(Span::around(0, 13), 172), Some(2));
     assert_eq!(blocks_needed(Span::around(0, 13), 171), None);
 }
 
 #[test]
-fn the_last_page_of_all_has_a_block() -> Result<(), BufferTooSmall> {
+fn the_last_page_of_the_address_space_has_a_block() -> Result<(), BufferTooSmall> {
     let report = MemoryReport::uncorrected(Kind::ActionOptional, 0, 0);
     let mut blocks = MemoryBlocks::new(Span::around(u64::MAX, 12), report);
     let mut bytes = [0; 172];
@@ -186,7 +186,7 @@ fn the_last_page_of_all_has_a_block() -> Result<(), BufferTooSmall> {
 }
 
 #[test]
-fn what_does_not_fit_leaves_the_block_as_it_was() -> Result<(), Box<dyn core::error::Error>> {
+fn an_entry_that_does_not_fit_leaves_the_block_unchanged() -> Result<(), Box<dyn core::error::Error>> {
     let heading =
         Heading { severity: Severity::Recoverable, flags: 0, fru_id: None, fru_text: None, time: None };
     let mut bytes = [0; 172 + 151];
@@ -203,7 +203,7 @@ fn what_does_not_fit_leaves_the_block_as_it_was() -> Result<(), Box<dyn core::er
 }
 
 #[test]
-fn a_block_counts_no_more_entries_than_ten_bits_can() -> Result<(), Box<dyn core::error::Error>> {
+fn a_block_has_at_most_1023_entries() -> Result<(), Box<dyn core::error::Error>> {
     let heading =
         Heading { severity: Severity::Informational, flags: 0, fru_id: None, fru_text: None, time: None };
     let empty = ras_core::cper::RawSection { kind: Guid::ZERO, bytes: &[] };
