@@ -50,7 +50,7 @@ impl Ending {
             | Ending::ControlStop => Status::Success,
             Ending::Crashed(_) => Status::GuestCrash,
             Ending::Signal(signal) => Status::Signal(*signal),
-            Ending::MemoryError(account) => Status::MemoryError(account.status()),
+            Ending::MemoryError(report) => Status::of_stop(report.reason),
         }
     }
 }

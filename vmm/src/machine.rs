@@ -119,11 +119,7 @@ pub fn prepare(
         },
     )?;
     timings.mark(Phase::Tables);
-    tracing::info!(
-        ?entry,
-        tables = describe::firmware_name(machine.firmware),
-        "kernel and tables are in guest memory"
-    );
+    tracing::info!(?entry, tables = machine.firmware.name(), "kernel and tables are in guest memory");
 
     let control = Arc::new(Control::default());
     let lifecycle = Lifecycle::new(Arc::clone(&control), Arc::clone(&env.journal), Arc::clone(timings));

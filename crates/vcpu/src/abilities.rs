@@ -27,11 +27,7 @@ pub fn of(host: &Host) -> HostAbilities {
 /// The abilities of this host for guests of an architecture. All are unknown if it is not the host's own.
 #[must_use]
 pub fn of_this_host(arch: Arch) -> HostAbilities {
-    if arch.word() == std::env::consts::ARCH {
-        of(&crate::host::probe())
-    } else {
-        HostAbilities::unknown(arch)
-    }
+    if arch == Arch::NATIVE { of(&crate::host::probe()) } else { HostAbilities::unknown(arch) }
 }
 
 /// CAP_SYS_ADMIN (linux/capability.h).

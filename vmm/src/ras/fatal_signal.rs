@@ -73,16 +73,12 @@ impl Report<'_> {
 
     fn status(&self) -> Status {
         match (self.is_memory_error(), self.0.guest) {
-            (true, None) => Status::MemoryError(account(StopReason::OwnMemory)),
-            (true, Some(_)) => Status::MemoryError(account(StopReason::NotDeliverable)),
+            (true, None) => Status::of_stop(StopReason::OwnMemory),
+            (true, Some(_)) => Status::of_stop(StopReason::NotDeliverable),
             (false, _) if self.0.code <= 0 => Status::Signal(libc::SIGBUS as u8),
             (false, _) => Status::Failure,
         }
     }
-}
-
-const fn account(reason: StopReason) -> u8 {
-    ras_core::actions::StopReport { reason, error: None }.status()
 }
 
 impl fmt::Display for Report<'_> {

@@ -14,9 +14,9 @@ use guest_memory::{Backing, GuestRam, sigbus};
 use kvm_bindings::kvm_userspace_memory_region;
 use kvm_ioctls::{Kvm, VcpuFd, VmFd};
 use ras_core::plan::{TablesView, plan, sources_wanted};
-use ras_core::request::{Arch, Asynchronous, OnMissingSupport, Repair, Request, Synchronous, TableSet};
+use ras_core::request::{Arch, OnMissingSupport, Repair, Request, TableSet};
 use ras_core::vcpu_state::VcpuState;
-use ras_core::{RecordArea, Span};
+use ras_core::{RecordArea, Response, Span};
 use vcpu::{
     Control, Exit, Injected, Injection, IoBus, KickFlag, KvmPort, MemoryErrorHandler, PoisonAccess, RunError,
     RunState, Unmapped, VcpuEnvironment, VcpuExitReason, VcpuPort,
@@ -131,8 +131,8 @@ fn request() -> Request {
     Request {
         arch: Arch::X86_64,
         tables: TableSet::Acpi,
-        synchronous: Synchronous::Nmi,
-        asynchronous: Asynchronous::Ignore,
+        synchronous: Some(Response::Nmi),
+        asynchronous: Some(Response::Ignore),
         poll_interval_ms: core::num::NonZeroU32::MIN,
         on_missing_support: OnMissingSupport::Degrade,
         repair: Repair::OnReset,
