@@ -32,7 +32,7 @@
 //!
 //! ACPI lists the platform's error sources in HEST. A devicetree has an `arm,ras-cper` node for each source that has its
 //! own interrupt, and cannot describe others. An MP table cannot describe any. [`GuestTables::record_area`] is the layout
-//! of the records that these tables contain: whoever writes records uses this one. One build is enough: build after
+//! of the records that these tables contain; records must be written by it. One build is enough: build after
 //! kernel and initrd are placed (on aarch64 [`Chosen`] contains the initrd's address), and plan from its result.
 //!
 //! # Guarantees
@@ -205,3 +205,8 @@ const _: () = {
     crosses_threads::<OemInfo<'static>>();
     crosses_threads::<BuildError>();
 };
+
+/// Compiles the example of the README.
+#[cfg(all(doctest, feature = "mptable"))]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -258,11 +258,11 @@ fn orders_are_checked() -> Checked {
         .args(["--inject", "ar@nowhere"])
         .finish()
         .expect(2)
-        .expect_said("`nowhere` is no address");
+        .expect_said("`nowhere` is not a guest physical address");
     compare(&scratch, PROFILE)
         .args(["--limit", "18446744073709551615s"])
         .finish()
         .expect(2)
-        .expect_said("as in `30s`");
+        .expect_said("for example `30s`");
     Ok(())
 }

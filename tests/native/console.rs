@@ -182,7 +182,7 @@ fn full_disk() -> Checked {
     in_shell("exec \"$0\" \"$@\" >/dev/full", &scratch.machine(""))
         .finish()
         .expect(0)
-        .expect_said("the console cannot be written")
+        .expect_said("write(2) to standard output failed")
         .expect_last("ghest: the guest switched its machine off");
     Ok(())
 }

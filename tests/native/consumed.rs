@@ -278,9 +278,12 @@ fn a_page_is_poisoned_once() -> Checked {
     let lose = |gpa, via| ["inject", "--gpa", gpa, "--kind", "ar", "--via", via];
     ctl(&scratch, &lose("0x2000000", "simulate"), 0);
     let again = ctl(&scratch, &lose("0x2000800", "simulate"), 1);
-    assert_eq!(again["error"], "4 KiB at 0x2000000 is lost already");
+    assert_eq!(again["error"], "4 KiB at 0x2000000 is poisoned already");
     let notice = ctl(&scratch, &lose("0x2100000", "notice"), 1);
-    assert_eq!(notice["error"], "what is only told is not consumed: a notice is of kind ao");
+    assert_eq!(
+        notice["error"],
+        "the method `notice` poisons no memory, so no vCPU can consume it: use kind `ao`"
+    );
     ctl(&scratch, &["stop"], 0);
     running.finish().expect(0);
     Ok(())
@@ -290,8 +293,9 @@ fn an_invalid_injection_request_is_refused() -> Checked {
     let scratch = Scratch::new();
     let profile = scratch.profile(&profile_text("", ""));
     let boot = |order: &str| Ghest::boot(&profile).args(["--inject", order]).finish().expect(2);
-    boot("0x2000000").expect_said("an order begins with `ar@` or `ao@`");
-    boot("ar@0x2000000,via=magic").expect_said("`magic` is none of simulate, madvise and notice");
+    boot("0x2000000").expect_said("an injection request starts with `ar@` or `ao@`");
+    boot("ar@0x2000000,via=magic")
+        .expect_said("unknown method `magic`: expected simulate, madvise or notice");
     Ok(())
 }
 
@@ -303,7 +307,7 @@ fn sigbus_from_a_process() -> Checked {
     let mut running = Ghest::boot(&profile).arg("--events").arg(scratch.path("events")).start();
     running.wait_for("probe: ok");
     running.signal(Signal::BUS);
-    running.finish().expect(135).expect_last("ghest: stopped by SIGBUS, which a process sent");
+    running.finish().expect(135).expect_last("ghest: stopped by a SIGBUS that a process sent");
     assert_eq!(events(&scratch, "stopped")[0]["status"], 135);
     Ok(())
 }

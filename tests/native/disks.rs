@@ -85,7 +85,7 @@ fn refused(scratch: &Scratch, what: &str, help: &str) -> Checked {
         .expect_said(&format!("error: {what}\n"))
         .expect_said(&format!("--> {}\n", profile.place("path")))
         .expect_said(help)
-        .expect_last(&format!("ghest: no machine: {what}"));
+        .expect_last(&format!("ghest: the machine cannot start: {what}"));
     Ok(())
 }
 

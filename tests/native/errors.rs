@@ -266,7 +266,7 @@ fn records_are_decoded() -> Checked {
     let file = scratch.file("block", &block[..len]);
     let text = Ghest::new(["decode"]).arg(&file).finish().expect(0);
     assert!(text.stdout().contains("0x45678000"), "{text}");
-    assert!(text.stdout().contains("ghest mem #17"), "{text}");
+    assert!(text.stdout().contains("memory #17"), "{text}");
     let json = Ghest::new(["decode", "--json"]).arg(&file).finish().expect(0).json();
     assert!(json.to_string().contains("memory"), "{json}");
     Ghest::new(["decode"]).arg(scratch.file("garbage", [0xff; 64])).finish().expect(2);

@@ -75,7 +75,7 @@ fn short_pool() -> Checked {
     let profile =
         machine(&scratch, "backing = \"hugetlbfs\"\npage-size = \"2MiB\"", &format!("{}MiB", wanted * 2));
     let message = format!(
-        "the guest needs {wanted} pages of 2048 KiB and the host's pool has {free} free; \
+        "hugetlb pool of 2048 KiB pages: the guest needs {wanted} pages, {free} are free; \
          write {wanted} or more to /sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages"
     );
     let outcome = Ghest::boot(&profile).finish().expect(3);
@@ -83,7 +83,7 @@ fn short_pool() -> Checked {
     outcome
         .expect_said(&format!("error: {message}\n"))
         .expect_said(&profile.place("backing"))
-        .expect_last(&format!("ghest: no machine: {message}"));
+        .expect_last(&format!("ghest: the machine cannot start: {message}"));
     Ok(())
 }
 

@@ -24,7 +24,7 @@ use crate::{
 
 /// Addresses and interrupts of an aarch64 machine.
 ///
-/// Fields are independent: whoever changes one keeps devices and RAM from overlapping.
+/// Fields are independent: nothing checks that a changed one does not overlap another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Layout {
     /// Frames of a GICv3 distributor: 64 KiB.
@@ -106,7 +106,7 @@ impl Layout {
     };
 }
 
-/// Bytes of one processor's GICv3 redistributor: an RD and an SGI frame of 64 KiB each (Arm IHI 0069, 12.10).
+/// Bytes of one processor's GICv3 redistributor: an RD and an SGI frame of 64 KiB each (Arm IHI 0069).
 pub const GIC_REDISTRIBUTOR_LEN: u64 = 0x2_0000;
 
 /// [`Layout::gic_distributor`] of the reference layout.

@@ -17,7 +17,7 @@ use crate::{Arch, Cpu, DeviceNode, InterruptController, IoApic, Platform, PowerC
 
 /// Addresses and interrupts of an x86_64 machine that a PC does not fix.
 ///
-/// Fields are independent: whoever changes one keeps devices and RAM from overlapping.
+/// Fields are independent: nothing checks that a changed one does not overlap another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Layout {
     /// End of the usable base memory (the start of the EBDA), below [`BASE_MEMORY_END`].

@@ -48,22 +48,22 @@ mod tests {
 
     #[test]
     fn a_name_has_four_valid_characters() {
-        for good in ["COM1", "_CCA", "A___", "PWRB"] {
-            assert!(is_name(good), "{good}");
+        for valid in ["COM1", "_CCA", "A___", "PWRB"] {
+            assert!(is_name(valid), "{valid}");
         }
-        for bad in ["", "COM", "COM10", "1COM", "com1", "CÖM", "CO M"] {
-            assert!(!is_name(bad), "{bad}");
+        for invalid in ["", "COM", "COM10", "1COM", "com1", "CÖM", "CO M"] {
+            assert!(!is_name(invalid), "{invalid}");
         }
     }
 
     #[test]
     fn a_hardware_id_has_one_of_two_forms() {
         assert_eq!(HardwareId::of("PNP0C0C"), Some(HardwareId::Eisa));
-        for good in ["ACPI0013", "LNRO0005", "80860F0A"] {
-            assert_eq!(HardwareId::of(good), Some(HardwareId::Acpi), "{good}");
+        for valid in ["ACPI0013", "LNRO0005", "80860F0A"] {
+            assert_eq!(HardwareId::of(valid), Some(HardwareId::Acpi), "{valid}");
         }
-        for bad in ["", "PNP", "pnp0501", "PNP050G", "ACPI00013", "ACPI 001", "PNP0c0c", "ÄÄÄ0"] {
-            assert_eq!(HardwareId::of(bad), None, "{bad}");
+        for invalid in ["", "PNP", "pnp0501", "PNP050G", "ACPI00013", "ACPI 001", "PNP0c0c", "ÄÄÄ0"] {
+            assert_eq!(HardwareId::of(invalid), None, "{invalid}");
         }
     }
 

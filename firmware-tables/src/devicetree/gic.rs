@@ -6,7 +6,7 @@ use super::{SET, interrupts, phandles};
 use crate::BuildError;
 use crate::fdt::Node;
 
-/// Maximum number of processors of a GICv2 (Arm IHI 0048, 1.1).
+/// Maximum number of processors of a GICv2 (Arm IHI 0048).
 const GICV2_MAX_CPUS: usize = 8;
 
 /// Linux, `interrupt-controller/arm,gic-v3.yaml` and `interrupt-controller/arm,gic.yaml`.

@@ -15,8 +15,8 @@ use crate::area::Area;
 use crate::fdt::Node;
 use crate::{BuildError, OemInfo, Table};
 
-/// The head of the list of memory that a kernel reserves for the kernel that it starts by kexec, such as the tables of an
-/// ITS. The EFI stub creates it; Linux reports an error if it has an ITS and no list.
+/// The head of the list of memory that stays reserved across kexec, such as the tables of an ITS, which continues to write
+/// to them. The EFI stub creates the list, and Linux requires it if there is an ITS.
 const NO_RESERVATIONS: wire::MemoryReservations =
     wire::MemoryReservations { size: U32::ZERO, count: U32::ZERO, next: U64::ZERO };
 /// `linux,uefi-secure-boot`: disabled (`enum efi_secureboot_mode` of Linux).

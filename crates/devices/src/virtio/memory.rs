@@ -70,3 +70,37 @@ impl DeviceMemory {
         error
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use guest_memory::{Backing, PoisonedPage};
+
+    use super::*;
+
+    #[derive(Default)]
+    struct Reported(Mutex<Vec<(u64, u8)>>);
+
+    impl PoisonObserver for Reported {
+        fn touched(&self, gpa: u64, log2_len: u8) {
+            self.0.lock().expect("no panic").push((gpa, log2_len));
+        }
+    }
+
+    #[test]
+    fn poisoned_pages_are_reported_and_other_errors_are_not() {
+        let reported = Arc::new(Reported::default());
+        let ram = GuestRam::allocate(&[(0, 0x1_0000)], Backing::Anonymous).expect("memory");
+        let memory = DeviceMemory::new(ram, reported.clone());
+        for error in [
+            AccessError::Host { gpa: 0x1000, code: 2 },
+            AccessError::Poisoned(PoisonedPage { gpa: 0x2004, log2_len: 12 }),
+        ] {
+            assert_eq!(memory.reported(error), error);
+        }
+        let outside = memory.write(0x1_0000, &[0]);
+        assert!(matches!(outside, Err(AccessError::NotMemory { .. })));
+        assert_eq!(*reported.0.lock().expect("no panic"), [(0x2004, 12)]);
+    }
+}

@@ -6,7 +6,9 @@
 use std::sync::atomic::{Ordering, fence};
 
 use guest_memory::AccessError;
-use virtio_bindings::virtio_ring::{VRING_AVAIL_F_NO_INTERRUPT, VRING_USED_F_NO_NOTIFY};
+use virtio_bindings::virtio_ring::{
+    VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRECT_DESC, VRING_AVAIL_F_NO_INTERRUPT, VRING_USED_F_NO_NOTIFY,
+};
 use zerocopy::little_endian::U32;
 use zerocopy::{Immutable, IntoBytes};
 
@@ -108,8 +110,10 @@ pub struct Queue {
 }
 
 impl Queue {
-    /// A queue of which nothing was used yet. `max_size` is the device's maximum, `event_index` whether VIRTIO_F_EVENT_IDX is
-    /// negotiated.
+    /// The features that every queue offers: VIRTIO_F_INDIRECT_DESC and VIRTIO_F_EVENT_IDX.
+    pub const FEATURES: u64 = 1 << VIRTIO_RING_F_INDIRECT_DESC | 1 << VIRTIO_RING_F_EVENT_IDX;
+
+    /// A queue of which nothing was used yet. `max_size` is the device's maximum, `features` are the negotiated features.
     ///
     /// # Errors
     /// Returns an error if the size or an alignment breaks the rules of VIRTIO 1.2, 2.7, or if part of the queue is not
@@ -118,8 +122,9 @@ impl Queue {
         memory: DeviceMemory,
         layout: QueueLayout,
         max_size: u16,
-        event_index: bool,
+        features: u64,
     ) -> Result<Self, QueueError> {
+        let event_index = features & 1 << VIRTIO_RING_F_EVENT_IDX != 0;
         let QueueLayout { size, descriptors, available, used } = layout;
         let elements = u16::try_from(size).ok().filter(|&size| size.is_power_of_two() && size <= max_size);
         let elements = elements.ok_or(QueueError::Size { size, max: max_size })?;

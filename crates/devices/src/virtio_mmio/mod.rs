@@ -31,7 +31,6 @@ use virtio_bindings::virtio_config::{
     VIRTIO_CONFIG_S_ACKNOWLEDGE, VIRTIO_CONFIG_S_DRIVER, VIRTIO_CONFIG_S_DRIVER_OK, VIRTIO_CONFIG_S_FAILED,
     VIRTIO_CONFIG_S_FEATURES_OK, VIRTIO_CONFIG_S_NEEDS_RESET, VIRTIO_F_VERSION_1,
 };
-use virtio_bindings::virtio_ring::{VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRECT_DESC};
 use vm_device::MutDeviceMmio;
 use vm_device::bus::{MmioAddress, MmioAddressOffset};
 
@@ -42,10 +41,6 @@ use self::registers::{CONFIG, Half, MAGIC, Register, VERSION};
 use crate::line::InterruptLine;
 use crate::poison_observer::PoisonObserver;
 use crate::virtio::{Activation, DeviceMemory, Interrupt, Queue, QueueError, VirtioDevice};
-
-/// The features that the transport and the rings offer for every device.
-const FEATURES: u64 =
-    1 << VIRTIO_F_VERSION_1 | 1 << VIRTIO_RING_F_INDIRECT_DESC | 1 << VIRTIO_RING_F_EVENT_IDX;
 
 /// The bits of Status that a driver sets, each with the one that comes before it (VIRTIO 1.2, 3.1.1).
 const STATUS_STEPS: [(u32, u32); 4] = [
@@ -154,7 +149,7 @@ impl MmioTransport {
     }
 
     fn offered(&self) -> u64 {
-        FEATURES | self.device.features()
+        1 << VIRTIO_F_VERSION_1 | Queue::FEATURES | self.device.features()
     }
 
     fn has(&self, bit: u32) -> bool {
@@ -262,13 +257,13 @@ impl MmioTransport {
             used = format_args!("{:#x}", layout.used),
             "virtio queue ready"
         );
-        let event_index = self.driver_features & 1 << VIRTIO_RING_F_EVENT_IDX != 0;
-        Queue::new(self.memory.clone(), layout, max_size, event_index)
+        Queue::new(self.memory.clone(), layout, max_size, self.driver_features)
     }
 
     /// Sets DEVICE_NEEDS_RESET. At most once per activation: queues are not started while it is set.
     fn fail(&self, error: &io::Error) {
-        tracing::warn!(device = self.device.device_type(), %error, "virtio device needs a reset: a queue cannot be started");
+        let device = self.device.device_type();
+        tracing::warn!(device, %error, "virtio device needs a reset: a queue cannot be started");
         self.interrupt.needs_reset();
     }
 

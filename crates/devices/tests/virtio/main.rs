@@ -7,3 +7,4 @@ mod hostile_guest;
 mod poison_observer;
 mod poisoned_rings;
 mod transport;
+mod workers;

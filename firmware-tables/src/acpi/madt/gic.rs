@@ -15,7 +15,7 @@ pub(super) const REVISION: u8 = 5;
 const ENABLED: u32 = 1;
 /// The affinity fields of an MPIDR: Aff3, and Aff2 to Aff0. Others must be zero (table 5.36).
 const AFFINITY: u64 = 0xff_00ff_ffff;
-/// Maximum number of processors of a GICv2 (Arm IHI 0048, 1.1).
+/// Maximum number of processors of a GICv2 (Arm IHI 0048).
 const GICV2_MAX_CPUS: usize = 8;
 
 /// The MADT of a GICv3 without its header: one redistributor region for all processors.

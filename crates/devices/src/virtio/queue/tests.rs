@@ -24,9 +24,11 @@ impl PoisonObserver for Ignore {
     fn touched(&self, _: u64, _: u8) {}
 }
 
+#[expect(unsafe_code, reason = "a signal handler is installed")]
 fn ram() -> GuestRam {
     static INSTALLED: Once = Once::new();
-    INSTALLED.call_once(|| sigbus::install(|_| 99).expect("a handler"));
+    // SAFETY: the function only returns a number.
+    INSTALLED.call_once(|| unsafe { sigbus::install(|_| 99) }.expect("a handler"));
     GuestRam::allocate(&[(0, MEMORY)], Backing::Memfd).expect("memory")
 }
 
@@ -34,8 +36,12 @@ fn memory(ram: &GuestRam) -> DeviceMemory {
     DeviceMemory::new(ram.clone(), Arc::new(Ignore))
 }
 
+fn features(event_index: bool) -> u64 {
+    if event_index { 1 << VIRTIO_RING_F_EVENT_IDX } else { 0 }
+}
+
 fn queue(ram: &GuestRam, event_index: bool) -> Queue {
-    Queue::new(memory(ram), LAYOUT, MAX_SIZE, event_index).expect("a queue")
+    Queue::new(memory(ram), LAYOUT, MAX_SIZE, features(event_index)).expect("a queue")
 }
 
 /// The driver's side: makes chains available.
@@ -64,7 +70,7 @@ fn u32_at(ram: &GuestRam, gpa: u64) -> u32 {
 #[test]
 fn sizes_alignments_and_ranges_are_checked() {
     let ram = ram();
-    let check = |layout| Queue::new(memory(&ram), layout, MAX_SIZE, false).map(drop);
+    let check = |layout| Queue::new(memory(&ram), layout, MAX_SIZE, features(false)).map(drop);
     assert_eq!(check(LAYOUT), Ok(()));
     for size in [0, 3, 5, 512, 1 << 16, 1 << 16 | 4, u32::MAX] {
         assert_eq!(check(QueueLayout { size, ..LAYOUT }), Err(QueueError::Size { size, max: MAX_SIZE }));
@@ -234,7 +240,8 @@ fn every_access_to_an_inaccessible_part_is_an_error() {
             QueueLayout { used: END, ..LAYOUT },
         ] {
             let ram = ram();
-            let mut queue = Queue::new(memory(&ram), layout, MAX_SIZE, event_index).expect("a queue");
+            let mut queue =
+                Queue::new(memory(&ram), layout, MAX_SIZE, features(event_index)).expect("a queue");
             ram.store_u16(layout.available + 2, 1).expect("memory");
             let region = ram.memory().iter().next().expect("a region");
             region.file_offset().expect("a file").file().set_len(END).expect("shorter");
@@ -249,7 +256,7 @@ fn every_access_to_an_inaccessible_part_is_an_error() {
             assert_eq!(is_inaccessible(queue.request_notifications()), used || available);
             let request = Request::read(&queue.memory, &queue, 0).map(drop);
             assert_eq!(is_inaccessible(request.map_err(QueueError::from)), layout.descriptors == END);
-            let again = Queue::new(memory(&ram), layout, MAX_SIZE, event_index).map(drop);
+            let again = Queue::new(memory(&ram), layout, MAX_SIZE, features(event_index)).map(drop);
             assert!(is_inaccessible(again), "{layout:x?}");
         }
     }

@@ -13,6 +13,7 @@ use pagemap::{Pagemap, number};
 
 use self::registers::{QueueAddresses, Registers};
 use self::virtqueue::{Completion, DATA_PAGES, SIZE, SLOTS, Virtqueue};
+use crate::access;
 use crate::memory::{Backing, Memory};
 use crate::sigbus;
 
@@ -84,7 +85,8 @@ impl Options {
         let pages = self.rounds * PARTS + DATA_PAGES;
         let memory =
             Memory::new(&Backing::Anonymous, pages).map_err(|error| format!("no memory: {error}"))?;
-        sigbus::watch(&self.name, &memory, true).map_err(|error| format!("SIGBUS: {error}"))?;
+        sigbus::watch(&self.name, &memory, Some(access::exit_address()))
+            .map_err(|error| format!("SIGBUS: {error}"))?;
         for round in 0..self.rounds {
             let end =
                 self.round(round, &registers, &memory).map_err(|error| format!("round {round}: {error}"))?;
