@@ -147,9 +147,9 @@ fn what_other_tables_cannot_describe_is_reported() -> Checked {
         (&change["key"], &change["asked"], &change["taken"]),
         (&"ras.asynchronous".into(), &"gsiv".into(), &"auto".into())
     );
-    let told = &row(&json, "plan", "not-carried")["values"];
+    let reported = &row(&json, "plan", "not-carried")["values"];
     assert_eq!(
-        (&told[0], &told[1][0]),
+        (&reported[0], &reported[1][0]),
         (&Value::Array(vec![]), &"ras.asynchronous = \"gsiv\": `auto` is used instead".into())
     );
     Ok(())

@@ -84,11 +84,11 @@ fn every_access_is_a_machine_check_for_the_vcpu_that_made_it() -> Checked {
         let scratch = Scratch::new();
         let words = format!("probe.{word}=0x2000000 probe.touch-on={vcpu}");
         let guest = story(&scratch, &words, "", &[]).expect_ok();
-        let told = guest.probe("error machine-check");
-        assert_eq!(told.len(), 1, "{word}: {guest}");
+        let reported = guest.probe("error machine-check");
+        assert_eq!(reported.len(), 1, "{word}: {guest}");
         assert!(
-            told[0].starts_with(&format!("vcpu {vcpu} bank "))
-                && told[0].contains("addr 0x2000000 misc 0x8c"),
+            reported[0].starts_with(&format!("vcpu {vcpu} bank "))
+                && reported[0].contains("addr 0x2000000 misc 0x8c"),
             "{word}: {guest}"
         );
         assert_eq!(guest.probe("error offlined"), ["0x2000000"], "{word}: {guest}");

@@ -91,8 +91,11 @@ fn a_detected_error_is_a_machine_check() -> Checked {
     story.running.wait_for("probe: ok");
     let guest = story.stop();
     assert_eq!(guest.probe("error-sources"), ["none"], "{guest}");
-    let told = guest.probe("error machine-check").join("\n");
-    assert!(told.starts_with("vcpu 0 bank ") && told.contains(" addr 0x2001000 misc 0x8c "), "{guest}");
+    let reported = guest.probe("error machine-check").join("\n");
+    assert!(
+        reported.starts_with("vcpu 0 bank ") && reported.contains(" addr 0x2001000 misc 0x8c "),
+        "{guest}"
+    );
     assert_eq!(guest.probe("error total"), ["1"], "{guest}");
     let events = story_events(&scratch);
     assert!(events.contains(r#""event":"notified","how":"machine-check"#), "{events}");
@@ -167,13 +170,13 @@ fn guest_takes_records() -> Checked {
         );
         let errors = guest.stdout();
         let errors: Vec<_> = errors.lines().filter(|line| line.starts_with("probe: error ")).collect();
-        let told = [
+        let reported = [
             "probe: error record source 1 severity recoverable entries 1",
             "probe: error page 0x2001000 section-severity recoverable",
             "probe: error acknowledged source 1",
             "probe: error total 1",
         ];
-        let expected: Vec<_> = way.into_iter().chain(told).collect();
+        let expected: Vec<_> = way.into_iter().chain(reported).collect();
         assert_eq!(errors, expected, "{guest}");
     }
     Ok(())

@@ -43,11 +43,11 @@ fn storm(ghest: &Path) -> Result<()> {
     let began = Instant::now();
     let console = process::text(&mut command)?;
     let seconds = began.elapsed().as_secs_f64();
-    let mut told = BTreeMap::<&str, u64>::new();
+    let mut reported = BTreeMap::<&str, u64>::new();
     console
         .lines()
         .filter_map(|line| line.strip_prefix("probe: error page "))
-        .for_each(|page| *told.entry(page).or_default() += 1);
+        .for_each(|page| *reported.entry(page).or_default() += 1);
     let mut after: Vec<f64> = fs::read_to_string(&events)
         .context("no events")?
         .lines()
@@ -55,10 +55,13 @@ fn storm(ghest: &Path) -> Result<()> {
         .filter(|event| event.get("event").is_some_and(|name| name == "acknowledged"))
         .filter_map(|event| Some(event.get("after_ns")?.as_f64()? / 1e6))
         .collect();
-    if told.len() as u64 != PAGES || told.values().any(|times| *times != 1) || after.len() as u64 != PAGES {
+    if reported.len() as u64 != PAGES
+        || reported.values().any(|times| *times != 1)
+        || after.len() as u64 != PAGES
+    {
         return Err(Error::new(format!(
             "of {PAGES} pages {} were reported and {} acknowledged",
-            told.len(),
+            reported.len(),
             after.len()
         )));
     }
@@ -68,7 +71,7 @@ fn storm(ghest: &Path) -> Result<()> {
         "{}",
         row(
             &format!("{PAGES} pages detected at the same time: reported once each"),
-            format_args!("{:19}", told.len())
+            format_args!("{:19}", reported.len())
         )
     );
     println!("{}", row("seconds for all, the guest's console included", format_args!("{seconds:19.1}")));
