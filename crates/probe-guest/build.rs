@@ -1,7 +1,7 @@
 //! Builds the built-in guest with the compiler that builds this crate.
 //!
-//! The guest is no package of its own: the host's target, whose `core` is at hand, has to be bent into a bare-metal
-//! one, and flags that do this must not reach anything else.
+//! The guest is not a package of its own. It is compiled for the host's target, whose `core` is installed, with flags that make
+//! it bare-metal. These flags must not apply to other crates.
 
 use std::env;
 use std::fs;
@@ -9,9 +9,9 @@ use std::io;
 use std::path::Path;
 use std::process::{Command, ExitCode};
 
-/// What nobody has switched on when the guest runs on x86_64.
+/// Features that are not enabled when the guest starts on x86_64.
 const WITHOUT_SSE: &str = "-sse,-sse2,-sse3,-ssse3,-sse4.1,-sse4.2,-avx,-avx2,-fxsr";
-/// What asks an operating system for the processor's features.
+/// Outline atomics query the operating system for processor features.
 const WITHOUT_OUTLINE_ATOMICS: &str = "-outline-atomics";
 
 fn main() -> ExitCode {
@@ -30,7 +30,7 @@ struct Architecture {
     name: &'static str,
     target_features: &'static str,
     options: &'static [&'static str],
-    /// Whether the loader wants bytes as they lie in memory, rather than an ELF file.
+    /// Whether the loader needs a flat binary instead of an ELF file.
     flat: bool,
 }
 
@@ -39,7 +39,7 @@ const X86_64: Architecture = Architecture {
     target_features: WITHOUT_SSE,
     options: &[
         "relocation-model=static",
-        // Interrupts use the stack that they find.
+        // Interrupts use the current stack.
         "no-redzone=yes",
         "link-arg=-static",
         "link-arg=-no-pie",
@@ -50,7 +50,7 @@ const X86_64: Architecture = Architecture {
 const AARCH64: Architecture = Architecture {
     name: "aarch64",
     target_features: WITHOUT_OUTLINE_ATOMICS,
-    // It runs wherever it is loaded, and moves itself.
+    // It runs at any load address, and relocates itself.
     options: &["relocation-model=pie", "link-arg=-Wl,--no-dynamic-linker,-z,norelro"],
     flat: true,
 };
@@ -60,18 +60,18 @@ fn build(architecture: &Architecture) -> ExitCode {
     let output = match compiler(architecture, &elf).output() {
         Ok(output) => output,
         Err(error) => {
-            println!("cargo::error=the compiler of the built-in guest does not start: {error}");
+            println!("cargo::error=cannot run rustc for the built-in guest: {error}");
             return ExitCode::FAILURE;
         }
     };
     if !output.status.success() {
-        println!("cargo::error=the built-in guest does not build");
+        println!("cargo::error=cannot compile the built-in guest");
         for line in String::from_utf8_lossy(&output.stderr).lines() {
             println!("cargo::error={line}");
         }
         return ExitCode::FAILURE;
     }
-    // What it said is of no use: it warns that code without SSE2 cannot call into libraries that use it.
+    // Warnings are not shown: rustc warns that code without SSE2 cannot call libraries that use it.
     if !architecture.flat {
         return ExitCode::SUCCESS;
     }
@@ -80,7 +80,7 @@ fn build(architecture: &Architecture) -> ExitCode {
         None => Err(io::Error::other("not an ELF64 file with one segment at 0")),
     });
     if let Err(error) = written {
-        println!("cargo::error=the built-in guest cannot be made an Image: {error}");
+        println!("cargo::error=cannot convert the built-in guest to an Image: {error}");
         return ExitCode::FAILURE;
     }
     ExitCode::SUCCESS
@@ -112,15 +112,16 @@ fn compiler(architecture: &Architecture, elf: &Path) -> Command {
     rustc
 }
 
-/// The bytes of an ELF64 file's segment to load (System V ABI, Program Header), if there is one only, at address 0.
+/// The bytes of the only PT_LOAD segment of an ELF64 file (System V ABI, Program Header). `None` if there are several, or it is
+/// not at address 0.
 fn only_segment(elf: &[u8]) -> Option<&[u8]> {
-    const LOAD: u32 = 1;
+    const PT_LOAD: u32 = 1;
     let word = |at: usize| Some(u64::from_le_bytes(*elf.get(at..)?.first_chunk()?));
     let half = |at: usize| Some(u16::from_le_bytes(*elf.get(at..)?.first_chunk()?));
     let (first, size, count) = (word(32)? as usize, usize::from(half(54)?), usize::from(half(56)?));
     let mut headers = (0..count)
         .map(|index| first + index * size)
-        .filter(|at| word(*at).is_some_and(|lead| lead as u32 == LOAD));
+        .filter(|at| word(*at).is_some_and(|lead| lead as u32 == PT_LOAD));
     let header = headers.next()?;
     if headers.next().is_some() || word(header + 16)? != 0 {
         return None;

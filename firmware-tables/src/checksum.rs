@@ -1,6 +1,6 @@
-//! The one checksum of all these tables: the bytes sum up to zero.
+//! The checksum of ACPI and MP tables: all bytes sum to zero modulo 256.
 
-/// The byte that, put in the place of a zero in `bytes`, makes their sum zero.
+/// The value that, in place of a zero byte in `bytes`, makes the sum zero.
 pub(crate) fn balancing(bytes: &[u8]) -> u8 {
     bytes.iter().fold(0u8, |sum, byte| sum.wrapping_add(*byte)).wrapping_neg()
 }
@@ -10,7 +10,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn balances() {
+    fn the_sum_is_zero() {
         for bytes in [vec![], vec![0], vec![1, 2, 3], vec![255; 300]] {
             let sum = bytes.iter().fold(0u8, |sum, byte| sum.wrapping_add(*byte));
             assert_eq!(sum.wrapping_add(balancing(&bytes)), 0, "{bytes:?}");

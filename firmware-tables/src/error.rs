@@ -1,118 +1,129 @@
-//! Why a platform cannot be described.
+//! Errors of [`build`](crate::build).
 
 use platform::{Arch, Interrupt, Range, Window};
+use ras_core::request::TableSet;
 use ras_core::{LayoutError, Notification};
 
-/// A platform that a table set cannot describe. `tables` is always the set's name, `device` the device's in the platform.
+/// A platform that a table set cannot describe. `device` is always the name of a device of the platform.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum BuildError {
-    /// The set has no tables for machines of this architecture.
-    #[error("{tables} tables cannot describe a machine of architecture {arch}")]
+    /// The table set is not part of this build.
+    #[error("{set} tables: not part of this build (cargo feature `{set}` of firmware-tables)")]
+    Disabled {
+        /// The table set.
+        set: TableSet,
+    },
+    /// The table set is not defined for this architecture.
+    #[error("{set} tables: not defined for {arch} machines")]
     WrongArch {
         /// The table set.
-        tables: &'static str,
+        set: TableSet,
         /// The machine's architecture.
         arch: Arch,
     },
-    /// The machine's interrupt controller is another architecture's.
-    #[error(
-        "{tables} tables cannot describe a machine of architecture {arch} with such an interrupt controller"
-    )]
+    /// The machine has the interrupt controller of another architecture.
+    #[error("{set} tables: the interrupt controller is not one of an {arch} machine")]
     InterruptController {
         /// The table set.
-        tables: &'static str,
+        set: TableSet,
         /// The machine's architecture.
         arch: Arch,
     },
-    /// The machine is switched off in a way that these tables have no words for.
-    #[error("{tables} tables need {needed}: {found}")]
+    /// The tables cannot describe how the machine is powered off.
+    #[error("{set} tables: power control: expected {expected}, got {actual}")]
     Power {
         /// The table set.
-        tables: &'static str,
-        /// What these tables have words for.
-        needed: &'static str,
-        /// What the platform has instead.
-        found: String,
+        set: TableSet,
+        /// What the tables can describe.
+        expected: &'static str,
+        /// What the platform has.
+        actual: String,
     },
-    /// The tables do not fit.
-    #[error("{tables} tables need {needed} bytes, and the area for them at {start:#x} has {available}")]
+    /// The platform has no area for a devicetree, and the guest needs one.
+    #[error("{set} tables: the memory map has no area for a devicetree")]
+    NoDevicetreeArea {
+        /// The table set.
+        set: TableSet,
+    },
+    /// The tables do not fit into their area.
+    #[error("{set} tables: {needed} bytes do not fit into the {available} bytes at {start:#x}")]
     TooBig {
         /// The table set.
-        tables: &'static str,
-        /// Bytes from the first table's start to the last one's end.
+        set: TableSet,
+        /// Bytes from the start of the first table to the end of the last one.
         needed: u64,
-        /// Bytes that there are.
+        /// Bytes in the area.
         available: u64,
-        /// Where those bytes start.
+        /// GPA of the area.
         start: u64,
     },
-    /// A processor has an id that these tables have no room for.
-    #[error("{tables} tables cannot name processor {index} with APIC id {id}: {limit}")]
+    /// An APIC id does not fit into its field.
+    #[error("{table}: processor {index}: APIC id {id}: {limit}")]
     ApicId {
-        /// The table set.
-        tables: &'static str,
+        /// The table.
+        table: &'static str,
         /// The processor's index.
         index: u32,
-        /// Its local APIC's id.
+        /// The id of its local APIC.
         id: u64,
-        /// What is allowed.
+        /// The limit, with its source.
         limit: &'static str,
     },
-    /// A processor's id is no MPIDR affinity.
-    #[error("{tables} tables cannot name processor {index} with affinity {id:#x}: {limit}")]
+    /// A processor's id is not an MPIDR affinity (Arm DDI 0487, MPIDR_EL1).
+    #[error("{table}: processor {index}: MPIDR {id:#x}: only Aff0 to Aff3 (mask 0xff00ffffff) can be set")]
     Affinity {
-        /// The table set.
-        tables: &'static str,
+        /// The table or devicetree node.
+        table: &'static str,
         /// The processor's index.
         index: u32,
-        /// Its affinity.
+        /// The id.
         id: u64,
-        /// What is allowed.
-        limit: &'static str,
     },
-    /// There are more processors than names for them.
-    #[error("{tables} tables have names for {limit} processors, the machine has {cpus}")]
+    /// There are more processors than the table can list.
+    #[error("{table}: {cpus} processors, at most {limit} can be described")]
     TooManyCpus {
-        /// The table set.
-        tables: &'static str,
-        /// How many the machine has.
+        /// The table or devicetree node.
+        table: &'static str,
+        /// Processors of the machine.
         cpus: usize,
-        /// How many can be named.
+        /// Maximum.
         limit: usize,
     },
-    /// An address is too high for the field that holds it.
-    #[error("{tables} tables hold the {what} address in 32 bits, and it is {gpa:#x}")]
-    AddressTooHigh {
-        /// The table set.
-        tables: &'static str,
-        /// Whose address.
-        what: &'static str,
-        /// The address.
-        gpa: u64,
+    /// An address or length does not fit into its field of 32 bits.
+    #[error("{table}: {field}: {value:#x} does not fit into 32 bits")]
+    FieldTooNarrow {
+        /// The table.
+        table: &'static str,
+        /// The field.
+        field: &'static str,
+        /// The value.
+        value: u64,
     },
-    /// A device's interrupt cannot be expressed.
-    #[error("interrupt {} of device `{device}` is not possible in {tables} tables: {reason}", .interrupt.gsi)]
+    /// A device's interrupt cannot be described.
+    #[error("{set} tables: device `{device}`: interrupt {}: {limit}", .interrupt.gsi)]
     Interrupt {
         /// The table set.
-        tables: &'static str,
+        set: TableSet,
         /// The device.
         device: String,
         /// Its interrupt.
         interrupt: Interrupt,
-        /// What is allowed.
-        reason: &'static str,
+        /// The limit, with its source.
+        limit: &'static str,
     },
-    /// A device's register window is empty, or reaches beyond the end of its address space.
-    #[error("device `{device}` has an impossible register window: {window:x?}")]
+    /// A device's register window is empty, or exceeds its address space.
+    #[error("device `{device}`: register window {window:x?}: empty, or beyond the end of its address space")]
     Window {
         /// The device.
         device: String,
         /// The window.
         window: Window,
     },
-    /// A name is no ACPI name segment: four characters A-Z, 0-9 or `_`, the first no digit (ACPI 6.5, 20.2.2).
+    /// A name is not an ACPI name segment (ACPI 6.5, 20.2.2).
     #[error(
-        "device `{device}`: `{name}` is no ACPI name (four characters of A-Z, 0-9 and _, the first no digit)"
+        "device `{device}`: `{name}` is not an ACPI name: four characters of A-Z, 0-9 and _, the first not a \
+         digit (ACPI 6.5, 20.2.2)"
     )]
     Name {
         /// The device.
@@ -120,108 +131,110 @@ pub enum BuildError {
         /// The name.
         name: &'static str,
     },
-    /// Two objects of one scope have the same name.
-    #[error("device `{device}`: the ACPI name `{name}` is taken")]
+    /// Two objects in one ACPI scope have the same name.
+    #[error("device `{device}`: duplicate ACPI name `{name}`")]
     DuplicateName {
-        /// The device that came second.
+        /// The second device of that name.
         device: String,
         /// The name.
         name: String,
     },
-    /// A hardware id is neither a PNP nor an ACPI id (ACPI 6.5, 6.1.5).
-    #[error("device `{device}`: `{hid}` is neither a PNP id (like PNP0501) nor an ACPI id (like ACPI0013)")]
+    /// A hardware id is neither an EISA id nor an ACPI id (ACPI 6.5, 6.1.5).
+    #[error(
+        "device `{device}`: _HID `{hid}` is neither an EISA id (PNP0501) nor an ACPI id (ACPI0013) (ACPI 6.5, 6.1.5)"
+    )]
     HardwareId {
         /// The device.
         device: String,
         /// The id.
         hid: &'static str,
     },
-    /// A text cannot be written as an ACPI string: printable ASCII only.
-    #[error("device `{device}`: the text of `{name}` holds characters other than printable ASCII")]
+    /// A text is not an ACPI string of printable ASCII.
+    #[error("device `{device}`: `{name}`: an ACPI string consists of printable ASCII characters")]
     Text {
         /// The device.
         device: String,
         /// The object.
         name: &'static str,
     },
-    /// An event device's selector is not a register of four bytes.
-    #[error("device `{device}`: an event selector is four bytes, not {window:x?}")]
+    /// The selector of an event device is not a register of four bytes.
+    #[error("device `{device}`: event selector {window:x?}: must be 4 bytes long")]
     EventSelector {
         /// The device.
         device: String,
         /// The selector.
         window: Window,
     },
-    /// An event is meant for a device that is not there.
-    #[error("device `{device}` notifies `{target}`, and no device has that ACPI name")]
+    /// The target of an event does not exist.
+    #[error("device `{device}`: event target `{target}`: no device has this ACPI name")]
     EventTarget {
         /// The device.
         device: String,
-        /// The ACPI name of the missing one.
+        /// The ACPI name.
         target: &'static str,
     },
-    /// A device has I/O ports, which no arm64 machine has.
-    #[error("device `{device}` has I/O ports, and {tables} tables have no words for them")]
+    /// A device of an arm64 machine has I/O ports.
+    #[error("{set} tables: device `{device}`: I/O ports cannot be described")]
     Ports {
         /// The table set.
-        tables: &'static str,
+        set: TableSet,
         /// The device.
         device: String,
     },
-    /// A devicetree property refers to a device that is not in the tree.
-    #[error("device `{device}` refers to `{target}`, and the devicetree has no such device")]
+    /// A devicetree property refers to a device or clock that is not in the tree.
+    #[error("device `{device}`: reference to `{target}`: no such device or clock in the devicetree")]
     Reference {
         /// The device.
         device: String,
-        /// The missing one's name.
+        /// The name that it refers to.
         target: &'static str,
     },
-    /// A devicetree's node cannot be written.
+    /// A devicetree node cannot be encoded.
     #[error("devicetree node `{node}`: {reason}")]
     Node {
         /// The node's name.
         node: String,
-        /// What is wrong with it.
+        /// The cause.
         reason: String,
     },
-    /// These tables have no words for error sources.
-    #[error("{tables} tables have no place for error records, and the machine has {sources} error sources")]
+    /// The table set cannot describe error sources.
+    #[error("{set} tables: cannot describe error sources, and the machine has {sources}")]
     ErrorSources {
         /// The table set.
-        tables: &'static str,
-        /// How many the machine has.
+        set: TableSet,
+        /// The number of error sources.
         sources: usize,
     },
-    /// The guest cannot be told of errors in that way on this machine.
-    #[error("error source {id} is not possible in {tables} tables: notification by {notification}: {reason}")]
+    /// The guest would never be notified of an error source's records.
+    #[error("{set} tables: error source {id} (notification {notification}): {reason}")]
     ErrorSource {
         /// The table set.
-        tables: &'static str,
-        /// The source.
+        set: TableSet,
+        /// The source id.
         id: u16,
-        /// How it shall tell of errors.
+        /// Its notification.
         notification: Notification,
-        /// What is in the way.
+        /// The cause.
         reason: &'static str,
     },
-    /// The memory for error records does not hold those of all sources.
-    #[error("{tables} tables cannot place the error records: {reason}")]
+    /// The record area cannot hold the records of all sources.
+    #[error("{set} tables: error records: {reason}")]
     ErrorRecords {
         /// The table set.
-        tables: &'static str,
-        /// What is in the way, with numbers.
+        set: TableSet,
+        /// The cause, with numbers.
         reason: LayoutError,
     },
-    /// A part of memory that is not the guest's to use shares 64 KiB with another.
+    /// A reserved memory region shares a 64 KiB page with another.
     #[error(
-        "{tables} tables need memory that is set aside to be whole blocks of {alignment:#x} bytes, not {range:x?}"
+        "EFI memory map: region {:#x}..{:#x} is not usable memory and not aligned to {alignment:#x} bytes",
+        .range.start,
+        .range.end()
     )]
     Alignment {
-        /// The table set.
-        tables: &'static str,
-        /// The part of memory.
+        /// The region.
         range: Range,
-        /// What it must be a multiple of.
+        /// The alignment in bytes.
         alignment: u64,
     },
 }

@@ -1,11 +1,11 @@
-//! Nodes of a devicetree, and their flattened form (Devicetree Specification 0.4, chapter 5).
+//! Devicetree nodes and the flattened format (Devicetree Specification 0.4, chapter 5).
 
 use platform::Range;
 use vm_fdt::FdtWriter;
 
 use crate::BuildError;
 
-/// A node: its properties, and the nodes below it.
+/// A node with its properties and children.
 pub(crate) struct Node {
     name: String,
     properties: Vec<(&'static str, Value)>,
@@ -19,9 +19,12 @@ enum Value {
     Bytes(Vec<u8>),
 }
 
-#[cfg_attr(not(feature = "devicetree"), expect(dead_code, reason = "`/chosen` alone takes less"))]
+#[cfg_attr(
+    not(feature = "devicetree"),
+    expect(dead_code, reason = "a devicetree of `/chosen` alone needs less")
+)]
 impl Node {
-    /// The root has no name.
+    /// The root node, whose name is empty.
     pub(crate) fn root() -> Self {
         Node::new("")
     }
@@ -30,7 +33,7 @@ impl Node {
         Node { name: name.into(), properties: Vec::new(), children: Vec::new() }
     }
 
-    /// A node with registers at `unit`.
+    /// A node with a unit address.
     pub(crate) fn at(name: &str, unit: u64) -> Self {
         Node::new(format!("{name}@{unit:x}"))
     }
@@ -39,7 +42,7 @@ impl Node {
         &self.name
     }
 
-    /// A property whose presence says it.
+    /// A property with an empty value.
     pub(crate) fn flag(self, name: &'static str) -> Self {
         self.bytes(name, &[])
     }
@@ -48,7 +51,7 @@ impl Node {
         self.property(name, Value::Cells(cells.to_vec()))
     }
 
-    /// Two cells, the higher half first.
+    /// A 64-bit value in two cells, the high half first.
     pub(crate) fn wide(self, name: &'static str, value: u64) -> Self {
         self.cells(name, &halves(value))
     }
@@ -65,14 +68,14 @@ impl Node {
         self.property(name, Value::Bytes(bytes.to_vec()))
     }
 
-    /// `reg` below a node whose addresses and sizes have two cells each.
+    /// `reg`, for a parent whose addresses and sizes have two cells each.
     pub(crate) fn reg(self, ranges: &[Range]) -> Self {
         let cells: Vec<u32> =
             ranges.iter().flat_map(|range| [halves(range.start), halves(range.len)]).flatten().collect();
         self.cells("reg", &cells)
     }
 
-    /// How the nodes below say `reg`.
+    /// The number of cells in the `reg` of child nodes.
     pub(crate) fn cell_counts(self, address: u32, size: u32) -> Self {
         self.cells("#address-cells", &[address]).cells("#size-cells", &[size])
     }
@@ -91,10 +94,10 @@ impl Node {
         self
     }
 
-    /// The bytes of the tree below this node, its root.
+    /// The flattened tree with this node as the root.
     ///
     /// # Errors
-    /// Where a name is none, is there twice, or where a text holds a NUL.
+    /// Returns an error if a name is invalid or occurs twice, or if a text contains a NUL.
     pub(crate) fn flattened(&self) -> Result<Vec<u8>, BuildError> {
         let mut writer = FdtWriter::new().map_err(|error| self.error(&error))?;
         self.write(&mut writer)?;
@@ -105,7 +108,7 @@ impl Node {
         if let Some(name) = duplicate(self.children.iter().map(|child| child.name.as_str()))
             .or_else(|| duplicate(self.properties.iter().map(|(name, _)| *name)))
         {
-            return Err(self.error(&format!("`{name}` is there twice")));
+            return Err(self.error(&format!("duplicate name `{name}`")));
         }
         let open = writer.begin_node(&self.name).map_err(|error| self.error(&error))?;
         for (name, value) in &self.properties {

@@ -1,40 +1,57 @@
-//! What the guest is told of its machine: one [`Platform`] in, table bytes out.
+//! Firmware tables of a virtual machine: one [`Platform`] in, table bytes out.
 //!
-//! A [`TableSet`] describes a platform in one language. [`table_set`] finds it by the name that profiles use:
+//! A [`TableSet`] is one of three ways to describe a machine to its guest; [`build`] encodes it.
 //!
-//! | name | what it builds | how the guest finds it |
+//! | set, architecture | tables | how the guest finds them |
 //! |---|---|---|
-//! | `acpi`, x86_64 | RSDP, XSDT, hardware-reduced FADT, MADT, SPCR, HEST, DSDT (ACPI 6.5) | the RSDP's address, handed over at boot, or its signature |
-//! | `acpi`, aarch64 | these, GTDT, PPTT and DBG2; the EFI tables that lead to them (UEFI 2.10) | a devicetree of nothing but `/chosen` |
-//! | `devicetree` | a flattened devicetree, complete (Devicetree Specification 0.4) | its address, handed over at boot |
-//! | `mptable` | floating pointer and configuration table (Intel MultiProcessor Specification 1.4) | its signature |
+//! | [`Acpi`](TableSet::Acpi), x86_64 | RSDP, XSDT, hardware-reduced FADT, MADT, SPCR, HEST, DSDT (ACPI 6.5) | the RSDP's address in the boot parameters, or its signature |
+//! | [`Acpi`](TableSet::Acpi), aarch64 | the same and GTDT, PPTT, DBG2; the EFI tables that lead to them (UEFI 2.10) | a devicetree that contains only `/chosen` |
+//! | [`Devicetree`](TableSet::Devicetree), aarch64 | a complete flattened devicetree (Devicetree Specification 0.4) | its address in a register at entry |
+//! | [`MpTable`](TableSet::MpTable), x86_64 | floating pointer and configuration table (Intel MultiProcessor Specification 1.4) | its signature |
 //!
 //! ```
-//! let machine = platform::x86_64::platform(2, 128 << 20, Vec::new(), None);
-//! let acpi = firmware_tables::table_set("acpi").expect("built in");
-//! let tables = acpi.build(&machine, &platform::Chosen::default())?;
-//! for table in &tables.tables {
+//! use firmware_tables::{OemInfo, TableSet, build};
+//! use platform::{Chosen, x86_64};
+//!
+//! # const OEM: OemInfo<'static> = OemInfo {
+//! #     oem_id: *b"ACME  ", oem_table_id: *b"ACMEVM  ", oem_revision: 1, creator_id: *b"ACME", creator_revision: 1,
+//! #     hypervisor_vendor: *b"ACMEVMM\0", firmware_vendor: "Acme", firmware_revision: 1, model: "acme,vm",
+//! #     compatible: &["linux,dummy-virt"], mp_oem_id: *b"ACME    ", mp_product_id: *b"ACME VM     ",
+//! # };
+//! # #[cfg(feature = "acpi")] {
+//! let machine = x86_64::platform(&x86_64::Layout::REFERENCE, 2, 128 << 20, Vec::new(), None);
+//! let built = build(TableSet::Acpi, &machine, &Chosen::default(), &OEM)?;
+//! for table in &built.tables {
 //!     println!("{:12} at {:#x}, {} bytes", table.file_name, table.gpa, table.bytes.len());
 //! }
+//! # }
 //! # Ok::<(), firmware_tables::BuildError>(())
 //! ```
 //!
-//! Where the platform has error sources, ACPI lists them in HEST, and a devicetree has an `arm,ras-cper` node for each that has
-//! an interrupt of its own, which is all that it has words for; an MP table has none. The memory that their records go to comes
-//! with the tables.
+//! # Error sources
 //!
-//! Guarantees: the same platform gives the same bytes, on every host; tables lie in the platform's table area, a
-//! devicetree at the address for it, error records in the area for them, and nothing overlaps; every checksum is right; a platform that a language cannot
-//! express is a [`BuildError`] that names the part in the way, and not a table that leaves it out. Nothing here knows KVM
-//! or does I/O.
-
-#[cfg(not(any(feature = "acpi", feature = "devicetree", feature = "mptable")))]
-compile_error!(
-    "a build without any table set can tell a guest nothing: enable `acpi`, `devicetree` or `mptable`"
-);
+//! ACPI lists the platform's error sources in HEST. A devicetree has an `arm,ras-cper` node for each source that has its
+//! own interrupt, and cannot describe others. An MP table cannot describe any. [`GuestTables::record_area`] is the layout
+//! of the records that these tables contain; records must be written by it. One build is enough: build after
+//! kernel and initrd are placed (on aarch64 [`Chosen`] contains the initrd's address), and plan from its result.
+//!
+//! # Guarantees
+//!
+//! - The same input gives the same bytes, on every host.
+//! - Tables are in the platform's table area, a devicetree in the area for it, error records in theirs; nothing overlaps.
+//! - Every checksum is right.
+//! - A platform that a table set cannot express is a [`BuildError`] that names the table or device, the value and the
+//!   limit; no part of the platform is silently omitted.
+//! - No KVM, no I/O, no global state.
+//!
+//! # Cargo features
+//!
+//! `acpi`, `devicetree` and `mptable`, one for each table set, all enabled by default. Each builds alone. A set that is
+//! not enabled is [`BuildError::Disabled`].
 
 #[cfg(feature = "acpi")]
 mod acpi;
+#[cfg(any(feature = "acpi", feature = "devicetree", feature = "mptable"))]
 mod area;
 #[cfg(any(feature = "acpi", feature = "mptable"))]
 mod checksum;
@@ -49,118 +66,128 @@ mod error;
 mod fdt;
 #[cfg(feature = "mptable")]
 mod mptable;
+mod oem;
 #[cfg(any(feature = "acpi", feature = "devicetree"))]
 mod records;
 
 use platform::{Chosen, Platform, Range};
 use ras_core::RecordArea;
 
-#[cfg(feature = "acpi")]
-pub use acpi::Acpi;
-#[cfg(feature = "devicetree")]
-pub use devicetree::Devicetree;
 pub use error::BuildError;
-#[cfg(feature = "mptable")]
-pub use mptable::MpTable;
+pub use oem::OemInfo;
+pub use ras_core::request::TableSet;
 
-/// A language in which a guest can be told of its machine.
-pub trait TableSet: Sync {
-    /// The name that users write and read.
-    fn name(&self) -> &'static str;
-
-    /// Describes `platform`. `chosen` is left to the boot protocol where that carries it (x86_64).
-    ///
-    /// # Errors
-    /// Where the platform holds something that this language has no words for, or where its tables do not fit into the
-    /// platform's table area.
-    fn build(&self, platform: &Platform, chosen: &Chosen) -> Result<GuestTables, BuildError>;
-}
-
-/// Every table set of this build. A new one is its module and its line here.
-pub const TABLE_SETS: &[&dyn TableSet] = &[
+/// The table sets of this build: those whose cargo features are enabled.
+pub const TABLE_SETS: &[TableSet] = &[
     #[cfg(feature = "acpi")]
-    &Acpi,
+    TableSet::Acpi,
     #[cfg(feature = "devicetree")]
-    &Devicetree,
+    TableSet::Devicetree,
     #[cfg(feature = "mptable")]
-    &MpTable,
+    TableSet::MpTable,
 ];
 
-/// The table set of that name, if this build has it.
-#[must_use]
-pub fn table_set(name: &str) -> Option<&'static dyn TableSet> {
-    TABLE_SETS.iter().copied().find(|set| set.name() == name)
+/// Describes `platform` by a table set.
+///
+/// On aarch64, `chosen` becomes `/chosen` of the devicetree. On x86_64 the boot protocol carries these parameters, and
+/// `chosen` is not used.
+///
+/// # Errors
+/// Returns an error if the table set is not part of this build or not defined for the architecture, if it cannot
+/// describe a part of the platform, or if the tables do not fit into the platform's areas for them.
+#[cfg_attr(
+    not(any(feature = "acpi", feature = "devicetree")),
+    expect(unused_variables, reason = "an MP table has no boot parameters")
+)]
+pub fn build(
+    set: TableSet,
+    platform: &Platform,
+    chosen: &Chosen,
+    oem: &OemInfo<'_>,
+) -> Result<GuestTables, BuildError> {
+    match set {
+        #[cfg(feature = "acpi")]
+        TableSet::Acpi => acpi::build(platform, chosen, oem),
+        #[cfg(feature = "devicetree")]
+        TableSet::Devicetree => devicetree::build(platform, chosen, oem),
+        #[cfg(feature = "mptable")]
+        TableSet::MpTable => mptable::build(platform, oem),
+        #[allow(unreachable_patterns, reason = "with all features, every set has its arm")]
+        set => Err(BuildError::Disabled { set }),
+    }
 }
 
-/// A platform, described.
+/// The description of a platform.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GuestTables {
-    /// The name of the [`TableSet`] that built them.
-    pub kind: &'static str,
-    /// The tables, and what else the guest must find in its memory, in the order of their address; they do not overlap.
+    /// The table set.
+    pub set: TableSet,
+    /// The tables, and other data that the guest finds in its memory, in ascending order of address. They do not
+    /// overlap.
     pub tables: Vec<Table>,
     /// Where the guest starts to read.
     pub entry: EntryPoint,
-    /// Where the guest was told that error records are; none where it was told of no error source. Its first contents are
-    /// the table `error-records`.
+    /// The layout of the error records that the tables point at; their initial contents are the table `error-records`.
+    /// `None` if the platform has no error sources.
     pub record_area: Option<RecordArea>,
 }
 
 impl GuestTables {
-    /// The table of that name ([`Table::name`]).
+    /// The table with that [name](Table::name). `None` if there is none.
     #[must_use]
     pub fn table(&self, name: &str) -> Option<&Table> {
         self.tables.iter().find(|table| table.name == name)
     }
 }
 
-/// A table, or the error records before the first error, ready to be copied into guest memory.
+/// A table, or the initial error records, to be copied into guest memory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Table {
-    /// Its name in lower case: `rsdp`, `mpfp`, `platform`, `efi-system-table`, `error-records`, or a signature
+    /// Its name in lower case: `rsdp`, `mpfp`, `platform`, `efi-system-table`, `error-records`, or an ACPI signature
     /// (`facp`, `apic`).
     pub name: &'static str,
-    /// The name of a file that holds it: `rsdp.bin`, `facp.aml`, `platform.dtb`, `error-records.bin`. Those that an
-    /// RSDP leads to, and no others, end in `.aml`.
+    /// A file name for it: `rsdp.bin`, `facp.aml`, `platform.dtb`, `error-records.bin`. The names of tables with an ACPI
+    /// header, and no others, end in `.aml`.
     pub file_name: &'static str,
-    /// Where it belongs.
+    /// Its GPA.
     pub gpa: u64,
-    /// What belongs there, never empty.
+    /// Its contents, never empty.
     pub bytes: Vec<u8>,
 }
 
 impl Table {
-    /// The addresses that it takes.
+    /// Its addresses.
     #[must_use]
     pub fn range(&self) -> Range {
         Range { start: self.gpa, len: self.bytes.len() as u64 }
     }
 }
 
-/// What leads the guest to its tables.
+/// The structure at which the guest starts to read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum EntryPoint {
-    /// The Root System Description Pointer (ACPI 6.5, 5.2.5.3). Goes into the boot parameters.
+    /// The Root System Description Pointer (ACPI 6.5, 5.2.5.3). Its address goes into the boot parameters.
     Rsdp {
-        /// Its address.
+        /// GPA.
         gpa: u64,
     },
-    /// The MP floating pointer structure (MultiProcessor Specification 1.4, 4.1). Guests look for it: no boot protocol
-    /// hands it over.
+    /// The MP floating pointer structure (MultiProcessor Specification 1.4, 4.1). Guests search for it; no boot protocol
+    /// passes its address.
     MpFloatingPointer {
-        /// Its address.
+        /// GPA.
         gpa: u64,
     },
-    /// A flattened devicetree, as every arm64 kernel is given one: of the whole machine, or of `/chosen` alone, which then
-    /// leads to the EFI tables and on to ACPI's.
+    /// A flattened devicetree, which every arm64 kernel gets: of the whole machine, or of `/chosen` alone, which then
+    /// leads to the EFI tables and from there to ACPI's.
     Devicetree {
-        /// Its address.
+        /// GPA.
         gpa: u64,
     },
 }
 
 impl EntryPoint {
-    /// Where reading starts.
+    /// The GPA of the structure.
     #[must_use]
     pub const fn gpa(self) -> u64 {
         match self {
@@ -170,3 +197,16 @@ impl EntryPoint {
         }
     }
 }
+
+/// Tables are built on one thread and read on others.
+const _: () = {
+    const fn crosses_threads<T: Send + Sync>() {}
+    crosses_threads::<GuestTables>();
+    crosses_threads::<OemInfo<'static>>();
+    crosses_threads::<BuildError>();
+};
+
+/// Compiles the example of the README.
+#[cfg(all(doctest, feature = "mptable"))]
+#[doc = include_str!("../README.md")]
+struct Readme;

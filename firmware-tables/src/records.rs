@@ -1,19 +1,20 @@
-//! Where error records go, in whichever language the guest is told of it.
+//! Placement of error records, for every table set that describes error sources.
 
 use platform::Platform;
 use ras_core::RecordArea;
+use ras_core::request::TableSet;
 
 use crate::{BuildError, Table};
 
-/// The records of all sources, in the platform's room for them.
-pub(crate) fn lay_out(tables: &'static str, platform: &Platform) -> Result<RecordArea, BuildError> {
-    // Without room there are no bytes, and the layout tells how many are missing.
-    let (base, available) = platform.memory.records.map_or((0, 0), |room| (room.start, room.len));
+/// The records of all sources, in the platform's area for them.
+pub(crate) fn lay_out(set: TableSet, platform: &Platform) -> Result<RecordArea, BuildError> {
+    // Without an area, the layout fails with the number of bytes that are needed.
+    let (base, available) = platform.memory.records.map_or((0, 0), |area| (area.start, area.len));
     RecordArea::lay_out(base, available, &platform.error_sources)
-        .map_err(|reason| BuildError::ErrorRecords { tables, reason })
+        .map_err(|reason| BuildError::ErrorRecords { set, reason })
 }
 
-/// The error records before the first error. Tables lead to them: they are no table of their own.
+/// The initial contents of the record area. Other tables point at them; they have no header of their own.
 pub(crate) fn table(area: &RecordArea) -> Table {
     Table {
         name: "error-records",
@@ -23,7 +24,7 @@ pub(crate) fn table(area: &RecordArea) -> Table {
     }
 }
 
-/// Whether a device has that interrupt. Every device has its interrupts for itself alone, as its resources say.
+/// Whether a device uses that interrupt. Devices describe their interrupts as exclusive.
 pub(crate) fn is_taken(platform: &Platform, gsi: u32) -> bool {
     platform.devices.iter().flat_map(|device| &device.interrupts).any(|interrupt| interrupt.gsi == gsi)
 }

@@ -1,24 +1,26 @@
-//! The ACPI tables of an aarch64 machine read as a kernel reads them: from `/chosen` to the EFI tables, from there to the
-//! RSDP and on, by a reader that shares nothing with the builder.
+//! The ACPI tables of an aarch64 machine, read as a kernel reads them: from `/chosen` to the EFI tables, to the RSDP and
+//! the tables behind it. The reader shares no code with the builder.
 #![cfg(feature = "acpi")]
 
 #[path = "machine/aarch64.rs"]
 mod machine;
 
 mod hand_over;
+mod oem;
 mod tree;
 
 use std::mem::offset_of;
 
-use firmware_tables::{Acpi, BuildError, GuestTables, TableSet};
+use firmware_tables::{BuildError, GuestTables, TableSet};
 use hand_over::{at, configuration, crc32, devicetree, entries, memory_map, u32_at, u64_at, walk};
 use machine::{ALL, chosen, default_machine, error_sources};
+use oem::OEM;
 use platform::aarch64::{self, Features};
 use platform::{Arch, Chosen, Platform, PowerControl, Range, Region, RegionKind};
 use r_efi::system::{self, SystemTable};
 
-const GICV2: Features = Features { gic: 2, its: false, performance_monitors: false };
-/// LINUX_EFI_MEMRESERVE_TABLE_GUID, of which `r-efi` knows nothing.
+const GICV2: Features = Features { gic: 2, performance_monitors: false };
+/// LINUX_EFI_MEMRESERVE_TABLE_GUID (Linux, include/linux/efi.h).
 const RESERVATIONS: [u8; 16] =
     [0xc6, 0xb0, 0x8e, 0x88, 0xde, 0x8e, 0xf5, 0x4f, 0xa8, 0xf0, 0x9a, 0xee, 0x5c, 0xb9, 0x77, 0xc2];
 
@@ -30,8 +32,8 @@ fn chosen_leads_to_all_tables() {
         tables.keys().map(String::as_str).collect::<Vec<_>>(),
         ["APIC", "DBG2", "DSDT", "FACP", "GTDT", "PPTT", "SPCR", "XSDT"]
     );
-    let watched = default_machine().with_error_sources(error_sources());
-    let more: Vec<String> = walk(&build(&watched).unwrap()).into_keys().collect();
+    let with_sources = default_machine().with_error_sources(error_sources());
+    let more: Vec<String> = walk(&build(&with_sources).unwrap()).into_keys().collect();
     assert_eq!(more, ["APIC", "DBG2", "DSDT", "FACP", "GTDT", "HEST", "PPTT", "SPCR", "XSDT"]);
     let names: Vec<&str> = built.tables.iter().map(|table| table.file_name).collect();
     assert_eq!(
@@ -59,7 +61,7 @@ fn chosen_leads_to_all_tables() {
 }
 
 #[test]
-fn the_devicetree_holds_nothing_but_chosen() {
+fn the_devicetree_contains_only_chosen() {
     let root = devicetree(&build(&default_machine()).unwrap());
     assert_eq!(root.names(), ["chosen"]);
     let properties: Vec<&str> = root.at("chosen").properties.keys().map(String::as_str).collect();
@@ -85,7 +87,8 @@ fn the_devicetree_holds_nothing_but_chosen() {
     assert_eq!(node.cells("linux,uefi-mmap-desc-ver"), [1]);
     assert_eq!(node.cells("linux,uefi-mmap-desc-size"), [48]);
 
-    let silent = Acpi.build(&default_machine(), &Chosen::default()).unwrap();
+    let silent =
+        firmware_tables::build(TableSet::Acpi, &default_machine(), &Chosen::default(), &OEM).unwrap();
     let without = devicetree(&silent);
     assert!(
         !["kaslr-seed", "rng-seed", "linux,initrd-start"].iter().any(|name| without.at("chosen").has(name))
@@ -93,7 +96,7 @@ fn the_devicetree_holds_nothing_but_chosen() {
 }
 
 #[test]
-fn the_system_table_is_one() {
+fn the_efi_system_table_is_valid() {
     let built = build(&default_machine()).unwrap();
     let root = devicetree(&built);
     let bytes = at(&built, root.at("chosen").wide("linux,uefi-system-table")[0]);
@@ -120,7 +123,7 @@ fn the_system_table_is_one() {
 }
 
 #[test]
-fn the_memory_map_tells_of_all_memory_as_cached() {
+fn the_memory_map_lists_all_memory_as_cacheable() {
     let built = build(&default_machine()).unwrap();
     let expected = [(9, 0x4000_0000, 0x10_0000), (7, 0x4010_0000, 0x3ff0_0000)];
     assert_eq!(memory_map(&built), expected);
@@ -132,7 +135,7 @@ fn the_memory_map_tells_of_all_memory_as_cached() {
 }
 
 #[test]
-fn error_records_are_cached_memory_that_is_never_free() {
+fn error_records_are_cacheable_memory_that_is_never_free() {
     let built = build(&default_machine().with_error_sources(error_sources())).unwrap();
     assert_eq!(
         memory_map(&built),
@@ -142,7 +145,7 @@ fn error_records_are_cached_memory_that_is_never_free() {
 }
 
 #[test]
-fn kinds_of_memory_never_share_64_kib() {
+fn kinds_of_memory_do_not_share_64_kib() {
     let mut machine = default_machine();
     let end = 0x8000_0000;
     machine.memory.regions = [
@@ -171,13 +174,13 @@ fn kinds_of_memory_never_share_64_kib() {
     machine.memory.regions[2].range.start += 0x1000;
     let error = build(&machine).unwrap_err().to_string();
     assert!(
-        error.starts_with("acpi tables need memory that is set aside to be whole blocks of 0x10000"),
+        error.starts_with("EFI memory map: region ") && error.ends_with("not aligned to 0x10000 bytes"),
         "{error}"
     );
 }
 
 #[test]
-fn every_processor_is_in_every_table_that_lists_them() {
+fn every_table_with_processors_lists_all_of_them() {
     for (vcpus, features) in
         [1, 2, 16, 17, 512].map(|vcpus| (vcpus, ALL)).into_iter().chain([(1, GICV2), (8, GICV2)])
     {
@@ -203,7 +206,7 @@ fn every_processor_is_in_every_table_that_lists_them() {
         assert_eq!(processors, (0..vcpus).map(expected).collect::<Vec<_>>(), "number, UID and affinity");
         if version_3 {
             let redistributors = (0xe, 0x1000_0000, u64::from(vcpus) << 17);
-            assert_eq!(others, [(0xc, 0x800_0000, 3), redistributors, (0xf, 0x808_0000, 0)]);
+            assert_eq!(others, [(0xc, 0x800_0000, 3), redistributors]);
         } else {
             assert_eq!(others, [(0xc, 0x800_0000, 2)]);
         }
@@ -223,13 +226,18 @@ fn every_processor_is_in_every_table_that_lists_them() {
 }
 
 #[test]
-fn a_machine_without_translation_service_tells_of_none() {
-    let tables = walk(&build(&machine::machine(1, Features { its: false, ..ALL }, 0)).unwrap());
-    assert!(entries(&tables["APIC"][44..]).iter().all(|entry| entry[0] != 0xf));
+fn the_madt_lists_an_its_only_if_the_machine_has_one() {
+    let listed = |machine: &Platform| -> Vec<(u32, u64)> {
+        let tables = walk(&build(machine).unwrap());
+        let its = entries(&tables["APIC"][44..]).into_iter().filter(|entry| entry[0] == 0xf);
+        its.map(|entry| (u32_at(entry, 4), u64_at(entry, 8))).collect()
+    };
+    assert_eq!(listed(&default_machine()), []);
+    assert_eq!(listed(&machine::machine_with_its()), [(0, 0x808_0000)]);
 }
 
 #[test]
-fn timers_are_levels_and_count_on() {
+fn timers_are_level_triggered_and_always_on() {
     let gtdt = &walk(&build(&default_machine()).unwrap())["GTDT"];
     assert_eq!(
         (u64_at(gtdt, 36), u64_at(gtdt, 80)),
@@ -280,36 +288,33 @@ fn five_hundred_and_twelve_processors_leave_most_of_the_area_free() {
 }
 
 #[test]
-fn an_area_may_be_full_and_not_one_byte_fuller() {
+fn tables_may_fill_their_area_but_not_exceed_it() {
     let mut machine = default_machine();
     let start = machine.memory.tables.start;
     let needed = build(&machine).unwrap().table("efi-memory-map").unwrap().range().end() - start;
     machine.memory.tables = Range { start, len: needed };
     assert!(build(&machine).is_ok());
     machine.memory.tables.len -= 1;
-    let too_big = BuildError::TooBig { tables: "acpi", needed, available: needed - 1, start };
+    let too_big = BuildError::TooBig { set: TableSet::Acpi, needed, available: needed - 1, start };
     assert_eq!(build(&machine), Err(too_big));
 }
 
 #[test]
-fn what_can_not_be_said_is_an_error_that_names_it() {
+fn what_cannot_be_described_is_an_error_that_names_it() {
     type Change = fn(&mut Platform);
     let registers = "AcpiRegisters { sleep_control: Ports { base: 600, len: 1 }, sleep_status: Ports { base: 601, len: 1 }, \
                      reset: Ports { base: 602, len: 1 }, reset_value: 1, s5_sleep_type: 5 }";
-    let power = format!("acpi tables need PSCI by HVC: {registers}");
+    let power = format!("acpi tables: power control: expected PSCI by HVC, got {registers}");
     let cases: &[(Change, &str)] = &[
-        (
-            |m| m.arch = Arch::X86_64,
-            "acpi tables cannot describe a machine of architecture x86_64 with such an interrupt controller",
-        ),
+        (|m| m.arch = Arch::X86_64, "acpi tables: the interrupt controller is not one of an x86_64 machine"),
         (|m| m.power = x86_64_power(), &power),
         (
             |m| m.cpus[1].hardware_id = 1 << 31,
-            "acpi tables cannot name processor 1 with affinity 0x80000000: it has bits beyond Aff3 to Aff0",
+            "MADT: processor 1: MPIDR 0x80000000: only Aff0 to Aff3 (mask 0xff00ffffff) can be set",
         ),
         (
             |m| m.devices.retain(|device| device.name != "power-button"),
-            "device `ged` notifies `PWRB`, and no device has that ACPI name",
+            "device `ged`: event target `PWRB`: no device has this ACPI name",
         ),
     ];
     for (change, message) in cases {
@@ -321,13 +326,13 @@ fn what_can_not_be_said_is_an_error_that_names_it() {
     small.memory.ram[0].len = 0x10_0000;
     assert!(matches!(build(&small), Err(BuildError::TooBig { available: 0, start: 0x4010_0000, .. })));
     let many = build(&machine::machine(9, GICV2, 0)).unwrap_err();
-    assert_eq!(many, BuildError::TooManyCpus { tables: "acpi", cpus: 9, limit: 8 });
+    assert_eq!(many, BuildError::TooManyCpus { table: "MADT (GICv2)", cpus: 9, limit: 8 });
 }
 
 fn x86_64_power() -> PowerControl {
-    platform::x86_64::platform(1, 0, vec![], None).power
+    platform::x86_64::platform(&platform::x86_64::Layout::REFERENCE, 1, 0, vec![], None).power
 }
 
 fn build(machine: &Platform) -> Result<GuestTables, BuildError> {
-    Acpi.build(machine, &chosen())
+    firmware_tables::build(TableSet::Acpi, machine, &chosen(), &OEM)
 }

@@ -1,15 +1,17 @@
-//! The ACPI tables of an x86_64 machine read as an operating system reads them: from the RSDP on, by a reader that shares
-//! nothing with the builder.
+//! The ACPI tables of an x86_64 machine, read as an operating system reads them, starting at the RSDP. The reader shares
+//! no code with the builder.
 #![cfg(feature = "acpi")]
 
 #[path = "machine/x86_64.rs"]
 mod machine;
+mod oem;
 
 use std::collections::BTreeMap;
 
-use firmware_tables::{Acpi, BuildError, EntryPoint, GuestTables, Table, TableSet};
+use firmware_tables::{BuildError, EntryPoint, GuestTables, Table, TableSet};
 use machine::{default_machine, error_sources, machine};
-use platform::{AcpiObject, Arch, Chosen, Platform, PowerControl, Range, Window, x86_64};
+use oem::OEM;
+use platform::{AcpiObject, Arch, Chosen, DeviceRole, Platform, PowerControl, Range, Window, x86_64};
 
 #[test]
 fn the_rsdp_leads_to_all_tables() {
@@ -76,7 +78,7 @@ fn five_hundred_and_twelve_processors_leave_most_of_the_area_free() {
 }
 
 #[test]
-fn the_clock_and_the_keyboard_controller_are_told_of_where_they_are() {
+fn the_fadt_describes_the_clock_and_the_keyboard_controller() {
     let flags = |machine: &Platform| {
         let built = build(machine).unwrap();
         let facp = &built.table("facp").unwrap().bytes;
@@ -90,14 +92,14 @@ fn the_clock_and_the_keyboard_controller_are_told_of_where_they_are() {
     let mut machine = default_machine();
     assert_eq!(flags(&machine), LEGACY | NO_VGA);
     let serial = machine.devices.iter_mut().find(|device| device.name == "serial0").unwrap();
-    serial.windows.push(Window::Ports { base: 0x60, len: 5 });
+    serial.role = Some(DeviceRole::KeyboardController);
     assert_eq!(flags(&machine), LEGACY | KEYBOARD | NO_VGA);
     machine.devices.clear();
     assert_eq!(flags(&machine), NO_VGA | NO_CLOCK);
 }
 
 #[test]
-fn a_console_that_is_no_16550_has_no_spcr() {
+fn a_console_that_is_not_a_serial_port_has_no_spcr() {
     let mut machine = default_machine();
     machine.console = None;
     assert!(build(&machine).unwrap().table("spcr").is_none());
@@ -106,83 +108,79 @@ fn a_console_that_is_no_16550_has_no_spcr() {
 }
 
 #[test]
-fn an_area_may_be_full_and_not_one_byte_fuller() {
+fn tables_may_fill_their_area_but_not_exceed_it() {
     let mut machine = default_machine();
     let start = machine.memory.tables.start;
     let needed = build(&machine).unwrap().tables.last().unwrap().range().end() - start;
     machine.memory.tables = Range { start, len: needed };
     assert!(build(&machine).is_ok());
     machine.memory.tables.len -= 1;
-    let too_big = BuildError::TooBig { tables: "acpi", needed, available: needed - 1, start };
+    let too_big = BuildError::TooBig { set: TableSet::Acpi, needed, available: needed - 1, start };
     assert_eq!(
         too_big.to_string(),
-        format!("acpi tables need {needed} bytes, and the area for them at 0xe0000 has {}", needed - 1)
+        format!("acpi tables: {needed} bytes do not fit into the {} bytes at 0xe0000", needed - 1)
     );
     assert_eq!(build(&machine), Err(too_big));
 }
 
 #[test]
-fn what_can_not_be_said_is_an_error_that_names_it() {
+fn what_cannot_be_described_is_an_error_that_names_it() {
     type Change = fn(&mut Platform);
     let cases: &[(Change, &str)] = &[
         (
             |m| m.arch = Arch::Aarch64,
-            "acpi tables cannot describe a machine of architecture aarch64 with such an interrupt controller",
+            "acpi tables: the interrupt controller is not one of an aarch64 machine",
         ),
         (
             |m| m.power = PowerControl::PsciHvc,
-            "acpi tables need power-off and reset registers, one byte each: PsciHvc",
+            "acpi tables: power control: expected sleep and reset registers of one byte each (ACPI 6.5, 4.8.3.6 and \
+             4.8.3.7), got PsciHvc",
         ),
         (
             |m| m.cpus[1].hardware_id = 1 << 32,
-            "acpi tables cannot name processor 1 with APIC id 4294967296: x2APIC ids have 32 bits",
+            "MADT: processor 1: APIC id 4294967296: an x2APIC id has at most 32 bits (ACPI 6.5, 5.2.12.12)",
         ),
         (
             |m| m.cpus[1].index = 255,
-            "acpi tables cannot name processor 255 with APIC id 1: below id 255 the index must be below 255 too",
+            "MADT: processor 255: APIC id 1: with an id below 255, the processor UID is at most 254 (ACPI 6.5, 5.2.12.2)",
         ),
         (
             |m| m.devices[0].windows.push(Window::Ports { base: 0xffff, len: 2 }),
-            "device `serial0` has an impossible register window: Ports { base: ffff, len: 2 }",
+            "device `serial0`: register window Ports { base: ffff, len: 2 }: empty, or beyond the end of its address space",
         ),
         (
             |m| m.devices[0].windows.push(Window::Mmio { base: 0, len: 0 }),
-            "device `serial0` has an impossible register window: Mmio { base: 0, len: 0 }",
+            "device `serial0`: register window Mmio { base: 0, len: 0 }: empty, or beyond the end of its address space",
         ),
         (
             |m| m.devices[0].acpi.as_mut().unwrap().name = "com1",
-            "device `serial0`: `com1` is no ACPI name (four characters of A-Z, 0-9 and _, the first no digit)",
+            "device `serial0`: `com1` is not an ACPI name: four characters of A-Z, 0-9 and _, the first not a digit \
+             (ACPI 6.5, 20.2.2)",
         ),
-        (
-            |m| m.devices[1].acpi.as_mut().unwrap().name = "COM1",
-            "device `rtc`: the ACPI name `COM1` is taken",
-        ),
-        (
-            |m| m.devices[1].acpi.as_mut().unwrap().name = "C001",
-            "device `rtc`: the ACPI name `C001` is taken",
-        ),
+        (|m| m.devices[1].acpi.as_mut().unwrap().name = "COM1", "device `rtc`: duplicate ACPI name `COM1`"),
+        (|m| m.devices[1].acpi.as_mut().unwrap().name = "C001", "device `rtc`: duplicate ACPI name `C001`"),
         (
             |m| object(m, AcpiObject::Integer { name: "_CRS", value: 0 }),
-            "device `serial0`: the ACPI name `_CRS` is taken",
+            "device `serial0`: duplicate ACPI name `_CRS`",
         ),
         (
             |m| object(m, AcpiObject::Text { name: "_STR", value: "naïve".into() }),
-            "device `serial0`: the text of `_STR` holds characters other than printable ASCII",
+            "device `serial0`: `_STR`: an ACPI string consists of printable ASCII characters",
         ),
         (
             |m| m.devices[0].acpi.as_mut().unwrap().hid = "PNP501",
-            "device `serial0`: `PNP501` is neither a PNP id (like PNP0501) nor an ACPI id (like ACPI0013)",
+            "device `serial0`: _HID `PNP501` is neither an EISA id (PNP0501) nor an ACPI id (ACPI0013) (ACPI 6.5, 6.1.5)",
         ),
         (
             |m| m.devices.retain(|device| device.name != "power-button"),
-            "device `ged` notifies `PWRB`, and no device has that ACPI name",
+            "device `ged`: event target `PWRB`: no device has this ACPI name",
         ),
         (
             |m| {
                 let selector = Window::Ports { base: 0, len: 1 };
                 object(m, AcpiObject::GenericEvents { selector, sources: Vec::new() });
             },
-            "device `serial0`: an event selector is four bytes, not Ports { base: 0, len: 1 }",
+            "device `serial0`: event selector Ports { base: 0, len: 1 }: must be 4 bytes long",
         ),
     ];
     for (change, message) in cases {
@@ -191,14 +189,14 @@ fn what_can_not_be_said_is_an_error_that_names_it() {
         assert_eq!(build(&machine).unwrap_err().to_string(), *message);
     }
     let many = build(&machine(4097, 1 << 30, 0)).unwrap_err();
-    assert_eq!(many, BuildError::TooManyCpus { tables: "acpi", cpus: 4097, limit: 4096 });
+    assert_eq!(many, BuildError::TooManyCpus { table: "DSDT", cpus: 4097, limit: 4096 });
 }
 
-/// What a boot loader says reaches the guest by its boot protocol.
+/// The boot protocol carries boot parameters, so they do not change the tables.
 fn build(machine: &Platform) -> Result<GuestTables, BuildError> {
     let chosen = Chosen { command_line: "quiet".into(), ..Chosen::default() };
-    let built = Acpi.build(machine, &chosen);
-    assert_eq!(built, Acpi.build(machine, &Chosen::default()));
+    let built = firmware_tables::build(TableSet::Acpi, machine, &chosen, &OEM);
+    assert_eq!(built, firmware_tables::build(TableSet::Acpi, machine, &Chosen::default(), &OEM));
     built
 }
 
@@ -206,7 +204,7 @@ fn object(machine: &mut Platform, object: AcpiObject) {
     machine.devices[0].acpi.as_mut().unwrap().objects.push(object);
 }
 
-/// All tables that are found from the entry point on, by signature; checksums, lengths and signs of origin are checked.
+/// All tables that the entry point leads to, by signature; checksums, lengths and OEM fields are checked.
 fn walk(built: &GuestTables) -> BTreeMap<String, Vec<u8>> {
     let at =
         |gpa: u64| -> &Table { built.tables.iter().find(|table| table.gpa == gpa).expect("a table there") };

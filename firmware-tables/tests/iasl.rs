@@ -1,19 +1,20 @@
-//! The ACPI tables before independent judges: `iasl` and `acpiexec`, of Debian's `acpica-tools`.
+//! Validation of the ACPI tables by `iasl` and `acpiexec` (Debian: `acpica-tools`).
 //!
-//! Every table is disassembled without a word of complaint, and what comes out is compiled to the same bytes again. The
-//! source of the default machines, with error sources, is kept in `tests/golden`, readable, and compiles to the bytes that
-//! the builder makes. After a change that is meant, write it anew and read the difference:
+//! iasl disassembles every table without a remark, and compiles the result to the same bytes. The sources of the default
+//! machines with error sources are in `tests/golden` and compile to the same bytes as the builder's. After an intended
+//! change, update them and review the difference:
 //!
 //! ```text
 //! UPDATE_GOLDEN=1 cargo test -p firmware-tables --test iasl
 //! ```
 //!
-//! The methods are run, too, by the interpreter that Linux has.
+//! acpiexec evaluates the methods with ACPICA, the interpreter of Linux.
 //!
-//! Without these programs the tests count as ignored, not as passed.
+//! Without these programs, the tests are reported as ignored.
 
 #[path = "machine/aarch64.rs"]
 mod aarch64;
+mod oem;
 #[path = "machine/x86_64.rs"]
 mod x86_64;
 
@@ -24,17 +25,20 @@ use std::process::{Command, ExitCode};
 
 use firmware_tables::{GuestTables, Table, TableSet};
 use libtest_mimic::{Arguments, Failed, Trial};
+use oem::OEM;
 use platform::aarch64::Features;
 use platform::{Arch, Platform};
 use ras_core::{ErrorSource, Notification};
 
-const GICV2: Features = Features { gic: 2, its: false, performance_monitors: false };
+const GICV2: Features = Features { gic: 2, performance_monitors: false };
 
 fn main() -> ExitCode {
     let missing =
         ["iasl", "acpiexec"].iter().any(|program| Command::new(program).arg("-v").output().is_err());
     if missing {
-        eprintln!("\n*** iasl or acpiexec is missing (Debian: acpica-tools). NO ACPI TABLE IS JUDGED. ***\n");
+        eprintln!(
+            "\n*** iasl or acpiexec is missing (Debian: acpica-tools). NO ACPI TABLE IS VALIDATED. ***\n"
+        );
     }
     let mut trials = Vec::new();
     for machine in with_error_sources() {
@@ -42,17 +46,18 @@ fn main() -> ExitCode {
         trials.push(Trial::test(name, move || golden(&machine)));
     }
     for (vcpus, transports) in [(1, 0), (2, 1), (8, 13), (254, 1), (255, 1), (256, 1), (512, 64)] {
-        let name = format!("x86_64_vcpus_{vcpus}_transports_{transports}_survive_the_way_there_and_back");
-        trials.push(Trial::test(name, move || judge(&x86_64::machine(vcpus, 1 << 30, transports))));
+        let name = format!("x86_64_vcpus_{vcpus}_transports_{transports}_survive_a_round_trip");
+        trials.push(Trial::test(name, move || validate(&x86_64::machine(vcpus, 1 << 30, transports))));
     }
     for (vcpus, features) in
         [1, 2, 16, 17, 512].map(|vcpus| (vcpus, aarch64::ALL)).into_iter().chain([(1, GICV2), (8, GICV2)])
     {
-        let name = format!("aarch64_vcpus_{vcpus}_gic_{}_survive_the_way_there_and_back", features.gic);
-        trials.push(Trial::test(name, move || judge(&aarch64::machine(vcpus, features, 64))));
+        let name = format!("aarch64_vcpus_{vcpus}_gic_{}_survive_a_round_trip", features.gic);
+        trials.push(Trial::test(name, move || validate(&aarch64::machine(vcpus, features, 64))));
     }
-    trials.push(Trial::test("port_selector_and_high_windows_survive_too", unusual_devices));
-    trials.push(Trial::test("every_notification_survives_too", every_notification));
+    trials.push(Trial::test("an_its_survives_a_round_trip", || validate(&aarch64::machine_with_its())));
+    trials.push(Trial::test("port_selector_and_high_windows_survive_a_round_trip", unusual_devices));
+    trials.push(Trial::test("every_notification_survives_a_round_trip", every_notification));
     trials.push(Trial::test("an_event_notifies_its_device_and_no_other_bit_does", events));
     trials.push(Trial::test("capabilities_are_negotiated", capabilities));
     let trials = trials.into_iter().map(|trial| trial.with_ignored_flag(missing)).collect();
@@ -67,7 +72,7 @@ fn with_error_sources() -> [Platform; 2] {
     ]
 }
 
-/// Sources of every kind, and of some more than one, on both architectures.
+/// Sources with every notification, some of them twice, on both architectures.
 fn every_notification() -> Result<(), Failed> {
     let polled = |milliseconds| {
         let interval_ms = NonZeroU32::new(milliseconds).ok_or("zero")?;
@@ -83,14 +88,14 @@ fn every_notification() -> Result<(), Failed> {
         if machine.arch == Arch::X86_64 {
             machine.devices.retain(|device| device.interrupts.iter().all(|interrupt| interrupt.gsi != 15));
         }
-        judge(&machine.with_error_sources(
+        validate(&machine.with_error_sources(
             notifications.map(|(notification, id)| ErrorSource { id, notification }).collect(),
         ))?;
     }
     Ok(())
 }
 
-/// What no device of today has, and the builder takes.
+/// Devices unlike those of the default machine.
 fn unusual_devices() -> Result<(), Failed> {
     use platform::{AcpiObject, Interrupt, Trigger, Window};
 
@@ -116,10 +121,10 @@ fn unusual_devices() -> Result<(), Failed> {
             identity.objects.push(AcpiObject::Integer { name: "BIGN", value: u64::MAX - 1 });
         }
     }
-    judge(&machine)
+    validate(&machine)
 }
 
-fn judge(machine: &Platform) -> Result<(), Failed> {
+fn validate(machine: &Platform) -> Result<(), Failed> {
     let directory = tempfile::tempdir()?;
     for table in acpi_tables(&build(machine)?) {
         let source = if table.name == "rsdp" {
@@ -150,14 +155,14 @@ fn golden(machine: &Platform) -> Result<(), Failed> {
     Ok(())
 }
 
-/// Runs `_EVT` over a selector that reads as one byte, four times.
+/// Evaluates `_EVT` with a selector of which every byte has this value.
 fn events() -> Result<(), Failed> {
     let built = build(&x86_64::default_machine())?;
     for (selector, notified) in
         [("0xdd", &[][..]), ("0x02", &["PWRB"]), ("0x20", &["GERR"]), ("0xff", &["PWRB", "GERR"])]
     {
-        let said = evaluate(&built, &["-fv", selector], "\\_SB.GED0._EVT 9")?;
-        let calls: Vec<&str> = said.lines().filter(|line| line.contains("Notify on")).collect();
+        let text = evaluate(&built, &["-fv", selector], "\\_SB.GED0._EVT 9")?;
+        let calls: Vec<&str> = text.lines().filter(|line| line.contains("Notify on")).collect();
         // Each call is a thread of its own: they come in any order.
         let one_call = |device: &&str| {
             let to = format!("[{device}]");
@@ -165,13 +170,13 @@ fn events() -> Result<(), Failed> {
         };
         let right = calls.len() == notified.len() && notified.iter().all(one_call);
         if !right {
-            return Err(format!("selector {selector}: {calls:?}\n{said}").into());
+            return Err(format!("selector {selector}: {calls:?}\n{text}").into());
         }
     }
     Ok(())
 }
 
-/// Runs `_OSC` as Linux does, and as it may not be run.
+/// Evaluates `_OSC` as Linux does, and with invalid arguments.
 fn capabilities() -> Result<(), Failed> {
     const PLATFORM: &str = "6E B0 11 08 27 4A F9 44 8D 60 3C BB C2 2E 7B 48";
     const WHEA: &str = "0C 5E 85 ED 90 6C BF 47 A6 2A 26 DE 0F C5 AD 5C";
@@ -180,8 +185,14 @@ fn capabilities() -> Result<(), Failed> {
         ("nothing but APEI, a query", PLATFORM, 1, "01 00 00 00 10 00 00 00", "00 00 00 00 10 00 00 00"),
         ("nothing but APEI, a request", PLATFORM, 1, "00 00 00 00 10 00 00 00", "00 00 00 00 10 00 00 00"),
         ("nothing", PLATFORM, 1, "01 00 00 00 00 00 00 00", "00 00 00 00 00 00 00 00"),
-        ("more than there is", PLATFORM, 1, "01 00 00 00 FF FF FF FF", "10 00 00 00 10 08 00 00"),
-        ("none of what there is", PLATFORM, 1, "01 00 00 00 EF F7 FF FF", "10 00 00 00 00 00 00 00"),
+        ("more than the platform grants", PLATFORM, 1, "01 00 00 00 FF FF FF FF", "10 00 00 00 10 08 00 00"),
+        (
+            "nothing that the platform grants",
+            PLATFORM,
+            1,
+            "01 00 00 00 EF F7 FF FF",
+            "10 00 00 00 00 00 00 00",
+        ),
         (
             "a third doubleword",
             PLATFORM,
@@ -204,17 +215,17 @@ fn capabilities() -> Result<(), Failed> {
     ];
     for machine in with_error_sources() {
         let built = build(&machine)?;
-        for (case, uuid, revision, asked, expected) in cases {
-            let count = asked.len().div_ceil(12);
-            let call = format!("\\_SB._OSC ({uuid}) {revision} {count} ({asked})");
-            let said = evaluate(&built, &[], &call)?;
-            let answers: Vec<&str> = said
+        for (case, uuid, revision, requested, expected) in cases {
+            let count = requested.len().div_ceil(12);
+            let call = format!("\\_SB._OSC ({uuid}) {revision} {count} ({requested})");
+            let text = evaluate(&built, &[], &call)?;
+            let results: Vec<&str> = text
                 .lines()
                 .filter_map(|line| line.trim().strip_prefix("[Buffer] Length ")?.split_once("0000: "))
                 .map(|(_, bytes)| bytes.split("//").next().unwrap_or_default().trim())
                 .collect();
-            if answers != [expected] {
-                return Err(format!("{case}, on {}: {answers:?}\n{said}", machine.arch).into());
+            if results != [expected] {
+                return Err(format!("{case}, on {}: {results:?}\n{text}", machine.arch).into());
             }
         }
     }
@@ -222,12 +233,12 @@ fn capabilities() -> Result<(), Failed> {
         .table("dsdt")
         .is_none_or(|dsdt| dsdt.bytes.windows(4).any(|name| name == b"_OSC"))
     {
-        return Err("a machine without error sources negotiates".into());
+        return Err("a machine without error sources has _OSC".into());
     }
     Ok(())
 }
 
-/// Has `acpiexec` evaluate something of the DSDT. Returns what it said.
+/// Evaluates an object of the DSDT by `acpiexec`. Returns its output.
 fn evaluate(built: &GuestTables, options: &[&str], call: &str) -> Result<String, Failed> {
     let directory = tempfile::tempdir()?;
     let dsdt = built.table("dsdt").ok_or("no DSDT")?;
@@ -237,19 +248,19 @@ fn evaluate(built: &GuestTables, options: &[&str], call: &str) -> Result<String,
         .args(["-b", &format!("evaluate {call}"), dsdt.file_name])
         .current_dir(directory.path())
         .output()?;
-    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
     let name = call.split(' ').next().unwrap_or_default();
-    if !said.contains(&format!("Evaluating {name}")) || said.contains("ACPI Error") {
-        return Err(format!("{call}:\n{said}").into());
+    if !text.contains(&format!("Evaluating {name}")) || text.contains("ACPI Error") {
+        return Err(format!("{call}:\n{text}").into());
     }
-    Ok(said)
+    Ok(text)
 }
 
 fn build(machine: &Platform) -> Result<GuestTables, Failed> {
-    Ok(firmware_tables::Acpi.build(machine, &aarch64::chosen())?)
+    Ok(firmware_tables::build(TableSet::Acpi, machine, &aarch64::chosen(), &OEM)?)
 }
 
-/// ACPI's own, without what leads to them.
+/// The ACPI tables, without EFI tables and devicetree.
 fn acpi_tables(built: &GuestTables) -> impl Iterator<Item = &Table> {
     built.tables.iter().filter(|table| table.name == "rsdp" || table.file_name.ends_with(".aml"))
 }
@@ -265,35 +276,35 @@ fn disassemble(table: &Table, directory: &Path) -> Result<String, Failed> {
     Ok(format!("{}\n", lines.join("\n").trim()))
 }
 
-/// The bytes that `source` stands for. Integers and names have the shortest form already: nothing is left to optimise.
+/// Compiles `source`. Integers and names already have their shortest form, so iasl has nothing to optimize.
 fn compile(table: &Table, source: &str, directory: &Path) -> Result<Vec<u8>, Failed> {
     fs::write(directory.join("again.dsl"), source)?;
-    let said = iasl(directory, &["-z", "-p", "again", "again.dsl"])?;
-    let verdict = said.lines().find(|line| line.starts_with("Compilation successful")).unwrap_or_default();
+    let text = iasl(directory, &["-z", "-p", "again", "again.dsl"])?;
+    let verdict = text.lines().find(|line| line.starts_with("Compilation successful")).unwrap_or_default();
     let clean = "Compilation successful. 0 Errors, 0 Warnings, 0 Remarks";
     if verdict != clean && verdict != format!("{clean}, 0 Optimizations") {
-        return Err(format!("iasl does not like {}:\n{said}\n{source}", table.name).into());
+        return Err(format!("iasl rejects {}:\n{text}\n{source}", table.name).into());
     }
     Ok(fs::read(directory.join("again.aml"))?)
 }
 
-/// Runs iasl; any problem that it mentions is a failure. Returns what it said.
+/// Runs iasl; any error, warning or remark is a failure. Returns its output.
 fn iasl(directory: &Path, arguments: &[&str]) -> Result<String, Failed> {
     let output = Command::new("iasl").arg("-vs").args(arguments).current_dir(directory).output()?;
-    let said = [output.stdout, output.stderr].concat();
-    let said = String::from_utf8_lossy(&said).into_owned();
-    let complaint = said.lines().find(|line| {
+    let text = [output.stdout, output.stderr].concat();
+    let text = String::from_utf8_lossy(&text).into_owned();
+    let complaint = text.lines().find(|line| {
         let line = line.to_lowercase();
         let summary = line.starts_with("compilation successful");
         !summary && ["error", "warning", "remark", "invalid"].iter().any(|word| line.contains(word))
     });
     if !output.status.success() || complaint.is_some() {
-        return Err(format!("iasl {arguments:?}:\n{said}").into());
+        return Err(format!("iasl {arguments:?}:\n{text}").into());
     }
-    Ok(said)
+    Ok(text)
 }
 
-/// iasl signs a DSDT that it compiles: there the creator is its own, and so the checksum differs too.
+/// iasl writes its own creator id and revision into a DSDT that it compiles, so the checksum differs too.
 fn same(table: &Table, again: &[u8]) -> Result<(), Failed> {
     let unsigned = |bytes: &[u8]| {
         let mut bytes = bytes.to_vec();
@@ -309,7 +320,7 @@ fn same(table: &Table, again: &[u8]) -> Result<(), Failed> {
     Ok(())
 }
 
-/// iasl compiles an RSDP, and does not disassemble one. Its fields are read here (ACPI 6.5, table 5.3).
+/// iasl compiles an RSDP but does not disassemble one: the source is made here (ACPI 6.5, table 5.3).
 fn rsdp_source(bytes: &[u8]) -> String {
     let text = |range: std::ops::Range<usize>| String::from_utf8_lossy(&bytes[range]).into_owned();
     let number = |range: std::ops::Range<usize>| -> String {

@@ -1,16 +1,18 @@
-//! The MP table read as a kernel reads it: found by its signature in the memory below 1 MiB, by a reader that shares
-//! nothing with the builder.
+//! The MP table, read as a kernel reads it: by a search for its signature below 1 MiB. The reader shares no code with the
+//! builder.
 #![cfg(feature = "mptable")]
 
 #[path = "machine/x86_64.rs"]
 mod machine;
+mod oem;
 
-use firmware_tables::{BuildError, EntryPoint, GuestTables, MpTable, TableSet};
+use firmware_tables::{BuildError, EntryPoint, GuestTables, TableSet};
 use machine::{default_machine, machine};
+use oem::OEM;
 use platform::{Arch, Chosen, Interrupt, Platform, Range, Trigger};
 
 #[test]
-fn a_scan_finds_what_the_machine_has() {
+fn a_search_leads_to_the_description_of_the_machine() {
     let built = build(&default_machine()).unwrap();
     let read = read(&built);
     assert_eq!(read.processors, [(0, 0b11), (1, 0b01)], "ids and flags: both enabled, one to boot");
@@ -30,7 +32,7 @@ fn a_scan_finds_what_the_machine_has() {
 }
 
 #[test]
-fn devices_beyond_the_isa_lines_have_their_pin_and_no_others_do() {
+fn only_used_interrupts_from_16_on_have_an_entry() {
     let mut machine = machine(1, 1 << 30, 7);
     machine.devices[4].interrupts = vec![Interrupt { gsi: 23, trigger: Trigger::Level }];
     let read = read(&build(&machine).unwrap());
@@ -44,7 +46,7 @@ fn devices_beyond_the_isa_lines_have_their_pin_and_no_others_do() {
 }
 
 #[test]
-fn up_to_255_processors() {
+fn at_most_255_processors_are_described() {
     for vcpus in [1, 2, 8, 254, 255] {
         let read = read(&build(&machine(vcpus, 1 << 30, 1)).unwrap());
         let ids: Vec<u32> = read.processors.iter().map(|(id, _)| u32::from(*id)).collect();
@@ -52,33 +54,33 @@ fn up_to_255_processors() {
         assert_eq!(read.processors.iter().filter(|(_, flags)| flags & 2 != 0).count(), 1, "one boots");
     }
     let error = build(&machine(256, 1 << 30, 1)).unwrap_err();
-    assert_eq!(error, BuildError::TooManyCpus { tables: "mptable", cpus: 256, limit: 255 });
+    assert_eq!(error, BuildError::TooManyCpus { table: "MP configuration table", cpus: 256, limit: 255 });
 }
 
 #[test]
-fn what_can_not_be_said_is_an_error_that_names_it() {
+fn what_cannot_be_described_is_an_error_that_names_it() {
     type Change = fn(&mut Platform);
     let cases: &[(Change, &str)] = &[
-        (|m| m.arch = Arch::Aarch64, "mptable tables cannot describe a machine of architecture aarch64"),
+        (|m| m.arch = Arch::Aarch64, "mptable tables: not defined for aarch64 machines"),
         (
             |m| m.cpus[1].hardware_id = 255,
-            "mptable tables cannot name processor 1 with APIC id 255: ids go up to 254",
+            "MP configuration table: processor 1: APIC id 255: at most 254 (MultiProcessor Specification 1.4, 4.3.1)",
         ),
         (
             |m| m.devices[0].interrupts[0].gsi = 24,
-            "interrupt 24 of device `serial0` is not possible in mptable tables: the I/O APIC has 24 pins",
+            "mptable tables: device `serial0`: interrupt 24: the I/O APIC has pins 0 to 23",
         ),
         (
             |m| m.devices[0].interrupts[0].gsi = 2,
-            "interrupt 2 of device `serial0` is not possible in mptable tables: GSI 0 and 2 are the timer's",
+            "mptable tables: device `serial0`: interrupt 2: GSI 0 and 2 are reserved for the timer",
         ),
         (
             |m| m.memory.tables = Range { start: 0xe_0000, len: 0x1_0040 },
-            "mptable tables need 300 bytes, and the area for them at 0xf0000 has 64",
+            "mptable tables: 300 bytes do not fit into the 64 bytes at 0xf0000",
         ),
         (
             |m| m.memory.tables = Range { start: 1 << 32, len: 0x1000 },
-            "mptable tables hold the configuration table address in 32 bits, and it is 0x100000040",
+            "MP floating pointer: physical address pointer: 0x100000040 does not fit into 32 bits",
         ),
     ];
     for (change, message) in cases {
@@ -89,7 +91,7 @@ fn what_can_not_be_said_is_an_error_that_names_it() {
 }
 
 fn build(machine: &Platform) -> Result<GuestTables, BuildError> {
-    MpTable.build(machine, &Chosen::default())
+    firmware_tables::build(TableSet::MpTable, machine, &Chosen::default(), &OEM)
 }
 
 #[derive(Default)]

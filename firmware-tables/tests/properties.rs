@@ -1,21 +1,25 @@
-//! What holds for every machine.
+//! Properties of the tables of every machine.
 #![cfg(all(feature = "acpi", feature = "devicetree", feature = "mptable"))]
 
 #[path = "machine/aarch64.rs"]
 mod aarch64;
 mod hest;
+mod oem;
 #[path = "machine/x86_64.rs"]
 mod x86_64;
 
 use std::collections::BTreeSet;
 
-use firmware_tables::{BuildError, GuestTables, TABLE_SETS, table_set};
-use platform::aarch64::{DEVICETREE, DEVICETREE_MAX, Features};
-use platform::{AcpiObject, Arch, Chosen, Interrupt, Platform, Property, Range, Trigger, Window};
+use firmware_tables::{BuildError, GuestTables, TABLE_SETS, TableSet};
+use oem::OEM;
+use platform::aarch64::Features;
+use platform::{
+    AcpiObject, Arch, Chosen, DeviceRole, Interrupt, InterruptController, Platform, Property, Trigger, Window,
+};
 use proptest::prelude::*;
 use ras_core::{ErrorSource, Notification};
 
-/// The length that a table says it has, or that the specification gives it; none where neither does.
+/// The length in a table's header or in its specification. `None` if there is neither.
 fn stated_len(name: &str, bytes: &[u8]) -> Option<usize> {
     Some(match name {
         "rsdp" => 36,
@@ -34,7 +38,7 @@ fn check_layout(machine: &Platform, built: &GuestTables) -> Result<(), TestCaseE
     for table in &built.tables {
         let range = table.range();
         let (area, balanced) = match table.name {
-            "platform" => (Range { start: DEVICETREE, len: DEVICETREE_MAX }, false),
+            "platform" => (machine.memory.devicetree.unwrap(), false),
             "error-records" => (machine.memory.records.unwrap(), false),
             name => (machine.memory.tables, !name.starts_with("efi-")),
         };
@@ -48,7 +52,7 @@ fn check_layout(machine: &Platform, built: &GuestTables) -> Result<(), TestCaseE
         prop_assert!(table.file_name.starts_with(table.name));
     }
     for pair in built.tables.windows(2) {
-        prop_assert!(pair[0].range().end() <= pair[1].gpa, "in order, and apart");
+        prop_assert!(pair[0].range().end() <= pair[1].gpa, "ascending, without overlap");
     }
     prop_assert_eq!(built.record_area.is_some(), !machine.error_sources.is_empty());
     if let Some(records) = machine.memory.records.filter(|_| built.table("hest").is_some()) {
@@ -64,11 +68,11 @@ fn check_xsdt(built: &GuestTables) -> Result<(), TestCaseError> {
     let xsdt = built.table("xsdt").unwrap();
     prop_assert_eq!(&rsdp[24..32], &xsdt.gpa.to_le_bytes()[..]);
     let listed: Vec<&[u8]> = xsdt.bytes[36..].chunks(8).collect();
-    let found_otherwise = ["xsdt.aml", "dsdt.aml"];
+    let unlisted = ["xsdt.aml", "dsdt.aml"];
     for table in built
         .tables
         .iter()
-        .filter(|table| table.file_name.ends_with(".aml") && !found_otherwise.contains(&table.file_name))
+        .filter(|table| table.file_name.ends_with(".aml") && !unlisted.contains(&table.file_name))
     {
         prop_assert!(listed.contains(&&table.gpa.to_le_bytes()[..]), "{}", table.name);
     }
@@ -132,7 +136,7 @@ fn any_source() -> impl Strategy<Value = ErrorSource> {
     (any::<u16>(), notification).prop_map(|(id, notification)| ErrorSource { id, notification })
 }
 
-/// Whether a guest of that machine can be told in that way.
+/// Whether that machine can have the source.
 fn suits(machine: &Platform, source: &ErrorSource) -> bool {
     let mut interrupts = machine.devices.iter().flat_map(|device| &device.interrupts);
     match source.notification {
@@ -146,48 +150,62 @@ fn suits(machine: &Platform, source: &ErrorSource) -> bool {
     }
 }
 
-fn any_features() -> impl Strategy<Value = Features> {
-    (prop_oneof![Just(2), Just(3)], any::<bool>(), any::<bool>())
-        .prop_map(|(gic, its, performance_monitors)| Features { gic, its, performance_monitors })
+fn any_role() -> impl Strategy<Value = DeviceRole> {
+    proptest::sample::select(vec![
+        DeviceRole::Ns16550,
+        DeviceRole::Pl011,
+        DeviceRole::CmosRtc,
+        DeviceRole::KeyboardController,
+        DeviceRole::ErrorDevice,
+    ])
 }
 
-fn build(set: &str, machine: &Platform) -> Result<GuestTables, BuildError> {
-    table_set(set).unwrap().build(machine, &aarch64::chosen())
+fn any_features() -> impl Strategy<Value = Features> {
+    (prop_oneof![Just(2), Just(3)], any::<bool>())
+        .prop_map(|(gic, performance_monitors)| Features { gic, performance_monitors })
+}
+
+fn build(set: TableSet, machine: &Platform) -> Result<GuestTables, BuildError> {
+    firmware_tables::build(set, machine, &aarch64::chosen(), &OEM)
 }
 
 proptest! {
     #[test]
-    fn every_ordinary_aarch64_machine_is_described(
+    fn every_valid_aarch64_machine_is_described(
         vcpus in 1..=512u32,
         features in any_features(),
+        its in any::<bool>(),
         transports in 0..=64usize,
         pages in 0x400u64..(1 << 28),
     ) {
         let mut machine = aarch64::machine(vcpus, features, transports);
-        machine.memory = platform::aarch64::memory_map(pages << 12);
-        for set in ["acpi", "devicetree"] {
+        if let InterruptController::Gicv3 { its: placed, .. } = &mut machine.interrupts {
+            *placed = its.then_some(platform::aarch64::Layout::REFERENCE.gic_its);
+        }
+        machine.memory = platform::aarch64::memory_map(&platform::aarch64::Layout::REFERENCE, pages << 12);
+        for set in [TableSet::Acpi, TableSet::Devicetree] {
             let built = build(set, &machine);
             prop_assert_eq!(built.is_ok(), features.gic == 3 || vcpus <= 8);
             if let Ok(built) = built {
                 check_layout(&machine, &built)?;
             }
         }
-        if let Ok(acpi) = build("acpi", &machine) {
+        if let Ok(acpi) = build(TableSet::Acpi, &machine) {
             check_xsdt(&acpi)?;
         }
     }
 
     #[test]
-    fn every_ordinary_x86_64_machine_is_described(
+    fn every_valid_x86_64_machine_is_described(
         vcpus in 1..=512u32,
         memory in (2u64 << 20)..(1 << 40),
         transports in 0..=64usize,
     ) {
         let machine = x86_64::machine(vcpus, memory, transports);
-        let acpi = build("acpi", &machine).unwrap();
+        let acpi = build(TableSet::Acpi, &machine).unwrap();
         check_layout(&machine, &acpi)?;
         check_xsdt(&acpi)?;
-        let mp = build("mptable", &machine);
+        let mp = build(TableSet::MpTable, &machine);
         prop_assert_eq!(mp.is_ok(), vcpus <= 255);
         if let Ok(mp) = mp {
             check_layout(&machine, &mp)?;
@@ -195,7 +213,7 @@ proptest! {
     }
 
     #[test]
-    fn error_sources_are_told_of_as_they_are_or_refused(
+    fn error_sources_are_described_or_an_error(
         on_arm in any::<bool>(),
         mut sources in proptest::collection::vec(any_source(), 1..24),
         possible in any::<bool>(),
@@ -203,8 +221,8 @@ proptest! {
     ) {
         let mut machine = if on_arm { aarch64::default_machine() } else { x86_64::default_machine() };
         machine.memory = match machine.arch {
-            Arch::Aarch64 => platform::aarch64::memory_map(pages << 12),
-            Arch::X86_64 => platform::x86_64::memory_map(pages << 12),
+            Arch::Aarch64 => platform::aarch64::memory_map(&platform::aarch64::Layout::REFERENCE, pages << 12),
+            Arch::X86_64 => platform::x86_64::memory_map(&platform::x86_64::Layout::REFERENCE, pages << 12),
         };
         if possible {
             sources.retain(|source| suits(&machine, source));
@@ -212,17 +230,19 @@ proptest! {
         let distinct = sources.iter().map(|source| source.id).collect::<BTreeSet<_>>().len() == sources.len();
         let suited = sources.iter().all(|source| suits(&machine, source));
         let machine = machine.with_error_sources(sources);
-        let room = machine.memory.records.is_some() || machine.error_sources.is_empty();
+        let has_area = machine.memory.records.is_some() || machine.error_sources.is_empty();
 
-        let built = build("acpi", &machine);
-        prop_assert_eq!(built.is_ok(), distinct && suited && room, "{:?}", built.err());
+        let built = build(TableSet::Acpi, &machine);
+        prop_assert_eq!(built.is_ok(), distinct && suited && has_area, "{:?}", built.err());
         if let Ok(built) = built {
             check_layout(&machine, &built)?;
             check_xsdt(&built)?;
-            let told = built.table("hest").map_or(Vec::new(), |table| hest::read(&table.bytes));
-            let told: Vec<_> =
-                told.iter().map(|told| (told.id, told.notification, told.interval, told.vector)).collect();
-            let meant = machine.error_sources.iter().map(|source| {
+            let listed = built.table("hest").map_or(Vec::new(), |table| hest::read(&table.bytes));
+            let listed: Vec<_> = listed
+                .iter()
+                .map(|source| (source.id, source.notification, source.interval, source.vector))
+                .collect();
+            let expected = machine.error_sources.iter().map(|source| {
                 let (number, interval, vector) = match source.notification {
                     Notification::Polled { interval_ms } => (0, interval_ms.get(), 0),
                     Notification::External { gsi } => (1, 0, gsi),
@@ -234,16 +254,16 @@ proptest! {
                 };
                 (source.id, number, interval, vector)
             });
-            prop_assert_eq!(told, meant.collect::<Vec<_>>());
+            prop_assert_eq!(listed, expected.collect::<Vec<_>>());
         }
-        for set in ["devicetree", "mptable"] {
+        for set in [TableSet::Devicetree, TableSet::MpTable] {
             let other = build(set, &machine);
             prop_assert!(other.is_err() || machine.error_sources.is_empty());
         }
     }
 
     #[test]
-    fn every_odd_machine_is_described_or_refused(
+    fn every_arbitrary_machine_is_described_or_an_error(
         on_arm in any::<bool>(),
         cpus in proptest::collection::vec((any::<u32>(), any::<u64>()), 0..4),
         windows in proptest::collection::vec(any_window(), 0..3),
@@ -252,6 +272,7 @@ proptest! {
         hid in proptest::sample::select(vec!["PNP0501", "ACPI0013", "", "PNP", "ABCDEFG", "éééé", "PNP050É"]),
         objects in proptest::collection::vec(any_object(), 0..3),
         properties in proptest::collection::vec(any_property(), 0..3),
+        role in proptest::option::of(any_role()),
         command_line in any::<String>(),
         sources in proptest::collection::vec(any_source(), 0..3),
     ) {
@@ -263,6 +284,7 @@ proptest! {
         let device = &mut machine.devices[0];
         device.windows = windows;
         device.interrupts = interrupts;
+        device.role = role;
         if let Some(identity) = &mut device.acpi {
             identity.name = name;
             identity.hid = hid;
@@ -273,8 +295,8 @@ proptest! {
         }
         let machine = machine.with_error_sources(sources);
         let chosen = Chosen { command_line, ..aarch64::chosen() };
-        for set in TABLE_SETS {
-            match set.build(&machine, &chosen) {
+        for &set in TABLE_SETS {
+            match firmware_tables::build(set, &machine, &chosen, &OEM) {
                 Ok(built) => check_layout(&machine, &built)?,
                 Err(error) => prop_assert!(!error.to_string().is_empty()),
             }

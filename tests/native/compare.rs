@@ -74,7 +74,7 @@ fn both_sides_meet_the_same_error() -> Checked {
     assert_eq!(row(&json, "found", "error-sources")["values"][1][0], "none");
     for side in 0..2 {
         let guest = row(&json, "error-1", "guest")["values"][side].to_string();
-        assert!(guest.contains("gives up 0x2000000, and goes on"), "{guest}");
+        assert!(guest.contains("offlines 0x2000000 and continues"), "{guest}");
     }
     Ok(())
 }
@@ -87,7 +87,7 @@ fn found_error_ends_on_both_sides() -> Checked {
     let [acpi, other] = [0, 1].map(|side| &json["sides"][side]["errors"][0]);
     assert_eq!(acpi["records"][0]["source"], 1, "{json:#}");
     assert_eq!(other["records"].as_array().map(Vec::len), Some(0), "{json:#}");
-    assert_eq!(row(&json, "end", "report")["values"][1][0], "ok: it goes on, and ends by itself");
+    assert_eq!(row(&json, "end", "report")["values"][1][0], "ok: the guest continues and shuts down");
     Ok(())
 }
 
@@ -150,7 +150,7 @@ fn what_other_tables_can_not_carry_is_told() -> Checked {
     let told = &row(&json, "plan", "not-carried")["values"];
     assert_eq!(
         (&told[0], &told[1][0]),
-        (&Value::Array(vec![]), &"ras.asynchronous = \"gsiv\": `auto` is taken instead".into())
+        (&Value::Array(vec![]), &"ras.asynchronous = \"gsiv\": `auto` is used instead".into())
     );
     Ok(())
 }
@@ -159,7 +159,7 @@ fn what_other_tables_can_not_carry_is_told() -> Checked {
 fn hang_of_one_side_is_told_and_the_other_comes_out() -> Checked {
     needs::kvm()?;
     let scratch = Scratch::new();
-    let profile = format!("{PROFILE}\n[boot]\ncmdline = \"probe.await-errors=1 probe.patience=600000\"\n");
+    let profile = format!("{PROFILE}\n[boot]\ncmdline = \"probe.await-errors=1 probe.timeout=600000\"\n");
     let json = compare(&scratch, &profile)
         .args(["--json", "--limit", "5s", "--inject", "ao@0x2000000,when=probe: ged ok"])
         .finish()
@@ -170,7 +170,7 @@ fn hang_of_one_side_is_told_and_the_other_comes_out() -> Checked {
     assert_eq!(ends(1), (&"hung".into(), &"probe: awaiting 1 errors".into()), "{json:#}");
     let how = row(&json, "end", "how");
     assert_eq!(how["values"][0][0], "status 0: the guest shut down");
-    assert_eq!(how["values"][1][0], "HUNG: the guest did not end within 5.00 s, and was ended");
+    assert_eq!(how["values"][1][0], "HUNG: the guest did not end within 5.00 s and was stopped");
     Ok(())
 }
 
@@ -185,7 +185,7 @@ fn hang_of_both_sides_is_told() -> Checked {
         assert_eq!(json["sides"][side]["last-line"], "probe: ok", "{json:#}");
         assert_eq!(
             row(&json, "end", "how")["values"][side][0],
-            "HUNG: the guest did not end within 5.00 s, and was ended"
+            "HUNG: the guest did not end within 5.00 s and was stopped"
         );
     }
     Ok(())

@@ -183,7 +183,7 @@ fn a_guest_that_can_not_take_it_is_stopped() -> Checked {
 fn while_paused() -> Checked {
     needs::kvm()?;
     let scratch = Scratch::new();
-    let profile = scratch.profile(&profile_text("probe.await-errors=1 probe.patience=20000", ""));
+    let profile = scratch.profile(&profile_text("probe.await-errors=1 probe.timeout=20000", ""));
     let boot = Ghest::boot(&profile).arg("--control").arg(scratch.path("control"));
     let mut running = boot.arg("--events").arg(scratch.path("events")).start();
     running.wait_for("probe: awaiting");
@@ -207,7 +207,7 @@ fn while_paused() -> Checked {
 fn a_reset_repairs() -> Checked {
     needs::kvm()?;
     let scratch = Scratch::new();
-    let words = "probe.touch=0x2000000 probe.patience=300 probe.exit=reset";
+    let words = "probe.touch=0x2000000 probe.timeout=300 probe.exit=reset";
     let text = profile_text(words, "").replace("[boot]", "on-reboot = \"restart\"\n[boot]");
     let profile = scratch.profile(&text);
     let boot = Ghest::boot(&profile).args(["--inject", LOST]).arg("--control").arg(scratch.path("control"));
@@ -228,7 +228,7 @@ fn a_reset_repairs() -> Checked {
 fn never_repaired() -> Checked {
     needs::kvm()?;
     let scratch = Scratch::new();
-    let words = "probe.touch=0x2000000 probe.patience=20000 probe.exit=reset";
+    let words = "probe.touch=0x2000000 probe.timeout=20000 probe.exit=reset";
     let text = profile_text(words, "repair = \"never\"").replace("[boot]", "on-reboot = \"restart\"\n[boot]");
     let profile = scratch.profile(&text);
     let boot = Ghest::boot(&profile).args(["--inject", LOST]).arg("--control").arg(scratch.path("control"));
@@ -246,7 +246,7 @@ fn never_repaired() -> Checked {
 fn repaired_when_acknowledged() -> Checked {
     needs::kvm()?;
     let scratch = Scratch::new();
-    let words = "probe.await-errors=1 probe.patience=20000 probe.exit=hang";
+    let words = "probe.await-errors=1 probe.timeout=20000 probe.exit=hang";
     let profile = scratch.profile(&profile_text(words, "repair = \"when-acknowledged\""));
     let boot = Ghest::boot(&profile).arg("--control").arg(scratch.path("control"));
     let mut running = boot.arg("--events").arg(scratch.path("events")).start();

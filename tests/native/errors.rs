@@ -109,7 +109,7 @@ struct Story<'a> {
 impl<'a> Story<'a> {
     /// Boots, and waits until the guest touches memory or waits for errors.
     fn boot(scratch: &'a Scratch, firmware: &str, asynchronous: &str, words: &str) -> Self {
-        let patience = "probe.patience=20000 probe.exit=hang";
+        let patience = "probe.timeout=20000 probe.exit=hang";
         let profile = scratch.profile(&format!(
             "[machine]\nvcpus = 2\nmemory = \"64MiB\"\nfirmware = \"{firmware}\"\n\n[boot]\n\
              cmdline = \"{patience} {words}\"\n\n[ras]\nasynchronous = \"{asynchronous}\"\n"
@@ -219,10 +219,10 @@ fn guest_gives_up_what_it_touches() -> Checked {
 fn guest_hears_of_too_few_errors() -> Checked {
     needs::kvm()?;
     let scratch = Scratch::new();
-    let cmdline = "probe.touch=0x2001000 probe.await-errors=1 probe.patience=100";
+    let cmdline = "probe.touch=0x2001000 probe.await-errors=1 probe.timeout=100";
     let guest = Ghest::boot(&scratch.machine(&format!("cmdline = \"{cmdline}\""))).finish().expect(0);
     assert_eq!(guest.probe("touched"), ["0x2001000 fine"], "{guest}");
-    assert_eq!(guest.probe("failed"), ["errors told: 0 of 1"], "{guest}");
+    assert_eq!(guest.probe("failed"), ["errors reported: 0 of 1"], "{guest}");
     assert!(guest.probe("ok").is_empty(), "{guest}");
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! A machine as the hardware that its guest sees, and the tables that tell the guest of it.
 
-use firmware_tables::{BuildError, GuestTables, table_set};
+use firmware_tables::{BuildError, GuestTables, OemInfo, TableSet};
 use machine_profile::{Firmware, Machine};
 use platform::aarch64::Features;
 use platform::{Arch, Chosen, Platform, aarch64, x86_64};
@@ -14,9 +14,6 @@ pub enum DescribeError {
     /// The devices of the profile have no place in the machine.
     #[error(transparent)]
     Devices(#[from] PlaceError),
-    /// This build was made without that kind of tables.
-    #[error("this build has no `{0}` tables")]
-    TableSet(&'static str),
     /// The tables cannot be built.
     #[error(transparent)]
     Build(#[from] BuildError),
@@ -31,20 +28,41 @@ pub fn platform(machine: &Machine, offered: Features) -> Result<Platform, Descri
     nodes.extend(profile_devices::nodes(machine)?);
     let (vcpus, memory, console) = (machine.vcpus, machine.memory.size, Some(board::console(machine.arch)));
     Ok(match machine.arch {
-        Arch::X86_64 => x86_64::platform(vcpus, memory, nodes, console),
-        Arch::Aarch64 => aarch64::platform(vcpus, memory, offered, nodes, console),
+        Arch::X86_64 => x86_64::platform(&x86_64::Layout::REFERENCE, vcpus, memory, nodes, console),
+        Arch::Aarch64 => {
+            aarch64::platform(&aarch64::Layout::REFERENCE, vcpus, memory, offered, nodes, console)
+        }
     })
 }
 
 /// The tables of a machine, in the language that its profile names.
 ///
 /// # Errors
-/// Where this build has no such language, or the tables do not fit.
+/// Returns an error if this build has no such tables, if they cannot describe the machine, or if they do not fit.
 pub fn tables(machine: &Machine, platform: &Platform, chosen: &Chosen) -> Result<GuestTables, DescribeError> {
-    let name = firmware_name(machine.firmware);
-    let set = table_set(name).ok_or(DescribeError::TableSet(name))?;
-    Ok(set.build(platform, chosen)?)
+    let set = match machine.firmware {
+        Firmware::Acpi => TableSet::Acpi,
+        Firmware::Devicetree => TableSet::Devicetree,
+        Firmware::MpTable => TableSet::MpTable,
+    };
+    Ok(firmware_tables::build(set, platform, chosen, &OEM)?)
 }
+
+/// The vendor of the machine, as its tables name it.
+pub const OEM: OemInfo<'static> = OemInfo {
+    oem_id: *b"GHEST ",
+    oem_table_id: *b"GHESTVMM",
+    oem_revision: 1,
+    creator_id: *b"GHST",
+    creator_revision: 1,
+    hypervisor_vendor: *b"GHEST\0\0\0",
+    firmware_vendor: "Ghesthouse",
+    firmware_revision: 1,
+    model: "ghest",
+    compatible: &["linux,dummy-virt"],
+    mp_oem_id: *b"GHEST   ",
+    mp_product_id: *b"GHEST VMM   ",
+};
 
 /// The word for a kind of tables, in profiles and in `firmware-tables`.
 #[must_use]

@@ -1,55 +1,55 @@
-//! A guest's console as lines with times, bounded whatever the guest writes.
+//! A guest's console as lines with timestamps. Memory use is bounded for any output.
 
 use std::collections::VecDeque;
 
 use serde::{Deserialize, Serialize};
 
-/// Bytes of a line that are kept.
-const LINE: usize = 1024;
-/// Lines that are kept from the start: more than any boot of Linux has.
-const FIRST: usize = 20_000;
-/// Lines that are kept from the end, once there are more.
-const LAST: usize = 200;
+/// Bytes kept of a line.
+const MAX_LINE_LEN: usize = 1024;
+/// Lines kept from the start: more than a boot of Linux prints.
+const MAX_FIRST_LINES: usize = 20_000;
+/// Lines kept from the end, once the first ones are full.
+const MAX_LAST_LINES: usize = 200;
 
-/// What a guest's console has shown.
+/// The output of a guest's console, split into lines.
 #[derive(Clone, Debug, Default)]
 pub struct Console {
     first: Vec<Line>,
     last: VecDeque<Line>,
     partial: Vec<u8>,
-    /// When the line that is not yet whole began.
+    /// Time of the first byte in `partial`.
     began_ns: u64,
-    memslot_holes: u64,
+    dropped_lines: u64,
 }
 
-/// A line of it.
+/// A console line.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Line {
-    /// When it came: nanoseconds since the process that boots the guest was started.
+    /// Arrival of its first byte, in nanoseconds since the start of the process that boots the guest.
     pub t_ns: u64,
-    /// When Linux says that it wrote it: nanoseconds of the kernel's own clock.
+    /// Linux's own timestamp (CONFIG_PRINTK_TIME) in nanoseconds of the kernel's clock; `None` if the line has none.
     pub kernel_ns: Option<u64>,
-    /// What it says, without Linux's time: printable ASCII.
+    /// The text without Linux's timestamp, as printable ASCII.
     pub text: String,
 }
 
 impl Console {
-    /// More of it came, so many nanoseconds after the start.
+    /// Appends output that arrived `t_ns` nanoseconds after the start.
     pub fn push(&mut self, t_ns: u64, bytes: &[u8]) {
         for piece in bytes.split_inclusive(|byte| *byte == b'\n') {
             if self.partial.is_empty() {
                 self.began_ns = t_ns;
             }
-            let room = LINE.saturating_sub(self.partial.len());
-            self.partial.extend(piece.iter().take(room));
+            let free = MAX_LINE_LEN.saturating_sub(self.partial.len());
+            self.partial.extend(piece.iter().take(free));
             if piece.ends_with(b"\n") {
                 self.close_line();
             }
         }
     }
 
-    /// No more will come.
+    /// Ends the recording: an incomplete last line is kept as a line.
     pub fn finish(&mut self) {
         if !self.partial.is_empty() {
             self.close_line();
@@ -60,8 +60,8 @@ impl Console {
         let text = printable(&String::from_utf8_lossy(&self.partial));
         self.partial.clear();
         let mut rest = text.as_str();
-        // What Linux has to say may come in the middle of what a process says.
-        while let Some(at) = stamp_within(rest) {
+        // A kernel message may interrupt the output of a process.
+        while let Some(at) = timestamp_within(rest) {
             let (before, after) = rest.split_at(at);
             self.keep(Line::of(self.began_ns, before));
             rest = after;
@@ -73,26 +73,26 @@ impl Console {
         if line.text.is_empty() {
             return;
         }
-        if self.first.len() < FIRST {
+        if self.first.len() < MAX_FIRST_LINES {
             self.first.push(line);
             return;
         }
-        if self.last.len() == LAST {
+        if self.last.len() == MAX_LAST_LINES {
             self.last.pop_front();
-            self.memslot_holes = self.memslot_holes.saturating_add(1);
+            self.dropped_lines = self.dropped_lines.saturating_add(1);
         }
         self.last.push_back(line);
     }
 
-    /// All lines that were kept.
+    /// All lines kept, in order.
     pub fn lines(&self) -> impl DoubleEndedIterator<Item = &Line> + Clone {
         self.first.iter().chain(&self.last)
     }
 
-    /// How many lines in the middle were not kept.
+    /// Number of lines in the middle that were not kept.
     #[must_use]
-    pub fn memslot_holes(&self) -> u64 {
-        self.memslot_holes
+    pub fn dropped_lines(&self) -> u64 {
+        self.dropped_lines
     }
 }
 
@@ -119,13 +119,13 @@ fn kernel_time(line: &str) -> Option<(u64, &str)> {
     Some((seconds.checked_add(micros.parse::<u64>().ok()?.checked_mul(1_000)?)?, text))
 }
 
-/// Where in a line, but not at its start, Linux's time stands.
-fn stamp_within(line: &str) -> Option<usize> {
+/// Position of a Linux timestamp that does not start the line.
+fn timestamp_within(line: &str) -> Option<usize> {
     let brackets = line.match_indices('[').map(|(at, _)| at).filter(|at| *at > 0);
     brackets.into_iter().find(|at| line.get(*at..).and_then(kernel_time).is_some())
 }
 
-/// Text from a guest as printable ASCII: line ends go, tabs become blanks, everything else becomes an escape.
+/// Converts untrusted text to printable ASCII: line ends are removed, tabs become blanks, other characters become escapes.
 #[must_use]
 pub fn printable(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_have_the_time_of_their_first_byte_and_linuxs_own() {
+    fn a_line_has_the_time_of_its_first_byte_and_the_kernel_timestamp() {
         let mut console = Console::default();
         console.push(5, b"probe: ");
         console.push(7, b"ok\r\n\r\n[    1.500000] Run /init\n[x] no time\nend");
@@ -168,17 +168,17 @@ mod tests {
     }
 
     #[test]
-    fn linux_may_speak_in_the_middle_of_a_line() {
+    fn a_kernel_message_in_the_middle_of_a_line_is_a_line_of_its_own() {
         let mut console = Console::default();
         console.push(0, b"victim page 1[    2.000001] Memory failure[    2.000002] more [1.2] [x]\n");
         assert_eq!(texts(&console), ["victim page 1", "Memory failure", "more [1.2] [x]"]);
         console.push(0, "[    2.000001] ".repeat(100).as_bytes());
         console.finish();
-        assert!(console.lines().count() < 3 + LINE / 10);
+        assert!(console.lines().count() < 3 + MAX_LINE_LEN / 10);
     }
 
     #[test]
-    fn nothing_but_printable_ascii_is_kept() {
+    fn only_printable_ascii_is_kept() {
         let mut console = Console::default();
         console.push(0, b"\x1b[2J\x07<b>\xff\xc3\xa4\n");
         assert_eq!(texts(&console), [r"\u{1b}[2J\u{7}<b>\u{fffd}\u{e4}"]);
@@ -187,17 +187,17 @@ mod tests {
     }
 
     #[test]
-    fn a_guest_that_never_stops_is_bounded() {
+    fn unlimited_output_is_bounded() {
         let mut console = Console::default();
         console.push(0, &[b'x'; 1 << 20]);
         console.push(0, b"\n");
-        let total = FIRST + 2 * LAST;
+        let total = MAX_FIRST_LINES + 2 * MAX_LAST_LINES;
         for number in 1..total {
             console.push(0, format!("{number}\n").as_bytes());
         }
-        assert_eq!(console.lines().count(), FIRST + LAST);
-        assert_eq!(console.memslot_holes(), LAST as u64);
-        assert_eq!(texts(&console)[0].len(), LINE);
+        assert_eq!(console.lines().count(), MAX_FIRST_LINES + MAX_LAST_LINES);
+        assert_eq!(console.dropped_lines(), MAX_LAST_LINES as u64);
+        assert_eq!(texts(&console)[0].len(), MAX_LINE_LEN);
         assert_eq!(console.lines().next_back().map(|line| line.text.clone()), Some((total - 1).to_string()));
     }
 }

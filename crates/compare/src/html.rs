@@ -1,13 +1,14 @@
-//! A comparison as one page that needs nothing else: no script, no font, no picture from elsewhere.
+//! A comparison as a self-contained HTML page: no script, no external font, image or style.
 
 use std::fmt::Write as _;
 
 use crate::comparison::{Comparison, Row, Section};
+use crate::escape::escape;
 use crate::recording::{Answer, Plan};
 use crate::timeline::timeline;
 use crate::units::{count, size};
 
-/// The page.
+/// Renders a comparison as a self-contained HTML page. All text in it is escaped.
 #[must_use]
 pub fn html(comparison: &Comparison) -> String {
     let machine = &comparison.machine;
@@ -34,23 +35,24 @@ pub fn html(comparison: &Comparison) -> String {
     for order in &comparison.orders {
         let _ = write!(page, "<p>Memory error: <code>{}</code></p>", escape(order));
     }
-    page.push_str("</header>\n<h2>Time</h2>\n<p class=key><span><i class=set-up></i>ghest sets up</span><span><i class=guest></i>the guest runs</span>\
-                   <span><i class=after></i>ghest ends</span></p>\n");
+    page.push_str("</header>\n<h2>Time</h2>\n<p class=key><span><i class=set-up></i>ghest set-up</span><span><i class=guest></i>guest</span>\
+                   <span><i class=after></i>ghest tear-down</span></p>\n");
     page.push_str(&timeline(comparison));
     page.push_str("\n<h2>The two plans</h2>\n<div class=plans>");
     for side in &comparison.sides {
         let _ = write!(page, "<section class=plan><h3>{}</h3>", escape(&side.tables));
         match &side.plan {
             Some(plan) => page.push_str(&card(plan)),
-            None => page.push_str("<p>There is none.</p>"),
+            None => page.push_str("<p>No plan.</p>"),
         }
         page.push_str("</section>");
     }
     page.push_str("</div>\n<h2>Side by side</h2>\n<input type=checkbox id=fold><label for=fold> only what differs</label>\n");
     page.push_str("<main>\n");
-    // What most people come for is first.
-    let is_story = |section: &&Section| section.key.contains("error") || section.key == "end";
-    let (stories, rest): (Vec<&Section>, Vec<&Section>) = comparison.sections.iter().partition(is_story);
+    // With injected errors, the sections about them come first.
+    let is_about_errors = |section: &&Section| section.key.contains("error") || section.key == "end";
+    let (stories, rest): (Vec<&Section>, Vec<&Section>) =
+        comparison.sections.iter().partition(is_about_errors);
     let (first, last) = if comparison.orders.is_empty() { (rest, stories) } else { (stories, rest) };
     for section in first.into_iter().chain(last) {
         page.push_str(&table(section, &names));
@@ -63,19 +65,12 @@ fn card(plan: &Plan) -> String {
     let mut card = format!("<p>{}</p><dl>", escape(&plan.because));
     for answer in &plan.answers {
         let Answer { question, chosen, because, source, degraded, .. } = answer;
-        let question = match question.as_str() {
-            "consumed" => "a vCPU touches poisoned memory",
-            "found" => "found lost, touched by nobody",
-            "touched-by-device" => "touched by a device",
-            "own-memory" => "the VMM\u{2019}s own memory",
-            other => other,
-        };
         let source = source.map_or_else(String::new, |source| format!(", record of source {source}"));
         let degraded = if *degraded { ", degraded" } else { "" };
         let _ = write!(
             card,
             "<dt>{}</dt><dd><b>{}</b>{source}{degraded}<br>{}</dd>",
-            escape(question),
+            escape(Answer::class_label(question)),
             escape(chosen),
             escape(because)
         );
@@ -130,20 +125,4 @@ fn cell(values: &[String]) -> String {
             format!("<ul>{items}</ul>")
         }
     }
-}
-
-/// Text as HTML shows it, in an element or in quotes.
-pub(crate) fn escape(text: &str) -> String {
-    let mut escaped = String::with_capacity(text.len());
-    for character in text.chars() {
-        match character {
-            '&' => escaped.push_str("&amp;"),
-            '<' => escaped.push_str("&lt;"),
-            '>' => escaped.push_str("&gt;"),
-            '"' => escaped.push_str("&quot;"),
-            '\'' => escaped.push_str("&#39;"),
-            other => escaped.push(other),
-        }
-    }
-    escaped
 }

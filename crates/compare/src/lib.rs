@@ -1,17 +1,46 @@
-//! Two boots of one guest, side by side: once described by ACPI, once by what its architecture had before ACPI.
+//! Compares two boots of one guest: one described by ACPI, one by the architecture's other table set (devicetree or MP
+//! table).
 //!
 //! ```text
-//! Recording, Recording   what two boots left: console, event file, timings, how each ended
-//!   -> rules             which of the console's lines tell what (data: rules/*.toml)
-//!   -> Comparison        sections of rows, a value for each side; plain data, and JSON as it is
-//!   -> text, html        for a terminal, for a browser
+//! Recording, Recording   input: console, event file, timings and ending of two boots
+//!   -> rules             which console line means what (data: rules/*.toml)
+//!   -> Comparison        sections of rows with one value list per side; plain data, serialisable as JSON
+//!   -> text, html        output for a terminal or a browser
 //! ```
 //!
-//! All of it is pure: whoever boots the guests is not here. What a guest wrote is hostile input; it becomes printable
-//! ASCII when it is recorded ([`Console`]), and can make nothing here panic, grow without bounds, or leave its cell.
+//! The crate is pure: it boots nothing and reads no files. Console text is untrusted. It is reduced to printable ASCII
+//! when it is recorded ([`Console`]), its size is bounded, and HTML output escapes it.
+//!
+//! # Example
+//! ```
+//! use compare::{Comparison, Console, Ending, Host, Look, Machine, Only, Recording, text};
+//!
+//! let boot = |tables: &str, line: &str| {
+//!     let mut console = Console::default();
+//!     console.push(1_000_000, line.as_bytes());
+//!     console.finish();
+//!     Recording {
+//!         tables: tables.into(),
+//!         changes: Vec::new(),
+//!         plan: None,
+//!         console,
+//!         events: String::new(),
+//!         timings: String::new(),
+//!         stderr: String::new(),
+//!         ending: Ending::Exited { status: 0, after_ns: 2_000_000 },
+//!     }
+//! };
+//! let recordings = [boot("acpi", "probe: firmware acpi\n"), boot("mptable", "probe: firmware mptable\n")];
+//! let machine = Machine { kernel: "builtin:probe".into(), vcpus: 1, ..Machine::default() };
+//! let comparison = Comparison::new(machine, Host::default(), Vec::new(), &recordings, Only::All);
+//! assert!(comparison.row("found", "described-by").is_some_and(|row| row.differs));
+//! print!("{}", text(&comparison, Look { width: 80, colour: false, fold: false }));
+//! ```
 
+mod assembly;
 mod comparison;
 mod console;
+mod escape;
 mod events;
 mod html;
 mod pattern;

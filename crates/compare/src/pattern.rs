@@ -1,11 +1,11 @@
-//! Patterns of console lines: text, and what varies in it.
+//! Patterns for console lines: literal text and wildcards.
 //!
-//! | in a pattern | stands for |
+//! | in a pattern | matches |
 //! |---|---|
-//! | `^` at its start | the line's start; without it, a pattern may begin anywhere, with text |
-//! | `*` | anything, as short as possible |
+//! | `^` at its start | the line's start; without it, a pattern matches anywhere and starts with text |
+//! | `*` | any text, as short as possible |
 //! | `{}` | the same, captured; at the end of a pattern, the rest of the line |
-//! | `{w}` | one word, captured: something without blanks |
+//! | `{w}` | one word, captured: non-empty text without blanks |
 //! | anything else | itself |
 
 /// A pattern.
@@ -22,20 +22,21 @@ enum Part {
 }
 
 impl Pattern {
-    /// Reads a pattern; none where two gaps touch each other, it begins anywhere with one, or there is no text in it.
+    /// Parses a pattern. `None` if two wildcards are adjacent, an unanchored pattern starts with a wildcard, or it contains
+    /// no text.
     pub(crate) fn parse(text: &str) -> Option<Self> {
         let (anchored, mut rest) = text.strip_prefix('^').map_or((false, text), |rest| (true, rest));
         let mut parts = Vec::new();
         while !rest.is_empty() {
-            let gaps = [("{}", true, false), ("{w}", true, true), ("*", false, false)];
-            let gap = gaps.iter().find_map(|(sign, captured, word)| {
+            let wildcards = [("{}", true, false), ("{w}", true, true), ("*", false, false)];
+            let wildcard = wildcards.iter().find_map(|(sign, captured, word)| {
                 rest.strip_prefix(sign).map(|after| (after, Part::Any { captured: *captured, word: *word }))
             });
-            if let Some((after, gap)) = gap {
+            if let Some((after, wildcard)) = wildcard {
                 if matches!(parts.last(), Some(Part::Any { .. })) {
                     return None;
                 }
-                parts.push(gap);
+                parts.push(wildcard);
                 rest = after;
             } else {
                 let end = ["{}", "{w}", "*"].iter().filter_map(|sign| rest.find(sign)).min();
@@ -45,22 +46,22 @@ impl Pattern {
             }
         }
         let is_text = |part: &Part| matches!(part, Part::Text(_));
-        let is_good = parts.iter().any(is_text) && (anchored || parts.first().is_some_and(is_text));
-        is_good.then_some(Pattern { anchored, parts })
+        let is_valid = parts.iter().any(is_text) && (anchored || parts.first().is_some_and(is_text));
+        is_valid.then_some(Pattern { anchored, parts })
     }
 
-    /// How many captures it has.
+    /// Number of captures.
     pub(crate) fn captures(&self) -> usize {
         self.parts.iter().filter(|part| matches!(part, Part::Any { captured: true, .. })).count()
     }
 
-    /// What is captured of a line (printable ASCII) that it matches.
+    /// The captures if the pattern matches a line (printable ASCII).
     pub(crate) fn find<'l>(&self, line: &'l str) -> Option<Vec<&'l str>> {
         if self.anchored {
             return follow(&self.parts, line);
         }
         let Some((Part::Text(text), rest)) = self.parts.split_first() else { return None };
-        // A later occurrence is tried where the first one does not go on as it should.
+        // If the text after the first occurrence does not match, later occurrences are tried.
         line.match_indices(text.as_str()).find_map(|(at, _)| follow(rest, line.get(at + text.len()..)?))
     }
 }
@@ -100,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn gaps_are_as_short_as_possible() {
+    fn wildcards_match_as_little_as_possible() {
         assert_eq!(
             find("Brought up {w} node*, {w} CPU", "smp: Brought up 1 node, 4 CPUs"),
             Some(vec!["1", "4"])
@@ -115,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_match_has_no_captures() {
+    fn a_line_that_does_not_match_has_no_captures() {
         assert_eq!(find("^done", "well done"), None);
         assert_eq!(find("at {w} in", "at two words in"), None);
         assert_eq!(find("at {w} in", "at two words, at one in"), Some(vec!["one"]));
@@ -124,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn patterns_without_text_or_with_touching_gaps_are_none() {
+    fn patterns_without_text_or_with_adjacent_wildcards_are_rejected() {
         for text in ["", "^", "*", "{}", "a{}*b", "{}{w}", "{w} at", "^{}"] {
             assert_eq!(Pattern::parse(text), None, "{text}");
         }

@@ -1,131 +1,145 @@
-//! What a boot leaves.
+//! The input of a comparison: what one boot left behind.
 
 use serde::{Deserialize, Serialize};
 
 use crate::console::Console;
 
-/// One boot: everything that is compared comes from here.
+/// One boot. Everything that is compared comes from here.
 #[derive(Clone, Debug)]
 pub struct Recording {
-    /// The tables that the guest was described by: `acpi`, `devicetree` or `mptable`.
+    /// The table set that described the machine to the guest: `acpi`, `devicetree` or `mptable`.
     pub tables: String,
-    /// What of the profile these tables cannot carry, and what was taken instead.
+    /// Profile keys that this table set does not support, and their replacements.
     pub changes: Vec<Change>,
-    /// What was planned; none where there is no plan.
+    /// The RAS plan; `None` if planning failed.
     pub plan: Option<Plan>,
     /// The guest's console.
     pub console: Console,
-    /// The event file.
+    /// Contents of the event file: one JSON object a line.
     pub events: String,
-    /// The timings file.
+    /// Contents of the timings file: one JSON object, phase to nanoseconds.
     pub timings: String,
-    /// What the process said on standard error.
-    pub said: String,
+    /// Standard error of the process.
+    pub stderr: String,
     /// How the process ended.
     pub ending: Ending,
 }
 
-/// A key of the profile that was set otherwise for one of the two boots.
+/// A profile key that was replaced for one of the two boots.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Change {
-    /// Which: `ras.synchronous`.
+    /// The key, such as `ras.synchronous`.
     pub key: String,
-    /// What the profile says.
+    /// The value in the profile.
     pub asked: String,
-    /// What was taken instead.
+    /// The value used for this boot.
     pub taken: String,
 }
 
 /// How a boot's process ended.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "how", rename_all = "kebab-case")]
+#[non_exhaustive]
 pub enum Ending {
-    /// By itself.
+    /// It exited.
     Exited {
-        /// With this status.
+        /// Exit status.
         status: i32,
-        /// So long after its start.
+        /// Nanoseconds after its start.
         after_ns: u64,
     },
-    /// By a signal that it did not survive.
+    /// A signal killed it.
     Killed {
-        /// Which.
+        /// Signal number.
         signal: i32,
-        /// So long after its start.
+        /// Nanoseconds after its start.
         after_ns: u64,
     },
-    /// It was ended, because the guest did not end in time.
+    /// The guest did not end within the limit, and the process was stopped.
     Hung {
-        /// The time that it had.
+        /// The limit in nanoseconds.
         limit_ns: u64,
     },
-    /// There was no process.
+    /// The process was not started.
     NotStarted {
-        /// Why.
+        /// The reason.
         why: String,
     },
 }
 
-/// What was planned, in words.
+/// A RAS plan as text.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Plan {
-    /// Why these tables.
+    /// Why this table set was chosen.
     pub because: String,
-    /// Every table.
+    /// All tables.
     pub tables: Vec<Table>,
-    /// What becomes of each kind of error.
+    /// The planned response to each class of error.
     pub answers: Vec<Answer>,
-    /// What else is worth knowing, much of it of what the host cannot do.
+    /// Notes, most of them about limitations of the host.
     pub notes: Vec<String>,
 }
 
-/// A table of the guest's.
+/// A table in guest memory.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Table {
-    /// Its name.
+    /// Name.
     pub name: String,
-    /// Its address.
+    /// Guest physical address.
     pub gpa: u64,
-    /// Its bytes.
+    /// Length in bytes.
     pub len: u64,
 }
 
-/// What becomes of a kind of error.
+/// The planned response to a class of error.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Answer {
-    /// Of which: `consumed`, `found`, `touched-by-device`, `own-memory`.
+    /// The class: `consumed`, `found`, `touched-by-device` or `own-memory`.
     pub question: String,
-    /// What the profile asks for; none for `auto`.
+    /// The response that the profile requests; `None` for `auto`.
     pub asked: Option<String>,
-    /// What is done.
+    /// The planned response.
     pub chosen: String,
-    /// Because what was asked for cannot be had.
+    /// Whether it replaces a requested response that is not available.
     pub degraded: bool,
-    /// Why.
+    /// Why it was chosen.
     pub because: String,
-    /// The error source that its records are of.
+    /// Id of the error source that its records belong to.
     pub source: Option<u16>,
-    /// What is done once the guest leaves a record unacknowledged.
+    /// The fallback if the guest does not acknowledge a record in time.
     pub otherwise: Option<String>,
-    /// Every other answer, and what stands in its way.
+    /// Every other response, and why it was not chosen.
     pub ruled_out: Vec<String>,
+}
+
+impl Answer {
+    /// Label of a class of error.
+    pub(crate) fn class_label(class: &str) -> &str {
+        match class {
+            "consumed" => "consumed by a vCPU (AR)",
+            "found" => "detected (AO)",
+            "touched-by-device" => "accessed by a device",
+            "own-memory" => "in the VMM's own memory",
+            other => other,
+        }
+    }
 }
 
 /// The host, which is the same for both boots.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Host {
-    /// Its kernel.
+    /// Kernel release.
     pub kernel: String,
-    /// What it cannot do.
+    /// Missing capabilities.
     pub lacks: Vec<Lack>,
 }
 
-/// Something that a host cannot do.
+/// A capability that a host does not have.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Lack {
     /// Its name.
     pub what: String,
-    /// What that costs.
+    /// The consequence.
     pub cost: String,
 }

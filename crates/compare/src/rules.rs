@@ -1,4 +1,4 @@
-//! Which lines of a guest's console tell what: data, in `rules/*.toml`.
+//! Rules that interpret console lines: data, in `rules/*.toml`.
 
 use std::sync::OnceLock;
 
@@ -7,41 +7,41 @@ use serde::Deserialize;
 use crate::console::Line;
 use crate::pattern::Pattern;
 
-/// What a rule's lines tell of.
+/// Subject of a rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Topic {
-    /// What the guest found.
+    /// The platform as the guest detected it.
     Found,
-    /// How far its boot is.
+    /// Progress of the boot.
     Milestone,
-    /// What it makes of memory errors.
+    /// The guest's handling of memory errors.
     Errors,
-    /// How it fared in the end.
+    /// The guest's state at its end.
     End,
 }
 
-/// Which of the lines that match are shown.
+/// Which matching lines a row shows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 enum Show {
-    /// The first.
+    /// The first one.
     #[default]
     First,
-    /// Each that says something new.
+    /// Every distinct one.
     Every,
-    /// Only how many they are.
+    /// Only their number.
     Count,
 }
 
-/// Which error a line is about.
+/// Which error a line belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum About {
-    /// The one at this address.
+    /// The error at this address.
     Address(u64),
-    /// The one that the next line with an address is about.
+    /// The error of the next line that has an address.
     Next,
-    /// The one that the last line with an address was about.
+    /// The error of the last line that had an address.
     Last,
 }
 
@@ -70,15 +70,16 @@ pub(crate) struct Rule {
     pattern: Pattern,
 }
 
-/// All rules for a kind of guest.
+/// All rules for one kind of guest.
 #[derive(Debug)]
 pub(crate) struct Rules(Vec<Rule>);
 
-/// A row that rules make of a console.
+/// A row made from one console.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Told<'r> {
+pub(crate) struct ConsoleRow<'r> {
     pub(crate) key: &'r str,
     pub(crate) label: &'r str,
+    /// Shown if `values` is empty.
     pub(crate) none: Option<&'r str>,
     pub(crate) values: Vec<String>,
 }
@@ -90,18 +91,18 @@ pub(crate) struct ErrorLine {
     pub(crate) text: String,
 }
 
-/// The most values of a row: what is beyond is counted.
-const MOST: usize = 32;
+/// Maximum number of values of a row. Further ones are only counted.
+const MAX_VALUES: usize = 32;
 
 impl Rules {
-    /// Those for the built-in guest, or for Linux.
+    /// The rules for the built-in guest, or those for Linux.
     pub(crate) fn of(builtin: bool) -> &'static Rules {
         static PROBE: OnceLock<Rules> = OnceLock::new();
         static LINUX: OnceLock<Rules> = OnceLock::new();
         if builtin {
-            PROBE.get_or_init(|| Rules::read(include_str!("../rules/probe.toml")).unwrap_or_else(none))
+            PROBE.get_or_init(|| Rules::read(include_str!("../rules/probe.toml")).unwrap_or_else(no_rules))
         } else {
-            LINUX.get_or_init(|| Rules::read(include_str!("../rules/linux.toml")).unwrap_or_else(none))
+            LINUX.get_or_init(|| Rules::read(include_str!("../rules/linux.toml")).unwrap_or_else(no_rules))
         }
     }
 
@@ -113,39 +114,39 @@ impl Rules {
         }
         let file: File = toml::from_str(text).map_err(|error| error.to_string())?;
         let rule = |text: RuleText| {
-            let pattern = Pattern::parse(&text.when).ok_or(format!("no pattern: {}", text.when))?;
-            let most = [text.address, text.frame].into_iter().flatten().max().unwrap_or(0);
-            if most > pattern.captures() {
-                return Err(format!("no capture {most}: {}", text.when));
+            let pattern = Pattern::parse(&text.when).ok_or(format!("invalid pattern: {}", text.when))?;
+            let highest = [text.address, text.frame].into_iter().flatten().max().unwrap_or(0);
+            if highest > pattern.captures() {
+                return Err(format!("no capture {highest}: {}", text.when));
             }
             Ok(Rule { text, pattern })
         };
         file.rule.into_iter().map(rule).collect::<Result<_, _>>().map(Rules)
     }
 
-    /// The rows that they make of lines, for one topic. Rules of the same key make one row.
-    pub(crate) fn tell<'r, 'l>(
+    /// The rows of one topic. Rules with the same key contribute to one row.
+    pub(crate) fn rows<'r, 'l>(
         &'r self,
         topic: Topic,
         lines: impl Iterator<Item = &'l Line> + Clone,
-    ) -> Vec<Told<'r>> {
-        let mut rows: Vec<Told<'r>> = Vec::new();
+    ) -> Vec<ConsoleRow<'r>> {
+        let mut rows: Vec<ConsoleRow<'r>> = Vec::new();
         for rule in self.0.iter().filter(|rule| rule.text.topic == topic) {
-            let found = lines.clone().filter_map(|line| rule.shown(line));
+            let shown = lines.clone().filter_map(|line| rule.shown(line));
             let mut values: Vec<String> = Vec::new();
             match rule.text.show {
-                Show::First => values.extend(found.take(1)),
+                Show::First => values.extend(shown.take(1)),
                 Show::Count => {
-                    let count = found.count();
+                    let count = shown.count();
                     values.extend((count > 0).then(|| count.to_string()));
                 }
                 Show::Every => {
                     let mut more = 0_usize;
-                    for value in found {
+                    for value in shown {
                         if values.contains(&value) {
                             continue;
                         }
-                        if values.len() < MOST { values.push(value) } else { more += 1 }
+                        if values.len() < MAX_VALUES { values.push(value) } else { more += 1 }
                     }
                     values.extend((more > 0).then(|| format!("and {more} more")));
                 }
@@ -156,7 +157,7 @@ impl Rules {
                     row.values.extend(values);
                     row.none = row.none.or(none.as_deref());
                 }
-                None => rows.push(Told {
+                None => rows.push(ConsoleRow {
                     key,
                     label: label.as_deref().unwrap_or(key),
                     none: none.as_deref(),
@@ -167,19 +168,19 @@ impl Rules {
         rows
     }
 
-    /// The first line of each milestone.
+    /// Key, label and first line of each milestone.
     pub(crate) fn milestones<'l>(
         &self,
         lines: impl Iterator<Item = &'l Line> + Clone,
     ) -> Vec<(String, String, Line)> {
         let rules = self.0.iter().filter(|rule| rule.text.topic == Topic::Milestone);
-        let found = rules.filter_map(|rule| {
+        let reached = rules.filter_map(|rule| {
             let line = lines.clone().find(|line| rule.pattern.find(&line.text).is_some())?;
             let label = rule.text.label.as_ref().unwrap_or(&rule.text.key);
             Some((rule.text.key.clone(), label.clone(), line.clone()))
         });
         let mut milestones: Vec<(String, String, Line)> = Vec::new();
-        for milestone in found {
+        for milestone in reached {
             if !milestones.iter().any(|(key, ..)| *key == milestone.0) {
                 milestones.push(milestone);
             }
@@ -187,18 +188,18 @@ impl Rules {
         milestones
     }
 
-    /// The lines about errors, in their order; what is told again (as by `dmesg`) is told once.
+    /// The lines about errors, in order. A kernel message that is printed again, as by `dmesg`, is included once.
     pub(crate) fn errors<'l>(&self, lines: impl Iterator<Item = &'l Line>) -> Vec<ErrorLine> {
         let rules: Vec<&Rule> = self.0.iter().filter(|rule| rule.text.topic == Topic::Errors).collect();
         let mut seen = std::collections::HashSet::new();
-        let mut told = Vec::new();
+        let mut errors = Vec::new();
         for line in lines {
             let Some((rule, captures)) =
                 rules.iter().find_map(|rule| Some((rule, rule.pattern.find(&line.text)?)))
             else {
                 continue;
             };
-            // With a time of Linux's the same words are the same line.
+            // The same text with the same kernel timestamp is the same message.
             if line.kernel_ns.is_some() && !seen.insert((line.kernel_ns, line.text.as_str())) {
                 continue;
             }
@@ -210,14 +211,14 @@ impl Rules {
             let frame = rule.text.frame.and_then(number).and_then(|frame| frame.checked_mul(4096));
             let otherwise = if rule.text.next { About::Next } else { About::Last };
             let about = address.or(frame).map_or(otherwise, About::Address);
-            told.push(ErrorLine { about, text: rule.format(&line.text, &captures) });
+            errors.push(ErrorLine { about, text: rule.format(&line.text, &captures) });
         }
-        told
+        errors
     }
 }
 
-/// A rules file of this crate that cannot be read; tests see to it that there is none.
-fn none(_: String) -> Rules {
+/// For a rules file of this crate that cannot be parsed, which a test excludes.
+fn no_rules(_: String) -> Rules {
     Rules(Vec::new())
 }
 
@@ -226,7 +227,8 @@ impl Rule {
         self.pattern.find(&line.text).map(|captures| self.format(&line.text, &captures))
     }
 
-    /// `{N}` is the Nth capture. Without words of its own a rule shows its captures, or the whole line where it has none.
+    /// Expands the rule's template: `{N}` is the Nth capture, `{line}` the line. Without a template, the captures are shown, or
+    /// the whole line if there are none.
     fn format(&self, line: &str, captures: &[&str]) -> String {
         let Some(template) = &self.text.shown_as else {
             return if captures.is_empty() {
@@ -259,23 +261,23 @@ mod tests {
     use crate::console::Console;
 
     #[test]
-    fn the_rules_of_this_crate_are_good() {
+    fn the_rules_of_this_crate_are_valid() {
         for text in [include_str!("../rules/probe.toml"), include_str!("../rules/linux.toml")] {
             assert!(Rules::read(text).expect("rules").0.len() > 10);
         }
     }
 
     #[test]
-    fn mistakes_are_told() {
+    fn invalid_rules_are_reported() {
         let rule =
             |more: &str| Rules::read(&format!("[[rule]]\ntopic = 'errors'\nkey = 'a'\n{more}")).unwrap_err();
-        assert!(rule("when = '*'").contains("no pattern: *"));
+        assert!(rule("when = '*'").contains("invalid pattern: *"));
         assert!(rule("when = 'at {}'\naddress = 2").contains("no capture 2"));
         assert!(rule("when = 'x'\nlike = 1").contains("unknown field"));
     }
 
     #[test]
-    fn rows_are_made_of_lines() {
+    fn rules_make_rows_from_lines() {
         let rules = Rules::read(
             "[[rule]]\ntopic = 'found'\nkey = 'cpu'\nlabel = 'CPUs'\nwhen = 'cpu {w} {w}'\nas = '{2} ({1}){3}'\nshow = 'every'\n\
              [[rule]]\ntopic = 'found'\nkey = 'cpu'\nwhen = 'boot'\nshow = 'count'\n",
@@ -283,7 +285,7 @@ mod tests {
         .unwrap();
         let mut console = Console::default();
         console.push(0, b"cpu 0 boot\ncpu 1 online\ncpu 1 online\n");
-        let rows = rules.tell(Topic::Found, console.lines());
+        let rows = rules.rows(Topic::Found, console.lines());
         assert_eq!(rows.len(), 1);
         assert_eq!(
             (rows[0].label, &rows[0].values[..]),

@@ -1,4 +1,4 @@
-//! One memory error, from the host's first word of it to the guest's last.
+//! The course of one memory error: from its report by the host to the guest's reaction.
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -6,86 +6,86 @@ use serde_json::Value;
 use crate::console::printable;
 use crate::rules::{About, ErrorLine};
 
-/// Everything that is known of one lost span of the guest's memory.
+/// Everything that was recorded about one poisoned range of guest memory.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Story {
-    /// Its first byte.
+    /// Guest physical address of its first byte.
     pub gpa: u64,
-    /// Its bytes.
+    /// Length in bytes.
     pub span: u64,
-    /// What the VMM heard of it, in order.
+    /// Reports of it to the VMM, in order.
     pub seen: Vec<Seen>,
-    /// Records that were written.
+    /// Error records written for it.
     pub records: Vec<Record>,
-    /// How the guest was told.
+    /// Notifications of the guest.
     pub notified: Vec<Notified>,
-    /// What the guest acknowledged.
+    /// Acknowledgements by the guest.
     pub acknowledged: Vec<Acknowledged>,
-    /// What did not go smoothly: names of events.
+    /// Names of events that delayed or merged a report: `queued`, `coalesced`, `overdue`, `overflowed`, `not-repaired`.
     pub troubles: Vec<String>,
-    /// Fresh memory took its place.
+    /// Whether new memory replaced it.
     pub repaired: bool,
-    /// What the guest said of it.
+    /// Console lines of the guest about it.
     pub guest: Vec<String>,
 }
 
-/// A memory error as it came to the VMM.
+/// A report of a memory error to the VMM.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Seen {
-    /// When: nanoseconds since the start of the process.
+    /// Nanoseconds since the start of the process.
     pub t_ns: u64,
-    /// `AR` or `AO`.
+    /// `AR`, `AO` or `CE`.
     pub class: String,
-    /// The vCPU that consumed it.
+    /// The vCPU that consumed it; `None` for a detected error.
     pub vcpu: Option<u64>,
-    /// Where it came from.
+    /// Its origin, such as `sigbus` or `injected`.
     pub origin: String,
-    /// What the plan answers.
+    /// The planned response.
     pub response: String,
 }
 
-/// A record that was written.
+/// An error record.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Record {
-    /// Of which error source.
+    /// Id of the error source.
     pub source: u64,
-    /// Where.
+    /// Guest physical address of the status block.
     pub address: u64,
 }
 
 /// A notification.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Notified {
-    /// When: nanoseconds since the start of the process.
+    /// Nanoseconds since the start of the process.
     pub t_ns: u64,
-    /// How.
+    /// The mechanism, such as `error-event` or `machine-check`.
     pub how: String,
-    /// Which vCPU takes it.
+    /// The vCPU that takes it; `None` for an interrupt to any vCPU.
     pub vcpu: Option<u64>,
 }
 
 /// An acknowledgement.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Acknowledged {
-    /// Of which error source.
+    /// Id of the error source.
     pub source: u64,
-    /// Nanoseconds after it was told.
+    /// Nanoseconds after the notification.
     pub after_ns: u64,
 }
 
-/// The most stories of a boot: a guest cannot make errors, but a host can have many.
-const MOST: usize = 64;
+/// Maximum number of errors of a boot.
+const MAX_STORIES: usize = 64;
 
 impl Story {
-    /// The stories of a boot, in the order in which they begin. Lines that are about none of them are given back.
+    /// The memory errors of a boot in order of their first report, and the lines that belong to none of them.
     pub(crate) fn all(events: &[Value], lines: Vec<ErrorLine>) -> (Vec<Story>, Vec<String>) {
         let mut stories = Vec::new();
-        // Notifications do not say of what they are: of what was last heard of, or written.
+        // A notification event has no address: it belongs to the last error that was reported or recorded.
         let mut current = None;
         for event in events {
-            tell(event, &mut stories, &mut current);
+            add(event, &mut stories, &mut current);
         }
         let mut other = Vec::new();
         let mut last = None;
@@ -128,8 +128,8 @@ fn put(
     }
 }
 
-/// Adds an event to the story that it belongs to.
-fn tell(event: &Value, stories: &mut Vec<Story>, current: &mut Option<usize>) {
+/// Adds an event to the error that it belongs to.
+fn add(event: &Value, stories: &mut Vec<Story>, current: &mut Option<usize>) {
     let text = |key: &str| printable(event[key].as_str().unwrap_or_default());
     let number = |key: &str| event[key].as_u64();
     let name = event["event"].as_str().unwrap_or_default();
@@ -138,7 +138,7 @@ fn tell(event: &Value, stories: &mut Vec<Story>, current: &mut Option<usize>) {
         let gpa = if span.is_power_of_two() { gpa & !(span - 1) } else { gpa };
         let known = stories.iter().position(|story| story.holds(gpa));
         *current = known.or_else(|| {
-            if name != "memory-error" || stories.len() == MOST {
+            if name != "memory-error" || stories.len() == MAX_STORIES {
                 return None;
             }
             stories.push(Story { gpa, span, ..Story::default() });
@@ -196,12 +196,12 @@ mod tests {
     }
 
     #[test]
-    fn events_and_lines_go_to_their_error() {
+    fn events_and_lines_are_attributed_to_their_error() {
         let lines = vec![
             line(About::Next, "interrupt"),
             line(About::Address(0x2008), "page"),
             line(About::Last, "acknowledged"),
-            line(About::Address(0x5123), "gave up"),
+            line(About::Address(0x5123), "offlined"),
             line(About::Next, "late"),
         ];
         let (stories, other) = Story::all(&errors(), lines);
@@ -211,13 +211,13 @@ mod tests {
             .collect();
         assert_eq!(shape, [(0x2000, 2, 1, 1), (0x5000, 1, 0, 0)]);
         assert_eq!(stories[0].guest, ["interrupt", "page", "acknowledged"]);
-        assert_eq!(stories[1].guest, ["gave up", "late"]);
+        assert_eq!(stories[1].guest, ["offlined", "late"]);
         assert_eq!(stories[1].notified[0].how, "machine-check");
         assert!(other.is_empty());
     }
 
     #[test]
-    fn lines_without_an_error_are_told_apart() {
+    fn lines_without_an_error_are_returned_separately() {
         let (stories, other) = Story::all(&[], vec![line(About::Address(1), "a"), line(About::Next, "b")]);
         assert!(stories.is_empty());
         assert_eq!(other, ["a", "b"]);

@@ -1,7 +1,7 @@
-//! A comparison for a terminal, or for a pipe.
+//! A comparison as text for a terminal or a pipe.
 //!
-//! A wide one has a column for each side; a narrow one has the sides below each other. What differs is marked with `*`
-//! and what was measured with `~`, so that both are told apart without colours too.
+//! A wide output has a column for each side; a narrow one has the sides below each other. Rows that differ are marked with `*`
+//! and measured times with `~`, so that no information depends on colours.
 
 use std::fmt::Write as _;
 
@@ -9,29 +9,27 @@ use crate::comparison::{Comparison, Row, Section};
 use crate::units::{count, size};
 use crate::wrap::wrap;
 
-/// How it is to look.
+/// Layout of the text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Look {
-    /// Columns.
+    /// Width in columns; limited to 24..=1000.
     pub width: usize,
-    /// With colours.
+    /// Whether to use ANSI colours.
     pub colour: bool,
-    /// Rows that are the same on both sides are only named.
+    /// Whether to list rows that are the same on both sides by label only.
     pub fold: bool,
 }
 
-/// From here on there is room for two sides.
-const WIDE: usize = 92;
-const LABEL: usize = 26;
-/// The least that anything is shown in, and the most.
-const NARROWEST: usize = 24;
-const WIDEST: usize = 1000;
+/// Minimum width for two sides beside each other.
+const TWO_COLUMN_WIDTH: usize = 92;
+const LABEL_WIDTH: usize = 26;
+const MIN_WIDTH: usize = 24;
+const MAX_WIDTH: usize = 1000;
 
-/// A comparison as text; every line is at most as wide as the look says; less than 24 columns are taken for 24, more than
-/// 1000 for 1000.
+/// Renders a comparison as text. No line is wider than [`Look::width`].
 #[must_use]
 pub fn text(comparison: &Comparison, look: Look) -> String {
-    let look = Look { width: look.width.clamp(NARROWEST, WIDEST), ..look };
+    let look = Look { width: look.width.clamp(MIN_WIDTH, MAX_WIDTH), ..look };
     let mut page = Page { text: String::new(), look, names: names(comparison) };
     page.head(comparison);
     for section in &comparison.sections {
@@ -81,7 +79,7 @@ impl Page {
         if self.is_wide() {
             let width = self.cell();
             let [left, right] = self.names.clone().map(|name| name.to_uppercase());
-            let indent = " ".repeat(2 + LABEL + 1);
+            let indent = " ".repeat(2 + LABEL_WIDTH + 1);
             let (left, right) =
                 (self.paint(&pad(&left, width), Style::Left), self.paint(&right, Style::Right));
             let _ = writeln!(self.text, "\n{indent}{left}  {right}");
@@ -113,7 +111,7 @@ impl Page {
         let width = self.cell();
         let name = row.label.trim_start();
         let indent = " ".repeat(row.label.len() - name.len());
-        let label: Vec<String> = wrap(name, LABEL - indent.len().min(LABEL))
+        let label: Vec<String> = wrap(name, LABEL_WIDTH - indent.len().min(LABEL_WIDTH))
             .into_iter()
             .map(|line| format!("{indent}{line}"))
             .collect();
@@ -127,7 +125,8 @@ impl Page {
         for number in 0..lines {
             let mark = if number == 0 { mark(row) } else { " " };
             let (left, right) = (at(&left, number), at(&right, number));
-            let mut line = format!("{} {} ", self.paint(mark, Style::Mark), pad(&at(&label, number), LABEL));
+            let mut line =
+                format!("{} {} ", self.paint(mark, Style::Mark), pad(&at(&label, number), LABEL_WIDTH));
             let padding = if right.is_empty() { 0 } else { width + 2 - left.chars().count() };
             line.push_str(&self.paint(&left, left_style));
             line.push_str(&" ".repeat(padding));
@@ -171,7 +170,7 @@ impl Page {
         let same = rows().filter(|row| !row.differs && !row.measured).count();
         self.text.push('\n');
         let line =
-            format!("{} differ (*), {same} are the same, times (~) are of this run", count(differ, "row"));
+            format!("{} differ (*), {same} are the same, times (~) vary between runs", count(differ, "row"));
         self.paragraph(&line, Style::Dim);
     }
 
@@ -183,12 +182,12 @@ impl Page {
     }
 
     fn is_wide(&self) -> bool {
-        self.look.width >= WIDE
+        self.look.width >= TWO_COLUMN_WIDTH
     }
 
-    /// Columns of a side.
+    /// Width of a side in columns.
     fn cell(&self) -> usize {
-        (self.look.width - 2 - LABEL - 1 - 2) / 2
+        (self.look.width - 2 - LABEL_WIDTH - 1 - 2) / 2
     }
 
     fn paint(&self, text: &str, style: Style) -> String {
@@ -216,7 +215,7 @@ fn mark(row: &Row) -> &'static str {
     }
 }
 
-/// Values in lines; continued lines are indented, where there are several values.
+/// Wraps values into lines. With several values, continuation lines are indented.
 fn cell(values: &[String], width: usize) -> Vec<String> {
     if values.is_empty() {
         return vec!["-".to_owned()];

@@ -1,29 +1,29 @@
-//! Both boots on one line of time each, as inline SVG that is as wide as its page.
+//! Both boots on a time axis each, as inline SVG of the page's width.
 //!
-//! Places are percentages and text has its own size, so nothing is squeezed on a narrow page; what a number on the line
-//! means is told in the list below it.
+//! Positions are percentages and text keeps its size, so that a narrow page does not distort it. Marks are numbered; the list
+//! below the axis explains the numbers.
 
 use std::fmt::Write as _;
 
 use crate::comparison::{Comparison, Side};
-use crate::html::escape;
+use crate::escape::escape;
 use crate::recording::Ending;
 use crate::units::time;
 
-/// A mark on the line.
+/// A mark on the axis.
 struct Mark<'s> {
     t_ns: u64,
     label: &'s str,
     is_error: bool,
 }
 
-/// The lines of both sides.
+/// The axes of both sides.
 pub(crate) fn timeline(comparison: &Comparison) -> String {
     let end = comparison.sides.iter().map(end_of).max().unwrap_or(0).max(1);
     comparison.sides.iter().map(|side| lane(side, end)).collect()
 }
 
-/// A round number of nanoseconds that gives the scale two to five steps.
+/// Interval of the scale: a round number of nanoseconds that gives two to five steps.
 fn step(end: u64) -> u64 {
     let mut unit = 1_u64;
     loop {
@@ -57,7 +57,7 @@ fn lane(side: &Side, end: u64) -> String {
     let _ = write!(
         svg,
         "<figure class=lane><figcaption>{name}: {}</figcaption><svg width=\"100%\" height=74 role=img \
-         aria-label=\"{name} on a line of time\">",
+         aria-label=\"{name} on a time axis\">",
         escape(&time(ended))
     );
     for (class, from, to) in [("set-up", 0, entered), ("guest", entered, down), ("after", down, ended)] {
@@ -94,7 +94,7 @@ fn lane(side: &Side, end: u64) -> String {
         let x = at(mark.t_ns);
         let class = if mark.is_error { "error" } else { "mark" };
         let _ = write!(svg, "<line class={class} x1=\"{x:.3}%\" x2=\"{x:.3}%\" y1=18 y2=44 />");
-        // Numbers that would lie on each other are left to the list.
+        // A number that would overlap the previous one only appears in the list.
         if x - last >= 3.5 {
             let anchor = if x > 97.0 {
                 "end"
@@ -125,8 +125,8 @@ fn marks(side: &Side) -> Vec<Mark<'_>> {
     let mark = |label, t_ns| Mark { t_ns, label, is_error: false };
     let mut marks: Vec<Mark<'_>> =
         side.milestones.iter().map(|milestone| mark(milestone.label.as_str(), milestone.t_ns)).collect();
-    marks.extend(side.phase("first-run").map(|time| mark("guest is entered", time)));
-    marks.extend(side.phase("guest-shutdown").map(|time| mark("guest has ended", time)));
+    marks.extend(side.phase("first-run").map(|time| mark("first guest entry", time)));
+    marks.extend(side.phase("guest-shutdown").map(|time| mark("guest ended", time)));
     let seen = side.errors.iter().filter_map(|story| story.seen.first());
     marks.extend(seen.map(|seen| Mark { t_ns: seen.t_ns, label: "memory error", is_error: true }));
     marks.sort_by_key(|mark| mark.t_ns);

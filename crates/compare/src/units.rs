@@ -1,4 +1,4 @@
-//! Times and sizes as people read them.
+//! Times, sizes and counts with units.
 
 /// `12.3 ms`, `1.23 s`.
 pub(crate) fn time(ns: u64) -> String {
@@ -12,7 +12,7 @@ pub(crate) fn time(ns: u64) -> String {
     }
 }
 
-/// `4 KiB`, `512 MiB`; bytes where it is no whole number of KiB.
+/// `4 KiB`, `512 MiB`; bytes if it is not a multiple of 1 KiB.
 pub(crate) fn size(bytes: u64) -> String {
     let units = [(30, "GiB"), (20, "MiB"), (10, "KiB")];
     let unit = units.into_iter().find(|(shift, _)| bytes != 0 && bytes.is_multiple_of(1 << shift));
@@ -32,7 +32,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn they_have_units() {
+    fn numbers_have_units() {
         assert_eq!([1_234_567, 12_345_678, 1_234_567_890].map(time), ["1.23 ms", "12.3 ms", "1.23 s"]);
         assert_eq!([4096, 512 << 20, 36, 0].map(size), ["4 KiB", "512 MiB", "36 bytes", "0 bytes"]);
         assert_eq!([0, 1].map(|number| count(number, "row")), ["0 rows", "1 row"]);

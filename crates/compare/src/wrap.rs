@@ -1,6 +1,6 @@
-//! Text in lines of so many characters.
+//! Line wrapping.
 
-/// Breaks at blanks, and in the middle of what is longer than a line. At least one line.
+/// Wraps text at blanks to lines of at most `width` characters; longer words are split. Returns at least one line.
 pub(crate) fn wrap(text: &str, width: usize) -> Vec<String> {
     let width = width.max(1);
     let mut lines = Vec::new();
@@ -32,7 +32,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lines_are_never_longer_than_asked() {
+    fn no_line_is_longer_than_the_width() {
         assert_eq!(wrap("one two three", 7), ["one two", "three"]);
         assert_eq!(wrap("0123456789 x", 4), ["0123", "4567", "89 x"]);
         assert_eq!(wrap("", 4), [""]);

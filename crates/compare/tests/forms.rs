@@ -1,4 +1,4 @@
-//! Comparisons of recorded boots, as text, JSON and HTML. `INSTA_UPDATE=always cargo test -p compare` takes new forms for good.
+//! Comparisons of recorded boots, as text, JSON and HTML. `INSTA_UPDATE=always cargo test -p compare` accepts new output.
 
 use std::path::Path;
 
@@ -27,7 +27,7 @@ fn recording(name: &str, tables: &str, plan: Plan) -> Recording {
         console,
         events: fixture(name, "events.jsonl"),
         timings: fixture(name, "timings.json"),
-        said: String::new(),
+        stderr: String::new(),
         ending: Ending::Exited { status: 0, after_ns: 231_000_000 },
     }
 }
@@ -48,7 +48,7 @@ fn answer(question: &str, chosen: &str, source: Option<u16>, because: &str) -> A
 fn plan(tables: &[(&str, u64, u64)], answers: Vec<Answer>) -> Plan {
     let table = |(name, gpa, len): &(&str, u64, u64)| Table { name: (*name).into(), gpa: *gpa, len: *len };
     Plan {
-        because: "the profile says so".into(),
+        because: "requested by the profile".into(),
         tables: tables.iter().map(table).collect(),
         answers,
         notes: vec!["the host's kernel was built without CONFIG_MEMORY_FAILURE".into()],
@@ -73,10 +73,13 @@ fn machine(kernel: &str, architecture: &str) -> Machine {
 }
 
 fn builtin_recordings() -> [Recording; 2] {
-    let found = "the guest reads the record as soon as it takes the interrupt";
+    let because = "the guest reads the record as soon as it takes the interrupt";
     let acpi = plan(
         &[("rsdp", 0xe0000, 36), ("hest", 0xe04c0, 132)],
-        vec![answer("consumed", "mce", None, "the only exception"), answer("found", "gsiv", Some(1), found)],
+        vec![
+            answer("consumed", "mce", None, "the only exception"),
+            answer("found", "gsiv", Some(1), because),
+        ],
     );
     let mptable = plan(
         &[("mpfp", 0xf0000, 16), ("mptable", 0xf0040, 236)],
@@ -139,7 +142,7 @@ fn text_of_a_linux_guest() {
 }
 
 #[test]
-fn coloured_text_says_the_same() {
+fn coloured_text_has_the_same_content() {
     let comparison = builtin(Only::All);
     for width in [40, 80, 92, 120, 200] {
         let plain = text(&comparison, Look { width, ..WIDE });
@@ -178,9 +181,9 @@ fn json_is_read_back() {
     assert_eq!(serde_json::from_str::<Comparison>(&json).expect("a comparison"), comparison);
 }
 
-/// What the table is for, on arm64 with a Debian kernel.
+/// The difference that matters, on arm64 with a Debian kernel.
 #[test]
-fn acpi_recovers_and_a_devicetree_only_has_the_signal() {
+fn with_acpi_the_kernel_recovers_with_a_devicetree_there_is_only_a_signal() {
     let comparison = linux();
     let values = |key: &str| comparison.row("error-1", key).expect("a row").values.clone();
     let [acpi, devicetree] = values("record");
@@ -190,11 +193,11 @@ fn acpi_recovers_and_a_devicetree_only_has_the_signal() {
     let says = |lines: &[String], text: &str| lines.iter().any(|line| line.contains(text));
     assert!(says(&acpi, "Recovered") && says(&acpi, "MCEERR_AR"), "{acpi:?}");
     assert!(!says(&devicetree, "Recovered") && says(&devicetree, "SIGBUS OBJERR"), "{devicetree:?}");
-    assert_eq!(values("acknowledged"), [["source 0"], ["nothing: no record"]]);
+    assert_eq!(values("acknowledged"), [["source 0"], ["no record to acknowledge"]]);
 }
 
 #[test]
-fn a_hang_is_told_and_the_other_side_comes_out() {
+fn a_hang_is_reported_and_the_other_side_is_complete() {
     let mut recordings = builtin_recordings();
     recordings[1].ending = Ending::Hung { limit_ns: 30_000_000_000 };
     recordings[1].timings.clear();
@@ -202,12 +205,12 @@ fn a_hang_is_told_and_the_other_side_comes_out() {
         Comparison::new(machine("builtin:probe", "x86_64"), host(), Vec::new(), &recordings, Only::All);
     let [acpi, mptable] = comparison.row("end", "how").expect("a row").values.clone();
     assert_eq!(acpi, ["status 0: the guest shut down"]);
-    assert_eq!(mptable, ["HUNG: the guest did not end within 30.00 s, and was ended"]);
+    assert_eq!(mptable, ["HUNG: the guest did not end within 30.00 s and was stopped"]);
     assert!(comparison.row("end", "how").is_some_and(|row| row.differs));
 }
 
 #[test]
-fn a_side_that_did_not_start_leaves_its_reason() {
+fn a_side_that_did_not_start_states_its_reason() {
     let mut recordings = builtin_recordings();
     recordings[1] = Recording {
         plan: None,
@@ -221,14 +224,14 @@ fn a_side_that_did_not_start_leaves_its_reason() {
         Comparison::new(machine("builtin:probe", "x86_64"), host(), Vec::new(), &recordings, Only::All);
     assert_eq!(
         comparison.row("end", "how").expect("a row").values[1],
-        ["did not start: machine.vcpus: too many"]
+        ["not started: machine.vcpus: too many"]
     );
-    assert!(html(&comparison).contains("There is none."));
+    assert!(html(&comparison).contains("No plan."));
 }
 
-/// A guest, an event file and a profile that try to break out of their cells.
+/// Guest output, an event file and a profile that contain markup and terminal escapes.
 #[test]
-fn hostile_words_stay_words() {
+fn hostile_input_is_escaped() {
     let evil = "<script>alert(1)</script>\"'&\x1b[2J\u{202e}\r";
     let mut recordings = builtin_recordings();
     for recording in &mut recordings {
@@ -261,7 +264,7 @@ fn hostile_words_stay_words() {
 }
 
 #[test]
-fn the_page_needs_nothing_from_elsewhere() {
+fn the_page_refers_to_no_other_resource() {
     let page = html(&linux());
     for outside in ["http", "src=", "href=", "@import", "url("] {
         assert!(!page.contains(outside), "{outside}");

@@ -7,7 +7,7 @@
 //!
 //! Both are 32 bits wide; other accesses read as zero and write nothing. An event raises the interrupt once.
 
-use platform::{AcpiIdentity, AcpiObject, DeviceNode, EventSource, Interrupt, Trigger, Window};
+use platform::{AcpiIdentity, AcpiObject, DeviceNode, EventSource, Trigger, Window};
 use vm_device::MutDeviceMmio;
 use vm_device::bus::{MmioAddress, MmioAddressOffset};
 
@@ -30,24 +30,15 @@ const LOOPBACK: u64 = 4;
 /// The event device at a GPA and on a GSI.
 #[must_use]
 pub fn node(base: u64, gsi: u32) -> DeviceNode {
-    DeviceNode {
-        name: "ged".into(),
-        windows: vec![Window::Mmio { base, len: LEN }],
-        interrupts: vec![Interrupt { gsi, trigger: Trigger::Edge }],
-        acpi: Some(AcpiIdentity {
-            name: "GED0",
-            hid: "ACPI0013",
-            uid: 0,
-            objects: vec![AcpiObject::GenericEvents {
-                selector: Window::Mmio { base: base + SELECTOR, len: 4 },
-                sources: vec![
-                    EventSource { mask: POWER_BUTTON, target: power_button::ACPI_NAME, value: HAPPENED },
-                    EventSource { mask: HARDWARE_ERROR, target: error_device::ACPI_NAME, value: HAPPENED },
-                ],
-            }],
+    DeviceNode::new("ged").mmio(base, LEN).interrupt(gsi, Trigger::Edge).acpi(
+        AcpiIdentity::new("GED0", "ACPI0013").object(AcpiObject::GenericEvents {
+            selector: Window::Mmio { base: base + SELECTOR, len: 4 },
+            sources: vec![
+                EventSource { mask: POWER_BUTTON, target: power_button::ACPI_NAME, value: HAPPENED },
+                EventSource { mask: HARDWARE_ERROR, target: error_device::ACPI_NAME, value: HAPPENED },
+            ],
         }),
-        devicetree: None,
-    }
+    )
 }
 
 /// The event device.

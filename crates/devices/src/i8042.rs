@@ -5,7 +5,7 @@
 use std::convert::Infallible;
 use std::sync::Arc;
 
-use platform::{DeviceNode, Window};
+use platform::DeviceNode;
 use vm_device::MutDevicePio;
 use vm_device::bus::{PioAddress, PioAddressOffset};
 use vm_superio::{I8042Device, Trigger};
@@ -18,13 +18,7 @@ pub const LEN: u16 = 5;
 /// The device at its ports, described in neither language.
 #[must_use]
 pub fn node(base: u16) -> DeviceNode {
-    DeviceNode {
-        name: "i8042".into(),
-        windows: vec![Window::Ports { base, len: LEN }],
-        interrupts: vec![],
-        acpi: None,
-        devicetree: None,
-    }
+    DeviceNode::new("i8042").ports(base, LEN)
 }
 
 /// The keyboard controller.

@@ -11,13 +11,14 @@
 //! | [`i8042`] | x86_64 | none: there is no keyboard, and the FADT says so | none: it is not listed by ACPI either |
 //! | [`ged`] | both | `ACPI0013` | none: it is an interpreter of ACPI's that it needs |
 //! | [`error_device`] | both | `PNP0C33` | none: its records are ACPI's |
-//! | [`power_button`] | x86_64 | `PNP0C0C` | none: an MP table has no words for one |
+//! | [`power_button`] | x86_64 | `PNP0C0C` | none: an MP table cannot describe one |
 //! | [`power_button`] | aarch64 | `PNP0C0C` | `gpio-keys` |
 //! | [`pl011`] | aarch64 | `ARMH0011` | `arm,pl011` |
-//! | [`pl031`] | aarch64 | `GHST0031` | `arm,pl031` |
+//! | [`pl031`] | aarch64 | `ABCD0031` | `arm,pl031` |
 //! | [`virtio_mmio`] | both | `LNRO0005` | `virtio,mmio` |
 //!
-//! ([`power`] is no device of its own: the FADT names its registers.)
+//! ([`power`] is no device of its own: the FADT names its registers. `ABCD0031` stands for an id that the VMM chooses: no
+//! standard one exists.)
 //!
 //! Devices know nothing of KVM. An interrupt is an [`InterruptLine`], an eventfd that the VMM binds to a GSI, where it is
 //! edge-triggered, and a [`LevelLine`], which ends at a [`Level`] of the VMM's, where it is level-triggered. What a guest

@@ -1,4 +1,4 @@
-//! Interrupt lines: one that is pulsed, and one that is held.
+//! Interrupt lines: edge-triggered and level-triggered.
 
 use std::io;
 
@@ -11,10 +11,10 @@ pub struct InterruptLine {
 }
 
 impl InterruptLine {
-    /// A line that nobody listens to yet.
+    /// A line that is not bound to an interrupt controller yet.
     ///
     /// # Errors
-    /// Where the host gives no eventfd.
+    /// Returns the error of eventfd(2).
     pub fn new() -> io::Result<Self> {
         Ok(InterruptLine { event: EventFd::new(EFD_NONBLOCK)? })
     }
@@ -27,7 +27,7 @@ impl InterruptLine {
 
     /// Raises the interrupt.
     pub fn raise(&self) {
-        // Fails only when 2^64 - 2 edges are pending: one more makes no difference then.
+        // Fails only if 2^64 - 2 edges are pending: one more makes no difference.
         let _ = self.event.write(1);
     }
 }
@@ -43,11 +43,11 @@ impl vm_superio::Trigger for InterruptLine {
 
 /// The interrupt controller's end of a level-triggered interrupt line.
 ///
-/// An eventfd tells of edges only, so the level goes through a call. It is made with the device locked, on the thread
-/// that changed the device's state (a vCPU's, or the one that brings input), and only where the level changes: the
-/// first call is `set(true)`, and no two calls in a row say the same.
+/// An eventfd carries edges only, so the level is passed by a call. The call is made with the device locked, on the thread
+/// that changed the device's state (a vCPU's, or the console input's), and only if the level changes: the first call is
+/// `set(true)`, and two calls in a row never have the same argument.
 pub trait Level: Send {
-    /// Holds the line active, or lets it go.
+    /// Asserts or deasserts the line.
     fn set(&self, asserted: bool);
 }
 
@@ -64,7 +64,7 @@ impl LevelLine {
         LevelLine { level: Box::new(level), asserted: false }
     }
 
-    /// Holds the line active, or lets it go.
+    /// Asserts or deasserts the line.
     pub(crate) fn set(&mut self, asserted: bool) {
         if self.asserted != asserted {
             self.asserted = asserted;
@@ -79,7 +79,7 @@ pub(crate) mod probe {
 
     use super::{Level, LevelLine};
 
-    /// Every level that a line was told, in order.
+    /// Every level that a line was set to, in order.
     #[derive(Clone, Default)]
     pub(crate) struct Probe(Arc<Mutex<Vec<bool>>>);
 
@@ -109,7 +109,7 @@ mod tests {
     use super::probe::Probe;
 
     #[test]
-    fn only_changes_of_a_level_are_told() {
+    fn only_changes_of_the_level_are_passed_on() {
         let probe = Probe::default();
         let mut line = probe.line();
         for asserted in [false, true, true, false, false, true] {

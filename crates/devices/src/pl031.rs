@@ -5,7 +5,7 @@
 //! gives it no interrupt, which the binding allows (`arm,pl031.yaml`), and from which Linux concludes that the clock has
 //! no alarm. With one named, whoever waits for an alarm, or for the next second by one, would wait in vain.
 
-use platform::{AcpiIdentity, AcpiObject, DeviceNode, DevicetreeIdentity, Window};
+use platform::{AcpiIdentity, AcpiObject, DeviceNode, DevicetreeIdentity};
 use vm_device::MutDeviceMmio;
 use vm_device::bus::{MmioAddress, MmioAddressOffset};
 use vm_superio::Rtc;
@@ -19,31 +19,22 @@ pub use crate::rtc::NAME;
 /// Bytes of the registers.
 pub const LEN: u64 = primecell::LEN;
 
-/// The clock at a GPA.
+/// The clock at a GPA, with the `_HID` that ACPI lists it by (`ABCD0031`: a vendor's id, as no standard one exists).
 ///
-/// ACPI has no id for it: on a server, the time is the EFI runtime services' to tell, which this machine has not. Linux
-/// takes a device that is compatible with `ARMH0061` to its bus of PrimeCells, and finds the driver there by the
-/// identification registers, whatever the cell: so a clock of our own id says that it can be found in that way. Other
-/// systems see an id that they do not know.
+/// On a server, EFI runtime services provide the time; this machine has none. Linux binds a device whose `_CID` is
+/// `ARMH0061` to its AMBA bus and selects the driver by the identification registers. Other systems see an unknown id.
 #[must_use]
-pub fn node(base: u64) -> DeviceNode {
-    DeviceNode {
-        name: NAME.into(),
-        windows: vec![Window::Mmio { base, len: LEN }],
-        interrupts: vec![],
-        acpi: Some(AcpiIdentity {
-            name: "RTC0",
-            hid: "GHST0031",
-            uid: 0,
-            objects: vec![AcpiObject::Text { name: "_CID", value: "ARMH0061".into() }],
-        }),
-        devicetree: Some(DevicetreeIdentity {
-            node_name: "rtc",
-            compatible: vec!["arm,pl031", "arm,primecell"],
-            properties: primecell::clocks(&["apb_pclk"]).into(),
-            children: vec![],
-        }),
-    }
+pub fn node(base: u64, hid: &'static str) -> DeviceNode {
+    DeviceNode::new(NAME)
+        .mmio(base, LEN)
+        .acpi(
+            AcpiIdentity::new("RTC0", hid)
+                .object(AcpiObject::Text { name: "_CID", value: "ARMH0061".into() }),
+        )
+        .devicetree(
+            DevicetreeIdentity::new("rtc", ["arm,pl031", "arm,primecell"])
+                .properties(primecell::clocks(&["apb_pclk"])),
+        )
 }
 
 /// RTCCR: its only bit starts the clock, and then has no effect until the next reset (DDI 0224C, 3.3.4).

@@ -1,10 +1,10 @@
-//! Whom a device tells of memory that the host has lost.
+//! The receiver of poisoned pages that a device touches.
 
-/// Told by a device, on its thread, of a page of guest memory that it met and that the host has lost.
+/// Notified by a device, on the device's thread, of a poisoned page of guest memory that the device touched.
 ///
-/// The device itself fails the request, or stands still where the page was of its queue. It may tell of a page more than
+/// The device itself fails the request, or needs a reset if the page was part of a queue. It may report a page more than
 /// once.
 pub trait PoisonObserver: Send + Sync {
-    /// The page at a GPA is lost, with all 2^`log2_len` bytes around it.
+    /// The naturally aligned 2^`log2_len` bytes around a GPA are poisoned.
     fn touched(&self, gpa: u64, log2_len: u8);
 }

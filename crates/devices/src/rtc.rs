@@ -13,7 +13,7 @@
 //!
 //! The clock is the host's (UTC) plus what the guest has set. There is no alarm, so the tables give it no interrupt.
 
-use platform::{AcpiIdentity, DeviceNode, Window};
+use platform::{AcpiIdentity, DeviceNode, DeviceRole};
 use time::{Date, Month, OffsetDateTime, PrimitiveDateTime, Time};
 use vm_device::MutDevicePio;
 use vm_device::bus::{PioAddress, PioAddressOffset};
@@ -24,13 +24,10 @@ pub const LEN: u16 = 2;
 /// The clock at its ports.
 #[must_use]
 pub fn node(base: u16) -> DeviceNode {
-    DeviceNode {
-        name: NAME.into(),
-        windows: vec![Window::Ports { base, len: LEN }],
-        interrupts: vec![],
-        acpi: Some(AcpiIdentity { name: "RTC0", hid: "PNP0B00", uid: 0, objects: vec![] }),
-        devicetree: None,
-    }
+    DeviceNode::new(NAME)
+        .ports(base, LEN)
+        .role(DeviceRole::CmosRtc)
+        .acpi(AcpiIdentity::new("RTC0", "PNP0B00"))
 }
 
 /// The name of the clock.

@@ -6,7 +6,7 @@
 use std::io;
 use std::io::Write;
 
-use platform::{AcpiIdentity, DeviceNode, DevicetreeIdentity, Interrupt, Property, Trigger, Window};
+use platform::{AcpiIdentity, DeviceNode, DeviceRole, DevicetreeIdentity, Property, Trigger};
 use vm_device::MutDevicePio;
 use vm_device::bus::{PioAddress, PioAddressOffset};
 use vm_superio::Serial;
@@ -24,18 +24,15 @@ const CLOCK_HZ: u32 = 1_843_200;
 /// The port at I/O ports and on a GSI.
 #[must_use]
 pub fn node(base: u16, gsi: u32) -> DeviceNode {
-    DeviceNode {
-        name: NAME.into(),
-        windows: vec![Window::Ports { base, len: LEN }],
-        interrupts: vec![Interrupt { gsi, trigger: Trigger::Edge }],
-        acpi: Some(AcpiIdentity { name: "COM0", hid: "PNP0501", uid: 0, objects: vec![] }),
-        devicetree: Some(DevicetreeIdentity {
-            node_name: "serial",
-            compatible: vec!["ns16550a"],
-            properties: vec![("clock-frequency", Property::Cells(vec![CLOCK_HZ]))],
-            children: vec![],
-        }),
-    }
+    DeviceNode::new(NAME)
+        .ports(base, LEN)
+        .interrupt(gsi, Trigger::Edge)
+        .role(DeviceRole::Ns16550)
+        .acpi(AcpiIdentity::new("COM0", "PNP0501"))
+        .devicetree(
+            DevicetreeIdentity::new("serial", ["ns16550a"])
+                .property("clock-frequency", Property::Cells(vec![CLOCK_HZ])),
+        )
 }
 
 /// The name of the first port.

@@ -19,7 +19,7 @@ fn all() -> Vec<(&'static str, &'static str, DeviceNode)> {
         ("power_button", "x86_64", power_button::x86_64_node()),
         ("power_button", "aarch64", power_button::aarch64_node(aarch64::POWER_BUTTON_INTID)),
         ("pl011", "aarch64", pl011::node(aarch64::SERIAL_BASE, aarch64::SERIAL_INTID)),
-        ("pl031", "aarch64", pl031::node(aarch64::RTC_BASE)),
+        ("pl031", "aarch64", pl031::node(aarch64::RTC_BASE, "ABCD0031")),
         ("virtio_mmio", "both", virtio_mmio::node(transport())),
     ]
 }

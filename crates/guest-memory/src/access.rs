@@ -16,7 +16,7 @@ pub enum AccessError {
         /// Bytes that were still to be accessed.
         len: u64,
     },
-    /// A load or store of 4 or 8 bytes that is not aligned to as many.
+    /// A load or store of 2, 4 or 8 bytes that is not aligned to its size.
     #[error("{len} bytes at {gpa:#x} are not aligned")]
     Unaligned {
         /// GPA.
@@ -109,6 +109,31 @@ impl GuestRam {
         let host = self.aligned(gpa, 4)?;
         // SAFETY: mapped to be written for as long as `self` lives, and aligned.
         unsafe { recoverable::store_u32(host.cast(), value) }
+            .map_err(|stopped| self.explain(gpa, host, &stopped))
+    }
+
+    /// Loads a 16-bit little-endian value in one access, with acquire ordering.
+    ///
+    /// # Errors
+    /// Returns an error if the GPA is not a multiple of 2, is not memory, or its page is poisoned or absent.
+    #[expect(unsafe_code, reason = "guest memory is reached by pointers")]
+    pub fn load_u16(&self, gpa: u64) -> Result<u16, AccessError> {
+        let host = self.aligned(gpa, 2)?;
+        // SAFETY: mapped for as long as `self` lives, and aligned.
+        unsafe { recoverable::load_u16(host.cast()) }
+            .map(u16::from_le)
+            .map_err(|stopped| self.explain(gpa, host, &stopped))
+    }
+
+    /// Stores a 16-bit little-endian value in one access, with release ordering.
+    ///
+    /// # Errors
+    /// Returns an error if the GPA is not a multiple of 2, is not memory, or its page is poisoned or absent.
+    #[expect(unsafe_code, reason = "guest memory is reached by pointers")]
+    pub fn store_u16(&self, gpa: u64, value: u16) -> Result<(), AccessError> {
+        let host = self.aligned(gpa, 2)?;
+        // SAFETY: mapped to be written for as long as `self` lives, and aligned.
+        unsafe { recoverable::store_u16(host.cast(), value.to_le()) }
             .map_err(|stopped| self.explain(gpa, host, &stopped))
     }
 

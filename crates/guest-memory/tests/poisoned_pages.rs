@@ -80,7 +80,15 @@ fn single_accesses() {
     assert_eq!(ram.load_u64(END - 8), Ok(0x1122_3344_5566_7788));
     assert_eq!(ram.store_u32(END - 4, 0xaabb_ccdd), Ok(()));
     assert_eq!(ram.load_u64(END - 8), Ok(0xaabb_ccdd_5566_7788));
+    assert_eq!(ram.store_u16(END - 2, 0x1234), Ok(()));
+    assert_eq!(ram.load_u16(END - 2), Ok(0x1234));
+    assert_eq!(ram.load_u64(END - 8), Ok(0x1234_ccdd_5566_7788));
     assert_eq!(ram.load_u64(END).map(drop), gone(END));
+    assert_eq!(ram.load_u16(END + 2).map(drop), gone(END + 2));
+    assert_eq!(ram.store_u16(END + 6, 1), gone(END + 6));
+    assert_eq!(ram.load_u16(1).map(drop), Err(AccessError::Unaligned { gpa: 1, len: 2 }));
+    assert_eq!(ram.store_u16(3, 0), Err(AccessError::Unaligned { gpa: 3, len: 2 }));
+    assert_eq!(ram.load_u16(3 * END).map(drop), Err(AccessError::NotMemory { gpa: 3 * END, len: 2 }));
     assert_eq!(ram.store_u64(END + 16, 1), gone(END + 16));
     assert_eq!(ram.store_u32(END + 4, 1), gone(END + 4));
     assert_eq!(ram.load_u64(4).map(drop), Err(AccessError::Unaligned { gpa: 4, len: 8 }));

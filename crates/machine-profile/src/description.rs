@@ -1,4 +1,4 @@
-//! What can be said of a key and of a section.
+//! Declarations of keys and sections.
 
 use serde_json::{Value as Json, json};
 
@@ -10,7 +10,7 @@ pub struct Key<F, A> {
     pub name: &'static str,
     /// One sentence about it, for the schema and the reference.
     pub doc: &'static str,
-    /// The values that it takes.
+    /// The values that it accepts.
     pub form: F,
     /// What applies if a profile omits the key: [`Required`], [`Optional`] or [`Default`].
     pub absent: A,
@@ -18,9 +18,9 @@ pub struct Key<F, A> {
 
 /// The key must be given.
 pub struct Required;
-/// The key may be omitted; the text says what applies then.
+/// The key may be omitted; the text describes what applies then.
 pub struct Optional(pub &'static str);
-/// The key may be omitted, and then has this value.
+/// The key may be omitted; then it has this value.
 pub struct Default<V>(pub V);
 
 /// What applies if a key is omitted, as a schema expresses it.
@@ -28,12 +28,12 @@ pub trait Absent<F>: Sync {
     /// Whether the key must be given.
     const REQUIRED: bool = false;
 
-    /// In words.
+    /// What applies, as a phrase.
     fn note(&self) -> Option<&'static str> {
         None
     }
 
-    /// As a value.
+    /// The default value, as JSON.
     fn default(&self, _: &F) -> Option<Json> {
         None
     }
@@ -51,7 +51,7 @@ impl<F> Absent<F> for Optional {
 
 impl<F: Form> Absent<F> for Default<F::Value> {
     fn default(&self, form: &F) -> Option<Json> {
-        Some(form.write(&self.0))
+        Some(form.to_json(&self.0))
     }
 }
 
@@ -100,7 +100,7 @@ pub(crate) struct Section {
     pub(crate) shape: Shape,
 }
 
-/// How a section is written.
+/// How often a section may be given, and its keys.
 pub(crate) enum Shape {
     /// `[name]`, once.
     Once { required: bool, keys: Keys },

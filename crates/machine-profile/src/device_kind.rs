@@ -1,7 +1,7 @@
 //! Kinds of `[[device]]`: what the caller of [`parse`](crate::parse) provides for each value of the `type` key.
 //!
-//! This crate knows no device. A [`DeviceKind`] declares the keys of its section, and turns them into a configuration of
-//! its own type; reading, the diagnostics and the JSON Schema follow from the declaration.
+//! This crate defines no kind of device. A [`DeviceKind`] declares the keys of its section, and makes a configuration of its
+//! own type from them. Reading, diagnostics and the JSON Schema follow from the declaration.
 //!
 //! ```
 //! use std::path::PathBuf;
@@ -41,7 +41,7 @@
 //!         KEYS
 //!     }
 //!     fn read(&self, section: &mut DeviceSection<'_>) -> Result<DeviceConfig, Reported> {
-//!         // Both are read before either is missed, so that every problem is reported.
+//!         // Read both before returning an error, so that every problem is reported.
 //!         let (path, read_only) = (section.required_path(&PATH), section.value(&READ_ONLY));
 //!         let (path, read_only) = (path?, read_only?.value);
 //!         section.uses_file(&path, !read_only);
@@ -67,10 +67,10 @@ use serde_json::{Value as Json, json};
 pub use crate::description::{Absent, Default, Key, KeySchema, Keys, Optional, Required};
 use crate::diagnostic::Report;
 pub use crate::diagnostic::Reported;
-use crate::forms::words_flaw;
-pub use crate::forms::{FilePath, Flag, Flaw, Form, Integer, Period, Size, Text, Word, Words, listed};
+use crate::forms::unknown_word;
+pub use crate::forms::{FilePath, Flag, Form, Integer, Period, Size, Text, ValueError, Word, Words, listed};
 use crate::reader::SectionReader;
-pub use crate::reader::{Answer, Setting};
+pub use crate::reader::{Setting, SettingResult};
 pub use crate::tree::{Node, Table, Value};
 
 /// A kind of device: one value of the `type` key of `[[device]]`.
@@ -81,10 +81,10 @@ pub trait DeviceKind: Sync {
     fn doc(&self) -> &'static str;
     /// The keys of the section, without `type`.
     fn keys(&self) -> Keys;
-    /// Reads a section. Reads every key before it gives up on one, so that all problems are reported.
+    /// Reads a section. An implementation reads every key before it returns an error, so that all problems are reported.
     ///
     /// # Errors
-    /// Returns an error if a key was reported, by the section or by this method.
+    /// Returns an error if a key was reported as wrong or missing, by the section or by this method.
     fn read(&self, section: &mut DeviceSection<'_>) -> Result<DeviceConfig, Reported>;
 }
 
@@ -93,7 +93,7 @@ pub trait DeviceKind: Sync {
 pub struct DeviceKinds(Vec<&'static dyn DeviceKind>);
 
 impl DeviceKinds {
-    /// These kinds, in the order in which they are documented. Their names differ.
+    /// A set of kinds, in the order of the documentation. Their names must be unique.
     pub fn new(kinds: impl IntoIterator<Item = &'static dyn DeviceKind>) -> Self {
         DeviceKinds(kinds.into_iter().collect())
     }
@@ -195,7 +195,7 @@ impl<'a> DeviceSection<'a> {
     ///
     /// # Errors
     /// Returns an error if the value was reported as wrong.
-    pub fn value<F: Form>(&mut self, key: &Key<F, Default<F::Value>>) -> Answer<F::Value> {
+    pub fn value<F: Form>(&mut self, key: &Key<F, Default<F::Value>>) -> SettingResult<F::Value> {
         self.reader.value(key, self.report)
     }
 
@@ -214,7 +214,7 @@ impl<'a> DeviceSection<'a> {
     ///
     /// # Errors
     /// Returns an error if the value was reported as wrong or missing.
-    pub fn required<F: Form>(&mut self, key: &Key<F, Required>) -> Answer<F::Value> {
+    pub fn required<F: Form>(&mut self, key: &Key<F, Required>) -> SettingResult<F::Value> {
         self.reader.required_value(key, self.report)
     }
 
@@ -222,7 +222,7 @@ impl<'a> DeviceSection<'a> {
     ///
     /// # Errors
     /// Returns an error if the value was reported as wrong or missing.
-    pub fn required_path(&mut self, key: &Key<FilePath, Required>) -> Answer<PathBuf> {
+    pub fn required_path(&mut self, key: &Key<FilePath, Required>) -> SettingResult<PathBuf> {
         let path = self.reader.required_value(key, self.report)?;
         Ok(path.map(|path| resolve(self.base_dir, &path)))
     }
@@ -233,14 +233,14 @@ impl<'a> DeviceSection<'a> {
         self.files.push(FileUse { path: path.clone(), writes });
     }
 
-    /// Reports that a value cannot be used: "`key` cannot be `value`: why", and a suggestion.
+    /// Reports a value as wrong: "`key` cannot be `value`: reason", and how to correct it.
     pub fn refuse<T>(
         &mut self,
         setting: &Setting<T>,
-        why: impl fmt::Display,
+        reason: impl fmt::Display,
         help: impl Into<String>,
     ) -> Reported {
-        self.report.push(setting.refused(why, help))
+        self.report.push(setting.refused(reason, help))
     }
 }
 
@@ -264,13 +264,13 @@ impl KindName<'_> {
 impl Form for KindName<'_> {
     type Value = &'static dyn DeviceKind;
 
-    fn read(&self, value: &Value) -> Result<Self::Value, Flaw> {
-        let Value::Text(text) = value else { return Err(Flaw::Type) };
+    fn read(&self, value: &Value) -> Result<Self::Value, ValueError> {
+        let Value::Text(text) = value else { return Err(ValueError::WrongType) };
         let kind = self.0.iter().find(|kind| kind.name() == text);
-        kind.ok_or_else(|| words_flaw(text, self.names(), &self.wanted()))
+        kind.ok_or_else(|| unknown_word(text, self.names(), &self.expected()))
     }
 
-    fn wanted(&self) -> String {
+    fn expected(&self) -> String {
         listed(self.names().map(|name| format!("\"{name}\"")), "or")
     }
 
@@ -282,7 +282,7 @@ impl Form for KindName<'_> {
         json!({ "type": "string", "enum": self.names().collect::<Vec<_>>() })
     }
 
-    fn write(&self, kind: &Self::Value) -> Json {
+    fn to_json(&self, kind: &Self::Value) -> Json {
         json!(kind.name())
     }
 }

@@ -1,4 +1,4 @@
-//! What is wrong with a profile, where, and the way out.
+//! Diagnostics: what is wrong with a profile, where, and how to correct it.
 
 use std::fmt::{self, Display, Formatter};
 use std::sync::Arc;
@@ -7,28 +7,29 @@ use crate::source::{Place, Source};
 
 /// One problem of a profile.
 ///
-/// It holds all that a renderer needs: the text, the stretch to underline, and further stretches that explain it.
+/// It contains all that a renderer needs: the text, the span to underline, and further spans that explain it.
 /// Its [`Display`] is the plain form, `file:line:column: message`, then one indented line for each label and the help.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Diagnostic {
-    /// The offending text.
+    /// The place of the offending text.
     pub place: Place,
-    /// The key it belongs to, as `--set` addresses it: `machine.vcpus`, `device.0.path`. Empty where there is none.
+    /// The address of the key, as in `--set`: `machine.vcpus`, `device.0.path`. Empty if the problem concerns no key.
     pub key: String,
-    /// What is wrong, with key and value.
+    /// What is wrong, with the key and the value.
     pub message: String,
-    /// The way out.
+    /// How to correct it.
     pub help: String,
-    /// Other places that have to do with it.
+    /// Other places that explain it.
     pub related: Vec<Label>,
 }
 
 /// A place that explains a [`Diagnostic`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Label {
-    /// Where.
+    /// The place.
     pub place: Place,
-    /// What is there.
+    /// What is at the place.
     pub message: String,
 }
 
@@ -42,23 +43,23 @@ impl Diagnostic {
         Diagnostic { place, key: key.into(), message: message.into(), help: help.into(), related: Vec::new() }
     }
 
-    /// A value that its key cannot have.
+    /// A diagnostic that refuses the value of a key.
     pub(crate) fn refused(
         place: &Place,
         key: &str,
-        why: impl Display,
+        reason: impl Display,
         help: impl Into<String>,
     ) -> Diagnostic {
-        let message = format!("`{key}` cannot be {}: {why}", quoted(place.text()));
+        let message = format!("`{key}` cannot be {}: {reason}", quoted(place.text()));
         Diagnostic::new(place.clone(), key, message, help)
     }
 
-    pub(crate) fn beside(mut self, place: &Place, message: impl Into<String>) -> Diagnostic {
+    pub(crate) fn with_label(mut self, place: &Place, message: impl Into<String>) -> Diagnostic {
         self.related.push(Label { place: place.clone(), message: message.into() });
         self
     }
 
-    /// The text that it is about.
+    /// The text that contains the problem.
     #[must_use]
     pub fn source(&self) -> &Source {
         self.place.source()
@@ -99,7 +100,7 @@ impl Display for Diagnostic {
 
 impl std::error::Error for Diagnostic {}
 
-/// The problems found so far.
+/// The problems that were reported so far.
 #[derive(Debug, Default)]
 pub(crate) struct Report {
     diagnostics: Vec<Diagnostic>,
@@ -115,17 +116,17 @@ impl Report {
         Reported(())
     }
 
-    /// The problems, in the order in which they were found.
-    pub(crate) fn found(&self) -> &[Diagnostic] {
+    /// The problems, in the order of their reports.
+    pub(crate) fn diagnostics(&self) -> &[Diagnostic] {
         &self.diagnostics
     }
 
-    /// Takes over what `keep` lets through of another report.
-    pub(crate) fn take(&mut self, other: Report, keep: impl FnMut(&Diagnostic) -> bool) {
+    /// Appends the problems of another report for which `keep` returns true.
+    pub(crate) fn append_if(&mut self, other: Report, keep: impl FnMut(&Diagnostic) -> bool) {
         self.diagnostics.extend(other.diagnostics.into_iter().filter(keep));
     }
 
-    /// The value, or every problem in the order of the sources and of the text.
+    /// Returns the value if there is no problem; otherwise every problem, in the order of the sources and of each text.
     pub(crate) fn finish<T>(
         mut self,
         value: Result<T, Reported>,
@@ -144,13 +145,15 @@ impl Report {
     }
 }
 
-/// A value as it is written, on one line and not too long.
+/// A value as written, in backquotes, on one line and shortened to [`MAX_QUOTED_CHARS`].
 pub(crate) fn quoted(text: &str) -> String {
-    const LONGEST: usize = 60;
     let mut shown: String =
-        text.chars().take(LONGEST).map(|c| if c.is_control() { ' ' } else { c }).collect();
-    if text.chars().nth(LONGEST).is_some() {
+        text.chars().take(MAX_QUOTED_CHARS).map(|c| if c.is_control() { ' ' } else { c }).collect();
+    if text.chars().nth(MAX_QUOTED_CHARS).is_some() {
         shown.push('…');
     }
     format!("`{shown}`")
 }
+
+/// The maximum number of characters that [`quoted`] shows.
+const MAX_QUOTED_CHARS: usize = 60;

@@ -1,4 +1,4 @@
-//! The forms of values. Each defines in one place how a value is read and its JSON Schema.
+//! The forms of values. A form defines in one place how a value is read and its JSON Schema.
 
 mod quantities;
 mod texts;
@@ -11,7 +11,7 @@ pub use self::texts::{FilePath, Text};
 use crate::suggest::closest;
 use crate::tree::Value;
 
-/// A form: which TOML values it takes, and what they mean.
+/// A form: which TOML values it accepts, and what they mean.
 pub trait Form: Sync {
     /// The value after reading.
     type Value: Clone + Sync + 'static;
@@ -20,37 +20,39 @@ pub trait Form: Sync {
     ///
     /// # Errors
     /// Returns an error if the value is not of this form.
-    fn read(&self, value: &Value) -> Result<Self::Value, Flaw>;
-    /// What is expected, as a noun phrase with its article.
-    fn wanted(&self) -> String;
+    fn read(&self, value: &Value) -> Result<Self::Value, ValueError>;
+    /// The expected value, as a noun phrase with its article.
+    fn expected(&self) -> String;
     /// An example value in TOML.
     fn example(&self) -> String;
     /// The JSON Schema, without description and default.
     fn schema(&self) -> Json;
-    /// `value` in JSON, for the default in the schema.
-    fn write(&self, value: &Self::Value) -> Json;
+    /// `value` as JSON, for the default in the schema.
+    fn to_json(&self, value: &Self::Value) -> Json;
 }
 
-/// Why a value is refused.
-pub enum Flaw {
-    /// It is of another TOML type.
-    Type,
-    /// Its type is right and its content is wrong.
-    Content {
-        /// What is wrong.
-        why: String,
+/// Why a value is not of a [`Form`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ValueError {
+    /// The value has another TOML type.
+    WrongType,
+    /// The type is right and the content is wrong.
+    Invalid {
+        /// The reason, as a clause: "it is empty".
+        reason: String,
         /// What to write instead.
         help: String,
     },
 }
 
-impl Flaw {
-    fn content<T>(why: impl Into<String>, help: impl Into<String>) -> Result<T, Flaw> {
-        Err(Flaw::Content { why: why.into(), help: help.into() })
+impl ValueError {
+    fn invalid<T>(reason: impl Into<String>, help: impl Into<String>) -> Result<T, ValueError> {
+        Err(ValueError::Invalid { reason: reason.into(), help: help.into() })
     }
 }
 
-/// One of a few words.
+/// One of a fixed set of words.
 pub struct Words<T: 'static>(pub &'static [Word<T>]);
 
 /// A word of [`Words`].
@@ -59,7 +61,7 @@ pub struct Word<T> {
     pub word: &'static str,
     /// Its meaning.
     pub value: T,
-    /// A phrase about it.
+    /// A phrase that describes it, for the schema.
     pub doc: &'static str,
 }
 
@@ -72,15 +74,15 @@ impl<T> Words<T> {
 impl<T: Copy + PartialEq + Sync + 'static> Form for Words<T> {
     type Value = T;
 
-    fn read(&self, value: &Value) -> Result<T, Flaw> {
-        let Value::Text(text) = value else { return Err(Flaw::Type) };
+    fn read(&self, value: &Value) -> Result<T, ValueError> {
+        let Value::Text(text) = value else { return Err(ValueError::WrongType) };
         match self.0.iter().find(|word| word.word == text) {
             Some(word) => Ok(word.value),
-            None => Err(words_flaw(text, self.names(), &self.wanted())),
+            None => Err(unknown_word(text, self.names(), &self.expected())),
         }
     }
 
-    fn wanted(&self) -> String {
+    fn expected(&self) -> String {
         listed(self.names().map(|name| format!("\"{name}\"")), "or")
     }
 
@@ -94,45 +96,56 @@ impl<T: Copy + PartialEq + Sync + 'static> Form for Words<T> {
         json!({ "type": "string", "oneOf": words })
     }
 
-    fn write(&self, value: &T) -> Json {
+    fn to_json(&self, value: &T) -> Json {
         self.0.iter().find(|word| word.value == *value).map_or(Json::Null, |word| json!(word.word))
     }
 }
 
-/// Why `text` is none of these words.
-pub(crate) fn words_flaw(text: &str, words: impl Iterator<Item = &'static str>, wanted: &str) -> Flaw {
+/// The error of a text that is not one of `words`. `expected` lists them.
+pub(crate) fn unknown_word(
+    text: &str,
+    words: impl Iterator<Item = &'static str>,
+    expected: &str,
+) -> ValueError {
     match closest(text, words) {
-        Some(word) => {
-            Flaw::Content { why: format!("{wanted} is wanted"), help: format!("did you mean `\"{word}\"`?") }
-        }
-        None => Flaw::Content { why: "it is not one of its words".into(), help: format!("write {wanted}") },
+        Some(word) => ValueError::Invalid {
+            reason: format!("expected {expected}"),
+            help: format!("did you mean `\"{word}\"`?"),
+        },
+        None => ValueError::Invalid {
+            reason: "it is not an allowed value".into(),
+            help: format!("write {expected}"),
+        },
     }
 }
 
 /// An integer.
 pub struct Integer {
-    /// The least.
+    /// The minimum.
     pub min: u32,
-    /// The greatest.
+    /// The maximum.
     pub max: u32,
 }
 
 impl Form for Integer {
     type Value = u32;
 
-    fn read(&self, value: &Value) -> Result<u32, Flaw> {
-        let Value::Integer(number) = value else { return Err(Flaw::Type) };
+    fn read(&self, value: &Value) -> Result<u32, ValueError> {
+        let Value::Integer(number) = value else { return Err(ValueError::WrongType) };
         match u32::try_from(*number) {
             Ok(number) if (self.min..=self.max).contains(&number) => Ok(number),
             _ => {
                 let nearest = (*number).clamp(self.min.into(), self.max.into());
-                let end = if nearest == i128::from(self.min) { "least" } else { "most" };
-                Flaw::content(format!("{} is wanted", self.wanted()), format!("the {end} is `{nearest}`"))
+                let end = if nearest == i128::from(self.min) { "minimum" } else { "maximum" };
+                ValueError::invalid(
+                    format!("expected {}", self.expected()),
+                    format!("the {end} is `{nearest}`"),
+                )
             }
         }
     }
 
-    fn wanted(&self) -> String {
+    fn expected(&self) -> String {
         format!("an integer from {} to {}", self.min, self.max)
     }
 
@@ -144,7 +157,7 @@ impl Form for Integer {
         json!({ "type": "integer", "minimum": self.min, "maximum": self.max })
     }
 
-    fn write(&self, value: &u32) -> Json {
+    fn to_json(&self, value: &u32) -> Json {
         json!(value)
     }
 }
@@ -155,12 +168,12 @@ pub struct Flag;
 impl Form for Flag {
     type Value = bool;
 
-    fn read(&self, value: &Value) -> Result<bool, Flaw> {
-        let Value::Boolean(flag) = value else { return Err(Flaw::Type) };
+    fn read(&self, value: &Value) -> Result<bool, ValueError> {
+        let Value::Boolean(flag) = value else { return Err(ValueError::WrongType) };
         Ok(*flag)
     }
 
-    fn wanted(&self) -> String {
+    fn expected(&self) -> String {
         "true or false".to_owned()
     }
 
@@ -172,17 +185,17 @@ impl Form for Flag {
         json!({ "type": "boolean" })
     }
 
-    fn write(&self, value: &bool) -> Json {
+    fn to_json(&self, value: &bool) -> Json {
         json!(value)
     }
 }
 
-/// `a, b or c`.
-pub fn listed(items: impl IntoIterator<Item = String>, joint: &str) -> String {
+/// Joins items as `a, b or c`.
+pub fn listed(items: impl IntoIterator<Item = String>, conjunction: &str) -> String {
     let items: Vec<String> = items.into_iter().collect();
     match items.as_slice() {
         [] => String::new(),
         [one] => one.clone(),
-        [first @ .., last] => format!("{} {joint} {last}", first.join(", ")),
+        [first @ .., last] => format!("{} {conjunction} {last}", first.join(", ")),
     }
 }

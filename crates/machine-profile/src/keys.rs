@@ -1,6 +1,6 @@
 //! Every section and key of a profile: its form, its default and one line about it.
 //!
-//! The reader reads by these descriptions and the JSON Schema is made of them, so what one takes the other takes too.
+//! The reader and the JSON Schema both follow from these declarations, so they accept the same values.
 
 use std::ops::RangeInclusive;
 use std::time::Duration;
@@ -17,7 +17,7 @@ pub(crate) fn section(name: &str) -> Option<&'static Section> {
     SECTIONS.iter().copied().find(|section| section.name == name)
 }
 
-/// All sections, in the order in which a profile is best written.
+/// All sections, in the order of the documentation.
 pub(crate) static SECTIONS: &[&Section] = &[
     &machine::SECTION,
     &memory::SECTION,
@@ -45,7 +45,7 @@ pub(crate) mod machine {
         doc: "The machine's name.",
         form: Text {
             min: 1,
-            max: (255, "the longest name of a file"),
+            max: (255, "the limit of Linux for names of files"),
             refused: NOT_IN_NAMES,
             example: "web-1",
         },
@@ -61,8 +61,8 @@ pub(crate) mod machine {
         name: "memory",
         doc: "How much memory the guest has: a multiple of memory.page-size.",
         form: Size {
-            min: (platform::x86_64::MIN_MEMORY, "which the firmware tables and a kernel's entry need"),
-            max: (1 << 40, "as much as 40 bits of guest address reach, and not every host has more"),
+            min: (platform::x86_64::MIN_MEMORY, "required for the firmware tables and the kernel"),
+            max: (1 << 40, "the limit of 40-bit guest physical addresses, which every host supports"),
         },
         absent: Default(256 << 20),
     };
@@ -78,18 +78,18 @@ pub(crate) mod machine {
     };
     pub(crate) static ON_REBOOT: Key<Words<OnReboot>, Default<OnReboot>> = Key {
         name: "on-reboot",
-        doc: "What a reset that the guest asks for does.",
+        doc: "The effect of a reset that the guest requests.",
         form: Words(&[
-            word("exit", OnReboot::Exit, "ghest ends with status 0"),
+            word("exit", OnReboot::Exit, "the VMM exits with status 0"),
             word("restart", OnReboot::Restart, "the machine boots again"),
         ]),
         absent: Default(OnReboot::Exit),
     };
 
-    /// The name is used as one of a file, and shown on terminals.
+    /// Characters that a name must not contain: it is used in names of files, and shown on terminals.
     const NOT_IN_NAMES: &[RangeInclusive<char>] = &['\0'..='\x1f', '/'..='/', '\x7f'..='\u{9f}'];
 
-    /// The name of a machine whose profile gives none: that of the file, as far as it is one.
+    /// The name of a machine whose profile sets none: that of the file, without the characters that a name must not contain.
     pub(crate) fn name_of_file(stem: &str) -> String {
         let allowed = |c: &char| !NOT_IN_NAMES.iter().any(|range| range.contains(c));
         let name: String = stem.chars().filter(allowed).collect();
@@ -103,7 +103,7 @@ pub(crate) mod memory {
 
     pub(crate) static SECTION: Section = Section {
         name: "memory",
-        doc: "Where the guest's memory comes from.",
+        doc: "The backing of the guest's memory.",
         shape: Shape::Once { required: false, keys: &[&BACKING, &PAGE_SIZE] },
     };
     pub(crate) static BACKING: Key<Words<Backing>, Default<Backing>> = Key {
@@ -132,9 +132,9 @@ pub(crate) mod memory {
 pub(crate) mod boot {
     use super::*;
 
-    /// Linux takes 2048 bytes with the NUL at the end, on x86 and on arm64 alike (COMMAND_LINE_SIZE in
+    /// The limit of Linux is 2048 bytes with the terminating NUL, on x86 and on arm64 (COMMAND_LINE_SIZE in
     /// arch/x86/include/asm/setup.h and arch/arm64/include/uapi/asm/setup.h).
-    const LONGEST_CMDLINE: usize = 2047;
+    const MAX_CMDLINE_LEN: usize = 2047;
 
     pub(crate) static SECTION: Section = Section {
         name: "boot",
@@ -158,7 +158,7 @@ pub(crate) mod boot {
         doc: "The kernel's command line.",
         form: Text {
             min: 0,
-            max: (LONGEST_CMDLINE, "which is what Linux takes"),
+            max: (MAX_CMDLINE_LEN, "the limit of Linux"),
             refused: &['\0'..='\0', '\n'..='\n', '\r'..='\r'],
             example: "console=ttyS0",
         },
@@ -168,7 +168,7 @@ pub(crate) mod boot {
         name: "protocol",
         doc: "How the kernel is entered.",
         form: Words(&[
-            word("auto", BootProtocol::Auto, "PVH where the kernel file offers it, else linux"),
+            word("auto", BootProtocol::Auto, "PVH if the kernel file supports it, else linux"),
             word("linux", BootProtocol::Linux, "the Linux boot protocol"),
             word("pvh", BootProtocol::Pvh, "PVH (x86_64)"),
         ]),
@@ -269,13 +269,13 @@ pub(crate) mod control {
 
     pub(crate) static SECTION: Section = Section {
         name: "control",
-        doc: "How a running machine is talked to.",
+        doc: "How a running machine is controlled.",
         shape: Shape::Once { required: false, keys: &[&SOCKET] },
     };
     pub(crate) static SOCKET: Key<FilePath, Optional> = Key {
         name: "socket",
-        doc: "The control socket, relative to the profile; at most 107 bytes once it is resolved.",
-        form: FilePath { example: "/run/ghest/web-1.sock" },
+        doc: "The control socket, relative to the profile; at most 107 bytes after it is resolved.",
+        form: FilePath { example: "/run/web-1.sock" },
         absent: Optional("none"),
     };
 }

@@ -1,9 +1,9 @@
-//! Machine profiles: TOML text to a validated [`Machine`], or to everything that is wrong with it.
+//! Machine profiles: from TOML text to a validated [`Machine`], or to a list of all problems.
 //!
-//! A profile is what a person writes to describe a virtual machine. This crate turns it into a [`Machine`] in which no
-//! default is left open and no combination is impossible, so that nothing behind it has to ask again. Where it cannot,
-//! it gives a [`Diagnostic`] for *every* problem: the text to underline, its line and column, the key, what is wrong,
-//! and the way out.
+//! A profile is the description of a virtual machine that a user writes. [`parse`] turns it into a [`Machine`] in which every
+//! default is filled in and every constraint is checked, so that later code need not check again. Otherwise it returns a
+//! [`Diagnostic`] for *every* problem: the text to underline, its line and column, the key, what is wrong, and how to correct
+//! it.
 //!
 //! ```
 //! use std::path::Path;
@@ -20,16 +20,16 @@
 //!
 //! assert_eq!(
 //!     problems[0].to_string(),
-//!     "web.toml:2:1: there is no key `machine.vpcus`\n  help: did you mean `vcpus`?",
+//!     "web.toml:2:1: unknown key `machine.vpcus`\n  help: did you mean `vcpus`?",
 //! );
 //! assert_eq!(
 //!     problems[1].to_string(),
-//!     "web.toml:3:10: `machine.memory` cannot be `\"512MB\"`: `MB` is no unit of memory\n  \
+//!     "web.toml:3:10: `machine.memory` cannot be `\"512MB\"`: `MB` is not a unit of memory\n  \
 //!      help: write `\"512MiB\"`",
 //! );
 //! assert_eq!(problems[1].value(), "\"512MB\"");
 //!
-//! // `--set` goes through the same door, and what it replaces is no longer wrong.
+//! // An override (`--set`) has the same checks, and the value that it replaces is not checked any more.
 //! let text = "[machine]\nmemory = \"512MB\"\n";
 //! let source = Source { name: "web.toml".to_owned(), text: text.to_owned() };
 //! let memory = Override::parse("machine.memory=1GiB")?;
@@ -39,33 +39,33 @@
 //! # Ok::<(), machine_profile::Diagnostic>(())
 //! ```
 //!
-//! # The way through it
+//! # Stages
 //!
 //! ```text
-//! text, --set --> tree ----> answers ------> combinations ---> Machine
-//!                 every       every key by    what keys say     every
-//!                 value with  itself, read    together, and     default
-//!                 its place   by `keys`       to the arch       filled in
+//! text, --set --> tree ----> settings ----> constraints ----> Machine
+//!                 every      every key      between keys,     with every
+//!                 value with by itself      and with the      default
+//!                 its place  (keys)         architecture      filled in
 //!                   |            |               |
-//!                   +------------+---------------+-----------> all Diagnostics
+//!                   +------------+---------------+----------> all Diagnostics
 //! ```
 //!
-//! `keys` is the one description of what a profile may say: name, form, words, range, default and one line about each
-//! key. The reader reads by it, and [`schema`] is made of it. A new key is one entry there, one field in [`Machine`] and
-//! one line that joins the two; a rule about several keys is one function in `combinations`.
+//! `keys` declares the sections and keys: name, form, words, range, default, and one line of documentation. The reader and
+//! the JSON Schema ([`schema`](fn@schema)) both follow from these declarations. To add a key, add a declaration in `keys`, a
+//! field in [`Machine`], and the line in `settings` that joins the two. To add a rule about several keys, add a function in
+//! `constraints`. The kinds of `[[device]]` are not part of this crate: the caller provides them
+//! ([`device_kind`]).
 //!
-//! # What it does not do
+//! # Non-goals
 //!
-//! It opens no file but the profile, and asks nothing of the host: a kernel that is not there, or a pool of huge pages
-//! that is too small, shows later. [`Profile::problem`] makes a diagnostic of such a finding that points at the key that
-//! asked for it.
+//! The crate opens no file but the profile, and does not look at the host. A kernel that does not exist, or a pool of huge
+//! pages that is too small, is detected later; [`Profile::problem`] makes a diagnostic of it that points at the key.
 //!
 //! # Cost
 //!
-//! A profile is read in one pass over its text and a few over its tree. Nothing is kept but the places of its values.
+//! Parsing takes one pass over the text and a few over its tree. A [`Profile`] keeps the text and the places of its values.
 
-mod answers;
-mod combinations;
+mod constraints;
 mod description;
 pub mod device_kind;
 mod diagnostic;
@@ -76,6 +76,7 @@ mod overrides;
 mod profile;
 mod reader;
 mod schema;
+mod settings;
 mod source;
 mod suggest;
 mod tree;
@@ -84,6 +85,17 @@ mod units;
 pub use diagnostic::{Diagnostic, Label};
 pub use machine::*;
 pub use overrides::Override;
-pub use profile::{Profile, clashes, load, parse};
+pub use profile::{Profile, conflicts, load, parse};
 pub use schema::schema;
 pub use source::{Place, Source};
+
+/// A VMM parses on one thread, and its devices and vCPUs use the machine on others.
+const _: () = {
+    const fn is_send_and_sync<T: Send + Sync>() {}
+    is_send_and_sync::<Profile>();
+    is_send_and_sync::<Machine>();
+    is_send_and_sync::<Override>();
+    is_send_and_sync::<Diagnostic>();
+    is_send_and_sync::<device_kind::DeviceKinds>();
+    is_send_and_sync::<device_kind::DeviceConfig>();
+};

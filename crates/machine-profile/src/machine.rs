@@ -1,6 +1,6 @@
-//! The machine that a profile describes, with nothing left open.
+//! The machine that a profile describes.
 //!
-//! Every default is filled in and every combination was checked: whoever holds a [`Machine`] need not ask again.
+//! In a [`Machine`] every default is filled in and every constraint is checked.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use crate::device_kind::DeviceConfig;
 /// A validated machine.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Machine {
-    /// `machine.name`: the file's name without its ending where the profile gives none.
+    /// `machine.name`; by default the file's name without its extension.
     pub name: String,
     /// Architecture of the guest.
     pub arch: Arch,
@@ -20,7 +20,7 @@ pub struct Machine {
     pub vcpus: u32,
     /// `machine.firmware`: the tables the guest gets.
     pub firmware: Firmware,
-    /// `machine.on-reboot`: what a reset that the guest asks for does.
+    /// `machine.on-reboot`: the effect of a reset that the guest requests.
     pub on_reboot: OnReboot,
     /// `machine.memory` and `[memory]`.
     pub memory: Memory,
@@ -45,12 +45,12 @@ pub enum Firmware {
     MpTable,
 }
 
-/// What a reset that the guest asks for does.
+/// The effect of a reset that the guest requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum OnReboot {
-    /// `ghest` ends with status 0.
+    /// The VMM exits with status 0.
     Exit,
-    /// The machine starts again from its profile.
+    /// The machine boots again.
     Restart,
 }
 
@@ -59,13 +59,13 @@ pub enum OnReboot {
 pub struct Memory {
     /// Bytes: a multiple of the page size.
     pub size: u64,
-    /// Where the pages come from.
+    /// The backing of the pages.
     pub backing: Backing,
     /// Size of the pages that back the guest.
     pub page_size: PageSize,
 }
 
-/// Where the guest's pages come from.
+/// The backing of the guest's pages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Backing {
     /// Private anonymous memory.
@@ -124,7 +124,7 @@ pub enum Kernel {
 /// How the kernel is entered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum BootProtocol {
-    /// What the kernel file supports: PVH where an ELF file carries the note, else the Linux protocol.
+    /// The protocol that the kernel file supports: PVH for an ELF file with the PVH note, else the Linux protocol.
     Auto,
     /// The Linux boot protocol: 64-bit entry on x86_64, Image on aarch64.
     Linux,
@@ -214,6 +214,6 @@ pub enum Repair {
 pub struct Device {
     /// `type`: the name of the kind.
     pub kind: &'static str,
-    /// The configuration, of the type that the kind chose.
+    /// The configuration, of the type that the kind defines.
     pub config: DeviceConfig,
 }

@@ -9,10 +9,10 @@ use crate::keys;
 use crate::source::{Place, Source};
 use crate::tree::{self, Entry, Node, Table, Value};
 
-/// One key and the value that replaces the profile's.
+/// A key, and the value that replaces the profile's.
 ///
 /// The path is `section.key`, or `device.INDEX.key` with the index of the entry from 0; one past the last adds an entry.
-/// The value is read as TOML where it is TOML, else as a bare string: `machine.vcpus=4`, `machine.memory=2GiB`,
+/// The value is read as TOML, or as a bare string if it is not TOML: `machine.vcpus=4`, `machine.memory=2GiB`,
 /// `boot.cmdline=console=ttyS0`.
 #[derive(Clone, Debug)]
 pub struct Override {
@@ -28,11 +28,11 @@ struct Segment {
 }
 
 impl Override {
-    /// Reads what follows `--set`.
+    /// Parses the argument of `--set`.
     ///
     /// # Errors
     ///
-    /// There is no `=`, or what stands before it is no path of a key.
+    /// Returns an error if the text has no `=`, or the text before it is not the path of a key.
     pub fn parse(text: &str) -> Result<Override, Diagnostic> {
         let source = Arc::new(Source { name: "--set".to_owned(), text: text.to_owned() });
         let refused = |span, message: &str| {
@@ -40,21 +40,21 @@ impl Override {
             Diagnostic::new(Place::new(&source, span), "", message, HELP)
         };
         let Some((path_text, _)) = text.split_once('=') else {
-            return Err(refused(0..text.len(), "sets nothing: it has no `=`"));
+            return Err(refused(0..text.len(), "has no `=`"));
         };
         let path = segments(&source, path_text);
         if path.iter().any(|segment| segment.name.is_empty()) {
-            return Err(refused(0..path_text.len(), "names no key"));
+            return Err(refused(0..path_text.len(), "does not name a key"));
         }
-        let many =
+        let is_list =
             |name: &str| keys::section(name).is_some_and(|section| matches!(section.shape, Shape::Devices));
         let well_formed = match path.as_slice() {
-            [section, index, _] => many(&section.name) && index.name.parse::<usize>().is_ok(),
-            [section, _] => !many(&section.name),
+            [section, index, _] => is_list(&section.name) && index.name.parse::<usize>().is_ok(),
+            [section, _] => !is_list(&section.name),
             _ => false,
         };
         if !well_formed {
-            return Err(refused(0..path_text.len(), "names no key"));
+            return Err(refused(0..path_text.len(), "does not name a key"));
         }
         let value = tree::parse_value(&source, path_text.len() + 1);
         Ok(Override { source, path, value })
@@ -64,48 +64,52 @@ impl Override {
         &self.source
     }
 
-    /// Puts the value into its place. What it displaces is gone, and so is everything that was wrong with it.
+    /// Sets the value. A value that it replaces is not checked any more.
     pub(crate) fn apply(&self, root: &mut Table, report: &mut Report) {
         match self.path.as_slice() {
             [section, key] => {
                 let entry = entry(root, section, Value::Table(Table::default()));
-                // A section that is no table stays as it is: it is reported where it stands.
+                // A section that is not a table stays as it is: the reader reports it.
                 if let Value::Table(table) = &mut entry.node.value {
-                    self.put(table, key);
+                    self.set(table, key);
                 }
             }
             [section, index, key] => {
                 let entry = entry(root, section, Value::Array(Vec::new()));
                 if let Value::Array(items) = &mut entry.node.value {
-                    self.put_in_item(items, index, key, report);
+                    self.set_in_item(items, index, key, report);
                 }
             }
             _ => {}
         }
     }
 
-    fn put_in_item(&self, items: &mut Vec<Node>, index: &Segment, key: &Segment, report: &mut Report) {
+    fn set_in_item(&self, items: &mut Vec<Node>, index: &Segment, key: &Segment, report: &mut Report) {
         let count = items.len();
         let position = index.name.parse().unwrap_or(usize::MAX);
         if position == count {
             items.push(Node { place: index.place.clone(), value: Value::Table(Table::default()) });
         }
         match items.get_mut(position).map(|item| &mut item.value) {
-            Some(Value::Table(table)) => self.put(table, key),
+            Some(Value::Table(table)) => self.set(table, key),
             Some(_) => {}
             None => {
                 let address: Vec<&str> = self.path.iter().map(|segment| segment.name.as_str()).collect();
                 report.push(Diagnostic::new(
                     index.place.clone(),
                     address.join("."),
-                    format!("there is no entry {}: the profile has {count}", quoted(&index.name)),
+                    format!(
+                        "`{}` has no entry {}: the profile has {count}",
+                        self.path[0].name,
+                        quoted(&index.name)
+                    ),
                     format!("count from 0; `{count}` adds an entry"),
                 ));
             }
         }
     }
 
-    fn put(&self, table: &mut Table, key: &Segment) {
+    fn set(&self, table: &mut Table, key: &Segment) {
         let new = Entry { name: key.name.clone(), place: key.place.clone(), node: self.value.clone() };
         match table.entries.iter_mut().find(|entry| entry.name == key.name) {
             Some(entry) => *entry = new,
@@ -135,7 +139,7 @@ fn segments(source: &Arc<Source>, path: &str) -> Vec<Segment> {
         .collect()
 }
 
-/// The section's entry, made of `empty` where the profile has none.
+/// The section's entry; added with the value `empty` if the profile has none.
 fn entry<'a>(root: &'a mut Table, section: &Segment, empty: Value) -> &'a mut Entry {
     let position = root.entries.iter().position(|entry| entry.name == section.name).unwrap_or_else(|| {
         root.entries.push(Entry {

@@ -1,4 +1,4 @@
-//! From a text to a machine.
+//! Parsing: from a text to a machine.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -7,34 +7,35 @@ use std::sync::Arc;
 
 use platform::Arch;
 
-use crate::answers::Answers;
-use crate::combinations;
+use crate::constraints;
 use crate::device_kind::DeviceKinds;
 use crate::diagnostic::{Diagnostic, Report, quoted};
 use crate::keys::machine;
 use crate::machine::Machine;
 use crate::overrides::Override;
+use crate::settings::ProfileSettings;
 use crate::source::{Place, Source};
 use crate::tree;
 
-/// A machine, and where its profile says what.
+/// A machine, and the places of its settings.
 #[derive(Clone, Debug)]
 pub struct Profile {
     /// The machine.
     pub machine: Machine,
     source: Arc<Source>,
-    /// Of the value of every key that is given, by its address.
+    /// The place of the value of every given key, by the key's address.
     places: BTreeMap<String, Place>,
 }
 
-/// Reads a profile, with `overrides` put over it in their order.
+/// Parses a profile. `overrides` are applied in their order.
 ///
-/// Relative paths in it are relative to `base_dir`. No file is looked at: whether one exists is for whoever opens it to
-/// say, with [`Profile::problem`].
+/// Relative paths in the profile are relative to `base_dir`. No other file is opened: a caller that finds that one does not
+/// exist reports it with [`Profile::problem`].
 ///
 /// # Errors
 ///
-/// Every problem of the text and then of the overrides, in their order. A line that is no TOML has that problem only.
+/// Returns every problem: those of the text in its order, then those of the overrides. For a line that is not TOML, only
+/// the syntax error is reported.
 pub fn parse(
     source: Source,
     overrides: &[Override],
@@ -43,25 +44,25 @@ pub fn parse(
     kinds: &DeviceKinds,
 ) -> Result<Profile, Vec<Diagnostic>> {
     let source = Arc::new(source);
-    let (mut syntax, mut meaning) = (Report::default(), Report::default());
+    let (mut syntax, mut semantic) = (Report::default(), Report::default());
     let mut root = tree::parse_document(&source, &mut syntax);
     for over in overrides {
-        over.apply(&mut root, &mut meaning);
+        over.apply(&mut root, &mut semantic);
     }
-    let answers = Answers::read(&root, base_dir, &Place::start_of(&source), kinds, &mut meaning);
-    combinations::check(&answers, arch, &mut meaning);
-    let machine = answers.into_machine(arch, machine::name_of_file(&source.stem()));
+    let settings = ProfileSettings::read(&root, base_dir, &Place::start_of(&source), kinds, &mut semantic);
+    constraints::check(&settings, arch, &mut semantic);
+    let machine = settings.into_machine(arch, machine::name_of_file(&source.stem()));
 
     let sources: Vec<&Arc<Source>> =
         [&source].into_iter().chain(overrides.iter().map(Override::source)).collect();
-    // What was made out of a line that is no TOML may be wrong, and what seems to be missing may stand in it.
-    let spoilt = tree::spoilt_lines(syntax.found());
+    // A line that is not TOML yields wrong values, and a section or key that seems to be missing may be in it.
+    let unparsed = tree::unparsed_lines(syntax.diagnostics());
     let keep = |diagnostic: &Diagnostic| {
         let place = &diagnostic.place;
-        let doubtful = place.span().is_empty() || spoilt.contains(&place.line());
-        spoilt.is_empty() || !place.is_in(&source) || !doubtful
+        let unreliable = place.span().is_empty() || unparsed.contains(&place.line());
+        unparsed.is_empty() || !place.is_in(&source) || !unreliable
     };
-    syntax.take(meaning, keep);
+    syntax.append_if(semantic, keep);
     let machine = syntax.finish(machine, &sources)?;
     let mut places = BTreeMap::new();
     root.walk("", &mut |address, _, value| {
@@ -70,11 +71,11 @@ pub fn parse(
     Ok(Profile { machine, source, places })
 }
 
-/// Reads the profile in a file. Relative paths in it are relative to the file's directory.
+/// Reads and parses a file. Relative paths in the profile are relative to the file's directory.
 ///
 /// # Errors
 ///
-/// The file cannot be read, or is not UTF-8; else as [`parse`].
+/// Returns one diagnostic if the file cannot be read or is not UTF-8; otherwise as [`parse`].
 pub fn load(
     path: &Path,
     overrides: &[Override],
@@ -89,11 +90,11 @@ pub fn load(
             Place::start_of(&source),
             "",
             message,
-            "name a file that holds a machine profile",
+            "name a readable file that contains a machine profile",
         )]
     })?;
     let text = String::from_utf8(bytes).map_err(|error| {
-        // What is lost is replaced by one character or more, and nothing before it changes.
+        // Each invalid sequence is replaced by one character, and the text before the first one does not change.
         let start = error.utf8_error().valid_up_to();
         let text = String::from_utf8_lossy(error.as_bytes()).into_owned();
         let source = Arc::new(Source { name: name.clone(), text });
@@ -105,37 +106,38 @@ pub fn load(
     parse(Source { name, text }, overrides, arch, base_dir, kinds)
 }
 
-/// What several machines cannot have at the same time: a control socket.
+/// Reports conflicts between machines that run at the same time: two with one control socket.
 ///
-/// Disks are not compared: profiles of one guest under several firmwares share theirs, and do not run together.
+/// Disks are not compared: profiles that boot one guest with different firmware share them, and do not run together.
 #[must_use]
-pub fn clashes(profiles: &[Profile]) -> Vec<Diagnostic> {
-    let mut clashes = Vec::new();
+pub fn conflicts(profiles: &[Profile]) -> Vec<Diagnostic> {
+    let mut conflicts = Vec::new();
     for (index, profile) in profiles.iter().enumerate() {
         let Some(socket) = &profile.machine.control_socket else { continue };
-        let taken = |other: &&Profile| other.machine.control_socket.as_ref() == Some(socket);
-        if let Some(first) = profiles.iter().take(index).find(taken) {
+        let same = |other: &&Profile| other.machine.control_socket.as_ref() == Some(socket);
+        if let Some(first) = profiles.iter().take(index).find(same) {
             let key = "control.socket";
             let place = profile.place(key);
-            let why = format!("{} has that socket already", quoted(&first.source.name));
-            let refused = Diagnostic::refused(&place, key, why, "choose another path");
-            clashes.push(refused.beside(&first.place(key), "the same socket"));
+            let reason = format!("{} uses that socket too", quoted(&first.source.name));
+            let refused = Diagnostic::refused(&place, key, reason, "choose another path");
+            conflicts.push(refused.with_label(&first.place(key), "the same socket"));
         }
     }
-    clashes
+    conflicts
 }
 
 impl Profile {
-    /// A problem that only shows later: a file that does not exist, a host that cannot do what a key asks for.
+    /// A diagnostic of a problem that was detected after parsing: a file that does not exist, or a host that does not
+    /// support what a key requests.
     ///
-    /// `key` is an address, `boot.kernel` or `device.0.path`. Where the profile leaves that key out, the diagnostic
-    /// points at its section, and where it leaves that out too, at the start of the text.
+    /// `key` is an address, for example `boot.kernel` or `device.0.path`. If the profile omits the key, the diagnostic
+    /// points at its section, and if it omits the section too, at the start of the text.
     #[must_use]
     pub fn problem(&self, key: &str, message: impl Into<String>, help: impl Into<String>) -> Diagnostic {
         Diagnostic::new(self.place(key), key, message, help)
     }
 
-    /// The text that the profile was read from.
+    /// The text of the profile.
     #[must_use]
     pub fn source(&self) -> &Source {
         &self.source

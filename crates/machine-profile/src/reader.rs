@@ -1,14 +1,14 @@
-//! Reads sections by the descriptions of their keys, and reports all that does not fit them.
+//! Reads sections by the declarations of their keys, and reports every violation.
 
 use crate::description::{Default, DeviceKeys, Key, Optional, Required, Section, Shape};
 use crate::diagnostic::{Diagnostic, Report, Reported, quoted};
-use crate::forms::{Flaw, Form, listed};
+use crate::forms::{Form, ValueError, listed};
 use crate::keys::{self, SECTIONS};
 use crate::source::Place;
 use crate::suggest::closest;
 use crate::tree::{Entry, Node, Table, Value};
 
-/// The value of a key, and where it was written.
+/// The value of a key, and its place.
 #[derive(Clone, Debug)]
 pub struct Setting<T> {
     /// The value.
@@ -21,23 +21,23 @@ pub struct Setting<T> {
     pub given: bool,
 }
 
-/// A setting, unless what was written could not be understood.
-pub type Answer<T> = Result<Setting<T>, Reported>;
+/// A setting, or the proof that it was reported as wrong or missing.
+pub type SettingResult<T> = Result<Setting<T>, Reported>;
 
 impl<T> Setting<T> {
     pub(crate) fn map<U>(self, change: impl FnOnce(T) -> U) -> Setting<U> {
         Setting { value: change(self.value), key: self.key, place: self.place, given: self.given }
     }
 
-    /// Says that this value cannot be.
-    pub(crate) fn refused(&self, why: impl std::fmt::Display, help: impl Into<String>) -> Diagnostic {
-        Diagnostic::refused(&self.place, &self.key, why, help)
+    /// A diagnostic that refuses this value.
+    pub(crate) fn refused(&self, reason: impl std::fmt::Display, help: impl Into<String>) -> Diagnostic {
+        Diagnostic::refused(&self.place, &self.key, reason, help)
     }
 }
 
 /// A section that is being read.
 pub(crate) struct SectionReader<'a> {
-    /// As `--set` addresses it.
+    /// Its address, as in `--set`.
     address: String,
     place: Place,
     content: Content<'a>,
@@ -50,41 +50,41 @@ enum Content<'a> {
     Unreadable(Reported),
 }
 
-/// Reports the sections that do not exist. Gives the names that they were meant to be, where one is close.
+/// Reports unknown sections. Returns the names of the sections that diagnostics suggested for them.
 pub(crate) fn unknown_sections(
     root: &Table,
     device_keys: DeviceKeys<'_>,
     report: &mut Report,
 ) -> Vec<(&'static str, Reported)> {
-    let mut meant = Vec::new();
+    let mut suggested = Vec::new();
     for Entry { name, place, .. } in &root.entries {
         if SECTIONS.iter().any(|section| section.name == name) {
             continue;
         }
         let suggestion = closest(name, SECTIONS.iter().map(|section| section.name));
-        let help = match (owner(name, device_keys), suggestion.and_then(keys::section)) {
-            (Some(owner), None) => {
-                format!("`{name}` is a key of `{}`: put it below that line", owner.header())
+        let help = match (section_with_key(name, device_keys), suggestion.and_then(keys::section)) {
+            (Some(section), None) => {
+                format!("`{name}` is a key of `{}`: move it below that line", section.header())
             }
             (_, Some(section)) => format!("did you mean `{}`?", section.header()),
             (None, None) => {
                 format!("the sections are {}", listed(SECTIONS.iter().map(|s| quoted(s.name)), "and"))
             }
         };
-        let message = format!("there is no section {}", quoted(name));
+        let message = format!("unknown section {}", quoted(name));
         let reported = report.push(Diagnostic::new(place.clone(), name, message, help));
-        meant.extend(suggestion.map(|name| (name, reported)));
+        suggested.extend(suggestion.map(|name| (name, reported)));
     }
-    meant
+    suggested
 }
 
 impl<'a> SectionReader<'a> {
-    /// Opens a section that is given once at most. `meant` are the names that unknown sections were meant to be, and
-    /// `start` is where a section is missing.
+    /// Opens a section that may be given once. `suggested` are the names that diagnostics suggested for unknown sections:
+    /// such a section is not reported as missing. `start` is the place of a section that is omitted.
     pub(crate) fn open(
         section: &Section,
         root: &'a Table,
-        meant: &[(&str, Reported)],
+        suggested: &[(&str, Reported)],
         start: &Place,
         device_keys: DeviceKeys<'_>,
         report: &mut Report,
@@ -93,14 +93,14 @@ impl<'a> SectionReader<'a> {
         let content = match (root.get(section.name), &section.shape) {
             (Some(Entry { node, .. }), Shape::Once { keys, .. }) => {
                 let known: Vec<_> = keys.iter().map(|key| key.name()).collect();
-                return SectionReader::of_node(section, address, node, report).knows_only(
+                return SectionReader::of_node(section, address, node, report).reject_unknown_keys(
                     &known,
                     device_keys,
                     report,
                 );
             }
             (None, Shape::Once { required: true, .. }) => {
-                let misspelt = meant.iter().find(|(name, _)| *name == section.name);
+                let misspelt = suggested.iter().find(|(name, _)| *name == section.name);
                 Content::Unreadable(
                     misspelt.map_or_else(|| report.push(missing(section, start)), |&(_, reported)| reported),
                 )
@@ -110,7 +110,7 @@ impl<'a> SectionReader<'a> {
         SectionReader { address, place: start.clone(), content }
     }
 
-    /// Opens every entry of a section that may be given often.
+    /// Opens every entry of a section that may be given several times.
     pub(crate) fn open_all(
         section: &Section,
         root: &'a Table,
@@ -118,9 +118,9 @@ impl<'a> SectionReader<'a> {
     ) -> Result<Vec<SectionReader<'a>>, Reported> {
         let Some(Entry { node, .. }) = root.get(section.name) else { return Ok(Vec::new()) };
         let Value::Array(items) = &node.value else {
-            let help = format!("write `{}`: there may be several", section.header());
-            let why = format!("it is {}, and a list of entries is wanted", node.value.kind());
-            return Err(report.push(Diagnostic::refused(&node.place, section.name, why, help)));
+            let help = format!("write `{}`: every entry starts with that line", section.header());
+            let reason = format!("expected a list of entries, got {}", node.value.kind());
+            return Err(report.push(Diagnostic::refused(&node.place, section.name, reason, help)));
         };
         Ok(items
             .iter()
@@ -135,16 +135,16 @@ impl<'a> SectionReader<'a> {
         let content = match &node.value {
             Value::Table(table) => Content::Table(table),
             other => {
-                let help = format!("write `{}` once, and its keys below", section.header());
-                let why = format!("it is {}, and a section is wanted", other.kind());
-                Content::Unreadable(report.push(Diagnostic::refused(&node.place, &address, why, help)))
+                let help = format!("write `{}` once, and its keys below that line", section.header());
+                let reason = format!("expected a section, got {}", other.kind());
+                Content::Unreadable(report.push(Diagnostic::refused(&node.place, &address, reason, help)))
             }
         };
         SectionReader { address, place: node.place.clone(), content }
     }
 
     /// Reports every key that is not one of `known`.
-    pub(crate) fn knows_only(
+    pub(crate) fn reject_unknown_keys(
         self,
         known: &[&'static str],
         device_keys: DeviceKeys<'_>,
@@ -155,29 +155,29 @@ impl<'a> SectionReader<'a> {
             if known.contains(&name.as_str()) {
                 continue;
             }
-            let help = match (closest(name, known.iter().copied()), owner(name, device_keys)) {
+            let help = match (closest(name, known.iter().copied()), section_with_key(name, device_keys)) {
                 (Some(close), _) => format!("did you mean `{close}`?"),
-                (None, Some(owner)) => format!("it is a key of `{}`", owner.header()),
+                (None, Some(section)) => format!("it is a key of `{}`", section.header()),
                 (None, None) => format!("the keys are {}", listed(known.iter().copied().map(quoted), "and")),
             };
             let key = format!("{}.{name}", self.address);
-            let message = format!("there is no key {}", quoted(&key));
+            let message = format!("unknown key {}", quoted(&key));
             report.push(Diagnostic::new(place.clone(), key, message, help));
         }
         self
     }
 
-    /// Where the section starts.
+    /// The place of the section.
     pub(crate) fn place(&self) -> &Place {
         &self.place
     }
 
-    /// The value of a key that has a default.
+    /// The value of a key with a default.
     pub(crate) fn value<F: Form>(
         &self,
         key: &Key<F, Default<F::Value>>,
         report: &mut Report,
-    ) -> Answer<F::Value> {
+    ) -> SettingResult<F::Value> {
         Ok(self.read(key, report)?.unwrap_or_else(|| Setting {
             value: key.absent.0.clone(),
             key: self.address_of(key.name),
@@ -186,7 +186,7 @@ impl<'a> SectionReader<'a> {
         }))
     }
 
-    /// The value of a key that may be left out.
+    /// The value of an optional key.
     pub(crate) fn optional<F: Form>(
         &self,
         key: &Key<F, Optional>,
@@ -195,15 +195,15 @@ impl<'a> SectionReader<'a> {
         self.read(key, report)
     }
 
-    /// The value of a key that may not be left out.
+    /// The value of a required key.
     pub(crate) fn required_value<F: Form>(
         &self,
         key: &Key<F, Required>,
         report: &mut Report,
-    ) -> Answer<F::Value> {
+    ) -> SettingResult<F::Value> {
         self.read(key, report)?.ok_or_else(|| {
             let address = self.address_of(key.name);
-            let message = format!("`{address}` is missing: {} is wanted", key.form.wanted());
+            let message = format!("`{address}` is missing: expected {}", key.form.expected());
             let help = format!("add a line `{} = {}`", key.name, key.form.example());
             report.push(Diagnostic::new(self.place.clone(), address, message, help))
         })
@@ -223,7 +223,7 @@ impl<'a> SectionReader<'a> {
         let address = self.address_of(key.name);
         match key.form.read(&node.value) {
             Ok(value) => Ok(Some(Setting { value, key: address, place: node.place.clone(), given: true })),
-            Err(flaw) => Err(report.push(explained(flaw, key, &address, node))),
+            Err(error) => Err(report.push(value_diagnostic(error, key, &address, node))),
         }
     }
 
@@ -235,23 +235,28 @@ impl<'a> SectionReader<'a> {
 fn missing(section: &Section, start: &Place) -> Diagnostic {
     let header = section.header();
     let message = format!("the section `{header}` is missing");
-    let help = format!("add a line `{header}`: it may stand alone");
+    let help = format!("add a line `{header}`; its keys are optional");
     Diagnostic::new(start.clone(), section.name, message, help)
 }
 
-fn explained<F: Form, A>(flaw: Flaw, key: &Key<F, A>, address: &str, node: &Node) -> Diagnostic {
-    match flaw {
-        Flaw::Content { why, help } => Diagnostic::refused(&node.place, address, why, help),
-        Flaw::Type => {
-            let why = format!("it is {}, and {} is wanted", node.value.kind(), key.form.wanted());
+fn value_diagnostic<F: Form, A>(
+    error: ValueError,
+    key: &Key<F, A>,
+    address: &str,
+    node: &Node,
+) -> Diagnostic {
+    match error {
+        ValueError::Invalid { reason, help } => Diagnostic::refused(&node.place, address, reason, help),
+        ValueError::WrongType => {
+            let reason = format!("expected {}, got {}", key.form.expected(), node.value.kind());
             let help = requoted(&key.form, node)
                 .unwrap_or_else(|| format!("for example `{} = {}`", key.name, key.form.example()));
-            Diagnostic::refused(&node.place, address, why, help)
+            Diagnostic::refused(&node.place, address, reason, help)
         }
     }
 }
 
-/// The way out where only the quotes are wrong.
+/// The suggestion if only the quotes are wrong.
 fn requoted<F: Form>(form: &F, node: &Node) -> Option<String> {
     let bare = match &node.value {
         Value::Text(text) => {
@@ -270,6 +275,6 @@ fn requoted<F: Form>(form: &F, node: &Node) -> Option<String> {
 }
 
 /// The section that has a key of that name.
-fn owner(key: &str, device_keys: DeviceKeys<'_>) -> Option<&'static Section> {
+fn section_with_key(key: &str, device_keys: DeviceKeys<'_>) -> Option<&'static Section> {
     SECTIONS.iter().copied().find(|section| section.has_key(key, device_keys))
 }

@@ -6,11 +6,10 @@ use crate::description::{KeySchema, Section, Shape};
 use crate::device_kind::{DeviceKinds, TYPE, TYPE_DOC};
 use crate::keys::SECTIONS;
 
-/// The JSON Schema (draft 2020-12) of a profile, made of the same descriptions that the reader reads by.
+/// The JSON Schema (draft 2020-12) of a profile, generated from the declarations that the reader uses.
 ///
-/// It holds what can be said of each key by itself: names, types, words, units, lengths and defaults. What keys say
-/// together, and the ends of sizes and times, is checked by [`parse`](crate::parse) only: the schema accepts every
-/// profile that `parse` accepts.
+/// It covers each key by itself: names, types, words, units, lengths and defaults. Constraints between keys, and the limits
+/// of sizes and times, are checked by [`parse`](crate::parse) only. The schema accepts every profile that `parse` accepts.
 #[must_use]
 pub fn schema(kinds: &DeviceKinds) -> Json {
     let properties: Map<String, Json> =
@@ -22,8 +21,8 @@ pub fn schema(kinds: &DeviceKinds) -> Json {
         .collect();
     json!({
         "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "title": "Ghesthouse machine profile",
-        "description": "What `ghest boot` boots, written as TOML.",
+        "title": "Machine profile",
+        "description": "A virtual machine, written as TOML.",
         "type": "object",
         "properties": properties,
         "required": required,

@@ -1,28 +1,28 @@
-//! Texts and places in them.
+//! Texts, and places in them.
 
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
-/// A text that settings are read from, and the name that a diagnostic calls it by.
+/// A text that settings are read from, with the name that diagnostics use for it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Source {
     /// The file's name as the user gave it, or `--set`.
     pub name: String,
-    /// All of it.
+    /// The whole text.
     pub text: String,
 }
 
 impl Source {
-    /// The file's name without directory and ending; empty where there is none.
+    /// The file's name without directory and extension; empty if there is none.
     pub(crate) fn stem(&self) -> String {
         Path::new(&self.name).file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default()
     }
 }
 
-/// A stretch of a [`Source`].
+/// A span of a [`Source`].
 ///
-/// The stretch always lies within the text and starts and ends between two characters, whatever it was made from.
+/// The span always lies within the text, and starts and ends at a character boundary.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Place {
     source: Arc<Source>,
@@ -39,12 +39,12 @@ impl Place {
         Place { source: Arc::clone(source), span: start..end }
     }
 
-    /// The place at the start of a text, for what is missing from it.
+    /// The empty place at the start of a text, for a section that is missing from it.
     pub(crate) fn start_of(source: &Arc<Source>) -> Place {
         Place { source: Arc::clone(source), span: 0..0 }
     }
 
-    /// The text that this is a place of.
+    /// The text that contains this place.
     #[must_use]
     pub fn source(&self) -> &Source {
         &self.source
@@ -54,13 +54,13 @@ impl Place {
         Arc::ptr_eq(&self.source, source)
     }
 
-    /// Bytes of the text.
+    /// The byte range within the text.
     #[must_use]
     pub fn span(&self) -> Range<usize> {
         self.span.clone()
     }
 
-    /// What stands there.
+    /// The text of the span.
     #[must_use]
     pub fn text(&self) -> &str {
         self.source.text.get(self.span.clone()).unwrap_or_default()

@@ -1,9 +1,10 @@
-//! The known name that an unknown one was probably meant to be.
+//! Suggestions for unknown names.
 
-/// The closest of `known`, if it is close enough: a third of its characters may be wrong, and at least one.
+/// The name of `known` with the smallest edit distance to `unknown`; `None` if every distance is more than a third of the
+/// name's length and more than 1.
 pub(crate) fn closest<'a>(unknown: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    // Whoever writes forty times the length of any name did not mistype one.
-    if unknown.len() > 64 {
+    // No key is nearly that long. This also bounds the cost.
+    if unknown.len() > MAX_LEN {
         return None;
     }
     let unknown: Vec<char> = folded(unknown);
@@ -15,11 +16,15 @@ pub(crate) fn closest<'a>(unknown: &str, known: impl IntoIterator<Item = &'a str
         .map(|(_, name)| name)
 }
 
+/// The maximum length, in bytes, of a name that gets a suggestion.
+const MAX_LEN: usize = 64;
+
 fn folded(name: &str) -> Vec<char> {
     name.chars().map(|c| if c == '_' || c == ' ' { '-' } else { c.to_ascii_lowercase() }).collect()
 }
 
-/// Insertions, removals, replacements and swaps of neighbours that make `b` of `a` (optimal string alignment).
+/// The edit distance between `a` and `b`: insertions, removals, replacements and swaps of neighbours (optimal string
+/// alignment).
 fn distance(a: &[char], b: &[char]) -> usize {
     let mut before_last: Vec<usize> = Vec::new();
     let mut last: Vec<usize> = (0..=b.len()).collect();
@@ -52,7 +57,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_is_close_is_suggested() {
+    fn only_similar_names_are_suggested() {
         let words = ["acpi", "devicetree", "mptable"];
         assert_eq!(closest("apci", words), Some("acpi"));
         assert_eq!(closest("device_tree", words), Some("devicetree"));

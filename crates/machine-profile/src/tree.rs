@@ -1,4 +1,4 @@
-//! TOML text as a tree whose every key and value knows its place, whichever text it came from.
+//! TOML text as a tree in which every key and every value has its place.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use crate::source::{Place, Source};
 /// A value and its place in the text.
 #[derive(Clone, Debug)]
 pub struct Node {
-    /// Of a `[table]` and of an `[[array]]`: the header.
+    /// The place of the value; for a `[table]` and an `[[array]]`, of its header.
     pub place: Place,
     /// The value.
     pub value: Value,
@@ -18,6 +18,7 @@ pub struct Node {
 
 /// A TOML value.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub enum Value {
     /// A string.
     Text(String),
@@ -29,14 +30,14 @@ pub enum Value {
     Array(Vec<Node>),
     /// A table.
     Table(Table),
-    /// A float, date or time, by what TOML calls it, with its article.
+    /// A float, date or time: its type in TOML, with an article.
     Other(&'static str),
 }
 
 /// A TOML table.
 #[derive(Clone, Debug, Default)]
 pub struct Table {
-    /// In the order of the text; those that `--set` adds come last.
+    /// In the order of the text, followed by those that `--set` adds.
     pub(crate) entries: Vec<Entry>,
 }
 
@@ -48,7 +49,7 @@ pub(crate) struct Entry {
 }
 
 impl Value {
-    /// What TOML calls it, with its article.
+    /// Its type in TOML, with an article.
     pub(crate) fn kind(&self) -> &'static str {
         match self {
             Value::Text(_) => "a string",
@@ -66,7 +67,7 @@ impl Table {
         self.entries.iter().find(|entry| entry.name == name)
     }
 
-    /// Every key below this table with its address, outer ones first.
+    /// Visits every key below this table with its address, outer keys first. The places are those of the key and its value.
     pub(crate) fn walk<'a>(&'a self, prefix: &str, visit: &mut impl FnMut(String, &'a Place, &'a Place)) {
         for Entry { name, place, node } in &self.entries {
             let address = if prefix.is_empty() { name.clone() } else { format!("{prefix}.{name}") };
@@ -88,7 +89,7 @@ impl Table {
     }
 }
 
-/// Reads a document. What is no TOML is reported, and the rest is read as far as it can be made out.
+/// Parses a document. Syntax errors are reported, and the rest is parsed as far as possible.
 pub(crate) fn parse_document(source: &Arc<Source>, report: &mut Report) -> Table {
     let (document, errors) = DeTable::parse_recoverable(&source.text);
     let root = table(document.get_ref(), source, 0);
@@ -99,7 +100,7 @@ pub(crate) fn parse_document(source: &Arc<Source>, report: &mut Report) -> Table
     root
 }
 
-/// Reads a value that starts at byte `offset` of its source: TOML where it is TOML, else a bare string.
+/// Parses the value that starts at byte `offset` of its source: as TOML, or as a bare string if it is not TOML.
 pub(crate) fn parse_value(source: &Arc<Source>, offset: usize) -> Node {
     let text = source.text.get(offset..).unwrap_or_default();
     match DeValue::parse(text) {
@@ -140,8 +141,8 @@ fn node(value: &DeValue<'_>, span: std::ops::Range<usize>, source: &Arc<Source>,
 
 fn integer(number: &DeInteger<'_>) -> i128 {
     let text = number.as_str();
-    let beyond = if text.starts_with('-') { i128::MIN } else { i128::MAX };
-    i128::from_str_radix(text, number.radix()).unwrap_or(beyond)
+    let saturated = if text.starts_with('-') { i128::MIN } else { i128::MAX };
+    i128::from_str_radix(text, number.radix()).unwrap_or(saturated)
 }
 
 fn shifted(span: std::ops::Range<usize>, offset: usize) -> std::ops::Range<usize> {
@@ -149,7 +150,7 @@ fn shifted(span: std::ops::Range<usize>, offset: usize) -> std::ops::Range<usize
 }
 
 fn syntax_error(root: &Table, place: Place, message: &str) -> Diagnostic {
-    // The nearest key before it on the same line, the bare value that it lies in, and the last key of the same name.
+    // The nearest key before the error on its line, the bare value around it, and the last key of the same name.
     let (mut key, mut bare, mut first) = (String::new(), None, None);
     let (start, end) = (place.span().start, place.span().end);
     root.walk("", &mut |address, at, value| {
@@ -165,40 +166,44 @@ fn syntax_error(root: &Table, place: Place, message: &str) -> Diagnostic {
     });
     let text = place.text().to_owned();
     if message == "duplicate key" {
-        let message = format!("{} is given twice", quoted(&text));
-        let duplicate = |key| Diagnostic::new(place.clone(), key, message, "keep one of the two");
+        let message = format!("{} is defined twice", quoted(&text));
+        let duplicate = |key| Diagnostic::new(place.clone(), key, message, "remove one of the two");
         return match first {
-            Some((address, first)) => duplicate(address).beside(first, "given here first"),
+            Some((address, first)) => duplicate(address).with_label(first, "first defined here"),
             None => duplicate(text),
         };
     }
     let (message, help) = match bare {
-        Some("") => (format!("`{key}` has no value"), "write one after the `=`".to_owned()),
-        Some(bare) => {
-            (format!("{} is not TOML: {message}", quoted(bare)), format!("write it in quotes: `\"{bare}\"`"))
+        Some("") => (format!("`{key}` has no value"), "write a value after the `=`".to_owned()),
+        Some(bare) => (
+            format!("{} is not valid TOML: {message}", quoted(bare)),
+            format!("write it in quotes: `\"{bare}\"`"),
+        ),
+        None if text.trim().is_empty() => {
+            (format!("this is not valid TOML: {message}"), SYNTAX_HELP.to_owned())
         }
-        None if text.trim().is_empty() => (format!("this is not TOML: {message}"), SYNTAX_HELP.to_owned()),
-        None => (format!("{} is not TOML: {message}", quoted(&text)), SYNTAX_HELP.to_owned()),
+        None => (format!("{} is not valid TOML: {message}", quoted(&text)), SYNTAX_HELP.to_owned()),
     };
     Diagnostic::new(place, key, message, help)
 }
 
-/// The lines of which nothing is known once these errors are: theirs, and below a broken header all up to the next.
-pub(crate) fn spoilt_lines(errors: &[Diagnostic]) -> Vec<usize> {
-    let mut spoilt = Vec::new();
+/// The lines that these syntax errors make unreliable: the line of each error, and below a broken header all lines up to
+/// the next header.
+pub(crate) fn unparsed_lines(errors: &[Diagnostic]) -> Vec<usize> {
+    let mut unparsed = Vec::new();
     for error in errors {
         let line = error.line();
         let header = |text: &str| text.trim_start().starts_with('[');
         let mut lines = error.source().text.lines().skip(line - 1);
-        spoilt.push(line);
+        unparsed.push(line);
         if lines.next().is_some_and(header) {
-            spoilt.extend((line + 1..).zip(lines.take_while(|text| !header(text))).map(|(line, _)| line));
+            unparsed.extend((line + 1..).zip(lines.take_while(|text| !header(text))).map(|(line, _)| line));
         }
     }
-    spoilt
+    unparsed
 }
 
-/// What a value that is not bare starts with.
+/// The first character of every value that is not bare.
 const OPENING: [char; 4] = ['"', '\'', '[', '{'];
 const SYNTAX_HELP: &str =
     "a section starts with a line `[section]`, and a key is set by a line `key = value`";

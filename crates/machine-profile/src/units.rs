@@ -1,70 +1,72 @@
-//! Sizes and periods: a whole number and its unit.
+//! Sizes and durations: a whole number and its unit.
 
-/// A unit, how many of the smallest it is, and what people write when they mean it.
+/// A unit.
 pub(crate) struct Unit {
     pub(crate) name: &'static str,
+    /// Its value in bytes or in milliseconds.
     pub(crate) factor: u64,
-    pub(crate) near_misses: &'static [&'static str],
+    /// Spellings, in lower case, that get a suggestion to write this unit.
+    pub(crate) misspellings: &'static [&'static str],
 }
 
-/// Of bytes, from the biggest.
+/// Units of memory, from the largest.
 pub(crate) static SIZES: &[Unit] = &[
-    Unit { name: "TiB", factor: 1 << 40, near_misses: &["t", "tb", "ti"] },
-    Unit { name: "GiB", factor: 1 << 30, near_misses: &["g", "gb", "gi"] },
-    Unit { name: "MiB", factor: 1 << 20, near_misses: &["m", "mb", "mi"] },
-    Unit { name: "KiB", factor: 1 << 10, near_misses: &["k", "kb", "ki"] },
+    Unit { name: "TiB", factor: 1 << 40, misspellings: &["t", "tb", "ti"] },
+    Unit { name: "GiB", factor: 1 << 30, misspellings: &["g", "gb", "gi"] },
+    Unit { name: "MiB", factor: 1 << 20, misspellings: &["m", "mb", "mi"] },
+    Unit { name: "KiB", factor: 1 << 10, misspellings: &["k", "kb", "ki"] },
 ];
 
-/// Of milliseconds, from the biggest.
+/// Units of time, from the largest.
 pub(crate) static PERIODS: &[Unit] = &[
-    Unit { name: "h", factor: 3_600_000, near_misses: &["hr", "hour", "hours"] },
-    Unit { name: "min", factor: 60_000, near_misses: &["m", "mins", "minute", "minutes"] },
-    Unit { name: "s", factor: 1_000, near_misses: &["sec", "secs", "second", "seconds"] },
-    Unit { name: "ms", factor: 1, near_misses: &["msec", "msecs", "millis", "millisecond", "milliseconds"] },
+    Unit { name: "h", factor: 3_600_000, misspellings: &["hr", "hour", "hours"] },
+    Unit { name: "min", factor: 60_000, misspellings: &["m", "mins", "minute", "minutes"] },
+    Unit { name: "s", factor: 1_000, misspellings: &["sec", "secs", "second", "seconds"] },
+    Unit { name: "ms", factor: 1, misspellings: &["msec", "msecs", "millis", "millisecond", "milliseconds"] },
 ];
 
-/// Why a text is no quantity.
+/// Why a text is not a quantity.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum NoQuantity {
+pub(crate) enum QuantityError {
     /// It does not start with a whole number.
     NoNumber,
-    /// A number alone.
-    NoUnit(u64),
-    /// Something follows the number that is no unit, but may have been meant as one.
-    UnknownUnit { number: u64, unit: String, meant: Option<&'static str> },
-    /// Beyond 64 bits.
-    TooBig,
+    /// A number without a unit.
+    MissingUnit(u64),
+    /// The text after the number is not a unit.
+    UnknownUnit { number: u64, unit: String, suggestion: Option<&'static str> },
+    /// It does not fit in 64 bits.
+    TooLarge,
 }
 
-/// How many of the smallest unit `text` says. One blank may stand between number and unit.
-pub(crate) fn parse(text: &str, units: &'static [Unit]) -> Result<u64, NoQuantity> {
+/// Parses a quantity, in bytes or in milliseconds. One space is allowed between number and unit.
+pub(crate) fn parse(text: &str, units: &'static [Unit]) -> Result<u64, QuantityError> {
     let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);
     if number.is_empty() {
-        return Err(NoQuantity::NoNumber);
+        return Err(QuantityError::NoNumber);
     }
-    let number: u64 = number.parse().map_err(|_| NoQuantity::TooBig)?;
+    let number: u64 = number.parse().map_err(|_| QuantityError::TooLarge)?;
     let unit = unit.strip_prefix(' ').unwrap_or(unit);
     if unit.is_empty() {
-        return Err(NoQuantity::NoUnit(number));
+        return Err(QuantityError::MissingUnit(number));
     }
     if unit.starts_with(['.', ',', '_', ' ']) {
-        return Err(NoQuantity::NoNumber);
+        return Err(QuantityError::NoNumber);
     }
     match units.iter().find(|known| known.name == unit) {
-        Some(known) => number.checked_mul(known.factor).ok_or(NoQuantity::TooBig),
+        Some(known) => number.checked_mul(known.factor).ok_or(QuantityError::TooLarge),
         None => {
             let folded = unit.to_lowercase();
-            let meant = units.iter().find(|known| {
-                known.name.to_lowercase() == folded || known.near_misses.contains(&folded.as_str())
+            let suggestion = units.iter().find(|known| {
+                known.name.to_lowercase() == folded || known.misspellings.contains(&folded.as_str())
             });
-            let meant = meant.map(|known| known.name);
-            Err(NoQuantity::UnknownUnit { number, unit: unit.to_owned(), meant })
+            let suggestion = suggestion.map(|known| known.name);
+            Err(QuantityError::UnknownUnit { number, unit: unit.to_owned(), suggestion })
         }
     }
 }
 
-/// The shortest way to write `quantity` exactly; of nothing, 0 of the smallest unit.
+/// Formats a quantity exactly, in the largest unit that divides it; 0 in the smallest unit.
 pub(crate) fn format(quantity: u64, units: &'static [Unit]) -> String {
     let unit = units.iter().find(|unit| quantity >= unit.factor && quantity.is_multiple_of(unit.factor));
     match unit.or(units.last()) {
@@ -96,17 +98,18 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_quantity_says_why() {
-        let unknown =
-            |unit: &str, meant| Err(NoQuantity::UnknownUnit { number: 512, unit: unit.to_owned(), meant });
-        assert_eq!(parse("512", SIZES), Err(NoQuantity::NoUnit(512)));
+    fn the_error_says_why_a_text_is_not_a_quantity() {
+        let unknown = |unit: &str, suggestion| {
+            Err(QuantityError::UnknownUnit { number: 512, unit: unit.to_owned(), suggestion })
+        };
+        assert_eq!(parse("512", SIZES), Err(QuantityError::MissingUnit(512)));
         assert_eq!(parse("512MB", SIZES), unknown("MB", Some("MiB")));
         assert_eq!(parse("512m", SIZES), unknown("m", Some("MiB")));
         assert_eq!(parse("512m", PERIODS), unknown("m", Some("min")));
         assert_eq!(parse("512 apples", SIZES), unknown("apples", None));
-        assert_eq!(parse("1.5GiB", SIZES), Err(NoQuantity::NoNumber));
-        assert_eq!(parse("", SIZES), Err(NoQuantity::NoNumber));
-        assert_eq!(parse("99999999TiB", SIZES), Err(NoQuantity::TooBig));
-        assert_eq!(parse("99999999999999999999TiB", SIZES), Err(NoQuantity::TooBig));
+        assert_eq!(parse("1.5GiB", SIZES), Err(QuantityError::NoNumber));
+        assert_eq!(parse("", SIZES), Err(QuantityError::NoNumber));
+        assert_eq!(parse("99999999TiB", SIZES), Err(QuantityError::TooLarge));
+        assert_eq!(parse("99999999999999999999TiB", SIZES), Err(QuantityError::TooLarge));
     }
 }

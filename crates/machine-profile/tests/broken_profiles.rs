@@ -1,13 +1,13 @@
-//! Every broken profile in `tests/profiles` gives exactly the diagnostics in the `.expected` file beside it.
+//! Every broken profile in `tests/profiles` gives exactly the diagnostics in its `.expected` file.
 //!
-//! A profile may say in comment lines for which architecture it is read, and what `--set` puts over it:
+//! Comment lines of a profile can set the architecture, and overrides as of `--set`:
 //!
 //! ```toml
 //! # arch: aarch64
 //! # set: machine.vcpus=4
 //! ```
 //!
-//! Without the first it is x86_64. After a change that is meant, write the expected files anew, and review them:
+//! The default architecture is x86_64. After an intended change, regenerate the expected files and review them:
 //!
 //! ```sh
 //! UPDATE_EXPECTED=1 cargo test -p machine-profile --test broken_profiles
@@ -20,15 +20,15 @@ use std::path::{Path, PathBuf};
 use machine_profile::{Diagnostic, Override, Place, Source, parse};
 use platform::Arch;
 
-/// The fewest there may be: a wrong directory must not pass for a good result.
-const FEWEST: usize = 45;
+/// The minimum number of profiles: the test fails if it reads the wrong directory.
+const MIN_PROFILES: usize = 45;
 
 #[test]
 fn broken_profiles_give_the_expected_diagnostics() {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/profiles");
     let update = std::env::var_os("UPDATE_EXPECTED").is_some();
     let profiles = with_ending(&directory, "toml");
-    assert!(profiles.len() >= FEWEST, "{} has {} profiles only", directory.display(), profiles.len());
+    assert!(profiles.len() >= MIN_PROFILES, "{} has {} profiles only", directory.display(), profiles.len());
 
     let mut differing = String::new();
     for profile in &profiles {
@@ -44,7 +44,7 @@ fn broken_profiles_give_the_expected_diagnostics() {
             writeln!(differing, "--- {}\n{expected}+++ got\n{got}", expected_path.display()).unwrap();
         }
     }
-    assert!(differing.is_empty(), "UPDATE_EXPECTED=1 takes these over:\n{differing}");
+    assert!(differing.is_empty(), "UPDATE_EXPECTED=1 accepts these:\n{differing}");
 }
 
 #[test]
@@ -74,7 +74,7 @@ fn diagnostics(path: &Path) -> String {
     let arch = match directives("# arch: ").as_slice() {
         [] => Arch::X86_64,
         [arch] if arch == "aarch64" => Arch::Aarch64,
-        other => panic!("{name}: {other:?} is no architecture"),
+        other => panic!("{name}: {other:?} is not an architecture"),
     };
     let mut overrides = Vec::new();
     let mut problems = Vec::new();
@@ -103,7 +103,7 @@ fn rendered(diagnostic: &Diagnostic) -> String {
     text
 }
 
-/// The message, the line it is about, and carets below the stretch.
+/// The message, the line, and carets below the span.
 fn header(text: &mut String, place: &Place, message: &str) {
     let source = place.source();
     let line = source.text.lines().nth(place.line() - 1).unwrap_or_default();

@@ -1,4 +1,4 @@
-//! What a user starts from: every example is a good profile for its architecture, and the schema says so too.
+//! Every example of `config-examples` is a valid profile for its architecture, and the schema accepts it.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,7 +9,7 @@ use platform::Arch;
 use serde_json::Value;
 
 #[test]
-fn every_example_is_a_good_profile() {
+fn every_example_is_a_valid_profile() {
     for path in examples() {
         for &arch in architectures(&path) {
             if let Err(problems) = load(&path, &[], arch, &devices::kinds()) {
@@ -34,7 +34,7 @@ fn the_schema_accepts_every_example() {
 }
 
 #[test]
-fn examples_describe_what_their_names_say() {
+fn examples_describe_the_machine_of_their_name() {
     let quickstart = machine("quickstart.toml", Arch::X86_64);
     assert_eq!((quickstart.vcpus, quickstart.memory.size), (2, 128 << 20));
     assert_eq!((quickstart.firmware, &quickstart.boot.kernel), (Firmware::Acpi, &Kernel::BuiltinProbe));
@@ -49,7 +49,7 @@ fn examples_describe_what_their_names_say() {
 }
 
 #[test]
-fn the_schema_is_itself_a_schema() {
+fn the_schema_is_a_valid_json_schema() {
     jsonschema::meta::validate(&schema(&devices::kinds())).unwrap();
 }
 
@@ -96,7 +96,7 @@ fn examples() -> Vec<PathBuf> {
     files.filter(|path| path.extension().is_some_and(|ending| ending == "toml")).collect()
 }
 
-/// By the file's name: a profile itself is of no architecture.
+/// By the file's name: a profile does not name its architecture.
 fn architectures(path: &Path) -> &'static [Arch] {
     let name = path.file_name().unwrap().to_string_lossy();
     if name.starts_with("x86_64") {

@@ -1,6 +1,6 @@
-//! Whatever is read, nothing panics, every diagnostic can be shown, and the schema accepts what the reader accepts.
+//! No input panics, every diagnostic can be shown, and the schema accepts every profile that the reader accepts.
 //!
-//! The number of inputs of each test is `PROPTEST_CASES`. A million in total, in a few minutes:
+//! `PROPTEST_CASES` is the number of inputs of each test. One million in total, in a few minutes:
 //!
 //! ```sh
 //! PROPTEST_CASES=250000 cargo test -p machine-profile --test never_panics
@@ -16,7 +16,7 @@ use platform::Arch;
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
 
-/// Inputs of each test where the environment does not say: a few seconds.
+/// Inputs of each test without `PROPTEST_CASES`: a few seconds.
 const CASES: u32 = 20_000;
 
 proptest! {
@@ -47,37 +47,37 @@ fn cases() -> u32 {
     std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(CASES)
 }
 
-/// Reads for both architectures, and looks at everything that comes out.
+/// Parses for both architectures, and checks the result.
 fn read(text: String, sets: &[String]) {
     let mut overrides = Vec::new();
     for set in sets {
         match Override::parse(set) {
             Ok(over) => overrides.push(over),
-            Err(problem) => look_at(&problem),
+            Err(problem) => check(&problem),
         }
     }
     for arch in [Arch::X86_64, Arch::Aarch64] {
         let source = Source { name: "fuzz.toml".to_owned(), text: text.clone() };
         match parse(source, &overrides, arch, Path::new("base"), &devices::kinds()) {
             Ok(profile) => {
-                look_at(&profile.problem("machine.vcpus", "", ""));
+                check(&profile.problem("machine.vcpus", "", ""));
                 assert!((1..=512).contains(&profile.machine.vcpus));
                 assert!(profile.machine.memory.size.is_multiple_of(profile.machine.memory.page_size.bytes()));
-                // Only the text alone can be compared: the schema knows no overrides.
+                // The schema applies to the text only, without overrides.
                 if overrides.is_empty() {
                     let json = toml::from_str(&text).unwrap();
                     assert!(VALIDATOR.is_valid(&json), "the schema refuses {text:?}");
                 }
             }
             Err(problems) => {
-                assert!(!problems.is_empty(), "refused without a reason: {text:?}");
-                problems.iter().for_each(look_at);
+                assert!(!problems.is_empty(), "refused without a diagnostic: {text:?}");
+                problems.iter().for_each(check);
             }
         }
     }
 }
 
-fn look_at(diagnostic: &Diagnostic) {
+fn check(diagnostic: &Diagnostic) {
     for place in std::iter::once(&diagnostic.place).chain(diagnostic.related.iter().map(|label| &label.place))
     {
         let text = &place.source().text;
@@ -92,12 +92,12 @@ fn look_at(diagnostic: &Diagnostic) {
 static VALIDATOR: LazyLock<Validator> =
     LazyLock::new(|| jsonschema::draft202012::new(&schema(&devices::kinds())).unwrap());
 
-/// Half of them good, and half broken, for what those hold that good ones do not.
+/// Half of them valid, and half broken, because broken ones contain what valid ones do not.
 fn profile() -> impl Strategy<Value = String> {
-    prop_oneof![select(GOOD.as_slice()), select(BROKEN.as_slice())]
+    prop_oneof![select(VALID.as_slice()), select(BROKEN.as_slice())]
 }
 
-static GOOD: LazyLock<Vec<String>> = LazyLock::new(|| profiles_in("config-examples"));
+static VALID: LazyLock<Vec<String>> = LazyLock::new(|| profiles_in("config-examples"));
 static BROKEN: LazyLock<Vec<String>> = LazyLock::new(|| profiles_in("tests/profiles"));
 
 fn profiles_in(directory: &str) -> Vec<String> {
@@ -109,7 +109,7 @@ fn profiles_in(directory: &str) -> Vec<String> {
         .collect()
 }
 
-/// A change to a text, at a position that is a share of its length.
+/// A change to a text. Positions are fractions of its length.
 #[derive(Clone, Debug)]
 enum Edit {
     Insert(Index, String),
@@ -154,7 +154,7 @@ impl Edit {
     }
 }
 
-/// What profiles are made of, and what breaks them.
+/// Fragments of profiles, and fragments that break them.
 fn piece() -> impl Strategy<Value = String> {
     let known = select(
         &[

@@ -1,4 +1,4 @@
-//! From files and `--set` to machines, and problems that show later.
+//! From files and `--set` to machines, and problems that are detected after parsing.
 
 use std::fs;
 use std::path::Path;
@@ -8,8 +8,8 @@ use devices::virtio_block::BlockConfig;
 use machine_profile::device_kind::DeviceConfig;
 use machine_profile::{
     Asynchronous, Backing, Boot, BootProtocol, Device, Diagnostic, Firmware, Kernel, Machine, Memory,
-    OnMissingSupport, OnReboot, Override, PageSize, Profile, Ras, Repair, Source, Synchronous, clashes, load,
-    parse, schema,
+    OnMissingSupport, OnReboot, Override, PageSize, Profile, Ras, Repair, Source, Synchronous, conflicts,
+    load, parse, schema,
 };
 use platform::Arch;
 use serde_json::Value;
@@ -108,13 +108,13 @@ fn every_key_is_honoured() {
 }
 
 #[test]
-fn huge_pages_are_of_2_mib_unless_told_otherwise() {
+fn huge_pages_are_of_2_mib_by_default() {
     let memory = read("[machine]\n[memory]\nbacking = \"hugetlbfs\"", &[]).unwrap().machine.memory;
     assert_eq!(memory.page_size, PageSize::Large);
 }
 
 #[test]
-fn overrides_replace_in_their_order() {
+fn overrides_apply_in_their_order() {
     let sets = ["machine.vcpus=2", "machine.vcpus=4", "machine.memory=1GiB", "boot.cmdline=root=/dev/vda ro"];
     let machine = read("[machine]\nvcpus = \"many\"", &sets).unwrap().machine;
     assert_eq!((machine.vcpus, machine.memory.size), (4, 1 << 30));
@@ -122,7 +122,7 @@ fn overrides_replace_in_their_order() {
 }
 
 #[test]
-fn overrides_make_sections_and_devices() {
+fn overrides_add_sections_and_devices() {
     let sets =
         ["machine.name=x", "device.0.type=virtio-block", "device.0.path=a.img", "device.0.read-only=true"];
     let machine = read("", &sets).unwrap().machine;
@@ -138,7 +138,7 @@ fn an_override_may_be_empty_or_quoted() {
 }
 
 #[test]
-fn a_name_is_made_of_what_the_file_is_called() {
+fn the_default_name_is_that_of_the_file() {
     let named = |name: &str| {
         let source = Source { name: name.to_owned(), text: "[machine]".to_owned() };
         parse(source, &[], Arch::X86_64, Path::new(""), &devices::kinds()).unwrap().machine.name
@@ -149,7 +149,7 @@ fn a_name_is_made_of_what_the_file_is_called() {
 }
 
 #[test]
-fn a_file_that_is_missing_is_a_diagnostic() {
+fn a_missing_file_is_a_diagnostic() {
     let problems = load(Path::new("no/such.toml"), &[], Arch::X86_64, &devices::kinds()).unwrap_err();
     assert_eq!(problems.len(), 1);
     assert!(
@@ -166,7 +166,7 @@ fn a_directory_is_a_diagnostic() {
 }
 
 #[test]
-fn what_is_not_utf_8_is_shown_where_it_is() {
+fn invalid_utf_8_is_reported_at_its_place() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("latin1.toml");
     fs::write(&path, b"[machine]\nname = \"gr\xfc\xdfe\"\n").unwrap();
@@ -186,7 +186,7 @@ fn paths_in_a_file_are_relative_to_it() {
 }
 
 #[test]
-fn machines_that_want_one_socket_clash() {
+fn machines_with_one_socket_conflict() {
     let profile = |name: &str, socket: &str| {
         let text = format!("[machine]\n[control]\nsocket = \"{socket}\"\n");
         let source = Source { name: name.to_owned(), text };
@@ -197,28 +197,28 @@ fn machines_that_want_one_socket_clash() {
         profile("b.toml", "/run/b.sock"),
         profile("c.toml", "/run/./a.sock"),
     ];
-    let found: Vec<String> = clashes(&profiles).iter().map(ToString::to_string).collect();
+    let found: Vec<String> = conflicts(&profiles).iter().map(ToString::to_string).collect();
     assert_eq!(
         found,
-        ["c.toml:3:10: `control.socket` cannot be `\"/run/./a.sock\"`: `a.toml` has that socket already\n  \
+        ["c.toml:3:10: `control.socket` cannot be `\"/run/./a.sock\"`: `a.toml` uses that socket too\n  \
           a.toml:3:10: the same socket\n  \
           help: choose another path"]
     );
-    assert_eq!(clashes(&profiles[..2]), []);
-    assert_eq!(clashes(&[read("[machine]", &[]).unwrap(), read("[machine]", &[]).unwrap()]), []);
+    assert_eq!(conflicts(&profiles[..2]), []);
+    assert_eq!(conflicts(&[read("[machine]", &[]).unwrap(), read("[machine]", &[]).unwrap()]), []);
 }
 
 #[test]
-fn a_later_problem_points_at_what_asked_for_it() {
+fn a_later_problem_points_at_its_key() {
     let profile = read("[machine]\n[boot]\nkernel = \"vmlinuz\"\n", &["machine.memory=1GiB"]).unwrap();
     let at = |key: &str| {
-        let problem = profile.problem(key, "it is not there", "");
+        let problem = profile.problem(key, "it does not exist", "");
         (problem.source().name.clone(), problem.line(), problem.value().to_owned())
     };
     let web = || "web.toml".to_owned();
     assert_eq!(at("boot.kernel"), (web(), 3, "\"vmlinuz\"".to_owned()));
     assert_eq!(at("machine.memory"), ("--set".to_owned(), 1, "1GiB".to_owned()));
-    // Left out: its section; and where that is left out too, the start.
+    // An omitted key: its section; an omitted section: the start.
     assert_eq!(at("boot.initrd"), (web(), 2, "[boot]".to_owned()));
     assert_eq!(at("ras.synchronous"), (web(), 1, String::new()));
 }
@@ -229,7 +229,7 @@ fn read(text: &str, sets: &[&str]) -> Result<Profile, Vec<Diagnostic>> {
     parse(source, &overrides, Arch::X86_64, Path::new("/srv"), &devices::kinds())
 }
 
-/// No key takes an array: a key whose array is not refused is not read.
+/// No key accepts an array: a key whose array is not refused is not read.
 #[test]
 fn every_key_of_the_schema_is_read() {
     let schema = schema(&devices::kinds());

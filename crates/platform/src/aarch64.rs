@@ -1,10 +1,12 @@
 //! The address map of an aarch64 machine, and its fixed parts.
 //!
+//! [`Layout::REFERENCE`]:
+//!
 //! ```text
-//!   800_0000 .. 801_0000     GIC distributor (GICv2: its processors' interface at 802_0000)
-//!   808_0000 .. 80a_0000     interrupt translation service
+//!   800_0000 .. 801_0000     GIC distributor (GICv2: its CPU interface at 802_0000)
+//!   808_0000 .. 80a_0000     Interrupt Translation Service, if a device sends MSIs
 //!   900_0000                 PL011 serial port
-//!   901_0000                 PL031 clock
+//!   901_0000                 PL031 real-time clock
 //!   903_0000                 Generic Event Device
 //!   a00_0000 .. a10_0000     virtio-mmio transports, one page each
 //!  1000_0000 .. 1400_0000    GIC redistributors, 128 KiB for each of up to 512 processors
@@ -13,95 +15,161 @@
 //!  4020_0000 ..              RAM, usable: kernel and initrd
 //! ```
 //!
-//! SPIs are given as INTIDs: SPI n is INTID 32 + n.
+//! Interrupts are INTIDs: SPI n is INTID 32 + n, PPI n is INTID 16 + n.
 
 use crate::memory::{MemoryMap, Range, Region, RegionKind};
-use crate::{Arch, Cpu, DeviceNode, InterruptController, Platform, PowerControl, PrivateInterrupts};
+use crate::{
+    Arch, Cpu, DeviceNode, FixedClock, InterruptController, Platform, PowerControl, PrivateInterrupts,
+};
 
-/// GIC distributor.
-pub const GIC_DISTRIBUTOR: Range = Range { start: 0x800_0000, len: 0x1_0000 };
-/// GICv2 processors' interface.
-pub const GICV2_CPU_INTERFACE: Range = Range { start: 0x802_0000, len: 0x2000 };
-/// GICv2 distributor: the registers end after 4 KiB.
-pub const GICV2_DISTRIBUTOR: Range = Range { start: 0x800_0000, len: 0x1000 };
-/// Interrupt translation service.
-pub const GIC_ITS: Range = Range { start: 0x808_0000, len: 0x2_0000 };
-/// GICv3 redistributors begin here.
-pub const GIC_REDISTRIBUTORS: u64 = 0x1000_0000;
-/// Bytes of one processor's redistributor.
+/// Addresses and interrupts of an aarch64 machine.
+///
+/// Fields are independent: nothing checks that a changed one does not overlap another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Layout {
+    /// Frames of a GICv3 distributor: 64 KiB.
+    pub gic_distributor: Range,
+    /// Registers of a GICv2 distributor: 4 KiB.
+    pub gicv2_distributor: Range,
+    /// GICv2 CPU interface: 8 KiB.
+    pub gicv2_cpu_interface: Range,
+    /// Frames of the Interrupt Translation Service: 128 KiB.
+    pub gic_its: Range,
+    /// GPA of the first GICv3 redistributor; each processor has [`GIC_REDISTRIBUTOR_LEN`] bytes.
+    pub gic_redistributors: u64,
+    /// GPA of the serial port: one page.
+    pub serial_base: u64,
+    /// INTID of the serial port.
+    pub serial_intid: u32,
+    /// GPA of the real-time clock: one page.
+    pub rtc_base: u64,
+    /// INTID of the real-time clock.
+    pub rtc_intid: u32,
+    /// INTID of the power button (devicetree).
+    pub power_button_intid: u32,
+    /// GPA of the Generic Event Device.
+    pub ged_base: u64,
+    /// INTID of the Generic Event Device.
+    pub ged_intid: u32,
+    /// INTID of an error source that has its own interrupt (devicetree).
+    pub error_intid: u32,
+    /// virtio-mmio transports, one page each.
+    pub virtio_mmio: Range,
+    /// INTID of the first virtio-mmio transport; each further transport has the next INTID.
+    pub virtio_first_intid: u32,
+    /// The processors' private interrupts, including that of a PMU.
+    pub private_interrupts: PrivateInterrupts,
+    /// The clock of the peripheral bus.
+    pub apb_clock: FixedClock,
+    /// GPA of RAM. A multiple of 2 MiB.
+    pub ram_start: u64,
+    /// Length in bytes, from the start of RAM, of the area for tables. A multiple of 64 KiB.
+    pub tables_len: u64,
+    /// The area for the devicetree, in RAM behind the tables. Linux allows at most 2 MiB
+    /// (`Documentation/arch/arm64/booting.rst`).
+    pub devicetree: Range,
+    /// The lowest GPA of a kernel image, behind the devicetree. A multiple of 2 MiB.
+    pub kernel_start: u64,
+}
+
+impl Layout {
+    /// The reference layout; see the [module documentation](self).
+    pub const REFERENCE: Layout = Layout {
+        gic_distributor: Range { start: 0x800_0000, len: 0x1_0000 },
+        gicv2_distributor: Range { start: 0x800_0000, len: 0x1000 },
+        gicv2_cpu_interface: Range { start: 0x802_0000, len: 0x2000 },
+        gic_its: Range { start: 0x808_0000, len: 0x2_0000 },
+        gic_redistributors: 0x1000_0000,
+        serial_base: 0x900_0000,
+        serial_intid: 33,
+        rtc_base: 0x901_0000,
+        rtc_intid: 34,
+        power_button_intid: 35,
+        ged_base: 0x903_0000,
+        ged_intid: 36,
+        error_intid: 37,
+        virtio_mmio: Range { start: 0xa00_0000, len: 0x10_0000 },
+        virtio_first_intid: 48,
+        // As Arm's Base System Architecture numbers them (DEN0094C, table 3).
+        private_interrupts: PrivateInterrupts {
+            secure_timer: 29,
+            physical_timer: 30,
+            virtual_timer: 27,
+            hypervisor_timer: 26,
+            performance_monitors: Some(23),
+        },
+        apb_clock: FixedClock { name: "apb-pclk", hz: 24_000_000 },
+        ram_start: 0x4000_0000,
+        tables_len: 0x10_0000,
+        devicetree: Range { start: 0x4010_0000, len: 0x10_0000 },
+        kernel_start: 0x4020_0000,
+    };
+}
+
+/// Bytes of one processor's GICv3 redistributor: an RD and an SGI frame of 64 KiB each (Arm IHI 0069).
 pub const GIC_REDISTRIBUTOR_LEN: u64 = 0x2_0000;
 
-/// Serial port.
-pub const SERIAL_BASE: u64 = 0x900_0000;
-/// INTID of the serial port.
-pub const SERIAL_INTID: u32 = 33;
-/// Clock.
-pub const RTC_BASE: u64 = 0x901_0000;
-/// INTID of the clock.
-pub const RTC_INTID: u32 = 34;
-/// INTID of the power button (devicetree).
-pub const POWER_BUTTON_INTID: u32 = 35;
-/// Generic Event Device.
-pub const GED_BASE: u64 = 0x903_0000;
-/// INTID of the Generic Event Device.
-pub const GED_INTID: u32 = 36;
-/// INTID of an error source that has an interrupt of its own (devicetree).
-pub const ERROR_INTID: u32 = 37;
-/// virtio-mmio transports, one page each.
-pub const VIRTIO_MMIO: Range = Range { start: 0xa00_0000, len: 0x10_0000 };
-/// INTID of the first virtio-mmio transport; each next one has the next.
-pub const VIRTIO_FIRST_INTID: u32 = 48;
+/// [`Layout::gic_distributor`] of the reference layout.
+pub const GIC_DISTRIBUTOR: Range = Layout::REFERENCE.gic_distributor;
+/// [`Layout::gicv2_cpu_interface`] of the reference layout.
+pub const GICV2_CPU_INTERFACE: Range = Layout::REFERENCE.gicv2_cpu_interface;
+/// [`Layout::gic_redistributors`] of the reference layout.
+pub const GIC_REDISTRIBUTORS: u64 = Layout::REFERENCE.gic_redistributors;
+/// [`Layout::serial_base`] of the reference layout.
+pub const SERIAL_BASE: u64 = Layout::REFERENCE.serial_base;
+/// [`Layout::serial_intid`] of the reference layout.
+pub const SERIAL_INTID: u32 = Layout::REFERENCE.serial_intid;
+/// [`Layout::rtc_base`] of the reference layout.
+pub const RTC_BASE: u64 = Layout::REFERENCE.rtc_base;
+/// [`Layout::rtc_intid`] of the reference layout.
+pub const RTC_INTID: u32 = Layout::REFERENCE.rtc_intid;
+/// [`Layout::power_button_intid`] of the reference layout.
+pub const POWER_BUTTON_INTID: u32 = Layout::REFERENCE.power_button_intid;
+/// [`Layout::ged_base`] of the reference layout.
+pub const GED_BASE: u64 = Layout::REFERENCE.ged_base;
+/// [`Layout::ged_intid`] of the reference layout.
+pub const GED_INTID: u32 = Layout::REFERENCE.ged_intid;
+/// [`Layout::error_intid`] of the reference layout.
+pub const ERROR_INTID: u32 = Layout::REFERENCE.error_intid;
+/// [`Layout::virtio_mmio`] of the reference layout.
+pub const VIRTIO_MMIO: Range = Layout::REFERENCE.virtio_mmio;
+/// [`Layout::virtio_first_intid`] of the reference layout.
+pub const VIRTIO_FIRST_INTID: u32 = Layout::REFERENCE.virtio_first_intid;
+/// The name of [`Layout::apb_clock`] of the reference layout.
+pub const APB_CLOCK: &str = Layout::REFERENCE.apb_clock.name;
+/// The frequency in Hz of [`Layout::apb_clock`] of the reference layout.
+pub const APB_CLOCK_HZ: u32 = Layout::REFERENCE.apb_clock.hz;
+/// [`Layout::ram_start`] of the reference layout.
+pub const RAM_START: u64 = Layout::REFERENCE.ram_start;
+/// [`Layout::tables_len`] of the reference layout.
+pub const TABLES_LEN: u64 = Layout::REFERENCE.tables_len;
+/// [`Layout::kernel_start`] of the reference layout.
+pub const KERNEL_START: u64 = Layout::REFERENCE.kernel_start;
 
-/// The name by which devices refer to the clock of the peripheral bus: a node that every devicetree has for them.
-pub const APB_CLOCK: &str = "apb-pclk";
-/// Its frequency in Hz.
-pub const APB_CLOCK_HZ: u32 = 24_000_000;
-
-/// Start of RAM.
-pub const RAM_START: u64 = 0x4000_0000;
-/// Bytes, from the start of RAM, of the area for tables.
-pub const TABLES_LEN: u64 = 0x10_0000;
-/// Where the devicetree is.
-pub const DEVICETREE: u64 = RAM_START + TABLES_LEN;
-/// Most bytes of a devicetree.
-pub const DEVICETREE_MAX: u64 = 0x10_0000;
-/// Where the kernel may begin.
-pub const KERNEL_START: u64 = RAM_START + 0x20_0000;
-
-/// The private interrupts, as Arm's Base System Architecture numbers them (DEN0094C, table 3).
-const PRIVATE_INTERRUPTS: PrivateInterrupts = PrivateInterrupts {
-    secure_timer: 29,
-    physical_timer: 30,
-    virtual_timer: 27,
-    hypervisor_timer: 26,
-    performance_monitors: None,
-};
-/// INTID of the performance monitors.
-pub const PMU_INTID: u32 = 23;
-
-/// What this host's GIC and processors offer beyond what every machine has.
+/// What a host's GIC and processors support beyond what every machine has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Features {
-    /// Version of the GIC: 3, or 2.
+    /// Version of the GIC: 2 or 3.
     pub gic: u8,
-    /// Whether there is an interrupt translation service (GICv3 only).
-    pub its: bool,
-    /// Whether processors have performance monitors.
+    /// Whether processors have performance monitors (PMUv3).
     pub performance_monitors: bool,
 }
 
 impl Default for Features {
-    /// What most hosts offer: tables that are built without a host assume it.
+    /// What most hosts support. Used for tables that are built without a host.
     fn default() -> Self {
-        Features { gic: 3, its: true, performance_monitors: true }
+        Features { gic: 3, performance_monitors: true }
     }
 }
 
-/// The memory map of a machine with `size` bytes of RAM.
+/// The memory map of a machine with `size` bytes of RAM, a multiple of 4 KiB that exceeds [`Layout::tables_len`].
+///
+/// # Panics
+/// Panics if `size` is at most [`Layout::tables_len`].
 #[must_use]
-pub fn memory_map(size: u64) -> MemoryMap {
-    let ram = Range { start: RAM_START, len: size };
-    let tables = Range { start: RAM_START, len: TABLES_LEN };
+pub fn memory_map(layout: &Layout, size: u64) -> MemoryMap {
+    let ram = Range { start: layout.ram_start, len: size };
+    let tables = Range { start: layout.ram_start, len: layout.tables_len };
     MemoryMap {
         ram: vec![ram],
         regions: vec![
@@ -109,20 +177,28 @@ pub fn memory_map(size: u64) -> MemoryMap {
             Region { range: Range::between(tables.end(), ram.end()), kind: RegionKind::Usable },
         ],
         tables,
+        devicetree: Some(layout.devicetree),
         records: None,
     }
 }
 
-/// The MPIDR affinity (Aff0 to Aff2) that KVM gives to a vCPU: sixteen to a cluster, as a GICv3 can address them.
+/// The MPIDR affinity (Aff0 to Aff2) that KVM gives to the vCPU with this id: 16 vCPUs per cluster, as required by
+/// the target list of a GICv3 SGI.
 #[must_use]
 pub const fn mpidr(index: u32) -> u64 {
     let index = index as u64;
     (index & 0xf) | ((index >> 4) & 0xff) << 8 | ((index >> 12) & 0xff) << 16
 }
 
-/// The machine with its fixed parts and the given devices.
+/// A machine with the fixed parts of `layout` and these devices; `memory` is the size of RAM in bytes.
+///
+/// It has an ITS if the GIC is a GICv3 and a device sends message-signalled interrupts.
+///
+/// # Panics
+/// Panics if `memory` is at most [`Layout::tables_len`].
 #[must_use]
 pub fn platform(
+    layout: &Layout,
     vcpus: u32,
     memory: u64,
     features: Features,
@@ -130,28 +206,33 @@ pub fn platform(
     console: Option<&'static str>,
 ) -> Platform {
     let interrupts = if features.gic == 2 {
-        InterruptController::Gicv2 { distributor: GICV2_DISTRIBUTOR, cpu_interface: GICV2_CPU_INTERFACE }
+        InterruptController::Gicv2 {
+            distributor: layout.gicv2_distributor,
+            cpu_interface: layout.gicv2_cpu_interface,
+        }
     } else {
         InterruptController::Gicv3 {
-            distributor: GIC_DISTRIBUTOR,
+            distributor: layout.gic_distributor,
             redistributors: Range {
-                start: GIC_REDISTRIBUTORS,
+                start: layout.gic_redistributors,
                 len: GIC_REDISTRIBUTOR_LEN * u64::from(vcpus.max(1)),
             },
-            its: features.its.then_some(GIC_ITS),
+            its: devices.iter().any(|device| device.msi).then_some(layout.gic_its),
         }
     };
+    let mut private_interrupts = layout.private_interrupts;
+    if !features.performance_monitors {
+        private_interrupts.performance_monitors = None;
+    }
     Platform {
         arch: Arch::Aarch64,
-        memory: memory_map(memory),
+        memory: memory_map(layout, memory),
         cpus: (0..vcpus).map(|index| Cpu { index, hardware_id: mpidr(index) }).collect(),
         interrupts,
-        private_interrupts: Some(PrivateInterrupts {
-            performance_monitors: features.performance_monitors.then_some(PMU_INTID),
-            ..PRIVATE_INTERRUPTS
-        }),
+        private_interrupts: Some(private_interrupts),
         power: PowerControl::PsciHvc,
         devices,
+        clocks: vec![layout.apb_clock],
         console,
         error_sources: vec![],
     }
@@ -161,18 +242,53 @@ pub fn platform(
 mod tests {
     use super::*;
 
+    const LAYOUT: Layout = Layout::REFERENCE;
+
     #[test]
-    fn affinities_are_distinct_and_sixteen_to_a_cluster() {
+    fn affinities_are_distinct_with_sixteen_per_cluster() {
         assert_eq!([0, 15, 16, 255, 256, 511].map(mpidr), [0, 0xf, 0x100, 0xf0f, 0x1000, 0x1f0f]);
     }
 
     #[test]
     fn redistributors_of_512_processors_end_below_ram() {
-        let features = Features { gic: 3, its: true, performance_monitors: true };
-        let platform = platform(512, 1 << 30, features, vec![], None);
+        let platform = platform(&LAYOUT, 512, 1 << 30, Features::default(), vec![], None);
         let InterruptController::Gicv3 { redistributors, .. } = platform.interrupts else {
             panic!("a GICv3")
         };
-        assert!(redistributors.end() <= RAM_START);
+        assert!(redistributors.end() <= LAYOUT.ram_start);
+    }
+
+    #[test]
+    fn registers_of_the_reference_layout_do_not_overlap() {
+        let page = |start| Range { start, len: 0x1000 };
+        let registers = [
+            LAYOUT.gic_distributor,
+            LAYOUT.gicv2_cpu_interface,
+            LAYOUT.gic_its,
+            page(LAYOUT.serial_base),
+            page(LAYOUT.rtc_base),
+            page(LAYOUT.ged_base),
+            LAYOUT.virtio_mmio,
+            page(LAYOUT.gic_redistributors),
+            page(LAYOUT.ram_start),
+        ];
+        assert!(registers.windows(2).all(|pair| pair[0].end() <= pair[1].start), "{registers:x?}");
+        assert_eq!(LAYOUT.ram_start + LAYOUT.tables_len, LAYOUT.devicetree.start);
+        assert_eq!(LAYOUT.devicetree.end(), LAYOUT.kernel_start);
+    }
+
+    #[test]
+    fn a_machine_has_an_its_only_if_a_device_sends_msis() {
+        let its = |gic, devices| {
+            let features = Features { gic, performance_monitors: true };
+            match platform(&LAYOUT, 1, 1 << 30, features, devices, None).interrupts {
+                InterruptController::Gicv3 { its, .. } => its,
+                _ => None,
+            }
+        };
+        let sender = || vec![DeviceNode::new("line"), DeviceNode::new("sender").msi()];
+        assert_eq!(its(3, vec![DeviceNode::new("line")]), None);
+        assert_eq!(its(3, sender()), Some(LAYOUT.gic_its));
+        assert_eq!(its(2, sender()), None);
     }
 }

@@ -1,13 +1,26 @@
-//! The hardware a guest sees, as plain data.
+//! The hardware that a guest sees, as plain data.
 //!
-//! A [`Platform`] is everything that a firmware table, of whatever kind, has to say: where memory is, which processors
-//! there are and how they are named, what the interrupt controller looks like, which devices sit at which address and
-//! on which interrupt, and how the machine is switched off. It holds no behaviour and knows no table format:
-//! `firmware-tables` turns it into bytes, the device models of `devices` put their [`DeviceNode`]s into it, and the
-//! VMM programs KVM from the same values. So the three cannot contradict one another.
+//! A [`Platform`] holds everything that firmware tables of any kind describe: the memory map, the processors and their
+//! ids, the interrupt controller, the devices with their addresses and interrupts, and how the machine is powered off.
+//! It has no behaviour and depends on no table format. `firmware-tables` encodes it, device models contribute their
+//! [`DeviceNode`]s, and the VMM programs the hypervisor from the same values, so the three cannot contradict each other.
 //!
 //! Addresses are guest physical addresses (GPA), sizes are bytes, interrupts are global system interrupts (GSI) as
-//! ACPI counts them (ACPI 6.5, 5.2.14).
+//! ACPI numbers them (ACPI 6.5, 5.2.14).
+//!
+//! The address map is a parameter: [`x86_64::Layout`] and [`aarch64::Layout`], each with a reference layout.
+//!
+//! ```
+//! use platform::{DeviceNode, DeviceRole, Trigger, x86_64};
+//!
+//! let layout = x86_64::Layout { serial_gsi: 3, ..x86_64::Layout::REFERENCE };
+//! let serial = DeviceNode::new("serial0")
+//!     .ports(layout.serial_port, 8)
+//!     .interrupt(layout.serial_gsi, Trigger::Edge)
+//!     .role(DeviceRole::Ns16550);
+//! let machine = x86_64::platform(&layout, 2, 512 << 20, vec![serial], Some("serial0"));
+//! assert_eq!(machine.memory.ram_size(), 512 << 20);
+//! ```
 
 pub mod aarch64;
 mod device;
@@ -16,8 +29,8 @@ mod memory;
 pub mod x86_64;
 
 pub use device::{
-    AcpiIdentity, AcpiObject, DeviceNode, DevicetreeChild, DevicetreeIdentity, EventSource, Interrupt,
-    Property, Trigger, Window,
+    AcpiIdentity, AcpiObject, DeviceNode, DeviceRole, DevicetreeChild, DevicetreeIdentity, EventSource,
+    Interrupt, Property, Trigger, Window,
 };
 pub use interrupts::{InterruptController, IoApic, PrivateInterrupts};
 pub use memory::{MemoryMap, Range, Region, RegionKind};
@@ -59,14 +72,24 @@ impl std::fmt::Display for Arch {
 /// A processor of the guest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Cpu {
-    /// Position, from 0; also the ACPI processor UID and KVM's vCPU index.
+    /// Index, from 0; also the ACPI processor UID and KVM's vCPU id.
     pub index: u32,
-    /// The name the interrupt controller knows it by: the x2APIC id on x86_64, the MPIDR affinity on aarch64.
+    /// Its id at the interrupt controller: the x2APIC id on x86_64, the MPIDR affinity on aarch64.
     pub hardware_id: u64,
 }
 
-/// How the guest switches the machine off and resets it.
+/// A clock of constant frequency that devices refer to by name in a devicetree (Linux, `clock/fixed-clock.yaml`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FixedClock {
+    /// Node name, and the name in [`Property::Devices`].
+    pub name: &'static str,
+    /// Frequency in Hz.
+    pub hz: u32,
+}
+
+/// How the guest powers the machine off and resets it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum PowerControl {
     /// The sleep and reset registers of a hardware-reduced ACPI machine (ACPI 6.5, 4.8.3.7 and 4.8.3.6), one byte each.
     AcpiRegisters {
@@ -76,54 +99,58 @@ pub enum PowerControl {
         sleep_status: Window,
         /// RESET_REG.
         reset: Window,
-        /// RESET_VALUE: what the guest writes to `reset`.
+        /// RESET_VALUE: the value that the guest writes to `reset`.
         reset_value: u8,
-        /// SLP_TYP of the S5 state, as the `\_S5` package gives it (0 to 7).
+        /// SLP_TYP of the S5 state in the `\_S5` package (0 to 7).
         s5_sleep_type: u8,
     },
     /// PSCI calls by HVC (aarch64).
     PsciHvc,
 }
 
-/// The whole machine, as its guest sees it.
+/// The machine as its guest sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Platform {
     /// Architecture of the guest.
     pub arch: Arch,
-    /// Where memory is, and where it is not.
+    /// RAM and the memory map.
     pub memory: MemoryMap,
     /// The processors, in the order of their index.
     pub cpus: Vec<Cpu>,
     /// The interrupt controller.
     pub interrupts: InterruptController,
-    /// The processors' own interrupts (aarch64).
+    /// The processors' private interrupts. `None` on x86_64.
     pub private_interrupts: Option<PrivateInterrupts>,
     /// Power-off and reset.
     pub power: PowerControl,
     /// Devices, in the order in which tables list them.
     pub devices: Vec<DeviceNode>,
-    /// The name of the device that is the guest's first console.
+    /// Clocks that devices refer to in a devicetree.
+    pub clocks: Vec<FixedClock>,
+    /// The name of the device that is the guest's console. `None` if the guest has no console.
     pub console: Option<&'static str>,
-    /// Where the guest is told of memory errors; their records are in [`MemoryMap::records`]. Set by
+    /// The error sources; their records are in [`MemoryMap::records`]. Set by
     /// [`with_error_sources`](Self::with_error_sources).
     pub error_sources: Vec<ErrorSource>,
 }
 
-/// What a boot loader tells its kernel, where tables carry it (aarch64): the `/chosen` node of a devicetree.
+/// Boot parameters that tables carry on aarch64: the `/chosen` node of a devicetree.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Chosen {
     /// The kernel's command line.
     pub command_line: String,
-    /// Where the initrd is.
+    /// The initrd. `None` if there is none.
     pub initrd: Option<Range>,
-    /// Seed of the kernel's own address space layout; 0 is none.
+    /// Seed for the kernel's address space layout randomization (`kaslr-seed`). Linux ignores 0.
     pub kaslr_seed: Option<u64>,
-    /// Seed of the kernel's random number generator.
+    /// Seed for the kernel's random number generator (`rng-seed`).
     pub rng_seed: Option<[u8; 64]>,
 }
 
 impl Platform {
-    /// The same machine with error sources, and memory set apart for their records.
+    /// The machine with these error sources, and memory reserved for their records.
+    ///
+    /// [`MemoryMap::records`] stays `None` if the memory is too small; building tables then fails.
     #[must_use]
     pub fn with_error_sources(mut self, sources: Vec<ErrorSource>) -> Self {
         self.memory = self.memory.with_records(RecordArea::bytes_needed(sources.len()));
@@ -131,9 +158,24 @@ impl Platform {
         self
     }
 
-    /// The device that is the guest's first console.
+    /// The device that is the guest's console. `None` if the guest has no console or no device has that name.
     #[must_use]
     pub fn console_device(&self) -> Option<&DeviceNode> {
         self.devices.iter().find(|device| Some(device.name.as_str()) == self.console)
     }
 }
+
+/// A platform is built on one thread and read on others.
+const _: () = {
+    const fn crosses_threads<T: Send + Sync>() {}
+    crosses_threads::<Platform>();
+    crosses_threads::<Chosen>();
+    crosses_threads::<DeviceNode>();
+    crosses_threads::<x86_64::Layout>();
+    crosses_threads::<aarch64::Layout>();
+};
+
+/// Compiles the example of the README.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

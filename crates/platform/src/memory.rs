@@ -1,11 +1,11 @@
 //! The guest physical address space.
 
-/// A run of guest physical addresses, never empty.
+/// A non-empty range of guest physical addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Range {
     /// First GPA.
     pub start: u64,
-    /// Bytes.
+    /// Length in bytes.
     pub len: u64,
 }
 
@@ -13,75 +13,81 @@ impl Range {
     /// From `start` up to, not including, `end`.
     ///
     /// # Panics
-    /// Where `end` is not above `start`: ranges come from constants and from a validated machine, never from a guest.
+    /// Panics if `end` is not above `start`. Ranges come from constants and from a validated machine, never from a guest.
     #[must_use]
     pub const fn between(start: u64, end: u64) -> Self {
         assert!(end > start);
         Range { start, len: end - start }
     }
 
-    /// The GPA after the last. Never wraps: guest physical addresses have 52 bits at most.
+    /// The first GPA after the range. Does not overflow: guest physical addresses have at most 52 bits.
     #[must_use]
     pub const fn end(self) -> u64 {
         self.start + self.len
     }
 
-    /// Whether `gpa` lies in the range.
+    /// Whether the range contains `gpa`.
     #[must_use]
     pub const fn contains(self, gpa: u64) -> bool {
         gpa >= self.start && gpa - self.start < self.len
     }
 
-    /// Whether both ranges share an address.
+    /// Whether the ranges overlap.
     #[must_use]
     pub const fn overlaps(self, other: Range) -> bool {
         self.start < other.end() && other.start < self.end()
     }
 }
 
-/// What an operating system may do with a part of memory.
+/// What an operating system may use a memory region for.
+///
+/// Not `#[non_exhaustive]`: every boot protocol has to map all of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum RegionKind {
-    /// Free to use.
+    /// Free to use (e820 type 1, EFI type 7).
     Usable,
-    /// Never to be used, for ever.
+    /// Must not be used (e820 type 2, EFI type 0).
     Reserved,
-    /// Holds tables; free once they were read (e820 type 3, EFI type 9).
+    /// Holds tables; free to use after the guest has read them (e820 type 3, EFI type 9).
     AcpiReclaim,
-    /// To be kept and mapped, never used as memory (e820 type 4, EFI type 10).
+    /// Preserved and mapped, but not used as memory (e820 type 4, EFI type 10).
     AcpiNvs,
 }
 
-/// A part of the address space and its use.
+/// A part of the address space with its use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Region {
-    /// Where.
+    /// Its addresses.
     pub range: Range,
-    /// What for.
+    /// Its use.
     pub kind: RegionKind,
 }
 
-/// Where RAM is, and what of it the guest is told to leave alone.
+/// RAM, the memory map that the guest gets, and the areas reserved for firmware tables and error records.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MemoryMap {
-    /// The runs of GPA that are backed by memory, ascending and apart from one another.
+    /// The ranges that are backed by memory: ascending, with gaps between them.
     pub ram: Vec<Range>,
-    /// What the guest is told (e820, EFI memory map): ascending, not overlapping; may also name addresses without RAM.
+    /// The memory map that the guest gets (e820, EFI memory map): ascending, not overlapping. May contain addresses
+    /// without RAM.
     pub regions: Vec<Region>,
-    /// Where tables go: inside RAM, in no usable region.
+    /// The area for tables: inside RAM, outside every usable region.
     pub tables: Range,
-    /// Where error records go: inside RAM, a region of its own; none where the machine has no error sources.
+    /// The area for a flattened devicetree, which boot protocols of aarch64 require. A blob is limited to its length,
+    /// to the end of RAM and to the start of `records`. `None` if no devicetree is used (x86_64).
+    pub devicetree: Option<Range>,
+    /// The area for error records: inside RAM, a region of its own. `None` if the machine has no error sources.
     pub records: Option<Range>,
 }
 
 impl MemoryMap {
-    /// Bytes of RAM.
+    /// Size of RAM in bytes.
     #[must_use]
     pub fn ram_size(&self) -> u64 {
         self.ram.iter().map(|range| range.len).sum()
     }
 
-    /// The end of the largest usable region in the first run of RAM: what a loader puts as high as it can go ends there.
+    /// The end of the largest usable region in the first range of RAM: the upper limit for what a loader places high.
     #[must_use]
     pub fn usable_end(&self) -> u64 {
         let Some(low) = self.ram.first() else { return 0 };
@@ -90,9 +96,9 @@ impl MemoryMap {
         ranges.max_by_key(|range| range.len).map_or(0, Range::end)
     }
 
-    /// Sets `bytes`, a multiple of 64 KiB, apart for error records: at the end of the first run of RAM, aligned to
-    /// 64 KiB, so that a kernel with pages of that size maps nothing else with them. What alignment leaves behind it
-    /// stays usable. Nothing is set apart where less than half of the region would be left.
+    /// Reserves `bytes`, a multiple of 64 KiB, for error records: at the end of the first range of RAM, aligned to
+    /// 64 KiB so that a kernel with 64 KiB pages maps nothing else with them. Memory above it that the alignment leaves
+    /// stays usable. Reserves nothing if less than half of the region would be left.
     #[must_use]
     pub(crate) fn with_records(mut self, bytes: u64) -> Self {
         let end = self.usable_end();
@@ -130,12 +136,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn records_take_the_end_of_the_first_run() {
+    fn records_are_at_the_end_of_the_first_range_of_ram() {
         for size in [64 << 20, (64 << 20) + 0x3000, 6 << 30] {
-            for map in [crate::x86_64::memory_map(size), crate::aarch64::memory_map(size)] {
+            for map in [
+                crate::x86_64::memory_map(&crate::x86_64::Layout::REFERENCE, size),
+                crate::aarch64::memory_map(&crate::aarch64::Layout::REFERENCE, size),
+            ] {
                 let (before, bytes) = (map.usable_end(), 0x2_0000);
                 let map = map.with_records(bytes);
-                let records = map.records.expect("room");
+                let records = map.records.expect("a record area");
                 assert_eq!((records.start % 0x1_0000, records.len), (0, bytes));
                 assert!(map.is_ram(records) && before - records.end() < 0x1_0000);
                 assert_eq!(map.usable_end(), records.start);
@@ -147,7 +156,8 @@ mod tests {
     }
 
     #[test]
-    fn a_machine_too_small_for_records_has_none() {
-        assert_eq!(crate::x86_64::memory_map(2 << 20).with_records(1 << 20).records, None);
+    fn a_machine_with_too_little_memory_has_no_record_area() {
+        let map = crate::x86_64::memory_map(&crate::x86_64::Layout::REFERENCE, 2 << 20);
+        assert_eq!(map.with_records(1 << 20).records, None);
     }
 }

@@ -1,4 +1,4 @@
-//! What is particular to aarch64: how the guest is entered, its processors, interrupts, console and clock.
+//! The aarch64 part: entry, processors, interrupts, console and clock.
 
 use core::arch::global_asm;
 use core::ops::Range;
@@ -6,7 +6,7 @@ use core::ops::Range;
 use crate::acpi::Fadt;
 use crate::cmdline::Requests;
 use crate::dsdt::{EventDevice, Interrupt};
-use crate::errors::records::Known;
+use crate::errors::records;
 use crate::failure::Failure;
 use crate::format::Hex;
 use crate::frames::Frames;
@@ -17,6 +17,7 @@ use crate::{Boot, errors, event_device, tables, touch};
 
 mod aborts;
 mod boot;
+mod counter;
 mod cpu;
 mod devicetree;
 mod efi;
@@ -24,6 +25,7 @@ mod fdt;
 mod gic;
 mod interrupt_tables;
 mod interrupts;
+mod intids;
 mod intrinsics;
 mod madt;
 mod paging;
@@ -38,22 +40,23 @@ mod topology;
 mod unix_time;
 
 pub(crate) use boot::HandedOver;
+pub(crate) use counter::{wait_for, wait_until};
 pub(crate) use cpu::{halt, load, mask_interrupts, store, unmask_interrupts};
 pub(crate) use paging::mapped_end;
 pub(crate) use processors::{own_index as processor, wake};
 pub(crate) use serial::Console;
-pub(crate) use timer::{wait_for, wait_halted, wait_until};
+pub(crate) use timer::wait_halted;
 
 use devicetree::Devicetree;
-use interrupts::Purpose;
+use intids::Purpose;
 use reserved_memory::{ErrorSource, ReservedMemory};
 use topology::Topology;
 
 global_asm!(include_str!("aarch64/entry.s"));
 
-/// No area is memory unless the memory map says so.
+/// Empty: the memory map describes all memory.
 pub(crate) const FIRMWARE_AREA: Range<u64> = 0..0;
-/// Registers in memory lie below, where all is mapped.
+/// End of the range with memory-mapped registers, which is mapped completely.
 pub(crate) const DEVICES_END: u64 = 1 << 30;
 
 unsafe extern "C" {
@@ -77,7 +80,7 @@ extern "C" fn start(devicetree: u64) -> ! {
     }
 }
 
-/// Takes the machine over and checks all of it: the memory that the guest needs itself.
+/// Initialises and checks the whole machine. Returns the memory that the guest itself uses.
 pub(crate) fn check(boot: &Boot, requests: &Requests) -> Result<Range<u64>, Failure> {
     let memory = &boot.memory;
     let (start, end) = ((&raw const image_start) as u64, (&raw const image_end) as u64);
@@ -87,7 +90,7 @@ pub(crate) fn check(boot: &Boot, requests: &Requests) -> Result<Range<u64>, Fail
     say!("memory-touched ok");
 
     let firmware = Firmware::find(boot)?;
-    errors::learn(memory, firmware.hest, firmware.reserved.into_iter().flat_map(listed))?;
+    errors::register_sources(memory, firmware.hest, firmware.reserved.into_iter().flat_map(sources))?;
     let (major, minor) = psci::version();
     say!("psci ", major, ".", minor, " hvc");
     gic::set_up(&firmware.topology)?;
@@ -97,16 +100,16 @@ pub(crate) fn check(boot: &Boot, requests: &Requests) -> Result<Range<u64>, Fail
     processors::start_all(&firmware.topology, &mut frames, requests.touch_on)?;
 
     gic::enable(firmware.serial)?;
-    interrupts::expect(Purpose::Serial, firmware.serial.gsi);
-    serial::ask_for_transmitted();
-    if !wait_until(serial::transmitted_came) {
-        return Err(Failure::new("the serial port's interrupt did not come"));
+    intids::assign(Purpose::Serial, firmware.serial.gsi);
+    serial::enable_transmit_interrupt();
+    if !wait_until(serial::transmit_interrupt_taken) {
+        return Err(Failure::new("no interrupt from the serial port"));
     }
     say!("serial-interrupt ok");
     match &firmware.ged {
         Some(device) => {
             gic::enable(device.interrupt)?;
-            interrupts::expect(Purpose::EventDevice, device.interrupt.gsi);
+            intids::assign(Purpose::EventDevice, device.interrupt.gsi);
             event_device::check(device)?;
         }
         None => say!("ged none"),
@@ -118,17 +121,17 @@ pub(crate) fn check(boot: &Boot, requests: &Requests) -> Result<Range<u64>, Fail
     for source in firmware.reserved.into_iter().flat_map(ReservedMemory::error_sources) {
         gic::enable(source?.interrupt)?;
     }
-    // Vectors are in place and SErrors let through since the first interrupt.
+    // Vectors are installed, and SErrors were unmasked together with interrupts.
     errors::arm();
     Ok(frames.in_use())
 }
 
-/// The error sources of a devicetree, by their place in it. A record is acknowledged by setting bit 0.
-fn listed(reserved: &ReservedMemory) -> impl Iterator<Item = Result<Known, Failure>> {
+/// The error sources of a devicetree, numbered in its order. A record is acknowledged by setting bit 0.
+fn sources(reserved: &ReservedMemory) -> impl Iterator<Item = Result<records::ErrorSource, Failure>> {
     reserved.error_sources().zip(0..).map(|(source, id)| {
         let ErrorSource { block, register, interrupt } = source?;
-        let too_long = Failure::with("no room for records at", block.start);
-        Ok(Known {
+        let too_long = Failure::with("devicetree: record region too long at", block.start);
+        Ok(records::ErrorSource {
             id,
             name: "cper",
             notification: Notification::External { gsi: interrupt.gsi },
@@ -142,10 +145,10 @@ fn listed(reserved: &ReservedMemory) -> impl Iterator<Item = Result<Known, Failu
     })
 }
 
-/// All errors come by themselves.
-pub(crate) fn look_for_errors() {}
+/// All errors raise exceptions or interrupts: nothing to poll.
+pub(crate) fn poll_errors() {}
 
-/// The next byte from the console, by its interrupt, however long it takes.
+/// Waits for the next byte from the console, by interrupt, without a timeout.
 pub(crate) fn wait_for_input() -> u8 {
     loop {
         cpu::disable_interrupts();
@@ -159,7 +162,7 @@ pub(crate) fn wait_for_input() -> u8 {
     }
 }
 
-/// What the firmware tables say, of whichever kind they are.
+/// The contents of the firmware tables, ACPI or devicetree.
 struct Firmware<'a> {
     topology: Topology,
     timer: Interrupt,
@@ -168,12 +171,12 @@ struct Firmware<'a> {
     /// Address of a PL031.
     clock: Option<u64>,
     hest: Option<&'static [u8]>,
-    /// Where a devicetree's error sources are.
+    /// Reserved memory with the error sources of a devicetree.
     reserved: Option<&'a ReservedMemory>,
 }
 
 impl<'a> Firmware<'a> {
-    /// ACPI where the devicetree holds nothing but the way to it.
+    /// Reads ACPI tables if the devicetree has only `/chosen` with EFI properties, else the devicetree.
     fn find(boot: &'a Boot) -> Result<Self, Failure> {
         let HandedOver { at, devicetree, efi } = &boot.firmware;
         let acpi = efi.as_ref().filter(|_| devicetree.has_only_chosen);
@@ -224,11 +227,11 @@ impl<'a> Firmware<'a> {
     }
 }
 
-/// The interrupt of the console that tables list, if they do: it must be the one that this guest writes to.
+/// The interrupt of the console in the tables, or the default. Fails if the tables list another console.
 fn console_interrupt(listed: Option<(u64, Interrupt)>) -> Result<Interrupt, Failure> {
     match listed {
         None => Ok(serial::INTERRUPT),
         Some((serial::BASE, interrupt)) => Ok(interrupt),
-        Some((base, _)) => Err(Failure::with("the tables have the console at", base)),
+        Some((base, _)) => Err(Failure::with("the tables list another console, at", base)),
     }
 }

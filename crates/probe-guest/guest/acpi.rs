@@ -1,12 +1,12 @@
-//! ACPI tables, read from bytes.
+//! Parsers of ACPI tables.
 
 use crate::failure::Failure;
 use crate::wire::{Field, read_at, sum, wire};
 
 const RSDP_SIGNATURE: [u8; 8] = *b"RSD PTR ";
 
-/// The longest table that is believed.
-pub(crate) const MAX_TABLE: u32 = 1 << 20;
+/// Maximum length of a table in bytes.
+pub(crate) const MAX_TABLE_LEN: u32 = 1 << 20;
 
 wire! {
     /// Root System Description Pointer (ACPI 6.5, 5.2.5.3, table 5.3).
@@ -74,17 +74,17 @@ impl Fadt {
     pub(crate) const RESET_SUPPORTED: u32 = 1 << 10;
     /// PSCI_COMPLIANT and PSCI_USE_HVC (ACPI 6.5, 5.2.9.4, table 5.12).
     pub(crate) const PSCI_BY_HVC: u16 = 1 << 1 | 1 << 0;
-    /// Where SLEEP_CONTROL_REG lies: after X_DSDT and eight address structures.
+    /// Offset of SLEEP_CONTROL_REG: after X_DSDT and eight address structures.
     pub(crate) const SLEEP_CONTROL: usize = Self::SIZE + 8 * GenericAddress::SIZE;
 
-    /// Where the DSDT is.
+    /// Address of the DSDT.
     pub(crate) fn dsdt_address(&self) -> u64 {
         if self.x_dsdt != 0 { self.x_dsdt } else { u64::from(self.dsdt) }
     }
 }
 
 wire! {
-    /// Begins each structure of a MADT (ACPI 6.5, 5.2.12, table 5.21).
+    /// Start of each structure of a MADT (ACPI 6.5, 5.2.12, table 5.21).
     struct Lead: 2 {
         kind: u8,
         len: u8,
@@ -111,20 +111,20 @@ pub(crate) fn structures(table: &[u8], fixed: usize) -> impl Iterator<Item = Res
     })
 }
 
-/// That `structure`, a part of `table`, is not what its kind has it to be.
+/// The failure for a malformed `structure`, which is a part of `table`.
 pub(crate) fn broken_structure(table: &[u8], structure: &[u8]) -> Failure {
     let offset = (structure.as_ptr() as usize).wrapping_sub(table.as_ptr() as usize);
     Failure::with("MADT: broken structure at offset", offset as u64)
 }
 
-/// The RSDP in `area`, which begins on a paragraph: its offset (ACPI 6.5, 5.2.5.1).
+/// Offset of the RSDP in `area`, on a 16-byte boundary (ACPI 6.5, 5.2.5.1).
 pub(crate) fn find_rsdp(area: &[u8]) -> Option<usize> {
     let index =
         area.chunks_exact(16).position(|paragraph| paragraph.first_chunk() == Some(&RSDP_SIGNATURE))?;
     Some(16 * index)
 }
 
-/// The tables that the RSDP leads to.
+/// The root table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Root {
     pub(crate) address: u64,
@@ -132,13 +132,13 @@ pub(crate) struct Root {
     pub(crate) width: usize,
 }
 
-/// Checks both sums of the RSDP at the start of `bytes`.
+/// Checks both checksums of the RSDP at the start of `bytes`.
 pub(crate) fn read_rsdp(bytes: &[u8]) -> Result<Root, Failure> {
     let rsdp = read_at::<Rsdp>(bytes, 0).ok_or(Failure::new("RSDP: too short"))?;
     if rsdp.signature != RSDP_SIGNATURE {
         return Err(Failure::new("RSDP: wrong signature"));
     }
-    // The first sum covers what revision 0 had.
+    // The first checksum covers the fields of revision 0.
     if bytes.get(..20).map(sum) != Some(0) {
         return Err(Failure::new("RSDP: checksum bad"));
     }

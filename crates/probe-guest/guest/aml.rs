@@ -1,20 +1,20 @@
 //! A walk through the objects of a definition block (ACPI 6.5, 20.2).
 //!
-//! It sees what is declared and runs nothing: bodies of methods, conditions and field lists are passed over by their
-//! length. Something whose length cannot be known ends the walk with an error.
+//! It reads declarations and executes nothing: bodies of methods, conditions and field lists are skipped by their length. An
+//! object of unknown length ends the walk with an error.
 
-/// Scopes within scopes that the walk follows.
+/// Maximum nesting depth of scopes.
 pub(crate) const MAX_DEPTH: usize = 16;
 
 /// A name segment (ACPI 6.5, 20.2.2).
 pub(crate) type Segment = [u8; 4];
 
-/// Something that the block declares. A path is reduced to its last segment.
+/// A declaration. A path is reduced to its last segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Object<'a> {
-    /// A device begins; what follows up to its end is inside it.
+    /// Start of a device. Objects up to its end are inside it.
     Device(Segment),
-    /// The innermost device that has begun and not ended ends.
+    /// End of the innermost device.
     EndOfDevice,
     /// A name and its value.
     Name(Segment, Value<'a>),
@@ -33,24 +33,24 @@ pub(crate) enum Value<'a> {
     Package(&'a [u8]),
 }
 
-/// Where the walk did not know how to go on.
+/// The walk reached bytes that it cannot decode.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Lost {
+pub(crate) struct ParseError {
     /// Offset in the block.
     pub(crate) at: usize,
 }
 
-/// The objects of a block, which begins after the table's header.
+/// The objects of a block, which starts after the table's header.
 pub(crate) struct Objects<'a> {
     cursor: Cursor<'a>,
     scopes: [Scope; MAX_DEPTH],
     depth: usize,
-    lost: bool,
+    has_failed: bool,
 }
 
 #[derive(Clone, Copy)]
 struct Scope {
-    /// Where the block goes on in the scope around this one.
+    /// End of the scope: offset in the block.
     end: usize,
     is_device: bool,
 }
@@ -61,7 +61,7 @@ impl<'a> Objects<'a> {
             cursor: Cursor { bytes: block, at: 0 },
             scopes: [Scope { end: block.len(), is_device: false }; MAX_DEPTH],
             depth: 0,
-            lost: false,
+            has_failed: false,
         }
     }
 
@@ -73,7 +73,7 @@ impl<'a> Objects<'a> {
         }
     }
 
-    /// Goes one object ahead; `Some(None)` where that object says nothing to the caller.
+    /// Decodes one object. `Some(None)` if it is of no interest to the caller, `None` if it cannot be decoded.
     fn step(&mut self) -> Option<Option<Object<'a>>> {
         let limit = self.end();
         let cursor = &mut self.cursor;
@@ -129,7 +129,7 @@ impl<'a> Objects<'a> {
         self.enter_named(limit, fixed, is_device).map(|_| ())
     }
 
-    /// Goes into a package with a name and `fixed` bytes in front of its objects.
+    /// Enters a package with a name and `fixed` bytes in front of its objects.
     fn enter_named(&mut self, limit: usize, fixed: usize, is_device: bool) -> Option<Segment> {
         let end = self.cursor.package_end(limit)?;
         let name = self.cursor.name()?;
@@ -142,7 +142,7 @@ impl<'a> Objects<'a> {
         Some(name)
     }
 
-    /// Leaves the innermost scope where it is at its end.
+    /// Leaves the innermost scope. `None` if the walk is not at its end.
     fn leave(&mut self) -> Option<Scope> {
         let index = self.depth.checked_sub(1)?;
         let scope = *self.scopes.get(index)?;
@@ -155,11 +155,11 @@ impl<'a> Objects<'a> {
 }
 
 impl<'a> Iterator for Objects<'a> {
-    type Item = Result<Object<'a>, Lost>;
+    type Item = Result<Object<'a>, ParseError>;
 
     fn next(&mut self) -> Option<Self::Item> {
         // Every round consumes a byte or leaves a scope, so the walk ends.
-        while !self.lost {
+        while !self.has_failed {
             if let Some(scope) = self.leave() {
                 if scope.is_device {
                     return Some(Ok(Object::EndOfDevice));
@@ -177,8 +177,8 @@ impl<'a> Iterator for Objects<'a> {
                     }
                 }
                 _ => {
-                    self.lost = true;
-                    return Some(Err(Lost { at }));
+                    self.has_failed = true;
+                    return Some(Err(ParseError { at }));
                 }
             }
         }
@@ -252,7 +252,7 @@ impl<'a> Cursor<'a> {
         self.skip(4)?.first_chunk::<4>().copied()
     }
 
-    /// Reads a package length (ACPI 6.5, 20.2.4): where the package ends, no further than `limit`.
+    /// Reads a package length (ACPI 6.5, 20.2.4). Returns the end of the package, at most `limit`.
     fn package_end(&mut self, limit: usize) -> Option<usize> {
         let start = self.at;
         let lead = self.byte()?;
@@ -309,7 +309,7 @@ impl<'a> Cursor<'a> {
     }
 }
 
-/// Opcodes (ACPI 6.5, 20.3, table 20.5); those of two bytes begin with 0x5b.
+/// Opcodes (ACPI 6.5, 20.3, table 20.5); two-byte opcodes start with 0x5b.
 mod op {
     pub(super) const ALIAS: u16 = 0x06;
     pub(super) const NAME: u16 = 0x08;

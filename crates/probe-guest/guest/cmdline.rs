@@ -1,11 +1,11 @@
-//! What the command line asks of the guest.
+//! The command line: requests to the guest.
 
-/// How the guest ends once its report is out.
+/// How the guest ends after its report.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Exit {
-    /// Through the tables' way of switching off.
+    /// Power-off, as the tables describe it.
     PowerOff,
-    /// `probe.exit=reset`: through the tables' way of resetting.
+    /// `probe.exit=reset`: reset, as the tables describe it.
     Reset,
     /// `probe.exit=triple-fault`.
     #[cfg(target_arch = "x86_64")]
@@ -15,18 +15,18 @@ pub(crate) enum Exit {
     KeyboardController,
     /// `probe.exit=hang`: halts with interrupts off.
     Hang,
-    /// `probe.exit=loop`: stays busy for ever.
+    /// `probe.exit=loop`: loops without end.
     Loop,
 }
 
-/// What is done to a word of memory, over and over.
+/// How a word of memory is accessed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Access {
     /// `probe.touch`.
     Load,
     /// `probe.store`.
     Store,
-    /// `probe.fetch`: a return instruction is written there first, and executed.
+    /// `probe.fetch`: executes a return instruction that is written there first.
     Fetch,
 }
 
@@ -37,36 +37,37 @@ pub(crate) struct Touch {
     pub(crate) gpa: u64,
 }
 
-/// The most words that are touched.
+/// Maximum number of words that are touched.
 pub(crate) const MAX_TOUCHES: usize = 8;
 
-/// The words that were understood.
+/// The requests on a command line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Requests {
     pub(crate) exit: Exit,
     /// `probe.echo`: repeat lines from the console until one says `quit`.
     pub(crate) echo: bool,
     touches: [Option<Touch>; MAX_TOUCHES],
-    /// `probe.touch-on`: the processor that touches them, in the order of the tables.
+    /// `probe.touch-on`: index of the processor that touches them, in table order.
     pub(crate) touch_on: u32,
-    /// `probe.await-errors`: pages to be told of.
+    /// `probe.await-errors`: number of page reports to wait for.
     pub(crate) await_errors: u32,
-    /// `probe.patience`: milliseconds after which a wait for an error ends.
-    pub(crate) patience: u32,
+    /// `probe.timeout`: milliseconds after which a wait for an error ends.
+    pub(crate) timeout_ms: u32,
 }
 
 impl Requests {
-    /// Those of an empty command line.
+    /// The requests of an empty command line.
     pub(crate) const NONE: Self = Requests {
         exit: Exit::PowerOff,
         echo: false,
         touches: [None; MAX_TOUCHES],
         touch_on: 0,
         await_errors: 0,
-        patience: 3000,
+        timeout_ms: 3000,
     };
 
-    /// Of several requests for the same thing the last counts, but for what is to be touched; other words are for others.
+    /// Parses a command line. Of several requests of one kind the last one counts, except for words to touch. Unknown words are
+    /// ignored.
     pub(crate) fn parse(cmdline: &[u8]) -> Self {
         let mut requests = Self::NONE;
         for word in cmdline.split(u8::is_ascii_whitespace) {
@@ -79,7 +80,7 @@ impl Requests {
                 b"probe.exit=hang" => requests.exit = Exit::Hang,
                 b"probe.exit=loop" => requests.exit = Exit::Loop,
                 b"probe.echo" => requests.echo = true,
-                _ => requests.take(word),
+                _ => requests.parse_number(word),
             }
         }
         requests
@@ -90,8 +91,8 @@ impl Requests {
         self.touches.iter().flatten()
     }
 
-    /// Takes a word with a number in it.
-    fn take(&mut self, word: &[u8]) {
+    /// Parses a request of the form `key=number`.
+    fn parse_number(&mut self, word: &[u8]) {
         let Some(equals) = word.iter().position(|byte| *byte == b'=') else { return };
         let (key, value) = word.split_at(equals);
         let Some(value) = value.get(1..).and_then(number) else { return };
@@ -101,7 +102,7 @@ impl Requests {
             (b"probe.fetch", _) => self.add(Access::Fetch, value),
             (b"probe.touch-on", Ok(value)) => self.touch_on = value,
             (b"probe.await-errors", Ok(value)) => self.await_errors = value,
-            (b"probe.patience", Ok(value)) => self.patience = value,
+            (b"probe.timeout", Ok(value)) => self.timeout_ms = value,
             _ => {}
         }
     }

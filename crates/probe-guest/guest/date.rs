@@ -1,4 +1,4 @@
-//! What a real-time clock shows.
+//! Dates, as a real-time clock shows them.
 
 use crate::failure::Failure;
 use crate::format::{Padded, Show, Sink};
@@ -15,14 +15,14 @@ pub(crate) struct Date {
 }
 
 impl Date {
-    /// Whether there is such a date.
+    /// Fails if a field is out of range.
     pub(crate) fn check(&self) -> Result<(), Failure> {
         let is_date = (1..=12).contains(&self.month)
             && (1..=31).contains(&self.day)
             && self.hour < 24
             && self.minute < 60
             && self.second < 60;
-        if is_date { Ok(()) } else { Err(Failure::new("the real-time clock shows no time")) }
+        if is_date { Ok(()) } else { Err(Failure::new("the real-time clock shows an invalid time")) }
     }
 }
 

@@ -1,15 +1,15 @@
-//! What the DSDT says that the guest acts on.
+//! The devices and objects of the DSDT that the guest uses.
 
 use crate::aml::{MAX_DEPTH, Object, Objects, Value, eisa_id, elements};
 use crate::failure::Failure;
 use crate::wire::{read_at, wire};
 
-/// What was found.
+/// The devices and objects found.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Dsdt {
     /// The Generic Event Device (ACPI 6.5, 5.6.9).
     pub(crate) ged: Option<EventDevice>,
-    /// Whether there is a PC's real-time clock.
+    /// Whether it declares a PC's real-time clock.
     pub(crate) has_rtc: bool,
     /// SLP_TYP of S5: the first element of `\_S5` (ACPI 6.5, 7.4.2).
     pub(crate) s5_sleep_type: Option<u8>,
@@ -19,11 +19,11 @@ pub(crate) struct Dsdt {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct EventDevice {
     pub(crate) interrupt: Interrupt,
-    /// GPA of the register that says what happened.
+    /// GPA of the register that holds pending events.
     pub(crate) selector: u64,
 }
 
-/// An interrupt of a device, as its resources give it.
+/// An interrupt of a device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Interrupt {
     pub(crate) gsi: u32,
@@ -32,15 +32,14 @@ pub(crate) struct Interrupt {
 }
 
 impl Dsdt {
-    /// Reads a definition block, which begins after the table's header.
+    /// Reads a definition block, which starts after the table's header.
     pub(crate) fn read(block: &[u8]) -> Result<Self, Failure> {
         let mut found = Dsdt::default();
         let mut drafts = [Draft::default(); MAX_DEPTH];
         let mut depth = 0usize;
         for object in Objects::of(block) {
-            let object = object.map_err(|lost| {
-                Failure::with("DSDT: what follows is not understood at offset", lost.at as u64)
-            })?;
+            let object =
+                object.map_err(|error| Failure::with("DSDT: unknown encoding at offset", error.at as u64))?;
             let innermost = depth.checked_sub(1).and_then(|index| drafts.get_mut(index));
             match (object, innermost) {
                 (Object::Device(_), _) => {
@@ -69,7 +68,7 @@ impl Dsdt {
     }
 }
 
-/// A device of which not everything was read yet.
+/// A device that is not read completely yet.
 #[derive(Clone, Copy, Default)]
 struct Draft {
     model: Model,
@@ -142,7 +141,7 @@ fn extended_interrupt(resources: &[u8]) -> Option<Interrupt> {
                 active_low: descriptor.flags & 1 << 2 != 0,
             });
         }
-        // ACPI 6.5, 6.4.2 and 6.4.3: a small item carries its length in its tag, a large one in the two bytes after it.
+        // ACPI 6.5, 6.4.2 and 6.4.3: a small item has its length in its tag, a large one in the two bytes after it.
         let len = match tag {
             0x80.. => 3 + usize::from(read_at::<u16>(rest, 1)?),
             _ if tag & 0xf8 == END => return None,

@@ -1,15 +1,15 @@
-//! `probe.echo`: lines from the console, repeated until one says `quit`.
+//! `probe.echo`: repeats lines from the console, until a line is `quit`.
 
 use crate::arch;
 use crate::format::Text;
 use crate::report::say;
 
-/// Longer lines are repeated up to here.
-const MAX_LINE: usize = 256;
+/// Bytes of a line that are repeated.
+const MAX_LINE_LEN: usize = 256;
 
 pub(crate) fn run() {
     say!("listening");
-    let mut line = [0; MAX_LINE];
+    let mut line = [0; MAX_LINE_LEN];
     let mut len = 0;
     loop {
         match arch::wait_for_input() {

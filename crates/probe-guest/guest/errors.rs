@@ -1,14 +1,14 @@
-//! Memory errors: what the guest is told, by which way, and what it does about them.
+//! Memory errors: how the guest is notified of them, and how it handles them.
 //!
-//! Handlers are the architecture's; they say what they took and have [`records`] looked at. What was told is kept in
-//! [`lost`]; [`touching`] is the program that meets the error.
+//! The architecture's exception and interrupt handlers print what they received and call [`records`]. Reported pages are kept in
+//! [`poisoned`]; [`repeated_touch`] consumes errors.
 
 pub(crate) mod accessor;
-pub(crate) mod errand;
-pub(crate) mod lost;
+mod await_errors;
+pub(crate) mod poisoned;
 pub(crate) mod records;
-mod touching;
-mod waiting;
+pub(crate) mod remote_touch;
+mod repeated_touch;
 
 use core::sync::atomic::{AtomicBool, Ordering};
 
@@ -19,24 +19,24 @@ use crate::format::Hex;
 use crate::hest::{self, Notification};
 use crate::memory_map::MemoryMap;
 use crate::report::say;
-use records::Known;
+use records::ErrorSource;
 
-/// Whether errors are taken; before, each is an exception like any other.
+/// Whether errors are handled. Before that, each of them is a fatal exception.
 static ARMED: AtomicBool = AtomicBool::new(false);
 
-/// Finds the sources in a HEST, if there is one, and reports each; and so with those that were found elsewhere.
-pub(crate) fn learn(
+/// Registers and reports the error sources of a HEST, if there is one, and those of `others`.
+pub(crate) fn register_sources(
     memory: &MemoryMap,
     hest: Option<&'static [u8]>,
-    others: impl Iterator<Item = Result<Known, Failure>>,
+    others: impl Iterator<Item = Result<ErrorSource, Failure>>,
 ) -> Result<(), Failure> {
     let mut has_some = false;
     let of_hest = hest.into_iter().flat_map(hest::sources);
-    for known in of_hest.map(|source| Known::of_hest(memory, &source?)).chain(others) {
-        let known = known?;
-        let (block, ack) = (Hex(known.block), Hex(known.ack));
-        say!("error-source ", known.id, " ", known.name, " block ", block, " ack ", ack);
-        records::learn(memory, known)?;
+    for source in of_hest.map(|source| ErrorSource::of_hest(memory, &source?)).chain(others) {
+        let source = source?;
+        let (block, ack) = (Hex(source.block), Hex(source.ack));
+        say!("error-source ", source.id, " ", source.name, " block ", block, " ack ", ack);
+        records::register(memory, source)?;
         has_some = true;
     }
     if !has_some {
@@ -45,48 +45,48 @@ pub(crate) fn learn(
     Ok(())
 }
 
-/// Takes errors from now on, for which the architecture is ready. What was recorded before is looked at once.
+/// Handles errors from now on. The architecture's handlers must be set up. Records that are already present are processed first.
 pub(crate) fn arm() {
     ARMED.store(true, Ordering::SeqCst);
-    records::look(|_| true);
+    records::process(|_| true);
 }
 
 pub(crate) fn is_armed() -> bool {
     ARMED.load(Ordering::SeqCst)
 }
 
-/// Does what the command line asks for: touches words of memory, then waits to be told of errors.
+/// Executes the requests of the command line: touches words of memory, then waits for error reports.
 pub(crate) fn run(
     requests: &Requests,
     memory: &MemoryMap,
     in_use: &core::ops::Range<u64>,
 ) -> Result<(), Failure> {
     for touch in requests.touches() {
-        touching::check(touch, memory, in_use)?;
+        repeated_touch::check(touch, memory, in_use)?;
     }
     for touch in requests.touches() {
         if requests.touch_on == arch::processor() {
-            touching::run(touch, requests.patience);
+            repeated_touch::run(touch, requests.timeout_ms);
         } else {
-            errand::send(requests.touch_on, touch, requests.patience)?;
+            remote_touch::request(requests.touch_on, touch, requests.timeout_ms)?;
         }
     }
     if requests.await_errors > 0 {
-        waiting::run(requests.await_errors, requests.patience);
+        await_errors::run(requests.await_errors, requests.timeout_ms);
     }
     Ok(())
 }
 
-/// The event device says that there is a record.
+/// Handles a hardware error event of the event device.
 pub(crate) fn event() {
     say!("error interrupt ged");
-    records::look(|notification| notification.is_event());
+    records::process(|notification| notification.is_event());
 }
 
-/// The interrupt of sources that have one of their own. What comes before errors are taken is recorded, and looked at then.
+/// Handles the interrupt of an `external` source. Records that arrive before [`arm`] are processed by it.
 pub(crate) fn external(gsi: u32) {
     if is_armed() {
         say!("error interrupt gsi ", gsi);
-        records::look(|notification| notification == Notification::External { gsi });
+        records::process(|notification| notification == Notification::External { gsi });
     }
 }

@@ -1,4 +1,4 @@
-//! The Generic Event Device's interrupt, raised by its loopback register.
+//! The Generic Event Device and its interrupt, raised by its loopback register.
 
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
@@ -10,20 +10,20 @@ use crate::format::Hex;
 use crate::physical::Register;
 use crate::report::say;
 
-/// From the selector to the loopback register: the events written there happen, as if the VMM had raised them.
+/// Offset of the loopback register from the selector. Events written to it are raised.
 const LOOPBACK: u64 = 4;
 /// The power button's bit in the selector.
 const POWER_BUTTON: u32 = 1 << 1;
 
-/// The bit of hardware errors: there is a record.
+/// Hardware error bit: a record is available.
 const HARDWARE_ERROR: u32 = 1 << 5;
 
-/// Address of the selector, 0 while there is none.
+/// Address of the selector; 0 until `check`.
 static SELECTOR: AtomicU64 = AtomicU64::new(0);
-/// What the interrupt found in the selector.
+/// Events that the interrupt handler read from the selector.
 static EVENTS: AtomicU32 = AtomicU32::new(0);
 
-/// Raises an event and takes its interrupt, which was routed.
+/// Raises an event and waits for its interrupt, which must be routed.
 pub(crate) fn check(device: &EventDevice) -> Result<(), Failure> {
     let last = device.selector.saturating_add(2 * LOOPBACK);
     if !device.selector.is_multiple_of(4) || last > DEVICES_END {
@@ -33,27 +33,27 @@ pub(crate) fn check(device: &EventDevice) -> Result<(), Failure> {
     // SAFETY: a register of the event device, aligned and where devices are mapped.
     unsafe { Register::at(device.selector + LOOPBACK) }.write(POWER_BUTTON);
     if !arch::wait_until(|| EVENTS.load(Ordering::Relaxed) != 0) {
-        return Err(Failure::new("the event device's interrupt did not come"));
+        return Err(Failure::new("no interrupt from the event device"));
     }
     let events = EVENTS.load(Ordering::Relaxed);
     say!("ged ok gsi ", device.interrupt.gsi, " events ", Hex(u64::from(events)));
     if events == POWER_BUTTON {
         Ok(())
     } else {
-        Err(Failure::with("the event device tells of other events:", u64::from(events)))
+        Err(Failure::with("the event device reports other events:", u64::from(events)))
     }
 }
 
-/// Takes the device's interrupt: reading the selector clears it and lets go of the line.
+/// Handles the device's interrupt. Reading the selector clears it and deasserts the interrupt.
 pub(crate) fn interrupt() {
     let selector = SELECTOR.load(Ordering::Relaxed);
     if selector == 0 {
         return;
     }
-    // SAFETY: `check` looked at the address.
+    // SAFETY: `check` validated the address.
     let events = unsafe { Register::at(selector) }.read();
     EVENTS.fetch_or(events & !HARDWARE_ERROR, Ordering::Relaxed);
-    // Before the report is out, nobody listens: what was recorded is looked at after it.
+    // Before errors are handled, records stay pending: `arm` processes them.
     if events & HARDWARE_ERROR != 0 && errors::is_armed() {
         errors::event();
     }

@@ -1,8 +1,8 @@
-//! Why a check did not pass.
+//! Why a check failed.
 
 use crate::format::{Hex, Show, Sink};
 
-/// What the line `probe: failed WHY` says: a text and, where there is one, the value that is wrong.
+/// The reason in the line `probe: failed WHY`: a text and optionally the wrong value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Failure {
     pub(crate) what: &'static str,

@@ -1,13 +1,13 @@
 //! Numbers and text for the report.
 //!
-//! `core::fmt` is out of reach: the precompiled `core` uses SSE registers, which nobody has switched on.
+//! `core::fmt` cannot be used: the precompiled `core` uses SSE registers, which are not enabled.
 
-/// Where characters go.
+/// A destination for characters.
 pub(crate) trait Sink {
     fn put(&mut self, byte: u8);
 }
 
-/// What can stand in a line of the report.
+/// A part of a line of the report.
 pub(crate) trait Show {
     fn show(&self, out: &mut dyn Sink);
 }
@@ -67,7 +67,7 @@ impl Show for Hex {
     }
 }
 
-/// Bytes that ought to be text: what is not printable ASCII, and `"` and `\`, becomes `\xNN`.
+/// Untrusted text: bytes that are not printable ASCII, and `"` and `\`, become `\xNN`.
 pub(crate) struct Text<'a>(pub(crate) &'a [u8]);
 
 impl Show for Text<'_> {

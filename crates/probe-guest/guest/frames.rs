@@ -1,4 +1,4 @@
-//! Memory for page tables and stacks: what follows the guest's image.
+//! Memory for page tables and stacks: the usable memory after the guest's image.
 
 use crate::failure::Failure;
 use crate::memory_map::MemoryMap;
@@ -6,7 +6,7 @@ use crate::memory_map::MemoryMap;
 /// Bytes of a frame.
 pub(crate) const FRAME: u64 = 4096;
 
-/// Free memory, handed out from below and never taken back.
+/// A bump allocator for frames, which are never freed.
 pub(crate) struct Frames {
     start: u64,
     next: u64,
@@ -14,7 +14,7 @@ pub(crate) struct Frames {
 }
 
 impl Frames {
-    /// What is left of the usable region that holds the image, from `image_start` to `image_end`.
+    /// The rest of the usable region that contains the image, which is from `image_start` to `image_end`.
     pub(crate) fn after_image(memory: &MemoryMap, image_start: u64, image_end: u64) -> Result<Self, Failure> {
         let region = memory
             .usable()
@@ -23,15 +23,15 @@ impl Frames {
         Ok(Frames { start: image_start, next: image_end, end: region.end })
     }
 
-    /// Leaves alone what begins at `address`, if that comes after the image.
+    /// Limits the frames to below `address`, if that is after the image.
     #[cfg(target_arch = "aarch64")]
     pub(crate) fn up_to(self, address: u64) -> Self {
         let end = if address >= self.next { self.end.min(address) } else { self.end };
         Frames { end, ..self }
     }
 
-    /// The address of `count` frames side by side, zeroed.
-    pub(crate) fn take(&mut self, count: u64) -> Result<u64, Failure> {
+    /// Allocates `count` contiguous frames, zeroed, and returns their address.
+    pub(crate) fn allocate(&mut self, count: u64) -> Result<u64, Failure> {
         let frames = self.next;
         let end = count
             .checked_mul(FRAME)
@@ -39,12 +39,12 @@ impl Frames {
             .filter(|end| *end <= self.end)
             .ok_or(Failure::with("no memory left after", frames))?;
         self.next = end;
-        // SAFETY: usable memory after the image, mapped as the image is, and nobody's yet.
+        // SAFETY: usable memory after the image, mapped as the image is, and not allocated yet.
         unsafe { core::ptr::write_bytes(frames as *mut u8, 0, (end - frames) as usize) };
         Ok(frames)
     }
 
-    /// From the start of the image to the end of what was handed out.
+    /// From the start of the image to the end of the allocated frames.
     pub(crate) fn in_use(&self) -> core::ops::Range<u64> {
         self.start..self.next
     }

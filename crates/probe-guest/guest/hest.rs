@@ -1,4 +1,4 @@
-//! The Hardware Error Source Table (ACPI 6.5, 18.3.2): where hardware errors are told of.
+//! The Hardware Error Source Table (ACPI 6.5, 18.3.2): the error sources.
 
 use crate::acpi::{GenericAddress, Header};
 use crate::failure::Failure;
@@ -43,7 +43,7 @@ wire! {
     }
 }
 
-/// How a source says that it has a record.
+/// How a source notifies of a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Notification {
     Polled,
@@ -56,7 +56,7 @@ pub(crate) enum Notification {
     Sea,
     Sei,
     Gsiv,
-    /// One that this guest does not listen to.
+    /// A type that this guest does not support.
     Other,
 }
 
@@ -89,29 +89,29 @@ impl Notification {
         }
     }
 
-    /// Whether an event device raises it, by way of the error device (PNP0C33).
+    /// Whether it is raised by an event device that notifies the error device (PNP0C33).
     pub(crate) fn is_event(self) -> bool {
         matches!(self, Notification::Sci | Notification::Gpio | Notification::Gsiv)
     }
 }
 
-/// A generic error source that wants its records acknowledged.
+/// A Generic Hardware Error Source version 2.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Source {
     pub(crate) id: u16,
     pub(crate) notification: Notification,
     /// GPA of the 64 bits that hold the GPA of the status block.
     pub(crate) cell: u64,
-    /// The most bytes of a status block.
+    /// Maximum length of a status block in bytes.
     pub(crate) block_len: u32,
-    /// GPA of the 64 bits that acknowledge a record.
+    /// GPA of the 64-bit acknowledge register.
     pub(crate) ack: u64,
-    /// Bits of the register that an acknowledgement leaves as they are, and bits that it sets.
+    /// Bits of the register that an acknowledgement preserves, and bits that it sets.
     pub(crate) preserve: u64,
     pub(crate) write: u64,
 }
 
-/// The enabled sources of version 2 in a table, header and all. Sources of other kinds are passed over.
+/// The enabled GHESv2 sources of a table, which includes its header. Other kinds are skipped.
 pub(crate) fn sources(table: &[u8]) -> impl Iterator<Item = Result<Source, Failure>> {
     let mut left = read_at::<Hest>(table, Header::SIZE).map(|fixed| fixed.count);
     let mut rest = table.get(Header::SIZE + Hest::SIZE..).unwrap_or_default();
@@ -131,12 +131,12 @@ pub(crate) fn sources(table: &[u8]) -> impl Iterator<Item = Result<Source, Failu
         }
         left = None;
         let more = (!rest.is_empty())
-            .then_some(Failure::with("HEST: more than its sources, bytes", rest.len() as u64));
+            .then_some(Failure::with("HEST: unexpected bytes after its sources:", rest.len() as u64));
         more.map(Err)
     })
 }
 
-/// Takes a source off the front of `rest`; none where it is one to be passed over.
+/// Splits a source off the front of `rest`. `None` if it is skipped.
 fn next(rest: &mut &[u8], offset: u64) -> Result<Option<Source>, Failure> {
     const GENERIC_V2: u16 = 10;
     let broken = Failure::with("HEST: broken source at offset", offset);
@@ -162,7 +162,7 @@ fn next(rest: &mut &[u8], offset: u64) -> Result<Option<Source>, Failure> {
     }))
 }
 
-/// Bytes of a source, which no source says itself (18.3.2.1 to 18.3.2.11).
+/// Length of a source by its kind, since sources have no length field (18.3.2.1 to 18.3.2.11).
 fn len(kind: u16, source: &[u8]) -> Option<usize> {
     const BANK: usize = 28;
     let banks = |at: usize| source.get(at).map(|count| usize::from(*count) * BANK);
@@ -179,7 +179,7 @@ fn len(kind: u16, source: &[u8]) -> Option<usize> {
     })
 }
 
-/// The address of a register of 64 bits in memory, read as a whole.
+/// The address of a 64-bit register in memory. `None` for any other register.
 fn quadword(register: &GenericAddress) -> Option<u64> {
     const MEMORY: u8 = 0;
     const QUADWORD: u8 = 4;

@@ -1,8 +1,8 @@
-//! The built-in guest. What it does and prints is on the page of the crate `probe-guest`.
+//! The built-in guest. The documentation of the crate `probe-guest` describes what it does and prints.
 //!
-//! It is built for the host's own target. On x86_64 the `core` of that uses SSE; here nothing may, so what comes
-//! precompiled (panics, `core::fmt`) is kept out and a test looks at the result. On aarch64 `core` uses the vector
-//! registers too: the guest switches them on before all else, and exceptions save them.
+//! It is built for the host's own target. On x86_64 the precompiled `core` uses SSE, which is not enabled here. So
+//! precompiled code (panics, `core::fmt`) is avoided, and a test checks the result. On aarch64 `core` uses vector registers
+//! too: the guest enables them first, and exception entry saves them.
 
 #![no_std]
 #![no_main]
@@ -13,7 +13,7 @@
 
 #[cfg(target_arch = "aarch64")]
 mod aarch64;
-#[expect(dead_code, reason = "some is for one architecture only")]
+#[expect(dead_code, reason = "parts are for one architecture only")]
 mod acpi;
 mod aml;
 mod cmdline;
@@ -26,7 +26,7 @@ mod failure;
 mod format;
 mod frames;
 mod hest;
-#[cfg_attr(target_arch = "aarch64", expect(dead_code, reason = "some is for a PC only"))]
+#[cfg_attr(target_arch = "aarch64", expect(dead_code, reason = "parts are for a PC only"))]
 mod memory_map;
 mod memory_section;
 mod physical;
@@ -56,11 +56,11 @@ struct Boot {
     entry: &'static str,
     cmdline: &'static [u8],
     memory: MemoryMap,
-    /// What leads to the firmware tables.
+    /// Where the firmware tables are.
     firmware: arch::HandedOver,
 }
 
-/// Reports everything; what it returns is how to end.
+/// Runs all checks and prints the report. Returns the requests, which say how to end.
 fn run(boot: &Boot) -> Result<Requests, Failure> {
     let Boot { memory, cmdline, .. } = boot;
     say!("entry ", boot.entry);
@@ -70,7 +70,7 @@ fn run(boot: &Boot) -> Result<Requests, Failure> {
     }
     say!("memory-total ", memory.total_usable());
     let requests = Requests::parse(cmdline);
-    errors::lost::watch(&requests);
+    errors::poisoned::watch(&requests);
     let in_use = arch::check(boot, &requests)?;
     errors::run(&requests, memory, &in_use)?;
     if requests.echo {

@@ -1,11 +1,11 @@
-//! The memory map that the boot protocol handed over.
+//! The memory map of the boot protocol.
 
 use crate::failure::Failure;
 
-/// As many regions as a Linux boot protocol can hand over (E820_MAX_ENTRIES_ZEROPAGE).
+/// Maximum number of regions in a Linux boot protocol (E820_MAX_ENTRIES_ZEROPAGE).
 const MAX_REGIONS: usize = 128;
 
-/// What memory may be used for: the types of e820 (ACPI 6.5, 15, table 15.2), which PVH shares.
+/// Use of memory: the types of e820 (ACPI 6.5, 15, table 15.2), which PVH shares.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     Usable,
@@ -15,7 +15,7 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
-    /// Types that nobody here knows are to be left alone.
+    /// Unknown types are reserved.
     pub(crate) fn from_e820(code: u32) -> Self {
         match code {
             1 => Kind::Usable,
@@ -49,7 +49,7 @@ impl Region {
     }
 }
 
-/// The regions in the order in which they were handed over.
+/// The regions in the order of the boot protocol.
 pub(crate) struct MemoryMap {
     regions: [Region; MAX_REGIONS],
     count: usize,
@@ -60,7 +60,7 @@ impl MemoryMap {
         MemoryMap { regions: [Region { start: 0, end: 0, kind: Kind::Reserved }; MAX_REGIONS], count: 0 }
     }
 
-    /// Adds a region of `len` bytes; one without bytes is left out.
+    /// Adds a region of `len` bytes; an empty one is skipped.
     pub(crate) fn push(&mut self, start: u64, len: u64, kind: Kind) -> Result<(), Failure> {
         if len == 0 {
             return Ok(());
@@ -85,7 +85,7 @@ impl MemoryMap {
         self.usable().map(|region| region.end - region.start).fold(0, u64::saturating_add)
     }
 
-    /// Whether one region, of whatever kind, holds all of the bytes.
+    /// Whether one region, of any kind, contains all of the bytes.
     pub(crate) fn knows(&self, start: u64, end: u64) -> bool {
         self.iter().any(|region| region.holds(start, end))
     }

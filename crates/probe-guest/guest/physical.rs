@@ -1,4 +1,4 @@
-//! Physical memory, which is mapped where it is.
+//! Physical memory, which is identity-mapped.
 
 use crate::arch;
 use crate::failure::Failure;
@@ -9,7 +9,7 @@ pub(crate) struct Register(*mut u32);
 
 impl Register {
     /// # Safety
-    /// `address` is mapped, a multiple of 4, and nothing that Rust knows as an object.
+    /// `address` is mapped, a multiple of 4, and not part of a Rust object.
     pub(crate) unsafe fn at(address: u64) -> Self {
         Register(address as *mut u32)
     }
@@ -25,12 +25,12 @@ impl Register {
     }
 }
 
-/// 64 bits of memory that somebody outside of the guest reads and writes too.
+/// 64 bits of memory that are read and written outside of the guest too.
 pub(crate) struct Word(*mut u64);
 
 impl Word {
     /// # Safety
-    /// `address` is mapped, a multiple of 8, and nothing that Rust knows as an object.
+    /// `address` is mapped, a multiple of 8, and not part of a Rust object.
     pub(crate) unsafe fn at(address: u64) -> Self {
         Word(address as *mut u64)
     }
@@ -46,16 +46,16 @@ impl Word {
     }
 }
 
-/// Memory at an address that a boot protocol or the architecture names.
+/// Memory at an address given by a boot protocol or the architecture.
 ///
 /// # Safety
-/// The bytes are mapped, and nobody writes to them while the slice is in use.
+/// The bytes are mapped, and not written to while the slice is in use.
 pub(crate) unsafe fn bytes_at(address: u64, len: usize) -> &'static [u8] {
     // SAFETY: by the contract of this function; any byte is a valid `u8`.
     unsafe { core::slice::from_raw_parts(address as *const u8, len) }
 }
 
-/// Memory at an address that a firmware table names: it must be in the memory map or in `firmware_area`.
+/// Memory at an address given by a firmware table. It must be in the memory map or in `FIRMWARE_AREA`.
 pub(crate) fn table_bytes(memory: &MemoryMap, address: u64, len: u32) -> Result<&'static [u8], Failure> {
     let unknown = Failure::with("no memory for a table at", address);
     let end = address.checked_add(u64::from(len)).ok_or(unknown)?;
@@ -64,6 +64,6 @@ pub(crate) fn table_bytes(memory: &MemoryMap, address: u64, len: u32) -> Result<
     if address == 0 || !is_memory || end > arch::mapped_end(memory) {
         return Err(unknown);
     }
-    // SAFETY: the range is memory and mapped; the guest writes to tables only where `touch` puts back what it found.
+    // SAFETY: the range is memory and mapped; the guest writes to tables only in `touch`, which restores them.
     Ok(unsafe { bytes_at(address, len as usize) })
 }

@@ -1,11 +1,11 @@
-//! The report: lines on the console, the last one the verdict.
+//! The report: lines on the console. The last one is the result.
 
 use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicUsize, Ordering};
 
 use crate::arch::{self, Console};
 use crate::format::{Show, Sink};
 
-/// Prints one line from parts that [`Show`] themselves.
+/// Prints one line from parts that implement [`Show`].
 macro_rules! say {
     ($($part:expr),+ $(,)?) => {
         $crate::report::line(&[$(&$part as &dyn $crate::format::Show),+])
@@ -13,36 +13,36 @@ macro_rules! say {
 }
 pub(crate) use say;
 
-/// The processor that writes a line.
-static WRITER: AtomicU32 = AtomicU32::new(NOBODY);
-const NOBODY: u32 = u32::MAX;
-/// Lines of handlers that have interrupted the writing of a line.
-static LATE: Late = Late::new();
+/// The processor that is printing a line.
+static WRITER: AtomicU32 = AtomicU32::new(NO_PROCESSOR);
+const NO_PROCESSOR: u32 = u32::MAX;
+/// Lines of handlers that interrupted the printing of a line on the same processor.
+static DEFERRED: Deferred = Deferred::new();
 
-/// Prints a line as a whole, whoever else prints. May be called anywhere, in a handler too.
+/// Prints a line without interleaving with other processors. Safe to call from any handler.
 pub(crate) fn line(parts: &[&dyn Show]) {
     let own = arch::processor();
     let masked = arch::mask_interrupts();
-    if take_turn(own) {
+    if acquire_console(own) {
         write(parts, &mut Console);
-        LATE.print();
-        WRITER.store(NOBODY, Ordering::Release);
-        // What came in the moment before.
-        while !LATE.is_empty() && take_turn(own) {
-            LATE.print();
-            WRITER.store(NOBODY, Ordering::Release);
+        DEFERRED.print();
+        WRITER.store(NO_PROCESSOR, Ordering::Release);
+        // A handler may have deferred a line between printing and the release.
+        while !DEFERRED.is_empty() && acquire_console(own) {
+            DEFERRED.print();
+            WRITER.store(NO_PROCESSOR, Ordering::Release);
         }
     } else {
-        // This is a handler of what cannot be masked: who was interrupted prints the line after its own.
-        write(parts, &mut &LATE);
+        // This handler, of a non-maskable event, interrupted `line` on this processor, which prints the line afterwards.
+        write(parts, &mut &DEFERRED);
     }
     arch::unmask_interrupts(masked);
 }
 
-/// Waits until the console is free, and takes it; false where the processor has it already.
-fn take_turn(own: u32) -> bool {
+/// Waits until the console is free and acquires it. Returns false if this processor holds it already.
+fn acquire_console(own: u32) -> bool {
     loop {
-        match WRITER.compare_exchange_weak(NOBODY, own, Ordering::AcqRel, Ordering::Acquire) {
+        match WRITER.compare_exchange_weak(NO_PROCESSOR, own, Ordering::AcqRel, Ordering::Acquire) {
             Ok(_) => return true,
             Err(writer) if writer == own => return false,
             Err(_) => core::hint::spin_loop(),
@@ -58,14 +58,14 @@ fn write(parts: &[&dyn Show], out: &mut dyn Sink) {
     out.put(b'\n');
 }
 
-/// Ends the report with a failure, and the machine with it. May be called anywhere, in a handler too.
+/// Prints a failure as the end of the report and switches the machine off. Safe to call from any handler.
 pub(crate) fn fail(why: &dyn Show) -> ! {
     static FAILING: AtomicBool = AtomicBool::new(false);
     let is_first = !FAILING.swap(true, Ordering::Relaxed);
     if WRITER.load(Ordering::Relaxed) == arch::processor() {
-        // Whatever line was interrupted never ends, and others need the console.
+        // The interrupted line will not be completed. Release the console.
         Console.put(b'\n');
-        WRITER.store(NOBODY, Ordering::Release);
+        WRITER.store(NO_PROCESSOR, Ordering::Release);
     }
     if !is_first {
         arch::halt();
@@ -74,22 +74,22 @@ pub(crate) fn fail(why: &dyn Show) -> ! {
     arch::power::switch_off()
 }
 
-/// Characters that are kept for a while; what there is no room for is lost.
-struct Late {
+/// A buffer for characters; those that exceed its capacity are dropped.
+struct Deferred {
     bytes: [AtomicU8; 2048],
     len: AtomicUsize,
 }
 
-impl Late {
+impl Deferred {
     const fn new() -> Self {
-        Late { bytes: [const { AtomicU8::new(0) }; 2048], len: AtomicUsize::new(0) }
+        Deferred { bytes: [const { AtomicU8::new(0) }; 2048], len: AtomicUsize::new(0) }
     }
 
     fn is_empty(&self) -> bool {
         self.len.load(Ordering::SeqCst) == 0
     }
 
-    /// Prints and forgets them, also those that come meanwhile.
+    /// Prints and removes all characters, including those added while it runs.
     fn print(&self) {
         let mut printed = 0;
         loop {
@@ -105,7 +105,7 @@ impl Late {
     }
 }
 
-impl Sink for &Late {
+impl Sink for &Deferred {
     fn put(&mut self, byte: u8) {
         let len = self.len.load(Ordering::SeqCst);
         if let Some(slot) = self.bytes.get(len) {

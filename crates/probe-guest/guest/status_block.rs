@@ -1,4 +1,4 @@
-//! Records: a Generic Error Status Block and its entries (ACPI 6.5, 18.3.2.7.1), taken by the rules of Linux's driver.
+//! Generic Error Status Blocks and their entries (ACPI 6.5, 18.3.2.7.1), validated as Linux's GHES driver does.
 
 use crate::failure::Failure;
 use crate::wire::{Field, read_at, wire};
@@ -28,12 +28,12 @@ wire! {
     }
 }
 
-/// Bytes of a timestamp, which lies between header and payload since revision 3.
+/// Bytes of the timestamp between header and payload, present since revision 3.
 const TIMESTAMP: usize = 8;
-/// The most of a block that is read, whatever HEST says: 64 KiB.
-const LONGEST: u32 = 64 << 10;
+/// Maximum length of a block in bytes, regardless of the HEST.
+const MAX_BLOCK_LEN: u32 = 64 << 10;
 
-/// How bad an error is (tables 18.11 and 18.12).
+/// Severity of an error (tables 18.11 and 18.12).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Severity {
     Recoverable,
@@ -62,17 +62,17 @@ impl Severity {
         }
     }
 
-    /// Whether memory of which it is told no longer holds what it held.
-    pub(crate) fn is_loss(self) -> bool {
+    /// Whether memory that is reported with it is poisoned.
+    pub(crate) fn is_uncorrected(self) -> bool {
         matches!(self, Severity::Recoverable | Severity::Fatal)
     }
 }
 
-/// A block with something in it, of which all lengths agree.
+/// A block that is not empty and whose lengths are consistent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Block<'a> {
     pub(crate) severity: Severity,
-    /// Entries, as they were counted.
+    /// Number of entries.
     pub(crate) count: usize,
     entries: &'a [u8],
 }
@@ -80,20 +80,20 @@ pub(crate) struct Block<'a> {
 /// An entry of a block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Entry<'a> {
-    /// What the payload is, a GUID.
+    /// GUID of the section type.
     pub(crate) section_type: [u8; 16],
     pub(crate) severity: Severity,
     pub(crate) payload: &'a [u8],
 }
 
 impl<'a> Block<'a> {
-    /// Reads the block at the start of `bytes`, which are all that it may take.
+    /// Reads the block at the start of `bytes`, which limit its length.
     pub(crate) fn read(bytes: &'a [u8]) -> Result<Self, Failure> {
         let head = read_at::<Head>(bytes, 0).ok_or(Failure::new("status block: too short"))?;
         if head.status == 0 {
             return Err(Failure::new("status block: empty"));
         }
-        let limit = u64::from(LONGEST).min(bytes.len() as u64);
+        let limit = u64::from(MAX_BLOCK_LEN).min(bytes.len() as u64);
         let entries_end = Head::SIZE as u64 + u64::from(head.data_len);
         let len = match head.raw_data_len {
             0 => entries_end,
@@ -123,12 +123,12 @@ impl<'a> Block<'a> {
     }
 
     pub(crate) fn entries(&self) -> impl Iterator<Item = Entry<'a>> + use<'a> {
-        // All of them could be read when the block was.
+        // `read` validated all entries.
         walk(self.entries).map_while(Result::ok)
     }
 }
 
-/// The entries, which take up all of the bytes; after an error no more.
+/// The entries, which fill `entries` completely. Ends after an error.
 fn walk<'a>(entries: &'a [u8]) -> impl Iterator<Item = Result<Entry<'a>, Failure>> + use<'a> {
     let mut rest = entries;
     core::iter::from_fn(move || {
@@ -136,18 +136,18 @@ fn walk<'a>(entries: &'a [u8]) -> impl Iterator<Item = Result<Entry<'a>, Failure
             return None;
         }
         let offset = Head::SIZE + entries.len() - rest.len();
-        let taken = take(&mut rest, offset as u64);
-        if taken.is_err() {
+        let entry = next_entry(&mut rest, offset as u64);
+        if entry.is_err() {
             rest = &[];
         }
-        Some(taken)
+        Some(entry)
     })
 }
 
-fn take<'a>(rest: &mut &'a [u8], offset: u64) -> Result<Entry<'a>, Failure> {
+fn next_entry<'a>(rest: &mut &'a [u8], offset: u64) -> Result<Entry<'a>, Failure> {
     let broken = Failure::with("status block: broken entry at offset", offset);
     let head = read_at::<EntryHead>(rest, 0).ok_or(broken)?;
-    // The revision's upper byte counts.
+    // The major revision is the upper byte.
     let payload_at = EntryHead::SIZE + if head.revision >> 8 >= 3 { TIMESTAMP } else { 0 };
     let from = rest.get(payload_at..).ok_or(broken)?;
     let (payload, after) = from.split_at_checked(head.payload_len as usize).ok_or(broken)?;

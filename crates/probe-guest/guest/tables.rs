@@ -1,8 +1,8 @@
-//! Finds every ACPI table, reports it and checks its sum.
+//! Finds every ACPI table, reports it and checks its checksum.
 
 #[cfg(target_arch = "x86_64")]
 use crate::acpi::GenericAddress;
-use crate::acpi::{self, Fadt, Header, MAX_TABLE, Root};
+use crate::acpi::{self, Fadt, Header, MAX_TABLE_LEN, Root};
 use crate::dsdt::Dsdt;
 use crate::failure::Failure;
 use crate::format::{Hex, Text};
@@ -11,26 +11,26 @@ use crate::physical::table_bytes;
 use crate::report::say;
 use crate::wire::{Field, read_at, sum};
 
-/// What the tables say that the guest acts on.
+/// The tables and fields that the guest uses.
 pub(crate) struct Tables {
-    /// The MADT, header and all.
+    /// The MADT with its header.
     pub(crate) madt: &'static [u8],
-    /// The GTDT, header and all.
+    /// The GTDT with its header.
     #[cfg(target_arch = "aarch64")]
     pub(crate) gtdt: Option<&'static [u8]>,
-    /// The SPCR, header and all.
+    /// The SPCR with its header.
     #[cfg(target_arch = "aarch64")]
     pub(crate) spcr: Option<&'static [u8]>,
     pub(crate) fadt: Fadt,
-    /// SLEEP_CONTROL_REG, where the FADT reaches that far and names one.
+    /// SLEEP_CONTROL_REG; `None` if the FADT has none.
     #[cfg(target_arch = "x86_64")]
     pub(crate) sleep_control: Option<GenericAddress>,
     pub(crate) dsdt: Dsdt,
-    /// The HEST, header and all.
+    /// The HEST with its header.
     pub(crate) hest: Option<&'static [u8]>,
 }
 
-/// Goes from the RSDP at `rsdp` through all tables.
+/// Reads all tables, starting at the RSDP at `rsdp`.
 pub(crate) fn walk(memory: &MemoryMap, rsdp: u64) -> Result<Tables, Failure> {
     let root = root(memory, rsdp)?;
     let root_signature = if root.width == 8 { b"XSDT" } else { b"RSDT" };
@@ -73,11 +73,11 @@ pub(crate) fn walk(memory: &MemoryMap, rsdp: u64) -> Result<Tables, Failure> {
 }
 
 fn root(memory: &MemoryMap, rsdp: u64) -> Result<Root, Failure> {
-    // Its length, of which only revision 2 has one, never goes beyond what is known today.
+    // Only revision 2 has a length field, and no revision is longer.
     let bytes = table_bytes(memory, rsdp, acpi::Rsdp::SIZE as u32)?;
     let root = acpi::read_rsdp(bytes);
-    let verdict = if root.is_ok() { "ok" } else { "bad" };
-    say!("table RSDP at ", Hex(rsdp), " ", bytes.len(), " bytes checksum ", verdict);
+    let state = if root.is_ok() { "ok" } else { "bad" };
+    say!("table RSDP at ", Hex(rsdp), " ", bytes.len(), " bytes checksum ", state);
     root
 }
 
@@ -85,7 +85,7 @@ fn root(memory: &MemoryMap, rsdp: u64) -> Result<Root, Failure> {
 fn table(memory: &MemoryMap, address: u64) -> Result<&'static [u8], Failure> {
     let header = read_at::<Header>(table_bytes(memory, address, Header::SIZE as u32)?, 0)
         .ok_or(Failure::with("no table at", address))?;
-    if header.length < Header::SIZE as u32 || header.length > MAX_TABLE {
+    if header.length < Header::SIZE as u32 || header.length > MAX_TABLE_LEN {
         return Err(Failure::with("length out of range of the table at", address));
     }
     let table = table_bytes(memory, address, header.length)?;
@@ -93,10 +93,10 @@ fn table(memory: &MemoryMap, address: u64) -> Result<&'static [u8], Failure> {
     Ok(table)
 }
 
-/// Prints a table's line; fails where its bytes do not add up to zero.
+/// Prints a table's line. Fails if its checksum is wrong.
 pub(crate) fn report(signature: &[u8], address: u64, table: &[u8]) -> Result<(), Failure> {
     let is_right = sum(table) == 0;
-    let verdict = if is_right { "ok" } else { "bad" };
-    say!("table ", Text(signature), " at ", Hex(address), " ", table.len(), " bytes checksum ", verdict);
+    let state = if is_right { "ok" } else { "bad" };
+    say!("table ", Text(signature), " at ", Hex(address), " ", table.len(), " bytes checksum ", state);
     if is_right { Ok(()) } else { Err(Failure::with("checksum bad of the table at", address)) }
 }

@@ -1,4 +1,4 @@
-//! Whether memory is where the map says.
+//! Checks that memory is where the memory map says.
 
 use core::ops::Range;
 use core::ptr;
@@ -7,14 +7,14 @@ use crate::failure::Failure;
 use crate::frames::FRAME;
 use crate::memory_map::MemoryMap;
 
-/// Where base memory and the firmware's areas end: below, others' data may lie.
+/// End of base memory and of the firmware's areas, which may contain data of others.
 const EXTENDED_MEMORY: u64 = 1 << 20;
 
 /// Writes and reads back the first and the last 4 KiB of every usable region above 1 MiB, without what is in use.
 pub(crate) fn touch(memory: &MemoryMap, in_use: &Range<u64>) -> Result<(), Failure> {
     for region in memory.usable() {
         let start = region.start.max(EXTENDED_MEMORY);
-        // What is in use lies at the start of a region (the image and what follows it), or splits it in two.
+        // The range in use (the image and what follows it) is at the start of a region or splits it in two.
         touch_ends(start, region.end.min(in_use.start.max(start)))?;
         touch_ends(start.max(in_use.end.min(region.end)), region.end)?;
     }
@@ -36,17 +36,17 @@ fn touch_ends(start: u64, end: u64) -> Result<(), Failure> {
 fn touch_frame(frame: u64) -> Result<(), Failure> {
     for address in (frame..frame + FRAME).step_by(size_of::<u64>()) {
         let word = address as *mut u64;
-        // Differs from word to word and from frame to frame, so that an alias shows.
+        // Different for each word, so that an alias is detected.
         let pattern = address ^ 0xa5a5_5a5a_c3c3_3c3c;
-        // SAFETY: usable memory, mapped, outside of what this guest uses, and put back as it was.
-        let found = unsafe {
+        // SAFETY: usable memory, mapped, not in use by this guest, and restored.
+        let read_back = unsafe {
             let before = ptr::read_volatile(word);
             ptr::write_volatile(word, pattern);
-            let found = ptr::read_volatile(word);
+            let read_back = ptr::read_volatile(word);
             ptr::write_volatile(word, before);
-            found
+            read_back
         };
-        if found != pattern {
+        if read_back != pattern {
             return Err(Failure::with("memory does not keep what is written at", address));
         }
     }

@@ -1,4 +1,4 @@
-//! What is particular to x86_64: how the guest is entered, its processors, interrupts, console and clock.
+//! The x86_64 part: entry, processors, interrupts, console and clock.
 
 use core::arch::global_asm;
 use core::ops::Range;
@@ -15,6 +15,9 @@ use crate::{Boot, acpi, errors, event_device, tables, touch};
 
 mod boot;
 mod cpu;
+mod frame;
+mod identity;
+mod idt;
 mod interrupts;
 mod intrinsics;
 mod io_apic;
@@ -28,23 +31,25 @@ mod processors;
 mod rtc;
 mod serial;
 mod topology;
+mod vectors;
 
 pub(crate) use boot::HandedOver;
 pub(crate) use cpu::{halt, load, mask_interrupts, store, unmask_interrupts};
+pub(crate) use identity::own_index as processor;
 pub(crate) use local_apic::{wait_for, wait_halted, wait_until};
-pub(crate) use machine_check::look as look_for_errors;
+pub(crate) use machine_check::poll as poll_errors;
 pub(crate) use paging::mapped_end;
-pub(crate) use processors::{own_index as processor, wake};
+pub(crate) use processors::wake;
 pub(crate) use serial::Console;
 
 global_asm!(include_str!("x86_64/entry.s"), options(att_syntax));
 
-/// Where an RSDP (ACPI 6.5, 5.2.5.1) and an MP floating pointer (MultiProcessor Specification 1.4, 4) are looked for.
-/// Memory, whether the memory map says so or not.
+/// Search range for an RSDP (ACPI 6.5, 5.2.5.1) and an MP floating pointer (MultiProcessor Specification 1.4, 4). It is memory,
+/// even if the memory map does not contain it.
 pub(crate) const FIRMWARE_AREA: Range<u64> = 0xe_0000..0x10_0000;
-/// Registers in memory lie below, where all is mapped.
+/// End of the range with memory-mapped registers, which is mapped completely.
 pub(crate) const DEVICES_END: u64 = 4 << 30;
-/// The last KiB of base memory, where an MP floating pointer is looked for first.
+/// The last KiB of base memory, which is searched first for an MP floating pointer.
 const END_OF_BASE_MEMORY: Range<u64> = 0x9_fc00..0xa_0000;
 
 unsafe extern "C" {
@@ -56,12 +61,12 @@ unsafe extern "C" {
 #[unsafe(no_mangle)]
 extern "C" fn start(protocol: u64, handed_over: u64) -> ! {
     serial::set_up();
-    interrupts::fill_table();
-    interrupts::load_table();
+    idt::fill();
+    idt::load();
     let boot = match protocol {
-        // SAFETY: the address is what the boot loader put into RSI.
+        // SAFETY: the boot loader's RSI.
         0 => unsafe { boot::linux(handed_over) },
-        // SAFETY: the address is what the boot loader put into EBX.
+        // SAFETY: the boot loader's EBX.
         _ => unsafe { boot::pvh(handed_over) },
     };
     match boot.and_then(|boot| crate::run(&boot)) {
@@ -73,7 +78,7 @@ extern "C" fn start(protocol: u64, handed_over: u64) -> ! {
     }
 }
 
-/// Takes the machine over and checks all of it: the memory that the guest needs itself.
+/// Initialises and checks the whole machine. Returns the memory that the guest itself uses.
 pub(crate) fn check(boot: &Boot, _: &Requests) -> Result<Range<u64>, Failure> {
     let memory = &boot.memory;
     let mut frames =
@@ -83,7 +88,7 @@ pub(crate) fn check(boot: &Boot, _: &Requests) -> Result<Range<u64>, Failure> {
     say!("memory-touched ok");
 
     let firmware = Firmware::find(boot)?;
-    errors::learn(memory, firmware.hest, core::iter::empty())?;
+    errors::register_sources(memory, firmware.hest, core::iter::empty())?;
     let topology = &firmware.topology;
     local_apic::set_up(topology.local_apic, topology.needs_x2apic());
     mask_legacy_interrupts();
@@ -94,15 +99,15 @@ pub(crate) fn check(boot: &Boot, _: &Requests) -> Result<Range<u64>, Failure> {
 
     let boot_processor = local_apic::id();
     let serial = Interrupt { gsi: serial::GSI, level: false, active_low: false };
-    io_apic::route(topology, serial, interrupts::SERIAL, boot_processor)?;
-    serial::ask_for_transmitter_empty();
-    if !wait_until(serial::transmitter_empty_came) {
-        return Err(Failure::new("the serial port's interrupt did not come"));
+    io_apic::route(topology, serial, vectors::SERIAL, boot_processor)?;
+    serial::enable_transmit_interrupt();
+    if !wait_until(serial::transmit_interrupt_taken) {
+        return Err(Failure::new("no interrupt from the serial port"));
     }
     say!("serial-interrupt ok");
     match &firmware.devices.ged {
         Some(device) => {
-            io_apic::route(topology, device.interrupt, interrupts::EVENT_DEVICE, boot_processor)?;
+            io_apic::route(topology, device.interrupt, vectors::EVENT_DEVICE, boot_processor)?;
             event_device::check(device)?;
         }
         None => say!("ged none"),
@@ -114,21 +119,21 @@ pub(crate) fn check(boot: &Boot, _: &Requests) -> Result<Range<u64>, Failure> {
     Ok(frames.in_use())
 }
 
-/// Takes memory errors from now on.
+/// Enables handling of memory errors.
 fn arm(topology: &topology::Topology) -> Result<(), Failure> {
     machine_check::set_up();
     local_apic::accept_nmis();
-    for (place, gsi) in errors::records::external() {
-        // As a line of an ISA bus, which are all that Linux takes too.
+    for (source, gsi) in errors::records::external() {
+        // Configured like an ISA interrupt, the only kind that Linux maps for external sources.
         let interrupt = Interrupt { gsi, level: false, active_low: false };
-        let vector = interrupts::FIRST_ERROR + place as u8;
+        let vector = vectors::FIRST_ERROR + source as u8;
         io_apic::route(topology, interrupt, vector, local_apic::id())?;
     }
     errors::arm();
     Ok(())
 }
 
-/// The next byte from the console, by its interrupt, however long it takes.
+/// Waits for the next byte from the console, by interrupt, without a timeout.
 pub(crate) fn wait_for_input() -> u8 {
     loop {
         cpu::disable_interrupts();
@@ -142,32 +147,32 @@ pub(crate) fn wait_for_input() -> u8 {
     }
 }
 
-/// What the firmware tables say, of whichever kind they are.
+/// The contents of the firmware tables, ACPI or MP table.
 struct Firmware {
     topology: topology::Topology,
     devices: Dsdt,
     hest: Option<&'static [u8]>,
-    /// Index of the century in the real-time clock's memory, 0 where it has none.
+    /// Index of the century in the real-time clock's memory; 0 if it has none.
     century: u8,
 }
 
 impl Firmware {
-    /// ACPI where there is an RSDP, else an MP table.
+    /// Reads ACPI tables if there is an RSDP, else an MP table.
     fn find(boot: &Boot) -> Result<Self, Failure> {
         // SAFETY: base memory and the firmware area are memory on every PC, and mapped.
         let area = |range: Range<u64>| unsafe { bytes_at(range.start, (range.end - range.start) as usize) };
-        let found = |range: Range<u64>, offset: usize| range.start + offset as u64;
+        let at = |range: Range<u64>, offset: usize| range.start + offset as u64;
         let boot::HandedOver { rsdp, rsdp_from } = boot.firmware;
         if rsdp != 0 {
             return Self::from_acpi(&boot.memory, rsdp, rsdp_from);
         }
         if let Some(offset) = acpi::find_rsdp(area(FIRMWARE_AREA)) {
-            return Self::from_acpi(&boot.memory, found(FIRMWARE_AREA, offset), "scan");
+            return Self::from_acpi(&boot.memory, at(FIRMWARE_AREA, offset), "scan");
         }
         for range in [END_OF_BASE_MEMORY, FIRMWARE_AREA] {
             if let Some(offset) = mptable::find_floating_pointer(area(range.clone())) {
                 let pointer = area(range.clone()).get(offset..).unwrap_or_default();
-                return Self::from_mp_table(&boot.memory, found(range, offset), pointer);
+                return Self::from_mp_table(&boot.memory, at(range, offset), pointer);
             }
         }
         Err(Failure::new("neither ACPI nor an MP table"))
@@ -197,7 +202,7 @@ impl Firmware {
     }
 }
 
-/// Keeps a PC's pair of 8259 quiet: everything goes through the I/O APIC.
+/// Masks all interrupts of a PC's two 8259: the guest uses the I/O APIC.
 fn mask_legacy_interrupts() {
     const DATA_OF_BOTH: [u16; 2] = [0x21, 0xa1];
     for port in DATA_OF_BOTH {

@@ -1,129 +1,139 @@
-//! The built-in guest: the kernel of a profile that names none.
+//! A bare-metal guest for testing virtual machine monitors.
 //!
-//! A `no_std` program of some 60 KiB that takes a whole machine over, compares what it was told with what it finds, says
-//! so on the serial console, and switches the machine off. It uses none of the code that describes or emulates the
-//! machine, so both sides have to be right for a report to be good.
+//! A `no_std` program of about 60 KiB. It initialises a whole machine, compares the firmware tables with the hardware, prints a
+//! report on the serial console, and switches the machine off. It shares no code with the crates that describe or emulate the machine, so
+//! that an error in either shows up in the report. It also handles memory errors, by records (GHES), machine checks, external aborts and SErrors.
 //!
-//! # On x86_64
-//! [`IMAGE`] is an ELF64 file, linked at 1 MiB, with two ways in: the ELF entry point takes the 64-bit Linux boot
+//! The crate has no functions: [`IMAGE`] is the guest for the architecture that the crate is built for.
+//!
+//! # x86_64
+//! [`IMAGE`] is an ELF64 file, linked at 1 MiB, with two entry points: the ELF entry point for the 64-bit Linux boot
 //! protocol (Linux, Documentation/arch/x86/boot.rst, "64-bit Boot Protocol"), and a note of type 18
-//! (`XEN_ELFNOTE_PHYS32_ENTRY`) names the entry for PVH (Xen, docs/misc/pvh.pandoc). It needs no SSE, no interrupt
-//! controller beyond local and I/O APICs, and 2 MiB of memory for one processor. It expects:
-//! - a 16550 at port 0x3f8 on interrupt 4, rising edge, for the console;
-//! - either ACPI (the RSDP handed over by the boot protocol, or in 0xe0000 to 0xfffff) or an MP table (in the last KiB
-//!   of base memory, or in 0xe0000 to 0xfffff); with both, ACPI;
-//! - NMIs on local input 1, as a PC has them;
+//! (`XEN_ELFNOTE_PHYS32_ENTRY`) with the entry point for PVH (Xen, docs/misc/pvh.pandoc). It needs 2 MiB of memory for one processor, no SSE, and no interrupt
+//! controllers except local and I/O APICs. It requires:
+//! - a 16550 at port 0x3f8 with interrupt 4, rising edge, for the console;
+//! - ACPI (RSDP passed by the boot protocol, or in 0xe0000 to 0xfffff) or an MP table (in the last KiB
+//!   of base memory, or in 0xe0000 to 0xfffff); ACPI is preferred;
+//! - NMIs on local input 1, as in a PC;
 //! - with ACPI, SLEEP_CONTROL_REG and `\_S5`; with an MP table, the reset command (0xfe) of a keyboard controller at
 //!   port 0x64.
 //!
-//! # On aarch64
-//! [`IMAGE`] is an Image (Linux, Documentation/arch/arm64/booting.rst, 4): a flat binary to be loaded at any multiple of
-//! 2 MiB from 1 GiB up, in usable memory that goes on for 2 MiB and 4 KiB for each processor, and entered at EL1 with the MMU off and the address of a devicetree in X0. It
-//! switches floating-point registers, MMU and caches on before all else, and maps all below 1 GiB as devices. It
-//! expects:
-//! - a PL011 at 0x900_0000 for the console, on INTID 33 (level) where no table says another;
+//! # aarch64
+//! [`IMAGE`] is an Image (Linux, Documentation/arch/arm64/booting.rst, 4): a flat binary. Load address: any multiple of
+//! 2 MiB from 1 GiB upwards, with 2 MiB and 4 KiB per processor of usable memory. Entry: at EL1, MMU off, address of a devicetree in X0. The
+//! guest first enables floating-point registers, MMU and caches, and maps everything below 1 GiB as devices. It
+//! requires:
+//! - a PL011 at 0x900_0000 for the console, with INTID 33 (level) unless a table lists another one;
 //! - no memory below 1 GiB; GIC, event device and clock there;
-//! - a devicetree of `/chosen` alone, with the properties `linux,uefi-*` that lead to EFI's system table, and by that to
+//! - a devicetree with only `/chosen`, whose `linux,uefi-*` properties refer to EFI's system table and thereby to
 //!   ACPI; or a devicetree of the whole machine;
-//! - a GICv3, or a GICv2; the virtual timer; PSCI 0.2 or later by HVC.
+//! - a GICv3 or a GICv2; the virtual timer; PSCI 0.2 or later by HVC.
 //!
-//! # On both
-//! In the Generic Event Device's scope, where the DSDT has one, it expects an operation region in memory that begins
-//! with the 32-bit selector; the 32 bits after the selector are a loopback register: bits written there are raised as
-//! events.
+//! # Event device
+//! If the DSDT has a Generic Event Device, its scope must contain an operation region in memory. The region starts
+//! with the 32-bit selector, followed by a 32-bit loopback register: bits written to it are raised as events.
 //!
 //! # The report
-//! Each line is `probe: KEY VALUE...` and ends with CR LF. Numbers are decimal, or hexadecimal with `0x`. Text that
-//! comes from outside has all bytes but printable ASCII, and `"` and `\`, as `\xNN`. Lines come in this order; the last
+//! Each line is `probe: KEY VALUE...` and ends with CR LF. Numbers are decimal, or hexadecimal with `0x`. In external
+//! text, bytes that are not printable ASCII, and `"` and `\`, are printed as `\xNN`. Lines are printed in this order; the last one
 //! is `ok` or `failed`.
 //!
 //! | line | meaning |
 //! |---|---|
-//! | `entry linux64`, `pvh` or `image` | how it was entered |
-//! | `cmdline "TEXT"` | the command line; at most 2047 bytes on x86_64 |
-//! | `memory START-END KIND` | a region of the memory map, `END` excluded; `KIND` is `usable`, `reserved`, `acpi` or `nvs`. One line each, in the order of the map: of e820, EFI (conventional memory is `usable`) or the devicetree |
+//! | `entry linux64`, `pvh` or `image` | entry point |
+//! | `cmdline "TEXT"` | command line; at most 2047 bytes on x86_64 |
+//! | `memory START-END KIND` | a region of the memory map, `END` exclusive; `KIND` is `usable`, `reserved`, `acpi` or `nvs`. One line per region, in the order of the map: e820, EFI (conventional memory is `usable`) or devicetree |
 //! | `memory-total BYTES` | sum of all usable regions |
-//! | `memory-touched ok` | the first and last 4 KiB of each usable region above 1 MiB, without the guest's own memory, kept what was written to them |
-//! | `firmware acpi`, `mptable` or `devicetree` | which tables it found |
-//! | `devicetree at ADDRESS LENGTH bytes nodes N` | aarch64: what was handed over; of `/chosen` alone there are 2 nodes |
+//! | `memory-touched ok` | the first and last 4 KiB of each usable region above 1 MiB, except for the guest's own memory, hold what is written to them |
+//! | `firmware acpi`, `mptable` or `devicetree` | the firmware tables that describe the machine |
+//! | `devicetree at ADDRESS LENGTH bytes nodes N` | aarch64: the devicetree in X0; 2 nodes if it has only `/chosen` |
 //! | `efi ADDRESS version VERSION checksum ok runtime ADDRESS` | aarch64, with EFI: the system table |
-//! | `efi-runtime-services MASK` or `unknown` | the same: what the RT properties table says that works |
+//! | `efi-runtime-services MASK` or `unknown` | aarch64, with EFI: the supported services in the RT properties table |
 //! | `rsdp ADDRESS from SOURCE` | ACPI: `SOURCE` is `boot-params`, `start-info`, `scan` or `efi` |
-//! | `table SIGNATURE at ADDRESS LENGTH bytes checksum ok` or `bad` | each table: `RSDP` (both sums), `XSDT` (or `RSDT`), all in it, `DSDT`; or `_MP_` and `PCMP` |
-//! | `error-source ID NOTIFICATION block ADDRESS ack ADDRESS` | each enabled GHESv2 of the HEST: where its status block and its acknowledge register are; `NOTIFICATION` is `polled`, `external`, `sci`, `nmi`, `gpio`, `sea`, `sei`, `gsiv`, or `other` |
-//! | `error-sources none` | there are none, as with an MP table or a devicetree |
-//! | `psci MAJOR.MINOR hvc` | aarch64: the version that PSCI gives |
-//! | `timer ok` | an interrupt of the local APIC's timer, or of the virtual timer, came |
-//! | `cpu INDEX apic-id ID STATE` | x86_64: each processor that the tables list as enabled: `boot` (this one), `online` (it was started and read its own id from its APIC) or `silent` |
-//! | `cpu INDEX mpidr AFFINITY STATE` | aarch64: the same; it read its own MPIDR |
-//! | `cpus N listed, M online` | |
-//! | `serial-interrupt ok` | the serial port's transmit interrupt came |
-//! | `ged ok gsi N events BITS` | an event written to the loopback register came back as interrupt `N`, and the selector said `BITS` |
+//! | `table SIGNATURE at ADDRESS LENGTH bytes checksum ok` or `bad` | each table: `RSDP` (both checksums), `XSDT` (or `RSDT`), all tables in it, `DSDT`; or `_MP_` and `PCMP` |
+//! | `error-source ID NOTIFICATION block ADDRESS ack ADDRESS` | each enabled GHESv2 of the HEST: addresses of its status block and its acknowledge register; `NOTIFICATION` is `polled`, `external`, `sci`, `nmi`, `gpio`, `sea`, `sei`, `gsiv`, or `other`. Each `arm,ras-cper` node of a devicetree: `NOTIFICATION` is `cper` |
+//! | `error-sources none` | there are no error sources, as with an MP table |
+//! | `psci MAJOR.MINOR hvc` | aarch64: PSCI_VERSION |
+//! | `timer ok` | the interrupt of the local APIC's timer, or of the virtual timer, was taken |
+//! | `cpu INDEX apic-id ID STATE` | x86_64: each processor that the tables list as enabled: `boot` (this one), `online` (started, and read its own id from its APIC) or `silent` |
+//! | `cpu INDEX mpidr AFFINITY STATE` | aarch64: the same, with MPIDR_EL1 |
+//! | `cpus N listed, M online` | number of processors |
+//! | `serial-interrupt ok` | the serial port's transmit interrupt was taken |
+//! | `ged ok gsi N events BITS` | an event written to the loopback register raised interrupt `N`, and the selector had these `BITS` |
 //! | `ged none` | there is no Generic Event Device, as with an MP table or a devicetree |
-//! | `rtc YYYY-MM-DDTHH:MM:SS` | the time, where the DSDT has a PNP0B00, or the devicetree a PL031 |
-//! | `rtc none` | aarch64: there is no clock that the tables tell of, as with ACPI |
-//! | `touching ADDRESS` | it begins to touch that word (`probe.touch` and the like) |
-//! | `touched ADDRESS fine` | it did so until its patience was over |
-//! | `error offlined ADDRESS` | it was told that the page is lost, or could not make the access, and never touches it again |
-//! | `awaiting N errors` | with `probe.await-errors`: it waits |
-//! | `error total N` | with `probe.await-errors`: of how many pages it was told by then |
-//! | `listening` | with `probe.echo`: it reads the console |
+//! | `rtc YYYY-MM-DDTHH:MM:SS` | the time of a PNP0B00 in the DSDT, or of a PL031 in the devicetree |
+//! | `rtc none` | aarch64: the tables describe no clock, as with ACPI |
+//! | `touching ADDRESS` | the guest starts to access a word (`probe.touch` and similar requests) |
+//! | `touched ADDRESS fine` | it accessed the word until the timeout |
+//! | `error offlined ADDRESS` | the page was reported as poisoned, or the access could not be made; it is not accessed again |
+//! | `awaiting N errors` | with `probe.await-errors`: the guest waits |
+//! | `error total N` | with `probe.await-errors`: number of reports of pages since the start |
+//! | `listening` | with `probe.echo`: the guest reads the console |
 //! | `echo TEXT` | a line that was read, up to 256 bytes |
-//! | `ok` | all of the above was as it should be |
-//! | `failed WHY` | what was not; where the guest itself stumbled, `exception N at RIP ADDRESS error CODE`, or on aarch64 `exception ESR SYNDROME ELR ADDRESS FAR ADDRESS` |
+//! | `ok` | all checks passed |
+//! | `failed WHY` | the check that failed; after an unexpected exception, `exception N at RIP ADDRESS error CODE`, or on aarch64 `exception ESR SYNDROME ELR ADDRESS FAR ADDRESS` |
 //!
 //! # Memory errors
-//! Once all up to `rtc` is reported, the guest takes memory errors, until its end: their lines come whenever errors do,
-//! also after `ok` with `probe.exit=hang` and `probe.exit=loop` (only what cannot be masked). Addresses and processors
-//! are as the handler finds them; processors count from 0 in the order of the tables.
+//! After the lines up to `rtc`, the guest handles memory errors until its end. Their lines are printed when errors occur,
+//! also after `ok` with `probe.exit=hang` and `probe.exit=loop` (non-maskable ones only). Addresses and processors
+//! are those that the handler reads; processors are numbered from 0 in table order.
 //!
 //! | line | meaning |
 //! |---|---|
-//! | `error machine-check vcpu N bank B status S addr A misc M mcg-status G` | x86_64: a bank that held something, by #MC; while it waits with `probe.await-errors`, also banks of the boot processor that no #MC tells of. The bank is emptied. What has no valid address or miscellaneous value has 0 |
-//! | `error nmi vcpu N` | x86_64: an NMI; the `nmi` sources are looked at |
-//! | `error interrupt ged` | the event device tells of a hardware error (bit 5); the `gpio`, `gsiv` and `sci` sources are looked at |
-//! | `error interrupt gsi N` | x86_64: the interrupt, a rising edge, of an `external` source, which is looked at |
-//! | `error abort vcpu N esr E far F pc P` | aarch64: a synchronous external abort; `far` is `invalid` where the syndrome says so; the `sea` sources are looked at |
-//! | `error serror vcpu N esr E` | aarch64: an SError; the `sei` sources are looked at |
-//! | `error record source ID severity S entries N` | a status block with something in it, of which all lengths agree |
-//! | `error page ADDRESS section-severity S` | each of its sections about memory with a valid address: the page of 4 KiB |
-//! | `error acknowledged source ID` | its status is cleared, and the acknowledge register written |
+//! | `error machine-check vcpu N bank B status S addr A misc M mcg-status G` | x86_64: a valid bank, on #MC; during `probe.await-errors` also valid banks of the boot processor without #MC. The bank is cleared. `addr` and `misc` are 0 if not valid |
+//! | `error nmi vcpu N` | x86_64: an NMI; the `nmi` sources are checked |
+//! | `error interrupt ged` | a hardware error event of the event device (bit 5); the `gpio`, `gsiv` and `sci` sources are checked |
+//! | `error interrupt gsi N` | the interrupt, a rising edge, of an `external` source or an `arm,ras-cper` node, which is checked |
+//! | `error abort vcpu N esr E far F pc P` | aarch64: a synchronous external abort; `far` is `invalid` if ESR_EL1.FnV is set; the `sea` sources are checked |
+//! | `error serror vcpu N esr E` | aarch64: an SError; the `sei` sources are checked |
+//! | `error record source ID severity S entries N` | a status block that is not empty and has consistent lengths |
+//! | `error page ADDRESS section-severity S` | each memory error section with a valid address: the page of 4 KiB |
+//! | `error acknowledged source ID` | the block status was cleared, and the acknowledge register written |
 //!
-//! `S` is `recoverable`, `fatal`, `corrected` or `informational`; nothing is made of the severity but that the first two
-//! mean that a page is lost. Records that came before are taken when the report is out. Polled sources are looked at
-//! then, and while the guest touches memory and waits for errors. A malformed block ends the guest with `failed`, and so
-//! does an error in what the guest itself needs.
+//! `S` is `recoverable`, `fatal`, `corrected` or `informational`. The first two mark the page as poisoned; the severity has no other
+//! effect. Records from before are processed after the report. Polled sources are checked
+//! then, and while the guest accesses memory or waits for errors. A malformed block ends the guest with `failed`, and so
+//! does an error in memory that the guest itself needs.
 //!
-//! An access to a word that the guest touches is abandoned by #MC with EIPV, by an external abort and by an SError, and by
-//! any other handler once it was told of the page: the instruction is not executed again.
+//! An access to a word by `probe.touch` and similar requests is abandoned by #MC with EIPV, by an external abort and by an SError. Any
+//! other handler abandons it if the page was reported as poisoned. The instruction is not executed again.
 //!
-//! All waits but those for room in the console and for its input end after some seconds.
+//! All waits end after some seconds, except for console output and console input.
 //!
 //! # The command line
-//! Words it does not know, and numbers that are none, are ignored; of several of the same kind the last counts. Numbers are
-//! decimal, or hexadecimal after `0x`.
+//! Unknown words and invalid numbers are ignored. Of several words of one kind the last one counts. Numbers are
+//! decimal, or hexadecimal with `0x`.
 //!
 //! | word | effect |
 //! |---|---|
-//! | `probe.exit=reset` | ends by the ACPI reset register, or PSCI's SYSTEM_RESET, rather than by switching off |
+//! | `probe.exit=reset` | ends by the ACPI reset register, or PSCI's SYSTEM_RESET, instead of power-off |
 //! | `probe.exit=triple-fault` | ends by a triple fault (x86_64) |
 //! | `probe.exit=i8042` | ends by the keyboard controller's reset command (x86_64) |
-//! | `probe.exit=hang` | halts for ever, with interrupts off, after `ok` |
-//! | `probe.exit=loop` | stays busy for ever after `ok` |
-//! | `probe.touch=GPA` | after the report, reads the 8 bytes there over and over, until it is told that their page is lost, by a record or a machine check, or an abort ends the access. Memory that is not reserved, aligned, and not the guest's own. With the next two, up to 8 times; one after the other, in the order of the command line |
-//! | `probe.store=GPA` | writes them instead |
-//! | `probe.fetch=GPA` | writes a return instruction there once, and executes it |
-//! | `probe.touch-on=N` | processor N does the touching; 0 where this is left out |
-//! | `probe.await-errors=N` | after that, waits halted until it was told of N pages since the start, in records and machine checks, whether of the same page or not; looks at interrupts, and every 50 ms |
-//! | `probe.patience=MS` | milliseconds after which a touch is fine, and a wait for errors has `failed`; 3000 where this is left out |
-//! | `probe.echo` | before `ok`, repeats lines from the console until one says `quit` |
+//! | `probe.exit=hang` | halts with interrupts off after `ok` |
+//! | `probe.exit=loop` | loops without end after `ok` |
+//! | `probe.touch=GPA` | after the report, reads the 8 bytes at GPA repeatedly, until a record or a machine check reports their page, an abort ends the access, or the timeout expires. GPA is aligned, not in reserved memory, and not in the guest's own memory. Up to 8 words together with the next two, in the order of the command line |
+//! | `probe.store=GPA` | the same, but writes |
+//! | `probe.fetch=GPA` | writes a return instruction once, and executes it repeatedly |
+//! | `probe.touch-on=N` | processor N makes the accesses; default 0 |
+//! | `probe.await-errors=N` | afterwards, waits halted until N pages were reported since the start, by records and machine checks; repeated reports of a page count. Checks at interrupts, and every 50 ms |
+//! | `probe.timeout=MS` | milliseconds after which an access loop ends with `fine`, and a wait for errors with `failed`; default 3000 |
+//! | `probe.echo` | before `ok`, repeats lines from the console until a line is `quit` |
 //!
-//! After `failed` it always switches off, or, where nothing names a way to, halts.
+//! After `failed` the guest switches the machine off, or halts if the tables describe no power-off.
+//!
+//! # Example
+//! ```
+//! // An ELF file on x86_64, an Image on aarch64. A VMM loads it as it loads a kernel.
+//! # if cfg!(any(target_arch = "x86_64", target_arch = "aarch64")) {
+//! let image: &[u8] = probe_guest::IMAGE;
+//! assert!(image.starts_with(b"\x7fELF") || image[56..].starts_with(b"ARM\x64"));
+//! # }
+//! ```
 
 /// The guest, an ELF64 executable for x86_64.
 #[cfg(target_arch = "x86_64")]
 pub static IMAGE: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/probe.elf"));
 
-/// The guest, an Image for arm64.
+/// The guest, an Image for aarch64.
 #[cfg(target_arch = "aarch64")]
 pub static IMAGE: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/probe.img"));

@@ -1,9 +1,9 @@
-//! What the guest for aarch64 makes of its clock, which counts seconds, run on the host.
+//! Date conversion of the aarch64 guest, whose clock counts seconds, run on the host.
 
 #[path = "../guest/date.rs"]
 mod date;
 #[path = "../guest/failure.rs"]
-#[allow(dead_code, reason = "a date is right or not; why does not matter here")]
+#[allow(dead_code, reason = "only success and failure matter here")]
 mod failure;
 #[path = "../guest/format.rs"]
 #[allow(dead_code, reason = "only dates are shown; an expectation does not see traits")]
@@ -14,9 +14,9 @@ mod unix_time;
 use date::Date;
 use format::{Show, Sink};
 
-/// As `date -u` has them.
+/// Expected values are from `date -u`.
 #[test]
-fn seconds_become_dates() {
+fn seconds_are_converted_to_dates() {
     struct Written(String);
 
     impl Sink for Written {

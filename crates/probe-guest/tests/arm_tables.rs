@@ -1,7 +1,7 @@
-//! What the guest for aarch64 makes of bytes that others wrote, run on the host.
+//! The parsers of the aarch64 guest, run on the host.
 
 #[path = "../guest/acpi.rs"]
-#[expect(dead_code, reason = "some is for the guest only")]
+#[expect(dead_code, reason = "parts are for the guest only")]
 mod acpi;
 #[path = "../guest/aml.rs"]
 mod aml;
@@ -24,8 +24,9 @@ mod interrupt_tables;
 #[path = "../guest/aarch64/madt.rs"]
 mod madt;
 #[path = "../guest/memory_map.rs"]
-#[expect(dead_code, reason = "some is for the guest only")]
+#[expect(dead_code, reason = "parts are for the guest only")]
 mod memory_map;
+mod oem;
 #[path = "../guest/aarch64/reserved_memory.rs"]
 mod reserved_memory;
 #[path = "../guest/aarch64/topology.rs"]
@@ -35,9 +36,9 @@ mod wire;
 
 use std::error::Error;
 
-use firmware_tables::GuestTables;
+use firmware_tables::{GuestTables, TableSet};
 use platform::aarch64::{self, Features};
-use platform::{Chosen, Range};
+use platform::{Chosen, DeviceNode, Range};
 use proptest::prelude::*;
 
 use devicetree::Devicetree;
@@ -61,30 +62,33 @@ fn level(gsi: u32) -> Interrupt {
     Interrupt { gsi, level: true, active_low: false }
 }
 
-/// The tables of a machine of ours with 18 processors.
-fn tables(kind: &str, gic: u8, vcpus: u32) -> Result<GuestTables> {
+/// Our tables of a machine with `vcpus` processors.
+fn tables(set: TableSet, gic: u8, vcpus: u32) -> Result<GuestTables> {
     let devices = vec![
         devices::pl011::node(aarch64::SERIAL_BASE, aarch64::SERIAL_INTID),
-        devices::pl031::node(aarch64::RTC_BASE),
+        devices::pl031::node(aarch64::RTC_BASE, "TEST0031"),
+        // Gives a machine with a GICv3 an ITS, which the guest skips.
+        DeviceNode::new("sender").msi(),
     ];
-    let features = Features { gic, its: gic == 3, performance_monitors: true };
-    let machine = aarch64::platform(vcpus, 1 << 30, features, devices, Some("serial0"));
+    let features = Features { gic, performance_monitors: true };
+    let machine =
+        aarch64::platform(&aarch64::Layout::REFERENCE, vcpus, 1 << 30, features, devices, Some("serial0"));
     let chosen = Chosen {
         command_line: "a b".into(),
         initrd: Some(Range { start: 0x4800_0000, len: 0x1234 }),
         kaslr_seed: Some(7),
         rng_seed: Some([7; 64]),
     };
-    Ok(firmware_tables::table_set(kind).ok_or("no such tables")?.build(&machine, &chosen)?)
+    Ok(firmware_tables::build(set, &machine, &chosen, &oem::OEM)?)
 }
 
-fn table(kind: &str, gic: u8, vcpus: u32, name: &str) -> Result<Vec<u8>> {
-    Ok(tables(kind, gic, vcpus)?.table(name).ok_or(name)?.bytes.clone())
+fn table(set: TableSet, gic: u8, vcpus: u32, name: &str) -> Result<Vec<u8>> {
+    Ok(tables(set, gic, vcpus)?.table(name).ok_or(name)?.bytes.clone())
 }
 
 #[test]
 fn a_whole_devicetree_is_read() -> Result {
-    let bytes = table("devicetree", 3, 18, "platform")?;
+    let bytes = table(TableSet::Devicetree, 3, 18, "platform")?;
     assert_eq!(Fdt::total_len(&bytes[..Fdt::HEADER_LEN])? as usize, bytes.len());
     assert!(Fdt::total_len(&bytes[..Fdt::HEADER_LEN - 1]).is_err());
     let found = Devicetree::read(&Fdt::read(&bytes)?)?;
@@ -104,7 +108,7 @@ fn a_whole_devicetree_is_read() -> Result {
     assert_eq!(found.clock, Some(aarch64::RTC_BASE));
     assert_eq!(found.psci_by_hvc, Some(true));
 
-    let bytes = table("devicetree", 2, 2, "platform")?;
+    let bytes = table(TableSet::Devicetree, 2, 2, "platform")?;
     let found = Devicetree::read(&Fdt::read(&bytes)?)?;
     assert_eq!(found.topology.interface, Interface::Memory(aarch64::GICV2_CPU_INTERFACE.start));
     Ok(())
@@ -116,15 +120,15 @@ fn with_error_sources(sources: &[u32]) -> Result<(Vec<u8>, ras_core::RecordArea)
         let notification = ras_core::Notification::External { gsi };
         ras_core::ErrorSource { id, notification }
     });
-    let machine = aarch64::platform(1, 1 << 30, Features::default(), vec![], None);
+    let machine =
+        aarch64::platform(&aarch64::Layout::REFERENCE, 1, 1 << 30, Features::default(), vec![], None);
     let machine = machine.with_error_sources(sources.collect());
-    let set = firmware_tables::table_set("devicetree").ok_or("no devicetree")?;
-    let built = set.build(&machine, &Chosen::default())?;
+    let built = firmware_tables::build(TableSet::Devicetree, &machine, &Chosen::default(), &oem::OEM)?;
     Ok((built.table("platform").ok_or("no blob")?.bytes.clone(), built.record_area.ok_or("no area")?))
 }
 
 #[test]
-fn error_sources_lead_to_reserved_memory() -> Result {
+fn error_sources_refer_to_reserved_memory() -> Result {
     let (bytes, area) = with_error_sources(&[37, 40])?;
     let found = Devicetree::read(&Fdt::read(&bytes)?)?;
     let sources = found.reserved.error_sources().collect::<Result<Vec<_>, _>>()?;
@@ -150,16 +154,16 @@ fn error_sources_lead_to_reserved_memory() -> Result {
     let len = [register.to_be_bytes(), 8u64.to_be_bytes()].concat();
     let at = bytes.windows(16).position(|window| window == len).ok_or("no register")?;
     bytes[at + 15] = 16;
-    let refused = Failure::with("devicetree: no register for acknowledgements at", register);
-    assert_eq!(unknown(&bytes)?, Some(refused), "sixteen bytes");
+    let rejected = Failure::with("devicetree: invalid acknowledge register at", register);
+    assert_eq!(unknown(&bytes)?, Some(rejected), "sixteen bytes");
     bytes[at + 15] = 4;
     assert_eq!(unknown(&bytes)?, None, "four");
     Ok(())
 }
 
 #[test]
-fn a_devicetree_of_chosen_leads_to_efi() -> Result {
-    let tables = tables("acpi", 3, 2)?;
+fn a_devicetree_with_only_chosen_refers_to_efi() -> Result {
+    let tables = tables(TableSet::Acpi, 3, 2)?;
     let bytes_at = |gpa: u64| {
         let table = tables.tables.iter().find(|table| table.range().contains(gpa)).ok_or("no table")?;
         Ok::<_, &str>(&table.bytes[(gpa - table.gpa) as usize..])
@@ -190,7 +194,7 @@ fn a_devicetree_of_chosen_leads_to_efi() -> Result {
     for at in 0..table.len() {
         let mut broken = table.to_vec();
         broken[at] ^= 0x10;
-        // What is read of the reserved bytes is what the checksum says of them.
+        // The checksum covers the reserved bytes too.
         assert!(efi::read_system_table(&broken).is_err(), "{at}");
         assert!(efi::read_system_table(&table[..at]).is_err(), "{at}");
     }
@@ -199,26 +203,26 @@ fn a_devicetree_of_chosen_leads_to_efi() -> Result {
 
 #[test]
 fn tables_of_a_machine_are_read() -> Result {
-    let topology = madt::read(&table("acpi", 3, 18, "apic")?)?;
+    let topology = madt::read(&table(TableSet::Acpi, 3, 18, "apic")?)?;
     assert_eq!(topology.mpidrs().len(), 18);
     assert_eq!(topology.mpidrs()[17], 0x101);
     assert_eq!(topology.interface, Interface::SystemRegisters);
     assert_eq!(topology.distributor, aarch64::GIC_DISTRIBUTOR.start);
     assert_eq!(topology.redistributors().count(), 1);
-    let topology = madt::read(&table("acpi", 2, 2, "apic")?)?;
+    let topology = madt::read(&table(TableSet::Acpi, 2, 2, "apic")?)?;
     assert_eq!(topology.interface, Interface::Memory(aarch64::GICV2_CPU_INTERFACE.start));
 
-    let gtdt = table("acpi", 3, 1, "gtdt")?;
+    let gtdt = table(TableSet::Acpi, 3, 1, "gtdt")?;
     assert_eq!(interrupt_tables::virtual_timer(&gtdt)?, level(27));
     assert!(interrupt_tables::virtual_timer(&gtdt[..71]).is_err());
-    let spcr = table("acpi", 3, 1, "spcr")?;
+    let spcr = table(TableSet::Acpi, 3, 1, "spcr")?;
     let console = (aarch64::SERIAL_BASE, level(aarch64::SERIAL_INTID));
     assert_eq!(interrupt_tables::console(&spcr)?, console);
     Ok(())
 }
 
 #[test]
-fn redistributors_side_by_side_are_one_region() -> Result {
+fn adjacent_redistributors_are_one_region() -> Result {
     let mut table = vec![0; 44];
     for (mpidr, redistributor) in [(0u64, 0x80a_0000u64), (1, 0x80c_0000), (2, 0x900_0000)] {
         let mut gicc = vec![0xb, 80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0];
@@ -251,12 +255,12 @@ fn flattened(structure: &[u32], strings: &[u8]) -> Vec<u8> {
 }
 
 #[test]
-fn a_walk_ends_where_it_is_lost() -> Result {
+fn a_walk_ends_with_an_error_at_malformed_data() -> Result {
     let walk = |structure: &[u32]| {
         let bytes = flattened(structure, b"ab\0cd");
         let fdt = Fdt::read(&bytes).expect("a good header");
         fdt.items()
-            .map(|item| item.map(|item| format!("{item:?}")).map_err(|lost| lost.at))
+            .map(|item| item.map(|item| format!("{item:?}")).map_err(|error| error.at))
             .collect::<Vec<_>>()
     };
     let root = [1, 0];
@@ -285,7 +289,7 @@ fn a_walk_ends_where_it_is_lost() -> Result {
 }
 
 #[test]
-fn headers_are_not_believed() {
+fn invalid_headers_are_rejected() {
     let good = flattened(&[1, 0, 2, 9], b"");
     assert!(Fdt::read(&good).is_ok());
     // Magic, length, both blocks' places, versions, both blocks' lengths.
@@ -306,7 +310,7 @@ fn headers_are_not_believed() {
     }
 }
 
-/// What a walk through these bytes has to keep.
+/// The invariants of a walk through any bytes.
 fn walk_any(bytes: &[u8]) -> std::result::Result<(), TestCaseError> {
     let Ok(fdt) = Fdt::read(bytes) else { return Ok(()) };
     let mut depth = 0usize;
@@ -320,7 +324,7 @@ fn walk_any(bytes: &[u8]) -> std::result::Result<(), TestCaseError> {
                 depth -= 1;
             }
             Ok(Item::Property(..)) => prop_assert!(depth > 0, "a property of nothing"),
-            Err(lost) => prop_assert!(lost.at <= bytes.len()),
+            Err(error) => prop_assert!(error.at <= bytes.len()),
         }
     }
     // Each item takes a cell at least, but for the error.
@@ -333,7 +337,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(20_000))]
 
     #[test]
-    fn any_cells_end_the_walk(
+    fn a_walk_through_any_cells_ends(
         structure in prop::collection::vec(prop_oneof![0u32..10, any::<u32>(), (0u32..64).prop_map(|n| n << 24)], 0..100),
         strings in prop::sample::select(vec![&b"reg\0#size-cells\0#address-cells\0device_type\0"[..], b"", b"x"]),
     ) {
@@ -341,7 +345,7 @@ proptest! {
     }
 
     #[test]
-    fn any_bytes_are_no_system_table(bytes in prop::collection::vec(any::<u8>(), 0..200), descriptor_len: u32, short in 0u32..64) {
+    fn any_bytes_are_rejected_as_a_system_table(bytes in prop::collection::vec(any::<u8>(), 0..200), descriptor_len: u32, short in 0u32..64) {
         prop_assert!(efi::read_system_table(&bytes).is_err());
         let _ = efi::find_table(&bytes, &efi::ACPI_20);
         let _ = efi::read_runtime_properties(&bytes);
@@ -353,7 +357,7 @@ proptest! {
     }
 
     #[test]
-    fn any_structures_end(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+    fn a_walk_through_any_structures_ends(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
         let table = [&[0; 44], &bytes[..]].concat();
         if let Ok(topology) = madt::read(&table) {
             prop_assert!(topology.mpidrs().len() <= bytes.len() / 76);
@@ -362,8 +366,8 @@ proptest! {
 }
 
 #[test]
-fn damaged_devicetrees_end_the_walk() -> Result {
-    let bytes = table("devicetree", 3, 3, "platform")?;
+fn a_walk_through_a_damaged_devicetree_ends() -> Result {
+    let bytes = table(TableSet::Devicetree, 3, 3, "platform")?;
     let damage = prop::collection::vec((0..bytes.len(), any::<u8>()), 1..8);
     let mut runner = proptest::test_runner::TestRunner::new(ProptestConfig::with_cases(20_000));
     runner.run(&(damage, 0..=bytes.len()), |(damage, len)| {

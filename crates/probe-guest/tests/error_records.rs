@@ -1,7 +1,7 @@
-//! What the guest makes of error sources and records, of ours and of nobody's, run on the host.
+//! The guest's parsers of error sources and records, run on the host with our data and with random data.
 
 #[path = "../guest/acpi.rs"]
-#[expect(dead_code, reason = "only what a HEST is made of is read here")]
+#[expect(dead_code, reason = "only the structures of a HEST are used here")]
 mod acpi;
 #[path = "../guest/failure.rs"]
 mod failure;
@@ -12,12 +12,13 @@ mod format;
 mod hest;
 #[path = "../guest/memory_section.rs"]
 mod memory_section;
+mod oem;
 #[path = "../guest/status_block.rs"]
 mod status_block;
 #[path = "../guest/wire.rs"]
 mod wire;
 
-use firmware_tables::GuestTables;
+use firmware_tables::{GuestTables, TableSet};
 use platform::x86_64;
 use proptest::prelude::*;
 use ras_core::acceptance::linux_accepts;
@@ -29,12 +30,13 @@ use status_block::{Block, Severity};
 
 /// A machine with one source of each kind that it can have.
 fn tables() -> GuestTables {
-    use ras_core::Notification as Told;
+    use ras_core::Notification as Described;
     let interval_ms = 1000.try_into().expect("some time");
-    let told = [Told::Nmi, Told::Polled { interval_ms }, Told::External { gsi: 13 }];
-    let sources = (3..).zip(told).map(|(id, notification)| ErrorSource { id, notification }).collect();
-    let machine = x86_64::platform(1, 64 << 20, vec![], None).with_error_sources(sources);
-    firmware_tables::table_set("acpi").expect("ACPI").build(&machine, &Default::default()).expect("tables")
+    let types = [Described::Nmi, Described::Polled { interval_ms }, Described::External { gsi: 13 }];
+    let sources = (3..).zip(types).map(|(id, notification)| ErrorSource { id, notification }).collect();
+    let machine =
+        x86_64::platform(&x86_64::Layout::REFERENCE, 1, 64 << 20, vec![], None).with_error_sources(sources);
+    firmware_tables::build(TableSet::Acpi, &machine, &Default::default(), &oem::OEM).expect("tables")
 }
 
 fn hest() -> Vec<u8> {
@@ -47,11 +49,11 @@ fn all_of(table: &[u8]) -> Result<Vec<Source>, Failure> {
 
 #[test]
 fn sources_are_those_of_the_record_area() {
-    let told = [Notification::Nmi, Notification::Polled, Notification::External { gsi: 13 }];
+    let types = [Notification::Nmi, Notification::Polled, Notification::External { gsi: 13 }];
     let area = tables().record_area.expect("a record area");
     let expected: Vec<_> = area
         .slots()
-        .zip(told)
+        .zip(types)
         .map(|(slot, notification)| Source {
             id: slot.source.id,
             notification,
@@ -63,7 +65,7 @@ fn sources_are_those_of_the_record_area() {
         })
         .collect();
     assert_eq!(all_of(&hest()), Ok(expected));
-    assert_eq!(told.map(Notification::name), ["nmi", "polled", "external"]);
+    assert_eq!(types.map(Notification::name), ["nmi", "polled", "external"]);
 }
 
 /// Bytes of a HEST before its sources, and of each of ours.
@@ -101,7 +103,7 @@ fn other(kind: u16, len: usize, banks: Option<(usize, u8)>) -> Vec<u8> {
 }
 
 #[test]
-fn sources_of_other_kinds_are_passed_over() {
+fn sources_of_other_kinds_are_skipped() {
     let ours = &hest()[FIRST..FIRST + SOURCE];
     let machine_check = other(0, 40 + 2 * 28, Some((32, 2)));
     let corrected = other(1, 48 + 28, Some((44, 1)));
@@ -125,7 +127,7 @@ fn a_broken_hest_is_an_error() {
     assert_eq!(all_of(&table_of(2, &[ours])), broken(FIRST + SOURCE), "fewer than it counts");
     assert_eq!(
         all_of(&table_of(1, &[ours, &[0; 5]])),
-        Err(Failure::with("HEST: more than its sources, bytes", 5))
+        Err(Failure::with("HEST: unexpected bytes after its sources:", 5))
     );
     assert_eq!(all_of(&table_of(2, &[ours, &other(12, 92, None)])), broken(FIRST + SOURCE), "no such kind");
     assert_eq!(all_of(&table_of(1, &[&ours[..91]])), broken(FIRST), "cut off");
@@ -161,15 +163,15 @@ fn read(bytes: &[u8]) -> Result<Read, Failure> {
 }
 
 #[test]
-fn records_of_ours_are_understood() {
-    let lost = |gpa| (gpa, Severity::Recoverable);
-    assert_eq!(read(&block(0x200_1000, 12)), Ok((Severity::Recoverable, vec![lost(0x200_1000)])));
-    let pages = (0..16).map(|page| lost(0x4567_0000 + page * 0x1000)).collect();
+fn our_records_are_read() {
+    let page = |gpa| (gpa, Severity::Recoverable);
+    assert_eq!(read(&block(0x200_1000, 12)), Ok((Severity::Recoverable, vec![page(0x200_1000)])));
+    let pages = (0..16).map(|number| page(0x4567_0000 + number * 0x1000)).collect();
     assert_eq!(read(&block(0x4567_8000, 16)), Ok((Severity::Recoverable, pages)));
 }
 
 #[test]
-fn sections_may_be_about_something_else() {
+fn sections_without_an_address_or_of_another_type_are_skipped() {
     let mut no_address = block(0x1000, 12);
     no_address[20 + 72] &= !2;
     let mut other_type = block(0x1000, 12);
@@ -180,8 +182,8 @@ fn sections_may_be_about_something_else() {
     let mut corrected = block(0x1000, 12);
     (corrected[16], corrected[20 + 16]) = (2, 2);
     assert_eq!(read(&corrected), Ok((Severity::Corrected, vec![(0x1000, Severity::Corrected)])));
-    assert!(Severity::Recoverable.is_loss() && Severity::Fatal.is_loss());
-    assert!(!Severity::Corrected.is_loss() && !Severity::Informational.is_loss());
+    assert!(Severity::Recoverable.is_uncorrected() && Severity::Fatal.is_uncorrected());
+    assert!(!Severity::Corrected.is_uncorrected() && !Severity::Informational.is_uncorrected());
     assert_eq!(Severity::Informational.name(), "informational");
 }
 
@@ -213,11 +215,11 @@ fn malformed_records_are_errors() {
     assert!(read(&raw).is_ok(), "raw data behind the entries");
     let mut short_section = good[..len as usize - 8].to_vec();
     (short_section[12], short_section[20 + 24]) = (144, 72);
-    assert_eq!(read(&short_section), Err(Failure::with("status block: memory section of bytes:", 72)));
+    assert_eq!(read(&short_section), Err(Failure::with("status block: memory section has length", 72)));
     assert_eq!(read(&good[..19]), Err(Failure::new("status block: too short")));
 }
 
-/// A block of ours with some bytes that are not.
+/// One of our blocks with some changed bytes.
 fn nearly_blocks() -> impl Strategy<Value = Vec<u8>> {
     let changes = prop::collection::vec((0usize..400, any::<u8>()), 0..4);
     (12u8..15, changes, 0usize..=4096).prop_map(|(log2_len, changes, len)| {
@@ -233,9 +235,9 @@ fn nearly_blocks() -> impl Strategy<Value = Vec<u8>> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(20_000))]
 
-    /// What this guest refuses Linux refuses, and the other way round, but where Linux panics or shrugs.
+    /// The guest rejects the same blocks as Linux, except for blocks on which Linux panics and for unknown severities.
     #[test]
-    fn blocks_are_taken_as_linux_takes_them(bytes in nearly_blocks()) {
+    fn blocks_are_accepted_as_by_linux(bytes in nearly_blocks()) {
         use ras_core::acceptance::LinuxVerdict;
         let verdict = linux_accepts(&bytes, bytes.len() as u32, ras_core::Notification::Gsiv);
         let read = Block::read(&bytes);
@@ -246,13 +248,13 @@ proptest! {
             (Ok(LinuxVerdict::Panic), Ok(block)) => prop_assert_eq!(block.severity, Severity::Fatal),
             (Ok(_), Ok(_)) => {}
             (Ok(_), Err(failure)) => prop_assert_eq!(failure.what, "status block: severity"),
-            (Err(_), Ok(block)) => prop_assert!(false, "taken: {:?}", block),
+            (Err(_), Ok(block)) => prop_assert!(false, "accepted: {:?}", block),
             (Err(_), Err(_)) => {}
         }
     }
 
     #[test]
-    fn any_bytes_are_sources_or_an_error(at in 36usize..316, value: u8, len in 0usize..=316) {
+    fn a_damaged_hest_has_sources_or_an_error(at in 36usize..316, value: u8, len in 0usize..=316) {
         let mut table = hest();
         prop_assert_eq!(table.len(), 316);
         table[at] = value;

@@ -1,4 +1,4 @@
-//! The image is what a VMM can load.
+//! A VMM can load the image.
 
 #![cfg(target_arch = "x86_64")]
 
@@ -9,7 +9,7 @@ use linux_loader::loader::elf::{Elf, PvhBootCapability};
 use vm_memory::{Address, GuestAddress, GuestMemoryMmap};
 
 #[test]
-fn loads_at_1_mib_with_both_entries() -> Result<(), Box<dyn std::error::Error>> {
+fn the_image_loads_at_1_mib_and_has_both_entry_points() -> Result<(), Box<dyn std::error::Error>> {
     let memory = GuestMemoryMmap::<()>::from_ranges(&[(GuestAddress(0), 2 << 20)])?;
     let start = GuestAddress(1 << 20);
     let loaded = Elf::load(&memory, None, &mut Cursor::new(probe_guest::IMAGE), Some(start))?;
@@ -18,12 +18,12 @@ fn loads_at_1_mib_with_both_entries() -> Result<(), Box<dyn std::error::Error>> 
         panic!("no PVH entry: {loaded:?}");
     };
     assert!(pvh >= start && pvh.raw_value() < loaded.kernel_end, "{pvh:x?}");
-    assert_ne!(pvh, loaded.kernel_load, "the 64-bit entry is another one");
+    assert_ne!(pvh, loaded.kernel_load, "the 64-bit entry point is different");
     Ok(())
 }
 
 #[test]
-fn is_small() {
+fn the_image_is_smaller_than_64_kib() {
     let len = probe_guest::IMAGE.len();
     assert!(len < 64 << 10, "{len} bytes");
 }

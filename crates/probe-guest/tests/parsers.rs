@@ -1,7 +1,7 @@
-//! What the guest makes of bytes that others wrote, run on the host.
+//! The guest's parsers, run on the host.
 
 #[path = "../guest/acpi.rs"]
-#[expect(dead_code, reason = "some is for the guest only")]
+#[expect(dead_code, reason = "parts are for the guest only")]
 mod acpi;
 #[path = "../guest/aml.rs"]
 mod aml;
@@ -18,7 +18,7 @@ mod madt;
 #[path = "../guest/memory_map.rs"]
 mod memory_map;
 #[path = "../guest/x86_64/mptable.rs"]
-#[expect(dead_code, reason = "some is for the guest only")]
+#[expect(dead_code, reason = "parts are for the guest only")]
 mod mptable;
 #[path = "../guest/x86_64/topology.rs"]
 mod topology;
@@ -49,7 +49,7 @@ fn shown(what: impl Show) -> String {
 }
 
 #[test]
-fn text_is_printable() {
+fn output_is_printable() {
     assert_eq!(shown(Text(b"a=\"b\" \\ \n\xff~")), r"a=\x22b\x22 \x5c \x0a\xff~");
     assert_eq!(shown(Failure::with("no table at", 0xe0)), "no table at 0xe0");
     assert_eq!(shown(Padded { value: 7, width: 2 }), "07");
@@ -57,7 +57,7 @@ fn text_is_printable() {
 
 proptest! {
     #[test]
-    fn numbers_read_as_by_the_standard_library(value: u64, small: u32, width in 1usize..=20) {
+    fn numbers_are_formatted_as_by_the_standard_library(value: u64, small: u32, width in 1usize..=20) {
         prop_assert_eq!(shown(value), value.to_string());
         prop_assert_eq!(shown(small), small.to_string());
         prop_assert_eq!(shown(small as usize), small.to_string());
@@ -67,7 +67,7 @@ proptest! {
 }
 
 #[test]
-fn wishes_are_whole_words() {
+fn requests_are_whole_words() {
     let exit = |cmdline: &[u8]| Requests::parse(cmdline).exit;
     assert_eq!(Requests::parse(b""), Requests::NONE);
     assert_eq!(Requests::NONE.exit, Exit::PowerOff);
@@ -83,16 +83,16 @@ fn wishes_are_whole_words() {
 }
 
 #[test]
-fn wishes_about_errors_have_numbers() {
+fn requests_about_errors_have_numbers() {
     let requests = Requests::parse(
-        b"probe.touch=0x2001000 probe.store=4096 probe.fetch=0xABCdef probe.touch-on=1 probe.patience=20 probe.await-errors=0x10",
+        b"probe.touch=0x2001000 probe.store=4096 probe.fetch=0xABCdef probe.touch-on=1 probe.timeout=20 probe.await-errors=0x10",
     );
     let touch = |access, gpa| Touch { access, gpa };
     assert_eq!(
         requests.touches().copied().collect::<Vec<_>>(),
         [touch(Access::Load, 0x200_1000), touch(Access::Store, 4096), touch(Access::Fetch, 0xab_cdef)]
     );
-    assert_eq!((requests.touch_on, requests.patience, requests.await_errors), (1, 20, 16));
+    assert_eq!((requests.touch_on, requests.timeout_ms, requests.await_errors), (1, 20, 16));
 
     for word in [
         "probe.touch",
@@ -103,7 +103,7 @@ fn wishes_about_errors_have_numbers() {
         "probe.touch=0x1g",
         "probe.touch=0x10000000000000000",
         "probe.touch=18446744073709551616",
-        "probe.patience=4294967296",
+        "probe.timeout=4294967296",
         "probe.touchy=1",
     ] {
         assert_eq!(Requests::parse(word.as_bytes()), Requests::NONE, "{word}");
@@ -115,7 +115,7 @@ fn wishes_about_errors_have_numbers() {
 }
 
 #[test]
-fn a_memory_map_counts_and_bounds() -> Result<(), Failure> {
+fn a_memory_map_is_bounded_and_summed_up() -> Result<(), Failure> {
     let mut map = MemoryMap::new();
     map.push(0, 0x9_fc00, Kind::from_e820(1))?;
     map.push(0x10_0000, 0, Kind::Usable)?;
@@ -135,14 +135,14 @@ fn a_memory_map_counts_and_bounds() -> Result<(), Failure> {
     Ok(())
 }
 
-/// `bytes` with the byte at `checksum` such that all add up to zero.
+/// Sets the byte at `checksum` so that the sum of all bytes is zero.
 fn summed(mut bytes: Vec<u8>, checksum: usize) -> Vec<u8> {
     bytes[checksum] = bytes[checksum].wrapping_sub(wire::sum(&bytes));
     bytes
 }
 
 #[test]
-fn an_rsdp_needs_both_sums() {
+fn both_checksums_of_an_rsdp_must_be_valid() {
     let mut first = b"RSD PTR \0OEMOEM\x02".to_vec();
     first.extend(0x1234u32.to_le_bytes());
     let mut rsdp = summed(first, 8);
@@ -278,15 +278,12 @@ fn an_event_device_is_found() {
 }
 
 #[test]
-fn what_has_no_known_length_is_an_error() {
+fn an_object_of_unknown_length_is_an_error() {
     // Store (One, FOO_), at the level of declarations.
-    assert_eq!(
-        Dsdt::read(b"\xa3\x70\x01FOO_"),
-        Err(Failure::with("DSDT: what follows is not understood at offset", 1))
-    );
+    assert_eq!(Dsdt::read(b"\xa3\x70\x01FOO_"), Err(Failure::with("DSDT: unknown encoding at offset", 1)));
 }
 
-/// Bytes that are AML more often than chance has it.
+/// Bytes that often resemble AML.
 fn nearly_aml() -> impl Strategy<Value = Vec<u8>> {
     let piece = prop_oneof![
         any::<u8>().prop_map(|byte| vec![byte]),
@@ -319,7 +316,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(20_000))]
 
     #[test]
-    fn any_bytes_end_the_walk(block in nearly_aml()) {
+    fn a_walk_through_any_bytes_ends(block in nearly_aml()) {
         let mut devices = 0usize;
         let mut objects = 0;
         for object in Objects::of(&block) {
@@ -334,7 +331,7 @@ proptest! {
                     prop_assert!(elements(package).count() <= package.len());
                 }
                 Ok(_) => {}
-                Err(lost) => prop_assert!(lost.at < block.len()),
+                Err(error) => prop_assert!(error.at < block.len()),
             }
         }
         // Each object takes a byte at least, and each device has one end.

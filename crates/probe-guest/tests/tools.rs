@@ -1,4 +1,4 @@
-//! What other tools say of the guest. A tool that is missing makes its test `ignored` in the summary.
+//! Checks of the guest by other tools. If a tool is not installed, its test is `ignored` in the summary.
 
 #[path = "../guest/aml.rs"]
 mod aml;
@@ -16,6 +16,7 @@ mod wire;
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, Stdio};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
@@ -27,35 +28,38 @@ use dsdt::{Dsdt, EventDevice, Interrupt};
 fn main() -> ExitCode {
     let tests = [
         of_x86_64(test("objdump", "--version", "uses_no_vector_registers", uses_no_vector_registers)),
-        test("iasl", "-v", "understands_what_iasl_compiles", understands_what_iasl_compiles),
+        test("iasl", "-v", "reads_a_dsdt_compiled_by_iasl", reads_a_dsdt_compiled_by_iasl),
         test("rustfmt", "--version", "is_formatted", is_formatted),
-        test("clippy-driver", "--version", "keeps_the_lints", keeps_the_lints),
+        test("clippy-driver", "--version", "passes_clippy", passes_clippy),
+        of_x86_64(test(EMULATOR, "--version", "runs_on_qemu", runs_on_qemu)),
         of_x86_64(test(
-            "qemu-system-x86_64",
+            EMULATOR,
             "--version",
-            "runs_on_another_machine",
-            runs_on_another_machine,
-        )),
-        of_x86_64(test(
-            "qemu-system-x86_64",
-            "--version",
-            "takes_errors_of_another_machine",
-            takes_errors_of_another_machine,
+            "handles_errors_injected_by_qemu",
+            handles_errors_injected_by_qemu,
         )),
     ];
     libtest_mimic::run(&Arguments::from_args(), tests.into()).exit_code()
 }
 
 fn test(tool: &str, version: &str, name: &str, run: fn() -> Result<(), Failed>) -> Trial {
-    let found = Command::new(tool).arg(version).stdout(Stdio::null()).stderr(Stdio::null()).status();
+    let found = Command::new(path(tool)).arg(version).stdout(Stdio::null()).stderr(Stdio::null()).status();
     let is_missing = found.is_err();
     if is_missing {
-        eprintln!("NOT RUN: {name} needs {tool}, which is not installed");
+        eprintln!("NOT RUN: {name} needs {tool}: try `cargo lab setup`");
     }
     Trial::test(name, run).with_kind(tool).with_ignored_flag(is_missing)
 }
 
-/// A test of the guest for x86_64, which is built there.
+const EMULATOR: &str = "qemu-system-x86_64";
+
+/// The tool that the lab has prepared (`cargo lab setup`), or else the one in `PATH`.
+fn path(tool: &str) -> PathBuf {
+    let prepared = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/lab/bin").join(tool);
+    if prepared.is_file() { prepared } else { tool.into() }
+}
+
+/// Ignores a test of the x86_64 guest on other architectures.
 fn of_x86_64(test: Trial) -> Trial {
     let is_missing = cfg!(not(target_arch = "x86_64"));
     if is_missing {
@@ -71,7 +75,7 @@ fn uses_no_vector_registers() -> Result<(), Failed> {
     fs::write(&image, probe_guest::IMAGE)?;
     let output = Command::new("objdump").args(["-d", "--no-show-raw-insn"]).arg(image).output()?;
     let text = String::from_utf8(output.stdout)?;
-    // That it is a disassembly of the guest at all.
+    // Checks that this is a disassembly of the guest.
     assert!(text.contains("wrmsr") && text.lines().count() > 1000, "{text}");
     assert!(names_vector_register("movups %xmm0,(%rdi)") && names_vector_register("fld %st(0)"));
     let vector: Vec<_> = text.lines().filter(|line| names_vector_register(line)).collect();
@@ -79,7 +83,7 @@ fn uses_no_vector_registers() -> Result<(), Failed> {
     Ok(())
 }
 
-/// MMX, SSE, AVX and x87 alike: `%mm0`, `%xmm0`, `%st(1)`.
+/// Whether an instruction has an MMX, SSE, AVX or x87 operand: `%mm0`, `%xmm0`, `%st(1)`.
 fn names_vector_register(instruction: &str) -> bool {
     instruction.split('%').skip(1).map(|register| register.trim_start_matches(['x', 'y', 'z'])).any(
         |register| {
@@ -89,7 +93,7 @@ fn names_vector_register(instruction: &str) -> bool {
     )
 }
 
-fn understands_what_iasl_compiles() -> Result<(), Failed> {
+fn reads_a_dsdt_compiled_by_iasl() -> Result<(), Failed> {
     let dir = tempfile::tempdir()?;
     fs::write(dir.path().join("dsdt.asl"), SOURCE)?;
     let output = Command::new("iasl").arg("dsdt.asl").current_dir(&dir).output()?;
@@ -103,7 +107,7 @@ fn understands_what_iasl_compiles() -> Result<(), Failed> {
     Ok(())
 }
 
-/// Everything that may stand between the guest and what it looks for.
+/// All kinds of objects that may surround those that the guest reads.
 const SOURCE: &str = r#"
 DefinitionBlock ("", "DSDT", 2, "GHEST", "PROBE", 1)
 {
@@ -153,15 +157,15 @@ DefinitionBlock ("", "DSDT", 2, "GHEST", "PROBE", 1)
 }
 "#;
 
-/// `cargo fmt` does not know of the guest.
+/// `cargo fmt` does not include the guest.
 fn is_formatted() -> Result<(), Failed> {
     let output = Command::new("rustfmt").args(["--check", "--edition=2024", GUEST]).output()?;
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
     Ok(())
 }
 
-/// Nor does `cargo clippy`.
-fn keeps_the_lints() -> Result<(), Failed> {
+/// `cargo clippy` does not include the guest.
+fn passes_clippy() -> Result<(), Failed> {
     let dir = tempfile::tempdir()?;
     let output = Command::new("clippy-driver")
         .args(["--edition=2024", "--crate-name=probe", "--crate-type=bin", "--emit=metadata", GUEST])
@@ -176,7 +180,7 @@ fn keeps_the_lints() -> Result<(), Failed> {
 
 const GUEST: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/guest/main.rs");
 
-/// A machine of another author, and what the guest has printed on it so far.
+/// A QEMU machine, and the guest's output so far.
 struct Machine {
     child: Child,
     lines: mpsc::Receiver<String>,
@@ -190,7 +194,7 @@ impl Machine {
         let image = dir.path().join("probe.elf");
         fs::write(&image, probe_guest::IMAGE)?;
         let monitor = format!("unix:{},server=on,wait=off", dir.path().join("monitor").display());
-        let mut child = Command::new("qemu-system-x86_64")
+        let mut child = Command::new(path(EMULATOR))
             .args(["-M", "q35,accel=tcg", "-m", "256", "-smp", "3", "-nodefaults", "-no-reboot"])
             .args([
                 "-display", "none", "-serial", "stdio", "-monitor", &monitor, "-append", cmdline, "-kernel",
@@ -211,7 +215,7 @@ impl Machine {
         Ok(Machine { child, lines, report: Vec::new(), dir })
     }
 
-    /// Reads on until a line that begins so, and gives the lines since the last such wait.
+    /// Reads lines up to one that starts with `start`. Returns the lines since the last call.
     fn wait_for(&mut self, start: &str) -> Result<&[String], Failed> {
         let deadline = Instant::now() + Duration::from_secs(60);
         let from = self.report.len();
@@ -225,21 +229,21 @@ impl Machine {
                 break;
             }
         }
-        Err(format!("{start} did not come: {:#?}", self.report).into())
+        Err(format!("no line starts with {start}: {:#?}", self.report).into())
     }
 
-    /// Gives the emulator commands.
+    /// Executes commands in the emulator's monitor.
     fn command(&self, commands: &[&str]) -> Result<(), Failed> {
         let mut monitor = UnixStream::connect(self.dir.path().join("monitor"))?;
         monitor.set_read_timeout(Some(Duration::from_secs(60)))?;
         for command in commands {
             monitor.write_all(format!("{command}\n").as_bytes())?;
         }
-        // It prompts once more than it has done something.
-        let (mut said, mut byte) = (Vec::new(), [0]);
-        while said.windows(6).filter(|window| window == b"(qemu)").count() <= commands.len() {
+        // The monitor prints one prompt at the start and one after each command.
+        let (mut output, mut byte) = (Vec::new(), [0]);
+        while output.windows(6).filter(|window| window == b"(qemu)").count() <= commands.len() {
             monitor.read_exact(&mut byte)?;
-            said.extend(byte);
+            output.extend(byte);
         }
         Ok(())
     }
@@ -247,43 +251,43 @@ impl Machine {
 
 impl Drop for Machine {
     fn drop(&mut self) {
-        // An error means that it has ended.
+        // An error means that the process has already ended.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-/// Machine checks and NMIs, wherever the guest is.
-fn takes_errors_of_another_machine() -> Result<(), Failed> {
-    let cmdline = "probe.touch=0x2001000 probe.fetch=0x2002000 probe.touch-on=2 probe.await-errors=4 probe.patience=60000";
+/// Machine checks and NMIs on all processors.
+fn handles_errors_injected_by_qemu() -> Result<(), Failed> {
+    let cmdline = "probe.touch=0x2001000 probe.fetch=0x2002000 probe.touch-on=2 probe.await-errors=4 probe.timeout=60000";
     let mut machine = Machine::start(cmdline)?;
     let check = |vcpu, addr| {
         format!(
             "probe: error machine-check vcpu {vcpu} bank 9 status 0xbd000000000000c0 addr {addr} misc 0x8c mcg-status 0x5"
         )
     };
-    // CPU, bank, status, MCG_STATUS, address and miscellaneous: a scrubber has found it, no processor.
+    // CPU, bank, status, MCG_STATUS, address and miscellaneous: an error detected by a scrubber (SRAO).
     let inject = |vcpu, addr| format!("mce {vcpu} 9 0xbd000000000000c0 0x5 {addr} 0x8c");
     machine.wait_for("probe: touching 0x2001000")?;
     machine.command(&[&inject(2, "0x2001008")])?;
-    let said = machine.wait_for("probe: touching 0x2002000")?;
+    let lines = machine.wait_for("probe: touching 0x2002000")?;
     assert_eq!(
-        said,
+        lines,
         [&check(2, "0x2001008"), "probe: error offlined 0x2001000", "probe: touching 0x2002000"],
-        "{said:#?}"
+        "{lines:#?}"
     );
     machine.command(&[&inject(0, "0x2003000"), &inject(1, "0x2002000")])?;
-    let mut said = machine.wait_for("probe: awaiting")?.to_vec();
-    said.sort_unstable();
+    let mut lines = machine.wait_for("probe: awaiting")?.to_vec();
+    lines.sort_unstable();
     assert_eq!(
-        said,
+        lines,
         [
             "probe: awaiting 4 errors",
-            "probe: error offlined 0x2002000",
             &check(0, "0x2003000"),
             &check(1, "0x2002000"),
+            "probe: error offlined 0x2002000",
         ],
-        "{said:#?}"
+        "{lines:#?}"
     );
     machine.command(&["nmi"])?;
     let mut taken = Vec::new();
@@ -296,14 +300,14 @@ fn takes_errors_of_another_machine() -> Result<(), Failed> {
     assert_eq!(
         machine.wait_for("probe: ok")?,
         [&check(0, "0x2003000"), "probe: error total 4", "probe: ok"],
-        "told of once more"
+        "the same page is reported again"
     );
     Ok(())
 }
 
-/// Machine and tables of other authors, who know nothing of the event device's loopback register or of SLEEP_CONTROL_REG:
-/// the report is good up to its end, and the machine stays on.
-fn runs_on_another_machine() -> Result<(), Failed> {
+/// QEMU's machine and firmware tables have neither an event device with a loopback register nor SLEEP_CONTROL_REG: the report
+/// ends with `ok`, and the machine stays on.
+fn runs_on_qemu() -> Result<(), Failed> {
     let mut machine = Machine::start("a \"b\"")?;
     let report = machine.wait_for("probe: ok")?;
     for wanted in [

@@ -1,24 +1,24 @@
-//! The console's serial port, as SPCR and DBG2 both say it.
+//! The console's serial port, as SPCR and DBG2 describe it.
 
 use acpi_tables::gas::{AccessSize, AddressSpace, GAS};
-use platform::{AcpiIdentity, DeviceNode, InterruptController, Platform, Window};
+use platform::{AcpiIdentity, DeviceNode, DeviceRole, InterruptController, Platform, Window};
 
-/// Bytes of a Generic Address Structure (ACPI 6.5, 5.2.3.2, table 5.1).
+/// Length of a Generic Address Structure in bytes (ACPI 6.5, 5.2.3.2, table 5.1).
 pub(super) const GAS_LEN: usize = 12;
 
 const _: () = assert!(size_of::<GAS>() == GAS_LEN);
 
-/// A kind of serial port that these tables know.
+/// The kinds of serial ports that these tables can describe.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
     /// A full 16550.
     Full16550,
-    /// Arm's PL011.
+    /// An Arm PL011.
     Pl011,
 }
 
 impl Kind {
-    /// Its number: SPCR's interface type, DBG2's subtype of serial ports (Microsoft, DBG2, table 3).
+    /// Interface type in SPCR, port subtype in DBG2 (Microsoft, DBG2, table 3).
     pub(super) const fn number(self) -> u8 {
         match self {
             Kind::Full16550 => 0,
@@ -27,19 +27,19 @@ impl Kind {
     }
 }
 
-/// The port that the guest's first console is on.
+/// The serial port that is the guest's console.
 pub(super) struct Port<'a> {
     pub(super) kind: Kind,
     pub(super) identity: &'a AcpiIdentity,
-    /// Where its registers are, and how they are accessed: a Generic Address Structure.
+    /// Address and access width of its registers: a Generic Address Structure.
     pub(super) registers: [u8; GAS_LEN],
-    /// Bytes of its registers.
+    /// Length of its registers in bytes.
     pub(super) len: u32,
-    /// GSI, and the kind of the controller that it is a pin of.
+    /// GSI and interrupt controller. `None` if the port has no interrupt.
     pub(super) interrupt: Option<(u32, Controller)>,
 }
 
-/// SPCR's bits for the kinds of interrupt controllers.
+/// Interrupt types of SPCR.
 #[derive(Clone, Copy)]
 #[repr(u8)]
 pub(super) enum Controller {
@@ -50,13 +50,13 @@ pub(super) enum Controller {
 }
 
 impl<'a> Port<'a> {
-    /// None where the console is no serial port of a known kind.
+    /// `None` if the console is not a serial port that these tables can describe.
     pub(super) fn of(platform: &'a Platform) -> Option<Self> {
         let device = platform.console_device()?;
         let identity = device.acpi.as_ref()?;
-        let kind = match identity.hid {
-            "PNP0501" => Kind::Full16550,
-            "ARMH0011" => Kind::Pl011,
+        let kind = match device.role? {
+            DeviceRole::Ns16550 => Kind::Full16550,
+            DeviceRole::Pl011 => Kind::Pl011,
             _ => return None,
         };
         let (space, len) = match *device.windows.first()? {

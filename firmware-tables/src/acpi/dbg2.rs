@@ -1,16 +1,23 @@
-//! DBG2: the serial port that a kernel's early console may use.
+//! DBG2: the serial port for the early console of a kernel.
 
 use zerocopy::little_endian::{U16, U32};
 use zerocopy::{Immutable, IntoBytes, Unaligned};
 
-use super::console::{GAS_LEN, Port};
-use super::header;
+use super::console::{GAS_LEN, Kind};
+use super::{AcpiTable, Body, Context, header};
+use crate::BuildError;
 
 /// Port type: serial.
 const SERIAL: u16 = 0x8000;
 
-/// Debug Port Table 2, revision 0 (Microsoft, "Debug Port Table 2", 2023): one port.
-pub(super) fn bytes(port: &Port) -> Vec<u8> {
+/// Debug Port Table 2, revision 0 (Microsoft, "Debug Port Table 2", 2023), if the console is a PL011: one port.
+pub(super) const TABLE: AcpiTable =
+    AcpiTable { signature: *b"DBG2", name: "dbg2", file_name: "dbg2.aml", body };
+
+fn body(context: &Context<'_>) -> Result<Option<Body>, BuildError> {
+    let Some(port) = context.console.as_ref().filter(|port| port.kind == Kind::Pl011) else {
+        return Ok(None);
+    };
     let name = format!("\\_SB.{}\0", port.identity.name);
     let fixed = size_of::<Device>() as u16;
     let device = Device {
@@ -30,21 +37,22 @@ pub(super) fn bytes(port: &Port) -> Vec<u8> {
         address_size: U32::new(port.len),
     };
     let devices = Devices { offset: U32::new(header::LEN + size_of::<Devices>() as u32), count: U32::new(1) };
-    header::table(*b"DBG2", 0, &[devices.as_bytes(), device.as_bytes(), name.as_bytes()].concat())
+    let bytes = [devices.as_bytes(), device.as_bytes(), name.as_bytes()].concat();
+    Ok(Some(Body { revision: 0, bytes }))
 }
 
-/// What follows the header (table 1).
+/// The part between the header and the device information (table 1).
 #[derive(IntoBytes, Immutable, Unaligned)]
 #[repr(C)]
 struct Devices {
-    /// Bytes from the table's start.
+    /// Offset from the table's start.
     offset: U32,
     count: U32,
 }
 
 const _: () = assert!(size_of::<Devices>() == 8);
 
-/// Debug Device Information structure (table 2), with one address, and before the name in the namespace.
+/// Debug Device Information structure (table 2) with one address; the ACPI path of the device follows.
 #[derive(IntoBytes, Immutable, Unaligned)]
 #[repr(C)]
 struct Device {

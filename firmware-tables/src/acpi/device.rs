@@ -1,4 +1,4 @@
-//! A device node as AML.
+//! A device as AML.
 
 use acpi_tables::aml::{
     And, Device, EISAName, Field, FieldAccessType, FieldEntry, FieldLockRule, FieldUpdateRule, If, Local,
@@ -14,7 +14,7 @@ use crate::BuildError;
 /// `_STA` (ACPI 6.5, 6.3.7): present, enabled, shown, functioning.
 const WORKING: u8 = 0xf;
 
-/// AML that is encoded already.
+/// Encoded AML.
 pub(super) struct Encoded(pub(super) Vec<u8>);
 
 impl Aml for Encoded {
@@ -23,7 +23,7 @@ impl Aml for Encoded {
     }
 }
 
-/// `Device (name) { _HID, _UID, _STA, _CRS, other objects }`. The identity's name is a valid one.
+/// `Device (name) { _HID, _UID, _STA, _CRS, other objects }`. The caller has validated the identity's name.
 pub(super) fn device(node: &DeviceNode, identity: &AcpiIdentity) -> Result<Vec<u8>, BuildError> {
     let mut scope = Scope { node, taken: Vec::new(), body: Vec::new() };
     match HardwareId::of(identity.hid) {
@@ -58,12 +58,13 @@ struct Scope<'a> {
 
 impl Scope<'_> {
     fn name(&mut self, name: &'static str, value: &dyn Aml) -> Result<(), BuildError> {
-        self.take(name)?;
+        self.reserve(name)?;
         Name::new(name.into(), value).to_aml_bytes(&mut self.body);
         Ok(())
     }
 
-    fn take(&mut self, name: &'static str) -> Result<(), BuildError> {
+    /// Validates a name and reserves it in this scope.
+    fn reserve(&mut self, name: &'static str) -> Result<(), BuildError> {
         if !is_name(name) {
             return Err(BuildError::Name { device: self.node.name.clone(), name });
         }
@@ -76,12 +77,12 @@ impl Scope<'_> {
 
     /// The register and `_EVT` of a Generic Event Device (ACPI 6.5, 5.6.9).
     ///
-    /// The register clears as it is read: the method reads it once, and looks at all of the copy's bits.
+    /// Reading the register clears it: the method reads it once and tests the bits of the copy.
     fn events(&mut self, selector: Window, sources: &[EventSource]) -> Result<(), BuildError> {
         const REGION: &str = "ESEL";
         const PENDING: &str = "EPND";
         for name in [REGION, PENDING, "_EVT"] {
-            self.take(name)?;
+            self.reserve(name)?;
         }
         let space = match selector {
             Window::Ports { len: 4, .. } => OpRegionSpace::SystemIO,
@@ -93,7 +94,7 @@ impl Scope<'_> {
             REGION.into(),
             FieldAccessType::DWord,
             FieldLockRule::NoLock,
-            // Never written; to preserve would be to read first.
+            // The field is never written. `Preserve` would read it before a write.
             FieldUpdateRule::WriteAsZeroes,
             vec![FieldEntry::Named(*b"EPND", 32)],
         )
@@ -112,7 +113,7 @@ impl Scope<'_> {
     }
 }
 
-/// The bytes of `aml`.
+/// Encodes `aml`.
 pub(super) fn encode(aml: &dyn Aml) -> Vec<u8> {
     let mut bytes = Vec::new();
     aml.to_aml_bytes(&mut bytes);

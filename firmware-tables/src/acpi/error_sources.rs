@@ -1,20 +1,17 @@
-//! Error sources: which of them a machine can have, and where their records go.
+//! Validation of error sources, and the placement of their records.
 //!
-//! A source that the guest would refuse, or never hear of, is refused here: an error that nobody is told of is worse than a
-//! machine that does not start.
+//! A source that the guest would reject, or never be notified of, is an error here: an unreported memory error is worse
+//! than a machine that does not start.
 
 use std::collections::BTreeSet;
 
-use platform::{AcpiObject, Arch, Platform};
+use platform::{AcpiObject, Arch, DeviceRole, Platform};
 use ras_core::{ErrorSource, Notification, RecordArea};
 
-use super::NAME;
+use super::SET;
 use crate::{BuildError, records};
 
-/// The hardware id of the error device (ACPI 6.5, 18.3.2.7.2).
-const ERROR_DEVICE: &str = "PNP0C33";
-
-/// The records of all sources, in the platform's room for them; none where there are no sources.
+/// The layout of the records of all sources. `None` if there are no sources.
 pub(super) fn record_area(platform: &Platform) -> Result<Option<RecordArea>, BuildError> {
     let sources = &platform.error_sources;
     if sources.is_empty() {
@@ -22,13 +19,13 @@ pub(super) fn record_area(platform: &Platform) -> Result<Option<RecordArea>, Bui
     }
     for ErrorSource { id, notification } in sources.iter().copied() {
         if let Some(reason) = obstacle(platform, notification) {
-            return Err(BuildError::ErrorSource { tables: NAME, id, notification, reason });
+            return Err(BuildError::ErrorSource { set: SET, id, notification, reason });
         }
     }
-    records::lay_out(NAME, platform).map(Some)
+    records::lay_out(SET, platform).map(Some)
 }
 
-/// The ISA lines that sources raise.
+/// The ISA interrupts of external sources.
 pub(super) fn isa_lines(sources: &[ErrorSource]) -> BTreeSet<u8> {
     let external = sources.iter().filter_map(|source| match source.notification {
         Notification::External { gsi } => isa_line(gsi),
@@ -37,38 +34,40 @@ pub(super) fn isa_lines(sources: &[ErrorSource]) -> BTreeSet<u8> {
     external.collect()
 }
 
-/// Why the guest would never hear of an error in that way.
+/// The reason why a guest would never be notified. `None` if it is.
 fn obstacle(platform: &Platform, notification: Notification) -> Option<&'static str> {
     match (notification, platform.arch) {
-        (Notification::Sea | Notification::Sei, Arch::X86_64) => Some("only Arm processors take such aborts"),
-        (Notification::Nmi, Arch::Aarch64) => Some("only x86 processors take it"),
-        (Notification::External { .. }, Arch::Aarch64) => Some("Linux maps the interrupt on x86 only"),
+        (Notification::Sea | Notification::Sei, Arch::X86_64) => Some("aarch64 only"),
+        (Notification::Nmi, Arch::Aarch64) => Some("x86_64 only"),
+        (Notification::External { .. }, Arch::Aarch64) => Some("Linux supports it on x86 only"),
         (Notification::External { gsi }, Arch::X86_64) if isa_line(gsi).is_none() => {
-            Some("Linux maps the lines of an ISA bus only, GSI 1 and 3 to 15, and 0 and 2 are the timer's")
+            Some("its GSI must be that of an ISA interrupt, 1 or 3 to 15 (0 and 2 are the timer's)")
         }
         (Notification::External { gsi }, Arch::X86_64) if records::is_taken(platform, gsi) => {
-            Some("a device has that interrupt for itself")
+            Some("a device uses its interrupt")
         }
         _ if notification.needs_error_device() && !has_error_device(platform) => {
-            Some("no event device notifies an error device (PNP0C33)")
+            Some("no event device notifies an error device (ACPI 6.5, 18.3.2.7.2)")
         }
         _ => None,
     }
 }
 
-/// Linux maps a GSI for a source by the entries of the MADT, and these are of the ISA bus.
+/// Linux maps the GSI of a source by the MADT's interrupt source overrides, which describe ISA interrupts.
 fn isa_line(gsi: u32) -> Option<u8> {
     u8::try_from(gsi).ok().filter(|line| matches!(line, 1 | 3..=15))
 }
 
-/// Whether an event leads to an error device. That every event leads to some device is the DSDT's to check.
+/// Whether an event notifies an error device. The DSDT checks that the target of every event exists.
 fn has_error_device(platform: &Platform) -> bool {
-    let listed = || platform.devices.iter().filter_map(|device| device.acpi.as_ref());
     let notified = |name: &str| {
-        listed().flat_map(|identity| &identity.objects).any(|object| match object {
+        let listed = platform.devices.iter().filter_map(|device| device.acpi.as_ref());
+        listed.flat_map(|identity| &identity.objects).any(|object| match object {
             AcpiObject::GenericEvents { sources, .. } => sources.iter().any(|source| source.target == name),
             _ => false,
         })
     };
-    listed().any(|identity| identity.hid == ERROR_DEVICE && notified(identity.name))
+    let mut error_devices =
+        platform.devices.iter().filter(|device| device.role == Some(DeviceRole::ErrorDevice));
+    error_devices.any(|device| device.acpi.as_ref().is_some_and(|identity| notified(identity.name)))
 }

@@ -1,21 +1,26 @@
 //! GTDT: the processors' timers.
 
-use platform::PrivateInterrupts;
 use zerocopy::little_endian::{U32, U64};
 use zerocopy::{Immutable, IntoBytes, Unaligned};
 
-use super::header;
+use super::{AcpiTable, Body, Context};
+use crate::BuildError;
 
-/// No such block of registers.
+/// The machine does not have that register block.
 const NONE: u64 = u64::MAX;
-/// Timer flag: the timer counts on while its processor idles. Interrupt mode and polarity are clear: level, active high.
+/// Timer flag Always-on Capability: the timer counts while its processor idles. Interrupt mode and polarity are clear:
+/// level, active high.
 const ALWAYS_ON: u32 = 1 << 2;
 
-/// Generic Timer Description Table, revision 2 (ACPI 6.3, 5.2.24): the next one adds the virtual timer of EL2, which
-/// guests do not have.
-pub(super) fn bytes(interrupts: PrivateInterrupts) -> Vec<u8> {
+/// Generic Timer Description Table, revision 2 (ACPI 6.3, 5.2.24), on aarch64. Revision 3 adds the virtual timer of EL2,
+/// which guests do not have.
+pub(super) const TABLE: AcpiTable =
+    AcpiTable { signature: *b"GTDT", name: "gtdt", file_name: "gtdt.aml", body };
+
+fn body(context: &Context<'_>) -> Result<Option<Body>, BuildError> {
+    let Some(interrupts) = context.platform.private_interrupts else { return Ok(None) };
     let timer = |intid, flags| Timer { gsi: U32::new(intid), flags: U32::new(flags) };
-    let body = Body {
+    let timers = Timers {
         counter_control_base: U64::new(NONE),
         reserved: U32::ZERO,
         secure: timer(interrupts.secure_timer, 0),
@@ -26,13 +31,13 @@ pub(super) fn bytes(interrupts: PrivateInterrupts) -> Vec<u8> {
         platform_timer_count: U32::ZERO,
         platform_timer_offset: U32::ZERO,
     };
-    header::table(*b"GTDT", 2, body.as_bytes())
+    Ok(Some(Body { revision: 2, bytes: timers.as_bytes().to_vec() }))
 }
 
-/// The table behind its header.
+/// The table without its header.
 #[derive(IntoBytes, Immutable, Unaligned)]
 #[repr(C)]
-struct Body {
+struct Timers {
     counter_control_base: U64,
     reserved: U32,
     secure: Timer,
@@ -44,9 +49,9 @@ struct Body {
     platform_timer_offset: U32,
 }
 
-const _: () = assert!(size_of::<Body>() == 96 - 36);
+const _: () = assert!(size_of::<Timers>() == 96 - 36);
 
-/// An interrupt and its flags.
+/// The interrupt of a timer and its flags.
 #[derive(IntoBytes, Immutable, Unaligned)]
 #[repr(C)]
 struct Timer {

@@ -1,20 +1,10 @@
-//! The header that all tables but the RSDP start with.
+//! The header of all tables but the RSDP.
 
 use zerocopy::little_endian::U32;
 use zerocopy::{Immutable, IntoBytes, Unaligned};
 
-use crate::checksum;
-
-/// OEMID.
-pub(super) const OEM_ID: [u8; 6] = *b"GHEST ";
-/// OEM Table ID. The same in all tables, as FADT and XSDT must agree on it.
-pub(super) const OEM_TABLE_ID: [u8; 8] = *b"GHESTVMM";
-/// OEM Revision.
-pub(super) const OEM_REVISION: u32 = 1;
-/// Creator ID.
-pub(super) const CREATOR_ID: [u8; 4] = *b"GHST";
-/// Creator Revision.
-pub(super) const CREATOR_REVISION: u32 = 1;
+use super::Body;
+use crate::{OemInfo, checksum};
 
 /// System description table header (ACPI 6.5, 5.2.6, table 5.4).
 #[derive(IntoBytes, Immutable, Unaligned)]
@@ -36,20 +26,20 @@ pub(super) const LEN: u32 = 36;
 
 const _: () = assert!(size_of::<Header>() == LEN as usize);
 
-/// A whole table: header, `body`, and a checksum over both.
-pub(super) fn table(signature: [u8; 4], revision: u8, body: &[u8]) -> Vec<u8> {
+/// A whole table: header, body, and a checksum over both.
+pub(super) fn table(signature: [u8; 4], body: &Body, oem: &OemInfo<'_>) -> Vec<u8> {
     let mut header = Header {
         signature,
-        // No body comes near 4 GiB; one that did would not fit into any table area.
-        length: U32::new(u32::try_from(size_of::<Header>() + body.len()).unwrap_or(u32::MAX)),
-        revision,
+        // Saturates: a table of 4 GiB fits into no table area, which is an error later.
+        length: U32::new(u32::try_from(size_of::<Header>() + body.bytes.len()).unwrap_or(u32::MAX)),
+        revision: body.revision,
         checksum: 0,
-        oem_id: OEM_ID,
-        oem_table_id: OEM_TABLE_ID,
-        oem_revision: U32::new(OEM_REVISION),
-        creator_id: CREATOR_ID,
-        creator_revision: U32::new(CREATOR_REVISION),
+        oem_id: oem.oem_id,
+        oem_table_id: oem.oem_table_id,
+        oem_revision: U32::new(oem.oem_revision),
+        creator_id: oem.creator_id,
+        creator_revision: U32::new(oem.creator_revision),
     };
-    header.checksum = checksum::balancing(header.as_bytes()).wrapping_add(checksum::balancing(body));
-    [header.as_bytes(), body].concat()
+    header.checksum = checksum::balancing(header.as_bytes()).wrapping_add(checksum::balancing(&body.bytes));
+    [header.as_bytes(), &body.bytes].concat()
 }

@@ -1,4 +1,6 @@
-//! ACPI 6.5 for a hardware-reduced machine.
+//! ACPI 6.5 tables of a hardware-reduced machine.
+//!
+//! An ACPI table is a file with a [`AcpiTable`]; `LISTED` names those that the XSDT points at.
 
 mod console;
 mod dbg2;
@@ -25,107 +27,122 @@ use ras_core::RecordArea;
 use crate::area::Area;
 use crate::efi::HandOver;
 use crate::fdt::Node;
-use crate::{BuildError, EntryPoint, GuestTables, Table, TableSet, chosen, records};
-use console::{Kind, Port};
+use crate::{BuildError, EntryPoint, GuestTables, OemInfo, Table, TableSet, chosen, records};
+use console::Port;
 
-/// The name of this table set.
-const NAME: &str = "acpi";
+/// The tables that the XSDT points at, in the order of their addresses. Guests expect the FADT first.
+const LISTED: &[AcpiTable] =
+    &[fadt::TABLE, madt::TABLE, gtdt::TABLE, pptt::TABLE, spcr::TABLE, dbg2::TABLE, hest::TABLE];
 
-/// ACPI 6.5: RSDP, XSDT, FADT, MADT, SPCR where there is a console, HEST where there are error sources, DSDT; on aarch64 also GTDT, PPTT, DBG2 and the EFI
-/// tables that lead to the RSDP.
+/// This table set.
+const SET: TableSet = TableSet::Acpi;
+
+/// ACPI tables and, on aarch64, the EFI tables and the devicetree that lead to them.
 ///
-/// The RSDP lies at the start of the table area, where also a guest that scans for it looks first.
-#[derive(Clone, Copy, Debug)]
-pub struct Acpi;
-
-impl TableSet for Acpi {
-    fn name(&self) -> &'static str {
-        NAME
-    }
-
-    fn build(&self, platform: &Platform, chosen: &Chosen) -> Result<GuestTables, BuildError> {
-        check_interrupts(platform)?;
-        let record_area = error_sources::record_area(platform)?;
-        let mut area = Area::new(platform.memory.tables, platform.memory.tables.start);
-        let Described { rsdp, mut tables } = describe(platform, record_area.as_ref(), &mut area)?;
-        let entry = match platform.arch {
-            Arch::X86_64 => {
-                area.close(NAME)?;
-                EntryPoint::Rsdp { gpa: rsdp }
-            }
-            Arch::Aarch64 => {
-                let hand_over = HandOver::new(NAME, platform, &mut area, rsdp)?;
-                area.close(NAME)?;
-                let root = chosen_only(chosen, &hand_over);
-                let devicetree = chosen::table(NAME, platform, &root)?;
-                let gpa = devicetree.gpa;
-                tables.extend(hand_over.tables);
-                tables.push(devicetree);
-                EntryPoint::Devicetree { gpa }
-            }
-        };
-        tables.extend(record_area.as_ref().map(records::table));
-        tables.sort_by_key(|table| table.gpa);
-        Ok(GuestTables { kind: NAME, tables, entry, record_area })
-    }
+/// The RSDP is at the start of the table area, where a guest that searches for it looks first.
+pub(crate) fn build(
+    platform: &Platform,
+    chosen: &Chosen,
+    oem: &OemInfo<'_>,
+) -> Result<GuestTables, BuildError> {
+    check_interrupt_controller(platform)?;
+    let record_area = error_sources::record_area(platform)?;
+    let mut area = Area::new(platform.memory.tables, platform.memory.tables.start);
+    let (rsdp, mut tables) = describe(platform, record_area.as_ref(), &mut area, oem)?;
+    let entry = match platform.arch {
+        Arch::X86_64 => {
+            area.close(SET)?;
+            EntryPoint::Rsdp { gpa: rsdp }
+        }
+        Arch::Aarch64 => {
+            let hand_over = HandOver::new(platform, &mut area, rsdp, oem)?;
+            area.close(SET)?;
+            let root = chosen_only(chosen, &hand_over);
+            let devicetree = chosen::table(SET, platform, &root)?;
+            let gpa = devicetree.gpa;
+            tables.extend(hand_over.tables);
+            tables.push(devicetree);
+            EntryPoint::Devicetree { gpa }
+        }
+    };
+    tables.extend(record_area.as_ref().map(records::table));
+    tables.sort_by_key(|table| table.gpa);
+    Ok(GuestTables { set: SET, tables, entry, record_area })
 }
 
-/// Every architecture has interrupt controllers of its own.
-fn check_interrupts(platform: &Platform) -> Result<(), BuildError> {
+/// A table with the standard header: its name, and the function that encodes what follows the header.
+struct AcpiTable {
+    signature: [u8; 4],
+    name: &'static str,
+    file_name: &'static str,
+    /// Returns `None` if the machine does not have the table.
+    body: fn(&Context<'_>) -> Result<Option<Body>, BuildError>,
+}
+
+/// A table without its header.
+struct Body {
+    revision: u8,
+    bytes: Vec<u8>,
+}
+
+/// What tables are encoded from.
+struct Context<'a> {
+    platform: &'a Platform,
+    record_area: Option<&'a RecordArea>,
+    /// The console's serial port. `None` if the console is not one that SPCR can describe.
+    console: Option<Port<'a>>,
+    /// GPA of the DSDT.
+    dsdt: u64,
+    oem: &'a OemInfo<'a>,
+}
+
+/// ACPI tables in the order of their addresses, and the address of the RSDP.
+fn describe(
+    platform: &Platform,
+    record_area: Option<&RecordArea>,
+    area: &mut Area,
+    oem: &OemInfo<'_>,
+) -> Result<(u64, Vec<Table>), BuildError> {
+    // The RSDP has the lowest address and is encoded last, when the XSDT's address is known.
+    let rsdp_gpa = area.claim(Rsdp::len());
+    let mut context = Context { platform, record_area, console: Port::of(platform), dsdt: 0, oem };
+    let mut tables = Vec::new();
+    let mut place = |table: &AcpiTable, body: Body| {
+        let bytes = header::table(table.signature, &body, oem);
+        let gpa = area.claim(bytes.len());
+        tables.push(Table { name: table.name, file_name: table.file_name, gpa, bytes });
+        gpa
+    };
+    if let Some(body) = (dsdt::TABLE.body)(&context)? {
+        context.dsdt = place(&dsdt::TABLE, body);
+    }
+    let mut addresses = Vec::new();
+    for table in LISTED {
+        if let Some(body) = (table.body)(&context)? {
+            addresses.push(place(table, body));
+        }
+    }
+    let xsdt_gpa = place(&xsdt::TABLE, xsdt::body(&addresses));
+
+    let mut bytes = Vec::with_capacity(Rsdp::len());
+    Rsdp::new(oem.oem_id, xsdt_gpa).to_aml_bytes(&mut bytes);
+    tables.insert(0, Table { name: "rsdp", file_name: "rsdp.bin", gpa: rsdp_gpa, bytes });
+    Ok((rsdp_gpa, tables))
+}
+
+/// Returns an error if the machine has the interrupt controller of another architecture.
+fn check_interrupt_controller(platform: &Platform) -> Result<(), BuildError> {
     let arch = match platform.interrupts {
         InterruptController::Apic { .. } => Arch::X86_64,
         InterruptController::Gicv2 { .. } | InterruptController::Gicv3 { .. } => Arch::Aarch64,
     };
     if platform.arch != arch {
-        return Err(BuildError::InterruptController { tables: NAME, arch: platform.arch });
+        return Err(BuildError::InterruptController { set: SET, arch: platform.arch });
     }
     Ok(())
 }
 
-/// ACPI's own tables, in the order of their address.
-struct Described {
-    /// The address of the RSDP.
-    rsdp: u64,
-    tables: Vec<Table>,
-}
-
-fn describe(
-    platform: &Platform,
-    record_area: Option<&RecordArea>,
-    area: &mut Area,
-) -> Result<Described, BuildError> {
-    let mut place = |name, file_name, bytes: Vec<u8>| {
-        let gpa = area.claim(bytes.len());
-        Table { name, file_name, gpa, bytes }
-    };
-
-    // The pointer is first in memory and last to be known.
-    let mut rsdp = place("rsdp", "rsdp.bin", vec![0; Rsdp::len()]);
-    let dsdt = place("dsdt", "dsdt.aml", dsdt::bytes(platform)?);
-    let port = Port::of(platform);
-    let debug_port = port.as_ref().filter(|port| port.kind == Kind::Pl011);
-    let listed: Vec<Table> = [
-        Some(place("facp", "facp.aml", fadt::bytes(platform, dsdt.gpa)?)),
-        Some(place("apic", "apic.aml", madt::bytes(platform)?)),
-        platform.private_interrupts.map(|interrupts| place("gtdt", "gtdt.aml", gtdt::bytes(interrupts))),
-        (platform.arch == Arch::Aarch64).then(|| place("pptt", "pptt.aml", pptt::bytes(&platform.cpus))),
-        port.as_ref().map(|port| place("spcr", "spcr.aml", spcr::bytes(port))),
-        debug_port.map(|port| place("dbg2", "dbg2.aml", dbg2::bytes(port))),
-        record_area.map(|records| place("hest", "hest.aml", hest::bytes(records))),
-    ]
-    .into_iter()
-    .flatten()
-    .collect();
-    let xsdt = place("xsdt", "xsdt.aml", xsdt::bytes(listed.iter().map(|table| table.gpa)));
-    rsdp.bytes.clear();
-    Rsdp::new(header::OEM_ID, xsdt.gpa).to_aml_bytes(&mut rsdp.bytes);
-
-    let gpa = rsdp.gpa;
-    let tables = [rsdp, dsdt].into_iter().chain(listed).chain([xsdt]).collect();
-    Ok(Described { rsdp: gpa, tables })
-}
-
-/// The devicetree that goes with ACPI: a kernel that finds any other node in it turns ACPI off.
+/// The devicetree of a machine with ACPI: Linux disables ACPI if it finds any node besides `/chosen`.
 fn chosen_only(chosen: &Chosen, hand_over: &HandOver) -> Node {
     Node::root().cell_counts(2, 2).child(hand_over.announce(chosen::node(chosen)))
 }

@@ -1,4 +1,4 @@
-//! `\_SB._OSC`: what an operating system says that it can do, and what of that this machine makes use of.
+//! `\_SB._OSC`: negotiation of capabilities between operating system and platform.
 
 use acpi_tables::Aml;
 use acpi_tables::aml::{
@@ -10,11 +10,11 @@ use super::device::{Encoded, encode};
 /// Its name under `\_SB`.
 pub(super) const NAME: &str = "_OSC";
 
-/// What can be negotiated: an interface, and the bits of its second doubleword that hold on this machine.
+/// Interfaces, and the bits of their second doubleword that the platform grants.
 const INTERFACES: [(&str, u32); 2] = [
     // Platform-wide OSPM capabilities (ACPI 6.5, 6.2.11.2).
     ("0811b06e-4a27-44f9-8d60-3cbbc22e7b48", APEI | GENERIC_EVENT_DEVICE),
-    // Windows Hardware Error Architecture: the only bit says that records may come from firmware. Linux asks for it, too.
+    // Windows Hardware Error Architecture: its only bit enables firmware-first records. Linux requests it too.
     ("ed855e0c-6c90-47bf-a62a-26de0fc5ad5c", 1),
 ];
 /// APEI Support.
@@ -25,7 +25,7 @@ const GENERIC_EVENT_DEVICE: u32 = 1 << 11;
 /// The revision of both interfaces.
 const REVISION: &dyn Aml = &ONE;
 
-/// The bits of the first doubleword in an answer (ACPI 6.5, 6.2.11).
+/// Bits of the first doubleword of the result (ACPI 6.5, 6.2.11).
 mod status {
     /// Unrecognized UUID.
     pub(super) const UNKNOWN_UUID: u32 = 1 << 2;
@@ -35,18 +35,18 @@ mod status {
     pub(super) const MASKED: u32 = 1 << 4;
 }
 
-/// The method (ACPI 6.5, 6.2.11): takes UUID, revision, a count and the capabilities, and returns the capabilities that
-/// hold, in a buffer of the same length, behind a doubleword of status. Nothing is handed over by it, so a query is
-/// answered like a request.
+/// The method (ACPI 6.5, 6.2.11): its arguments are UUID, revision, count and a buffer of capabilities; the result is a
+/// buffer of the same length with a status doubleword and the granted capabilities. The call has no side effects, so a
+/// query gets the same result as a request.
 pub(super) fn method() -> Vec<u8> {
-    let (uuid, revision, asked) = (Arg(0), Arg(1), Arg(3));
-    let (answer, known, granted) = (Local(0), Local(1), Local(2));
+    let (uuid, revision, requested) = (Arg(0), Arg(1), Arg(3));
+    let (result, known, granted) = (Local(0), Local(1), Local(2));
     let (status, capabilities) = (Path::new("STAT"), Path::new("CAPS"));
 
     let mut body = Vec::new();
-    // A copy: the caller's buffer stays as it is.
-    Store::new(&answer, &asked).to_aml_bytes(&mut body);
-    CreateDWordField::new(&status, &answer, &ZERO).to_aml_bytes(&mut body);
+    // A copy: the caller's buffer is not modified.
+    Store::new(&result, &requested).to_aml_bytes(&mut body);
+    CreateDWordField::new(&status, &result, &ZERO).to_aml_bytes(&mut body);
     Store::new(&status, &ZERO).to_aml_bytes(&mut body);
 
     Store::new(&known, &ZERO).to_aml_bytes(&mut body);
@@ -54,23 +54,23 @@ pub(super) fn method() -> Vec<u8> {
         If::new(&Equal::new(&uuid, &Uuid::new(name)), vec![&Store::new(&known, &bits)])
             .to_aml_bytes(&mut body);
     }
-    // Capabilities of something unknown are left as they are.
+    // Capabilities of an unknown interface are returned unchanged.
     If::new(
         &Equal::new(&known, &ZERO),
-        vec![&Store::new(&status, &status::UNKNOWN_UUID), &Return::new(&answer)],
+        vec![&Store::new(&status, &status::UNKNOWN_UUID), &Return::new(&result)],
     )
     .to_aml_bytes(&mut body);
     If::new(&NotEqual::new(&revision, REVISION), vec![&Store::new(&status, &status::UNKNOWN_REVISION)])
         .to_aml_bytes(&mut body);
 
-    CreateDWordField::new(&capabilities, &answer, &4u8).to_aml_bytes(&mut body);
+    CreateDWordField::new(&capabilities, &result, &4u8).to_aml_bytes(&mut body);
     And::new(&granted, &capabilities, &known).to_aml_bytes(&mut body);
     If::new(
         &NotEqual::new(&granted, &capabilities),
         vec![&Or::new(&status, &status, &status::MASKED), &Store::new(&capabilities, &granted)],
     )
     .to_aml_bytes(&mut body);
-    Return::new(&answer).to_aml_bytes(&mut body);
-    // Serialised, as it makes names.
+    Return::new(&result).to_aml_bytes(&mut body);
+    // Serialized, because it creates names.
     encode(&Method::new(NAME.into(), 4, true, vec![&Encoded(body)]))
 }

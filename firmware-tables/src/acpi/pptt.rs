@@ -1,10 +1,11 @@
-//! PPTT: which processors share a package.
+//! PPTT: the processor topology.
 
-use platform::Cpu;
+use platform::Arch;
 use zerocopy::little_endian::{U16, U32};
 use zerocopy::{Immutable, IntoBytes, Unaligned};
 
-use super::header;
+use super::{AcpiTable, Body, Context, header};
+use crate::BuildError;
 
 /// The flags of a processor structure (ACPI 6.3, 5.2.29.1).
 mod flags {
@@ -16,17 +17,24 @@ mod flags {
     pub(super) const LEAF: u32 = 1 << 3;
 }
 
-/// Processor Properties Topology Table, revision 2 (ACPI 6.3, 5.2.29): one package, and the processors as its cores.
+/// Processor Properties Topology Table, revision 2 (ACPI 6.3, 5.2.29), on aarch64: one package with the processors as
+/// its cores.
 ///
-/// Caches are not described: a guest's processors say themselves what they have.
-pub(super) fn bytes(cpus: &[Cpu]) -> Vec<u8> {
-    let package = Processor::new(flags::PACKAGE, 0, 0);
-    let mut body = package.as_bytes().to_vec();
-    for cpu in cpus {
-        let core = Processor::new(flags::ID_VALID | flags::LEAF, header::LEN, cpu.index);
-        body.extend_from_slice(core.as_bytes());
+/// Caches are not described: guests read the cache id registers.
+pub(super) const TABLE: AcpiTable =
+    AcpiTable { signature: *b"PPTT", name: "pptt", file_name: "pptt.aml", body };
+
+fn body(context: &Context<'_>) -> Result<Option<Body>, BuildError> {
+    if context.platform.arch != Arch::Aarch64 {
+        return Ok(None);
     }
-    header::table(*b"PPTT", 2, &body)
+    let package = Processor::new(flags::PACKAGE, 0, 0);
+    let mut bytes = package.as_bytes().to_vec();
+    for cpu in &context.platform.cpus {
+        let core = Processor::new(flags::ID_VALID | flags::LEAF, header::LEN, cpu.index);
+        bytes.extend_from_slice(core.as_bytes());
+    }
+    Ok(Some(Body { revision: 2, bytes }))
 }
 
 /// Processor hierarchy node structure (ACPI 6.3, 5.2.29.1), without private resources.
@@ -37,9 +45,9 @@ struct Processor {
     length: u8,
     reserved: U16,
     flags: U32,
-    /// Bytes from the table's start; 0 is none.
+    /// Offset from the table's start; 0 is none.
     parent: U32,
-    /// That of the processor's MADT entry.
+    /// ACPI processor UID, as in the MADT.
     uid: U32,
     resource_count: U32,
 }

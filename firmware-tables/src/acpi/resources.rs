@@ -8,10 +8,10 @@ use zerocopy::{Immutable, IntoBytes, Unaligned};
 
 use crate::BuildError;
 
-/// The value of `_CRS`; none where the device has neither windows nor interrupts.
+/// The value of `_CRS`. `None` if the device has neither windows nor interrupts.
 ///
-/// A Generic Event Device lists interrupts and nothing else (ACPI 6.5, 5.6.9.1; Linux refuses one that does not): its
-/// register is the operation region that `_EVT` reads.
+/// A Generic Event Device lists only interrupts (ACPI 6.5, 5.6.9.1; Linux rejects others): its register is the operation
+/// region that `_EVT` reads.
 pub(super) fn current(device: &DeviceNode) -> Result<Option<Vec<u8>>, BuildError> {
     let is_event_device = |object: &AcpiObject| matches!(object, AcpiObject::GenericEvents { .. });
     let events_only = device.acpi.iter().any(|identity| identity.objects.iter().any(is_event_device));
@@ -31,7 +31,7 @@ pub(super) fn current(device: &DeviceNode) -> Result<Option<Vec<u8>>, BuildError
     Ok(Some(bytes))
 }
 
-/// The smallest descriptor that holds the window; none where the window is empty or ends beyond its address space.
+/// The smallest descriptor for the window. `None` if the window is empty or exceeds its address space.
 fn descriptor(window: Window) -> Option<Box<dyn Aml>> {
     match window {
         Window::Ports { base, len } => {
@@ -51,7 +51,7 @@ fn descriptor(window: Window) -> Option<Box<dyn Aml>> {
     }
 }
 
-/// QWord Address Space Descriptor of memory (ACPI 6.5, 6.4.3.5.1) that a device consumes, not cached and writable.
+/// QWord Address Space Descriptor (ACPI 6.5, 6.4.3.5.1) of memory that a device consumes: not cacheable, writable.
 #[derive(IntoBytes, Immutable, Unaligned)]
 #[repr(C)]
 struct QWordMemory {
@@ -71,7 +71,7 @@ const _: () = assert!(size_of::<QWordMemory>() == 46);
 
 impl QWordMemory {
     fn fixed(min: u64, max: u64, len: u64) -> Self {
-        /// Bit 0: the device uses the range and hands it to nobody; 2 and 3: both ends are fixed.
+        /// Bit 0: consumer; bits 2 and 3: minimum and maximum are fixed.
         const CONSUMER_FIXED: u8 = 0b1101;
         const READ_WRITE: u8 = 1;
         QWordMemory {

@@ -1,10 +1,11 @@
-//! SPCR: the serial port that is the console.
+//! SPCR: the serial port of the console.
 
 use zerocopy::little_endian::{U16, U32};
 use zerocopy::{Immutable, IntoBytes, Unaligned};
 
-use super::console::{GAS_LEN, Port};
-use super::header;
+use super::console::GAS_LEN;
+use super::{AcpiTable, Body, Context};
+use crate::BuildError;
 
 /// Baud rate: 115200.
 const BAUD_115200: u8 = 7;
@@ -12,13 +13,17 @@ const BAUD_115200: u8 = 7;
 const ONE_STOP_BIT: u8 = 1;
 /// Terminal type: VT-UTF8.
 const TERMINAL_VT_UTF8: u8 = 2;
-/// PCI device and vendor of what is not on PCI.
+/// PCI device and vendor id of a port that is not on PCI.
 const NOT_PCI: u16 = 0xffff;
 
-/// Serial Port Console Redirection table, revision 2 (Microsoft, version 1.03): what all kernels since have read without
-/// complaint.
-pub(super) fn bytes(port: &Port) -> Vec<u8> {
-    let body = Body {
+/// Serial Port Console Redirection table, revision 2 (Microsoft, version 1.03), if the console is a serial port that it
+/// can describe. Every kernel reads this revision.
+pub(super) const TABLE: AcpiTable =
+    AcpiTable { signature: *b"SPCR", name: "spcr", file_name: "spcr.aml", body };
+
+fn body(context: &Context<'_>) -> Result<Option<Body>, BuildError> {
+    let Some(port) = &context.console else { return Ok(None) };
+    let redirection = Redirection {
         interface_type: port.kind.number(),
         reserved: [0; 3],
         base_address: port.registers,
@@ -40,18 +45,18 @@ pub(super) fn bytes(port: &Port) -> Vec<u8> {
         pci_segment: 0,
         reserved2: U32::ZERO,
     };
-    header::table(*b"SPCR", 2, body.as_bytes())
+    Ok(Some(Body { revision: 2, bytes: redirection.as_bytes().to_vec() }))
 }
 
-/// The table behind its header (Serial Port Console Redirection table 1.03).
+/// The table without its header (Serial Port Console Redirection table 1.03).
 #[derive(IntoBytes, Immutable, Unaligned)]
 #[repr(C)]
-struct Body {
+struct Redirection {
     interface_type: u8,
     reserved: [u8; 3],
     base_address: [u8; GAS_LEN],
     interrupt_type: u8,
-    /// The line at the 8259s, which this table does not name.
+    /// The 8259 line; not used, as bit 0 of the interrupt type is clear.
     irq: u8,
     gsi: U32,
     baud_rate: u8,
@@ -70,4 +75,4 @@ struct Body {
     reserved2: U32,
 }
 
-const _: () = assert!(size_of::<Body>() == 80 - 36);
+const _: () = assert!(size_of::<Redirection>() == 80 - 36);

@@ -1,8 +1,6 @@
-//! What a name, a hardware id and a text have to look like before they become AML.
-//!
-//! The AML encoder takes well-formed ones for granted.
+//! Validation of names, hardware ids and texts. The AML encoder requires valid ones.
 
-/// Whether `name` is a name segment of four characters (ACPI 6.5, 20.2.2: NameSeg).
+/// Whether `name` is a NameSeg of four characters (ACPI 6.5, 20.2.2).
 pub(super) fn is_name(name: &str) -> bool {
     let lead = |byte: u8| byte.is_ascii_uppercase() || byte == b'_';
     match name.as_bytes() {
@@ -16,14 +14,14 @@ pub(super) fn is_name(name: &str) -> bool {
 /// The two forms of `_HID` (ACPI 6.5, 6.1.5).
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum HardwareId {
-    /// Three letters and four hexadecimal digits: written as a compressed 32-bit EISA id.
+    /// Three letters and four hexadecimal digits: encoded as a compressed 32-bit EISA id.
     Eisa,
-    /// Four letters or digits and four hexadecimal digits: written as a string.
+    /// Four letters or digits and four hexadecimal digits: encoded as a string.
     Acpi,
 }
 
 impl HardwareId {
-    /// Which form `hid` has, if any.
+    /// The form of `hid`. `None` if it is not a hardware id.
     pub(super) fn of(hid: &str) -> Option<Self> {
         let hex = |bytes: &[u8]| bytes.iter().all(|byte| matches!(byte, b'0'..=b'9' | b'A'..=b'F'));
         let bytes = hid.as_bytes();
@@ -39,7 +37,7 @@ impl HardwareId {
     }
 }
 
-/// Whether `text` can be an AML string: printable ASCII. A NUL would end it, and others are not portable.
+/// Whether `text` is printable ASCII. A NUL would end an AML string, and other characters are not portable.
 pub(super) fn is_text(text: &str) -> bool {
     text.bytes().all(|byte| matches!(byte, b' '..=b'~'))
 }
@@ -49,28 +47,28 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names() {
-        for good in ["COM1", "_CCA", "A___", "PWRB"] {
-            assert!(is_name(good), "{good}");
+    fn a_name_has_four_valid_characters() {
+        for valid in ["COM1", "_CCA", "A___", "PWRB"] {
+            assert!(is_name(valid), "{valid}");
         }
-        for bad in ["", "COM", "COM10", "1COM", "com1", "CÖM", "CO M"] {
-            assert!(!is_name(bad), "{bad}");
+        for invalid in ["", "COM", "COM10", "1COM", "com1", "CÖM", "CO M"] {
+            assert!(!is_name(invalid), "{invalid}");
         }
     }
 
     #[test]
-    fn hardware_ids() {
+    fn a_hardware_id_has_one_of_two_forms() {
         assert_eq!(HardwareId::of("PNP0C0C"), Some(HardwareId::Eisa));
-        for good in ["ACPI0013", "LNRO0005", "80860F0A"] {
-            assert_eq!(HardwareId::of(good), Some(HardwareId::Acpi), "{good}");
+        for valid in ["ACPI0013", "LNRO0005", "80860F0A"] {
+            assert_eq!(HardwareId::of(valid), Some(HardwareId::Acpi), "{valid}");
         }
-        for bad in ["", "PNP", "pnp0501", "PNP050G", "ACPI00013", "ACPI 001", "PNP0c0c", "ÄÄÄ0"] {
-            assert_eq!(HardwareId::of(bad), None, "{bad}");
+        for invalid in ["", "PNP", "pnp0501", "PNP050G", "ACPI00013", "ACPI 001", "PNP0c0c", "ÄÄÄ0"] {
+            assert_eq!(HardwareId::of(invalid), None, "{invalid}");
         }
     }
 
     #[test]
-    fn texts() {
+    fn a_text_is_printable_ascii() {
         assert!(is_text("") && is_text("a \"text\" of 30 % ~"));
         assert!(!is_text("line\n") && !is_text("nul\0") && !is_text("ö"));
     }

@@ -1,9 +1,13 @@
-//! XSDT: where the other tables are.
+//! XSDT: the addresses of the other tables.
 
-use super::header;
+use super::{AcpiTable, Body};
 
-/// Extended System Description Table (ACPI 6.5, 5.2.8, table 5.8): the addresses of the tables, FADT first by custom.
-pub(super) fn bytes(tables: impl Iterator<Item = u64>) -> Vec<u8> {
-    let entries: Vec<u8> = tables.flat_map(u64::to_le_bytes).collect();
-    header::table(*b"XSDT", 1, &entries)
+/// Extended System Description Table, revision 1 (ACPI 6.5, 5.2.8, table 5.8). Its body is [`body`], as it depends on
+/// the addresses of all other tables.
+pub(super) const TABLE: AcpiTable =
+    AcpiTable { signature: *b"XSDT", name: "xsdt", file_name: "xsdt.aml", body: |_| Ok(None) };
+
+/// The addresses of the tables, in this order.
+pub(super) fn body(tables: &[u64]) -> Body {
+    Body { revision: 1, bytes: tables.iter().flat_map(|gpa| gpa.to_le_bytes()).collect() }
 }

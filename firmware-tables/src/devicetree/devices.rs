@@ -1,18 +1,18 @@
-//! A device's node.
+//! The nodes of devices.
 
 use platform::{DeviceNode, DevicetreeIdentity, Property, Range, Window};
 
 use super::phandles::Phandles;
-use super::{NAME, interrupts};
+use super::{SET, interrupts};
 use crate::BuildError;
 use crate::fdt::Node;
 
-/// The name, with the unit address, of a device's node; none where a devicetree does not list the device.
+/// The name of a device's node with its unit address. `None` if a devicetree does not list the device.
 pub(super) fn node_name(device: &DeviceNode) -> Option<String> {
     Some(bare(device, device.devicetree.as_ref()?).name().to_owned())
 }
 
-/// What all describe, and what only a devicetree does.
+/// The node of a device: registers, interrupts, and what its devicetree description adds.
 pub(super) fn node(
     device: &DeviceNode,
     identity: &DevicetreeIdentity,
@@ -37,7 +37,7 @@ pub(super) fn node(
     })
 }
 
-/// The node's name: its unit address is that of its first registers.
+/// A node with only its name. The unit address is that of the first register window.
 fn bare(device: &DeviceNode, identity: &DevicetreeIdentity) -> Node {
     match device.windows.first() {
         Some(window) => Node::at(identity.node_name, window.base()),
@@ -47,7 +47,7 @@ fn bare(device: &DeviceNode, identity: &DevicetreeIdentity) -> Node {
 
 fn registers(device: &DeviceNode) -> Result<Vec<Range>, BuildError> {
     let range = |window: &Window| match *window {
-        Window::Ports { .. } => Err(BuildError::Ports { tables: NAME, device: device.name.clone() }),
+        Window::Ports { .. } => Err(BuildError::Ports { set: SET, device: device.name.clone() }),
         Window::Mmio { base, len } if len > 0 && base.checked_add(len - 1).is_some() => {
             Ok(Range { start: base, len })
         }

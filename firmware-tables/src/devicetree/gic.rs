@@ -2,11 +2,11 @@
 
 use platform::{InterruptController, Platform, Range};
 
-use super::{NAME, interrupts, phandles};
+use super::{SET, interrupts, phandles};
 use crate::BuildError;
 use crate::fdt::Node;
 
-/// Processors that a GICv2 has an interface for.
+/// Maximum number of processors of a GICv2 (Arm IHI 0048).
 const GICV2_MAX_CPUS: usize = 8;
 
 /// Linux, `interrupt-controller/arm,gic-v3.yaml` and `interrupt-controller/arm,gic.yaml`.
@@ -22,12 +22,16 @@ pub(super) fn node(platform: &Platform) -> Result<Node, BuildError> {
         InterruptController::Gicv2 { distributor, cpu_interface } => {
             let cpus = platform.cpus.len();
             if cpus > GICV2_MAX_CPUS {
-                return Err(BuildError::TooManyCpus { tables: NAME, cpus, limit: GICV2_MAX_CPUS });
+                return Err(BuildError::TooManyCpus {
+                    table: "interrupt-controller (GICv2)",
+                    cpus,
+                    limit: GICV2_MAX_CPUS,
+                });
             }
             Ok(controller("arm,cortex-a15-gic", &[distributor, cpu_interface]).cells("#address-cells", &[0]))
         }
         InterruptController::Apic { .. } => {
-            Err(BuildError::InterruptController { tables: NAME, arch: platform.arch })
+            Err(BuildError::InterruptController { set: SET, arch: platform.arch })
         }
     }
 }
@@ -41,7 +45,7 @@ fn controller(compatible: &str, registers: &[Range; 2]) -> Node {
         .cells("phandle", &[phandles::INTERRUPT_CONTROLLER])
 }
 
-/// Messages carry the id of the device that sends them: one cell.
+/// The Interrupt Translation Service. Its MSI specifier is one cell, the device id of the sender.
 fn translation_service(registers: Range) -> Node {
     Node::at("msi-controller", registers.start)
         .text("compatible", "arm,gic-v3-its")

@@ -1,19 +1,19 @@
-//! Interrupts as the GIC's binding says them, and the nodes of the processors' own ones.
+//! Interrupt specifiers of the GIC binding, and the nodes of devices with private interrupts.
 
 use platform::{DeviceNode, Interrupt, InterruptController, Platform, PrivateInterrupts, Trigger};
 
-use super::NAME;
+use super::SET;
 use crate::BuildError;
 use crate::fdt::Node;
 
-/// Cells of an interrupt: kind, number, flags.
+/// Cells of an interrupt specifier: kind, number, flags.
 pub(super) const CELLS: u32 = 3;
 
 /// Kind: shared peripheral interrupt.
 const SPI: u32 = 0;
 /// Kind: private peripheral interrupt.
 const PPI: u32 = 1;
-/// The first SPI's INTID, and the one after the last's (Arm IHI 0069, 2.2).
+/// INTIDs of SPIs (Arm IHI 0069, 2.2).
 const SPI_INTIDS: std::ops::Range<u32> = 32..1020;
 /// The first PPI's INTID.
 const FIRST_PPI_INTID: u32 = 16;
@@ -21,24 +21,24 @@ const FIRST_PPI_INTID: u32 = 16;
 const EDGE_RISING: u32 = 1;
 /// Flags: high level.
 const LEVEL_HIGH: u32 = 4;
-/// Where the mask of the processors that a PPI is wired to begins in a GICv2's flags.
+/// Flags of a GICv2: the lowest bit of the mask of processors that a PPI is connected to.
 const GICV2_CPU_MASK_SHIFT: u32 = 8;
 
-/// The cells of interrupts of a device.
+/// The specifiers of a device's interrupts.
 pub(super) fn of_device(device: &DeviceNode, interrupts: &[Interrupt]) -> Result<Vec<u32>, BuildError> {
     let mut cells = Vec::new();
     for interrupt in interrupts {
         cells.extend(shared(*interrupt).ok_or_else(|| BuildError::Interrupt {
-            tables: NAME,
+            set: SET,
             device: device.name.clone(),
             interrupt: *interrupt,
-            reason: "a device's are INTID 32 to 1019",
+            limit: "must be an SPI, INTID 32 to 1019 (Arm IHI 0069, 2.2)",
         })?);
     }
     Ok(cells)
 }
 
-/// The cells of an interrupt that all processors share; none where it is not such a one.
+/// The specifier of an SPI. `None` if the INTID is not one of an SPI.
 pub(super) fn shared(interrupt: Interrupt) -> Option<[u32; 3]> {
     let flags = match interrupt.trigger {
         Trigger::Edge => EDGE_RISING,
@@ -47,7 +47,7 @@ pub(super) fn shared(interrupt: Interrupt) -> Option<[u32; 3]> {
     SPI_INTIDS.contains(&interrupt.gsi).then(|| [SPI, interrupt.gsi - SPI_INTIDS.start, flags])
 }
 
-/// `/timer` (Linux, `timer/arm,arch_timer.yaml`). It counts on while its processor idles.
+/// `/timer` (Linux, `timer/arm,arch_timer.yaml`). It counts while its processor idles.
 pub(super) fn timer(platform: &Platform) -> Option<Node> {
     let PrivateInterrupts { secure_timer, physical_timer, virtual_timer, hypervisor_timer, .. } =
         platform.private_interrupts?;
@@ -70,13 +70,13 @@ pub(super) fn performance_monitors(platform: &Platform) -> Option<Node> {
     Some(Node::new("pmu").text("compatible", "arm,armv8-pmuv3").cells("interrupts", &cells))
 }
 
-/// A private interrupt: level, active high, on every processor.
+/// The specifier of a PPI: level, active high, on every processor.
 fn private(intid: u32, platform: &Platform) -> [u32; 3] {
-    let wired = match platform.interrupts {
+    let cpu_mask = match platform.interrupts {
         InterruptController::Gicv2 { .. } => {
             ((1u32 << platform.cpus.len().min(8)) - 1) << GICV2_CPU_MASK_SHIFT
         }
         _ => 0,
     };
-    [PPI, intid.saturating_sub(FIRST_PPI_INTID), LEVEL_HIGH | wired]
+    [PPI, intid.saturating_sub(FIRST_PPI_INTID), LEVEL_HIGH | cpu_mask]
 }

@@ -1,7 +1,5 @@
-//! A flattened devicetree of a whole arm64 machine, for guests that are to know nothing of ACPI.
-//!
-//! Nodes stand in an order that a reader can follow: what the machine is made of, its processors and their interrupts,
-//! its devices, and what the boot loader has to say.
+//! A complete flattened devicetree of an arm64 machine (Devicetree Specification 0.4; bindings as in Linux), for guests
+//! without ACPI.
 
 mod devices;
 mod error_sources;
@@ -10,44 +8,40 @@ mod interrupts;
 mod phandles;
 mod processors;
 
-use platform::{Arch, Chosen, Platform, PowerControl, Range, RegionKind, aarch64};
+use platform::{Arch, Chosen, FixedClock, Platform, PowerControl, Range, RegionKind};
 
 use crate::fdt::Node;
-use crate::{BuildError, EntryPoint, GuestTables, TableSet, chosen, records};
+use crate::{BuildError, EntryPoint, GuestTables, OemInfo, TableSet, chosen, records};
 use error_sources::ErrorSources;
 use phandles::Phandles;
 
-/// The name of this table set.
-const NAME: &str = "devicetree";
+/// This table set.
+const SET: TableSet = TableSet::Devicetree;
 
-/// A complete devicetree (Devicetree Specification 0.4; bindings as Linux keeps them).
-#[derive(Clone, Copy, Debug)]
-pub struct Devicetree;
-
-impl TableSet for Devicetree {
-    fn name(&self) -> &'static str {
-        NAME
+/// The devicetree, and the error records if there are error sources.
+pub(crate) fn build(
+    platform: &Platform,
+    chosen: &Chosen,
+    oem: &OemInfo<'_>,
+) -> Result<GuestTables, BuildError> {
+    if platform.arch != Arch::Aarch64 {
+        return Err(BuildError::WrongArch { set: SET, arch: platform.arch });
     }
-
-    fn build(&self, platform: &Platform, chosen: &Chosen) -> Result<GuestTables, BuildError> {
-        if platform.arch != Arch::Aarch64 {
-            return Err(BuildError::WrongArch { tables: NAME, arch: platform.arch });
-        }
-        let phandles = Phandles::of(platform)?;
-        let error_sources = ErrorSources::of(platform, phandles.first_free())?;
-        let root = root(platform, chosen, &phandles, error_sources.as_ref())?;
-        let table = chosen::table(NAME, platform, &root)?;
-        let entry = EntryPoint::Devicetree { gpa: table.gpa };
-        let record_area = error_sources.map(|sources| sources.area);
-        // Records lie above every devicetree.
-        let tables = [table].into_iter().chain(record_area.as_ref().map(records::table)).collect();
-        Ok(GuestTables { kind: NAME, tables, entry, record_area })
-    }
+    let phandles = Phandles::of(platform)?;
+    let error_sources = ErrorSources::of(platform, phandles.first_free())?;
+    let root = root(platform, chosen, oem, &phandles, error_sources.as_ref())?;
+    let table = chosen::table(SET, platform, &root)?;
+    let entry = EntryPoint::Devicetree { gpa: table.gpa };
+    let record_area = error_sources.map(|sources| sources.area);
+    // Records are above the devicetree: `chosen::table` ends its area below them.
+    let tables = [table].into_iter().chain(record_area.as_ref().map(records::table)).collect();
+    Ok(GuestTables { set: SET, tables, entry, record_area })
 }
 
 fn root(
     platform: &Platform,
     boot: &Chosen,
+    oem: &OemInfo<'_>,
     phandles: &Phandles,
     error_sources: Option<&ErrorSources>,
 ) -> Result<Node, BuildError> {
@@ -57,9 +51,8 @@ fn root(
     }
     let mut root = Node::root()
         .cell_counts(2, 2)
-        // A machine with nothing of its own that a kernel would have to know.
-        .text("compatible", "linux,dummy-virt")
-        .text("model", "ghest")
+        .texts("compatible", oem.compatible)
+        .text("model", oem.model)
         .cells("interrupt-parent", &[phandles::INTERRUPT_CONTROLLER])
         .child(chosen)
         .child(memory(&platform.memory.ram))
@@ -69,8 +62,8 @@ fn root(
         .child(gic::node(platform)?)
         .children(interrupts::timer(platform))
         .children(interrupts::performance_monitors(platform));
-    if let Some(phandle) = phandles.get(aarch64::APB_CLOCK) {
-        root = root.child(clock(phandle));
+    for clock in &platform.clocks {
+        root = root.children(phandles.get(clock.name).map(|phandle| fixed_clock(*clock, phandle)));
     }
     for device in &platform.devices {
         if let Some(identity) = &device.devicetree {
@@ -86,13 +79,13 @@ fn memory(ram: &[Range]) -> Node {
     Node::at("memory", start).text("device_type", "memory").reg(ram)
 }
 
-/// `/reserved-memory` (3.5): what of the memory is not to be used, and not to be mapped either.
+/// `/reserved-memory` (3.5): RAM that the guest must neither use nor map. `None` if there is none.
 fn reserved_memory(platform: &Platform, error_sources: Option<&ErrorSources>) -> Option<Node> {
-    let kept = platform.memory.regions.iter().filter(|region| {
+    let reserved_regions = platform.memory.regions.iter().filter(|region| {
         matches!(region.kind, RegionKind::Reserved | RegionKind::AcpiNvs)
             && platform.memory.is_ram(region.range)
     });
-    let nodes: Vec<Node> = kept
+    let nodes: Vec<Node> = reserved_regions
         .flat_map(|region| match error_sources {
             Some(sources) if Some(region.range) == platform.memory.records => sources.reserved(region.range),
             _ => vec![reserved("firmware", region.range)],
@@ -105,20 +98,20 @@ fn reserved(name: &str, range: Range) -> Node {
     Node::at(name, range.start).reg(&[range]).flag("no-map")
 }
 
-/// `/psci` (Linux, `arm/psci.yaml`): the calls of PSCI 0.2 and above have numbers of their own, none are listed.
+/// `/psci` (Linux, `arm/psci.yaml`). From PSCI 0.2 on, function ids are standard and not listed.
 fn psci(power: PowerControl) -> Result<Node, BuildError> {
     if power != PowerControl::PsciHvc {
-        let found = format!("{power:x?}");
-        return Err(BuildError::Power { tables: NAME, needed: "PSCI by HVC", found });
+        let actual = format!("{power:x?}");
+        return Err(BuildError::Power { set: SET, expected: "PSCI by HVC", actual });
     }
     Ok(Node::new("psci").texts("compatible", &["arm,psci-1.0", "arm,psci-0.2"]).text("method", "hvc"))
 }
 
-/// The clock of the peripheral bus (Linux, `clock/fixed-clock.yaml`).
-fn clock(phandle: u32) -> Node {
-    Node::new(aarch64::APB_CLOCK)
+/// A clock of constant frequency (Linux, `clock/fixed-clock.yaml`).
+fn fixed_clock(clock: FixedClock, phandle: u32) -> Node {
+    Node::new(clock.name)
         .text("compatible", "fixed-clock")
         .cells("#clock-cells", &[0])
-        .cells("clock-frequency", &[aarch64::APB_CLOCK_HZ])
+        .cells("clock-frequency", &[clock.hz])
         .cells("phandle", &[phandle])
 }

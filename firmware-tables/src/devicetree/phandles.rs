@@ -1,24 +1,24 @@
-//! Numbers for the nodes that others refer to.
+//! Phandles of nodes that properties refer to.
 
-use platform::{DeviceNode, DevicetreeIdentity, Platform, Property, aarch64};
+use platform::{DevicetreeIdentity, Platform, Property};
 
 use crate::BuildError;
 
-/// The interrupt controller's: every device with an interrupt refers to it.
+/// The interrupt controller's phandle: the root refers to it as `interrupt-parent`.
 pub(super) const INTERRUPT_CONTROLLER: u32 = 1;
 
-/// The phandles of the nodes, by the device's name, that a property refers to. Others have none.
+/// The names of the devices and clocks that a property refers to, in the order of their phandles. Others have none.
 pub(super) struct Phandles(Vec<&'static str>);
 
 impl Phandles {
-    /// Numbers them in the order in which they are first referred to.
+    /// Assigns phandles in the order of first reference.
     pub(super) fn of(platform: &Platform) -> Result<Self, BuildError> {
         let mut names = Vec::new();
         for (device, identity) in
             platform.devices.iter().filter_map(|device| Some((device, device.devicetree.as_ref()?)))
         {
             for name in references(identity) {
-                if !is_there(name, &platform.devices) {
+                if !exists(name, platform) {
                     return Err(BuildError::Reference { device: device.name.clone(), target: name });
                 }
                 if !names.contains(&name) {
@@ -29,13 +29,13 @@ impl Phandles {
         Ok(Phandles(names))
     }
 
-    /// The phandle of the device of that name, where one refers to it.
+    /// The phandle of the device or clock of that name. `None` if no property refers to it.
     pub(super) fn get(&self, name: &str) -> Option<u32> {
         let position = self.0.iter().position(|named| *named == name)?;
         Some(INTERRUPT_CONTROLLER + 1 + u32::try_from(position).ok()?)
     }
 
-    /// The first number that no device has.
+    /// The lowest unused phandle.
     pub(super) fn first_free(&self) -> u32 {
         INTERRUPT_CONTROLLER + 1 + self.0.len() as u32
     }
@@ -49,7 +49,7 @@ fn references(identity: &DevicetreeIdentity) -> impl Iterator<Item = &'static st
     })
 }
 
-fn is_there(name: &str, devices: &[DeviceNode]) -> bool {
-    name == aarch64::APB_CLOCK
-        || devices.iter().any(|device| device.name == name && device.devicetree.is_some())
+fn exists(name: &str, platform: &Platform) -> bool {
+    platform.clocks.iter().any(|clock| clock.name == name)
+        || platform.devices.iter().any(|device| device.name == name && device.devicetree.is_some())
 }

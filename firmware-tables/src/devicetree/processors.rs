@@ -2,14 +2,13 @@
 
 use platform::Cpu;
 
-use super::NAME;
 use crate::BuildError;
 use crate::fdt::Node;
 
 /// The affinity fields of MPIDR_EL1 (Arm DDI 0487): Aff3, and Aff2 to Aff0.
 const AFFINITY: u64 = 0xff_00ff_ffff;
 
-/// `/cpus` (3.7 and 3.8; Linux, `arm/cpus.yaml`): `reg` is the affinity, its upper half in a cell of its own.
+/// `/cpus` (3.7 and 3.8; Linux, `arm/cpus.yaml`): `reg` is the affinity in two cells.
 pub(super) fn cpus(cpus: &[Cpu]) -> Result<Node, BuildError> {
     let nodes = cpus.iter().map(|cpu| processor(*cpu)).collect::<Result<Vec<_>, _>>()?;
     Ok(Node::new("cpus").cell_counts(2, 0).children(nodes))
@@ -18,8 +17,7 @@ pub(super) fn cpus(cpus: &[Cpu]) -> Result<Node, BuildError> {
 fn processor(cpu: Cpu) -> Result<Node, BuildError> {
     let id = cpu.hardware_id;
     if id & !AFFINITY != 0 {
-        let limit = "it has bits beyond Aff3 to Aff0";
-        return Err(BuildError::Affinity { tables: NAME, index: cpu.index, id, limit });
+        return Err(BuildError::Affinity { table: "/cpus", index: cpu.index, id });
     }
     Ok(Node::at("cpu", id)
         .text("device_type", "cpu")

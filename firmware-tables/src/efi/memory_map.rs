@@ -1,4 +1,4 @@
-//! The memory map: the only thing that tells a guest with ACPI where its memory is.
+//! The EFI memory map: with ACPI, the only description of memory.
 
 use platform::{MemoryMap, Region, RegionKind};
 use zerocopy::IntoBytes;
@@ -7,18 +7,18 @@ use zerocopy::little_endian::{U32, U64};
 use super::wire::{self, MemoryDescriptor};
 use crate::BuildError;
 
-/// A kernel with pages of 64 KiB takes a descriptor to reach to the ends of the pages that it touches.
+/// A kernel with 64 KiB pages extends a descriptor to the ends of its pages.
 const ALIGNMENT: u64 = 64 << 10;
-/// EFI's own pages.
+/// Size of an EFI page.
 const PAGE: u64 = 4 << 10;
 
 /// The descriptors of all memory, ascending.
 ///
-/// Usable memory that ends within 64 KiB is told of as far as it fills them. Where another kind does, the guest would take
-/// its neighbour's memory to be of that kind too: no map can be given.
-pub(super) fn bytes(tables: &'static str, memory: &MemoryMap) -> Result<Vec<u8>, BuildError> {
+/// Usable memory is reduced to whole blocks of 64 KiB. Memory of another kind has to consist of whole blocks: a guest
+/// would extend it into its neighbour.
+pub(super) fn bytes(memory: &MemoryMap) -> Result<Vec<u8>, BuildError> {
     let mut bytes = Vec::new();
-    // Devices' addresses need no descriptor, and one that says they can be cached would be wrong.
+    // Registers have no descriptor: all descriptors are write-back cacheable.
     for region in memory.regions.iter().filter(|region| memory.is_ram(region.range)) {
         let Region { range, kind } = *region;
         let (start, end) = match kind {
@@ -26,7 +26,7 @@ pub(super) fn bytes(tables: &'static str, memory: &MemoryMap) -> Result<Vec<u8>,
                 (range.start.next_multiple_of(ALIGNMENT), range.end() / ALIGNMENT * ALIGNMENT)
             }
             _ if range.start % ALIGNMENT == 0 && range.len % ALIGNMENT == 0 => (range.start, range.end()),
-            _ => return Err(BuildError::Alignment { tables, range, alignment: ALIGNMENT }),
+            _ => return Err(BuildError::Alignment { range, alignment: ALIGNMENT }),
         };
         if start < end {
             bytes.extend_from_slice(descriptor(kind, start, end).as_bytes());
@@ -35,7 +35,7 @@ pub(super) fn bytes(tables: &'static str, memory: &MemoryMap) -> Result<Vec<u8>,
     Ok(bytes)
 }
 
-/// All memory is cached: what is not, a kernel maps as a device, and may then not read unaligned.
+/// All memory is write-back cacheable: Linux maps other memory as a device, which faults on unaligned access.
 fn descriptor(kind: RegionKind, start: u64, end: u64) -> MemoryDescriptor {
     let kind = match kind {
         RegionKind::Usable => wire::CONVENTIONAL_MEMORY,

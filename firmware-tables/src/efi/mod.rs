@@ -1,8 +1,8 @@
-//! What the EFI stub of an arm64 kernel would hand over, made without a firmware: the way to ACPI's tables.
+//! The EFI tables that lead an arm64 kernel to the ACPI tables, as the kernel's EFI stub would hand them over.
 //!
-//! An arm64 kernel looks for an RSDP in one place only, the configuration table of an EFI system table, and maps ACPI's
-//! tables by what the EFI memory map says of them. It is told where both are by properties of `/chosen`. There are no boot
-//! services any more and no runtime services at all.
+//! An arm64 kernel reads the RSDP's address only from the configuration table of an EFI system table, and maps ACPI tables
+//! by their type in the EFI memory map. Properties of `/chosen` contain the addresses of both. Boot services have ended;
+//! there are no runtime services.
 
 mod memory_map;
 mod wire;
@@ -13,20 +13,16 @@ use zerocopy::{Immutable, IntoBytes};
 
 use crate::area::Area;
 use crate::fdt::Node;
-use crate::{BuildError, Table};
+use crate::{BuildError, OemInfo, Table};
 
-/// The firmware's vendor.
-const VENDOR: &str = "Ghesthouse";
-/// The vendor's revision of the firmware.
-const VENDOR_REVISION: u32 = 1;
-/// The head of the list that a kernel keeps for the one that it may start in its place: what a GIC's translation service
-/// writes to cannot be had back from it. The EFI stub makes it, and a kernel with such a service wants it.
+/// The head of the list of memory that stays reserved across kexec, such as the tables of an ITS, which continues to write
+/// to them. The EFI stub creates the list, and Linux requires it if there is an ITS.
 const NO_RESERVATIONS: wire::MemoryReservations =
     wire::MemoryReservations { size: U32::ZERO, count: U32::ZERO, next: U64::ZERO };
 /// `linux,uefi-secure-boot`: disabled (`enum efi_secureboot_mode` of Linux).
 const SECURE_BOOT_DISABLED: u32 = 2;
 
-/// The tables of a hand-over, in the order of their address.
+/// The EFI tables, in the order of their addresses.
 pub(crate) struct HandOver {
     pub(crate) tables: Vec<Table>,
     system_table: u64,
@@ -35,16 +31,17 @@ pub(crate) struct HandOver {
 }
 
 impl HandOver {
-    /// Puts the tables into `area`, for a guest whose RSDP is at `rsdp`.
+    /// Places the tables in `area`, for a guest whose RSDP is at the GPA `rsdp`.
     pub(crate) fn new(
-        tables: &'static str,
         platform: &Platform,
         area: &mut Area,
         rsdp: u64,
+        oem: &OemInfo<'_>,
     ) -> Result<Self, BuildError> {
-        let map = memory_map::bytes(tables, &platform.memory)?;
+        let map = memory_map::bytes(&platform.memory)?;
         let memory_map_len = map.len() as u32;
-        let vendor: Vec<u8> = VENDOR.encode_utf16().chain([0]).flat_map(u16::to_le_bytes).collect();
+        let vendor: Vec<u8> =
+            oem.firmware_vendor.encode_utf16().chain([0]).flat_map(u16::to_le_bytes).collect();
         let runtime = wire::RuntimeProperties {
             version: U16::new(wire::RUNTIME_PROPERTIES_VERSION),
             length: U16::new(size_of::<wire::RuntimeProperties>() as u16),
@@ -68,7 +65,7 @@ impl HandOver {
         let count = configuration.len() as u64;
         let configuration =
             place("efi-configuration-table", "efi-configuration-table.bin", bytes(&configuration));
-        let system = wire::SystemTable::new(vendor.gpa, VENDOR_REVISION, configuration.gpa, count);
+        let system = wire::SystemTable::new(vendor.gpa, oem.firmware_revision, configuration.gpa, count);
         let system = place("efi-system-table", "efi-system-table.bin", bytes(&system));
         let map = place("efi-memory-map", "efi-memory-map.bin", map);
         Ok(HandOver {
@@ -79,9 +76,9 @@ impl HandOver {
         })
     }
 
-    /// Tells `/chosen` of them (Linux, `Documentation/arch/arm/uefi.rst`).
+    /// Adds their addresses to `/chosen` (Linux, `Documentation/arch/arm/uefi.rst`).
     ///
-    /// Distributions' kernels have secure boot's property too and, without it, none of the others count.
+    /// Kernels of distributions require the property of secure boot too, and ignore the others without it.
     pub(crate) fn announce(&self, chosen: Node) -> Node {
         chosen
             .wide("linux,uefi-system-table", self.system_table)

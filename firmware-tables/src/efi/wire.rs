@@ -1,9 +1,9 @@
-//! The structures of the UEFI specification, version 2.10, as a 64-bit machine has them.
+//! Structures of the UEFI Specification 2.10, with 64-bit addresses.
 
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{Immutable, IntoBytes, Unaligned};
 
-/// EFI_GUID (appendix A), in the order of its bytes.
+/// EFI_GUID (appendix A), in memory order.
 type Guid = [u8; 16];
 
 /// EFI_ACPI_20_TABLE_GUID (4.6.1): 8868e871-e4f1-11d3-bc22-0080c73c8881, the RSDP.
@@ -29,7 +29,7 @@ struct Header {
     signature: [u8; 8],
     revision: U32,
     length: U32,
-    /// Over the whole table, with this field zero.
+    /// CRC-32 of the whole table, with this field zero.
     crc32: U32,
     reserved: U32,
 }
@@ -41,11 +41,11 @@ const _: () = assert!(size_of::<Header>() == 24);
 #[repr(C)]
 pub(super) struct SystemTable {
     header: Header,
-    /// A string of UTF-16 that ends in a NUL.
+    /// GPA of a NUL-terminated UTF-16 string.
     vendor: U64,
     vendor_revision: U32,
     padding: U32,
-    /// Handle and protocol of standard input, output and error.
+    /// Handle and protocol of standard input, output and error: none.
     consoles: [U64; 6],
     runtime_services: U64,
     boot_services: U64,
@@ -58,8 +58,8 @@ const _: () = assert!(size_of::<SystemTable>() == 120);
 impl SystemTable {
     /// A table without consoles and services.
     pub(super) fn new(vendor: u64, vendor_revision: u32, configuration: u64, count: u64) -> Self {
-        /// EFI_2_70_SYSTEM_TABLE_REVISION. The runtime properties table came with 2.8; kernels look for it whatever
-        /// stands here.
+        /// EFI_2_70_SYSTEM_TABLE_REVISION. UEFI 2.8 added the runtime properties table; Linux reads it for every
+        /// revision.
         const REVISION_2_70: u32 = 2 << 16 | 70;
         let mut table = SystemTable {
             header: Header {
@@ -102,7 +102,7 @@ pub(super) const RUNTIME_PROPERTIES_VERSION: u16 = 1;
 pub(super) struct RuntimeProperties {
     pub(super) version: U16,
     pub(super) length: U16,
-    /// A bit for each runtime service that may be called.
+    /// RuntimeServicesSupported: one bit for each runtime service.
     pub(super) supported: U32,
 }
 
@@ -112,10 +112,10 @@ const _: () = assert!(size_of::<RuntimeProperties>() == 8);
 #[derive(IntoBytes, Immutable, Unaligned)]
 #[repr(C)]
 pub(super) struct MemoryReservations {
-    /// Entries that there is room for.
+    /// Capacity in entries.
     pub(super) size: U32,
     pub(super) count: U32,
-    /// Where the list goes on; the kernel writes it.
+    /// GPA of the next part of the list, written by the kernel.
     pub(super) next: U64,
 }
 
@@ -123,8 +123,8 @@ const _: () = assert!(size_of::<MemoryReservations>() == 16);
 
 /// EFI_MEMORY_DESCRIPTOR_VERSION (7.2.3).
 pub(super) const DESCRIPTOR_VERSION: u32 = 1;
-/// Bytes from one descriptor to the next. More than EFI_MEMORY_DESCRIPTOR's 40, as firmware has it, so that nobody may take
-/// that for granted.
+/// Bytes from one descriptor to the next: as in EDK II, more than the 40 of EFI_MEMORY_DESCRIPTOR, so that a reader must
+/// use this value.
 pub(super) const DESCRIPTOR_LEN: u32 = 48;
 
 /// EfiReservedMemoryType (7.2.1, EFI_MEMORY_TYPE).
@@ -136,10 +136,10 @@ pub(super) const ACPI_RECLAIM_MEMORY: u32 = 9;
 /// EfiACPIMemoryNVS.
 pub(super) const ACPI_MEMORY_NVS: u32 = 10;
 
-/// EFI_MEMORY_WB: can be cached, with write-back.
+/// EFI_MEMORY_WB: write-back cacheable.
 pub(super) const WRITE_BACK: u64 = 1 << 3;
 
-/// EFI_MEMORY_DESCRIPTOR (7.2.3), and 8 bytes up to the next.
+/// EFI_MEMORY_DESCRIPTOR (7.2.3), and 8 bytes of padding.
 #[derive(IntoBytes, Immutable, Unaligned)]
 #[repr(C)]
 pub(super) struct MemoryDescriptor {

@@ -6,7 +6,7 @@ use zerocopy::{Immutable, IntoBytes, Unaligned};
 /// Specification revision 1.4.
 pub(super) const REVISION_1_4: u8 = 4;
 
-/// Version of KVM's local APICs: integrated ones. Guests compare it with what the register says.
+/// Version of KVM's local APICs (integrated). Guests compare it with the version register.
 const LOCAL_APIC_VERSION: u8 = 0x14;
 /// Version of KVM's I/O APIC.
 const IO_APIC_VERSION: u8 = 0x11;
@@ -69,9 +69,9 @@ impl Processor {
     pub(super) fn new(apic_id: u8, boot: bool) -> Self {
         const ENABLED: u8 = 1 << 0;
         const BOOT: u8 = 1 << 1;
-        /// Family 6 (table 4-5). Guests ask CPUID, which these two fields come from on machines with a firmware.
+        /// Family 6 (table 4-5). Guests use CPUID instead.
         const FAMILY_6: u32 = 0x600;
-        /// FPU, MCE, CX8, APIC: all that table 4-6 names, and what every processor of 64 bits has.
+        /// FPU, MCE, CX8, APIC: all of table 4-6, present in every 64-bit processor.
         const FEATURES: u32 = 1 << 0 | 1 << 7 | 1 << 8 | 1 << 9;
         Processor {
             entry_type: 0,
@@ -123,18 +123,18 @@ impl IoApic {
     }
 }
 
-/// Interrupt flags (table 4-10): as is usual on the bus.
+/// Interrupt flags (table 4-10): conform to the bus.
 pub(super) const CONFORMING: u16 = 0;
 /// Interrupt flags: active high, edge-triggered.
 pub(super) const EDGE_HIGH: u16 = 0b01 << 2 | 0b01;
 /// Interrupt flags: active high, level-triggered.
 pub(super) const LEVEL_HIGH: u16 = 0b11 << 2 | 0b01;
 
-/// Interrupt type (table 4-11): the controller gives the vector.
+/// Interrupt type (table 4-11): the I/O APIC provides the vector.
 const INT: u8 = 0;
 /// Interrupt type: non-maskable.
 pub(super) const NMI: u8 = 1;
-/// Interrupt type: an 8259 gives the vector.
+/// Interrupt type: an 8259 provides the vector.
 pub(super) const EXT_INT: u8 = 3;
 
 /// I/O and local interrupt assignment entries, of the same shape (4.3.4, table 4-10; 4.3.5, table 4-12).
@@ -153,7 +153,7 @@ pub(super) struct InterruptAssignment {
 const _: () = assert!(size_of::<InterruptAssignment>() == 8);
 
 impl InterruptAssignment {
-    /// From a line of a bus to a pin of an I/O APIC.
+    /// From an interrupt of a bus to a pin of an I/O APIC.
     pub(super) fn io(flags: u16, bus: u8, line: u8, io_apic: u8, pin: u8) -> Self {
         InterruptAssignment {
             entry_type: 3,
@@ -166,7 +166,7 @@ impl InterruptAssignment {
         }
     }
 
-    /// To the `lint` input of local APICs.
+    /// To the LINT input of local APICs.
     pub(super) fn local(interrupt_type: u8, bus: u8, local_apic: u8, lint: u8) -> Self {
         InterruptAssignment {
             entry_type: 4,

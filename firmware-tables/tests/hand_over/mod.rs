@@ -1,5 +1,5 @@
-//! The way that a kernel takes through a guest's memory: from the devicetree's `/chosen` to the EFI tables, from there to the memory
-//! map, the RSDP and all that it lists. EFI's structures are where `r-efi` has them; checksums, lengths and alignment are checked.
+//! A reader that follows the pointers in guest memory as a kernel does: from `/chosen` to the EFI tables, the memory map,
+//! the RSDP and the tables that it lists. EFI structures are those of `r-efi`; checksums, lengths and alignment are checked.
 
 use std::collections::BTreeMap;
 use std::mem::offset_of;
@@ -9,7 +9,7 @@ use r_efi::system::{self, ConfigurationTable, MemoryDescriptor, SystemTable};
 
 use crate::tree::Tree;
 
-/// What is at `gpa`.
+/// The contents of the table at `gpa`.
 pub(crate) fn at(built: &GuestTables, gpa: u64) -> &[u8] {
     &built.tables.iter().find(|table| table.gpa == gpa).expect("a table there").bytes
 }
@@ -34,7 +34,7 @@ pub(crate) fn configuration(built: &GuestTables) -> BTreeMap<[u8; 16], u64> {
         .collect()
 }
 
-/// Type, start and bytes of every descriptor; that they are cached, ascend and keep to whole 64 KiB is checked.
+/// Type, start and length of every descriptor; checks that they are cacheable, ascending and whole blocks of 64 KiB.
 pub(crate) fn memory_map(built: &GuestTables) -> Vec<(u32, u64, u64)> {
     let root = devicetree(built);
     let chosen = root.at("chosen");
@@ -55,7 +55,7 @@ pub(crate) fn memory_map(built: &GuestTables) -> Vec<(u32, u64, u64)> {
     descriptors
 }
 
-/// All of ACPI's tables that are found from `/chosen` on, by signature; checksums and lengths are checked.
+/// All ACPI tables that `/chosen` leads to, by signature; checksums and lengths are checked.
 pub(crate) fn walk(built: &GuestTables) -> BTreeMap<String, Vec<u8>> {
     let rsdp = at(built, configuration(built)[system::ACPI_20_TABLE_GUID.as_bytes()]);
     assert_eq!((&rsdp[..8], sum(&rsdp[..20]), sum(rsdp)), (&b"RSD PTR "[..], 0, 0));
@@ -77,7 +77,7 @@ pub(crate) fn walk(built: &GuestTables) -> BTreeMap<String, Vec<u8>> {
     found
 }
 
-/// The structures, of a type and a length byte and more, that fill `rest`.
+/// The structures in `rest`, each of which starts with a type and a length byte.
 pub(crate) fn entries(mut rest: &[u8]) -> Vec<&[u8]> {
     let mut entries = Vec::new();
     while let [_, len, ..] = rest {
@@ -89,7 +89,7 @@ pub(crate) fn entries(mut rest: &[u8]) -> Vec<&[u8]> {
     entries
 }
 
-/// IEEE 802.3's, bit by bit.
+/// CRC-32 of IEEE 802.3.
 pub(crate) fn crc32(bytes: &[u8]) -> u32 {
     !bytes.iter().fold(!0, |crc, byte| {
         (0..8).fold(

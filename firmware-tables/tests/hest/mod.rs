@@ -1,34 +1,34 @@
-//! A reader of HEST (ACPI 6.5, 18.3.2) and of the records that it leads to, that shares nothing with the builder and is as
-//! strict as Linux's driver.
+//! A reader of HEST (ACPI 6.5, 18.3.2) and of the record area, as strict as Linux's driver. It shares no code with the
+//! builder.
 
 use firmware_tables::GuestTables;
 use platform::Range;
 
-/// The page size of the guest kernel that has the largest.
+/// The largest page size of guest kernels.
 const PAGE: u64 = 0x1_0000;
 
 /// A generic error source, version 2.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Source {
     pub(crate) id: u16,
-    /// The number of its notification.
+    /// Notification type.
     pub(crate) notification: u8,
-    /// Milliseconds between two looks.
+    /// Poll interval in milliseconds.
     pub(crate) interval: u32,
     /// GSI.
     pub(crate) vector: u32,
-    /// Where its block's address is.
+    /// GPA of the cell with the address of its status block.
     pub(crate) cell: u64,
-    /// Where it acknowledges.
+    /// GPA of its acknowledge register.
     pub(crate) ack: u64,
-    /// Most bytes of its block.
+    /// Maximum length of its status block in bytes.
     pub(crate) block_len: u32,
 }
 
 /// The sources of a whole table.
 ///
 /// # Panics
-/// Where it is none, or holds a source that Linux refuses.
+/// Panics if the table is invalid, or contains a source that Linux rejects.
 pub(crate) fn read(table: &[u8]) -> Vec<Source> {
     assert_eq!((&table[..4], u32_at(table, 4) as usize, table[8]), (&b"HEST"[..], table.len(), 1));
     let sources: Vec<Source> = table[40..].chunks(92).map(source).collect();
@@ -61,7 +61,7 @@ fn source(entry: &[u8]) -> Source {
     }
 }
 
-/// The address of a register of 64 bits in memory.
+/// The address of a 64-bit register in memory.
 fn register(structure: &[u8]) -> u64 {
     assert_eq!(structure[..4], [0, 64, 0, 4], "memory, 64 bits from bit 0, read as a quadword");
     let address = u64_at(structure, 4);
@@ -69,13 +69,13 @@ fn register(structure: &[u8]) -> u64 {
     address
 }
 
-/// Follows every source to its block: all are free, empty, and none shares a page with what is not of its kind.
+/// Checks that the status block of every source is free and empty, and shares no page with data of another kind.
 ///
 /// # Panics
-/// Where one is not.
-pub(crate) fn check_records(built: &GuestTables, room: Range) {
+/// Panics if one is not.
+pub(crate) fn check_records(built: &GuestTables, area: Range) {
     let records = built.table("error-records").expect("error records");
-    assert!(room.start <= records.gpa && records.range().end() <= room.end(), "{room:x?}");
+    assert!(area.start <= records.gpa && records.range().end() <= area.end(), "{area:x?}");
     assert_eq!((records.gpa % PAGE, records.bytes.len() as u64 % PAGE), (0, 0), "no page is shared");
     let at = |gpa: u64, len: usize| {
         let start = usize::try_from(gpa.checked_sub(records.gpa).expect("in the area")).unwrap();

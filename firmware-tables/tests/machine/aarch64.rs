@@ -1,29 +1,36 @@
-//! The aarch64 machine that tests describe: the devices that every machine has, in both languages, and as many
-//! transports as asked for.
+//! The aarch64 machine of the tests: the devices that every machine has, and a number of virtio-mmio transports, with
+//! ACPI and devicetree descriptions.
 
 use platform::aarch64::{self, Features};
 use platform::{
-    AcpiIdentity, AcpiObject, Chosen, DeviceNode, DevicetreeChild, DevicetreeIdentity, EventSource,
-    Interrupt, Platform, Property, Range, Trigger, Window,
+    AcpiIdentity, AcpiObject, Chosen, DeviceNode, DeviceRole, DevicetreeChild, DevicetreeIdentity,
+    EventSource, Interrupt, Platform, Property, Range, Trigger, Window,
 };
 use ras_core::{ErrorSource, Notification};
 
-/// All that a host may offer.
-pub(crate) const ALL: Features = Features { gic: 3, its: true, performance_monitors: true };
+/// Everything that a host may support.
+pub(crate) const ALL: Features = Features { gic: 3, performance_monitors: true };
 
-/// Two processors and one transport, on a host that offers all.
+/// Two processors and one transport, on a host that supports everything.
 pub(crate) fn default_machine() -> Platform {
     machine(2, ALL, 1)
+}
+
+/// A machine with a device that sends message-signalled interrupts, and so with an ITS.
+#[allow(dead_code, reason = "not every test needs an ITS")]
+pub(crate) fn machine_with_its() -> Platform {
+    let sender = node("sender", Some((0x904_0000, 0x1000, 38))).msi();
+    aarch64::platform(&aarch64::Layout::REFERENCE, 2, 1 << 30, ALL, vec![serial(), sender], Some("serial0"))
 }
 
 /// A machine of 1 GiB with `transports` virtio-mmio transports.
 pub(crate) fn machine(vcpus: u32, features: Features, transports: usize) -> Platform {
     let mut devices = vec![serial(), clock(), event_device(), power_button(), error_device()];
     devices.extend((0..transports).map(transport));
-    aarch64::platform(vcpus, 1 << 30, features, devices, Some("serial0"))
+    aarch64::platform(&aarch64::Layout::REFERENCE, vcpus, 1 << 30, features, devices, Some("serial0"))
 }
 
-/// One source for an error that the guest runs into, one for what the host learns of first.
+/// One source for consumed errors, one for detected errors.
 #[allow(dead_code, reason = "not every test has error sources")]
 pub(crate) fn error_sources() -> Vec<ErrorSource> {
     [Notification::Sea, Notification::Gsiv]
@@ -33,13 +40,13 @@ pub(crate) fn error_sources() -> Vec<ErrorSource> {
         .collect()
 }
 
-/// The one source that a devicetree has words for: with an interrupt of its own.
+/// A source that a devicetree can describe: one with its own interrupt.
 #[allow(dead_code, reason = "not every test has error sources")]
 pub(crate) fn own_source() -> Vec<ErrorSource> {
     vec![ErrorSource { id: 1, notification: Notification::External { gsi: aarch64::ERROR_INTID } }]
 }
 
-/// What a boot loader says when it has something to say on every point.
+/// Boot parameters with every optional part.
 pub(crate) fn chosen() -> Chosen {
     Chosen {
         command_line: "console=ttyAMA0 panic=-1".into(),
@@ -51,6 +58,7 @@ pub(crate) fn chosen() -> Chosen {
 
 fn serial() -> DeviceNode {
     let mut serial = node("serial0", Some((aarch64::SERIAL_BASE, 0x1000, aarch64::SERIAL_INTID)));
+    serial.role = Some(DeviceRole::Pl011);
     serial.acpi = acpi("COM0", "ARMH0011", 0);
     serial.devicetree = Some(DevicetreeIdentity {
         properties: bus_clocks(&["uartclk", "apb_pclk"]),
@@ -103,7 +111,7 @@ fn power_button() -> DeviceNode {
 }
 
 fn error_device() -> DeviceNode {
-    DeviceNode { acpi: acpi("GERR", "PNP0C33", 0), ..node("error-device", None) }
+    node("error-device", None).role(DeviceRole::ErrorDevice).acpi(AcpiIdentity::new("GERR", "PNP0C33"))
 }
 
 fn transport(number: usize) -> DeviceNode {
@@ -123,34 +131,23 @@ fn transport(number: usize) -> DeviceNode {
     transport
 }
 
-/// A device of that name, in no language yet; registers as base, length and INTID of a level interrupt.
+/// A device without descriptions; its resources are base, length, and the INTID of a level interrupt.
 fn node(name: &str, resources: Option<(u64, u64, u32)>) -> DeviceNode {
-    DeviceNode {
-        name: name.into(),
-        windows: resources.iter().map(|(base, len, _)| Window::Mmio { base: *base, len: *len }).collect(),
-        interrupts: resources
-            .iter()
-            .map(|(_, _, intid)| Interrupt { gsi: *intid, trigger: Trigger::Level })
-            .collect(),
-        acpi: None,
-        devicetree: None,
+    match resources {
+        Some((base, len, intid)) => DeviceNode::new(name).mmio(base, len).interrupt(intid, Trigger::Level),
+        None => DeviceNode::new(name),
     }
 }
 
 fn acpi(name: &'static str, hid: &'static str, uid: u32) -> Option<AcpiIdentity> {
-    Some(AcpiIdentity { name, hid, uid, objects: Vec::new() })
+    Some(AcpiIdentity::new(name, hid).uid(uid))
 }
 
 fn devicetree(node_name: &'static str, compatible: &[&'static str]) -> DevicetreeIdentity {
-    DevicetreeIdentity {
-        node_name,
-        compatible: compatible.to_vec(),
-        properties: Vec::new(),
-        children: Vec::new(),
-    }
+    DevicetreeIdentity::new(node_name, compatible)
 }
 
-/// All of a device's clocks are the bus's.
+/// References to the clock of the bus, one for each name.
 fn bus_clocks(names: &[&str]) -> Vec<(&'static str, Property)> {
     vec![
         ("clocks", Property::Devices(vec![(aarch64::APB_CLOCK, Vec::new()); names.len()])),

@@ -1,9 +1,9 @@
-//! The x86_64 machine that tests describe: the devices that every machine has, and as many transports as asked for.
+//! The x86_64 machine of the tests: the devices that every machine has, and a number of virtio-mmio transports.
 
 use std::num::NonZeroU32;
 
 use platform::{
-    AcpiIdentity, AcpiObject, DeviceNode, EventSource, Interrupt, Platform, Trigger, Window, x86_64,
+    AcpiIdentity, AcpiObject, DeviceNode, DeviceRole, EventSource, Platform, Trigger, Window, x86_64,
 };
 use ras_core::{ErrorSource, Notification};
 
@@ -16,10 +16,10 @@ pub(crate) fn default_machine() -> Platform {
 pub(crate) fn machine(vcpus: u32, memory: u64, transports: usize) -> Platform {
     let mut devices = vec![serial(), clock(), event_device(), power_button(), error_device()];
     devices.extend((0..transports).map(transport));
-    x86_64::platform(vcpus, memory, devices, Some("serial0"))
+    x86_64::platform(&x86_64::Layout::REFERENCE, vcpus, memory, devices, Some("serial0"))
 }
 
-/// One source for each way in which Linux lets itself be told.
+/// One source for each notification that Linux supports on x86_64.
 #[allow(dead_code, reason = "not every test has error sources")]
 pub(crate) fn error_sources() -> Vec<ErrorSource> {
     let interval_ms = NonZeroU32::new(1000).expect("not zero");
@@ -37,16 +37,16 @@ pub(crate) fn error_sources() -> Vec<ErrorSource> {
 
 fn serial() -> DeviceNode {
     let ports = Window::Ports { base: x86_64::SERIAL_PORT, len: 8 };
-    node("serial0", "COM1", "PNP0501", 0, Some((ports, x86_64::SERIAL_GSI)))
+    node("serial0", "COM1", "PNP0501", 0, Some((ports, x86_64::SERIAL_GSI))).role(DeviceRole::Ns16550)
 }
 
 fn clock() -> DeviceNode {
     let ports = Window::Ports { base: x86_64::RTC_PORT, len: 2 };
-    node("rtc", "RTC0", "PNP0B00", 0, Some((ports, x86_64::RTC_GSI)))
+    node("rtc", "RTC0", "PNP0B00", 0, Some((ports, x86_64::RTC_GSI))).role(DeviceRole::CmosRtc)
 }
 
 fn event_device() -> DeviceNode {
-    let registers = Window::Mmio { base: x86_64::GED_BASE, len: x86_64::GED_LEN };
+    let registers = Window::Mmio { base: x86_64::GED_BASE, len: 8 };
     let mut ged = node("ged", "GED0", "ACPI0013", 0, Some((registers, x86_64::GED_GSI)));
     if let Some(identity) = &mut ged.acpi {
         identity.objects.push(AcpiObject::GenericEvents {
@@ -65,10 +65,10 @@ fn power_button() -> DeviceNode {
 }
 
 fn error_device() -> DeviceNode {
-    node("error-device", "GERR", "PNP0C33", 0, None)
+    node("error-device", "GERR", "PNP0C33", 0, None).role(DeviceRole::ErrorDevice)
 }
 
-/// The transport of that number. Beyond the lines that there are, they share.
+/// The transport of that number. Transports share GSIs if there are more of them than GSIs.
 fn transport(number: usize) -> DeviceNode {
     let base = x86_64::VIRTIO_MMIO.start + number as u64 * x86_64::VIRTIO_MMIO_STRIDE;
     let registers = Window::Mmio { base, len: x86_64::VIRTIO_MMIO_STRIDE };
@@ -84,14 +84,9 @@ fn node(
     uid: u32,
     resources: Option<(Window, u32)>,
 ) -> DeviceNode {
-    DeviceNode {
-        name: name.into(),
-        windows: resources.iter().map(|(window, _)| *window).collect(),
-        interrupts: resources
-            .iter()
-            .map(|(_, gsi)| Interrupt { gsi: *gsi, trigger: Trigger::Edge })
-            .collect(),
-        acpi: Some(AcpiIdentity { name: acpi_name, hid, uid, objects: Vec::new() }),
-        devicetree: None,
+    let node = DeviceNode::new(name).acpi(AcpiIdentity::new(acpi_name, hid).uid(uid));
+    match resources {
+        Some((window, gsi)) => node.window(window).interrupt(gsi, Trigger::Edge),
+        None => node,
     }
 }

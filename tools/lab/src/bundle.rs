@@ -51,6 +51,30 @@ pub(crate) fn busybox(architecture: Architecture) -> Bundle {
     }
 }
 
+/// The emulators of hosts, with the C library that they were built for.
+pub(crate) fn emulators() -> Bundle {
+    // What only an installation needs, and what modules for audio, displays, smart cards and USB need, which the lab does not load.
+    const UNUSED: &[&str] = &[
+        "adduser",
+        "debconf",
+        "libasound2",
+        "libbrlapi0.8",
+        "libcacard0",
+        "libepoxy0",
+        "libgbm1",
+        "libsndio7.0",
+        "libspice-server1",
+        "libusb-1.0-0",
+        "libusbredirparser1",
+    ];
+    let package = |name| (name, Architecture::X86_64, Follow::AllBut(UNUSED));
+    Bundle {
+        name: "emulators".to_owned(),
+        release: Release::Bookworm,
+        packages: vec![package("qemu-system-arm"), package("qemu-system-x86")],
+    }
+}
+
 /// A Rust compiler with the standard library of both architectures.
 ///
 /// What links its programs is the machine's own (`cargo lab setup`), and so is the C library it runs with.
@@ -79,10 +103,12 @@ impl Cache {
         }
         let apt = self.apt(bundle.release)?;
         let fetch = || -> Result<Vec<Package>> {
-            let mut packages = Vec::new();
+            // Two packages may depend on the same third one.
+            let mut packages = BTreeSet::new();
             for (name, architecture, follow) in &bundle.packages {
                 packages.extend(apt.resolve(name, *architecture, *follow)?);
             }
+            let packages = Vec::from_iter(packages);
             if cached.as_ref() != Some(&packages) {
                 self.replace(&apt, bundle, &packages, &directory)?;
             }

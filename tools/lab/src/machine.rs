@@ -37,6 +37,7 @@ pub(crate) enum Heard {
 
 /// What a host boots, and where what is said meanwhile goes.
 pub(crate) struct Boot<'a> {
+    pub(crate) emulator: &'a Path,
     pub(crate) kernel: &'a Path,
     pub(crate) initramfs: &'a Path,
     /// File for the emulator's own messages.
@@ -57,7 +58,7 @@ impl Machine {
         let control_listener = listen("control")?;
         let guest_listener = listen("guest")?;
 
-        let mut command = process::mortal_in_background(host.emulator);
+        let mut command = process::mortal_in_background(boot.emulator);
         emulator_arguments(&mut command, host, boot, "")?;
         command.args(["-display", "none", "-monitor", "none"]);
         command.arg("-serial").arg(format!("file:{}", console.display()));
@@ -67,7 +68,8 @@ impl Machine {
             command.arg("-device").arg(format!("virtserialport,chardev={port},name={port}"));
         }
         command.stdout(Stdio::null());
-        let mut emulator = command.spawn().context(format_args!("cannot start {}", host.emulator))?;
+        let mut emulator =
+            command.spawn().context(format_args!("cannot start {}", boot.emulator.display()))?;
 
         let connected = accept(&control_listener, &mut emulator)
             .and_then(|control| Ok((control, accept(&guest_listener, &mut emulator)?)));
@@ -125,7 +127,7 @@ impl Drop for Machine {
 
 /// Runs a host with the lab's terminal as its console, until it powers off.
 pub(crate) fn interactive(host: &Host, boot: &Boot<'_>) -> Result<()> {
-    let mut command = process::mortal(host.emulator);
+    let mut command = process::mortal(boot.emulator);
     emulator_arguments(&mut command, host, boot, "quiet lab.shell")?;
     command.args(["-display", "none", "-serial", "mon:stdio"]);
     process::run(&mut command).map_err(|error| Error::new(format!("{error}\n{}", said(boot))))

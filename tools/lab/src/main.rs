@@ -9,6 +9,7 @@ mod bundle;
 mod compare;
 mod conversation;
 mod cpio;
+mod emulator;
 mod error;
 mod host;
 mod image;
@@ -117,10 +118,11 @@ fn main() -> ExitCode {
 
 /// Does what was asked; gives a count where something was counted.
 fn execute(Cli { command, ghest, full }: Cli) -> Result<Option<Count>> {
-    if matches!(command, Command::Setup) {
-        return setup::setup().map(|()| None);
-    }
     let workspace = Workspace::find(ghest, matches!(command, Command::Bench))?;
+    if matches!(command, Command::Setup) {
+        setup::setup()?;
+        return emulator::prepare(&workspace, &Cache::new(workspace.cache(), false)).map(|()| None);
+    }
     let all = scenario::load(&workspace.scenarios())?;
     let in_set = |scenario: &Scenario| full || scenario.set == Set::Default;
     let cache_directory = workspace.cache();
@@ -153,7 +155,10 @@ fn execute(Cli { command, ghest, full }: Cli) -> Result<Option<Count>> {
         Command::Test => {
             setup::setup()?;
             let cache = cache(false);
-            // Tests that need it say so and do not run where it cannot be had.
+            // Tests report what they need and are ignored without it.
+            if let Err(error) = emulator::prepare(&workspace, &cache) {
+                eprintln!("no emulators: {error}");
+            }
             if let Err(error) = workspace.prepare_compiler(&cache) {
                 eprintln!("no compiler for aarch64: {error}");
             }
@@ -180,6 +185,7 @@ impl Choice {
 
 fn fetch(cache: &Cache, scenarios: &[Scenario]) -> Result<()> {
     let mut bundles = vec![bundle::rust()];
+    bundles.extend(emulator::is_unpacked().then(bundle::emulators));
     for scenario in scenarios {
         let kernels = [Some(scenario.host_kernel()), scenario.kernel.as_deref()];
         for key in kernels.into_iter().flatten() {
@@ -214,7 +220,9 @@ fn shell(
     let directory = tempfile::tempdir().context("cannot make a directory for the initramfs")?;
     let initramfs = directory.path().join("initramfs.cpio");
     parts.write_initramfs(workspace, there, &initramfs)?;
-    println!("Ctrl-A x ends the emulation at once");
+    println!("Ctrl-A x ends the emulation immediately");
     let log = directory.path().join("emulator.log");
-    machine::interactive(parts.host, &Boot { kernel: &parts.image, initramfs: &initramfs, log: &log })
+    let boot =
+        Boot { emulator: &parts.emulator.program, kernel: &parts.image, initramfs: &initramfs, log: &log };
+    machine::interactive(parts.host, &boot)
 }

@@ -2,6 +2,7 @@
 
 use std::ffi::OsStr;
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use crate::error::{Context, Error, Result};
@@ -34,14 +35,14 @@ pub(crate) fn run(command: &mut Command) -> Result<()> {
 ///
 /// `setpriv` (util-linux, essential on Debian) sets the parent-death signal and becomes the program. The signal is
 /// tied to the thread that starts it: start from the main thread.
-pub(crate) fn mortal(program: &str) -> Command {
+pub(crate) fn mortal(program: &Path) -> Command {
     let mut command = Command::new("setpriv");
-    command.args(["--pdeathsig", "KILL", program]);
+    command.args(["--pdeathsig", "KILL"]).arg(program);
     command
 }
 
 /// As [`mortal`], in a process group of its own: the terminal's Ctrl-C reaches the lab only.
-pub(crate) fn mortal_in_background(program: &str) -> Command {
+pub(crate) fn mortal_in_background(program: &Path) -> Command {
     let mut command = mortal(program);
     command.process_group(0).stdin(Stdio::null());
     command

@@ -63,7 +63,10 @@ const PROGRAMS: &[Program] = &[
 /// The dynamic linker, as packages have it, and where they have libraries.
 fn libraries(architecture: Architecture) -> (&'static str, [&'static str; 2]) {
     match architecture {
-        X86_64 => ("lib64/ld-linux-x86-64.so.2", ["lib/x86_64-linux-gnu", "usr/lib/x86_64-linux-gnu"]),
+        X86_64 => (
+            "lib/x86_64-linux-gnu/ld-linux-x86-64.so.2",
+            ["lib/x86_64-linux-gnu", "usr/lib/x86_64-linux-gnu"],
+        ),
         Aarch64 => ("usr/lib/ld-linux-aarch64.so.1", ["lib/aarch64-linux-gnu", "usr/lib/aarch64-linux-gnu"]),
     }
 }

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use crate::architecture::Architecture;
 use crate::bundle::{self, Bundle, Cache, Unpacked};
+use crate::emulator::Emulator;
 use crate::error::{Context, Error, Result};
 use crate::host::Host;
 use crate::image::{Ghest, HostImage, Tools};
@@ -67,6 +68,7 @@ fn run_with(
 /// Everything that a host is put together from.
 pub(crate) struct Parts {
     pub(crate) host: &'static Host,
+    pub(crate) emulator: Emulator,
     pub(crate) image: PathBuf,
     modules: Vec<Module>,
     busybox: PathBuf,
@@ -112,7 +114,8 @@ impl Parts {
         for bundle in &bundles {
             cache.get(bundle).map_err(Missing::Packages)?;
         }
-        Self::put_together(workspace, cache, architecture, &kernels, &programs, &bundles)
+        let emulator = Emulator::get(workspace, cache, architecture).map_err(Missing::Packages)?;
+        Self::put_together(workspace, cache, architecture, emulator, &kernels, &programs, &bundles)
             .map_err(Missing::Part)
     }
 
@@ -121,6 +124,7 @@ impl Parts {
         workspace: &Workspace,
         cache: &Cache,
         architecture: Architecture,
+        emulator: Emulator,
         kernels: &[&'static Kernel],
         programs: &[&'static Program],
         bundles: &[Bundle],
@@ -134,13 +138,14 @@ impl Parts {
             kernels.first().and_then(|kernel| files.get(kernel.key)).context("a host without a kernel")?;
         let (image, modules) = (host_files.image.clone(), host_files.modules(host.modules)?);
         files.retain(|key, _| kernels.iter().skip(1).any(|kernel| kernel.key == *key));
-        let mut versions = BTreeMap::new();
+        let mut versions = BTreeMap::from([(host.emulator.to_owned(), emulator.version.clone())]);
         for bundle in bundles {
             let packages = cache.get(bundle)?.packages.into_iter();
             versions.extend(packages.map(|it| (format!("{}:{}", it.name, it.architecture), it.version)));
         }
         Ok(Self {
             host,
+            emulator,
             image,
             modules,
             busybox: cache.get(&bundle::busybox(architecture))?.root.join("bin/busybox"),
@@ -193,7 +198,12 @@ fn run_on_host(
         boots += 1;
         let console = directory.join(format!("console-{boots}.log"));
         let log = directory.join(format!("emulator-{boots}.log"));
-        let boot = Boot { kernel: &parts.image, initramfs: &initramfs, log: &log };
+        let boot = Boot {
+            emulator: &parts.emulator.program,
+            kernel: &parts.image,
+            initramfs: &initramfs,
+            log: &log,
+        };
         let began = Instant::now();
         let opened = Machine::start(parts.host, &boot, &console).and_then(Session::open);
         let mut session = match opened {

@@ -129,14 +129,21 @@ impl Workspace {
             "#!/bin/sh\nLD_LIBRARY_PATH='{root}/usr/lib/x86_64-linux-gnu' \
              exec '{root}/usr/bin/rustc' --sysroot '{root}/usr' \"$@\"\n"
         );
-        fs::create_dir_all(self.lab()).context("cannot make the lab's directory")?;
-        let path = self.lab().join("rustc");
-        // Cargo takes a compiler that is newer than its last build for another one.
-        if fs::read_to_string(&path).ok().as_deref() != Some(script.as_str()) {
-            fs::write(&path, script).context("cannot write the compiler's wrapper")?;
-            fs::set_permissions(&path, fs::Permissions::from_mode(0o755))
-                .context("cannot make it executable")?;
+        self.install_script("rustc", &script)
+    }
+
+    /// Writes an executable script to a path in the lab's directory.
+    pub(crate) fn install_script(&self, path: &str, script: &str) -> Result<PathBuf> {
+        let path = self.lab().join(path);
+        // A newer compiler is a different one to Cargo, so that an unchanged script is not written again.
+        if fs::read_to_string(&path).ok().as_deref() == Some(script) {
+            return Ok(path);
         }
+        let directory = path.parent().context("a script without a directory")?;
+        fs::create_dir_all(directory).context(format_args!("cannot create {}", directory.display()))?;
+        fs::write(&path, script).context(format_args!("cannot write {}", path.display()))?;
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755))
+            .context(format_args!("cannot make {} executable", path.display()))?;
         Ok(path)
     }
 }

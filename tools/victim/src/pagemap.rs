@@ -1,4 +1,4 @@
-//! From a process's virtual addresses to page frames, as Linux shows them to root.
+//! Translates virtual addresses of a process to page frames, by the pagemap of Linux (root only).
 //!
 //! Source: Linux, Documentation/admin-guide/mm/pagemap.rst.
 
@@ -6,65 +6,65 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 
-/// Bit 63 of an entry: the page is in memory, and the frame number is what bits 0 to 54 say.
+/// Bit 63 of an entry: the page is in memory, and bits 0 to 54 are the frame number.
 const PRESENT: u64 = 1 << 63;
 const FRAME: u64 = (1 << 55) - 1;
-/// Bits of a frame's flags: it belongs to anonymous memory; it is the page of zeros that all processes share.
+/// Bits of a frame's flags (KPF_ANON, KPF_ZERO_PAGE): anonymous memory; the shared zero page.
 const ANONYMOUS: u64 = 1 << 12;
 const ZERO_PAGE: u64 = 1 << 24;
 
-/// The pages of one process.
+/// The pagemap of a process.
 #[derive(Debug)]
 pub struct Pagemap {
     entries: File,
 }
 
-/// What a page frame is used for.
+/// Use of a page frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Use {
     /// Anonymous memory of a process.
     Anonymous,
-    /// Zeros, for everybody who has only read so far.
+    /// The shared zero page.
     Zeros,
     /// A file, a huge page of hugetlbfs, the kernel.
     Other,
 }
 
-/// Bytes of a page, as this kernel has them.
+/// Page size of this kernel in bytes.
 #[must_use]
 pub fn page_size() -> u64 {
     rustix::param::page_size() as u64
 }
 
 impl Pagemap {
-    /// The pages of a process: its number, or `self`.
+    /// Opens the pagemap of a process: its PID, or `self`.
     ///
     /// # Errors
-    /// Where there is no such process, or it is not for this user to look at.
+    /// Returns an error if there is no such process, or access is denied.
     pub fn of(process: &str) -> io::Result<Self> {
         Ok(Self { entries: File::open(format!("/proc/{process}/pagemap"))? })
     }
 
-    /// The number of the frame that is mapped at a virtual address; none where nothing is mapped.
+    /// The number of the frame that is mapped at a virtual address. `None` if nothing is mapped.
     ///
     /// # Errors
-    /// For an address that no process has, and without CAP_SYS_ADMIN, which Linux answers with frame 0.
+    /// Returns an error for an address outside of the address space, and without CAP_SYS_ADMIN: Linux then returns frame 0.
     pub fn frame(&self, address: u64) -> io::Result<Option<u64>> {
         let entry = read_word(&self.entries, address / page_size())?;
         match (entry & PRESENT != 0, entry & FRAME) {
             (false, _) => Ok(None),
             (true, 0) => {
-                Err(io::Error::new(io::ErrorKind::PermissionDenied, "frame numbers are for root only"))
+                Err(io::Error::new(io::ErrorKind::PermissionDenied, "frame numbers need CAP_SYS_ADMIN"))
             }
             (true, frame) => Ok(Some(frame)),
         }
     }
 }
 
-/// What a frame is used for.
+/// The use of a frame.
 ///
 /// # Errors
-/// For a frame that is no memory, and without CAP_SYS_ADMIN.
+/// Returns an error for a frame that is not memory, and without CAP_SYS_ADMIN.
 pub fn frame_use(frame: u64) -> io::Result<Use> {
     let flags = read_word(&File::open("/proc/kpageflags")?, frame)?;
     Ok(match flags {
@@ -74,16 +74,16 @@ pub fn frame_use(frame: u64) -> io::Result<Use> {
     })
 }
 
-/// A number as people write it: decimal, or hexadecimal after `0x`.
+/// Parses a number: decimal, or hexadecimal with `0x`.
 ///
 /// # Errors
-/// A text that is none.
+/// Returns an error if the text is not a number.
 pub fn number(text: &str) -> Result<u64, String> {
     let parsed = match text.strip_prefix("0x") {
         Some(digits) => u64::from_str_radix(digits, 16),
         None => text.parse(),
     };
-    parsed.map_err(|error| format!("{text:?} is no number: {error}"))
+    parsed.map_err(|error| format!("invalid number {text:?}: {error}"))
 }
 
 fn read_word(file: &File, index: u64) -> io::Result<u64> {
@@ -104,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn a_page_that_is_not_there_has_no_frame() {
+    fn an_unmapped_page_has_no_frame() {
         assert_eq!(Pagemap::of("self").unwrap().frame(0).unwrap(), None);
     }
 }

@@ -12,10 +12,13 @@ use platform::{DeviceNode, aarch64};
 use super::{Board, BoardError, PowerButton, Wiring};
 use crate::console::Output;
 
+/// `_HID` of the real-time clock: ours, as ACPI defines no id for a PL031.
+const RTC_HID: &str = "GHST0031";
+
 pub(super) fn nodes() -> Vec<DeviceNode> {
     vec![
         pl011::node(aarch64::SERIAL_BASE, aarch64::SERIAL_INTID),
-        pl031::node(aarch64::RTC_BASE),
+        pl031::node(aarch64::RTC_BASE, RTC_HID),
         ged::node(aarch64::GED_BASE, aarch64::GED_INTID),
         power_button::aarch64_node(aarch64::POWER_BUTTON_INTID),
         error_device::node(),

@@ -33,6 +33,6 @@ pub(super) fn run(options: &Options) -> Status {
             Err(more) => problems.extend(more),
         }
     }
-    problems.extend(machine_profile::clashes(&good));
+    problems.extend(machine_profile::conflicts(&good));
     if problems.is_empty() { Status::Success } else { profiles::refuse(&problems) }
 }

@@ -141,7 +141,7 @@ pub(super) fn refusal(profile: &Profile, error: &PlanError) -> (Diagnostic, Stat
         PlanError::Describe(DescribeError::Devices(PlaceError::Kind(_))) => {
             ("device".to_owned(), "build ghest with that kind of device", Status::Host)
         }
-        PlanError::Describe(DescribeError::TableSet(_) | DescribeError::Build(_)) => {
+        PlanError::Describe(DescribeError::Build(_)) => {
             ("machine.firmware".to_owned(), "use another table set, or fewer vCPUs", Status::Host)
         }
         PlanError::Refused(refusal) => {

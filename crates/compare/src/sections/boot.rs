@@ -1,10 +1,8 @@
-//! The boot: tables, what the guest found, time.
+//! The boot: tables and times.
 
-use super::{both, section};
 use crate::comparison::{Row, Section, Side};
 use crate::events;
-use crate::recording::Recording;
-use crate::rules::{Rules, Topic};
+use crate::recording::Table;
 use crate::units::time;
 
 pub(super) fn tables(sides: [&Side; 2]) -> Section {
@@ -16,14 +14,10 @@ pub(super) fn tables(sides: [&Side; 2]) -> Section {
         }
     }
     let row = |name: &String| {
-        Row::new(
-            name.clone(),
-            name.clone(),
-            both(sides, |side| {
-                let sized = |table: crate::Table| format!("{} bytes at {:#x}", table.len, table.gpa);
-                tables(side).into_iter().filter(|table| table.name == *name).map(sized).collect()
-            }),
-        )
+        let sized = |table: Table| format!("{} bytes at {:#x}", table.len, table.gpa);
+        let of_name =
+            |side: &Side| tables(side).into_iter().filter(|it| it.name == *name).map(sized).collect();
+        Row::new(name.clone(), name.clone(), sides.map(of_name))
     };
     let total = |side: &Side| {
         let tables = tables(side);
@@ -31,34 +25,8 @@ pub(super) fn tables(sides: [&Side; 2]) -> Section {
         if tables.is_empty() { Vec::new() } else { vec![format!("{bytes} bytes")] }
     };
     let mut rows: Vec<Row> = names.iter().map(row).collect();
-    rows.push(Row::new("total", "all, without room for records", both(sides, total)));
-    section("tables", "Tables", rows)
-}
-
-pub(super) fn found(recordings: &[Recording; 2], rules: &Rules) -> Section {
-    section("found", "What the guest found", told(recordings, rules, Topic::Found))
-}
-
-/// The rows that rules make of both consoles.
-pub(super) fn told(recordings: &[Recording; 2], rules: &Rules, topic: Topic) -> Vec<Row> {
-    let [left, right] = recordings.each_ref().map(|it| {
-        // A guest that said nothing found nothing, and lacks nothing either.
-        let is_silent = it.console.lines().next().is_none();
-        (rules.tell(topic, it.console.lines()), is_silent)
-    });
-    let mut rows = Vec::new();
-    for (left_told, right_told) in left.0.into_iter().zip(right.0) {
-        if left_told.values.is_empty() && right_told.values.is_empty() {
-            continue;
-        }
-        let (key, label) = (left_told.key, left_told.label);
-        let values = [(left_told, left.1), (right_told, right.1)].map(|(told, is_silent)| match told.none {
-            Some(none) if told.values.is_empty() && !is_silent => vec![none.to_owned()],
-            _ => told.values,
-        });
-        rows.push(Row::new(key, label, values));
-    }
-    rows
+    rows.push(Row::new("total", "total, without record area", sides.map(total)));
+    Section::new("tables", "Tables", rows)
 }
 
 pub(super) fn times(sides: [&Side; 2]) -> Section {
@@ -70,9 +38,10 @@ pub(super) fn times(sides: [&Side; 2]) -> Section {
     }
     let phase = |name: &&str| {
         let shown = |side: &Side| side.phase(name).map(time).into_iter().collect();
-        Row::measured(*name, events::phase_label(name), both(sides, shown))
+        Row::measured(*name, events::phase_label(name), sides.map(shown))
     };
-    let (guest, rest): (Vec<&str>, Vec<&str>) = names.into_iter().partition(|name| *name == "guest-shutdown");
+    let (shutdown, rest): (Vec<&str>, Vec<&str>) =
+        names.into_iter().partition(|name| *name == "guest-shutdown");
     let mut rows: Vec<Row> = rest.iter().map(phase).collect();
     let mut keys: Vec<(&str, &str)> = Vec::new();
     for milestone in sides.iter().flat_map(|side| &side.milestones) {
@@ -82,11 +51,11 @@ pub(super) fn times(sides: [&Side; 2]) -> Section {
     }
     rows.extend(keys.into_iter().map(|(key, label)| {
         let shown = |side: &Side| {
-            let found = side.milestones.iter().find(|milestone| milestone.key == key);
-            found.map(|milestone| time(milestone.t_ns)).into_iter().collect()
+            let reached = side.milestones.iter().find(|milestone| milestone.key == key);
+            reached.map(|milestone| time(milestone.t_ns)).into_iter().collect()
         };
-        Row::measured(format!("guest-{key}"), format!("guest: {label}"), both(sides, shown))
+        Row::measured(format!("guest-{key}"), format!("guest: {label}"), sides.map(shown))
     }));
-    rows.extend(guest.iter().map(phase));
-    section("time", "Time since the start of ghest", rows)
+    rows.extend(shutdown.iter().map(phase));
+    Section::new("time", "Time since the start of ghest", rows)
 }

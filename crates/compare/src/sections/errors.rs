@@ -1,6 +1,5 @@
-//! Memory errors: what the host saw, what the guest was told, what it did.
+//! Memory errors: what the host reported, how the guest was notified, how it reacted.
 
-use super::{both, section};
 use crate::comparison::{Row, Section, Side};
 use crate::story::{Seen, Story};
 use crate::units::{size, time};
@@ -12,22 +11,22 @@ pub(super) fn errors(sides: [&Side; 2], orders: &[String]) -> Vec<Section> {
     for (number, pair) in pairs.into_iter().enumerate() {
         let number = number + 1;
         let title = if several { format!("Memory error {number}") } else { "The memory error".to_owned() };
-        sections.push(section(format!("error-{number}"), title, story(pair)));
+        sections.push(Section::new(format!("error-{number}"), title, story(pair)));
     }
     if sections.is_empty() && !orders.is_empty() {
-        let values = both(sides, |_| vec!["nobody met an error".to_owned()]);
-        sections.push(section(
-            "error-1",
-            "The memory error",
-            vec![Row::new("page", "what was lost", values)],
-        ));
+        let values = sides.map(|_| vec![NO_ERROR.to_owned()]);
+        let row = Row::new("page", "poisoned memory", values);
+        sections.push(Section::new("error-1", "The memory error", vec![row]));
     }
-    let other = Row::new("other", "said of no one error", both(sides, |side| side.other_lines.clone()));
-    sections.push(section("other-errors", "Further words about errors", vec![other]));
+    let other = Row::new("other", "not attributed", sides.map(|side| side.other_lines.clone()));
+    sections.push(Section::new("other-errors", "Other console lines about errors", vec![other]));
     sections
 }
 
-/// Which stories are of the same error: those of the same page, and else those of the same rank.
+/// Shown if a boot had no memory error.
+const NO_ERROR: &str = "none: no memory error occurred";
+
+/// Pairs the errors of both sides: those of the same page first, the remaining ones in order of occurrence.
 fn pairs<'s>(sides: [&'s Side; 2]) -> Vec<[Option<&'s Story>; 2]> {
     let [left, right] = sides.map(|side| &side.errors);
     let mut taken = vec![false; right.len()];
@@ -59,52 +58,51 @@ fn story(pair: [Option<&Story>; 2]) -> Vec<Row> {
         let shown = |story: Option<&Story>| story.and_then(what).map(time).into_iter().collect();
         Row::measured(key, label, pair.map(shown))
     };
-    // On one side only, the other side has lost nothing: that is said, not left blank.
-    let page = pair.map(|story| {
-        vec![story.map_or_else(
-            || "nothing: nobody met an error".to_owned(),
-            |story| format!("{} at {:#x}", size(story.span), story.gpa),
-        )]
-    });
+    // If only one side had the error, the other side states that explicitly.
+    let page =
+        pair.map(|story| {
+            vec![story.map_or_else(
+                || NO_ERROR.to_owned(),
+                |story| format!("{} at {:#x}", size(story.span), story.gpa),
+            )]
+        });
     vec![
-        Row::new("page", "what was lost", page),
-        row("seen", "the host saw", &|story| distinct(story.seen.iter().map(seen))),
-        row("answer", "the plan's answer", &|story| {
-            distinct(story.seen.iter().map(|it| it.response.clone()))
-        }),
+        Row::new("page", "poisoned memory", page),
+        row("seen", "reported by the host", &|story| distinct(story.seen.iter().map(seen))),
+        row("answer", "planned response", &|story| distinct(story.seen.iter().map(|it| it.response.clone()))),
         row("record", "record written", &|story| {
             let records =
                 story.records.iter().map(|it| format!("source {}, block at {:#x}", it.source, it.address));
             or_none(distinct(records))
         }),
-        row("told", "the guest is notified by", &|story| {
-            let told = story.notified.iter().map(|it| match it.vcpu {
+        row("told", "guest notified by", &|story| {
+            let notifications = story.notified.iter().map(|it| match it.vcpu {
                 Some(vcpu) => format!("{} on vCPU {vcpu}", words(&it.how)),
                 None => words(&it.how),
             });
-            or_none(distinct(told))
+            or_none(distinct(notifications))
         }),
         measured("told-after", "  after", &|story| {
-            let told = story.notified.first()?;
-            let seen = story.seen.iter().rfind(|seen| seen.t_ns <= told.t_ns)?;
-            Some(told.t_ns.saturating_sub(seen.t_ns))
+            let notified = story.notified.first()?;
+            let seen = story.seen.iter().rfind(|seen| seen.t_ns <= notified.t_ns)?;
+            Some(notified.t_ns.saturating_sub(seen.t_ns))
         }),
-        row("acknowledged", "the guest acknowledges", &|story| {
+        row("acknowledged", "acknowledged by the guest", &|story| {
             let sources = story.acknowledged.iter().map(|it| format!("source {}", it.source));
             match (story.records.is_empty(), story.acknowledged.is_empty()) {
-                (true, true) => vec!["nothing: no record".to_owned()],
+                (true, true) => vec!["no record to acknowledge".to_owned()],
                 (false, true) => vec!["never".to_owned()],
                 _ => distinct(sources),
             }
         }),
         measured("acknowledged-after", "  after", &|story| story.acknowledged.first().map(|it| it.after_ns)),
-        row("troubles", "on the way", &|story| story.troubles.iter().map(|it| words(it)).collect()),
+        row("troubles", "delivery", &|story| story.troubles.iter().map(|it| words(it)).collect()),
         row("repaired", "repaired", &|story| {
-            let yes = story.repaired.then(|| "yes: fresh memory took its place".to_owned());
+            let yes = story.repaired.then(|| "yes: replaced by new memory".to_owned());
             yes.into_iter().collect()
         }),
-        row("guest", "the guest", &|story| {
-            if story.guest.is_empty() { vec!["said nothing of it".to_owned()] } else { story.guest.clone() }
+        row("guest", "guest console", &|story| {
+            if story.guest.is_empty() { vec!["no line about it".to_owned()] } else { story.guest.clone() }
         }),
     ]
 }
@@ -112,7 +110,7 @@ fn story(pair: [Option<&Story>; 2]) -> Vec<Row> {
 fn seen(seen: &Seen) -> String {
     let class = match seen.class.as_str() {
         "AR" => "consumed (AR)",
-        "AO" => "found (AO)",
+        "AO" => "detected (AO)",
         other => other,
     };
     let vcpu = seen.vcpu.map_or_else(String::new, |vcpu| format!(", vCPU {vcpu}"));
@@ -126,12 +124,12 @@ fn seen(seen: &Seen) -> String {
     format!("{class}{vcpu}: {origin}")
 }
 
-/// `machine-check` in words.
+/// An identifier as words: `machine-check` becomes `machine check`.
 fn words(name: &str) -> String {
     name.replace('-', " ")
 }
 
-/// Each once, with how often it was there.
+/// Each distinct value once, with the number of its occurrences.
 fn distinct(values: impl Iterator<Item = String>) -> Vec<String> {
     let mut counted: Vec<(String, usize)> = Vec::new();
     for value in values {

@@ -1,23 +1,25 @@
-//! The sections of a comparison, in the order in which they are read.
+//! The sections of a comparison, in display order.
 
 mod boot;
+mod console;
 mod end;
 mod errors;
 mod plan;
 
-use crate::comparison::{Comparison, Section, Side};
+use crate::comparison::{Comparison, Section};
 use crate::recording::Recording;
 use crate::rules::Rules;
 
-/// Which part of it.
+/// Which sections a comparison has.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Only {
-    /// All of it.
+    /// All sections.
     #[default]
     All,
-    /// How the guests boot: not what becomes of errors.
+    /// How the guests boot, without memory errors.
     Boot,
-    /// What becomes of errors: not how the guests boot.
+    /// Memory errors, without tables, platform and times.
     Errors,
 }
 
@@ -34,7 +36,7 @@ pub(crate) fn all(
     let mut sections = vec![plan::plan(sides), plan::host(sides, &comparison.host)];
     if only != Only::Errors {
         sections.push(boot::tables(sides));
-        sections.push(boot::found(recordings, rules));
+        sections.push(console::platform(recordings, rules));
         sections.push(boot::times(sides));
     }
     if only != Only::Boot {
@@ -46,13 +48,4 @@ pub(crate) fn all(
     }
     sections.retain(|section| !section.rows.is_empty());
     sections
-}
-
-/// The same for both sides.
-fn both<'s>(sides: [&'s Side; 2], what: impl FnMut(&'s Side) -> Vec<String>) -> [Vec<String>; 2] {
-    sides.map(what)
-}
-
-fn section(key: impl Into<String>, title: impl Into<String>, rows: Vec<crate::Row>) -> Section {
-    Section { key: key.into(), title: title.into(), rows }
 }

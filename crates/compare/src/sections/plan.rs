@@ -1,85 +1,52 @@
-//! What was planned and why, and what the host cannot do.
+//! The RAS plan with its reasons, and what the host cannot do.
 
-use super::{both, section};
 use crate::comparison::{Row, Section, Side};
-use crate::recording::{Answer, Host};
-
-const QUESTIONS: [(&str, &str); 4] = [
-    ("consumed", "a vCPU touches poisoned memory"),
-    ("found", "found lost, touched by nobody"),
-    ("touched-by-device", "touched by a device"),
-    ("own-memory", "the VMM's own memory"),
-];
+use crate::recording::{Answer, Change, Host};
 
 pub(super) fn plan(sides: [&Side; 2]) -> Section {
+    let because = |side: &Side| side.plan.iter().map(|plan| plan.because.clone()).collect();
+    let change = |it: &Change| format!("{} = \"{}\": `{}` is used instead", it.key, it.asked, it.taken);
+    let changes = |side: &Side| side.changes.iter().map(change).collect();
     let mut rows = vec![
-        Row::new(
-            "because",
-            "why these tables",
-            both(sides, |side| side.plan.iter().map(|plan| plan.because.clone()).collect()),
-        ),
-        Row::new(
-            "not-carried",
-            "the profile's words that they cannot carry",
-            both(sides, |side| {
-                let change = |it: &crate::Change| {
-                    format!("{} = \"{}\": `{}` is taken instead", it.key, it.asked, it.taken)
-                };
-                side.changes.iter().map(change).collect()
-            }),
-        ),
+        Row::new("because", "why these tables", sides.map(because)),
+        Row::new("not-carried", "profile keys replaced", sides.map(changes)),
     ];
-    for (key, label) in QUESTIONS {
-        let answer = |side: &Side, what: fn(&Answer) -> Vec<String>| {
-            side.plan
-                .iter()
-                .flat_map(|plan| &plan.answers)
-                .find(|it| it.question == key)
-                .map(what)
-                .unwrap_or_default()
+    for key in ["consumed", "found", "touched-by-device", "own-memory"] {
+        let row = |suffix: &str, label: &str, what: fn(&Answer) -> Vec<String>| {
+            let answer = |side: &Side| {
+                let plan = side.plan.as_ref()?;
+                plan.answers.iter().find(|it| it.question == key).map(what)
+            };
+            let values = sides.map(|side| answer(side).unwrap_or_default());
+            Row::new(format!("{key}{suffix}"), label, values)
         };
-        rows.push(Row::new(key, label, both(sides, |side| answer(side, chosen))));
-        rows.push(Row::new(
-            format!("{key}-because"),
-            "  because",
-            both(sides, |side| answer(side, |it| vec![it.because.clone()])),
-        ));
-        rows.push(Row::new(
-            format!("{key}-otherwise"),
-            "  if it is not acknowledged",
-            both(sides, |side| answer(side, |it| it.otherwise.iter().cloned().collect())),
-        ));
+        rows.push(row("", Answer::class_label(key), chosen));
+        rows.push(row("-because", "  because", |it| vec![it.because.clone()]));
+        rows.push(row("-otherwise", "  if not acknowledged", |it| it.otherwise.iter().cloned().collect()));
         if matches!(key, "consumed" | "found") {
-            rows.push(Row::new(
-                format!("{key}-not"),
-                "  rather than",
-                both(sides, |side| answer(side, |it| it.ruled_out.clone())),
-            ));
+            rows.push(row("-not", "  rather than", |it| it.ruled_out.clone()));
         }
     }
-    section("plan", "The plan", rows)
+    Section::new("plan", "The plan", rows)
 }
 
 fn chosen(answer: &Answer) -> Vec<String> {
-    let asked = match &answer.asked {
-        Some(asked) if *asked == answer.chosen => " (asked for)".to_owned(),
-        Some(asked) => format!(" (asked for: {asked})"),
+    let requested = match &answer.asked {
+        Some(requested) if *requested == answer.chosen => " (requested)".to_owned(),
+        Some(requested) => format!(" (requested: {requested})"),
         None => String::new(),
     };
     let source = answer.source.map_or_else(String::new, |source| format!(", record of source {source}"));
     let degraded = if answer.degraded { ", degraded" } else { "" };
-    vec![format!("{}{source}{degraded}{asked}", answer.chosen)]
+    vec![format!("{}{source}{degraded}{requested}", answer.chosen)]
 }
 
 pub(super) fn host(sides: [&Side; 2], host: &Host) -> Section {
-    let mut rows = vec![Row::new(
-        "notes",
-        "worth knowing",
-        both(sides, |side| side.plan.iter().flat_map(|plan| plan.notes.clone()).collect()),
-    )];
+    let notes = |side: &Side| side.plan.iter().flat_map(|plan| plan.notes.clone()).collect();
+    let mut rows = vec![Row::new("notes", "notes", sides.map(notes))];
     rows.extend(host.lacks.iter().map(|lack| {
-        let cost = vec![format!("no: {}", lack.cost)];
+        let cost = vec![format!("missing: {}", lack.cost)];
         Row::new(lack.what.clone(), lack.what.clone(), [cost.clone(), cost])
     }));
-    section("host", "What this host cannot do", rows)
+    Section::new("host", "What this host cannot do", rows)
 }

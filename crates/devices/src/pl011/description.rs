@@ -1,6 +1,6 @@
 //! What tables say of the port.
 
-use platform::{AcpiIdentity, DeviceNode, DevicetreeIdentity, Interrupt, Trigger, Window};
+use platform::{AcpiIdentity, DeviceNode, DeviceRole, DevicetreeIdentity, Trigger};
 
 use crate::primecell;
 
@@ -16,16 +16,13 @@ pub const LEN: u64 = primecell::LEN;
 /// for the Server Base System Architecture's generic UART: a subset of the PL011 that firmware has set up.
 #[must_use]
 pub fn node(base: u64, intid: u32) -> DeviceNode {
-    DeviceNode {
-        name: NAME.into(),
-        windows: vec![Window::Mmio { base, len: LEN }],
-        interrupts: vec![Interrupt { gsi: intid, trigger: Trigger::Level }],
-        acpi: Some(AcpiIdentity { name: "COM0", hid: "ARMH0011", uid: 0, objects: vec![] }),
-        devicetree: Some(DevicetreeIdentity {
-            node_name: "serial",
-            compatible: vec!["arm,pl011", "arm,primecell"],
-            properties: primecell::clocks(&["uartclk", "apb_pclk"]).into(),
-            children: vec![],
-        }),
-    }
+    DeviceNode::new(NAME)
+        .mmio(base, LEN)
+        .interrupt(intid, Trigger::Level)
+        .role(DeviceRole::Pl011)
+        .acpi(AcpiIdentity::new("COM0", "ARMH0011"))
+        .devicetree(
+            DevicetreeIdentity::new("serial", ["arm,pl011", "arm,primecell"])
+                .properties(primecell::clocks(&["uartclk", "apb_pclk"])),
+        )
 }

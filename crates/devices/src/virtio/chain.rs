@@ -1,17 +1,19 @@
-//! The descriptors of a request (VIRTIO 1.2, 2.7.5), read by accesses that survive a poisoned page.
+//! The descriptors of a request (VIRTIO 1.2, 2.7.5).
 //!
-//! A chain that makes no sense ends early: it leads out of its table, goes round in circles, is of more than 4 GiB, or has
-//! a table of buffers that is none (2.7.5.3).
+//! A malformed chain ends early: one with an index past its table, a loop, more than 4 GiB of buffers, or an indirect
+//! table that is not allowed (2.7.5.3).
 
-use guest_memory::{AccessError, GuestRam};
+use guest_memory::AccessError;
 use virtio_bindings::virtio_ring::{VRING_DESC_F_INDIRECT, VRING_DESC_F_NEXT, VRING_DESC_F_WRITE};
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes};
 
+use super::memory::DeviceMemory;
+
 /// `struct virtq_desc` (VIRTIO 1.2, 2.7.5).
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable)]
 #[repr(C)]
-pub(crate) struct Descriptor {
+pub(super) struct Descriptor {
     address: U64,
     len: U32,
     flags: U16,
@@ -23,22 +25,22 @@ const _: () = assert!(size_of::<Descriptor>() as u64 == SIZE);
 
 impl Descriptor {
     /// GPA of the buffer.
-    pub(crate) fn address(&self) -> u64 {
+    pub(super) fn address(&self) -> u64 {
         self.address.get()
     }
 
     /// Bytes of the buffer.
-    pub(crate) fn len(&self) -> u32 {
+    pub(super) fn len(&self) -> u32 {
         self.len.get()
     }
 
-    /// Whether the device writes it.
-    pub(crate) fn is_writable(&self) -> bool {
+    /// Whether the buffer is device-writable rather than device-readable.
+    pub(super) fn is_writable(&self) -> bool {
         self.has(VRING_DESC_F_WRITE)
     }
 
-    /// Whether another one follows.
-    pub(crate) fn has_next(&self) -> bool {
+    /// Whether another descriptor follows.
+    pub(super) fn has_next(&self) -> bool {
         self.has(VRING_DESC_F_NEXT)
     }
 
@@ -47,39 +49,38 @@ impl Descriptor {
     }
 }
 
-/// Descriptors one after the other.
-#[derive(Debug)]
-pub(crate) struct Chain<'a> {
-    ram: &'a GuestRam,
+/// Reads the descriptors of a chain one after the other.
+pub(super) struct Chain<'a> {
+    memory: &'a DeviceMemory,
     /// GPA of the table.
     table: u64,
     /// Its elements.
     elements: u16,
     is_indirect: bool,
-    /// Where the next one is; none at the end.
+    /// Index of the next descriptor; `None` at the end.
     next: Option<u16>,
-    /// How many more there can be before the chain goes round in circles.
+    /// How many more descriptors there can be before the chain must be a loop.
     left: u16,
-    /// Bytes of all buffers.
+    /// Bytes of the buffers up to here.
     bytes: u32,
 }
 
 impl<'a> Chain<'a> {
-    /// The chain that begins at an element of a queue's table.
-    pub(crate) fn new(ram: &'a GuestRam, table: u64, elements: u16, head: u16) -> Self {
-        Chain { ram, table, elements, is_indirect: false, next: Some(head), left: elements, bytes: 0 }
+    /// The chain that begins at an element of a queue's descriptor table.
+    pub(super) fn new(memory: &'a DeviceMemory, table: u64, elements: u16, head: u16) -> Self {
+        Chain { memory, table, elements, is_indirect: false, next: Some(head), left: elements, bytes: 0 }
     }
 
-    /// The next buffer; none where the chain ends or makes no sense.
+    /// The next buffer. `None` if the chain ends or is malformed.
     ///
     /// # Errors
-    /// Where the host has lost the descriptor, or has no memory for it.
-    pub(crate) fn next(&mut self) -> Result<Option<Descriptor>, AccessError> {
+    /// Returns an error if the descriptor is poisoned or the host has no page for it.
+    pub(super) fn next(&mut self) -> Result<Option<Descriptor>, AccessError> {
         while let Some(descriptor) = self.read_next()? {
             if !descriptor.has(VRING_DESC_F_INDIRECT) {
-                return Ok(self.take(descriptor));
+                return Ok(self.advance(descriptor));
             }
-            if !self.enter_table(&descriptor) {
+            if !self.enter_indirect_table(&descriptor) {
                 break;
             }
         }
@@ -87,28 +88,28 @@ impl<'a> Chain<'a> {
     }
 
     fn read_next(&mut self) -> Result<Option<Descriptor>, AccessError> {
-        // Where anything comes between, the chain has ended.
+        // Unless `advance` sets it again, the chain has ended.
         let next = self.next.take().filter(|&index| index < self.elements && self.left > 0);
         let place = next.and_then(|index| self.table.checked_add(SIZE * u64::from(index)));
         let Some(place) = place else { return Ok(None) };
         self.left -= 1;
         let mut descriptor = Descriptor::new_zeroed();
-        match self.ram.read(place, descriptor.as_mut_bytes()) {
+        match self.memory.read(place, descriptor.as_mut_bytes()) {
             Ok(()) => Ok(Some(descriptor)),
             Err(AccessError::NotMemory { .. }) => Ok(None),
             Err(error) => Err(error),
         }
     }
 
-    /// Goes on from a descriptor, unless all buffers up to it are more than 4 GiB.
-    fn take(&mut self, descriptor: Descriptor) -> Option<Descriptor> {
+    /// Continues behind a descriptor. `None` if all buffers up to it have more than 4 GiB.
+    fn advance(&mut self, descriptor: Descriptor) -> Option<Descriptor> {
         self.bytes = self.bytes.checked_add(descriptor.len())?;
         self.next = descriptor.has_next().then(|| descriptor.next.get());
         Some(descriptor)
     }
 
-    /// Goes on in the table that a descriptor names. False where it is none: a table in a table there is not.
-    fn enter_table(&mut self, descriptor: &Descriptor) -> bool {
+    /// Continues in an indirect table. False if the table is malformed, or the descriptor is itself in one.
+    fn enter_indirect_table(&mut self, descriptor: &Descriptor) -> bool {
         let len = u64::from(descriptor.len());
         let elements = u16::try_from(len / SIZE).ok().filter(|_| len.is_multiple_of(SIZE));
         match elements {

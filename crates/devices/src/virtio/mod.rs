@@ -2,7 +2,12 @@
 //!
 //! A device implements [`VirtioDevice`]. A transport ([`crate::virtio_mmio`]) owns the device, implements the registers that
 //! the driver accesses, and passes the device its queues at DRIVER_OK. The device serves its queues on threads of its own
-//! until a queue is stopped or the device is reset or dropped.
+//! until a queue is stopped or the device is reset or dropped: [`QueueWorkers`] does that for a device that gives it a
+//! [`QueueHandler`] for each queue.
+//!
+//! Every access to guest memory goes through [`DeviceMemory`]. A poisoned page in a buffer fails the request; one in a ring
+//! or in a descriptor sets DEVICE_NEEDS_RESET, and the device works again after the driver's reset. Both are reported to the
+//! [`PoisonObserver`](crate::PoisonObserver).
 //!
 //! | device | type | profile |
 //! |---|---|---|
@@ -11,21 +16,23 @@
 //! A driver detects a transport by the tables. An MP table cannot describe one: Linux learns of it from its command line
 //! ([`Kind::kernel_parameter`](crate::kind::Kind::kernel_parameter)).
 
-pub(crate) mod buffers;
-pub(crate) mod chain;
+mod buffers;
+mod chain;
 mod interrupt;
 mod kind;
+mod memory;
+mod queue;
+mod worker;
 
 use std::io;
 use std::sync::Arc;
 
-use guest_memory::GuestRam;
-use virtio_queue::Queue;
-
-pub use self::buffers::CopyError;
+pub use self::buffers::{Buffers, CopyError, Request};
 pub use self::interrupt::Interrupt;
 pub use self::kind::VirtioKind;
-use crate::poison_observer::PoisonObserver;
+pub use self::memory::DeviceMemory;
+pub use self::queue::{Queue, QueueError, QueueLayout};
+pub use self::worker::{QueueHandler, QueueWorkers, StopFlag};
 
 /// A device, apart from its transport. The transport calls it on the vCPU's thread, one call at a time.
 pub trait VirtioDevice: Send {
@@ -58,6 +65,18 @@ pub trait VirtioDevice: Send {
     /// be any number.
     fn notify(&self, queue: u16);
 
+    /// Stops serving a queue, which the driver no longer uses. When this returns, the device accesses neither the queue nor the
+    /// buffers of requests that it took from it; a request in progress is abandoned. Called while the device is active
+    /// only.
+    fn stop_queue(&mut self, queue: u16);
+
+    /// Starts to serve a queue that was stopped, or that was not ready when the device was activated. Called while the
+    /// device is active only.
+    ///
+    /// # Errors
+    /// As [`activate`](Self::activate).
+    fn start_queue(&mut self, index: u16, queue: Queue) -> io::Result<()>;
+
     /// Resets the device. When this returns, it accesses no guest memory and raises no interrupt.
     fn reset(&mut self);
 }
@@ -65,9 +84,7 @@ pub trait VirtioDevice: Send {
 /// What a device works with from DRIVER_OK on.
 pub struct Activation {
     /// The guest's memory.
-    pub ram: GuestRam,
-    /// Receives the poisoned pages that the device touches.
-    pub observer: Arc<dyn PoisonObserver>,
+    pub memory: DeviceMemory,
     /// The negotiated features.
     pub features: u64,
     /// The queues by index; `None` for a queue that the driver did not make ready.

@@ -1,37 +1,37 @@
-//! The file that a disk is.
+//! The file of a disk.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Seek, SeekFrom};
 use std::os::unix::fs::{FileExt, FileTypeExt};
 use std::path::Path;
 
-/// Bytes of a sector, the unit of virtio-blk whatever the medium's own is (VIRTIO 1.2, 5.2.4).
+/// Bytes of a sector, the unit of virtio-blk whatever the block size of the medium (VIRTIO 1.2, 5.2.4).
 pub const SECTOR: u64 = 512;
 
 /// Why a file cannot be a disk.
 #[derive(Debug, thiserror::Error)]
 pub enum DiskError {
-    /// The host does not open it.
+    /// open(2) failed.
     #[error("the disk cannot be opened{}: {source}", if *.read_only { "" } else { " for writing" })]
     Open {
-        /// Whether it was to be read only.
+        /// Whether it was opened read-only.
         read_only: bool,
-        /// What the host said.
+        /// The error of the system call.
         source: io::Error,
     },
-    /// It is a directory, a pipe or the like.
+    /// It is neither a regular file nor a block device.
     #[error("a disk is a file or a block device, and this is neither")]
     NotAFile,
-    /// Its end is in the middle of a sector.
+    /// Its size is not a multiple of [`SECTOR`].
     #[error("a disk is a multiple of {SECTOR} bytes, and this has {len}")]
     Uneven {
-        /// Its bytes.
+        /// Its size in bytes.
         len: u64,
     },
 }
 
 impl DiskError {
-    /// What to do about it.
+    /// A suggestion for the user.
     #[must_use]
     pub fn help(&self) -> &'static str {
         match self {
@@ -45,7 +45,7 @@ impl DiskError {
     }
 }
 
-/// An open disk. Its size is what it was when it was opened.
+/// An open disk. Its size is that of the file when it was opened.
 #[derive(Debug)]
 pub struct Disk {
     file: File,
@@ -57,16 +57,16 @@ impl Disk {
     /// Opens a file or a block device.
     ///
     /// # Errors
-    /// Where the host does not open it, or it is not as long as a number of sectors.
+    /// Returns an error if the file cannot be opened, is neither a regular file nor a block device, or has a partial sector.
     pub fn open(path: &Path, read_only: bool) -> Result<Self, DiskError> {
         let refused = |source| DiskError::Open { read_only, source };
-        // To open a pipe would be to wait for whoever writes to it.
+        // Opening a FIFO would block until it has a writer.
         let kind = path.metadata().map_err(refused)?.file_type();
         if !kind.is_file() && !kind.is_block_device() {
             return Err(DiskError::NotAFile);
         }
         let mut file = OpenOptions::new().read(true).write(!read_only).open(path).map_err(refused)?;
-        // A block device has no length of its own.
+        // stat(2) gives no size for a block device.
         let len = file.seek(SeekFrom::End(0)).map_err(refused)?;
         if !len.is_multiple_of(SECTOR) {
             return Err(DiskError::Uneven { len });
@@ -80,13 +80,13 @@ impl Disk {
         self.sectors
     }
 
-    /// Whether it may only be read.
+    /// Whether it is read-only.
     #[must_use]
     pub fn is_read_only(&self) -> bool {
         self.read_only
     }
 
-    /// The place in bytes of `len` bytes from a sector on. None where these are not whole sectors, all of the disk's.
+    /// The offset of a sector in bytes. `None` unless the `len` bytes from there on are whole sectors of the disk.
     pub(super) fn offset(&self, sector: u64, len: u64) -> Option<u64> {
         let end = sector.checked_add(len / SECTOR)?;
         (len.is_multiple_of(SECTOR) && end <= self.sectors).then_some(sector * SECTOR)
@@ -100,7 +100,7 @@ impl Disk {
         self.file.write_all_at(bytes, offset)
     }
 
-    /// Makes what was written outlast the host.
+    /// Flushes completed writes to stable storage.
     pub(super) fn flush(&self) -> io::Result<()> {
         self.file.sync_data()
     }

@@ -1,22 +1,21 @@
-//! A disk (VIRTIO 1.2, 5.2), with one queue.
+//! A virtio disk (VIRTIO 1.2, 5.2), with one queue.
 //!
 //! | feature | |
 //! |---|---|
-//! | VIRTIO_BLK_F_SEG_MAX | a request has up to 254 buffers of data |
-//! | VIRTIO_BLK_F_RO | offered where the guest may only read |
-//! | VIRTIO_BLK_F_FLUSH | offered where it may write: without it every write is flushed |
+//! | VIRTIO_BLK_F_SEG_MAX | a request has up to 254 data buffers |
+//! | VIRTIO_BLK_F_RO | offered if the disk is read-only |
+//! | VIRTIO_BLK_F_FLUSH | offered if the disk is writable; a driver that does not accept it has every write flushed |
 //!
-//! Requests are IN, OUT, FLUSH and GET_ID. What cannot be done gives VIRTIO_BLK_S_IOERR: sectors that the disk has not, part
-//! of a sector, a buffer that is not memory or that the host has lost, a file that the host cannot read. Other requests
-//! give VIRTIO_BLK_S_UNSUPP. Where a page of the queue is lost, the device needs a reset: so it does for a descriptor, since
-//! nothing says then where a status would go.
+//! The request types are IN, OUT, FLUSH and GET_ID; others end with VIRTIO_BLK_S_UNSUPP. A request ends with
+//! VIRTIO_BLK_S_IOERR if it names sectors past the disk's end or part of a sector, has data of the wrong direction, if one of
+//! its buffers is not memory or is poisoned, or if the host fails to access the file. A poisoned page of the queue or of a
+//! descriptor sets DEVICE_NEEDS_RESET: where the status of the request would go is unknown.
 //!
-//! They are carried out one after the other on a thread of the device.
+//! Requests are handled one after the other on a thread of the device.
 
 mod config;
 mod disk;
 mod request;
-mod worker;
 
 use std::io;
 use std::sync::Arc;
@@ -30,24 +29,24 @@ use zerocopy::{Immutable, IntoBytes, Unaligned};
 
 pub use self::config::{BlockConfig, KIND};
 pub use self::disk::{Disk, DiskError, SECTOR};
-use self::worker::Worker;
-use crate::virtio::{Activation, VirtioDevice};
+use self::request::RequestHandler;
+use crate::virtio::{Activation, Queue, QueueWorkers, VirtioDevice};
 
-/// A disk that a driver can reach.
+/// A disk that a driver can use.
 pub struct Block {
     disk: Arc<Disk>,
     id: Id,
-    /// While it is active and its driver has made the queue ready.
-    worker: Option<Worker>,
+    /// `Some` while the device is active.
+    workers: Option<QueueWorkers>,
 }
 
-/// What GET_ID gives: text, ended by a zero where it is shorter (VIRTIO 1.2, 5.2.6).
+/// The answer to GET_ID: text, padded with zeros (VIRTIO 1.2, 5.2.6).
 type Id = [u8; VIRTIO_BLK_ID_BYTES as usize];
 
-/// Elements of the queue.
+/// Maximum size of the queue, in elements.
 const QUEUE_SIZE: u16 = 256;
 
-/// `struct virtio_blk_config` (VIRTIO 1.2, 5.2.4) as far as features are offered that it has fields for.
+/// The part of `struct virtio_blk_config` (VIRTIO 1.2, 5.2.4) that the offered features need.
 #[derive(IntoBytes, Immutable, Unaligned)]
 #[repr(C)]
 struct Config {
@@ -60,12 +59,12 @@ struct Config {
 const _: () = assert!(size_of::<Config>() == 16);
 
 impl Block {
-    /// A device for a disk. Drivers see the first 20 bytes of `id`.
+    /// A device for a disk. GET_ID returns the first 20 bytes of `id`.
     #[must_use]
     pub fn new(disk: Disk, id: &str) -> Self {
         let mut bytes = Id::default();
         bytes.iter_mut().zip(id.bytes()).for_each(|(to, from)| *to = from);
-        Block { disk: Arc::new(disk), id: bytes, worker: None }
+        Block { disk: Arc::new(disk), id: bytes, workers: None }
     }
 }
 
@@ -95,23 +94,29 @@ impl VirtioDevice for Block {
     }
 
     fn activate(&mut self, activation: Activation) -> io::Result<()> {
-        let Activation { ram, observer: lost, features, queues, interrupt } = activation;
-        if let Some(queue) = queues.into_iter().next().flatten() {
-            let flush_writes = features & 1 << VIRTIO_BLK_F_FLUSH == 0;
-            let server =
-                request::Server::new(Arc::clone(&self.disk), self.id, flush_writes, Arc::clone(&lost));
-            self.worker = Some(Worker::start(server, queue, ram, interrupt, lost)?);
-        }
+        let flush_writes = activation.features & 1 << VIRTIO_BLK_F_FLUSH == 0;
+        let handler = RequestHandler::new(Arc::clone(&self.disk), self.id, flush_writes);
+        self.workers = Some(QueueWorkers::start("virtio-block", activation, vec![Box::new(handler)])?);
         Ok(())
     }
 
     fn notify(&self, queue: u16) {
-        if let (0, Some(worker)) = (queue, &self.worker) {
-            worker.kick();
+        if let Some(workers) = &self.workers {
+            workers.notify(queue);
         }
     }
 
+    fn stop_queue(&mut self, queue: u16) {
+        if let Some(workers) = &mut self.workers {
+            workers.stop_queue(queue);
+        }
+    }
+
+    fn start_queue(&mut self, index: u16, queue: Queue) -> io::Result<()> {
+        self.workers.as_mut().ok_or(io::ErrorKind::NotFound)?.start_queue(index, queue)
+    }
+
     fn reset(&mut self) {
-        self.worker = None;
+        self.workers = None;
     }
 }

@@ -5,9 +5,7 @@ use std::fmt::Debug;
 use std::sync::{Arc, Mutex};
 
 use machine_profile::device_kind::DeviceConfig;
-use platform::{
-    AcpiIdentity, AcpiObject, DeviceNode, DevicetreeIdentity, Interrupt, Property, Trigger, Window,
-};
+use platform::{AcpiIdentity, AcpiObject, DeviceNode, DevicetreeIdentity, Property, Trigger};
 
 use super::MmioTransport;
 use crate::kind::{DeviceError, Kind, Place, Registers, Resources};
@@ -40,24 +38,18 @@ const ACPI_NAMES: [&str; Place::MAX] = [
 #[must_use]
 pub fn node(place: Place) -> DeviceNode {
     let Place { index, base, gsi } = place;
-    DeviceNode {
-        name: place.name(),
-        windows: vec![Window::Mmio { base, len: Place::LEN }],
-        interrupts: vec![Interrupt { gsi, trigger: Trigger::Edge }],
-        acpi: ACPI_NAMES.get(index).zip(u32::try_from(index).ok()).map(|(name, uid)| AcpiIdentity {
-            name,
+    let node = DeviceNode::new(place.name()).mmio(base, Place::LEN).interrupt(gsi, Trigger::Edge).devicetree(
+        DevicetreeIdentity::new("virtio_mmio", ["virtio,mmio"]).property("dma-coherent", Property::Flag),
+    );
+    match (ACPI_NAMES.get(index), u32::try_from(index)) {
+        (Some(name), Ok(uid)) => node.acpi(
             // The _HID by which Linux and EDK II identify a virtio-mmio transport.
-            hid: "LNRO0005",
-            uid,
-            // Without _CCA (ACPI 6.5, 6.2.17), Linux on arm64 takes the device's accesses to be not cache coherent.
-            objects: vec![AcpiObject::Integer { name: "_CCA", value: 1 }],
-        }),
-        devicetree: Some(DevicetreeIdentity {
-            node_name: "virtio_mmio",
-            compatible: vec!["virtio,mmio"],
-            properties: vec![("dma-coherent", Property::Flag)],
-            children: vec![],
-        }),
+            AcpiIdentity::new(name, "LNRO0005")
+                .uid(uid)
+                // Without _CCA (ACPI 6.5, 6.2.17), Linux on arm64 takes the device's accesses to be not cache coherent.
+                .object(AcpiObject::Integer { name: "_CCA", value: 1 }),
+        ),
+        _ => node,
     }
 }
 

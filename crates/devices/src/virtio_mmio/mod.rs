@@ -1,24 +1,29 @@
-//! The transport: registers in memory, version 2 (VIRTIO 1.2, 4.2).
+//! The virtio-mmio transport: registers in memory, version 2 (VIRTIO 1.2, 4.2).
 //!
-//! Registers take aligned accesses of 32 bits; others read as 0 and write nothing. The device's configuration, from 0x100
-//! on, takes any. What a driver may not write, or not now, is as if it had not been written:
+//! Registers take aligned accesses of 32 bits; other accesses read 0 and write nothing. The device's configuration, from
+//! 0x100 on, takes accesses of any width. A write to a register is ignored outside the states of this table:
 //!
-//! | register | taken |
+//! | register | written |
 //! |---|---|
 //! | DriverFeatures | until FEATURES_OK |
-//! | QueueSize, QueueAddress | after FEATURES_OK and until DRIVER_OK, of a queue that is not ready |
-//! | QueueReady | after FEATURES_OK and until DRIVER_OK |
-//! | QueueNotify | from DRIVER_OK on |
-//! | Status | bits in their order, each once; 0 always, and takes all back |
+//! | QueueSize, QueueDesc, QueueDriver, QueueDevice | after FEATURES_OK, while the queue is not ready |
+//! | QueueReady | after FEATURES_OK; 1 not while DEVICE_NEEDS_RESET is set |
+//! | QueueNotify | after DRIVER_OK |
+//! | configuration | after FEATURES_OK |
+//! | Status | bits in their order, each once; 0 always, which resets the device |
 //!
-//! A driver that sets FEATURES_OK with features that were not offered, or without VIRTIO_F_VERSION_1, reads it back as 0.
-//! One whose queues are not in memory at DRIVER_OK, or whose rings make no sense later, reads DEVICE_NEEDS_RESET.
+//! A driver that sets FEATURES_OK with features that were not offered, or without VIRTIO_F_VERSION_1, reads the bit back as 0.
+//!
+//! QueueReady = 0 stops a queue, also after DRIVER_OK (4.2.3.2): when the write returns, the device accesses it no more.
+//! QueueReady = 1 starts it from index 0 at the addresses of that moment. DEVICE_NEEDS_RESET is set if a ready queue is not
+//! valid (2.7), or if its rings turn out to be broken or inaccessible later.
 
 mod interrupt;
 mod kind;
 mod queue_setup;
 mod registers;
 
+use std::io;
 use std::sync::Arc;
 
 use guest_memory::GuestRam;
@@ -26,7 +31,6 @@ use virtio_bindings::virtio_config::{
     VIRTIO_CONFIG_S_ACKNOWLEDGE, VIRTIO_CONFIG_S_DRIVER, VIRTIO_CONFIG_S_DRIVER_OK, VIRTIO_CONFIG_S_FAILED,
     VIRTIO_CONFIG_S_FEATURES_OK, VIRTIO_CONFIG_S_NEEDS_RESET, VIRTIO_F_VERSION_1,
 };
-use virtio_bindings::virtio_ring::{VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRECT_DESC};
 use vm_device::MutDeviceMmio;
 use vm_device::bus::{MmioAddress, MmioAddressOffset};
 
@@ -36,14 +40,10 @@ use self::queue_setup::QueueSetup;
 use self::registers::{CONFIG, Half, MAGIC, Register, VERSION};
 use crate::line::InterruptLine;
 use crate::poison_observer::PoisonObserver;
-use crate::virtio::{Activation, Interrupt, VirtioDevice};
+use crate::virtio::{Activation, DeviceMemory, Interrupt, Queue, QueueError, VirtioDevice};
 
-/// The features that the transport and the rings offer for every device.
-const FEATURES: u64 =
-    1 << VIRTIO_F_VERSION_1 | 1 << VIRTIO_RING_F_INDIRECT_DESC | 1 << VIRTIO_RING_F_EVENT_IDX;
-
-/// The bits of the status that a driver sets, each after the one that it needs (VIRTIO 1.2, 3.1.1).
-const STEPS: [(u32, u32); 4] = [
+/// The bits of Status that a driver sets, each with the one that comes before it (VIRTIO 1.2, 3.1.1).
+const STATUS_STEPS: [(u32, u32); 4] = [
     (VIRTIO_CONFIG_S_ACKNOWLEDGE, 0),
     (VIRTIO_CONFIG_S_DRIVER, VIRTIO_CONFIG_S_ACKNOWLEDGE),
     (VIRTIO_CONFIG_S_FEATURES_OK, VIRTIO_CONFIG_S_DRIVER),
@@ -53,8 +53,7 @@ const STEPS: [(u32, u32); 4] = [
 /// The registers of a transport, and the device behind them.
 pub struct MmioTransport {
     device: Box<dyn VirtioDevice>,
-    ram: GuestRam,
-    observer: Arc<dyn PoisonObserver>,
+    memory: DeviceMemory,
     interrupt: Arc<MmioInterrupt>,
     vendor_id: u32,
     status: u32,
@@ -79,8 +78,7 @@ impl MmioTransport {
         MmioTransport {
             queues: queue_setups(&*device),
             device,
-            ram,
-            observer,
+            memory: DeviceMemory::new(ram, observer),
             interrupt: Arc::new(MmioInterrupt::new(line)),
             vendor_id,
             status: 0,
@@ -100,7 +98,7 @@ impl MmioTransport {
             Register::DeviceFeatures => {
                 Half::selected(self.device_features_sel).map_or(0, |half| half.of(self.offered()))
             }
-            Register::QueueSizeMax => self.queue().map_or(0, |queue| queue.max.into()),
+            Register::QueueSizeMax => self.queue().map_or(0, |queue| queue.max_size.into()),
             Register::QueueReady => self.queue().map_or(0, |queue| queue.ready.into()),
             Register::InterruptStatus => self.interrupt.status(),
             Register::Status if self.interrupt.is_reset_needed() => self.status | VIRTIO_CONFIG_S_NEEDS_RESET,
@@ -122,17 +120,13 @@ impl MmioTransport {
         match register {
             Register::DeviceFeaturesSel => self.device_features_sel = value,
             Register::DriverFeaturesSel => self.driver_features_sel = value,
-            Register::DriverFeatures => self.take_features(value),
+            Register::DriverFeatures => self.set_driver_features(value),
             Register::QueueSel => self.queue_sel = value,
-            Register::QueueSize => self.set_up_queue(|queue| queue.size = value),
+            Register::QueueSize => self.set_up_queue(|queue| queue.layout.size = value),
             Register::QueueAddress(part, half) => {
                 self.set_up_queue(|queue| half.put(value, queue.address(part)));
             }
-            Register::QueueReady => {
-                if let Some(queue) = self.changeable_queue() {
-                    queue.ready = value & 1 != 0;
-                }
-            }
+            Register::QueueReady => self.set_queue_ready(value & 1 != 0),
             Register::QueueNotify if self.has(VIRTIO_CONFIG_S_DRIVER_OK) => {
                 if let Ok(queue) = u16::try_from(value) {
                     self.device.notify(queue);
@@ -155,41 +149,70 @@ impl MmioTransport {
     }
 
     fn offered(&self) -> u64 {
-        FEATURES | self.device.features()
+        1 << VIRTIO_F_VERSION_1 | Queue::FEATURES | self.device.features()
     }
 
     fn has(&self, bit: u32) -> bool {
         self.status & bit != 0
     }
 
-    fn take_features(&mut self, value: u32) {
+    fn set_driver_features(&mut self, value: u32) {
         if self.has(VIRTIO_CONFIG_S_FEATURES_OK) {
             return;
         }
-        // Of features from 64 on none are offered: there is nothing to take.
+        // Features from 64 on are not offered: nothing to store.
         if let Some(half) = Half::selected(self.driver_features_sel) {
             half.put(value, &mut self.driver_features);
         }
     }
 
+    /// Index of the selected queue. `None` if the device has no such queue.
+    fn selected(&self) -> Option<u16> {
+        u16::try_from(self.queue_sel).ok().filter(|&index| usize::from(index) < self.queues.len())
+    }
+
     fn queue(&self) -> Option<&QueueSetup> {
-        self.queues.get(usize::try_from(self.queue_sel).ok()?)
+        self.queues.get(usize::from(self.selected()?))
     }
 
-    fn changeable_queue(&mut self) -> Option<&mut QueueSetup> {
-        let now = self.has(VIRTIO_CONFIG_S_FEATURES_OK) && !self.has(VIRTIO_CONFIG_S_DRIVER_OK);
-        self.queues.get_mut(usize::try_from(self.queue_sel).ok()?).filter(|_| now)
-    }
-
+    /// Changes the size or an address of the selected queue, unless it is too early or the queue is ready.
     fn set_up_queue(&mut self, change: impl FnOnce(&mut QueueSetup)) {
-        if let Some(queue) = self.changeable_queue().filter(|queue| !queue.ready) {
+        let Some(index) = self.selected().filter(|_| self.has(VIRTIO_CONFIG_S_FEATURES_OK)) else { return };
+        let queue = &mut self.queues[usize::from(index)];
+        if !queue.ready {
             change(queue);
         }
     }
 
-    /// Takes the bits of the status that may be set now.
+    fn set_queue_ready(&mut self, ready: bool) {
+        let Some(index) = self.selected().filter(|_| self.has(VIRTIO_CONFIG_S_FEATURES_OK)) else { return };
+        let before = std::mem::replace(&mut self.queues[usize::from(index)].ready, ready);
+        if before == ready || !self.has(VIRTIO_CONFIG_S_DRIVER_OK) {
+            return;
+        }
+        if !ready {
+            self.device.stop_queue(index);
+            return;
+        }
+        self.queues[usize::from(index)].ready =
+            !self.interrupt.is_reset_needed() && self.restart_queue(index);
+    }
+
+    /// Starts a queue after DRIVER_OK. False if the device needs a reset instead.
+    fn restart_queue(&mut self, index: u16) -> bool {
+        let started = self
+            .queue_at(index)
+            .map_err(io::Error::other)
+            .and_then(|queue| self.device.start_queue(index, queue));
+        if let Err(error) = &started {
+            self.fail(error);
+        }
+        started.is_ok()
+    }
+
+    /// Sets the bits of Status that may be set now.
     fn advance(&mut self, value: u32) {
-        for (bit, needs) in STEPS {
+        for (bit, needs) in STATUS_STEPS {
             if value & bit == 0 || self.has(bit) || self.status & needs != needs {
                 continue;
             }
@@ -203,29 +226,45 @@ impl MmioTransport {
         self.status |= value & VIRTIO_CONFIG_S_FAILED;
     }
 
+    /// Whether the driver's features are acceptable.
     fn is_agreed(&self) -> bool {
-        let taken = self.driver_features;
-        taken & !self.offered() == 0 && taken & 1 << VIRTIO_F_VERSION_1 != 0
+        let accepted = self.driver_features;
+        accepted & !self.offered() == 0 && accepted & 1 << VIRTIO_F_VERSION_1 != 0
     }
 
     fn activate(&mut self) {
-        let features = self.driver_features;
-        let event_index = features & 1 << VIRTIO_RING_F_EVENT_IDX != 0;
-        let queues = self.queues.iter().map(|queue| queue.build(self.ram.memory(), event_index)).collect();
-        let activated = match queues {
-            Ok(queues) => {
-                let (ram, observer) = (self.ram.clone(), Arc::clone(&self.observer));
-                let interrupt = Arc::<MmioInterrupt>::clone(&self.interrupt);
-                self.device
-                    .activate(Activation { ram, observer, features, queues, interrupt })
-                    .map_err(|error| error.to_string())
-            }
-            Err(error) => Err(error.to_string()),
-        };
+        let ready = (0..).zip(&self.queues).map(|(index, queue)| queue.ready.then(|| self.queue_at(index)));
+        let queues: Result<Vec<_>, _> = ready.map(Option::transpose).collect();
+        let activated = queues.map_err(io::Error::other).and_then(|queues| {
+            let interrupt = Arc::<MmioInterrupt>::clone(&self.interrupt);
+            let (memory, features) = (self.memory.clone(), self.driver_features);
+            self.device.activate(Activation { memory, features, queues, interrupt })
+        });
         if let Err(error) = activated {
-            tracing::warn!(device = self.device.device_type(), error, "a virtio device cannot be started");
-            self.interrupt.needs_reset();
+            self.fail(&error);
         }
+    }
+
+    /// The queue that the registers of that index describe.
+    fn queue_at(&self, index: u16) -> Result<Queue, QueueError> {
+        let QueueSetup { max_size, layout, .. } = self.queues[usize::from(index)];
+        tracing::debug!(
+            device = self.device.device_type(),
+            queue = index,
+            size = layout.size,
+            descriptors = format_args!("{:#x}", layout.descriptors),
+            available = format_args!("{:#x}", layout.available),
+            used = format_args!("{:#x}", layout.used),
+            "virtio queue ready"
+        );
+        Queue::new(self.memory.clone(), layout, max_size, self.driver_features)
+    }
+
+    /// Sets DEVICE_NEEDS_RESET. At most once per activation: queues are not started while it is set.
+    fn fail(&self, error: &io::Error) {
+        let device = self.device.device_type();
+        tracing::warn!(device, %error, "virtio device needs a reset: a queue cannot be started");
+        self.interrupt.needs_reset();
     }
 
     fn reset(&mut self) {

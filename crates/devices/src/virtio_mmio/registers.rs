@@ -2,7 +2,7 @@
 
 use virtio_bindings::virtio_mmio as offset;
 
-/// A register that this transport knows.
+/// A register of the transport.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Register {
     /// Read: [`MAGIC`].
@@ -13,35 +13,35 @@ pub(super) enum Register {
     DeviceId,
     /// Read: the VMM's vendor id.
     VendorId,
-    /// Read: 32 of the features that the device offers, chosen by DeviceFeaturesSel.
+    /// Read: 32 of the offered features, selected by DeviceFeaturesSel.
     DeviceFeatures,
-    /// Write: 0 chooses features 0 to 31, 1 features 32 to 63.
+    /// Write: 0 selects features 0 to 31, 1 features 32 to 63.
     DeviceFeaturesSel,
-    /// Write: 32 of the features that the driver takes, chosen by DriverFeaturesSel.
+    /// Write: 32 of the features that the driver accepts, selected by DriverFeaturesSel.
     DriverFeatures,
     /// Write: as DeviceFeaturesSel.
     DriverFeaturesSel,
-    /// Write: the queue that the queue's registers speak of.
+    /// Write: the queue that the queue registers apply to.
     QueueSel,
-    /// Read: elements that the queue may have; 0 where there is no such queue.
+    /// Read: the maximum size of the queue in elements; 0 if there is no such queue.
     QueueSizeMax,
-    /// Write: elements that the queue has.
+    /// Write: the size of the queue in elements.
     QueueSize,
-    /// Read and write: 1 while the queue may be used.
+    /// Read and write: 1 while the device may use the queue.
     QueueReady,
-    /// Write: the index of a queue that has new buffers.
+    /// Write: the index of a queue with new available buffers.
     QueueNotify,
-    /// Read: bit 0 buffers were used, bit 1 the configuration or the device's status changed.
+    /// Read: bit 0 is a used buffer notification, bit 1 a configuration change notification.
     InterruptStatus,
-    /// Write: bits of InterruptStatus that were handled.
+    /// Write: the bits of InterruptStatus to clear.
     InterruptAck,
-    /// Read and write: the device's status; 0 resets.
+    /// Read and write: the device status; 0 resets the device.
     Status,
-    /// Write: half of the GPA of one of a queue's three parts.
+    /// Write: half of the GPA of one of the queue's three parts.
     QueueAddress(Part, Half),
-    /// Read: all ones, as there is no shared memory: its length and base.
+    /// Read: length or base of a shared memory region; all ones, since no region exists (4.2.2).
     SharedMemory,
-    /// Read: 0, as the configuration never changes.
+    /// Read: changes with each change of the configuration.
     ConfigGeneration,
 }
 
@@ -67,13 +67,13 @@ pub(super) enum Half {
 
 /// "virt".
 pub(super) const MAGIC: u32 = u32::from_le_bytes(*b"virt");
-/// The version that is not the legacy one.
+/// The version of devices that are not legacy devices.
 pub(super) const VERSION: u32 = 2;
-/// Where the device's own configuration begins.
+/// Offset of the device's configuration.
 pub(super) const CONFIG: u64 = offset::VIRTIO_MMIO_CONFIG as u64;
 
 impl Register {
-    /// The register at an offset; none where there is none.
+    /// The register at an offset. `None` if there is none.
     pub(super) fn at(at: u64) -> Option<Self> {
         Some(match u32::try_from(at).ok()? {
             offset::VIRTIO_MMIO_MAGIC_VALUE => Register::MagicValue,
@@ -109,7 +109,7 @@ impl Register {
 }
 
 impl Half {
-    /// The 32 bits that a selector of features chooses; none where it chooses no features that there are.
+    /// The features that a feature selector selects. `None` for features from 64 on.
     pub(super) fn selected(by: u32) -> Option<Self> {
         match by {
             0 => Some(Half::Low),

@@ -1,4 +1,4 @@
-//! Files that are disks, and those that are none.
+//! Files that can be a disk, and files that cannot.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -21,7 +21,7 @@ fn size_in_sectors() {
 }
 
 #[test]
-fn no_disks() {
+fn files_that_cannot_be_a_disk_are_refused() {
     let directory = tempdir().expect("a directory");
     let missing = Disk::open(&directory.path().join("missing"), true).expect_err("missing");
     assert_eq!(missing.to_string(), "the disk cannot be opened: No such file or directory (os error 2)");

@@ -1,4 +1,4 @@
-//! A driver, as small as it can be: it sets a device up by its registers and puts requests into a ring of its own.
+//! A minimal driver: it configures a device by its registers and puts requests into a ring of its own.
 
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -9,17 +9,16 @@ use devices::{InterruptLine, PoisonObserver};
 use guest_memory::{Backing, GuestRam};
 use vm_device::MutDeviceMmio;
 use vm_device::bus::MmioAddress;
-use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 use vmm_sys_util::eventfd::EventFd;
 
 pub(crate) const MEMORY: u64 = 1 << 20;
 /// VendorID that the transport is given.
 pub(crate) const VENDOR: u32 = 0x1234_5678;
-/// Where a driver's parts of queue 0 are.
+/// The parts of queue 0.
 pub(crate) const DESCRIPTORS: u64 = 0x1000;
 pub(crate) const AVAILABLE: u64 = 0x3000;
 pub(crate) const USED: u64 = 0x4000;
-/// Free for buffers.
+/// Unused memory for buffers.
 pub(crate) const BUFFERS: u64 = 0x1_0000;
 
 // Registers (VIRTIO 1.2, table 4.1).
@@ -38,6 +37,7 @@ pub(crate) const STATUS: u64 = 0x70;
 pub(crate) const QUEUE_DESCRIPTORS: u64 = 0x80;
 pub(crate) const QUEUE_DRIVER: u64 = 0x90;
 pub(crate) const QUEUE_DEVICE: u64 = 0xa0;
+pub(crate) const CONFIG_GENERATION: u64 = 0xfc;
 pub(crate) const CONFIG: u64 = 0x100;
 
 pub(crate) const ACKNOWLEDGE: u32 = 1;
@@ -58,11 +58,11 @@ pub(crate) const NEXT: u16 = 1;
 pub(crate) const WRITE: u16 = 2;
 pub(crate) const INDIRECT_TABLE: u16 = 4;
 
-/// Pages that a device told of: GPA and log2 of bytes.
+/// The poisoned pages that a device reported: GPA and log2 of bytes.
 #[derive(Default)]
-pub(crate) struct Told(pub(crate) Mutex<Vec<(u64, u8)>>);
+pub(crate) struct Reported(pub(crate) Mutex<Vec<(u64, u8)>>);
 
-impl PoisonObserver for Told {
+impl PoisonObserver for Reported {
     fn touched(&self, gpa: u64, log2_len: u8) {
         self.0.lock().expect("no panic").push((gpa, log2_len));
     }
@@ -71,9 +71,7 @@ impl PoisonObserver for Told {
 pub(crate) struct Driver {
     pub(crate) transport: MmioTransport,
     pub(crate) ram: GuestRam,
-    pub(crate) memory: GuestMemoryMmap,
-    /// What the device told of poisoned pages.
-    pub(crate) told: Arc<Told>,
+    pub(crate) reported: Arc<Reported>,
     pub(crate) edges: EventFd,
     size: u16,
     made_available: u16,
@@ -87,12 +85,37 @@ impl Driver {
 
     pub(crate) fn in_memory(device: impl VirtioDevice + 'static, backing: Backing) -> Self {
         let ram = GuestRam::allocate(&[(0, MEMORY)], backing).expect("memory");
-        let memory = ram.memory().clone();
-        let told = Arc::new(Told::default());
+        Self::with_memory(device, ram)
+    }
+
+    pub(crate) fn with_memory(device: impl VirtioDevice + 'static, ram: GuestRam) -> Self {
+        let reported = Arc::new(Reported::default());
         let line = InterruptLine::new().expect("an eventfd");
         let edges = line.event().try_clone().expect("an eventfd");
-        let transport = MmioTransport::new(Box::new(device), ram.clone(), line, told.clone(), VENDOR);
-        Driver { transport, ram, memory, told, edges, size: 16, made_available: 0, seen_used: 0 }
+        let transport = MmioTransport::new(Box::new(device), ram.clone(), line, reported.clone(), VENDOR);
+        Driver { transport, ram, reported, edges, size: 16, made_available: 0, seen_used: 0 }
+    }
+
+    /// Writes to memory.
+    pub(crate) fn put(&self, at: u64, bytes: &[u8]) {
+        self.ram.write(at, bytes).expect("memory");
+    }
+
+    /// Reads from memory.
+    pub(crate) fn bytes(&self, at: u64, len: usize) -> Vec<u8> {
+        let mut bytes = vec![0; len];
+        self.ram.read(at, &mut bytes).expect("memory");
+        bytes
+    }
+
+    pub(crate) fn byte(&self, at: u64) -> u8 {
+        self.bytes(at, 1)[0]
+    }
+
+    pub(crate) fn word(&self, at: u64) -> u32 {
+        let mut bytes = [0; 4];
+        self.ram.read(at, &mut bytes).expect("memory");
+        u32::from_le_bytes(bytes)
     }
 
     pub(crate) fn read(&mut self, offset: u64) -> u32 {
@@ -117,7 +140,7 @@ impl Driver {
         })
     }
 
-    /// Up to FEATURES_OK, and whether the device takes them.
+    /// Every step up to FEATURES_OK. Returns whether the device accepts the features.
     pub(crate) fn agree(&mut self, features: u64) -> bool {
         self.write(STATUS, ACKNOWLEDGE);
         self.write(STATUS, ACKNOWLEDGE | DRIVER);
@@ -142,22 +165,26 @@ impl Driver {
         self.write(STATUS, ACKNOWLEDGE | DRIVER | FEATURES_OK | DRIVER_OK);
     }
 
-    /// Everything up to DRIVER_OK, from a reset on.
+    /// Every step from a reset up to DRIVER_OK.
     pub(crate) fn start(&mut self, features: u64) {
         self.write(STATUS, 0);
         assert!(self.agree(VERSION_1 | features));
-        self.memory.write_slice(&[0; 0x6000], GuestAddress(0)).expect("memory");
-        (self.made_available, self.seen_used) = (0, 0);
+        self.clear_queue();
         self.set_up_queue(self.size.into(), [DESCRIPTORS, AVAILABLE, USED]);
         self.go();
         assert_eq!(self.read(STATUS), ACKNOWLEDGE | DRIVER | FEATURES_OK | DRIVER_OK);
     }
 
+    /// Clears the memory of queue 0, and the driver's indices of it.
+    pub(crate) fn clear_queue(&mut self) {
+        self.put(0, &[0; 0x6000]);
+        (self.made_available, self.seen_used) = (0, 0);
+    }
+
     pub(crate) fn descriptor(&self, table: u64, index: u16, start: u64, len: u32, flags: u16, next: u16) {
-        let at = GuestAddress(table + 16 * u64::from(index));
         let words = [start.to_le_bytes().to_vec(), len.to_le_bytes().to_vec(), flags.to_le_bytes().to_vec()];
         let bytes = [words.concat(), next.to_le_bytes().to_vec()].concat();
-        self.memory.write_slice(&bytes, at).expect("memory");
+        self.put(table + 16 * u64::from(index), &bytes);
     }
 
     /// A chain of these buffers, from the first descriptor of a table on.
@@ -169,37 +196,36 @@ impl Driver {
         }
     }
 
-    /// Makes the chain that begins with a descriptor available, and says so.
+    /// Makes the chain that begins with a descriptor available, and notifies the device.
     pub(crate) fn offer(&mut self, head: u16) {
         let slot = u64::from(self.made_available % self.size);
-        self.memory.write_obj(head, GuestAddress(AVAILABLE + 4 + 2 * slot)).expect("memory");
+        self.put(AVAILABLE + 4 + 2 * slot, &head.to_le_bytes());
         self.made_available = self.made_available.wrapping_add(1);
-        self.memory.write_obj(self.made_available, GuestAddress(AVAILABLE + 2)).expect("memory");
+        self.ram.store_u16(AVAILABLE + 2, self.made_available).expect("memory");
         self.write(QUEUE_NOTIFY, 0);
     }
 
-    /// The next chain that the device has used: its head, and the bytes that the device says it wrote.
+    /// The next used chain: its head, and the number of written bytes.
     pub(crate) fn used(&mut self) -> (u32, u32) {
         let until = Instant::now() + Duration::from_secs(20);
         while self.used_index() == self.seen_used {
-            assert!(Instant::now() < until, "the device does not answer");
+            assert!(Instant::now() < until, "the device uses no buffer");
             std::thread::sleep(Duration::from_micros(50));
         }
         let at = USED + 4 + 8 * u64::from(self.seen_used % self.size);
         self.seen_used = self.seen_used.wrapping_add(1);
-        let word = |at| self.memory.read_obj(GuestAddress(at)).expect("memory");
-        (word(at), word(at + 4))
+        (self.word(at), self.word(at + 4))
     }
 
     pub(crate) fn used_index(&self) -> u16 {
-        self.memory.read_obj(GuestAddress(USED + 2)).expect("memory")
+        self.ram.load_u16(USED + 2).expect("memory")
     }
 
     /// Waits for a bit of the device's status.
     pub(crate) fn await_status(&mut self, bit: u32) {
         let until = Instant::now() + Duration::from_secs(20);
         while self.read(STATUS) & bit == 0 {
-            assert!(Instant::now() < until, "status {bit:#x} does not come");
+            assert!(Instant::now() < until, "status bit {bit:#x} is not set");
             std::thread::sleep(Duration::from_micros(50));
         }
     }

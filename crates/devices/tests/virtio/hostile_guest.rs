@@ -1,5 +1,5 @@
-//! Whatever a guest writes to registers, rings, descriptors and headers: nothing panics, a reset always works, and a disk
-//! that may only be read stays as it is.
+//! A guest that writes anything to registers, rings, descriptors and headers: nothing panics, a reset always works, and a
+//! read-only disk is not changed.
 //!
 //! `PROPTEST_CASES=100000 cargo test -p devices --test virtio hostile` makes it a long run.
 
@@ -12,11 +12,10 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use vm_device::MutDeviceMmio;
 use vm_device::bus::MmioAddress;
-use vm_memory::{Bytes, GuestAddress};
 
 use crate::driver::*;
 
-/// Where everything that a guest pokes lies: small, so that pokes meet one another.
+/// The memory that a guest writes to: small, so that writes overlap.
 const ARENA: u64 = 0x6000;
 
 #[derive(Clone, Debug)]
@@ -30,7 +29,7 @@ enum Step {
     Offer { head: u16 },
 }
 
-/// Values that mean something, and any others.
+/// Values with a meaning, and any others.
 fn register_value() -> impl Strategy<Value = Vec<u8>> {
     let word = prop_oneof![
         0_u32..16,
@@ -75,7 +74,7 @@ fn step() -> impl Strategy<Value = Step> {
 
 static PANICKED: AtomicBool = AtomicBool::new(false);
 
-/// A panic on the device's thread would go unnoticed.
+/// A panic on the device's thread does not fail the test by itself.
 fn watch_for_panics() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
@@ -105,16 +104,16 @@ proptest! {
                     driver.transport.mmio_read(MmioAddress(0), offset, &mut vec![0; len]);
                 }
                 Step::Poke { at, data } => {
-                    driver.memory.write_slice(&data, GuestAddress(at)).expect("memory");
+                    driver.put(at, &data);
                 }
                 Step::Descriptor { index, start, len, flags, next } => {
                     driver.descriptor(DESCRIPTORS, index, start, len, flags, next);
                 }
                 Step::Header { at, kind, sector } => {
                     let bytes = [&kind.to_le_bytes()[..], &[0; 4], &sector.to_le_bytes()].concat();
-                    driver.memory.write_slice(&bytes, GuestAddress(at)).expect("memory");
+                    driver.put(at, &bytes);
                 }
-                // VIRTIO_BLK_F_RO, or what the other kind of disk offers: VIRTIO_BLK_F_FLUSH.
+                // VIRTIO_BLK_F_RO, or VIRTIO_BLK_F_FLUSH on a writable disk.
                 Step::Start { features } if read_only => driver.start(features),
                 Step::Start { features } => driver.start(features & !(1 << 5) | (features & 1 << 5) << 4),
                 Step::Offer { head } => driver.offer(head),
@@ -122,14 +121,14 @@ proptest! {
         }
         driver.write(STATUS, 0);
         prop_assert_eq!(driver.read(STATUS), 0);
-        // A device that was used so goes on to serve one that behaves.
+        // The device works for a driver that follows the rules.
         driver.start(0);
-        driver.memory.write_slice(&[0; 16], GuestAddress(BUFFERS)).expect("memory");
+        driver.put(BUFFERS, &[0; 16]);
         let buffers = [Buffer(BUFFERS, 16, false), Buffer(BUFFERS + 0x1000, 513, true)];
         driver.chain(DESCRIPTORS, &buffers);
         driver.offer(0);
         prop_assert_eq!(driver.used(), (0, 513));
-        let byte: u8 = driver.memory.read_obj(GuestAddress(BUFFERS + 0x1000)).expect("memory");
+        let byte = driver.byte(BUFFERS + 0x1000);
         let after = fs::read(&path).expect("the disk");
         prop_assert_eq!(byte, after[0]);
         drop(driver);

@@ -1,8 +1,10 @@
-//! virtio as a driver sees it: registers, rings in guest memory, and what becomes of a disk's file.
+//! virtio devices, tested by a driver: registers, rings in guest memory, and a disk's file.
 
 mod block;
 mod disk;
 mod driver;
 mod hostile_guest;
 mod poison_observer;
+mod poisoned_rings;
 mod transport;
+mod workers;

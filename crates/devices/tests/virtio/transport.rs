@@ -1,9 +1,9 @@
-//! The registers, with a device behind them that does nothing but write down what it is told.
+//! The registers, with a device behind them that records its calls.
 
 use std::io;
 use std::sync::{Arc, Mutex};
 
-use devices::virtio::{Activation, Interrupt, VirtioDevice};
+use devices::virtio::{Activation, Interrupt, Queue, QueueLayout, VirtioDevice};
 use vm_device::MutDeviceMmio;
 use vm_device::bus::MmioAddress;
 
@@ -11,19 +11,22 @@ use crate::driver::*;
 
 const FEATURES: u64 = 1 << 3 | 1 << 50;
 
-/// What a device was told.
+/// The calls that a device received.
 #[derive(Default)]
-struct Told {
+struct Calls {
     activated: Vec<(u64, Vec<bool>)>,
     notified: Vec<u16>,
+    stopped: Vec<u16>,
+    started: Vec<(u16, QueueLayout)>,
+    written: Vec<(u64, Vec<u8>)>,
     resets: usize,
-    signal: Option<Arc<dyn Interrupt>>,
+    interrupt: Option<Arc<dyn Interrupt>>,
 }
 
 #[derive(Clone, Default)]
-struct Notebook(Arc<Mutex<Told>>);
+struct Recorder(Arc<Mutex<Calls>>);
 
-impl VirtioDevice for Notebook {
+impl VirtioDevice for Recorder {
     fn device_type(&self) -> u32 {
         42
     }
@@ -40,10 +43,14 @@ impl VirtioDevice for Notebook {
         data.iter_mut().zip(offset..).for_each(|(byte, at)| *byte = at as u8);
     }
 
+    fn write_config(&mut self, offset: u64, data: &[u8]) {
+        self.0.lock().expect("no panic").written.push((offset, data.to_vec()));
+    }
+
     fn activate(&mut self, activation: Activation) -> io::Result<()> {
-        let mut told = self.0.lock().expect("no panic");
-        told.activated.push((activation.features, activation.queues.iter().map(Option::is_some).collect()));
-        told.signal = Some(activation.interrupt);
+        let mut calls = self.0.lock().expect("no panic");
+        calls.activated.push((activation.features, activation.queues.iter().map(Option::is_some).collect()));
+        calls.interrupt = Some(activation.interrupt);
         Ok(())
     }
 
@@ -51,14 +58,23 @@ impl VirtioDevice for Notebook {
         self.0.lock().expect("no panic").notified.push(queue);
     }
 
+    fn stop_queue(&mut self, queue: u16) {
+        self.0.lock().expect("no panic").stopped.push(queue);
+    }
+
+    fn start_queue(&mut self, index: u16, queue: Queue) -> io::Result<()> {
+        self.0.lock().expect("no panic").started.push((index, queue.layout()));
+        Ok(())
+    }
+
     fn reset(&mut self) {
         self.0.lock().expect("no panic").resets += 1;
     }
 }
 
-fn driver() -> (Driver, Notebook) {
-    let notebook = Notebook::default();
-    (Driver::new(notebook.clone()), notebook)
+fn driver() -> (Driver, Recorder) {
+    let recorder = Recorder::default();
+    (Driver::new(recorder.clone()), recorder)
 }
 
 #[test]
@@ -71,12 +87,12 @@ fn identity() {
     assert_eq!(driver.offered(), FEATURES | VERSION_1 | EVENT_INDEX | INDIRECT);
     driver.write(DEVICE_FEATURES_SEL, 2);
     assert_eq!(driver.read(DEVICE_FEATURES), 0, "features from 64 on");
-    // Shared memory that is not there has a length of all ones (4.2.2).
+    // A shared memory region that does not exist has a length of all ones (4.2.2).
     assert_eq!([driver.read(0xb0), driver.read(0xb4)], [u32::MAX; 2]);
 }
 
 #[test]
-fn registers_are_as_wide_as_they_are() {
+fn registers_take_accesses_of_32_bits_only() {
     let (mut driver, _) = driver();
     for (offset, len) in [(0, 1), (0, 2), (0, 8), (1, 4), (0x70, 3)] {
         let mut data = vec![0xee; len];
@@ -93,41 +109,41 @@ fn registers_are_as_wide_as_they_are() {
 }
 
 #[test]
-fn features_are_agreed_on_once() {
-    let (mut driver, notebook) = driver();
-    assert!(!driver.agree(FEATURES), "a driver of the legacy kind");
+fn features_are_negotiated_once() {
+    let (mut driver, recorder) = driver();
+    assert!(!driver.agree(FEATURES), "a legacy driver");
     driver.write(STATUS, 0);
-    assert!(!driver.agree(VERSION_1 | 1 << 4), "what was not offered");
+    assert!(!driver.agree(VERSION_1 | 1 << 4), "a feature that was not offered");
     driver.write(STATUS, 0);
     assert!(driver.agree(VERSION_1 | 1 << 50));
     driver.write(DRIVER_FEATURES_SEL, 0);
     driver.write(DRIVER_FEATURES, 1 << 4);
     driver.go();
-    assert_eq!(notebook.0.lock().expect("no panic").activated, [(VERSION_1 | 1 << 50, vec![false, false])]);
+    assert_eq!(recorder.0.lock().expect("no panic").activated, [(VERSION_1 | 1 << 50, vec![false, false])]);
 }
 
 #[test]
-fn status_goes_forward_step_by_step() {
-    let (mut driver, notebook) = driver();
+fn status_bits_are_set_in_their_order() {
+    let (mut driver, recorder) = driver();
     for step in [DRIVER, FEATURES_OK, DRIVER_OK, DRIVER | DRIVER_OK, NEEDS_RESET] {
         driver.write(STATUS, step);
-        assert_eq!(driver.read(STATUS), 0, "{step:#x} comes later");
+        assert_eq!(driver.read(STATUS), 0, "{step:#x} has to come later");
     }
     driver.write(STATUS, ACKNOWLEDGE | DRIVER_OK);
     assert_eq!(driver.read(STATUS), ACKNOWLEDGE);
     assert!(driver.agree(VERSION_1));
     driver.write(STATUS, ACKNOWLEDGE);
-    assert_eq!(driver.read(STATUS), ACKNOWLEDGE | DRIVER | FEATURES_OK, "nothing is taken back");
+    assert_eq!(driver.read(STATUS), ACKNOWLEDGE | DRIVER | FEATURES_OK, "no bit is cleared");
     driver.go();
     driver.go();
     driver.write(STATUS, 128);
     assert_eq!(driver.read(STATUS), ACKNOWLEDGE | DRIVER | FEATURES_OK | DRIVER_OK | 128);
-    assert_eq!(notebook.0.lock().expect("no panic").activated.len(), 1, "once");
+    assert_eq!(recorder.0.lock().expect("no panic").activated.len(), 1, "once");
 }
 
 #[test]
-fn queues_are_set_up_between_features_and_driver() {
-    let (mut driver, notebook) = driver();
+fn queues_are_configured_between_features_ok_and_driver_ok() {
+    let (mut driver, recorder) = driver();
     let sizes = [0, 1, 2, u32::MAX].map(|queue| {
         driver.write(QUEUE_SEL, queue);
         driver.read(QUEUE_SIZE_MAX)
@@ -142,13 +158,11 @@ fn queues_are_set_up_between_features_and_driver() {
     assert_eq!(driver.read(QUEUE_READY), 1);
     driver.go();
     assert_eq!(driver.read(STATUS) & NEEDS_RESET, 0, "a ready queue is not changed");
-    driver.write(QUEUE_READY, 0);
-    assert_eq!(driver.read(QUEUE_READY), 1, "too late");
-    assert_eq!(notebook.0.lock().expect("no panic").activated, [(VERSION_1, vec![true, false])]);
+    assert_eq!(recorder.0.lock().expect("no panic").activated, [(VERSION_1, vec![true, false])]);
 }
 
 #[test]
-fn queues_that_can_not_be() {
+fn an_invalid_queue_needs_a_reset() {
     let parts = [DESCRIPTORS, AVAILABLE, USED];
     let cases = [
         (0, parts),
@@ -166,59 +180,134 @@ fn queues_that_can_not_be() {
         (16, [DESCRIPTORS, AVAILABLE, !3]),
     ];
     for (size, parts) in cases {
-        let (mut driver, notebook) = driver();
+        let (mut driver, recorder) = driver();
         assert!(driver.agree(VERSION_1));
         driver.set_up_queue(size, parts);
         driver.go();
         assert_ne!(driver.read(STATUS) & NEEDS_RESET, 0, "{size} elements at {parts:x?}");
         assert_eq!(driver.read(INTERRUPT_STATUS), 2);
         assert!(driver.edges.read().is_ok());
-        assert!(notebook.0.lock().expect("no panic").activated.is_empty());
+        assert!(recorder.0.lock().expect("no panic").activated.is_empty());
     }
 }
 
 #[test]
-fn notifications_reach_a_device_that_is_on() {
-    let (mut driver, notebook) = driver();
+fn notifications_reach_an_active_device_only() {
+    let (mut driver, recorder) = driver();
     driver.write(QUEUE_NOTIFY, 0);
     driver.start(0);
     driver.write(QUEUE_NOTIFY, 1);
+    driver.write(QUEUE_NOTIFY, 1 << 16);
     driver.write(STATUS, 0);
     driver.write(QUEUE_NOTIFY, 2);
-    assert_eq!(notebook.0.lock().expect("no panic").notified, [1]);
+    assert_eq!(recorder.0.lock().expect("no panic").notified, [1]);
 }
 
 #[test]
-fn interrupts_stay_until_they_are_acknowledged() {
-    let (mut driver, notebook) = driver();
+fn interrupt_status_is_set_until_acknowledged() {
+    let (mut driver, recorder) = driver();
     driver.start(0);
-    let signal = notebook.0.lock().expect("no panic").signal.clone().expect("activated");
-    signal.used_buffer(0);
-    signal.used_buffer(0);
+    let interrupt = recorder.0.lock().expect("no panic").interrupt.clone().expect("activated");
+    interrupt.used_buffer(0);
+    interrupt.used_buffer(0);
     assert_eq!(driver.edges.read().expect("raised"), 2, "an edge each");
-    signal.needs_reset();
+    interrupt.needs_reset();
     assert_eq!(driver.read(INTERRUPT_STATUS), 3);
     driver.write(INTERRUPT_ACK, 1);
     assert_eq!(driver.read(INTERRUPT_STATUS), 2);
     driver.write(INTERRUPT_ACK, !0);
     assert_eq!(driver.read(INTERRUPT_STATUS), 0);
-    assert_ne!(driver.read(STATUS) & NEEDS_RESET, 0, "until it is reset");
+    assert_ne!(driver.read(STATUS) & NEEDS_RESET, 0, "until a reset");
 }
 
 #[test]
-fn reset_takes_all_back() {
-    let (mut driver, notebook) = driver();
+fn a_reset_clears_every_register() {
+    let (mut driver, recorder) = driver();
     driver.start(1 << 3);
-    let signal = notebook.0.lock().expect("no panic").signal.clone().expect("activated");
-    signal.needs_reset();
-    let before = notebook.0.lock().expect("no panic").resets;
+    let interrupt = recorder.0.lock().expect("no panic").interrupt.clone().expect("activated");
+    interrupt.needs_reset();
+    let before = recorder.0.lock().expect("no panic").resets;
     driver.write(STATUS, 0);
-    assert_eq!(notebook.0.lock().expect("no panic").resets, before + 1);
+    assert_eq!(recorder.0.lock().expect("no panic").resets, before + 1);
     assert_eq!([STATUS, INTERRUPT_STATUS, QUEUE_READY].map(|register| driver.read(register)), [0; 3]);
     driver.write(STATUS, ACKNOWLEDGE);
     driver.write(STATUS, DRIVER);
     driver.write(STATUS, FEATURES_OK);
-    assert_eq!(driver.read(STATUS), ACKNOWLEDGE | DRIVER, "the features of before are gone");
+    assert_eq!(driver.read(STATUS), ACKNOWLEDGE | DRIVER, "the features from before the reset are cleared");
     driver.start(0);
-    assert_eq!(notebook.0.lock().expect("no panic").activated.len(), 2);
+    assert_eq!(recorder.0.lock().expect("no panic").activated.len(), 2);
+}
+
+/// VIRTIO 1.2, 4.2.3.2.
+#[test]
+fn queues_are_stopped_and_started_after_driver_ok() {
+    let (mut driver, recorder) = driver();
+    driver.start(0);
+    driver.write(QUEUE_SEL, 0);
+    driver.write(QUEUE_SIZE, 8);
+    driver.write(QUEUE_READY, 0);
+    assert_eq!(driver.read(QUEUE_READY), 0);
+    driver.write(QUEUE_READY, 0);
+    let elsewhere = [BUFFERS, BUFFERS + 0x1000, BUFFERS + 0x2000];
+    driver.set_up_queue(4, elsewhere);
+    assert_eq!(driver.read(QUEUE_READY), 1);
+    driver.write(QUEUE_READY, 1);
+    // A queue that was not ready at DRIVER_OK.
+    driver.write(QUEUE_SEL, 1);
+    assert_eq!(driver.read(QUEUE_READY), 0);
+    for (register, part) in [QUEUE_DESCRIPTORS, QUEUE_DRIVER, QUEUE_DEVICE].into_iter().zip(elsewhere) {
+        driver.write_wide(register, part);
+    }
+    driver.write(QUEUE_READY, 1);
+    assert_eq!(driver.read(QUEUE_READY), 1);
+    {
+        let calls = recorder.0.lock().expect("no panic");
+        let [descriptors, available, used] = elsewhere;
+        let layout = QueueLayout { size: 4, descriptors, available, used };
+        assert_eq!(calls.stopped, [0]);
+        assert_eq!(calls.started, [(0, layout), (1, layout)]);
+    }
+    // A queue that does not exist; and one that is invalid.
+    driver.write(QUEUE_SEL, 2);
+    driver.write(QUEUE_READY, 1);
+    assert_eq!(driver.read(QUEUE_READY), 0);
+    driver.write(QUEUE_SEL, 0);
+    driver.write(QUEUE_READY, 0);
+    assert_eq!(driver.read(STATUS) & NEEDS_RESET, 0);
+    driver.set_up_queue(3, elsewhere);
+    assert_ne!(driver.read(STATUS) & NEEDS_RESET, 0);
+    assert_eq!([driver.read(QUEUE_READY), driver.read(INTERRUPT_STATUS)], [0, 2]);
+    driver.set_up_queue(4, elsewhere);
+    assert_eq!(driver.read(QUEUE_READY), 0, "until a reset");
+    driver.start(0);
+    let calls = recorder.0.lock().expect("no panic");
+    assert_eq!((&calls.stopped[..], calls.started.len()), (&[0, 0][..], 2));
+}
+
+#[test]
+fn configuration_writes_reach_the_device_after_feature_negotiation() {
+    let (mut driver, recorder) = driver();
+    driver.transport.mmio_write(MmioAddress(0), CONFIG, &[9]);
+    assert!(driver.agree(VERSION_1));
+    let writes = [(0, vec![1]), (2, vec![2, 3]), (5, vec![4; 4]), (8, vec![5; 8]), (0xeff, vec![6])];
+    for (offset, data) in &writes {
+        driver.transport.mmio_write(MmioAddress(0), CONFIG + offset, data);
+    }
+    driver.write(STATUS, 0);
+    driver.transport.mmio_write(MmioAddress(0), CONFIG, &[9]);
+    assert_eq!(recorder.0.lock().expect("no panic").written, writes);
+}
+
+#[test]
+fn a_configuration_change_is_notified_and_counted() {
+    let (mut driver, recorder) = driver();
+    driver.start(0);
+    let interrupt = recorder.0.lock().expect("no panic").interrupt.clone().expect("activated");
+    assert_eq!(driver.read(CONFIG_GENERATION), 0);
+    interrupt.config_changed();
+    assert_eq!([driver.read(INTERRUPT_STATUS), driver.read(CONFIG_GENERATION)], [2, 1]);
+    assert_eq!(driver.edges.read().expect("raised"), 1);
+    assert_eq!(driver.read(STATUS) & NEEDS_RESET, 0);
+    interrupt.needs_reset();
+    assert_eq!(driver.read(CONFIG_GENERATION), 1, "the configuration is the same");
 }

@@ -3,7 +3,7 @@
 #![expect(unsafe_code, reason = "the lint takes assembly for it")]
 
 /// Entries of the table.
-pub(super) const ENTRIES: usize = 5;
+pub(super) const ENTRIES: usize = 7;
 
 // The registers of a copy move on only when both accesses of a step are done, so that a fault finds them as they were
 // before the step. A fault among the words goes on byte by byte: the copy stops at the very byte that is not there.
@@ -67,6 +67,28 @@ core::arch::global_asm!(
     "mov x0, #0",
     "ret",
     ".size ghest_recoverable_store_u32, . - ghest_recoverable_store_u32",
+    ".balign 16",
+    ".globl ghest_recoverable_load_u16",
+    ".hidden ghest_recoverable_load_u16",
+    ".type ghest_recoverable_load_u16, @function",
+    "ghest_recoverable_load_u16:",
+    ".Lghest_load_u16:",
+    "ldarh w2, [x0]",
+    ".Lghest_load_u16_end:",
+    "strh w2, [x1]",
+    "mov x0, #0",
+    "ret",
+    ".size ghest_recoverable_load_u16, . - ghest_recoverable_load_u16",
+    ".balign 16",
+    ".globl ghest_recoverable_store_u16",
+    ".hidden ghest_recoverable_store_u16",
+    ".type ghest_recoverable_store_u16, @function",
+    "ghest_recoverable_store_u16:",
+    "stlrh w1, [x0]",
+    ".Lghest_store_u16_end:",
+    "mov x0, #0",
+    "ret",
+    ".size ghest_recoverable_store_u16, . - ghest_recoverable_store_u16",
     ".Lghest_failed:",
     "mov x0, #1",
     "ret",
@@ -89,6 +111,12 @@ core::arch::global_asm!(
     ".long .Lghest_failed - ghest_recoverable_table",
     ".long ghest_recoverable_store_u32 - ghest_recoverable_table",
     ".long .Lghest_store_u32_end - ghest_recoverable_table",
+    ".long .Lghest_failed - ghest_recoverable_table",
+    ".long .Lghest_load_u16 - ghest_recoverable_table",
+    ".long .Lghest_load_u16_end - ghest_recoverable_table",
+    ".long .Lghest_failed - ghest_recoverable_table",
+    ".long ghest_recoverable_store_u16 - ghest_recoverable_table",
+    ".long .Lghest_store_u16_end - ghest_recoverable_table",
     ".long .Lghest_failed - ghest_recoverable_table",
     ".size ghest_recoverable_table, . - ghest_recoverable_table",
     ".popsection",

@@ -17,7 +17,7 @@
 //!
 //! # What is promised
 //! - Bytes are copied in ascending order, and all before the one that is told of are copied.
-//! - Loads and stores of 4 and 8 bytes are single accesses, and acquire and release.
+//! - Loads and stores of 2, 4 and 8 bytes are single accesses, and acquire and release.
 //!
 //! # What is not
 //! - Copies are not atomic: a guest that writes at the same time is read in part.
@@ -60,6 +60,8 @@ unsafe extern "C" {
     fn ghest_recoverable_load_u64(from: *const u64, to: *mut u64) -> usize;
     fn ghest_recoverable_store_u64(to: *mut u64, value: u64) -> usize;
     fn ghest_recoverable_store_u32(to: *mut u32, value: u32) -> usize;
+    fn ghest_recoverable_load_u16(from: *const u16, to: *mut u16) -> usize;
+    fn ghest_recoverable_store_u16(to: *mut u16, value: u16) -> usize;
     static ghest_recoverable_table: [Entry; architecture::ENTRIES];
 }
 
@@ -103,6 +105,27 @@ pub(crate) unsafe fn store_u64(to: *mut u64, value: u64) -> Result<(), Stopped> 
 pub(crate) unsafe fn store_u32(to: *mut u32, value: u32) -> Result<(), Stopped> {
     // SAFETY: as the caller promises.
     outcome(unsafe { ghest_recoverable_store_u32(to, value) }, 0)
+}
+
+/// Loads 2 aligned bytes in one access.
+///
+/// # Safety
+/// The address is mapped and aligned.
+#[expect(unsafe_code, reason = "it takes a raw pointer")]
+pub(crate) unsafe fn load_u16(from: *const u16) -> Result<u16, Stopped> {
+    let mut value = 0;
+    // SAFETY: as the caller promises.
+    outcome(unsafe { ghest_recoverable_load_u16(from, &raw mut value) }, 0).map(|()| value)
+}
+
+/// Stores 2 aligned bytes in one access.
+///
+/// # Safety
+/// The address is mapped, writable and aligned.
+#[expect(unsafe_code, reason = "it takes a raw pointer")]
+pub(crate) unsafe fn store_u16(to: *mut u16, value: u16) -> Result<(), Stopped> {
+    // SAFETY: as the caller promises.
+    outcome(unsafe { ghest_recoverable_store_u16(to, value) }, 0)
 }
 
 fn outcome(left: usize, done: usize) -> Result<(), Stopped> {

@@ -3,7 +3,7 @@
 #![expect(unsafe_code, reason = "the lint takes assembly for it")]
 
 /// Entries of the table.
-pub(super) const ENTRIES: usize = 4;
+pub(super) const ENTRIES: usize = 6;
 
 // `rep movsb` counts RCX down with each byte it has copied, so a fault leaves in it how many it has not. The direction
 // flag is clear by the ABI.
@@ -53,6 +53,28 @@ core::arch::global_asm!(
     "xor eax, eax",
     "ret",
     ".size ghest_recoverable_store_u32, . - ghest_recoverable_store_u32",
+    ".balign 16",
+    ".globl ghest_recoverable_load_u16",
+    ".hidden ghest_recoverable_load_u16",
+    ".type ghest_recoverable_load_u16, @function",
+    "ghest_recoverable_load_u16:",
+    ".Lghest_load_u16:",
+    "movzx eax, word ptr [rdi]",
+    ".Lghest_load_u16_end:",
+    "mov word ptr [rsi], ax",
+    "xor eax, eax",
+    "ret",
+    ".size ghest_recoverable_load_u16, . - ghest_recoverable_load_u16",
+    ".balign 16",
+    ".globl ghest_recoverable_store_u16",
+    ".hidden ghest_recoverable_store_u16",
+    ".type ghest_recoverable_store_u16, @function",
+    "ghest_recoverable_store_u16:",
+    "mov word ptr [rdi], si",
+    ".Lghest_store_u16_end:",
+    "xor eax, eax",
+    "ret",
+    ".size ghest_recoverable_store_u16, . - ghest_recoverable_store_u16",
     ".Lghest_failed:",
     "mov eax, 1",
     "ret",
@@ -72,6 +94,12 @@ core::arch::global_asm!(
     ".long .Lghest_failed - ghest_recoverable_table",
     ".long ghest_recoverable_store_u32 - ghest_recoverable_table",
     ".long .Lghest_store_u32_end - ghest_recoverable_table",
+    ".long .Lghest_failed - ghest_recoverable_table",
+    ".long .Lghest_load_u16 - ghest_recoverable_table",
+    ".long .Lghest_load_u16_end - ghest_recoverable_table",
+    ".long .Lghest_failed - ghest_recoverable_table",
+    ".long ghest_recoverable_store_u16 - ghest_recoverable_table",
+    ".long .Lghest_store_u16_end - ghest_recoverable_table",
     ".long .Lghest_failed - ghest_recoverable_table",
     ".size ghest_recoverable_table, . - ghest_recoverable_table",
     ".popsection",

@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use serde_json::{Value as Json, json};
 
-use super::{Flaw, Form, listed};
+use super::{Form, ValueError, listed};
 use crate::tree::Value;
-use crate::units::{self, NoQuantity, PERIODS, SIZES, Unit};
+use crate::units::{self, PERIODS, QuantityError, SIZES, Unit};
 
-/// A quantity with its ends, and why they are there.
+/// A number with a unit, between two limits. Each limit has its reason.
 struct Quantity {
     noun: &'static str,
     units: &'static [Unit],
@@ -18,66 +18,65 @@ struct Quantity {
 }
 
 impl Quantity {
-    fn read(&self, value: &Value) -> Result<u64, Flaw> {
+    fn read(&self, value: &Value) -> Result<u64, ValueError> {
         let text = match value {
             Value::Text(text) => text,
             Value::Integer(number) => return self.without_unit(*number),
-            _ => return Err(Flaw::Type),
+            _ => return Err(ValueError::WrongType),
         };
         let quantity = match units::parse(text, self.units) {
             Ok(quantity) => quantity,
-            Err(NoQuantity::TooBig) => u64::MAX,
-            Err(NoQuantity::NoUnit(number)) => return self.without_unit(number.into()),
-            Err(NoQuantity::NoNumber) => {
-                return Flaw::content(
-                    "a whole number with its unit is wanted",
+            Err(QuantityError::TooLarge) => u64::MAX,
+            Err(QuantityError::MissingUnit(number)) => return self.without_unit(number.into()),
+            Err(QuantityError::NoNumber) => {
+                return ValueError::invalid(
+                    "expected a whole number with a unit",
                     format!("for example `\"{}\"`", self.example),
                 );
             }
-            Err(NoQuantity::UnknownUnit { number, unit, meant: Some(meant) }) => {
-                return Flaw::content(
-                    format!("`{unit}` is no unit of {}", self.noun),
-                    format!("write `\"{number}{meant}\"`"),
+            Err(QuantityError::UnknownUnit { number, unit, suggestion: Some(suggestion) }) => {
+                return ValueError::invalid(
+                    format!("`{unit}` is not a unit of {}", self.noun),
+                    format!("write `\"{number}{suggestion}\"`"),
                 );
             }
-            Err(NoQuantity::UnknownUnit { unit, meant: None, .. }) => {
-                return Flaw::content(
-                    format!("`{unit}` is no unit of {}", self.noun),
+            Err(QuantityError::UnknownUnit { unit, suggestion: None, .. }) => {
+                return ValueError::invalid(
+                    format!("`{unit}` is not a unit of {}", self.noun),
                     format!("the units are {}", listed(self.unit_names(), "and")),
                 );
             }
         };
         let shown = |quantity| units::format(quantity, self.units);
         if quantity < self.min.0 {
-            let least = shown(self.min.0);
-            return Flaw::content(
-                format!("the least is {least}, {}", self.min.1),
-                format!("write `\"{least}\"` or more"),
+            let min = shown(self.min.0);
+            return ValueError::invalid(
+                format!("the minimum is {min}, {}", self.min.1),
+                format!("write `\"{min}\"` or more"),
             );
         }
         if quantity > self.max.0 {
-            let most = shown(self.max.0);
-            return Flaw::content(
-                format!("the most is {most}, {}", self.max.1),
-                format!("write `\"{most}\"` or less"),
+            let max = shown(self.max.0);
+            return ValueError::invalid(
+                format!("the maximum is {max}, {}", self.max.1),
+                format!("write `\"{max}\"` or less"),
             );
         }
         Ok(quantity)
     }
 
-    fn without_unit<T>(&self, number: i128) -> Result<T, Flaw> {
+    fn without_unit<T>(&self, number: i128) -> Result<T, ValueError> {
         let unit = self.example.trim_start_matches(|c: char| c.is_ascii_digit());
         let number = if number > 0 { format!("{number}{unit}") } else { self.example.to_owned() };
-        Flaw::content("it has no unit", format!("give it one of {}, for example `\"{number}\"`", self.list()))
+        ValueError::invalid(
+            "it has no unit",
+            format!("append one of {}, for example `\"{number}\"`", listed(self.unit_names(), "and")),
+        )
     }
 
-    /// From the smallest.
+    /// The names of the units, from the smallest.
     fn unit_names(&self) -> impl Iterator<Item = String> {
         self.units.iter().rev().map(|unit| unit.name.to_owned())
-    }
-
-    fn list(&self) -> String {
-        listed(self.unit_names(), "and")
     }
 
     fn schema(&self) -> Json {
@@ -86,11 +85,11 @@ impl Quantity {
     }
 }
 
-/// A number of bytes, with a unit.
+/// A size of memory: a number and a unit, read as bytes.
 pub struct Size {
-    /// The least in bytes, and why.
+    /// The minimum in bytes, and its reason.
     pub min: (u64, &'static str),
-    /// The greatest in bytes, and why.
+    /// The maximum in bytes, and its reason.
     pub max: (u64, &'static str),
 }
 
@@ -103,12 +102,12 @@ impl Size {
 impl Form for Size {
     type Value = u64;
 
-    fn read(&self, value: &Value) -> Result<u64, Flaw> {
+    fn read(&self, value: &Value) -> Result<u64, ValueError> {
         self.quantity().read(value)
     }
 
-    fn wanted(&self) -> String {
-        "a size with its unit".to_owned()
+    fn expected(&self) -> String {
+        "a size with a unit".to_owned()
     }
 
     fn example(&self) -> String {
@@ -119,16 +118,16 @@ impl Form for Size {
         self.quantity().schema()
     }
 
-    fn write(&self, value: &u64) -> Json {
+    fn to_json(&self, value: &u64) -> Json {
         json!(units::format(*value, SIZES))
     }
 }
 
-/// A duration, with a unit.
+/// A duration: a number and a unit.
 pub struct Period {
-    /// The least in milliseconds, and why.
+    /// The minimum in milliseconds, and its reason.
     pub min: (u64, &'static str),
-    /// The greatest in milliseconds, and why.
+    /// The maximum in milliseconds, and its reason.
     pub max: (u64, &'static str),
 }
 
@@ -141,12 +140,12 @@ impl Period {
 impl Form for Period {
     type Value = Duration;
 
-    fn read(&self, value: &Value) -> Result<Duration, Flaw> {
+    fn read(&self, value: &Value) -> Result<Duration, ValueError> {
         self.quantity().read(value).map(Duration::from_millis)
     }
 
-    fn wanted(&self) -> String {
-        "a time with its unit".to_owned()
+    fn expected(&self) -> String {
+        "a time with a unit".to_owned()
     }
 
     fn example(&self) -> String {
@@ -157,7 +156,7 @@ impl Form for Period {
         self.quantity().schema()
     }
 
-    fn write(&self, value: &Duration) -> Json {
+    fn to_json(&self, value: &Duration) -> Json {
         json!(units::format(u64::try_from(value.as_millis()).unwrap_or(u64::MAX), PERIODS))
     }
 }

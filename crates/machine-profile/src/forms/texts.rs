@@ -1,19 +1,19 @@
-//! Texts, paths and kernels.
+//! Strings, paths and kernels.
 
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
 use serde_json::{Value as Json, json};
 
-use super::{Flaw, Form};
+use super::{Form, ValueError};
 use crate::machine::Kernel;
 use crate::tree::Value;
 
 /// A string.
 pub struct Text {
-    /// Its least length in bytes: 0 or 1.
+    /// The minimum length in bytes: 0 or 1.
     pub min: usize,
-    /// Its greatest length in bytes, and why.
+    /// The maximum length in bytes, and its reason.
     pub max: (usize, &'static str),
     /// Characters that it must not contain.
     pub refused: &'static [RangeInclusive<char>],
@@ -24,27 +24,27 @@ pub struct Text {
 impl Form for Text {
     type Value = String;
 
-    fn read(&self, value: &Value) -> Result<String, Flaw> {
-        let Value::Text(text) = value else { return Err(Flaw::Type) };
+    fn read(&self, value: &Value) -> Result<String, ValueError> {
+        let Value::Text(text) = value else { return Err(ValueError::WrongType) };
         if text.len() < self.min {
-            return Flaw::content("it is empty", format!("for example `{}`", self.example()));
+            return ValueError::invalid("it is empty", format!("for example `{}`", self.example()));
         }
         if text.len() > self.max.0 {
-            return Flaw::content(
-                format!("it is {} bytes long; the most is {}, {}", text.len(), self.max.0, self.max.1),
+            return ValueError::invalid(
+                format!("it is {} bytes long; the maximum is {}, {}", text.len(), self.max.0, self.max.1),
                 format!("shorten it by {}", text.len() - self.max.0),
             );
         }
         match text.chars().find(|c| self.refused.iter().any(|range| range.contains(c))) {
-            Some(c) => Flaw::content(
-                format!("it holds `{}`", c.escape_debug()),
-                format!("leave `{}` out", c.escape_debug()),
+            Some(c) => ValueError::invalid(
+                format!("it contains `{}`", c.escape_debug()),
+                format!("remove `{}`", c.escape_debug()),
             ),
             None => Ok(text.clone()),
         }
     }
 
-    fn wanted(&self) -> String {
+    fn expected(&self) -> String {
         "a string".to_owned()
     }
 
@@ -62,7 +62,7 @@ impl Form for Text {
                 (first, last) => format!("{}-{}", escaped(first), escaped(last)),
             })
             .collect();
-        // The length is one of bytes, and no text has more characters than bytes.
+        // `maxLength` counts characters; a text never has more characters than bytes.
         json!({
             "type": "string",
             "minLength": self.min,
@@ -71,7 +71,7 @@ impl Form for Text {
         })
     }
 
-    fn write(&self, value: &String) -> Json {
+    fn to_json(&self, value: &String) -> Json {
         json!(value)
     }
 }
@@ -83,13 +83,13 @@ pub struct FilePath {
 }
 
 impl FilePath {
-    /// The longest path that Linux takes, without the NUL at its end (PATH_MAX in linux/limits.h).
-    const LONGEST: usize = 4095;
+    /// The maximum length of a path in Linux, without the terminating NUL (PATH_MAX in linux/limits.h).
+    const MAX_LEN: usize = 4095;
 
     fn text(&self) -> Text {
         Text {
             min: 1,
-            max: (Self::LONGEST, "the longest path that Linux takes"),
+            max: (Self::MAX_LEN, "the limit of Linux for paths"),
             refused: &['\0'..='\0'],
             example: self.example,
         }
@@ -99,11 +99,11 @@ impl FilePath {
 impl Form for FilePath {
     type Value = PathBuf;
 
-    fn read(&self, value: &Value) -> Result<PathBuf, Flaw> {
+    fn read(&self, value: &Value) -> Result<PathBuf, ValueError> {
         self.text().read(value).map(PathBuf::from)
     }
 
-    fn wanted(&self) -> String {
+    fn expected(&self) -> String {
         "a path".to_owned()
     }
 
@@ -115,12 +115,12 @@ impl Form for FilePath {
         self.text().schema()
     }
 
-    fn write(&self, value: &PathBuf) -> Json {
+    fn to_json(&self, value: &PathBuf) -> Json {
         json!(value.to_string_lossy())
     }
 }
 
-/// The path of a kernel, or `builtin:` and the name of a built-in one.
+/// The path of a kernel, or `builtin:` and the name of a built-in kernel.
 pub(crate) struct KernelPath;
 
 impl KernelPath {
@@ -132,18 +132,18 @@ impl KernelPath {
 impl Form for KernelPath {
     type Value = Kernel;
 
-    fn read(&self, value: &Value) -> Result<Kernel, Flaw> {
+    fn read(&self, value: &Value) -> Result<Kernel, ValueError> {
         match value {
             Value::Text(text) if text == Self::PROBE => Ok(Kernel::BuiltinProbe),
-            Value::Text(text) if text.starts_with(Self::BUILTIN) => Flaw::content(
-                "there is no such built-in kernel",
-                format!("write `\"{}\"`; a file of that name is `\"./{text}\"`", Self::PROBE),
+            Value::Text(text) if text.starts_with(Self::BUILTIN) => ValueError::invalid(
+                "there is no built-in kernel of that name",
+                format!("write `\"{}\"`, or `\"./{text}\"` for a file of that name", Self::PROBE),
             ),
             other => Self::FILE.read(other).map(Kernel::File),
         }
     }
 
-    fn wanted(&self) -> String {
+    fn expected(&self) -> String {
         "a path or \"builtin:probe\"".to_owned()
     }
 
@@ -157,10 +157,10 @@ impl Form for KernelPath {
         json!({ "anyOf": [{ "const": Self::PROBE, "description": "the built-in guest" }, file] })
     }
 
-    fn write(&self, value: &Kernel) -> Json {
+    fn to_json(&self, value: &Kernel) -> Json {
         match value {
             Kernel::BuiltinProbe => json!(Self::PROBE),
-            Kernel::File(path) => Self::FILE.write(path),
+            Kernel::File(path) => Self::FILE.to_json(path),
         }
     }
 }

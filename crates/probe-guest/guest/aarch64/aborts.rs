@@ -1,4 +1,4 @@
-//! External aborts and SErrors: what errors in memory are to a processor (Arm ARM, D1.3 and ESR_EL1).
+//! External aborts and SErrors, which report consumed memory errors (Arm ARM, D1.3 and ESR_EL1).
 
 use super::cpu::{read_register, write_register};
 use super::processors;
@@ -12,10 +12,10 @@ use crate::report::{fail, say};
 const ABORTS: [u64; 4] = [0x20, 0x21, 0x24, 0x25];
 /// Fault status, bits 5:0: a synchronous external abort, not on a translation table walk.
 const EXTERNAL: u64 = 0x10;
-/// FnV: the fault address is not valid.
+/// FnV: FAR_EL1 is not valid.
 const FAR_NOT_VALID: u64 = 1 << 10;
 
-/// Whether the exception that is being taken is an external abort, and these are taken by now.
+/// Whether the current exception is an external abort, and errors are handled.
 pub(crate) fn is_external() -> bool {
     let syndrome = read_register!("esr_el1");
     errors::is_armed() && ABORTS.contains(&(syndrome >> 26 & 0x3f)) && syndrome & 0x3f == EXTERNAL
@@ -26,31 +26,32 @@ pub(crate) fn synchronous() {
     let far = Far((syndrome & FAR_NOT_VALID == 0).then(|| read_register!("far_el1")));
     let own = processors::own_index();
     say!("error abort vcpu ", own, " esr ", Hex(syndrome), " far ", far, " pc ", Hex(pc));
-    records::look(|notification| notification == Notification::Sea);
-    if !leave(true) {
-        fail(&Failure::with("external abort in what the guest needs, at", pc));
+    records::process(|notification| notification == Notification::Sea);
+    if !abandon_access(true) {
+        fail(&Failure::with("external abort outside of a touched word, at", pc));
     }
 }
 
 pub(crate) fn serror() {
     let own = processors::own_index();
     say!("error serror vcpu ", own, " esr ", Hex(read_register!("esr_el1")));
-    records::look(|notification| notification == Notification::Sei);
-    // What it has interrupted may be what met the error, and would meet it again.
-    leave(true);
+    records::process(|notification| notification == Notification::Sei);
+    // The interrupted access may have consumed the error, and would do so again.
+    abandon_access(true);
 }
 
-/// Has the processor leave an access that it must not make (any more), if it is at one: whether it was.
-pub(crate) fn leave(is_hopeless: bool) -> bool {
-    let help = accessor::help(read_register!("elr_el1"), is_hopeless);
-    if let Some(pc) = help {
-        // SAFETY: the handler returns to code that goes on from what it has interrupted.
+/// Abandons the interrupted instruction if it is an access that cannot be made (`must_abandon`), or whose page was reported as
+/// poisoned. Returns whether it did.
+pub(crate) fn abandon_access(must_abandon: bool) -> bool {
+    let resume = accessor::resume_address(read_register!("elr_el1"), must_abandon);
+    if let Some(pc) = resume {
+        // SAFETY: the handler returns to code that continues after the interrupted access.
         unsafe { write_register!("elr_el1", pc) };
     }
-    help.is_some()
+    resume.is_some()
 }
 
-/// The fault address, where there is one.
+/// The fault address; `None` if it is not valid.
 struct Far(Option<u64>);
 
 impl Show for Far {

@@ -1,4 +1,4 @@
-//! What the boot protocol hands over: a devicetree, which may lead to what EFI left behind (Linux,
+//! The data of the boot protocol: a devicetree, which may refer to EFI data (Linux,
 //! Documentation/arch/arm64/booting.rst, and Documentation/arch/arm/uefi.rst).
 
 use core::ops::Range;
@@ -14,21 +14,21 @@ use crate::memory_map::MemoryMap;
 use crate::physical::bytes_at;
 use crate::report::say;
 
-/// Where the firmware's tables are.
+/// The firmware tables.
 pub(crate) struct HandedOver {
-    /// The bytes of the devicetree.
+    /// Address range of the devicetree.
     pub(crate) at: Range<u64>,
     pub(crate) devicetree: Devicetree<'static>,
     pub(crate) efi: Option<Efi>,
 }
 
-/// What EFI left behind.
+/// The EFI data.
 pub(crate) struct Efi {
     pub(crate) address: u64,
     pub(crate) system: efi::System,
-    /// The mask of runtime services that work; none where nothing says it.
+    /// Mask of supported runtime services; `None` without an RT properties table.
     pub(crate) runtime_services: Option<u32>,
-    /// Address of the RSDP.
+    /// Address of the RSDP; `None` without one.
     pub(crate) rsdp: Option<u64>,
 }
 
@@ -45,10 +45,10 @@ impl Efi {
     }
 }
 
-/// The version of memory descriptors that there is.
+/// The only defined version of memory descriptors.
 const DESCRIPTOR_VERSION: u32 = 1;
 
-/// Reads what the devicetree at `address` leads to.
+/// Reads the devicetree at `address` and the EFI data.
 pub(crate) fn read(address: u64) -> Result<Boot, Failure> {
     let len = Fdt::total_len(memory_at(address, Fdt::HEADER_LEN as u64)?)?;
     let bytes = memory_at(address, u64::from(len))?;
@@ -92,14 +92,14 @@ fn read_efi(pointers: &Pointers) -> Result<Efi, Failure> {
     })
 }
 
-/// Memory of which nobody but its address has told yet.
+/// Memory at an address that is used before the memory map is known.
 fn memory_at(address: u64, len: u64) -> Result<&'static [u8], Failure> {
     match address.checked_add(len) {
-        // SAFETY: mapped; where there is no memory, reading is an exception that is reported. The guest writes there
-        // only where `touch` puts back what it found.
+        // SAFETY: mapped. Reading where there is no memory raises an exception, which is reported. The guest writes there only in
+        // `touch`, which restores the contents.
         Some(end) if BOOT_MEMORY.start <= address && end <= BOOT_MEMORY.end => {
             Ok(unsafe { bytes_at(address, len as usize) })
         }
-        _ => Err(Failure::with("no memory for what is handed over at", address)),
+        _ => Err(Failure::with("boot data outside of memory at", address)),
     }
 }

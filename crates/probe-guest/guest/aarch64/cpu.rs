@@ -1,4 +1,4 @@
-//! Instructions that Rust has no words for.
+//! Instructions that Rust has no functions for.
 
 use core::arch::asm;
 
@@ -15,9 +15,9 @@ macro_rules! read_register {
 }
 pub(crate) use read_register;
 
-/// Writes a system register, by its name, and waits until that has its effect.
+/// Writes a system register, by its name, followed by ISB.
 ///
-/// Unsafe: the value does not change how this processor runs code or reaches memory in a way that Rust relies on.
+/// Unsafe: the value must not change how this processor executes code or accesses memory in a way that Rust relies on.
 macro_rules! write_register {
     ($name:literal, $value:expr) => {{
         let value: u64 = $value;
@@ -28,11 +28,11 @@ macro_rules! write_register {
 }
 pub(crate) use write_register;
 
-/// Reads a device's register. A hypervisor learns from such a load what is meant, as it does not from one that also
-/// changes its base register, which a compiler may choose.
+/// Reads a device's register. A hypervisor gets a valid syndrome (ISV) for this load. It gets none for a load with write-back,
+/// which a compiler may choose.
 ///
 /// # Safety
-/// `register` is mapped and aligned, and no object of Rust's.
+/// `register` is mapped and aligned, and not part of a Rust object.
 pub(crate) unsafe fn load(register: *const u32) -> u32 {
     let value;
     // SAFETY: by the contract of this function.
@@ -60,52 +60,52 @@ pub(crate) fn exception_level() -> u64 {
     read_register!("CurrentEL") >> 2 & 3
 }
 
-/// Turns on interrupts and errors that come on their own (SError).
+/// Unmasks interrupts and SErrors.
 pub(crate) fn enable_interrupts() {
-    // SAFETY: handlers for all vectors are in place since before the first line of Rust.
+    // SAFETY: handlers for all vectors are installed before Rust code runs.
     unsafe { asm!("msr daifclr, #6", options(nostack)) };
 }
 
 pub(crate) fn disable_interrupts() {
-    // SAFETY: what waits for interrupts turns them on itself.
+    // SAFETY: code that waits for interrupts enables them itself.
     unsafe { asm!("msr daifset, #2", options(nostack)) };
 }
 
-/// Turns off all that comes on its own: what [`unmask_interrupts`] puts back.
+/// Masks all asynchronous exceptions. Returns the state for [`unmask_interrupts`].
 pub(crate) fn mask_interrupts() -> u64 {
     let masks = read_register!("daif");
-    // SAFETY: fewer interrupts.
+    // SAFETY: masks interrupts.
     unsafe { asm!("msr daifset, #0xf", options(nostack)) };
     masks
 }
 
-/// Turns on what was on.
+/// Restores the state of [`mask_interrupts`].
 pub(crate) fn unmask_interrupts(masks: u64) {
-    // SAFETY: as it was before.
+    // SAFETY: restores a previous state.
     unsafe { asm!("msr daif, {}", in(reg) masks, options(nostack)) };
 }
 
-/// Waits until somebody [`signal`]s.
+/// Waits for [`signal`].
 pub(crate) fn wait_for_signal() {
-    // SAFETY: a wait, with errors that come on their own (SError) let through: their handler was in place before Rust.
+    // SAFETY: waits with SErrors unmasked; their handler is installed.
     unsafe { asm!("msr daifclr, #4", "wfe", options(nostack)) };
 }
 
-/// Ends the wait of all processors in [`wait_for_signal`], which see what was written before.
+/// Wakes all processors in [`wait_for_signal`]. They see all prior writes.
 pub(crate) fn signal() {
     // SAFETY: a barrier, and an event.
     unsafe { asm!("dsb ish", "sev", options(nostack, preserves_flags)) };
 }
 
-/// Halts, with interrupts off, and takes only errors that come on their own (SError).
-pub(crate) fn take_errors() -> ! {
+/// Halts with interrupts masked and SErrors unmasked.
+pub(crate) fn halt_with_serrors() -> ! {
     loop {
-        // SAFETY: the handler was in place before the first line of Rust.
+        // SAFETY: the handler is installed before Rust code runs.
         unsafe { asm!("msr daifclr, #4", "wfi", options(nostack)) };
     }
 }
 
-/// Waits for an interrupt, with interrupts off, and takes it. One that came before the wait ends it at once.
+/// Waits for an interrupt with interrupts masked, then unmasks and takes it. A pending interrupt ends the wait immediately.
 pub(crate) fn wait_and_enable_interrupts() {
     // SAFETY: as for `enable_interrupts`.
     unsafe { asm!("dsb sy", "wfi", "msr daifclr, #6", options(nostack)) };
@@ -115,16 +115,16 @@ pub(crate) fn pause() {
     core::hint::spin_loop();
 }
 
-/// Makes what was written visible to everybody, page table walks and processors that start included.
+/// Makes prior writes visible to all observers, including page table walks and processors that start.
 pub(crate) fn publish() {
     // SAFETY: a barrier.
     unsafe { asm!("dsb sy", "isb", options(nostack, preserves_flags)) };
 }
 
-/// Halts for good.
+/// Halts forever.
 pub(crate) fn halt() -> ! {
     loop {
-        // SAFETY: stops this processor (what wakes it only takes it through the loop).
+        // SAFETY: stops this processor (after a wake-up it halts again).
         unsafe { asm!("msr daifset, #0xf", "wfi", options(nomem, nostack)) };
     }
 }

@@ -1,4 +1,4 @@
-//! What a devicetree says that the guest acts on.
+//! The nodes and properties of a devicetree that the guest uses.
 
 use super::efi;
 use super::fdt::{Cell, Fdt, Item};
@@ -9,16 +9,16 @@ use crate::failure::Failure;
 use crate::memory_map::{Kind, MemoryMap};
 use crate::wire::{Field, read_at};
 
-/// Nodes within nodes that are followed.
+/// Maximum nesting depth of nodes.
 const MAX_DEPTH: usize = 16;
 
-/// What was found.
+/// The contents of a devicetree.
 pub(crate) struct Devicetree<'a> {
     pub(crate) nodes: usize,
     /// Whether the root has no node but `/chosen`: then ACPI describes the machine (Linux, drivers of ACPI for arm64).
     pub(crate) has_only_chosen: bool,
     pub(crate) bootargs: &'a [u8],
-    /// Where `/chosen` says that EFI left its tables.
+    /// EFI tables from `/chosen`; `None` without them.
     pub(crate) efi: Option<efi::Pointers>,
     pub(crate) memory: MemoryMap,
     pub(crate) topology: Topology,
@@ -28,9 +28,9 @@ pub(crate) struct Devicetree<'a> {
     pub(crate) serial: Option<(u64, Interrupt)>,
     /// Address of a PL031.
     pub(crate) clock: Option<u64>,
-    /// Whether PSCI is called by HVC; none where there is no PSCI.
+    /// Whether PSCI is called by HVC; `None` without PSCI.
     pub(crate) psci_by_hvc: Option<bool>,
-    /// What of the memory is set apart, and the error sources that lead there.
+    /// Reserved memory, and the error sources that refer to it.
     pub(crate) reserved: ReservedMemory,
 }
 
@@ -52,7 +52,8 @@ impl<'a> Devicetree<'a> {
         let mut drafts = [Node::default(); MAX_DEPTH];
         let mut depth = 0usize;
         for item in fdt.items() {
-            let item = item.map_err(|lost| Failure::with("devicetree: broken at offset", lost.at as u64))?;
+            let item =
+                item.map_err(|error| Failure::with("devicetree: malformed at offset", error.at as u64))?;
             match item {
                 Item::Node(name) => {
                     let slot = drafts
@@ -77,12 +78,12 @@ impl<'a> Devicetree<'a> {
                 }
             }
         }
-        found.memory = found.reserved.set_apart(core::mem::replace(&mut found.memory, MemoryMap::new()))?;
+        found.memory = found.reserved.reserve_in(core::mem::replace(&mut found.memory, MemoryMap::new()))?;
         Ok(found)
     }
 }
 
-/// The properties of a node that matter here, as they lie in the devicetree.
+/// The properties of a node that the guest uses.
 #[derive(Clone, Copy)]
 struct Node<'a> {
     name: &'a [u8],
@@ -100,7 +101,7 @@ struct Node<'a> {
     method: &'a [u8],
     bootargs: &'a [u8],
     efi: efi::Pointers,
-    /// Which of the five properties for EFI there were.
+    /// Bit mask of the five properties for EFI that are present.
     efi_properties: u8,
 }
 
@@ -167,14 +168,19 @@ impl<'a> Node<'a> {
         }
     }
 
-    /// Takes from a node, all of whose properties are known, what it says.
+    /// Evaluates a node after all of its properties were read.
     fn finish(&self, parent: &Node<'_>, depth: usize, found: &mut Devicetree<'a>) -> Result<(), Failure> {
         if depth == 1 && self.name == b"chosen" {
             found.bootargs = self.bootargs;
             found.efi = match self.efi_properties {
                 0 => None,
                 0x1f => Some(self.efi),
-                some => return Err(Failure::with("devicetree: not all of linux,uefi-*:", u64::from(some))),
+                some => {
+                    return Err(Failure::with(
+                        "devicetree: incomplete linux,uefi-* properties, mask",
+                        u64::from(some),
+                    ));
+                }
             };
         }
         if self.is_disabled {
@@ -200,7 +206,7 @@ impl<'a> Node<'a> {
         if self.is(b"arm,gic-v3") {
             self.gic_v3(windows, &mut found.topology)?;
         } else if self.is(b"arm,cortex-a15-gic") || self.is(b"arm,gic-400") {
-            let missing = Failure::new("devicetree: the GIC has no two windows");
+            let missing = Failure::new("devicetree: the GIC has fewer than two reg entries");
             found.topology.distributor = windows.next().ok_or(missing)?.start;
             found.topology.interface = Interface::Memory(windows.next().ok_or(missing)?.start);
         } else if self.is(b"arm,armv8-timer") {
@@ -223,7 +229,7 @@ impl<'a> Node<'a> {
         mut windows: impl Iterator<Item = Window>,
         topology: &mut Topology,
     ) -> Result<(), Failure> {
-        let missing = Failure::new("devicetree: the GIC has too few windows");
+        let missing = Failure::new("devicetree: the GIC has too few reg entries");
         topology.distributor = windows.next().ok_or(missing)?.start;
         topology.interface = Interface::SystemRegisters;
         for _ in 0..self.redistributor_regions {
@@ -238,10 +244,7 @@ impl<'a> Node<'a> {
         let [address_len, size_len] = cells.map(|cells| Cell::SIZE * cells.min(4) as usize);
         let is_odd = address_len + size_len == 0 || !self.reg.len().is_multiple_of(address_len + size_len);
         if !self.reg.is_empty() && (is_odd || cells.iter().any(|cells| *cells > 2)) {
-            return Err(Failure::with(
-                "devicetree: reg of a length that is none, bytes",
-                self.reg.len() as u64,
-            ));
+            return Err(Failure::with("devicetree: invalid length of reg:", self.reg.len() as u64));
         }
         Ok(self.reg.chunks_exact((address_len + size_len).max(1)).filter_map(move |entry| {
             let (address, size) = entry.split_at_checked(address_len)?;
@@ -255,7 +258,7 @@ impl<'a> Node<'a> {
     }
 }
 
-/// One cell or two.
+/// A number of one or two cells.
 fn number(value: &[u8]) -> Option<u64> {
     match value.len() {
         4 => read_at::<Cell>(value, 0).map(|cell| u64::from(cell.0)),
@@ -269,7 +272,7 @@ fn text(value: &[u8]) -> &[u8] {
     value.strip_suffix(b"\0").unwrap_or(value)
 }
 
-/// The interrupt of that number, in three cells each (Linux, bindings/interrupt-controller/arm,gic-v3.yaml).
+/// The interrupt at an index; three cells per interrupt (Linux, bindings/interrupt-controller/arm,gic-v3.yaml).
 fn interrupt(interrupts: &[u8], index: usize) -> Option<Interrupt> {
     const SPI: u32 = 0;
     const PPI: u32 = 1;
@@ -279,7 +282,7 @@ fn interrupt(interrupts: &[u8], index: usize) -> Option<Interrupt> {
         PPI => cell(1)?.checked_add(16)?,
         _ => return None,
     };
-    // IRQ_TYPE_EDGE_FALLING and IRQ_TYPE_LEVEL_LOW are bits of their own.
+    // IRQ_TYPE_EDGE_FALLING and IRQ_TYPE_LEVEL_LOW are separate bits.
     let flags = cell(2)?;
     Some(Interrupt { gsi, level: flags & 0xc != 0, active_low: flags & 0xa != 0 })
 }

@@ -1,4 +1,4 @@
-//! What EFI firmware leaves behind for a kernel, as devicetree properties lead to it (UEFI 2.10; Linux,
+//! Data of EFI firmware for a kernel, which devicetree properties refer to (UEFI 2.10; Linux,
 //! Documentation/arch/arm/uefi.rst).
 
 use crate::failure::Failure;
@@ -63,13 +63,13 @@ pub(crate) const RT_PROPERTIES: [u8; 16] =
 
 /// Bytes of an RT properties table.
 pub(crate) const RT_PROPERTIES_LEN: u64 = RuntimeProperties::SIZE as u64;
-/// Bytes of a system table that are read: no version of it is longer.
+/// Bytes of a system table, the same in all versions.
 pub(crate) const SYSTEM_TABLE_LEN: u64 = SystemTable::SIZE as u64;
-/// Configuration tables that are believed.
+/// Maximum number of configuration tables.
 const MAX_TABLES: u64 = 256;
 const PAGE: u64 = 4096;
 
-/// What `/chosen` says.
+/// The properties of `/chosen`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Pointers {
     pub(crate) system_table: u64,
@@ -79,11 +79,11 @@ pub(crate) struct Pointers {
     pub(crate) descriptor_version: u32,
 }
 
-/// A system table of which signature and checksum are right.
+/// A system table with a valid signature and checksum.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct System {
     pub(crate) revision: u32,
-    /// Address of the runtime services, 0 where there are none.
+    /// Address of the runtime services; 0 if there are none.
     pub(crate) runtime: u64,
     /// Address and bytes of the configuration tables.
     pub(crate) tables: u64,
@@ -100,12 +100,12 @@ pub(crate) fn read_system_table(bytes: &[u8]) -> Result<System, Failure> {
         return Err(Failure::with("EFI system table: length", u64::from(table.header_len)));
     }
     let crc = crc32(bytes.iter().take(SystemTable::SIZE).enumerate().map(|(index, byte)| match index {
-        // The sum's own place counts as zero.
+        // The checksum field counts as zero.
         16..20 => 0,
         _ => *byte,
     }));
     if crc != table.crc32 {
-        return Err(Failure::with("EFI system table: checksum bad, it ought to be", u64::from(crc)));
+        return Err(Failure::with("EFI system table: checksum bad, expected", u64::from(crc)));
     }
     if table.table_count > MAX_TABLES {
         return Err(Failure::with("EFI system table: number of tables", table.table_count));
@@ -114,7 +114,7 @@ pub(crate) fn read_system_table(bytes: &[u8]) -> Result<System, Failure> {
     Ok(System { revision: table.revision, runtime: table.runtime, tables: table.tables, tables_len })
 }
 
-/// The address of the configuration table of that name.
+/// The address of the configuration table with a GUID.
 pub(crate) fn find_table(tables: &[u8], guid: &[u8; 16]) -> Option<u64> {
     tables
         .chunks_exact(ConfigurationTable::SIZE)
@@ -122,7 +122,7 @@ pub(crate) fn find_table(tables: &[u8], guid: &[u8; 16]) -> Option<u64> {
         .find_map(|entry| (entry.guid == *guid).then_some(entry.address))
 }
 
-/// The mask of runtime services that work.
+/// The mask of supported runtime services.
 pub(crate) fn read_runtime_properties(bytes: &[u8]) -> Result<u32, Failure> {
     let table = read_at::<RuntimeProperties>(bytes, 0).ok_or(Failure::new("RT properties: too short"))?;
     if table.version != 1 || usize::from(table.length) != RuntimeProperties::SIZE {
@@ -131,7 +131,7 @@ pub(crate) fn read_runtime_properties(bytes: &[u8]) -> Result<u32, Failure> {
     Ok(table.supported)
 }
 
-/// Reads a memory map of descriptors that take `descriptor_len` bytes each.
+/// Reads a memory map of descriptors of `descriptor_len` bytes each.
 pub(crate) fn read_memory_map(bytes: &[u8], descriptor_len: u32) -> Result<MemoryMap, Failure> {
     let step = descriptor_len as usize;
     if step < MemoryDescriptor::SIZE || !bytes.len().is_multiple_of(step) {
@@ -150,7 +150,7 @@ pub(crate) fn read_memory_map(bytes: &[u8], descriptor_len: u32) -> Result<Memor
     Ok(map)
 }
 
-/// What an EFI_MEMORY_TYPE (7.2, table 7.6) is for. What boot services and loaders left is not counted as usable.
+/// What an EFI_MEMORY_TYPE (7.2, table 7.6) is for. Memory of boot services and loaders does not count as usable.
 fn kind(code: u32) -> Kind {
     match code {
         7 => Kind::Usable,
@@ -160,7 +160,7 @@ fn kind(code: u32) -> Kind {
     }
 }
 
-/// CRC-32 as in ISO 3309, which 4.2 asks for.
+/// CRC-32 as in ISO 3309, as required by 4.2.
 fn crc32(bytes: impl Iterator<Item = u8>) -> u32 {
     !bytes.fold(u32::MAX, |crc, byte| {
         (0..8).fold(crc ^ u32::from(byte), |crc, _| crc >> 1 ^ if crc & 1 != 0 { 0xedb8_8320 } else { 0 })

@@ -1,13 +1,13 @@
-# How the guest is entered, and how its other processors are: at EL1, with the MMU off.
+# Entry points of the guest, for the boot processor and the others: at EL1, with the MMU off.
 #
-# Nothing is written before the MMU is on but one entry of a page table: until then accesses go past the caches. The
-# code runs wherever it lies; data hold addresses only after `relocate`.
+# Before the MMU is on, accesses bypass the caches: only one page table entry is written. The code is position-independent;
+# data contains addresses only after `relocate`.
 
         # Normal memory, write-back (1), and Device-nGnRE (0).
         .set MAIR, 0xff04
         # 48 bits of TTBR0 in 4 KiB granules, walks write-back and inner shareable, no TTBR1.
         .set TCR, 16 | 1 << 8 | 1 << 10 | 3 << 12 | 1 << 23
-        # The bits that are one, and: instruction cache, stack alignment check, data cache, MMU.
+        # RES1 bits, instruction cache, stack alignment check, data cache, MMU.
         .set SCTLR, 0x30d00800 | 1 << 12 | 1 << 3 | 1 << 2 | 1 << 0
         # Not global, accessed, inner shareable, a block.
         .set BLOCK, 1 << 11 | 1 << 10 | 3 << 8 | 1
@@ -23,7 +23,7 @@
         .globl image_entry
 image_entry:
         mov x19, x0
-        # The first entry of the highest level, of which no cache may hold an older copy.
+        # The first entry of the highest level. Caches must not hold an older copy.
         adrp x0, boot_top
         adrp x1, boot_gigabytes
         orr x1, x1, #TABLE
@@ -35,7 +35,7 @@ image_entry:
         adrp x0, boot_stack_end
         mov sp, x0
 
-# Nobody else clears it when a machine is reset in place.
+# The loader does not clear it when the machine is reset in place.
         adrp x0, bss_start
         add x0, x0, :lo12:bss_start
         adrp x1, bss_end
@@ -45,7 +45,7 @@ image_entry:
         stp xzr, xzr, [x0], #16
         b 1b
 
-# Each entry: where, kind, and what to put there without the address of the image (ELF for the Arm 64-bit Architecture,
+# Each entry: offset, type, and addend relative to the image (ELF for the Arm 64-bit Architecture,
 # 5.7.14).
 relocate:
         adrp x0, relocations
@@ -68,7 +68,7 @@ relocate:
 stop:   wfi
         b stop
 
-# A processor that was started: X0 holds the end of its stack.
+# Entry of a started processor. X0: end of its stack.
         .globl processor_entry
 processor_entry:
         mov x19, x0
@@ -87,7 +87,7 @@ set_up_processor:
         msr vbar_el1, x0
         ldr x0, =MAIR
         msr mair_el1, x0
-        # As many address bits as the processor has, 48 at most.
+        # Physical address bits of the processor, at most 48.
         mrs x1, id_aa64mmfr0_el1
         and x1, x1, #0xf
         cmp x1, #5
@@ -109,19 +109,19 @@ set_up_processor:
         ret
         .ltorg
 
-# Accesses that a handler may end (see errors/accessor.rs): X0 holds the address, and then whether it was made.
+# Accesses that a handler may abandon (see errors/accessor.rs). X0: address; returns in X0 whether the access was made.
         .globl accessors_start, accessors_end, accessor_load, accessor_store, accessor_prepare
-        .globl accessor_given_up, accessor_fetch, accessor_fetch_given_up
+        .globl accessor_abandoned, accessor_fetch, accessor_fetch_abandoned
 accessors_start:
 accessor_load:
         ldr x1, [x0]
         b accessor_made
 accessor_store:
         str x0, [x0]
-        # Now, and not when the line leaves the cache.
+        # Write the line back now, not on eviction.
         dsb sy
         b accessor_made
-# A return instruction, for processors that fetch.
+# Writes a return instruction and makes it visible to instruction fetches.
 accessor_prepare:
         ldr w1, =0xd65f03c0
         str w1, [x0]
@@ -134,7 +134,7 @@ accessor_made:
         mov x0, #1
         ret
 accessors_end:
-accessor_given_up:
+accessor_abandoned:
         mov x0, xzr
         ret
 accessor_fetch:
@@ -143,8 +143,8 @@ accessor_fetch:
         ldp x29, x30, [sp], #16
         mov x0, #1
         ret
-# What was called has not returned.
-accessor_fetch_given_up:
+# The called code has not returned.
+accessor_fetch_abandoned:
         ldp x29, x30, [sp], #16
         mov x0, xzr
         ret
@@ -183,7 +183,7 @@ accessor_fetch_given_up:
 
         .set FRAME, 176 + 32 * 16 + 16
 
-# Sixteen vectors of 128 bytes (Arm ARM, D1.3.1.5, table D1-5). Handlers are compiled code, which may use any register.
+# Sixteen vectors of 128 bytes (Arm ARM, D1.3.1.5, table D1-5). Handlers are compiled code, so that all caller-saved registers are saved.
         .globl vectors
         .balign 2048
 vectors:
@@ -218,7 +218,7 @@ exception_common:
         add sp, sp, #FRAME
         eret
 
-# One to one: the first GiB for devices, memory from there to 512 GiB.
+# Identity map: the first GiB for devices, memory from there to 512 GiB.
         .section .rodata.boot_gigabytes, "a"
         .balign 4096
 boot_gigabytes:

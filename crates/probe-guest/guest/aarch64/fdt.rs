@@ -1,15 +1,15 @@
 //! A walk through a flattened devicetree (Devicetree Specification 0.4, chapter 5).
 //!
-//! It trusts no length and no offset. Something that is not as the specification has it ends the walk with an error.
+//! All lengths and offsets are validated. Data that violates the specification ends the walk with an error.
 
 use crate::failure::Failure;
 use crate::wire::{Field, read_at, wire};
 
-/// The longest devicetree that is believed: Linux takes no longer one (Documentation/arch/arm64/booting.rst, 2).
+/// Maximum length in bytes, the same as for Linux (Documentation/arch/arm64/booting.rst, 2).
 pub(crate) const MAX_LEN: u32 = 2 << 20;
 
 const MAGIC: u32 = 0xd00d_feed;
-/// The version of the format that the walk understands.
+/// The supported version of the format.
 const VERSION: u32 = 17;
 
 /// A 32-bit number, most significant byte first.
@@ -19,8 +19,8 @@ pub(crate) struct Cell(pub(crate) u32);
 impl Field for Cell {
     const SIZE: usize = 4;
 
-    fn take(rest: &mut &[u8]) -> Option<Self> {
-        <[u8; 4]>::take(rest).map(u32::from_be_bytes).map(Cell)
+    fn split_off(rest: &mut &[u8]) -> Option<Self> {
+        <[u8; 4]>::split_off(rest).map(u32::from_be_bytes).map(Cell)
     }
 }
 
@@ -40,7 +40,7 @@ wire! {
     }
 }
 
-/// A devicetree of which the header was read.
+/// A devicetree with a valid header.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Fdt<'a> {
     structure: &'a [u8],
@@ -48,10 +48,10 @@ pub(crate) struct Fdt<'a> {
 }
 
 impl<'a> Fdt<'a> {
-    /// Bytes that a header takes.
+    /// Bytes of a header.
     pub(crate) const HEADER_LEN: usize = Header::SIZE;
 
-    /// Bytes of the devicetree, by its header.
+    /// Length of the devicetree, from its header.
     pub(crate) fn total_len(header: &[u8]) -> Result<u32, Failure> {
         let header = read_at::<Header>(header, 0).ok_or(Failure::new("devicetree: too short"))?;
         if header.magic.0 != MAGIC {
@@ -77,9 +77,9 @@ impl<'a> Fdt<'a> {
         };
         Ok(Fdt {
             structure: block(header.structure_offset, header.structure_len)
-                .ok_or(Failure::new("devicetree: the structure block is not inside"))?,
+                .ok_or(Failure::new("devicetree: the structure block exceeds it"))?,
             strings: block(header.strings_offset, header.strings_len)
-                .ok_or(Failure::new("devicetree: the strings block is not inside"))?,
+                .ok_or(Failure::new("devicetree: the strings block exceeds it"))?,
         })
     }
 
@@ -93,20 +93,20 @@ impl<'a> Fdt<'a> {
     }
 }
 
-/// What a devicetree holds, in its order. The properties of a node come before its children.
+/// An item of a devicetree, in order. The properties of a node precede its children.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Item<'a> {
-    /// A node of this name, unit address included, begins; that of the root is empty.
+    /// Start of a node, with its name and unit address; the root's name is empty.
     Node(&'a [u8]),
-    /// The innermost node that has begun and not ended ends.
+    /// End of the innermost node.
     EndOfNode,
     /// A property of the innermost node.
     Property(&'a [u8], &'a [u8]),
 }
 
-/// Where the walk did not know how to go on.
+/// The walk reached malformed data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Lost {
+pub(crate) struct ParseError {
     /// Offset in the structure block.
     pub(crate) at: usize,
 }
@@ -114,18 +114,18 @@ pub(crate) struct Lost {
 pub(crate) struct Items<'a> {
     fdt: Fdt<'a>,
     at: usize,
-    /// Nodes that have begun and not ended.
+    /// Number of open nodes.
     depth: usize,
     state: State,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum State {
-    /// The root has not begun.
+    /// Before the root.
     Before,
-    /// The root has begun.
+    /// Inside or after the root.
     Inside,
-    /// Nothing more comes.
+    /// After the end or an error.
     Over,
 }
 
@@ -172,7 +172,7 @@ impl<'a> Items<'a> {
         Some(cell.0)
     }
 
-    /// Goes over `len` bytes, and what fills the last cell.
+    /// Skips `len` bytes and the padding of the last cell.
     fn skip(&mut self, len: usize) -> Option<&'a [u8]> {
         let end = self.at.checked_add(len)?;
         let skipped = self.fdt.structure.get(self.at..end)?;
@@ -182,7 +182,7 @@ impl<'a> Items<'a> {
 }
 
 impl<'a> Iterator for Items<'a> {
-    type Item = Result<Item<'a>, Lost>;
+    type Item = Result<Item<'a>, ParseError>;
 
     fn next(&mut self) -> Option<Self::Item> {
         if self.state == State::Over {
@@ -198,7 +198,7 @@ impl<'a> Iterator for Items<'a> {
             }
             None => {
                 self.state = State::Over;
-                Some(Err(Lost { at }))
+                Some(Err(ParseError { at }))
             }
         }
     }

@@ -3,14 +3,14 @@
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use super::DEVICES_END;
+use super::counter::wait_until;
 use super::cpu::{self, read_register, write_register};
-use super::timer::wait_until;
 use super::topology::{Interface, MAX_PROCESSORS, Topology};
 use crate::dsdt::Interrupt;
 use crate::failure::Failure;
 use crate::physical::Register;
 
-/// Registers of the distributor; a redistributor's second frame has those of private interrupts at the same offsets.
+/// Registers of the distributor. A redistributor's second frame has the registers of private interrupts at the same offsets.
 mod offset {
     pub(super) const CONTROL: u64 = 0x000;
     pub(super) const TYPE: u64 = 0x004;
@@ -39,7 +39,7 @@ mod redistributor {
     pub(super) const FRAME: u64 = 0x1_0000;
 }
 
-/// Registers of a GICv2 processors' interface.
+/// Registers of a GICv2 CPU interface.
 mod interface {
     pub(super) const CONTROL: u64 = 0x00;
     pub(super) const PRIORITY_MASK: u64 = 0x04;
@@ -54,21 +54,21 @@ const AFFINITY_ROUTING: u32 = 1 << 4;
 const WRITE_PENDING: u32 = 1 << 31;
 const LOWEST_PRIORITY: u32 = 0xf0;
 const PRIORITY: u32 = 0x80;
-/// INTIDs of private interrupts end here, and those of all but special ones.
+/// End of private INTIDs, and start of special INTIDs.
 const PRIVATE_END: u32 = 32;
 const SPECIAL: u32 = 1020;
 const DISTRIBUTOR_LEN: u64 = 0x1000;
 const DISTRIBUTOR_LEN_V3: u64 = 0x1_0000;
 
 static DISTRIBUTOR: AtomicU64 = AtomicU64::new(0);
-/// Where this processor's private interrupts are set up: the distributor in GICv2.
+/// Frame with the registers of this processor's private interrupts: the distributor in GICv2.
 static PRIVATE: AtomicU64 = AtomicU64::new(0);
-/// The processors' interface; 0 where it is system registers.
+/// The CPU interface; 0 if it consists of system registers.
 static INTERFACE: AtomicU64 = AtomicU64::new(0);
-/// INTIDs that the distributor has.
+/// Number of INTIDs of the distributor.
 static INTERRUPTS: AtomicU32 = AtomicU32::new(0);
 
-/// Switches on what the processor that runs this needs to take interrupts, none of which is enabled.
+/// Initialises the GIC for the processor that runs this. No interrupt is enabled yet.
 pub(crate) fn set_up(topology: &Topology) -> Result<(), Failure> {
     let distributor = topology.distributor;
     DISTRIBUTOR.store(distributor, Ordering::Relaxed);
@@ -101,19 +101,19 @@ fn set_up_v3(topology: &Topology) -> Result<(), Failure> {
     control.write(AFFINITY_ROUTING);
     control.write(AFFINITY_ROUTING | ENABLE_GROUP_1);
     if !wait_until(|| control.read() & WRITE_PENDING == 0) {
-        return Err(Failure::new("the GIC's distributor does not take what is written"));
+        return Err(Failure::new("the GIC's distributor does not complete writes"));
     }
     let waker = register(own, redistributor::WAKER);
     waker.write(waker.read() & !redistributor::PROCESSOR_SLEEP);
     if !wait_until(|| waker.read() & redistributor::CHILDREN_ASLEEP == 0) {
-        return Err(Failure::new("the GIC's redistributor does not wake"));
+        return Err(Failure::new("the GIC's redistributor does not wake up"));
     }
-    // ICC_SRE_EL1: by number, as all of them, since not all assemblers know the names.
+    // ICC_SRE_EL1. All of these by encoding, since some assemblers do not have the names.
     let enable = read_register!("S3_0_C12_C12_5") | 1;
-    // SAFETY: changes how interrupts are taken, and none is enabled.
+    // SAFETY: changes interrupt delivery; no interrupt is enabled.
     unsafe { write_register!("S3_0_C12_C12_5", enable) };
     if read_register!("S3_0_C12_C12_5") & 1 == 0 {
-        return Err(Failure::new("the GIC's system registers cannot be switched on"));
+        return Err(Failure::new("the GIC's system registers cannot be enabled"));
     }
     // SAFETY: likewise. ICC_PMR_EL1, ICC_BPR1_EL1, ICC_CTLR_EL1 and ICC_IGRPEN1_EL1.
     unsafe {
@@ -125,7 +125,7 @@ fn set_up_v3(topology: &Topology) -> Result<(), Failure> {
     Ok(())
 }
 
-/// The redistributor that names the processor which runs this; each other processor must have one too.
+/// The redistributor of the processor that runs this. Fails if a listed processor has none.
 fn own_redistributor(topology: &Topology) -> Result<u64, Failure> {
     let mut own = None;
     let mut has_one = [false; MAX_PROCESSORS];
@@ -135,7 +135,7 @@ fn own_redistributor(topology: &Topology) -> Result<u64, Failure> {
             check_window(base, 2 * redistributor::FRAME)?;
             let kind = register(base, redistributor::TYPE).read();
             let affinity = u64::from(register(base, redistributor::AFFINITY).read());
-            // The redistributor has all four levels side by side, an MPIDR has not.
+            // GICR_TYPER has the four affinity levels contiguously, MPIDR_EL1 does not.
             let affinity = (affinity & 0xff00_0000) << 8 | affinity & 0xff_ffff;
             if affinity == cpu::affinity() {
                 own = Some(base);
@@ -157,14 +157,14 @@ fn own_redistributor(topology: &Topology) -> Result<u64, Failure> {
     }
 }
 
-/// Directs an interrupt to the processor that runs this, and lets it through.
+/// Routes an interrupt to the processor that runs this, and enables it.
 pub(crate) fn enable(interrupt: Interrupt) -> Result<(), Failure> {
     let intid = interrupt.gsi;
     if !(16..INTERRUPTS.load(Ordering::Relaxed)).contains(&intid) {
         return Err(Failure::with("the GIC has no interrupt", u64::from(intid)));
     }
     if interrupt.active_low {
-        return Err(Failure::with("a GIC takes no active-low interrupts, as INTID", u64::from(intid)));
+        return Err(Failure::with("a GIC does not support active-low interrupts, INTID", u64::from(intid)));
     }
     let is_v3 = INTERFACE.load(Ordering::Relaxed) == 0;
     let distributor = DISTRIBUTOR.load(Ordering::Relaxed);
@@ -188,7 +188,7 @@ pub(crate) fn enable(interrupt: Interrupt) -> Result<(), Failure> {
             router_high.write((cpu::affinity() >> 32) as u32);
         }
         (false, false) => {
-            // The first are private and have the processor itself for their target.
+            // The first registers are those of private interrupts, which target this processor.
             let own = register(distributor, offset::TARGETS).read() & 0xff;
             set_byte(distributor, offset::TARGETS, intid, own);
         }
@@ -200,7 +200,7 @@ pub(crate) fn enable(interrupt: Interrupt) -> Result<(), Failure> {
     Ok(())
 }
 
-/// An interrupt that is being served.
+/// An acknowledged, active interrupt.
 pub(crate) struct Acknowledged(u32);
 
 impl Acknowledged {
@@ -211,14 +211,14 @@ impl Acknowledged {
     pub(crate) fn end(self) {
         cpu::publish();
         match INTERFACE.load(Ordering::Relaxed) {
-            // SAFETY: ends an interrupt that was taken (ICC_EOIR1_EL1).
+            // SAFETY: ends an acknowledged interrupt (ICC_EOIR1_EL1).
             0 => unsafe { write_register!("S3_0_C12_C12_1", u64::from(self.0)) },
             base => register(base, interface::END).write(self.0),
         }
     }
 }
 
-/// Takes the interrupt that is pending, if there still is one.
+/// Acknowledges the pending interrupt. `None` if it is not pending any more.
 pub(crate) fn acknowledge() -> Option<Acknowledged> {
     let acknowledged = Acknowledged(match INTERFACE.load(Ordering::Relaxed) {
         // ICC_IAR1_EL1.
@@ -229,7 +229,7 @@ pub(crate) fn acknowledge() -> Option<Acknowledged> {
     (acknowledged.intid() < SPECIAL).then_some(acknowledged)
 }
 
-/// Sets the byte for an interrupt in registers that have one for each.
+/// Sets the byte of an interrupt in registers with one byte per interrupt.
 fn set_byte(base: u64, offset: u64, intid: u32, value: u32) {
     let shift = intid % 4 * 8;
     set_bits(base, offset + u64::from(intid / 4 * 4), 0xff << shift, value << shift);
@@ -245,11 +245,11 @@ fn check_window(base: u64, len: u64) -> Result<(), Failure> {
     if base != 0 && base.is_multiple_of(0x1000) && is_mapped {
         Ok(())
     } else {
-        Err(Failure::with("the GIC cannot be reached at", base))
+        Err(Failure::with("the GIC is not in mapped device memory:", base))
     }
 }
 
 fn register(base: u64, offset: u64) -> Register {
-    // SAFETY: `check_window` looked at the base, which firmware tables give.
+    // SAFETY: `check_window` validated the base, which is from firmware tables.
     unsafe { Register::at(base + offset) }
 }

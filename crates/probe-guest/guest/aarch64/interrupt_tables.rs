@@ -1,4 +1,4 @@
-//! ACPI tables that name a single device's interrupt: the architected timer's and the console's.
+//! ACPI tables with the interrupt of one device: the architected timer and the console.
 
 use crate::acpi::{GenericAddress, Header};
 use crate::dsdt::Interrupt;
@@ -43,7 +43,7 @@ pub(crate) fn virtual_timer(gtdt: &[u8]) -> Result<Interrupt, Failure> {
     Ok(Interrupt { gsi: gtdt.virtual_timer, level: flags & EDGE == 0, active_low: flags & ACTIVE_LOW != 0 })
 }
 
-/// Address and interrupt of the console, a PL011 (3) or the part of it that is generic (0xe).
+/// Address and interrupt of the console: a PL011 (3) or an SBSA generic UART (0xe).
 pub(crate) fn console(spcr: &[u8]) -> Result<(u64, Interrupt), Failure> {
     let spcr = read_at::<Spcr>(spcr, 0).ok_or(Failure::new("SPCR: too short"))?;
     if !matches!(spcr.kind, 3 | 0xe) {

@@ -1,10 +1,10 @@
-//! The functions that the compiler takes for granted, in assembly: a loop would be compiled into a call of itself.
+//! The memory functions that the compiler requires, in assembly: a loop could be compiled into a call of itself.
 
 use core::arch::asm;
 
 #[unsafe(no_mangle)]
 unsafe extern "C" fn memcpy(to: *mut u8, from: *const u8, len: usize) -> *mut u8 {
-    // SAFETY: by the contract of the C function. Words first, which need not be aligned.
+    // SAFETY: by the contract of the C function. Words first; unaligned accesses are allowed.
     unsafe {
         asm!(
             "2: cmp {len}, #8", "b.lo 3f", "ldr {word}, [{from}], #8", "str {word}, [{to}], #8",
@@ -22,10 +22,10 @@ unsafe extern "C" fn memcpy(to: *mut u8, from: *const u8, len: usize) -> *mut u8
 #[unsafe(no_mangle)]
 unsafe extern "C" fn memmove(to: *mut u8, from: *const u8, len: usize) -> *mut u8 {
     if (to as usize).wrapping_sub(from as usize) >= len {
-        // SAFETY: the bytes lie apart, or what is written lies before what is still to be read.
+        // SAFETY: the ranges do not overlap, or the destination is below the source.
         return unsafe { memcpy(to, from, len) };
     }
-    // SAFETY: by the contract of the C function; backwards.
+    // SAFETY: by the contract of the C function; copies backwards.
     unsafe {
         asm!(
             "2: cbz {len}, 3f", "sub {len}, {len}, #1", "ldrb {byte:w}, [{from}, {len}]",
@@ -69,7 +69,7 @@ unsafe extern "C" fn memcmp(left: *const u8, right: *const u8, len: usize) -> i3
     difference
 }
 
-/// LLVM asks for this one where only equality matters.
+/// LLVM calls this one if only equality matters.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn bcmp(left: *const u8, right: *const u8, len: usize) -> i32 {
     // SAFETY: by the contract of the C function, which is the same.

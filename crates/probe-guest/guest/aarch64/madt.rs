@@ -5,11 +5,11 @@ use crate::acpi::{self, Header, Lead};
 use crate::failure::Failure;
 use crate::wire::{read_at, wire};
 
-/// Bytes in front of the structures: the header, an address of a PC and flags (table 5.19).
+/// Bytes before the structures: the header, the local APIC address and flags (table 5.19).
 const FIXED: usize = <Header as crate::wire::Field>::SIZE + 8;
 
 wire! {
-    /// GIC CPU Interface, type 0xb (table 5.37), up to what later revisions added.
+    /// GIC CPU Interface, type 0xb (table 5.37), without fields of later revisions.
     struct Gicc: 76 {
         _lead: Lead,
         _reserved: u16,
@@ -52,10 +52,10 @@ wire! {
 }
 
 const ENABLED: u32 = 1 << 0;
-/// Bytes of one redistributor, where the table gives each its own address.
+/// Bytes of a redistributor that is listed in a GICC structure.
 const REDISTRIBUTOR_LEN: u64 = 0x2_0000;
 
-/// Reads a table, header and all.
+/// Reads a table, which includes its header.
 pub(crate) fn read(table: &[u8]) -> Result<Topology, Failure> {
     let mut topology = Topology::new();
     let mut version = 0;

@@ -1,8 +1,7 @@
-//! Page tables: memory and devices, each address where it is (Arm ARM, D8.3, 4 KiB granule).
+//! Page tables: an identity map of memory and devices (Arm ARM, D8.3, 4 KiB granule).
 //!
-//! The tables of `entry.s` map everything below 512 GiB; these here map what there is, and nothing else. Both leave the
-//! entries to one address space identifier each, so that a processor goes from one to the other without a moment in
-//! which the same address is cached twice.
+//! The tables of `entry.s` map everything below 512 GiB. These tables map only existing memory and devices. The two use different
+//! ASIDs, so that switching between them cannot create conflicting TLB entries.
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
@@ -14,11 +13,11 @@ use crate::memory_map::{Kind, MemoryMap, Region};
 
 const LARGE: u64 = 2 << 20;
 const GIANT: u64 = 1 << 30;
-/// What one entry of the highest level spans.
+/// Bytes mapped by an entry of the highest level.
 const TOP_SPAN: u64 = 512 << 30;
-/// What four levels can map one to one.
+/// Maximum end of an identity map with four levels.
 const MAX_END: u64 = 256 << 40;
-/// What the tables of `entry.s` map as memory.
+/// The range that the tables of `entry.s` map as memory.
 pub(crate) const BOOT_MEMORY: core::ops::Range<u64> = DEVICES_END..TOP_SPAN;
 
 /// Valid, a table.
@@ -29,13 +28,13 @@ const BLOCK: u64 = 1 << 11 | 1 << 10 | 3 << 8 | 0x1;
 const NORMAL: u64 = BLOCK | 1 << 2;
 /// Attributes 0 of MAIR_EL1: Device-nGnRE; never executed.
 const DEVICE: u64 = BLOCK | 1 << 54 | 1 << 53;
-/// The identifier of the address space, where TTBR0_EL1 has it.
+/// The ASID field of TTBR0_EL1.
 const ADDRESS_SPACE: u64 = 1 << 48;
 
-/// What to load into TTBR0_EL1.
+/// The value for TTBR0_EL1.
 static ROOT: AtomicU64 = AtomicU64::new(0);
 
-/// What lies below is mapped where it is memory: everything that is not merely reserved.
+/// End of the mapped range: of all memory that is not reserved.
 pub(crate) fn mapped_end(memory: &MemoryMap) -> u64 {
     memory_of(memory).map(|region| region.end).fold(DEVICES_END, u64::max)
 }
@@ -51,11 +50,11 @@ pub(crate) fn map_all(memory: &MemoryMap, frames: &mut Frames) -> Result<(), Fai
         return Err(Failure::with("memory beyond 256 TiB ends at", end));
     }
     if let Some(region) = memory_of(memory).find(|region| region.start < DEVICES_END) {
-        return Err(Failure::with("memory where devices ought to be, at", region.start));
+        return Err(Failure::with("memory in the range of devices at", region.start));
     }
-    let top = Table(frames.take(1)?);
+    let top = Table(frames.allocate(1)?);
     for top_base in (0..end).step_by(TOP_SPAN as usize) {
-        let giants = Table(frames.take(1)?);
+        let giants = Table(frames.allocate(1)?);
         top.set(top_base / TOP_SPAN, giants.0 | TABLE);
         for base in (top_base..end.min(top_base + TOP_SPAN)).step_by(GIANT as usize) {
             let touches = |region: &&Region| region.start < base + GIANT && base < region.end;
@@ -77,15 +76,15 @@ pub(crate) fn map_all(memory: &MemoryMap, frames: &mut Frames) -> Result<(), Fai
     Ok(())
 }
 
-/// Switches the processor that runs this to the tables that `map_all` built.
+/// Switches the processor that runs this to the tables of `map_all`.
 pub(crate) fn switch() {
-    // SAFETY: all that is in use is mapped where it was, with the same attributes.
+    // SAFETY: all memory in use keeps its mapping and attributes.
     unsafe { write_register!("ttbr0_el1", ROOT.load(Ordering::Acquire)) };
 }
 
-/// The table of blocks for the GiB at `base`, each of which holds some memory.
+/// The table of blocks for the GiB at `base`. Blocks without memory are not mapped.
 fn directory(base: u64, memory: &MemoryMap, frames: &mut Frames) -> Result<u64, Failure> {
-    let directory = Table(frames.take(1)?);
+    let directory = Table(frames.allocate(1)?);
     for block in (base..base + GIANT).step_by(LARGE as usize) {
         if memory_of(memory).any(|region| region.start < block + LARGE && block < region.end) {
             directory.set(block / LARGE, block | NORMAL);
@@ -98,11 +97,11 @@ fn directory(base: u64, memory: &MemoryMap, frames: &mut Frames) -> Result<u64, 
 struct Table(u64);
 
 impl Table {
-    /// Sets the entry with this number, counted on from table to table.
+    /// Sets an entry. `number` is counted across tables, modulo the entries of a table.
     fn set(&self, number: u64, entry: u64) {
         let index = number % (FRAME / size_of::<u64>() as u64);
         let slot = (self.0 as *mut u64).wrapping_add(index as usize);
-        // SAFETY: within a frame that was taken for this table, which is mapped and nobody else's.
+        // SAFETY: within a frame that was allocated for this table and is mapped.
         unsafe { slot.write_volatile(entry) };
     }
 }

@@ -1,6 +1,6 @@
-//! Ways to end.
+//! Power-off and reset.
 
-use super::{cpu, psci, timer};
+use super::{counter, cpu, psci};
 use crate::cmdline::Exit;
 use crate::report::say;
 
@@ -10,7 +10,7 @@ pub(crate) fn end(exit: Exit) -> ! {
         Exit::PowerOff => switch_off(),
         Exit::Reset => {
             psci::reset();
-            go_on()
+            fail_to_end()
         }
         Exit::Hang => cpu::halt(),
         Exit::Loop => loop {
@@ -22,13 +22,13 @@ pub(crate) fn end(exit: Exit) -> ! {
 pub(crate) fn switch_off() -> ! {
     cpu::disable_interrupts();
     psci::switch_off();
-    go_on()
+    fail_to_end()
 }
 
-/// After a call that ought not to return.
-fn go_on() -> ! {
-    // A VMM may take its time.
-    timer::wait_until(|| false);
-    say!("failed the machine goes on after its end");
+/// Reports a PSCI call that returned although it must not.
+fn fail_to_end() -> ! {
+    // The VMM may need some time.
+    counter::wait_until(|| false);
+    say!("failed the machine still runs after power-off or reset");
     cpu::halt()
 }

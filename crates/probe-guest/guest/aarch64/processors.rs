@@ -2,52 +2,52 @@
 
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
-use super::timer::wait_until;
+use super::counter::wait_until;
 use super::topology::{MAX_PROCESSORS, Topology};
 use super::{cpu, paging, psci};
-use crate::errors::errand;
+use crate::errors::remote_touch;
 use crate::failure::Failure;
 use crate::format::Hex;
 use crate::frames::{FRAME, Frames};
 use crate::report::say;
 
-/// MPIDR affinities in the order of the tables, for processors to find themselves.
+/// MPIDR affinities in table order.
 static MPIDRS: [AtomicU64; MAX_PROCESSORS] = [const { AtomicU64::new(0) }; MAX_PROCESSORS];
 static ONLINE: [AtomicBool; MAX_PROCESSORS] = [const { AtomicBool::new(false) }; MAX_PROCESSORS];
 static LISTED: AtomicU32 = AtomicU32::new(0);
 static ONLINE_COUNT: AtomicU32 = AtomicU32::new(0);
-/// The place in the tables of the processor that listens.
-static LISTENER: AtomicU32 = AtomicU32::new(0);
-/// The MPIDR affinity of a processor that no table lists, plus one.
-static STRANGER: AtomicU64 = AtomicU64::new(0);
+/// Index of the processor that waits for requests.
+static SERVING_PROCESSOR: AtomicU32 = AtomicU32::new(0);
+/// MPIDR affinity of a processor that came online but is not listed, plus one; 0 if there is none.
+static UNLISTED: AtomicU64 = AtomicU64::new(0);
 
 unsafe extern "C" {
-    /// Where `entry.s` takes processors that were started.
+    /// Entry of started processors in `entry.s`.
     static processor_entry: u8;
 }
 
-/// Starts all listed processors but this one and reports each. The one at the place `listener` then waits to be woken.
-pub(crate) fn start_all(topology: &Topology, frames: &mut Frames, listener: u32) -> Result<(), Failure> {
-    LISTENER.store(listener, Ordering::Release);
+/// Starts all listed processors but this one and reports each. The one with index `serving` then waits for requests.
+pub(crate) fn start_all(topology: &Topology, frames: &mut Frames, serving: u32) -> Result<(), Failure> {
+    SERVING_PROCESSOR.store(serving, Ordering::Release);
     let own = cpu::affinity();
     let mpidrs = topology.mpidrs();
     for (slot, mpidr) in MPIDRS.iter().zip(mpidrs) {
         slot.store(*mpidr, Ordering::Relaxed);
     }
     LISTED.store(mpidrs.len() as u32, Ordering::Release);
-    come_online();
+    report_online();
     let mut refused = None;
-    let mut coming = 1;
+    let mut started = 1;
     for mpidr in mpidrs.iter().copied().filter(|mpidr| *mpidr != own) {
-        let stack_end = frames.take(1)? + FRAME;
-        // SAFETY: the code of `entry.s` makes of the stack what `processor_started` needs.
+        let stack_end = frames.allocate(1)? + FRAME;
+        // SAFETY: the code of `entry.s` sets up the stack for `processor_started`.
         if unsafe { psci::start(mpidr, (&raw const processor_entry) as u64, stack_end) }.is_err() {
             refused.get_or_insert(mpidr);
         } else {
-            coming += 1;
+            started += 1;
         }
     }
-    wait_while_they_come(coming);
+    wait_for_online(started);
     for (index, (mpidr, online)) in mpidrs.iter().zip(&ONLINE).enumerate() {
         let state = match online.load(Ordering::Acquire) {
             _ if *mpidr == own => "boot",
@@ -58,8 +58,8 @@ pub(crate) fn start_all(topology: &Topology, frames: &mut Frames, listener: u32)
     }
     let online = ONLINE_COUNT.load(Ordering::Acquire);
     say!("cpus ", mpidrs.len(), " listed, ", online, " online");
-    if let Some(mpidr) = STRANGER.load(Ordering::Acquire).checked_sub(1) {
-        return Err(Failure::with("no table lists the processor with MPIDR", mpidr));
+    if let Some(mpidr) = UNLISTED.load(Ordering::Acquire).checked_sub(1) {
+        return Err(Failure::with("a processor is online that no table lists, MPIDR", mpidr));
     }
     if let Some(mpidr) = refused {
         return Err(Failure::with("PSCI does not start the processor with MPIDR", mpidr));
@@ -70,8 +70,8 @@ pub(crate) fn start_all(topology: &Topology, frames: &mut Frames, listener: u32)
     Ok(())
 }
 
-/// Waits until `count` are online; gives up when nobody came for a while.
-fn wait_while_they_come(count: u32) {
+/// Waits until `count` processors are online. Ends early if none came online for ten seconds.
+fn wait_for_online(count: u32) {
     let mut before = ONLINE_COUNT.load(Ordering::Acquire);
     while before < count {
         wait_until(|| ONLINE_COUNT.load(Ordering::Acquire) != before);
@@ -83,28 +83,28 @@ fn wait_while_they_come(count: u32) {
     }
 }
 
-/// Where a started processor goes after `entry.s`, on its own stack.
+/// Entered from `entry.s` on each started processor, with its own stack.
 #[unsafe(no_mangle)]
 extern "C" fn processor_started() -> ! {
     paging::switch();
-    let own = come_online();
-    // Only who may be sent on an errand listens: others halt, which costs nothing.
-    match own.filter(|own| *own == LISTENER.load(Ordering::Acquire)) {
-        None => cpu::take_errors(),
+    let own = report_online();
+    // Only one processor serves requests. Others halt, which needs no host CPU time.
+    match own.filter(|own| *own == SERVING_PROCESSOR.load(Ordering::Acquire)) {
+        None => cpu::halt_with_serrors(),
         Some(own) => loop {
-            if !errand::run(own) {
+            if !remote_touch::serve(own) {
                 cpu::wait_for_signal();
             }
         },
     }
 }
 
-/// The place in the tables of the processor that runs this; 0 before they were read.
+/// Index of the processor that runs this, in table order; 0 before the tables are read.
 pub(crate) fn own_index() -> u32 {
     index_of(cpu::affinity()).unwrap_or(0)
 }
 
-/// Ends the wait of the processor at that place in the tables, which was started to listen.
+/// Wakes the processor at an index in table order, which must be the one that serves requests.
 pub(crate) fn wake(index: u32) -> Result<(), Failure> {
     if index >= LISTED.load(Ordering::Acquire) {
         return Err(Failure::with("the tables list no processor", u64::from(index)));
@@ -115,20 +115,20 @@ pub(crate) fn wake(index: u32) -> Result<(), Failure> {
 
 fn index_of(mpidr: u64) -> Option<u32> {
     let listed = LISTED.load(Ordering::Acquire) as usize;
-    let place = MPIDRS.iter().take(listed).position(|slot| slot.load(Ordering::Relaxed) == mpidr)?;
-    Some(place as u32)
+    let index = MPIDRS.iter().take(listed).position(|slot| slot.load(Ordering::Relaxed) == mpidr)?;
+    Some(index as u32)
 }
 
-/// Puts the processor that runs this on the list of those that do: its place in the tables.
-fn come_online() -> Option<u32> {
+/// Marks the processor that runs this as online. Returns its index; `None` if it is not listed.
+fn report_online() -> Option<u32> {
     let mpidr = cpu::affinity();
-    let place = index_of(mpidr);
-    match place.and_then(|place| ONLINE.get(place as usize)) {
+    let index = index_of(mpidr);
+    match index.and_then(|index| ONLINE.get(index as usize)) {
         Some(online) => {
             online.store(true, Ordering::Release);
             ONLINE_COUNT.fetch_add(1, Ordering::AcqRel);
         }
-        None => STRANGER.store(mpidr + 1, Ordering::Release),
+        None => UNLISTED.store(mpidr + 1, Ordering::Release),
     }
-    place
+    index
 }

@@ -11,7 +11,7 @@ const CPU_ON: u32 = 0xc400_0003;
 
 /// Major and minor version.
 pub(crate) fn version() -> (u32, u32) {
-    // SAFETY: asks, and changes nothing.
+    // SAFETY: a query without side effects.
     let version = unsafe { call(VERSION, 0, 0, 0) } as u32;
     (version >> 16, version & 0xffff)
 }
@@ -19,7 +19,7 @@ pub(crate) fn version() -> (u32, u32) {
 /// Starts the processor `mpidr` at a physical address, with the MMU off and `context` in X0.
 ///
 /// # Safety
-/// At `entry` is code that turns `context` into a processor that Rust can run on.
+/// The code at `entry` sets the processor up for Rust code with `context`.
 pub(crate) unsafe fn start(mpidr: u64, entry: u64, context: u64) -> Result<(), i32> {
     cpu::publish();
     // SAFETY: by the contract of this function.
@@ -40,10 +40,10 @@ pub(crate) fn reset() {
 }
 
 /// # Safety
-/// What the function does is no surprise to Rust.
+/// The function does not break assumptions of Rust.
 unsafe fn call(function: u32, first: u64, second: u64, third: u64) -> u64 {
     let result;
-    // SAFETY: by the contract of this function. The convention lets the callee change X0 to X17.
+    // SAFETY: by the contract of this function. The callee may change X0 to X17.
     unsafe {
         asm!(
             "hvc #0",

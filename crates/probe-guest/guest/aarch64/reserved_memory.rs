@@ -1,4 +1,4 @@
-//! Memory that a devicetree sets apart, and the error sources that lead there: `arm,ras-cper` (Linux,
+//! Reserved memory of a devicetree, and the error sources that refer to it: `arm,ras-cper` (Linux,
 //! bindings/reserved-memory and bindings/firmware/arm,ras-cper.yaml).
 
 use super::fdt::Cell;
@@ -11,7 +11,7 @@ use crate::wire::{Field, read_at};
 const MAX_REGIONS: usize = 32;
 const MAX_SOURCES: usize = 8;
 
-/// What was found.
+/// Reserved memory and error sources.
 pub(crate) struct ReservedMemory {
     regions: [Region; MAX_REGIONS],
     regions_count: usize,
@@ -21,7 +21,7 @@ pub(crate) struct ReservedMemory {
 
 #[derive(Clone, Copy)]
 struct Region {
-    /// 0: nobody refers to it.
+    /// 0 if nothing refers to it.
     phandle: u32,
     window: Window,
 }
@@ -37,9 +37,9 @@ struct Listed {
 /// An error source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct ErrorSource {
-    /// Where its records are.
+    /// Address range of its records.
     pub(crate) block: Window,
-    /// Where they are acknowledged: four bytes or eight.
+    /// The acknowledge register: four or eight bytes.
     pub(crate) register: Window,
     pub(crate) interrupt: Interrupt,
 }
@@ -56,15 +56,15 @@ impl ReservedMemory {
         }
     }
 
-    /// Takes a region to it.
+    /// Adds a region.
     pub(crate) fn add_region(&mut self, phandle: u32, window: Window) -> Result<(), Failure> {
-        let too_many = Failure::with("devicetree: more reserved memory than regions", MAX_REGIONS as u64);
+        let too_many = Failure::with("devicetree: more reserved memory regions than", MAX_REGIONS as u64);
         *self.regions.get_mut(self.regions_count).ok_or(too_many)? = Region { phandle, window };
         self.regions_count += 1;
         Ok(())
     }
 
-    /// Takes a source to it: its `memory-region` and its interrupt.
+    /// Adds a source by its `memory-region` and its interrupt.
     pub(crate) fn add_source(&mut self, regions: &[u8], interrupt: Option<Interrupt>) -> Result<(), Failure> {
         let phandle = |index: usize| read_at::<Cell>(regions, index * Cell::SIZE).map(|cell| cell.0);
         let broken = Failure::new("devicetree: arm,ras-cper without two regions and an interrupt");
@@ -78,14 +78,14 @@ impl ReservedMemory {
         Ok(())
     }
 
-    /// The sources, in their order.
+    /// The sources, in devicetree order.
     pub(crate) fn error_sources(&self) -> impl Iterator<Item = Result<ErrorSource, Failure>> {
         self.sources.iter().take(self.sources_count).map(|listed| {
             let Listed { block, register, interrupt } = *listed;
             let register = self.region(register)?;
             let len = register.end - register.start;
             if !matches!(len, 4 | 8) || !register.start.is_multiple_of(len) {
-                return Err(Failure::with("devicetree: no register for acknowledgements at", register.start));
+                return Err(Failure::with("devicetree: invalid acknowledge register at", register.start));
             }
             Ok(ErrorSource { block: self.region(block)?, register, interrupt })
         })
@@ -99,8 +99,8 @@ impl ReservedMemory {
             .ok_or(Failure::with("devicetree: no reserved memory with the phandle", u64::from(phandle)))
     }
 
-    /// The memory, where this guest keeps away from what is set apart. Regions that touch become one.
-    pub(crate) fn set_apart(&self, memory: MemoryMap) -> Result<MemoryMap, Failure> {
+    /// The memory map with the regions marked as reserved for firmware data. Adjacent regions are merged.
+    pub(crate) fn reserve_in(&self, memory: MemoryMap) -> Result<MemoryMap, Failure> {
         let mut windows = self.regions.iter().take(self.regions_count).map(|region| region.window).peekable();
         let mut memory = memory;
         while let Some(mut window) = windows.next() {

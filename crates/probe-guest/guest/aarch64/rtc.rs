@@ -8,7 +8,7 @@ use crate::report::say;
 /// Prints the time of the clock at `address`: its first register counts seconds since the start of 1970, UTC.
 pub(crate) fn report(address: u64) -> Result<(), Failure> {
     if !address.is_multiple_of(4) || address >= DEVICES_END {
-        return Err(Failure::with("the real-time clock cannot be reached at", address));
+        return Err(Failure::with("the real-time clock is not in mapped device memory:", address));
     }
     // SAFETY: aligned, and devices are mapped.
     let seconds = unsafe { Register::at(address) }.read();

@@ -8,9 +8,9 @@ use crate::format::Sink;
 use crate::physical::Register;
 use crate::queue::Queue;
 
-/// Where it always is.
+/// Its fixed address.
 pub(crate) const BASE: u64 = 0x900_0000;
-/// Its interrupt, where no table says another.
+/// Its interrupt, unless a table lists another one.
 pub(crate) const INTERRUPT: Interrupt = Interrupt { gsi: 33, level: true, active_low: false };
 
 const DATA: u64 = 0x00;
@@ -28,15 +28,14 @@ const EIGHT_BITS_AND_FIFOS: u32 = 3 << 5 | 1 << 4;
 const ENABLE: u32 = 1 << 9 | 1 << 8 | 1 << 0;
 const RECEIVED: u32 = 1 << 4;
 const TRANSMITTED: u32 = 1 << 5;
-/// Less has come in than the FIFO waits for, but nothing more.
+/// Bytes are below the FIFO's trigger level and no more arrive.
 const RECEIVE_TIMEOUT: u32 = 1 << 6;
 
-/// Whether a transmit interrupt was taken.
-static TRANSMITTED_CAME: AtomicBool = AtomicBool::new(false);
+static TRANSMIT_INTERRUPT_TAKEN: AtomicBool = AtomicBool::new(false);
 
 static INPUT: Queue = Queue::new();
 
-/// Writes to the port, waiting for room: somebody who stops reading stops the guest.
+/// Writes to the port. Blocks while the transmitter is full.
 pub(crate) struct Console;
 
 impl Sink for Console {
@@ -51,58 +50,59 @@ impl Sink for Console {
     }
 }
 
-/// Sets the line up. The receive buffer keeps what is in it.
+/// Initialises the port. The receive buffer is preserved.
 pub(crate) fn set_up() {
     register(INTERRUPT_MASK).write(0);
     register(LINE_CONTROL).write(EIGHT_BITS_AND_FIFOS);
     register(CONTROL).write(ENABLE);
 }
 
-/// Asks for an interrupt when there is room to transmit, which the report so far has made.
-pub(crate) fn ask_for_transmitted() {
+/// Enables the transmit interrupt. It is pending once the FIFO has drained to its trigger level, as it has after earlier output.
+pub(crate) fn enable_transmit_interrupt() {
     register(INTERRUPT_MASK).write(TRANSMITTED);
 }
 
-pub(crate) fn transmitted_came() -> bool {
-    TRANSMITTED_CAME.load(Ordering::Relaxed)
+/// Whether a transmit interrupt was taken.
+pub(crate) fn transmit_interrupt_taken() -> bool {
+    TRANSMIT_INTERRUPT_TAKEN.load(Ordering::Relaxed)
 }
 
-/// The next byte that came in, with interrupts off. Where there is none, the next one raises an interrupt.
+/// The next received byte. Call with interrupts off. If `None`, the next byte raises an interrupt.
 pub(crate) fn input() -> Option<u8> {
-    if let Some(byte) = INPUT.take() {
+    if let Some(byte) = INPUT.pop() {
         return Some(byte);
     }
-    // Again, since the handler stops asking when it has no room.
+    // The handler disables the interrupt when the queue is full.
     register(INTERRUPT_MASK).write(RECEIVED | RECEIVE_TIMEOUT);
     fetch();
-    INPUT.take()
+    INPUT.pop()
 }
 
-/// Serves what the port asks for.
+/// Handles all pending interrupts of the port.
 pub(crate) fn interrupt() {
-    let asked = register(MASKED_INTERRUPTS).read();
-    register(INTERRUPT_CLEAR).write(asked);
-    if asked & TRANSMITTED != 0 {
+    let pending = register(MASKED_INTERRUPTS).read();
+    register(INTERRUPT_CLEAR).write(pending);
+    if pending & TRANSMITTED != 0 {
         register(INTERRUPT_MASK).write(0);
-        TRANSMITTED_CAME.store(true, Ordering::Relaxed);
+        TRANSMIT_INTERRUPT_TAKEN.store(true, Ordering::Relaxed);
     }
-    if asked & (RECEIVED | RECEIVE_TIMEOUT) != 0 {
+    if pending & (RECEIVED | RECEIVE_TIMEOUT) != 0 {
         fetch();
     }
 }
 
-/// Takes from the port what there is room for. The rest stays there, which holds up whoever sends it.
+/// Moves received bytes to the queue until it is full. Others stay in the port, which stops the sender.
 fn fetch() {
     while register(FLAGS).read() & RECEIVE_EMPTY == 0 {
         if INPUT.is_full() {
             register(INTERRUPT_MASK).write(0);
             return;
         }
-        INPUT.keep(register(DATA).read() as u8);
+        INPUT.push(register(DATA).read() as u8);
     }
 }
 
 fn register(offset: u64) -> Register {
-    // SAFETY: by the contract of the built-in guest, a PL011 lies there; devices are mapped from the start.
+    // SAFETY: the built-in guest requires a PL011 there; devices are mapped from the start.
     unsafe { Register::at(BASE + offset) }
 }

@@ -2,18 +2,18 @@
 
 use crate::failure::Failure;
 
-/// More processors than any machine this guest is made for.
+/// Maximum number of processors.
 pub(crate) const MAX_PROCESSORS: usize = 1024;
 const MAX_REDISTRIBUTOR_REGIONS: usize = 8;
 
-/// A run of addresses, the end excluded.
+/// A range of addresses; the end is exclusive.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Window {
     pub(crate) start: u64,
     pub(crate) end: u64,
 }
 
-/// Where a processor meets the interrupt controller.
+/// The CPU interface of the GIC.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Interface {
     /// Unknown so far.
@@ -30,7 +30,7 @@ pub(crate) struct Topology {
     processors: usize,
     redistributors: [Window; MAX_REDISTRIBUTOR_REGIONS],
     redistributor_count: usize,
-    /// The GIC's distributor; 0 is none.
+    /// The GIC's distributor; 0 if unknown.
     pub(crate) distributor: u64,
     pub(crate) interface: Interface,
 }
@@ -57,7 +57,7 @@ impl Topology {
         Ok(())
     }
 
-    /// Adds redistributors that lie side by side; those that follow the last ones become one region with them.
+    /// Adds a region of contiguous redistributors. It is merged with the last region if it is adjacent to it.
     pub(crate) fn add_redistributors(&mut self, window: Window) -> Result<(), Failure> {
         self.interface = Interface::SystemRegisters;
         let last = self.redistributor_count.checked_sub(1).and_then(|last| self.redistributors.get_mut(last));
@@ -74,7 +74,7 @@ impl Topology {
         Ok(())
     }
 
-    /// MPIDR affinities in the order of the tables.
+    /// MPIDR affinities in table order.
     pub(crate) fn mpidrs(&self) -> &[u64] {
         self.mpidrs.get(..self.processors).unwrap_or_default()
     }

@@ -2,7 +2,7 @@
 
 use crate::date::Date;
 
-/// What a clock that counts seconds since the start of 1970, UTC, shows.
+/// The date of a number of seconds since the start of 1970, UTC.
 pub(crate) fn date(seconds: u32) -> Date {
     let of_day = u64::from(seconds % 86_400);
     let mut day = u64::from(seconds / 86_400);

@@ -1,34 +1,35 @@
-//! Accesses that an error may end: code in `entry.s` that handlers know, and know the way out of.
+//! Memory accesses that an exception handler can abandon: code in `entry.s` with a known address range and a known exit.
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
-use super::lost;
+use super::poisoned;
 use crate::cmdline::Access;
 
-/// What is touched now: no access, and no instruction, is at the end of all addresses.
+/// The word that is being accessed; [`NOWHERE`] if none.
 static TARGET: AtomicU64 = AtomicU64::new(NOWHERE);
-/// Where instructions are fetched from, if they are.
+/// The address that instructions are being fetched from; [`NOWHERE`] if none.
 static FETCHED: AtomicU64 = AtomicU64::new(NOWHERE);
+/// No access and no instruction is at the end of the address space.
 const NOWHERE: u64 = u64::MAX;
 
 unsafe extern "C" {
-    /// 1 where the access was made, 0 where a handler has given it up.
+    /// Returns 1 if the access was made, 0 if a handler abandoned it.
     fn accessor_load(address: u64) -> u64;
     fn accessor_store(address: u64) -> u64;
     /// Writes a return instruction.
     fn accessor_prepare(address: u64) -> u64;
     /// Executes it.
     fn accessor_fetch(address: u64) -> u64;
-    /// The three accessors of data lie between these two; they use no stack.
+    /// The three data accessors are between these two symbols; they use no stack.
     static accessors_start: u8;
     static accessors_end: u8;
-    /// Where such an accessor goes on when it is given up.
-    static accessor_given_up: u8;
-    /// Where a fetch does, from the first instruction that it fetched.
-    static accessor_fetch_given_up: u8;
+    /// Where an abandoned data access continues.
+    static accessor_abandoned: u8;
+    /// Where an abandoned fetch continues; only valid at the first fetched instruction.
+    static accessor_fetch_abandoned: u8;
 }
 
-/// A word of memory that one processor touches; no two do at the same time.
+/// A word of memory that one processor accesses. Only one exists at a time.
 pub(super) struct Target {
     access: Access,
     gpa: u64,
@@ -36,19 +37,19 @@ pub(super) struct Target {
 
 impl Target {
     /// # Safety
-    /// `gpa` is a multiple of 8, of memory that is mapped and nobody's.
+    /// `gpa` is a multiple of 8, in mapped memory that nothing else uses.
     pub(super) unsafe fn new(access: Access, gpa: u64) -> Self {
         TARGET.store(gpa, Ordering::SeqCst);
         Target { access, gpa }
     }
 
-    /// Readies the word for [`touch`](Self::touch); false where that was given up.
+    /// Prepares the word for [`touch`](Self::touch). Returns false if that access was abandoned.
     pub(super) fn prepare(&self) -> bool {
         // SAFETY: by the contract of `new`.
         self.access != Access::Fetch || unsafe { accessor_prepare(self.gpa) } == 1
     }
 
-    /// Makes the access; false where it was given up.
+    /// Makes the access. Returns false if it was abandoned.
     pub(super) fn touch(&self) -> bool {
         match self.access {
             // SAFETY: by the contract of `new`.
@@ -57,7 +58,7 @@ impl Target {
             Access::Store => unsafe { accessor_store(self.gpa) == 1 },
             Access::Fetch => {
                 FETCHED.store(self.gpa, Ordering::SeqCst);
-                // SAFETY: likewise, and `prepare` has put an instruction there.
+                // SAFETY: likewise, and `prepare` wrote an instruction there.
                 let done = unsafe { accessor_fetch(self.gpa) == 1 };
                 FETCHED.store(NOWHERE, Ordering::SeqCst);
                 done
@@ -72,17 +73,17 @@ impl Drop for Target {
     }
 }
 
-/// Where to go on after an exception at `pc` rather than there: where that is within an access which cannot be made
-/// (`is_hopeless`), or must not be made any more.
-pub(crate) fn help(pc: u64, is_hopeless: bool) -> Option<u64> {
+/// Where to continue after an exception at `pc`, if that is an access to abandon: because it cannot be made (`must_abandon`), or
+/// because its page was reported as poisoned. `None` if execution continues at `pc`.
+pub(crate) fn resume_address(pc: u64, must_abandon: bool) -> Option<u64> {
     let exit = if (address(&raw const accessors_start)..address(&raw const accessors_end)).contains(&pc) {
-        address(&raw const accessor_given_up)
+        address(&raw const accessor_abandoned)
     } else if pc == FETCHED.load(Ordering::SeqCst) {
-        address(&raw const accessor_fetch_given_up)
+        address(&raw const accessor_fetch_abandoned)
     } else {
         return None;
     };
-    (is_hopeless || lost::has(TARGET.load(Ordering::SeqCst))).then_some(exit)
+    (must_abandon || poisoned::contains(TARGET.load(Ordering::SeqCst))).then_some(exit)
 }
 
 fn address(symbol: *const u8) -> u64 {

@@ -1,4 +1,4 @@
-//! What the two boot protocols hand over.
+//! The data of the two boot protocols.
 
 use crate::Boot;
 use crate::failure::Failure;
@@ -6,16 +6,16 @@ use crate::memory_map::{Kind, MemoryMap};
 use crate::physical::bytes_at;
 use crate::wire::{Field, read_at, wire};
 
-/// Where a boot protocol says that ACPI tables are.
+/// Where the boot protocol says that the ACPI tables are.
 pub(crate) struct HandedOver {
-    /// Address of the RSDP, 0 where it was not handed over.
+    /// Address of the RSDP; 0 if the boot protocol does not give it.
     pub(crate) rsdp: u64,
-    /// What it was handed over in.
+    /// The structure that it is from.
     pub(crate) rsdp_from: &'static str,
 }
 
 wire! {
-    /// The parts of boot_params, the zero page, that matter here (Linux, Documentation/arch/x86/zero-page.rst and
+    /// The fields of boot_params, the zero page, that this guest uses (Linux, Documentation/arch/x86/zero-page.rst and
     /// boot.rst).
     struct BootParams: 0x2d0 {
         _screen_info: [u8; 0x70],
@@ -81,7 +81,7 @@ pub(crate) unsafe fn linux(address: u64) -> Result<Boot, Failure> {
     let mut memory = MemoryMap::new();
     for index in 0..usize::from(params.e820_entries) {
         let entry = read_at::<E820Entry>(page, BootParams::SIZE + index * E820Entry::SIZE)
-            .ok_or(Failure::new("boot_params: more e820 entries than there is room for"))?;
+            .ok_or(Failure::new("boot_params: too many e820 entries"))?;
         memory.push(entry.start, entry.len, Kind::from_e820(entry.kind))?;
     }
     Ok(Boot {
@@ -120,19 +120,19 @@ pub(crate) unsafe fn pvh(address: u64) -> Result<Boot, Failure> {
     })
 }
 
-/// The text at `address`, up to its NUL; empty where there is none (0).
+/// The text at `address` up to its NUL; empty for address 0.
 ///
 /// # Safety
-/// `address` is where a boot protocol says the command line is.
+/// `address` is the address of the command line in the boot protocol.
 unsafe fn cmdline(address: u64) -> Result<&'static [u8], Failure> {
     if address == 0 {
         return Ok(&[]);
     }
-    // SAFETY: by the contract of this function, and low memory goes on after any command line.
+    // SAFETY: by the contract of this function, and low memory extends beyond the longest command line.
     let text = unsafe { bytes_at(address, MAX_CMDLINE) };
     let len = text
         .iter()
         .position(|byte| *byte == 0)
-        .ok_or(Failure::with("the command line does not end within bytes:", MAX_CMDLINE as u64))?;
+        .ok_or(Failure::with("the command line is longer than", MAX_CMDLINE as u64))?;
     Ok(text.get(..len).unwrap_or_default())
 }

@@ -1,4 +1,4 @@
-//! Instructions that Rust has no words for.
+//! Instructions that Rust has no functions for.
 
 use core::arch::asm;
 
@@ -19,7 +19,7 @@ pub(crate) fn port_out(port: u16, value: u8) {
 /// Reads a device's register.
 ///
 /// # Safety
-/// `register` is mapped and aligned, and no object of Rust's.
+/// `register` is mapped and aligned, and not part of a Rust object.
 pub(crate) unsafe fn load(register: *const u32) -> u32 {
     // SAFETY: by the contract of this function.
     unsafe { register.read_volatile() }
@@ -42,7 +42,7 @@ pub(crate) fn read_msr(msr: u32) -> u64 {
 }
 
 /// # Safety
-/// The value does not change how this processor runs code or reaches memory in a way that Rust relies on.
+/// The value does not change how this processor executes code or accesses memory in a way that Rust relies on.
 pub(crate) unsafe fn write_msr(msr: u32, value: u64) {
     // SAFETY: by the contract of this function.
     unsafe {
@@ -51,24 +51,24 @@ pub(crate) unsafe fn write_msr(msr: u32, value: u64) {
 }
 
 pub(crate) fn enable_interrupts() {
-    // SAFETY: handlers for all vectors are in place before this is called.
+    // SAFETY: handlers for all vectors are installed before this is called.
     unsafe { asm!("sti", options(nostack)) };
 }
 
 pub(crate) fn disable_interrupts() {
-    // SAFETY: what waits for interrupts turns them on itself.
+    // SAFETY: code that waits for interrupts enables them itself.
     unsafe { asm!("cli", options(nostack)) };
 }
 
-/// Turns interrupts off, those that can be: what [`unmask_interrupts`] puts back.
+/// Disables maskable interrupts. Returns the state for [`unmask_interrupts`].
 pub(crate) fn mask_interrupts() -> u64 {
     let flags: u64;
-    // SAFETY: fewer interrupts, and the stack is as it was.
+    // SAFETY: disables interrupts and leaves the stack balanced.
     unsafe { asm!("pushfq", "pop {}", "cli", out(reg) flags) };
     flags
 }
 
-/// Turns interrupts on where they were.
+/// Restores the state of [`mask_interrupts`].
 pub(crate) fn unmask_interrupts(flags: u64) {
     const INTERRUPTS_ON: u64 = 1 << 9;
     if flags & INTERRUPTS_ON != 0 {
@@ -76,7 +76,7 @@ pub(crate) fn unmask_interrupts(flags: u64) {
     }
 }
 
-/// Waits for an interrupt. Nothing can come between turning interrupts on and waiting.
+/// Enables interrupts and waits for one. STI delays interrupts until after HLT, so none is missed.
 pub(crate) fn enable_interrupts_and_wait() {
     // SAFETY: as for `enable_interrupts`.
     unsafe { asm!("sti", "hlt", options(nostack)) };
@@ -86,10 +86,10 @@ pub(crate) fn pause() {
     core::hint::spin_loop();
 }
 
-/// Halts for good.
+/// Halts forever.
 pub(crate) fn halt() -> ! {
     loop {
-        // SAFETY: stops this processor until a reset (an NMI or SMI only takes it through the loop).
+        // SAFETY: stops this processor until a reset (after an NMI or SMI it halts again).
         unsafe { asm!("cli", "hlt", options(nomem, nostack)) };
     }
 }
@@ -105,7 +105,7 @@ pub(crate) fn read_cr2() -> u64 {
 /// Sets bits of CR4.
 ///
 /// # Safety
-/// They do not change how this processor runs code or reaches memory.
+/// They do not change how this processor executes code or accesses memory.
 pub(crate) unsafe fn set_cr4(bits: u64) {
     // SAFETY: by the contract of this function.
     unsafe {
@@ -122,14 +122,14 @@ pub(crate) fn read_cr3() -> u64 {
 }
 
 /// # Safety
-/// `tables` is the physical address of page tables that map all that is in use where it is mapped now.
+/// `tables` is the physical address of page tables that keep the mapping of all memory in use.
 pub(crate) unsafe fn write_cr3(tables: u64) {
     // SAFETY: by the contract of this function.
     unsafe { asm!("mov cr3, {}", in(reg) tables, options(nostack, preserves_flags)) };
 }
 
 /// # Safety
-/// `limit + 1` bytes of interrupt descriptors lie at `base` and stay there.
+/// `limit + 1` bytes of interrupt descriptors are at `base`, with a static lifetime.
 pub(crate) unsafe fn load_idt(base: u64, limit: u16) {
     #[repr(C, packed)]
     struct Pointer {
@@ -141,9 +141,9 @@ pub(crate) unsafe fn load_idt(base: u64, limit: u16) {
     unsafe { asm!("lidt [{}]", in(reg) &pointer, options(readonly, nostack, preserves_flags)) };
 }
 
-/// Shuts the processor down: an exception without any descriptor for it.
+/// Shuts the processor down by an exception without a descriptor.
 pub(crate) fn triple_fault() -> ! {
-    // SAFETY: nothing is meant to go on after this.
+    // SAFETY: does not return.
     unsafe {
         load_idt(0, 0);
         asm!("ud2", options(noreturn))

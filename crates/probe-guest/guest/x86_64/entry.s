@@ -1,4 +1,4 @@
-# How the guest is entered, and how its other processors are.
+# Entry points of the guest: boot processor and other processors.
 #
 # Selectors are those of the Linux 64-bit boot protocol: 0x10 code, 0x18 data.
 
@@ -11,7 +11,7 @@
         .set MSR_EFER, 0xc0000080
         .set EFER_LME, 0x100
 
-# PVH: where to enter in 32-bit protected mode (Xen: XEN_ELFNOTE_PHYS32_ENTRY, 18).
+# PVH: the entry point in 32-bit protected mode (Xen: XEN_ELFNOTE_PHYS32_ENTRY, 18).
         .section .note.pvh, "a", @note
         .balign 4
         .long 4, 4, 18
@@ -76,7 +76,7 @@ linux64_entry:
         pushq $own_segments
         lretq
 
-# RDI: 0 Linux, 1 PVH; RSI: what the boot protocol hands over.
+# RDI: 0 Linux, 1 PVH; RSI: address of the boot protocol's structure.
 own_segments:
         movl $DATA, %eax
         movl %eax, %ds
@@ -86,7 +86,7 @@ own_segments:
         movl %eax, %gs
         movl $boot_stack_end, %esp
         xorl %ebp, %ebp
-        # Nobody else clears it when a machine is reset in place.
+        # The loader does not clear it when the machine is reset in place.
         movq %rdi, %r8
         movl $bss_start, %edi
         movl $bss_end, %ecx
@@ -99,7 +99,7 @@ own_segments:
         call start
         ud2
 
-# A processor that was started: copied to a page below 1 MiB and entered in real mode at its first byte.
+# Entry of a started processor: copied to a page below 1 MiB and entered in real mode at its first byte.
         .code16
         .globl trampoline, trampoline_cr3, trampoline_end
 trampoline:
@@ -136,7 +136,7 @@ started:
         movl %eax, %ss
         movl %eax, %fs
         movl %eax, %gs
-        # Whoever comes takes the next stack.
+        # Each processor takes the next stack.
         movl $4096, %eax
         lock xaddq %rax, next_stack
         leaq 4096(%rax), %rsp
@@ -144,9 +144,9 @@ started:
         call processor_started
         ud2
 
-# Accesses that a handler may end (see errors/accessor.rs): RDI holds the address, RAX says whether it was made.
+# Accesses that a handler may abandon (see errors/accessor.rs). RDI: address; returns in RAX whether the access was made.
         .globl accessors_start, accessors_end, accessor_load, accessor_store, accessor_prepare
-        .globl accessor_given_up, accessor_fetch, accessor_fetch_given_up
+        .globl accessor_abandoned, accessor_fetch, accessor_fetch_abandoned
 accessors_start:
 accessor_load:
         movq (%rdi), %rcx
@@ -162,20 +162,20 @@ accessor_prepare:
         movl $1, %eax
         ret
 accessors_end:
-accessor_given_up:
+accessor_abandoned:
         xorl %eax, %eax
         ret
 accessor_fetch:
         call *%rdi
         movl $1, %eax
         ret
-# The return address of the call is still there.
-accessor_fetch_given_up:
+# Removes the return address of the call.
+accessor_fetch_abandoned:
         addq $8, %rsp
         xorl %eax, %eax
         ret
 
-# One entry of 16 bytes for each vector: all of them leave the same on the stack, with an error code or 0.
+# One entry of 16 bytes for each vector. All leave the same frame on the stack, with an error code or 0.
         .globl interrupt_entries
         .balign 16
 interrupt_entries:

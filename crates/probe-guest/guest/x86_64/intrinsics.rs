@@ -1,11 +1,10 @@
-//! The functions that the compiler takes for granted, by string instructions: a loop would be compiled into a call of
-//! itself.
+//! The memory functions that the compiler requires. They use string instructions: a loop could be compiled into a call of itself.
 
 use core::arch::asm;
 
 #[unsafe(no_mangle)]
 unsafe extern "C" fn memcpy(to: *mut u8, from: *const u8, len: usize) -> *mut u8 {
-    // SAFETY: by the contract of the C function; by words where it can, as in `memset`.
+    // SAFETY: by the contract of the C function; copies words as far as possible, as `memset` does.
     unsafe {
         asm!("rep movsq", "mov rcx, {rest}", "rep movsb", rest = in(reg) len % 8, inout("rcx") len / 8 => _,
              inout("rdi") to => _, inout("rsi") from => _, options(nostack, preserves_flags));
@@ -16,10 +15,10 @@ unsafe extern "C" fn memcpy(to: *mut u8, from: *const u8, len: usize) -> *mut u8
 #[unsafe(no_mangle)]
 unsafe extern "C" fn memmove(to: *mut u8, from: *const u8, len: usize) -> *mut u8 {
     if (to as usize).wrapping_sub(from as usize) >= len {
-        // SAFETY: the bytes lie apart, or what is written lies before what is still to be read.
+        // SAFETY: the ranges do not overlap, or the destination is below the source.
         return unsafe { memcpy(to, from, len) };
     }
-    // SAFETY: by the contract of the C function; backwards, and the direction flag is clear again at the end.
+    // SAFETY: by the contract of the C function; copies backwards and clears the direction flag afterwards.
     unsafe {
         asm!("std", "rep movsb", "cld", inout("rcx") len => _,
              inout("rdi") to.wrapping_add(len).wrapping_sub(1) => _,
@@ -30,7 +29,7 @@ unsafe extern "C" fn memmove(to: *mut u8, from: *const u8, len: usize) -> *mut u
 
 #[unsafe(no_mangle)]
 unsafe extern "C" fn memset(to: *mut u8, value: i32, len: usize) -> *mut u8 {
-    // By words where it can: where instructions are interpreted, each step counts.
+    // Writes words as far as possible: each step is expensive if instructions are interpreted.
     let word = u64::from(value as u8) * 0x0101_0101_0101_0101;
     // SAFETY: by the contract of the C function.
     unsafe {
@@ -55,11 +54,11 @@ unsafe extern "C" fn memcmp(left: *const u8, right: *const u8, len: usize) -> i3
     if differ == 0 {
         return 0;
     }
-    // SAFETY: both pointers have gone over at least one byte.
+    // SAFETY: both pointers were advanced by at least one byte.
     unsafe { i32::from(*after_left.wrapping_sub(1)) - i32::from(*after_right.wrapping_sub(1)) }
 }
 
-/// LLVM asks for this one where only equality matters.
+/// LLVM calls this one if only equality matters.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn bcmp(left: *const u8, right: *const u8, len: usize) -> i32 {
     // SAFETY: by the contract of the C function, which is the same.

@@ -8,14 +8,14 @@ use crate::physical::Register;
 /// Registers in memory.
 const SELECT: u64 = 0x00;
 const WINDOW: u64 = 0x10;
-/// Registers behind them.
+/// Indirect registers.
 const VERSION: u32 = 0x01;
 const REDIRECTION: u32 = 0x10;
 
 const ACTIVE_LOW: u32 = 1 << 13;
 const LEVEL: u32 = 1 << 15;
 
-/// Directs an interrupt to `vector` of the processor `to`, and lets it through.
+/// Routes an interrupt to `vector` of the processor with APIC id `to`, and unmasks it.
 pub(crate) fn route(topology: &Topology, interrupt: Interrupt, vector: u8, to: u32) -> Result<(), Failure> {
     let gsi = interrupt.gsi;
     let (io_apic, pin) = topology
@@ -24,7 +24,7 @@ pub(crate) fn route(topology: &Topology, interrupt: Interrupt, vector: u8, to: u
             let pin = gsi.checked_sub(io_apic.gsi_base)?;
             (pin < pins(io_apic)).then_some((io_apic, pin))
         })
-        .ok_or(Failure::with("no I/O APIC serves interrupt", u64::from(gsi)))?;
+        .ok_or(Failure::with("no I/O APIC has interrupt", u64::from(gsi)))?;
     let to =
         u8::try_from(to).map_err(|_| Failure::with("an I/O APIC cannot reach APIC id", u64::from(to)))?;
     let mut entry = u32::from(vector);
@@ -54,6 +54,6 @@ fn write(io_apic: &IoApic, index: u32, value: u32) {
 }
 
 fn register(io_apic: &IoApic, offset: u64) -> Register {
-    // SAFETY: the base is the one that the firmware tables give; the low 4 GiB are mapped.
+    // SAFETY: the base is from the firmware tables; the low 4 GiB are mapped.
     unsafe { Register::at(u64::from(io_apic.base) + offset) }
 }

@@ -2,7 +2,7 @@
 
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use super::{cpu, interrupts};
+use super::{cpu, vectors};
 use crate::failure::Failure;
 use crate::physical::Register;
 
@@ -21,7 +21,7 @@ mod offset {
     pub(super) const DIVIDE: u32 = 0x3e0;
 }
 
-/// Until the tables were read (12.4.5).
+/// Default address, used until the tables are read (12.4.5).
 const BASE_AFTER_RESET: u64 = 0xfee0_0000;
 
 const MSR_BASE: u32 = 0x1b;
@@ -41,14 +41,16 @@ const INIT: u32 = 1 << 14 | 5 << 8;
 /// Level assert; delivery mode start-up.
 const START_UP: u32 = 1 << 14 | 6 << 8;
 
-/// Reads of the counter after which it should have moved, or its interrupt have come: seconds even on a fast machine.
-const MANY_READS: u32 = 2_000_000;
+/// Reads of the counter before the timer counts as broken: seconds even on a fast machine.
+const MAX_COUNTER_READS: u32 = 2_000_000;
 
-/// Where the registers are in memory, and whether they are MSRs instead: the same for all processors.
+/// Address of the registers, and whether they are MSRs instead (x2APIC). The same for all processors.
 static BASE: AtomicU64 = AtomicU64::new(BASE_AFTER_RESET);
 static X2APIC: AtomicBool = AtomicBool::new(false);
+/// Whether a timer interrupt was taken.
+static TIMER_FIRED: AtomicBool = AtomicBool::new(false);
 
-/// Switches this processor's local APIC on; `x2apic` or an APIC that is in that mode already decides for all.
+/// Enables this processor's local APIC. All processors use x2APIC mode if `x2apic` is set or this APIC is already in that mode.
 pub(crate) fn set_up(base: u64, x2apic: bool) {
     BASE.store(base, Ordering::Relaxed);
     X2APIC.store(x2apic || cpu::read_msr(MSR_BASE) & BASE_X2APIC != 0, Ordering::Relaxed);
@@ -56,63 +58,68 @@ pub(crate) fn set_up(base: u64, x2apic: bool) {
     accept_interrupts();
 }
 
-/// Has this processor's local APIC take interrupts.
+/// Enables delivery of interrupts by this processor's local APIC.
 pub(crate) fn accept_interrupts() {
     write(offset::TASK_PRIORITY, 0);
-    write(offset::SPURIOUS, SOFTWARE_ENABLE | u32::from(interrupts::SPURIOUS));
+    write(offset::SPURIOUS, SOFTWARE_ENABLE | u32::from(vectors::SPURIOUS));
 }
 
-/// Has this processor take NMIs, which the tables have on local input 1, as PCs do.
+/// Enables NMIs on local input 1, where the tables and PCs have them.
 pub(crate) fn accept_nmis() {
     write(offset::LINT1, NMI);
 }
 
-/// Puts this processor's local APIC into the mode that `set_up` chose.
+/// Enables this processor's local APIC in the mode that `set_up` chose.
 pub(crate) fn enable() {
     let mode = if X2APIC.load(Ordering::Relaxed) { BASE_X2APIC } else { 0 };
-    // SAFETY: moves no register and changes no memory; the registers stay where `BASE` says.
+    // SAFETY: changes no memory; the registers stay at `BASE`.
     unsafe { cpu::write_msr(MSR_BASE, cpu::read_msr(MSR_BASE) | BASE_ENABLE | mode) };
 }
 
-/// This processor's id, as the hardware has it.
+/// This processor's APIC id, from its local APIC.
 pub(crate) fn id() -> u32 {
     let id = read(offset::ID);
     if X2APIC.load(Ordering::Relaxed) { id } else { id >> 24 }
+}
+
+/// Handles the timer's interrupt.
+pub(crate) fn timer_interrupt() {
+    TIMER_FIRED.store(true, Ordering::Relaxed);
 }
 
 pub(crate) fn end_of_interrupt() {
     write(offset::END_OF_INTERRUPT, 0);
 }
 
-/// Puts a processor into its wait for a start-up interrupt.
+/// Sends INIT: the processor waits for a start-up interrupt.
 pub(crate) fn send_init(to: u32) -> Result<(), Failure> {
     command(to, INIT)
 }
 
-/// Starts a processor at the page `page` (0 to 255) in real mode.
+/// Sends a start-up interrupt: the processor starts in real mode at page `page` (0 to 255).
 pub(crate) fn send_start_up(to: u32, page: u8) -> Result<(), Failure> {
     command(to, START_UP | u32::from(page))
 }
 
-/// Ends the wait of a processor that takes interrupts.
+/// Wakes a halted processor.
 pub(crate) fn send_wake(to: u32) -> Result<(), Failure> {
-    command(to, ASSERT | u32::from(interrupts::WAKE))
+    command(to, ASSERT | u32::from(vectors::WAKE))
 }
 
-/// Takes a one-shot timer interrupt.
+/// Starts a one-shot timer and waits for its interrupt.
 pub(crate) fn check_timer() -> Result<(), Failure> {
     write(offset::DIVIDE, DIVIDE_BY_1);
-    write(offset::TIMER, u32::from(interrupts::TIMER));
-    // A tenth of a millisecond where the bus clock is a GHz.
+    write(offset::TIMER, u32::from(vectors::TIMER));
+    // 0.1 ms with a bus clock of 1 GHz.
     const COUNT: u32 = 100_000;
     write(offset::INITIAL_COUNT, COUNT);
     let mut reads = 0;
-    while !interrupts::timer_came() {
+    while !TIMER_FIRED.load(Ordering::Relaxed) {
         let count = read(offset::CURRENT_COUNT);
         reads += 1;
-        if reads >= MANY_READS {
+        if reads >= MAX_COUNTER_READS {
             return Err(match count {
-                0 => Failure::new("the timer interrupt did not come"),
+                0 => Failure::new("no timer interrupt"),
                 COUNT => Failure::new("the timer does not count"),
                 _ => Failure::new("the timer is too slow"),
             });
@@ -121,24 +128,24 @@ pub(crate) fn check_timer() -> Result<(), Failure> {
     Ok(())
 }
 
-/// Waits until something happens: false where it did not within ten seconds (of a bus clock of 1 GHz; longer with a
-/// slower one).
-pub(crate) fn wait_until(mut happened: impl FnMut() -> bool) -> bool {
-    wait(78_000_000, &mut happened)
+/// Busy-waits for a condition for up to ten seconds (with a bus clock of 1 GHz; longer with a slower one). Returns whether it
+/// was met.
+pub(crate) fn wait_until(mut condition: impl FnMut() -> bool) -> bool {
+    wait(78_000_000, &mut condition)
 }
 
-/// Waits until something happens, busily: false where it did not within so many milliseconds (of a bus clock of 1 GHz).
-pub(crate) fn wait_for(milliseconds: u32, mut happened: impl FnMut() -> bool) -> bool {
-    wait(ticks(milliseconds), &mut happened)
+/// Busy-waits for a condition for up to `milliseconds` (with a bus clock of 1 GHz). Returns whether it was met.
+pub(crate) fn wait_for(milliseconds: u32, mut condition: impl FnMut() -> bool) -> bool {
+    wait(ticks(milliseconds), &mut condition)
 }
 
-/// As [`wait_for`], halted: looks whether it happened at each interrupt, and every 50 ms.
-pub(crate) fn wait_halted(milliseconds: u32, mut happened: impl FnMut() -> bool) -> bool {
+/// Like [`wait_for`], but halted: checks the condition at each interrupt and every 50 ms.
+pub(crate) fn wait_halted(milliseconds: u32, mut condition: impl FnMut() -> bool) -> bool {
     let mut left = ticks(milliseconds);
     write(offset::DIVIDE, DIVIDE_BY_128);
-    write(offset::TIMER, u32::from(interrupts::TIMER));
-    let came = loop {
-        if happened() {
+    write(offset::TIMER, u32::from(vectors::TIMER));
+    let is_met = loop {
+        if condition() {
             break true;
         }
         if left == 0 {
@@ -150,8 +157,8 @@ pub(crate) fn wait_halted(milliseconds: u32, mut happened: impl FnMut() -> bool)
         cpu::enable_interrupts_and_wait();
         left -= period.saturating_sub(read(offset::CURRENT_COUNT)).min(left);
     };
-    write(offset::TIMER, TIMER_MASKED | u32::from(interrupts::TIMER));
-    came
+    write(offset::TIMER, TIMER_MASKED | u32::from(vectors::TIMER));
+    is_met
 }
 
 /// Milliseconds in 128 bus clocks of 1 GHz.
@@ -160,22 +167,22 @@ fn ticks(milliseconds: u32) -> u32 {
     milliseconds.saturating_mul(TICKS).min(u32::MAX - TICKS)
 }
 
-/// Lets at least `microseconds` go by.
+/// Waits for at least `microseconds`.
 pub(crate) fn delay(microseconds: u32) {
     wait(8 * microseconds, &mut || false);
 }
 
-/// Waits for at most `ticks` of 128 bus clocks. The timer serves as the clock, masked.
-fn wait(ticks: u32, happened: &mut dyn FnMut() -> bool) -> bool {
+/// Busy-waits for a condition for up to `ticks` of 128 bus clocks, measured by the masked timer.
+fn wait(ticks: u32, condition: &mut dyn FnMut() -> bool) -> bool {
     write(offset::DIVIDE, DIVIDE_BY_128);
-    write(offset::TIMER, TIMER_MASKED | u32::from(interrupts::TIMER));
+    write(offset::TIMER, TIMER_MASKED | u32::from(vectors::TIMER));
     write(offset::INITIAL_COUNT, u32::MAX);
     loop {
-        if happened() {
+        if condition() {
             return true;
         }
         if u32::MAX - read(offset::CURRENT_COUNT) >= ticks {
-            return happened();
+            return condition();
         }
         cpu::pause();
     }
@@ -183,7 +190,7 @@ fn wait(ticks: u32, happened: &mut dyn FnMut() -> bool) -> bool {
 
 fn command(to: u32, command: u32) -> Result<(), Failure> {
     if X2APIC.load(Ordering::Relaxed) {
-        // SAFETY: an interrupt to another processor, which runs nothing but `started`.
+        // SAFETY: an interrupt to another processor, which only runs `processor_started`.
         unsafe { cpu::write_msr(msr(offset::COMMAND), u64::from(to) << 32 | u64::from(command)) };
         return Ok(());
     }
@@ -192,7 +199,7 @@ fn command(to: u32, command: u32) -> Result<(), Failure> {
     if wait_until(|| read(offset::COMMAND) & COMMAND_PENDING == 0) {
         Ok(())
     } else {
-        Err(Failure::with("an interrupt was not sent to the processor with APIC id", u64::from(to)))
+        Err(Failure::with("interrupt not delivered to the processor with APIC id", u64::from(to)))
     }
 }
 
@@ -202,7 +209,7 @@ fn read(offset: u32) -> u32 {
 
 fn write(offset: u32, value: u32) {
     if X2APIC.load(Ordering::Relaxed) {
-        // SAFETY: of the local APIC, which raises only interrupts that have a handler.
+        // SAFETY: a register of the local APIC, which only raises interrupts that have a handler.
         unsafe { cpu::write_msr(msr(offset), u64::from(value)) };
     } else {
         register(offset).write(value);

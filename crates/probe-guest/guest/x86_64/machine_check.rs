@@ -4,9 +4,9 @@ use core::arch::x86_64::__cpuid;
 use core::sync::atomic::{AtomicBool, Ordering};
 
 use super::cpu::{self, read_msr, write_msr};
-use super::interrupts::Frame;
-use super::processors;
-use crate::errors::lost;
+use super::frame::Frame;
+use super::identity;
+use crate::errors::poisoned;
 use crate::failure::Failure;
 use crate::format::Hex;
 use crate::report::{fail, say};
@@ -17,14 +17,14 @@ const MCG_CTL: u32 = 0x17b;
 /// The first of four registers of the first bank: control, status, address, miscellaneous.
 const MC0_CTL: u32 = 0x400;
 
-/// MCG_CAP: the number of banks; whether there is MCG_CTL.
+/// MCG_CAP: number of banks; MCG_CTL is present.
 const BANKS: u64 = 0xff;
 const CTL_P: u64 = 1 << 8;
-/// MCG_STATUS: the program can go on; it is what met the error.
+/// MCG_STATUS: the program can be restarted; the instruction at RIP is associated with the error.
 const RIPV: u64 = 1 << 0;
 const EIPV: u64 = 1 << 1;
-/// MCi_STATUS: the bank holds something; a miscellaneous value; an address. The error is no corrected one; AMD: it is
-/// one that nobody has met yet.
+/// MCi_STATUS: the bank is valid; so is its miscellaneous value; so is its address. The error is uncorrected; AMD: it is deferred,
+/// that is, not consumed yet.
 const VAL: u64 = 1 << 63;
 const MISCV: u64 = 1 << 59;
 const ADDRV: u64 = 1 << 58;
@@ -38,13 +38,13 @@ const CPUID_MCE_MCA: u32 = 1 << 7 | 1 << 14;
 
 static IS_SET_UP: AtomicBool = AtomicBool::new(false);
 
-/// Has the processor that runs this take machine checks, if it has any.
+/// Enables machine checks on the processor that runs this, if it supports them.
 pub(crate) fn set_up() {
     if __cpuid(1).edx & CPUID_MCE_MCA != CPUID_MCE_MCA {
         return;
     }
     let capabilities = read_msr(MCG_CAP);
-    // SAFETY: these registers say which errors are told of and hold errors; there is a handler for the exception.
+    // SAFETY: these registers enable error reporting and hold errors; the exception has a handler.
     unsafe {
         if capabilities & CTL_P != 0 {
             write_msr(MCG_CTL, u64::MAX);
@@ -62,26 +62,26 @@ pub(crate) fn is_set_up() -> bool {
     IS_SET_UP.load(Ordering::Relaxed)
 }
 
-/// Looks for errors that banks hold and that no exception tells of, such as AMD's deferred ones.
-pub(crate) fn look() {
+/// Reports errors in banks that raise no exception, such as AMD's deferred errors.
+pub(crate) fn poll() {
     if is_set_up() {
-        empty_banks(read_msr(MCG_STATUS));
+        drain_banks(read_msr(MCG_STATUS));
     }
 }
 
-/// Takes the exception.
+/// Handles the exception.
 pub(crate) fn exception(frame: &mut Frame) {
     let status = read_msr(MCG_STATUS);
-    empty_banks(status);
-    // SAFETY: ends the exception: the next one is no shutdown.
+    drain_banks(status);
+    // SAFETY: clears MCIP, so that the next machine check does not shut the processor down.
     unsafe { write_msr(MCG_STATUS, 0) };
-    if !frame.leave(status & EIPV != 0) && (status & EIPV != 0 || status & RIPV == 0) {
-        fail(&Failure::with("machine check in what the guest needs, at RIP", frame.rip));
+    if !frame.abandon_access(status & EIPV != 0) && (status & EIPV != 0 || status & RIPV == 0) {
+        fail(&Failure::with("machine check outside of a touched word, at RIP", frame.rip));
     }
 }
 
-/// Tells what is in the banks, and empties them.
-fn empty_banks(mcg_status: u64) {
+/// Reports and clears the banks.
+fn drain_banks(mcg_status: u64) {
     for bank in banks() {
         let status = read_msr(bank.status());
         if status & VAL == 0 {
@@ -91,7 +91,7 @@ fn empty_banks(mcg_status: u64) {
         let (addr, misc) = (read_if(ADDRV, bank.address()), read_if(MISCV, bank.miscellaneous()));
         say!(
             "error machine-check vcpu ",
-            processors::own_index(),
+            identity::own_index(),
             " bank ",
             bank.0,
             " status ",
@@ -104,9 +104,9 @@ fn empty_banks(mcg_status: u64) {
             Hex(mcg_status),
         );
         if status & ADDRV != 0 {
-            lost::tell(addr, status & (UC | DEFERRED) != 0);
+            poisoned::record(addr, status & (UC | DEFERRED) != 0);
         }
-        // SAFETY: empties a bank that was read.
+        // SAFETY: clears a bank that was read.
         unsafe { write_msr(bank.status(), 0) };
     }
 }

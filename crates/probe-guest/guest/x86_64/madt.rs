@@ -56,7 +56,7 @@ wire! {
 
 const ENABLED: u32 = 1 << 0;
 
-/// Reads a table, header and all.
+/// Reads a table, which includes its header.
 pub(crate) fn read(table: &[u8]) -> Result<Topology, Failure> {
     let fixed = read_at::<Madt>(table, Header::SIZE).ok_or(Failure::new("MADT: too short"))?;
     let mut topology = Topology::new(u64::from(fixed.local_apic));

@@ -65,13 +65,13 @@ const ENABLED: u8 = 1 << 0;
 /// Bytes of the configuration table's header.
 pub(crate) const HEADER_LEN: u32 = Header::SIZE as u32;
 
-/// The floating pointer in `area`, which begins on a paragraph: its offset.
+/// Offset of the floating pointer in `area`, on a 16-byte boundary.
 pub(crate) fn find_floating_pointer(area: &[u8]) -> Option<usize> {
     let index = area.chunks_exact(16).position(|paragraph| paragraph.first_chunk() == Some(b"_MP_"))?;
     Some(16 * index)
 }
 
-/// Checks a floating pointer and gives the address of the configuration table.
+/// Checks a floating pointer. Returns the address of the configuration table.
 pub(crate) fn read_floating_pointer(bytes: &[u8]) -> Result<u64, Failure> {
     let pointer = read_at::<FloatingPointer>(bytes, 0).ok_or(Failure::new("MP pointer: too short"))?;
     if bytes.get(..FloatingPointer::SIZE).map(sum) != Some(0) {
@@ -83,7 +83,7 @@ pub(crate) fn read_floating_pointer(bytes: &[u8]) -> Result<u64, Failure> {
     }
 }
 
-/// Bytes of the configuration table, by its header.
+/// Length of the configuration table, from its header.
 pub(crate) fn table_len(header: &[u8]) -> Result<u32, Failure> {
     let header = read_at::<Header>(header, 0).ok_or(Failure::new("MP table: too short"))?;
     if header.signature != *b"PCMP" {
@@ -95,7 +95,7 @@ pub(crate) fn table_len(header: &[u8]) -> Result<u32, Failure> {
     Ok(u32::from(header.length))
 }
 
-/// Reads a configuration table, header and all.
+/// Reads a configuration table, which includes its header.
 pub(crate) fn read(table: &[u8]) -> Result<Topology, Failure> {
     let header = read_at::<Header>(table, 0).ok_or(Failure::new("MP table: too short"))?;
     let mut topology = Topology::new(u64::from(header.local_apic));
@@ -121,7 +121,7 @@ pub(crate) fn read(table: &[u8]) -> Result<Topology, Failure> {
             2 => {
                 let io_apic = read_at::<IoApicEntry>(entry, 0).ok_or(broken)?;
                 if io_apic.flags & ENABLED != 0 {
-                    // The specification numbers no interrupts across I/O APICs: 24 pins each, one after the other.
+                    // The specification does not number interrupts across I/O APICs. Assumed: 24 pins each, in table order.
                     topology.add_io_apic(IoApic { base: io_apic.address, gsi_base })?;
                     gsi_base += 24;
                 }
@@ -130,7 +130,7 @@ pub(crate) fn read(table: &[u8]) -> Result<Topology, Failure> {
         }
     }
     if !rest.is_empty() {
-        return Err(Failure::with("MP table: more than its entries, bytes", rest.len() as u64));
+        return Err(Failure::with("MP table: unexpected bytes after its entries:", rest.len() as u64));
     }
     Ok(topology)
 }

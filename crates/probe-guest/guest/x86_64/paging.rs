@@ -1,4 +1,4 @@
-//! Page tables: all memory and the devices of the hole, each address where it is.
+//! Page tables: an identity map of all memory and of the devices below 4 GiB.
 
 use super::cpu;
 use crate::failure::Failure;
@@ -8,19 +8,19 @@ use crate::memory_map::{Kind, MemoryMap, Region};
 const LARGE: u64 = 2 << 20;
 const GIANT: u64 = 1 << 30;
 const DEVICES_END: u64 = 4 << 30;
-/// What one entry of the highest level spans.
+/// Bytes mapped by an entry of the highest level.
 const TOP_SPAN: u64 = 512 << 30;
-/// What four levels can map one to one.
+/// Maximum end of an identity map with four levels.
 const MAX_END: u64 = 128 << 40;
 
 /// Present, writable (Intel SDM 3A, 4.5.4).
 const TABLE: u64 = 0x3;
-/// A page rather than a table.
+/// A page, not a table.
 const PAGE: u64 = 1 << 7 | TABLE;
 /// Write-through and cache disable, which select "uncached" after a reset.
 const UNCACHED: u64 = 1 << 4 | 1 << 3;
 
-/// What lies below is mapped: everything that is not merely reserved, and at least 4 GiB.
+/// End of the mapped range: of all memory that is not reserved, and at least 4 GiB.
 pub(crate) fn mapped_end(memory: &MemoryMap) -> u64 {
     memory_of(memory).map(|region| region.end).fold(DEVICES_END, u64::max)
 }
@@ -38,12 +38,12 @@ pub(crate) fn map_all(memory: &MemoryMap, frames: &mut Frames) -> Result<(), Fai
     let has_giant_pages = has_giant_pages();
     let devices_start =
         memory_of(memory).map(|region| region.end).filter(|end| *end <= DEVICES_END).fold(LARGE, u64::max);
-    let top = Table(frames.take(1)?);
+    let top = Table(frames.allocate(1)?);
     for top_base in (0..end).step_by(TOP_SPAN as usize) {
-        let pointers = Table(frames.take(1)?);
+        let pointers = Table(frames.allocate(1)?);
         top.set(top_base / TOP_SPAN, pointers.0 | TABLE);
         for base in (top_base..end.min(top_base + TOP_SPAN)).step_by(GIANT as usize) {
-            // The lowest 4 GiB hold devices and memory side by side.
+            // The lowest 4 GiB contain both devices and memory.
             let entry = if has_giant_pages && base >= DEVICES_END {
                 base | PAGE
             } else {
@@ -52,14 +52,14 @@ pub(crate) fn map_all(memory: &MemoryMap, frames: &mut Frames) -> Result<(), Fai
             pointers.set(base / GIANT, entry);
         }
     }
-    // SAFETY: all memory is mapped where it is, as it was before.
+    // SAFETY: all memory is identity-mapped, as before.
     unsafe { cpu::write_cr3(top.0) };
     Ok(())
 }
 
-/// The table of large pages for the GiB at `base`; from `devices_start` to 4 GiB there is no memory.
+/// The table of large pages for the GiB at `base`; there is no memory from `devices_start` to 4 GiB.
 fn directory(base: u64, devices_start: u64, frames: &mut Frames) -> Result<u64, Failure> {
-    let directory = Table(frames.take(1)?);
+    let directory = Table(frames.allocate(1)?);
     for page in (base..base + GIANT).step_by(LARGE as usize) {
         let is_devices = (devices_start..DEVICES_END).contains(&page);
         directory.set(page / LARGE, page | PAGE | if is_devices { UNCACHED } else { 0 });
@@ -71,11 +71,11 @@ fn directory(base: u64, devices_start: u64, frames: &mut Frames) -> Result<u64, 
 struct Table(u64);
 
 impl Table {
-    /// Sets the entry with this number, counted on from table to table.
+    /// Sets an entry. `number` is counted across tables, modulo the entries of a table.
     fn set(&self, number: u64, entry: u64) {
         let index = number % (FRAME / size_of::<u64>() as u64);
         let slot = (self.0 as *mut u64).wrapping_add(index as usize);
-        // SAFETY: within a frame that was taken for this table, which is mapped and nobody else's.
+        // SAFETY: within a frame that was allocated for this table and is mapped.
         unsafe { slot.write_volatile(entry) };
     }
 }

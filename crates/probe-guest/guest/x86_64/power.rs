@@ -1,4 +1,4 @@
-//! Ways to end.
+//! Power-off and reset.
 
 use core::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
@@ -15,11 +15,11 @@ const SLEEP_TYPE_SHIFT: u8 = 2;
 const KEYBOARD_COMMAND: u16 = 0x64;
 const PULSE_RESET: u8 = 0xfe;
 
-/// Set once the tables were read; read wherever the guest fails.
+/// Set when the tables are read; used wherever the guest fails.
 static SLEEP: Switch = Switch::new();
 static RESET: Switch = Switch::new();
 
-/// Learns how an ACPI machine is switched off and reset.
+/// Uses the power-off and reset registers of ACPI.
 pub(crate) fn use_acpi(tables: &Tables) {
     SLEEP.kind.store(Switch::MISSING, Ordering::Relaxed);
     if let (Some(register), Some(sleep_type)) = (tables.sleep_control, tables.dsdt.s5_sleep_type) {
@@ -35,9 +35,9 @@ pub(crate) fn end(exit: Exit) -> ! {
     cpu::disable_interrupts();
     match exit {
         Exit::PowerOff => switch_off(),
-        Exit::Reset => press(&RESET),
+        Exit::Reset => write_register(&RESET),
         Exit::TripleFault => cpu::triple_fault(),
-        Exit::KeyboardController => press(&Switch::new()),
+        Exit::KeyboardController => write_register(&Switch::new()),
         Exit::Hang => cpu::halt(),
         Exit::Loop => loop {
             cpu::pause();
@@ -45,13 +45,13 @@ pub(crate) fn end(exit: Exit) -> ! {
     }
 }
 
-/// Through ACPI where there is ACPI, else a reset by the keyboard controller: an MP table knows no other end.
+/// Power-off by ACPI, or with an MP table, which describes none, a reset by the keyboard controller.
 pub(crate) fn switch_off() -> ! {
     cpu::disable_interrupts();
-    press(&SLEEP)
+    write_register(&SLEEP)
 }
 
-fn press(switch: &Switch) -> ! {
+fn write_register(switch: &Switch) -> ! {
     let address = switch.address.load(Ordering::Relaxed);
     let value = switch.value.load(Ordering::Relaxed);
     match switch.kind.load(Ordering::Relaxed) {
@@ -60,13 +60,13 @@ fn press(switch: &Switch) -> ! {
         // SAFETY: a register in the low 4 GiB, which are mapped; it ends the machine.
         Switch::MEMORY => unsafe { (address as *mut u8).write_volatile(value) },
         _ => {
-            say!("failed the tables name no register to end this machine with");
+            say!("failed the tables have no register for power-off or reset");
             cpu::halt();
         }
     }
-    // A VMM may take its time.
+    // The VMM may need some time.
     local_apic::delay(10_000_000);
-    say!("failed the machine goes on after its end");
+    say!("failed the machine still runs after power-off or reset");
     cpu::halt()
 }
 
@@ -87,7 +87,7 @@ impl Switch {
         Switch { kind: AtomicU8::new(Self::KEYBOARD), address: AtomicU64::new(0), value: AtomicU8::new(0) }
     }
 
-    /// Address spaces other than memory and ports are missing ones (ACPI 6.5, table 5.1).
+    /// Registers in address spaces other than memory and ports count as missing (ACPI 6.5, table 5.1).
     fn set(&self, register: GenericAddress, value: u8) {
         self.address.store(register.address, Ordering::Relaxed);
         self.value.store(value, Ordering::Relaxed);

@@ -3,23 +3,20 @@
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use super::topology::{MAX_PROCESSORS, Topology};
-use super::{cpu, interrupts, local_apic, machine_check};
-use crate::errors::errand;
+use super::{cpu, identity, idt, local_apic, machine_check};
+use crate::errors::remote_touch;
 use crate::failure::Failure;
 use crate::frames::{FRAME, Frames};
 use crate::memory_map::MemoryMap;
 use crate::report::say;
 
-/// Where real mode ends, and the lowest page to take: below lie the real-mode vectors and what a BIOS left.
+/// Pages for the trampoline: above the real-mode vectors and BIOS data, below the end of base memory.
 const TRAMPOLINE_PAGES: core::ops::Range<u64> = 0x8000..0xa_0000;
 
-/// APIC ids in the order of the tables, for processors to find themselves.
-static APIC_IDS: [AtomicU32; MAX_PROCESSORS] = [const { AtomicU32::new(0) }; MAX_PROCESSORS];
 static ONLINE: [AtomicBool; MAX_PROCESSORS] = [const { AtomicBool::new(false) }; MAX_PROCESSORS];
-static LISTED: AtomicU32 = AtomicU32::new(0);
 static ONLINE_COUNT: AtomicU32 = AtomicU32::new(0);
-/// The APIC id of a processor that no table lists, plus one.
-static STRANGER: AtomicU64 = AtomicU64::new(0);
+/// APIC id of a processor that came online but is not listed, plus one; 0 if there is none.
+static UNLISTED: AtomicU64 = AtomicU64::new(0);
 
 unsafe extern "C" {
     static trampoline: u8;
@@ -33,14 +30,11 @@ unsafe extern "C" {
 pub(crate) fn start_all(topology: &Topology, memory: &MemoryMap, frames: &mut Frames) -> Result<(), Failure> {
     let own_id = local_apic::id();
     let ids = topology.apic_ids();
-    for (slot, id) in APIC_IDS.iter().zip(ids) {
-        slot.store(*id, Ordering::Relaxed);
-    }
-    LISTED.store(ids.len() as u32, Ordering::Release);
-    come_online();
+    identity::set(ids);
+    report_online();
     let others = || ids.iter().copied().filter(move |id| *id != own_id);
     if others().next().is_some() {
-        let stacks = frames.take(ids.len() as u64)?;
+        let stacks = frames.allocate(ids.len() as u64)?;
         // SAFETY: a variable of `entry.s`; no other processor runs yet.
         unsafe { &next_stack }.store(stacks, Ordering::Release);
         let page = place_trampoline(memory)?;
@@ -52,13 +46,13 @@ pub(crate) fn start_all(topology: &Topology, memory: &MemoryMap, frames: &mut Fr
             local_apic::send_start_up(id, page)?;
         }
         local_apic::delay(200);
-        // Once more, for those that missed the first; the others do not listen.
+        // Sent again to those that missed the first one; processors that are running ignore it.
         for (id, online) in ids.iter().zip(&ONLINE) {
             if !online.load(Ordering::Acquire) {
                 local_apic::send_start_up(*id, page)?;
             }
         }
-        wait_while_they_come(ids.len() as u32);
+        wait_for_online(ids.len() as u32);
     }
     for (index, (id, online)) in ids.iter().zip(&ONLINE).enumerate() {
         let state = match online.load(Ordering::Acquire) {
@@ -70,15 +64,15 @@ pub(crate) fn start_all(topology: &Topology, memory: &MemoryMap, frames: &mut Fr
     }
     let online = ONLINE_COUNT.load(Ordering::Acquire);
     say!("cpus ", ids.len(), " listed, ", online, " online");
-    match STRANGER.load(Ordering::Acquire).checked_sub(1) {
-        Some(id) => Err(Failure::with("no table lists the processor with APIC id", id)),
+    match UNLISTED.load(Ordering::Acquire).checked_sub(1) {
+        Some(id) => Err(Failure::with("a processor is online that no table lists, APIC id", id)),
         None if online as usize != ids.len() => Err(Failure::new("not all processors came online")),
         None => Ok(()),
     }
 }
 
-/// Waits until `count` are online; gives up when nobody came for a while.
-fn wait_while_they_come(count: u32) {
+/// Waits until `count` processors are online. Ends early if none came online for ten seconds.
+fn wait_for_online(count: u32) {
     let mut before = ONLINE_COUNT.load(Ordering::Acquire);
     while before < count {
         local_apic::wait_until(|| ONLINE_COUNT.load(Ordering::Acquire) != before);
@@ -90,7 +84,7 @@ fn wait_while_they_come(count: u32) {
     }
 }
 
-/// Copies the code that processors start with to a usable page: the page's number.
+/// Copies the start-up code of processors to a usable page. Returns the page's number.
 fn place_trampoline(memory: &MemoryMap) -> Result<u8, Failure> {
     let page = memory
         .usable()
@@ -102,8 +96,8 @@ fn place_trampoline(memory: &MemoryMap) -> Result<u8, Failure> {
     let code = &raw const trampoline;
     let end = &raw const trampoline_end;
     let cr3 = page + ((&raw const trampoline_cr3) as u64 - code as u64);
-    // SAFETY: usable memory, of which nothing is needed any more: what the boot loader left there was read. The code
-    // is far shorter than a page. Page tables lie in frames, which lie below 4 GiB.
+    // SAFETY: usable memory that is not needed any more: boot loader data there were read. The code is shorter than a page.
+    // Page tables are in frames, which are below 4 GiB.
     unsafe {
         core::ptr::copy_nonoverlapping(code, page as *mut u8, end as usize - code as usize);
         core::ptr::write_unaligned(cr3 as *mut u32, cpu::read_cr3() as u32);
@@ -111,52 +105,39 @@ fn place_trampoline(memory: &MemoryMap) -> Result<u8, Failure> {
     Ok((page / FRAME) as u8)
 }
 
-/// Where a started processor goes after `entry.s`, on its own stack.
+/// Entered from `entry.s` on each started processor, with its own stack.
 #[unsafe(no_mangle)]
 extern "C" fn processor_started() -> ! {
-    interrupts::load_table();
+    idt::load();
     local_apic::enable();
     local_apic::accept_interrupts();
     local_apic::accept_nmis();
     machine_check::set_up();
-    let own = come_online();
+    let own = report_online();
     loop {
         cpu::disable_interrupts();
-        if !own.is_some_and(errand::run) {
+        if !own.is_some_and(remote_touch::serve) {
             cpu::enable_interrupts_and_wait();
         }
     }
 }
 
-/// The place in the tables of the processor that runs this; 0 before they were read.
-pub(crate) fn own_index() -> u32 {
-    if LISTED.load(Ordering::Acquire) == 0 { 0 } else { index_of(local_apic::id()).unwrap_or(0) }
-}
-
-/// Ends the wait of the processor at that place in the tables, which was started.
+/// Wakes the processor at an index in table order.
 pub(crate) fn wake(index: u32) -> Result<(), Failure> {
-    let nobody = Failure::with("the tables list no processor", u64::from(index));
-    let listed = LISTED.load(Ordering::Acquire);
-    let id = APIC_IDS.get(index as usize).filter(|_| index < listed).ok_or(nobody)?;
-    local_apic::send_wake(id.load(Ordering::Relaxed))
+    let unlisted = Failure::with("the tables list no processor", u64::from(index));
+    local_apic::send_wake(identity::apic_id(index).ok_or(unlisted)?)
 }
 
-fn index_of(id: u32) -> Option<u32> {
-    let listed = LISTED.load(Ordering::Acquire) as usize;
-    let place = APIC_IDS.iter().take(listed).position(|slot| slot.load(Ordering::Relaxed) == id)?;
-    Some(place as u32)
-}
-
-/// Puts the processor that runs this on the list of those that do: its place in the tables.
-fn come_online() -> Option<u32> {
+/// Marks the processor that runs this as online. Returns its index; `None` if it is not listed.
+fn report_online() -> Option<u32> {
     let id = local_apic::id();
-    let place = index_of(id);
-    match place.and_then(|place| ONLINE.get(place as usize)) {
+    let index = identity::index_of(id);
+    match index.and_then(|index| ONLINE.get(index as usize)) {
         Some(online) => {
             online.store(true, Ordering::Release);
             ONLINE_COUNT.fetch_add(1, Ordering::AcqRel);
         }
-        None => STRANGER.store(u64::from(id) + 1, Ordering::Release),
+        None => UNLISTED.store(u64::from(id) + 1, Ordering::Release),
     }
-    place
+    index
 }

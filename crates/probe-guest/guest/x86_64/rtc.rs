@@ -1,4 +1,4 @@
-//! The real-time clock of a PC (Motorola MC146818A, and the century as ACPI tells its place).
+//! The real-time clock of a PC (Motorola MC146818A, with the century at the index from the FADT).
 
 use super::cpu::{pause, port_in, port_out};
 use crate::date::Date;
@@ -22,13 +22,13 @@ const BINARY: u8 = 1 << 2;
 const HOURS_24: u8 = 1 << 1;
 const AFTERNOON: u8 = 1 << 7;
 
-/// Reads of the time until two in a row agree.
-const MAX_TRIES: usize = 100;
+/// Maximum number of reads until two consecutive ones agree.
+const MAX_READS: usize = 100;
 
-/// Prints the time; `century` is the index of the century's byte, 0 where there is none.
+/// Prints the time; `century` is the index of the century's byte, 0 if there is none.
 pub(crate) fn report(century: u8) -> Result<(), Failure> {
     let mut time = read(century);
-    for _ in 0..MAX_TRIES {
+    for _ in 0..MAX_READS {
         let again = read(century);
         if again == time {
             say!("rtc ", time);
@@ -36,7 +36,7 @@ pub(crate) fn report(century: u8) -> Result<(), Failure> {
         }
         time = again;
     }
-    Err(Failure::new("the real-time clock never shows the same time twice"))
+    Err(Failure::new("the real-time clock does not show a stable time"))
 }
 
 fn read(century: u8) -> Date {

@@ -25,12 +25,11 @@ const EIGHT_BITS: u8 = 3;
 /// DTR, RTS, and OUT2, which lets a PC's serial interrupt through.
 const DTR_RTS_OUT2: u8 = 0x0b;
 
-/// Whether a transmitter-empty interrupt was taken.
-static TRANSMITTER_EMPTY: AtomicBool = AtomicBool::new(false);
+static TRANSMIT_INTERRUPT_TAKEN: AtomicBool = AtomicBool::new(false);
 
 static INPUT: Queue = Queue::new();
 
-/// Writes to the port, waiting for room: somebody who stops reading stops the guest.
+/// Writes to the port. Blocks while the transmitter is full.
 pub(crate) struct Console;
 
 impl Sink for Console {
@@ -45,42 +44,43 @@ impl Sink for Console {
     }
 }
 
-/// Sets the line up. The receive buffer keeps what is in it.
+/// Initialises the port. The receive buffer is preserved.
 pub(crate) fn set_up() {
     port_out(INTERRUPT_ENABLE, 0);
     port_out(LINE_CONTROL, EIGHT_BITS);
     port_out(MODEM_CONTROL, DTR_RTS_OUT2);
 }
 
-/// Asks for an interrupt when the transmitter is empty, which it soon is.
-pub(crate) fn ask_for_transmitter_empty() {
+/// Enables the transmitter-empty interrupt.
+pub(crate) fn enable_transmit_interrupt() {
     port_out(INTERRUPT_ENABLE, ENABLE_TRANSMITTER_EMPTY);
 }
 
-pub(crate) fn transmitter_empty_came() -> bool {
-    TRANSMITTER_EMPTY.load(Ordering::Relaxed)
+/// Whether a transmitter-empty interrupt was taken.
+pub(crate) fn transmit_interrupt_taken() -> bool {
+    TRANSMIT_INTERRUPT_TAKEN.load(Ordering::Relaxed)
 }
 
-/// The next byte that came in, with interrupts off. Where there is none, the next one raises an interrupt.
+/// The next received byte. Call with interrupts off. If `None`, the next byte raises an interrupt.
 pub(crate) fn input() -> Option<u8> {
-    if let Some(byte) = INPUT.take() {
+    if let Some(byte) = INPUT.pop() {
         return Some(byte);
     }
-    // Again, since the handler stops asking when it has no room. What came before this raises no interrupt on some
-    // ports, so it is fetched.
+    // The handler disables the interrupt when the queue is full. Some ports raise no interrupt for bytes received before it is
+    // enabled again, so these are fetched here.
     port_out(INTERRUPT_ENABLE, ENABLE_RECEIVED);
     fetch();
-    INPUT.take()
+    INPUT.pop()
 }
 
-/// Serves the port until it asks for nothing more.
+/// Handles all pending interrupts of the port.
 pub(crate) fn interrupt() {
     loop {
         // The low four bits; bit 0 is clear while an interrupt is pending.
         match port_in(INTERRUPT_IDENTIFICATION) & 0xf {
             0x2 => {
                 port_out(INTERRUPT_ENABLE, 0);
-                TRANSMITTER_EMPTY.store(true, Ordering::Relaxed);
+                TRANSMIT_INTERRUPT_TAKEN.store(true, Ordering::Relaxed);
             }
             0x4 | 0xc => fetch(),
             0x6 => _ = port_in(LINE_STATUS),
@@ -90,13 +90,13 @@ pub(crate) fn interrupt() {
     }
 }
 
-/// Takes from the port what there is room for. The rest stays there, which holds up whoever sends it.
+/// Moves received bytes to the queue until it is full. Others stay in the port, which stops the sender.
 fn fetch() {
     while port_in(LINE_STATUS) & STATUS_RECEIVED != 0 {
         if INPUT.is_full() {
             port_out(INTERRUPT_ENABLE, 0);
             return;
         }
-        INPUT.keep(port_in(DATA));
+        INPUT.push(port_in(DATA));
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::failure::Failure;
 
-/// More processors than any machine this guest is made for.
+/// Maximum number of processors.
 pub(crate) const MAX_PROCESSORS: usize = 1024;
 const MAX_IO_APICS: usize = 4;
 
@@ -22,7 +22,7 @@ pub(crate) struct Topology {
 }
 
 impl Topology {
-    /// A machine with its local APICs' registers at `local_apic`, and nothing else yet.
+    /// An empty topology with local APIC registers at `local_apic`.
     pub(crate) const fn new(local_apic: u64) -> Self {
         Topology {
             apic_ids: [0; MAX_PROCESSORS],
@@ -53,7 +53,7 @@ impl Topology {
         Ok(())
     }
 
-    /// APIC ids in the order of the tables.
+    /// APIC ids in table order.
     pub(crate) fn apic_ids(&self) -> &[u32] {
         self.apic_ids.get(..self.processors).unwrap_or_default()
     }
@@ -62,7 +62,7 @@ impl Topology {
         self.io_apics.iter().take(self.io_apic_count)
     }
 
-    /// Whether some id is out of reach for the eight bits of an xAPIC (255 means all processors).
+    /// Whether an id does not fit the eight bits of an xAPIC (255 is the broadcast id).
     pub(crate) fn needs_x2apic(&self) -> bool {
         self.apic_ids().iter().any(|id| *id > 254)
     }

@@ -1,4 +1,4 @@
-//! The guest for aarch64, built on whatever machine the tests run on.
+//! The guest for aarch64, built on any machine that runs the tests.
 
 use std::env;
 use std::fs;
@@ -10,7 +10,7 @@ use libtest_mimic::Failed;
 const TARGET: &str = "aarch64-unknown-linux-gnu";
 const LINKER: &str = "aarch64-linux-gnu-gcc";
 
-/// What is missing to build for aarch64.
+/// The missing tool for aarch64 builds; `None` if all are installed.
 pub(crate) fn missing() -> Option<&'static str> {
     let linker = Command::new(LINKER).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status();
     if linker.is_err() {
@@ -22,12 +22,12 @@ pub(crate) fn missing() -> Option<&'static str> {
     }
 }
 
-/// The compiler with aarch64's library that the lab has unpacked, if it has.
+/// The compiler with the aarch64 library, which the lab unpacks.
 fn compiler() -> PathBuf {
     workspace().join("target/lab/rustc")
 }
 
-/// Builds the crate for aarch64, the way that the lab does: the guest's Image.
+/// Builds the crate for aarch64 as the lab does. Returns the guest's Image.
 pub(crate) fn image() -> Result<Vec<u8>, Failed> {
     let output = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
         .args(["build", "--quiet", "--package", "probe-guest", "--message-format", "json-render-diagnostics"])

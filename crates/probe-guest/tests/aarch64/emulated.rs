@@ -1,8 +1,8 @@
-//! An emulated machine that runs the guest, and what it prints.
+//! An emulated machine that runs the guest, and its output.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
@@ -11,28 +11,36 @@ use firmware_tables::GuestTables;
 use libtest_mimic::Failed;
 use tempfile::TempDir;
 
-/// Longer than any of the guest's own waits, on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// Longer than any wait of the guest, on a busy machine.
+const RUN_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// A machine that is yet to be started.
+pub(crate) const EMULATOR: &str = "qemu-system-aarch64";
+
+/// The emulator that the lab has prepared (`cargo lab setup`), or else the one in `PATH`.
+pub(crate) fn emulator() -> PathBuf {
+    let prepared = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/lab/bin").join(EMULATOR);
+    if prepared.is_file() { prepared } else { EMULATOR.into() }
+}
+
+/// A machine that is not started yet.
 pub(crate) struct Machine {
     command: Command,
-    /// Holds what is loaded into it.
+    /// Directory of the files that are loaded into it.
     files: TempDir,
 }
 
-/// What came of a run.
+/// The outcome of a run.
 pub(crate) struct Outcome {
     /// Lines of the console.
     pub(crate) report: Vec<String>,
-    /// Whether the machine ended by itself, rather than by the test.
+    /// Whether the machine ended by itself.
     pub(crate) ended: bool,
 }
 
 impl Machine {
-    /// QEMU's `virt` with options of the machine, and a number of processors.
+    /// QEMU's `virt` with machine options and a number of processors.
     pub(crate) fn new(options: &str, processors: u32) -> Result<Self, Failed> {
-        let mut command = Command::new("qemu-system-aarch64");
+        let mut command = Command::new(emulator());
         command
             .args(["-M", &format!("virt,{options}"), "-cpu", "max,pauth=off", "-m", "512"])
             .args(["-smp", &processors.to_string(), "-nodefaults"])
@@ -40,16 +48,16 @@ impl Machine {
         Ok(Machine { command, files: tempfile::tempdir()? })
     }
 
-    /// Has the emulator load the guest, with a devicetree of its own.
+    /// Has the emulator load the guest, with the emulator's devicetree.
     pub(crate) fn kernel(mut self, image: &[u8], cmdline: &str) -> Result<Self, Failed> {
         let path = self.file("probe.img", image)?;
         self.command.arg("-kernel").arg(path).args(["-append", cmdline]);
         Ok(self)
     }
 
-    /// Puts the guest and its tables where they belong, and enters it as a boot loader does.
+    /// Loads the guest and its tables at their addresses, and enters it as a boot loader does.
     pub(crate) fn boot(mut self, image: &[u8], at: u64, tables: &GuestTables) -> Result<Self, Failed> {
-        /// Out of the way of everything.
+        /// Address of the code that enters the guest, otherwise unused.
         const SHIM: u64 = 0x5f00_0000;
         self = self.load("probe.img", image, at)?;
         for table in &tables.tables {
@@ -72,12 +80,12 @@ impl Machine {
         Ok(path.display().to_string())
     }
 
-    /// Runs until the machine ends; at most some seconds longer than the guest's report. `answers` are
-    /// written to the console once the guest has printed a line that begins with `probe: listening`.
-    pub(crate) fn run(mut self, answers: &str) -> Result<Outcome, Failed> {
+    /// Runs until the machine ends, or for five seconds after the guest's report. `input` is written to the console when a line
+    /// starts with `probe: listening`.
+    pub(crate) fn run(mut self, input: &str) -> Result<Outcome, Failed> {
         let mut child =
             self.command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::inherit()).spawn()?;
-        let mut input = child.stdin.take().ok_or("no input")?;
+        let mut console = child.stdin.take().ok_or("no input")?;
         let output = child.stdout.take().ok_or("no output")?;
         let (sender, lines) = mpsc::channel();
         std::thread::spawn(move || {
@@ -87,17 +95,17 @@ impl Machine {
                 }
             }
         });
-        let mut deadline = Instant::now() + PATIENCE;
+        let mut deadline = Instant::now() + RUN_TIMEOUT;
         let mut report = Vec::new();
         let ended = loop {
             match lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
                 Ok(line) => {
                     let line = line.trim_end().to_owned();
                     if line.starts_with("probe: listening") {
-                        input.write_all(answers.as_bytes())?;
+                        console.write_all(input.as_bytes())?;
                     }
                     if line.starts_with("probe: ok") {
-                        // Switching off takes no time, and never comes where the guest is to hang.
+                        // Power-off is immediate, and does not happen if the guest is to hang.
                         deadline = deadline.min(Instant::now() + Duration::from_secs(5));
                     }
                     report.push(line);

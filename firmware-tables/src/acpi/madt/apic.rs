@@ -4,30 +4,33 @@ use platform::{Cpu, IoApic, Platform};
 use zerocopy::little_endian::{U16, U32};
 use zerocopy::{Immutable, IntoBytes, Unaligned};
 
-use super::{Fixed, PREFIX, Structure, push};
+use super::{Fixed, MADT, PREFIX, Structure, push};
 use crate::BuildError;
-use crate::acpi::{NAME, error_sources};
+use crate::acpi::error_sources;
 
-/// MADT flag PCAT_COMPAT (table 5.20): there is a pair of 8259s, to be masked before the APICs are used.
+/// MADT flag PCAT_COMPAT (table 5.20): the machine has two 8259s, to be masked before the APICs are used.
 const PCAT_COMPAT: u32 = 1;
 /// Local APIC flag Enabled (table 5.23): the processor is ready for use.
 const ENABLED: u32 = 1;
-/// MPS INTI flags (table 5.26): polarity and trigger mode as is usual on the bus.
+/// MPS INTI flags (table 5.26): polarity and trigger mode conform to the bus.
 const CONFORMING: u16 = 0;
 /// MPS INTI flags: a rising edge.
 const EDGE_HIGH: u16 = 0b0101;
-/// The local interrupt input that takes NMIs, on every processor.
+/// The local interrupt input (LINT) for NMIs, on every processor.
 const NMI_LINT: u8 = 1;
-/// The first APIC id that takes an x2APIC entry. In eight bits 255 stands for all processors, as an id and as a UID.
+/// The lowest APIC id with an x2APIC entry: in eight-bit fields, 255 means all processors, as an id and as a UID.
 const FIRST_X2APIC: u32 = 255;
 /// The 8254 timer's line on the ISA bus.
 const TIMER_IRQ: u8 = 0;
 /// The I/O APIC's pin that the timer is wired to.
 const TIMER_PIN: u32 = 2;
 
-/// All that follows the MADT's header.
+/// The MADT without its header.
 pub(super) fn body(platform: &Platform, local_base: u64, io_apic: IoApic) -> Result<Vec<u8>, BuildError> {
-    let fixed = Fixed { local_apic: U32::new(low("local APIC", local_base)?), flags: U32::new(PCAT_COMPAT) };
+    let fixed = Fixed {
+        local_apic: U32::new(low("local interrupt controller address", local_base)?),
+        flags: U32::new(PCAT_COMPAT),
+    };
     let mut body = fixed.as_bytes().to_vec();
     let mut wide_ids = false;
     for cpu in &platform.cpus {
@@ -38,7 +41,7 @@ pub(super) fn body(platform: &Platform, local_base: u64, io_apic: IoApic) -> Res
         IoApicEntry {
             id: io_apic.id,
             reserved: 0,
-            address: U32::new(low("I/O APIC", io_apic.base)?),
+            address: U32::new(low("I/O APIC address", io_apic.base)?),
             gsi_base: U32::new(io_apic.gsi_base),
         },
     );
@@ -51,7 +54,7 @@ pub(super) fn body(platform: &Platform, local_base: u64, io_apic: IoApic) -> Res
             flags: U16::new(CONFORMING),
         },
     );
-    // Without an entry of its own, Linux maps no line of a hardware-reduced machine but those that devices list.
+    // On a hardware-reduced machine, Linux maps only ISA interrupts that a device lists or an override describes.
     for line in error_sources::isa_lines(&platform.error_sources) {
         let (gsi, flags) = (U32::new(line.into()), U16::new(EDGE_HIGH));
         push(&mut body, SourceOverride { bus: 0, source: line, gsi, flags });
@@ -71,23 +74,24 @@ pub(super) fn body(platform: &Platform, local_base: u64, io_apic: IoApic) -> Res
     Ok(body)
 }
 
-/// Which kind of entry a processor has.
+/// The kind of a processor's entry.
 #[derive(PartialEq, Eq)]
 enum Width {
     Apic,
     X2Apic,
 }
 
-/// Ids below 255 must have the narrow entry, also where the processor is in x2APIC mode (5.2.12.12).
+/// Ids below 255 must have a Local APIC entry, even in x2APIC mode (5.2.12.12).
 fn push_processor(body: &mut Vec<u8>, cpu: Cpu) -> Result<Width, BuildError> {
-    let error = |limit| BuildError::ApicId { tables: NAME, index: cpu.index, id: cpu.hardware_id, limit };
-    let id = u32::try_from(cpu.hardware_id).map_err(|_| error("x2APIC ids have 32 bits"))?;
+    let error = |limit| BuildError::ApicId { table: MADT, index: cpu.index, id: cpu.hardware_id, limit };
+    let id = u32::try_from(cpu.hardware_id)
+        .map_err(|_| error("an x2APIC id has at most 32 bits (ACPI 6.5, 5.2.12.12)"))?;
     match u8::try_from(id) {
         Ok(apic_id) if id < FIRST_X2APIC => {
-            let processor_uid = u8::try_from(cpu.index)
-                .ok()
-                .filter(|uid| *uid != u8::MAX)
-                .ok_or_else(|| error("below id 255 the index must be below 255 too"))?;
+            let processor_uid =
+                u8::try_from(cpu.index).ok().filter(|uid| *uid != u8::MAX).ok_or_else(|| {
+                    error("with an id below 255, the processor UID is at most 254 (ACPI 6.5, 5.2.12.2)")
+                })?;
             push(body, LocalApic { processor_uid, apic_id, flags: U32::new(ENABLED) });
             Ok(Width::Apic)
         }
@@ -106,8 +110,8 @@ fn push_processor(body: &mut Vec<u8>, cpu: Cpu) -> Result<Width, BuildError> {
     }
 }
 
-fn low(what: &'static str, gpa: u64) -> Result<u32, BuildError> {
-    u32::try_from(gpa).map_err(|_| BuildError::AddressTooHigh { tables: NAME, what, gpa })
+fn low(field: &'static str, value: u64) -> Result<u32, BuildError> {
+    u32::try_from(value).map_err(|_| BuildError::FieldTooNarrow { table: MADT, field, value })
 }
 
 /// Processor Local APIC (5.2.12.2, table 5.22).
@@ -141,11 +145,11 @@ impl Structure for IoApicEntry {
 
 const _: () = assert!(PREFIX + size_of::<IoApicEntry>() == 12);
 
-/// Interrupt Source Override (5.2.12.5, table 5.25): an ISA line that is not on the pin of its own number.
+/// Interrupt Source Override (5.2.12.5, table 5.25): an ISA interrupt whose GSI, polarity or trigger differs.
 #[derive(IntoBytes, Immutable, Unaligned)]
 #[repr(C)]
 struct SourceOverride {
-    /// 0 is ISA.
+    /// 0: ISA.
     bus: u8,
     source: u8,
     gsi: U32,

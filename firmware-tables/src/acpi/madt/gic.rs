@@ -4,32 +4,31 @@ use platform::{Cpu, Platform, Range};
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{Immutable, IntoBytes, Unaligned};
 
-use super::{Fixed, PREFIX, Structure, push};
+use super::{Fixed, MADT, PREFIX, Structure, push};
 use crate::BuildError;
-use crate::acpi::NAME;
 
-/// Revision of a MADT with GICC structures of 80 bytes, as ACPI 6.3 and 6.4 have them. ACPI 6.5 adds the trace buffer's
-/// interrupt, which no guest of ours has.
+/// Revision of a MADT with GICC structures of 80 bytes, as in ACPI 6.3 and 6.4. ACPI 6.5 adds the interrupt of the trace
+/// buffer, which guests do not have.
 pub(super) const REVISION: u8 = 5;
 
-/// GICC flag Enabled (table 5.37): the processor is ready for use. Its performance monitors' interrupt is a level.
+/// GICC flag Enabled (table 5.37): the processor is ready for use. The performance interrupt is level-triggered.
 const ENABLED: u32 = 1;
 /// The affinity fields of an MPIDR: Aff3, and Aff2 to Aff0. Others must be zero (table 5.36).
 const AFFINITY: u64 = 0xff_00ff_ffff;
-/// Processors that a GICv2 has an interface for.
+/// Maximum number of processors of a GICv2 (Arm IHI 0048).
 const GICV2_MAX_CPUS: usize = 8;
 
-/// All that follows the MADT's header, for a GICv3: redistributors are one region for all processors.
+/// The MADT of a GICv3 without its header: one redistributor region for all processors.
 pub(super) fn version_3(
     platform: &Platform,
     distributor: Range,
     redistributors: Range,
     its: Option<Range>,
 ) -> Result<Vec<u8>, BuildError> {
-    let length = u32::try_from(redistributors.len).map_err(|_| BuildError::AddressTooHigh {
-        tables: NAME,
-        what: "redistributors' last",
-        gpa: redistributors.end(),
+    let length = u32::try_from(redistributors.len).map_err(|_| BuildError::FieldTooNarrow {
+        table: MADT,
+        field: "discovery range length",
+        value: redistributors.len,
     })?;
     let mut body = controller(platform, distributor, 3, 0)?;
     push(
@@ -54,7 +53,7 @@ pub(super) fn version_3(
     Ok(body)
 }
 
-/// All that follows the MADT's header, for a GICv2.
+/// The MADT of a GICv2 without its header.
 pub(super) fn version_2(
     platform: &Platform,
     distributor: Range,
@@ -62,12 +61,12 @@ pub(super) fn version_2(
 ) -> Result<Vec<u8>, BuildError> {
     let cpus = platform.cpus.len();
     if cpus > GICV2_MAX_CPUS {
-        return Err(BuildError::TooManyCpus { tables: NAME, cpus, limit: GICV2_MAX_CPUS });
+        return Err(BuildError::TooManyCpus { table: "MADT (GICv2)", cpus, limit: GICV2_MAX_CPUS });
     }
     controller(platform, distributor, 2, cpu_interface.start)
 }
 
-/// The processors, and the distributor. `cpu_interface` is zero where it is no block of registers.
+/// The processors and the distributor. `cpu_interface` is 0 if the CPU interface is accessed by system registers.
 fn controller(
     platform: &Platform,
     distributor: Range,
@@ -94,7 +93,7 @@ fn controller(
     Ok(body)
 }
 
-/// GIC CPU Interface (GICC; ACPI 6.5, 5.2.12.14, table 5.36), without the trace buffer's interrupt.
+/// GIC CPU Interface (GICC; ACPI 6.5, 5.2.12.14, table 5.36), without the interrupt of the trace buffer.
 #[derive(IntoBytes, Immutable, Unaligned)]
 #[repr(C)]
 struct CpuInterface {
@@ -111,7 +110,7 @@ struct CpuInterface {
     /// GICH.
     control_base: U64,
     maintenance_interrupt: U32,
-    /// None: the redistributors have a structure of their own.
+    /// 0: the redistributors have their own structure.
     redistributor_base: U64,
     mpidr: U64,
     efficiency_class: u8,
@@ -130,8 +129,7 @@ impl CpuInterface {
     fn new(cpu: Cpu, performance_interrupt: u32, base: u64) -> Result<Self, BuildError> {
         let id = cpu.hardware_id;
         if id & !AFFINITY != 0 {
-            let limit = "it has bits beyond Aff3 to Aff0";
-            return Err(BuildError::Affinity { tables: NAME, index: cpu.index, id, limit });
+            return Err(BuildError::Affinity { table: MADT, index: cpu.index, id });
         }
         Ok(CpuInterface {
             reserved: U16::ZERO,
@@ -172,7 +170,7 @@ impl Structure for Distributor {
 
 const _: () = assert!(PREFIX + size_of::<Distributor>() == 24);
 
-/// GIC Redistributor (GICR; ACPI 6.5, 5.2.12.17, table 5.41): where those of all processors lie.
+/// GIC Redistributor (GICR; ACPI 6.5, 5.2.12.17, table 5.41): the region of all redistributors.
 #[derive(IntoBytes, Immutable, Unaligned)]
 #[repr(C)]
 struct Redistributors {

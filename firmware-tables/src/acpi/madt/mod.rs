@@ -3,16 +3,23 @@
 mod apic;
 mod gic;
 
-use platform::{InterruptController, Platform};
+use platform::InterruptController;
 use zerocopy::little_endian::U32;
 use zerocopy::{Immutable, IntoBytes, Unaligned};
 
-use super::header;
+use super::{AcpiTable, Body, Context};
 use crate::BuildError;
 
 /// Multiple APIC Description Table (ACPI 6.5, 5.2.12).
-pub(super) fn bytes(platform: &Platform) -> Result<Vec<u8>, BuildError> {
-    let (revision, body) = match platform.interrupts {
+pub(super) const TABLE: AcpiTable =
+    AcpiTable { signature: *b"APIC", name: "apic", file_name: "apic.aml", body };
+
+/// The name of the table in errors.
+const MADT: &str = "MADT";
+
+fn body(context: &Context<'_>) -> Result<Option<Body>, BuildError> {
+    let platform = context.platform;
+    let (revision, bytes) = match platform.interrupts {
         InterruptController::Apic { local_base, io_apic } => (6, apic::body(platform, local_base, io_apic)?),
         InterruptController::Gicv3 { distributor, redistributors, its } => {
             (gic::REVISION, gic::version_3(platform, distributor, redistributors, its)?)
@@ -21,13 +28,13 @@ pub(super) fn bytes(platform: &Platform) -> Result<Vec<u8>, BuildError> {
             (gic::REVISION, gic::version_2(platform, distributor, cpu_interface)?)
         }
     };
-    Ok(header::table(*b"APIC", revision, &body))
+    Ok(Some(Body { revision, bytes }))
 }
 
-/// The type and length bytes that every interrupt controller structure starts with.
+/// Length of the type and length bytes at the start of every interrupt controller structure.
 const PREFIX: usize = 2;
 
-/// What follows an interrupt controller structure's type and length.
+/// An interrupt controller structure without its type and length bytes.
 trait Structure: IntoBytes + Immutable {
     /// The type (table 5.21).
     const TYPE: u8;

@@ -1,7 +1,7 @@
 [000h 0000   4]                    Signature : "APIC"    [Multiple APIC Description Table (MADT)]
-[004h 0004   4]                 Table Length : 00000108
+[004h 0004   4]                 Table Length : 000000F4
 [008h 0008   1]                     Revision : 05
-[009h 0009   1]                     Checksum : 1A
+[009h 0009   1]                     Checksum : 62
 [00Ah 0010   6]                       Oem ID : "GHEST "
 [010h 0016   8]                 Oem Table ID : "GHESTVMM"
 [018h 0024   4]                 Oem Revision : 00000001
@@ -70,10 +70,3 @@
 [0E6h 0230   2]                     Reserved : 0000
 [0E8h 0232   8]                 Base Address : 0000000010000000
 [0F0h 0240   4]                       Length : 00040000
-
-[0F4h 0244   1]                Subtable Type : 0F [Generic Interrupt Translator]
-[0F5h 0245   1]                       Length : 14
-[0F6h 0246   2]                     Reserved : 0000
-[0F8h 0248   4]               Translation ID : 00000000
-[0FCh 0252   8]                 Base Address : 0000000008080000
-[104h 0260   4]                     Reserved : 00000000

@@ -71,7 +71,7 @@ fn times(ghest: &Path, profile: &Path, directory: &Path) -> Result<()> {
 
 /// The proportional set size of all mappings but the guest's memory, when its report is complete and it idles.
 fn memory(ghest: &Path, profile: &Path) -> Result<()> {
-    let mut command = process::mortal_in_background(&ghest.display().to_string());
+    let mut command = process::mortal_in_background(ghest);
     // A memfd's mapping is never joined with a neighbour.
     let backing = "memory.backing=memfd";
     command

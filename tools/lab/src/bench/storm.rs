@@ -17,7 +17,7 @@ use crate::workspace::Workspace;
 const PAGES: u64 = 10_000;
 /// The guest waits for all of them, for as long as it takes to print them.
 const PROFILE: &str = "[machine]\nvcpus = 1\nmemory = \"256MiB\"\nfirmware = \"acpi\"\n\n\
-                       [boot]\ncmdline = \"probe.await-errors=10000 probe.patience=600000\"\n";
+                       [boot]\ncmdline = \"probe.await-errors=10000 probe.timeout=600000\"\n";
 
 pub(super) fn bench(workspace: &Workspace, ghest: &Path) -> Result<()> {
     if !Path::new("/dev/kvm").exists() {

@@ -1,4 +1,4 @@
-//! `poison`: makes a host lose pages of a process, by the host kernel's own memory failure handling.
+//! `poison`: poisons pages of a process by the host kernel's memory failure handling.
 
 use std::fs;
 use std::io::{self, BufRead, BufReader, Write};
@@ -11,25 +11,25 @@ use pagemap::{Pagemap, Use, number, page_size};
 use serde_json::Value;
 
 const HELP: &str = "\
-Makes this host lose pages of a process. For root.
+Poisons pages of a process on this host. Needs root.
 
 Usage: poison [OPTIONS] --control SOCKET GPA...   pages of a ghest's guest
        poison [OPTIONS] --pid PID --hva HVA...    pages of any process
        poison [OPTIONS] --heap PID                the last page of its heap that it has written to
 
-Addresses are decimal, or hexadecimal after 0x. For each page a line is printed:
-  poisoned gpa 0x... hva 0x... pfn 0x...          (without gpa where none was given)
+Addresses are decimal, or hexadecimal with 0x. For each page a line is printed:
+  poisoned gpa 0x... hva 0x... pfn 0x...          (without gpa for --pid and --heap)
 
 Options:
-  --control SOCKET  Ask the ghest that listens there where its guest's memory is
+  --control SOCKET  Control socket of the ghest, for the addresses of its guest's memory
   --pid PID         The process, instead of the one that listens at the socket
-  --hva HVA         Virtual address in the process; may be said more than once
-  --heap PID        The process whose heap loses a page
+  --hva HVA         Virtual address in the process; may be repeated
+  --heap PID        The process in whose heap a page is poisoned
   --via WAY         hard-offline     /sys/devices/system/memory/hard_offline_page (the default)
                     hwpoison-inject  the debugfs file hwpoison/corrupt-pfn
-                    soft-offline     /sys/devices/system/memory/soft_offline_page: its contents move
-  --dry-run         Only find the pages, and say \"found\" for \"poisoned\"
-  --help            This
+                    soft-offline     /sys/devices/system/memory/soft_offline_page: the contents are migrated
+  --dry-run         Only locate the pages, and print \"found\" for \"poisoned\"
+  --help            Print this help
 ";
 
 fn main() -> ExitCode {
@@ -52,7 +52,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// What was asked.
+/// The command line.
 #[derive(Debug, PartialEq, Eq)]
 struct Options {
     victim: Victim,
@@ -60,7 +60,7 @@ struct Options {
     dry_run: bool,
 }
 
-/// Whose pages, and which.
+/// The process and its pages.
 #[derive(Debug, PartialEq, Eq)]
 enum Victim {
     Guest { socket: PathBuf, pid: Option<u64>, gpas: Vec<u64> },
@@ -68,7 +68,7 @@ enum Victim {
     Heap { pid: u64 },
 }
 
-/// How the kernel is told.
+/// The kernel interface that poisons a page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Way {
     HardOffline,
@@ -77,12 +77,12 @@ enum Way {
 }
 
 impl Options {
-    /// Reads arguments; none when help is wanted.
+    /// Parses arguments. `None` if help is requested.
     fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Option<Self>, String> {
         let (mut control, mut pid, mut heap, mut via) = (None, None, None, Way::HardOffline);
         let (mut gpas, mut hvas, mut dry_run) = (Vec::new(), Vec::new(), false);
         while let Some(argument) = arguments.next() {
-            let mut value = || arguments.next().ok_or(format!("{argument} what?"));
+            let mut value = || arguments.next().ok_or(format!("{argument}: missing value"));
             match argument.as_str() {
                 "--help" | "-h" => return Ok(None),
                 "--dry-run" => dry_run = true,
@@ -91,7 +91,7 @@ impl Options {
                 "--heap" => heap = Some(number(&value()?)?),
                 "--hva" => hvas.push(number(&value()?)?),
                 "--via" => via = Way::named(&value()?)?,
-                option if option.starts_with('-') => return Err(format!("there is no {option}")),
+                option if option.starts_with('-') => return Err(format!("unknown option {option}")),
                 gpa => gpas.push(number(gpa)?),
             }
         }
@@ -109,33 +109,33 @@ impl Options {
     fn run(&self) -> Result<(), String> {
         match &self.victim {
             Victim::Guest { socket, pid, gpas } => {
-                let guest = Guest::ask(socket)?;
+                let guest = Guest::connect(socket)?;
                 let pid = pid.unwrap_or(guest.pid);
                 for gpa in gpas {
                     let hva =
-                        guest.host_address(*gpa).ok_or(format!("{gpa:#x} is not the guest's memory"))?;
-                    self.lose(pid, Some(*gpa), hva)?;
+                        guest.host_address(*gpa).ok_or(format!("{gpa:#x} is not in the guest's memory"))?;
+                    self.poison(pid, Some(*gpa), hva)?;
                 }
                 Ok(())
             }
-            Victim::Process { pid, hvas } => hvas.iter().try_for_each(|hva| self.lose(*pid, None, *hva)),
-            Victim::Heap { pid } => self.lose(*pid, None, heap_page(*pid)?),
+            Victim::Process { pid, hvas } => hvas.iter().try_for_each(|hva| self.poison(*pid, None, *hva)),
+            Victim::Heap { pid } => self.poison(*pid, None, heap_page(*pid)?),
         }
     }
 
-    /// Loses the page of a process in which an address lies.
-    fn lose(&self, pid: u64, gpa: Option<u64>, hva: u64) -> Result<(), String> {
+    /// Poisons the page of a process that contains an address.
+    fn poison(&self, pid: u64, gpa: Option<u64>, hva: u64) -> Result<(), String> {
         let frame = frame(pid, hva)?
-            .ok_or(format!("process {pid} has no page at {hva:#x}: never touched, or lost already"))?;
+            .ok_or(format!("process {pid} has no page at {hva:#x}: never accessed, or already poisoned"))?;
         if pagemap::frame_use(frame).map_err(|error| format!("/proc/kpageflags: {error}"))? == Use::Zeros {
             return Err(format!(
-                "process {pid} has the shared page of zeros at {hva:#x}: it has never written there"
+                "process {pid} has the shared zero page at {hva:#x}: it has never written there"
             ));
         }
         let done = if self.dry_run {
             "found"
         } else {
-            self.via.tell(frame)?;
+            self.via.write(frame)?;
             self.via.done()
         };
         let gpa = gpa.map_or_else(String::new, |gpa| format!("gpa {gpa:#x} "));
@@ -150,11 +150,11 @@ impl Way {
             "hard-offline" => Ok(Self::HardOffline),
             "hwpoison-inject" => Ok(Self::HwpoisonInject),
             "soft-offline" => Ok(Self::SoftOffline),
-            _ => Err(format!("--via {name}: there are hard-offline, hwpoison-inject, soft-offline")),
+            _ => Err(format!("--via {name}: must be hard-offline, hwpoison-inject or soft-offline")),
         }
     }
 
-    /// The word for what was done.
+    /// What happened to the page, for the output.
     fn done(self) -> &'static str {
         match self {
             Self::HardOffline | Self::HwpoisonInject => "poisoned",
@@ -162,37 +162,38 @@ impl Way {
         }
     }
 
-    /// Tells the kernel that a frame is lost.
-    fn tell(self, frame: u64) -> Result<(), String> {
+    /// Has the kernel poison a frame.
+    fn write(self, frame: u64) -> Result<(), String> {
         let (path, value) = match self {
             Self::HardOffline => ("/sys/devices/system/memory/hard_offline_page", frame * page_size()),
             Self::HwpoisonInject => ("/sys/kernel/debug/hwpoison/corrupt-pfn", frame),
             Self::SoftOffline => ("/sys/devices/system/memory/soft_offline_page", frame * page_size()),
         };
-        // The file is the kernel's: where it is missing, none must be made.
+        // Not created if it is missing: it is a file of the kernel.
         let file = fs::OpenOptions::new().write(true).open(path);
         file.and_then(|mut file| file.write_all(format!("{value:#x}").as_bytes()))
             .map_err(|error| format!("{path}, frame {frame:#x}: {error}"))
     }
 }
 
-/// A running ghest's account of its guest's memory.
+/// The memory map of a guest, from its ghest.
 struct Guest {
     pid: u64,
     slots: Vec<(u64, u64, u64)>,
 }
 
 impl Guest {
-    fn ask(socket: &PathBuf) -> Result<Self, String> {
+    fn connect(socket: &PathBuf) -> Result<Self, String> {
         let fail = |error: io::Error| format!("{}: {error}", socket.display());
         let mut stream = UnixStream::connect(socket).map_err(fail)?;
         stream.set_read_timeout(Some(Duration::from_secs(20))).map_err(fail)?;
-        // The kernel knows who listens.
+        // SO_PEERCRED: the process that listens.
         let peer = rustix::net::sockopt::socket_peercred(&stream).map_err(|error| fail(error.into()))?;
         stream.write_all(b"{\"command\":\"memory-map\"}\n").map_err(fail)?;
         let mut line = String::new();
         BufReader::new(stream).read_line(&mut line).map_err(fail)?;
-        let slots = slots(&line).ok_or(format!("{}: this is no memory map: {line}", socket.display()))?;
+        let slots =
+            slots(&line).ok_or(format!("{}: invalid answer to memory-map: {line}", socket.display()))?;
         Ok(Self { pid: u64::from(peer.pid.as_raw_nonzero().get().unsigned_abs()), slots })
     }
 
@@ -214,8 +215,8 @@ fn slots(answer: &str) -> Option<Vec<(u64, u64, u64)>> {
         .collect()
 }
 
-/// The last page of a process's heap that is its own. The first may be the main thread's own data, where the heap is the
-/// break of a static program: the kernel writes there too, and answers a poisoned page with SIGSEGV.
+/// The last page of a process's heap that it has written to. The first page of the heap of a static program may be the main thread's TLS:
+/// the kernel writes there too, and sends SIGSEGV for a poisoned page.
 fn heap_page(pid: u64) -> Result<u64, String> {
     let path = format!("/proc/{pid}/maps");
     let maps = fs::read_to_string(&path).map_err(|error| format!("{path}: {error}"))?;
@@ -229,7 +230,7 @@ fn heap_page(pid: u64) -> Result<u64, String> {
             return Ok(hva);
         }
     }
-    Err(format!("process {pid} has written to no page of its heap"))
+    Err(format!("process {pid} has not written to its heap"))
 }
 
 /// `55d0c0e4f000-55d0c0e70000 rw-p 00000000 00:00 0   [heap]`
@@ -253,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn the_three_usages() {
+    fn the_three_usages_are_parsed() {
         let guest = parse("--control c 0x1000 8192").unwrap().unwrap();
         let gpas = vec![4096, 8192];
         assert_eq!(guest.victim, Victim::Guest { socket: "c".into(), pid: None, gpas });
@@ -266,17 +267,17 @@ mod tests {
     }
 
     #[test]
-    fn mistakes_are_told() {
+    fn invalid_arguments_are_reported() {
         assert!(parse("0x1000").unwrap_err().contains("--control SOCKET GPA"));
         assert!(parse("--control c").unwrap_err().contains("is needed"));
-        assert!(parse("--control").unwrap_err().contains("--control what?"));
+        assert!(parse("--control").unwrap_err().contains("--control: missing value"));
         assert!(parse("--pid 1 --hva 0xg").unwrap_err().contains("0xg"));
-        assert!(parse("--via magic").unwrap_err().contains("magic: there are hard-offline"));
-        assert!(parse("--hard").unwrap_err().contains("there is no --hard"));
+        assert!(parse("--via magic").unwrap_err().contains("magic: must be hard-offline"));
+        assert!(parse("--hard").unwrap_err().contains("unknown option --hard"));
     }
 
     #[test]
-    fn guest_addresses_are_found_in_their_slot() {
+    fn guest_addresses_are_translated_by_their_slot() {
         let answer =
             r#"{"ok":true,"slots":[{"gpa":0,"len":8192,"hva":65536},{"gpa":1048576,"len":4096,"hva":0}]}"#;
         let guest = Guest { pid: 1, slots: slots(answer).unwrap() };

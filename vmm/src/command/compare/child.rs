@@ -77,7 +77,7 @@ impl Boot<'_> {
             console,
             events: read(&events),
             timings: read(&timings),
-            said: running.stderr(),
+            stderr: running.stderr(),
             ..unfilled(ending)
         })
     }
@@ -232,7 +232,7 @@ fn unfilled(ending: Ending) -> Recording {
         console: Console::default(),
         events: String::new(),
         timings: String::new(),
-        said: String::new(),
+        stderr: String::new(),
         ending,
     }
 }

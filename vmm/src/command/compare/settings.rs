@@ -131,12 +131,9 @@ mod tests {
     #[test]
     fn the_built_in_guest_accesses_each_poisoned_page() {
         let specs = given(&["ar@0x2000004", "ao@0x3000000,after=1s"]);
-        let (texts, cmdline) = injections(&specs, true, "probe.patience=100");
+        let (texts, cmdline) = injections(&specs, true, "probe.timeout=100");
         assert_eq!(texts, ["ar@0x2000004,when=probe: touching 0x2000000", "ao@0x3000000,after=1s"]);
-        assert_eq!(
-            cmdline.as_deref(),
-            Some("probe.patience=100 probe.touch=0x2000000 probe.touch=0x3000000")
-        );
+        assert_eq!(cmdline.as_deref(), Some("probe.timeout=100 probe.touch=0x2000000 probe.touch=0x3000000"));
     }
 
     #[test]

@@ -1,5 +1,5 @@
-//! Touching a page in a way that can be given up: each access is one instruction of a function that leaves the stack as
-//! it was, so that the signal's handler can go on at [`give_up`], which returns to its caller.
+//! Accesses to pages that a signal handler can abandon: each access is one instruction of a function that does not use the
+//! stack, so that the handler can continue at [`exit_address`], which returns to the caller.
 
 #![expect(unsafe_code, reason = "accesses that fail are what this program is for")]
 
@@ -10,14 +10,14 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use crate::memory::Memory;
-use crate::sigbus::{self, Doing};
+use crate::sigbus::{self, Activity};
 
-/// What came of an access.
+/// The outcome of an access.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {
     Fine,
-    /// A SIGBUS came, and the process survived.
-    GivenUp,
+    /// Abandoned after a SIGBUS.
+    Abandoned,
     Wrong {
         holds: u64,
         instead_of: u64,
@@ -26,13 +26,13 @@ pub(crate) enum Outcome {
 
 #[repr(C)]
 struct Loaded {
-    given_up: u64,
+    abandoned: u64,
     value: u64,
 }
 
 #[cfg(target_arch = "x86_64")]
 core::arch::global_asm!(
-    ".global victim_load, victim_store, victim_give_up",
+    ".global victim_load, victim_store, victim_abandon",
     "victim_load:",
     "mov rdx, [rdi]",
     "xor eax, eax",
@@ -41,14 +41,14 @@ core::arch::global_asm!(
     "mov [rdi], rsi",
     "xor eax, eax",
     "ret",
-    "victim_give_up:",
+    "victim_abandon:",
     "mov eax, 1",
     "ret",
 );
 
 #[cfg(target_arch = "aarch64")]
 core::arch::global_asm!(
-    ".global victim_load, victim_store, victim_give_up",
+    ".global victim_load, victim_store, victim_abandon",
     "victim_load:",
     "ldr x1, [x0]",
     "mov x0, #0",
@@ -57,7 +57,7 @@ core::arch::global_asm!(
     "str x1, [x0]",
     "mov x0, #0",
     "ret",
-    "victim_give_up:",
+    "victim_abandon:",
     "mov x0, #1",
     "ret",
 );
@@ -65,47 +65,47 @@ core::arch::global_asm!(
 unsafe extern "C" {
     fn victim_load(from: *const u64) -> Loaded;
     fn victim_store(to: *mut u64, value: u64) -> u64;
-    fn victim_give_up() -> u64;
+    fn victim_abandon() -> u64;
 }
 
-/// Where an access that failed goes on.
-pub(crate) fn give_up() -> u64 {
-    victim_give_up as *const () as u64
+/// Address where an abandoned access continues.
+pub(crate) fn exit_address() -> u64 {
+    victim_abandon as *const () as u64
 }
 
 /// Reads a page's word.
 pub(crate) fn read(memory: &Memory, page: usize) -> Outcome {
-    // SAFETY: the word is the memory's own, and aligned.
-    let Loaded { given_up, value } =
-        sigbus::during(Doing::Access, || unsafe { victim_load(memory.probe(page)) });
+    // SAFETY: the word is in `memory`, and aligned.
+    let Loaded { abandoned, value } =
+        sigbus::during(Activity::Access, || unsafe { victim_load(memory.probe(page)) });
     let instead_of = Memory::pattern(page);
-    match given_up {
+    match abandoned {
         0 if value == instead_of => Outcome::Fine,
         0 => Outcome::Wrong { holds: value, instead_of },
-        _ => Outcome::GivenUp,
+        _ => Outcome::Abandoned,
     }
 }
 
-/// Writes to a page what it holds.
+/// Writes a page's word with its current contents.
 pub(crate) fn write(memory: &Memory, page: usize) -> Outcome {
     let value = Memory::pattern(page);
-    // SAFETY: as above, and nobody holds a reference to it.
-    outcome(sigbus::during(Doing::Access, || unsafe { victim_store(memory.probe(page), value) }))
+    // SAFETY: as above, and there are no references to it.
+    outcome(sigbus::during(Activity::Access, || unsafe { victim_store(memory.probe(page), value) }))
 }
 
 /// Calls a page's code.
 pub(crate) fn execute(memory: &Memory, page: usize) -> Outcome {
     // SAFETY: `Memory` puts the code of such a function at the start of each page.
     let code: extern "C" fn() -> u64 = unsafe { std::mem::transmute(memory.page(page)) };
-    outcome(sigbus::during(Doing::Access, || code()))
+    outcome(sigbus::during(Activity::Access, || code()))
 }
 
-/// Has the kernel read a page: the bytes that it took, or its error.
+/// Has the kernel read a page. Returns the number of bytes, or its error.
 pub(crate) fn write_to_pipe(memory: &Memory, page: usize) -> io::Result<usize> {
     let (mut reader, writer) = io::pipe()?;
     let len = rustix::param::page_size();
-    // SAFETY: the page is as long as that, at least; the kernel only reads it.
-    let count = sigbus::during(Doing::SystemCall, || unsafe {
+    // SAFETY: the page has at least this length; the kernel only reads it.
+    let count = sigbus::during(Activity::SystemCall, || unsafe {
         libc::write(writer.as_raw_fd(), memory.page(page).cast(), len)
     });
     let count = usize::try_from(count).map_err(|_| io::Error::last_os_error())?;
@@ -114,30 +114,30 @@ pub(crate) fn write_to_pipe(memory: &Memory, page: usize) -> io::Result<usize> {
     Ok(count)
 }
 
-/// Has a page filled from a file or disk, past its cache: the bytes that came, or the error.
+/// Reads a page from a file or disk with O_DIRECT. Returns the number of bytes, or the error.
 pub(crate) fn read_from(path: &Path, memory: &Memory, page: usize) -> io::Result<usize> {
     let file = OpenOptions::new().read(true).custom_flags(libc::O_DIRECT).open(path)?;
     let (descriptor, len) = (file.as_raw_fd(), rustix::param::page_size());
-    // SAFETY: the page is as long as that, at least, and nobody holds a reference to it.
-    let count = sigbus::during(Doing::SystemCall, || unsafe {
+    // SAFETY: the page has at least this length, and there are no references to it.
+    let count = sigbus::during(Activity::SystemCall, || unsafe {
         libc::read(descriptor, memory.page(page).cast(), len)
     });
     usize::try_from(count).map_err(|_| io::Error::last_os_error())
 }
 
-/// Has a page written to a file or disk, past its cache: the bytes that went, or the error.
+/// Writes a page to a file or disk with O_DIRECT. Returns the number of bytes, or the error.
 pub(crate) fn write_to(path: &Path, memory: &Memory, page: usize) -> io::Result<usize> {
     let file = OpenOptions::new().write(true).custom_flags(libc::O_DIRECT).open(path)?;
     let (descriptor, len) = (file.as_raw_fd(), rustix::param::page_size());
-    // SAFETY: the page is as long as that, at least; the kernel only reads it.
-    let count = sigbus::during(Doing::SystemCall, || unsafe {
+    // SAFETY: the page has at least this length; the kernel only reads it.
+    let count = sigbus::during(Activity::SystemCall, || unsafe {
         libc::write(descriptor, memory.page(page).cast(), len)
     });
     usize::try_from(count).map_err(|_| io::Error::last_os_error())
 }
 
-fn outcome(given_up: u64) -> Outcome {
-    if given_up == 0 { Outcome::Fine } else { Outcome::GivenUp }
+fn outcome(abandoned: u64) -> Outcome {
+    if abandoned == 0 { Outcome::Fine } else { Outcome::Abandoned }
 }
 
 #[cfg(test)]
@@ -145,10 +145,10 @@ mod tests {
     use super::*;
     use crate::memory::Backing;
 
-    /// A file that shrinks loses its pages: the SIGBUS of that is real, and survived. One test, as the program is one
-    /// thread.
+    /// Truncating a mapped file makes its pages inaccessible and raises a real SIGBUS. A single test, since the handler's state is
+    /// for one thread.
     #[test]
-    fn pages_are_fine_in_every_way_until_they_are_lost() {
+    fn every_kind_of_access_works_until_the_file_is_truncated() {
         let path = std::env::temp_dir().join(format!("victim-test-{}", std::process::id()));
         let memory = Memory::new(&Backing::File(path.clone()), 2).unwrap();
         for page in 0..2 {
@@ -158,11 +158,11 @@ mod tests {
             assert_eq!(write_to_pipe(&memory, page).unwrap(), rustix::param::page_size());
             assert_eq!(read(&memory, page), Outcome::Fine);
         }
-        sigbus::watch("test", &memory, true).unwrap();
+        sigbus::watch("test", &memory, Some(exit_address())).unwrap();
         std::fs::File::options().write(true).open(&path).unwrap().set_len(0).unwrap();
-        assert_eq!(read(&memory, 0), Outcome::GivenUp);
-        assert_eq!(write(&memory, 0), Outcome::GivenUp);
-        assert_eq!(execute(&memory, 0), Outcome::GivenUp);
+        assert_eq!(read(&memory, 0), Outcome::Abandoned);
+        assert_eq!(write(&memory, 0), Outcome::Abandoned);
+        assert_eq!(execute(&memory, 0), Outcome::Abandoned);
         assert_eq!(write_to_pipe(&memory, 0).unwrap_err().raw_os_error(), Some(libc::EFAULT));
         std::fs::remove_file(path).unwrap();
     }

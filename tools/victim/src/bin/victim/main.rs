@@ -1,4 +1,4 @@
-//! `victim`: a process that has pages, says where they are, touches them when told to, and says what came of it.
+//! `victim`: a process that maps pages, prints their addresses, accesses them on command, and prints the outcome.
 
 mod access;
 mod memory;
@@ -17,37 +17,37 @@ use self::access::Outcome;
 use self::memory::{Backing, Memory};
 
 const HELP: &str = "\
-Has pages, says where they are, touches them when told to, and says what came of it. For root.
+Maps pages, prints their addresses, accesses them on command, and prints the outcome. Needs root.
 
 Usage: victim [OPTIONS]
 
 Options:
-  --name NAME      What it calls itself (victim)
-  --pages N        How many pages it has (1)
-  --shared         Its pages are shared anonymous memory
-  --huge           Its pages are huge pages of hugetlbfs, which have to be there: see /proc/sys/vm/nr_hugepages
-  --file PATH      Its pages are this file's, mapped shared; the file is made
-  --commands PATH  Commands come from this FIFO, which is made where it is missing, instead of from stdin
-  --hold           There are no commands: have pages until killed
-  --early          RunState to hear of poisoned pages before touching them (PR_MCE_KILL_EARLY)
-  --survive        Give up the access that a SIGBUS is about, and go on
-  --help           This
+  --name NAME      Name in its output (victim)
+  --pages N        Number of pages (1)
+  --shared         Shared anonymous memory
+  --huge           Huge pages of hugetlbfs, which must be reserved: see /proc/sys/vm/nr_hugepages
+  --file PATH      Pages of this file, mapped shared; the file is created
+  --commands PATH  Read commands from this FIFO instead of stdin; it is created if missing
+  --hold           No commands: keep the pages until killed
+  --early          Get SIGBUS for poisoned pages before accessing them (PR_MCE_KILL_EARLY)
+  --survive        After a SIGBUS, abandon the access and continue
+  --help           Print this help
 
-Pages are filled, and locked into memory. For each a line is printed, and one when all are there:
+Pages are filled and locked in memory. One line is printed for each page, and one when all are ready:
   victim NAME page K va 0x... gpa 0x... pfn 0x...
   victim NAME is ready
 
-Commands, one a line, and what is printed:
+Commands, one per line, and their output:
   read K, write K, exec K   victim NAME page K fine       (or: holds 0x... instead of 0x...)
-  all                       reads all pages, in their order
+  all                       reads all pages in order
   syscall K                 write(2) of the page into a pipe
                             victim NAME page K syscall: 4096 bytes | Bad address (os error 14)
-  keep K SECONDS            reads the page again and again, until the time is over or it is lost, then as read
-  from K PATH, to K PATH    read(2) and write(2) of the page from and to a file or disk, past its cache (O_DIRECT)
+  keep K SECONDS            reads the page repeatedly until the time is over or a SIGBUS, then as read
+  from K PATH, to K PATH    read(2) and write(2) of the page from and to a file or disk, with O_DIRECT
                             victim NAME page K from: 4096 bytes | Input/output error (os error 5)
   quit
 
-A SIGBUS is printed, and then kills the process, but for --survive:
+A SIGBUS is printed, and then kills the process unless --survive is set:
   victim NAME SIGBUS code MCEERR_AR|MCEERR_AO|OBJERR|ADRERR|ADRALN lsb L page K|none addr 0x...
 ";
 
@@ -71,7 +71,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// What was asked.
+/// The command line.
 #[derive(Debug, PartialEq, Eq)]
 struct Options {
     name: String,
@@ -82,7 +82,7 @@ struct Options {
     survive: bool,
 }
 
-/// Where commands come from.
+/// Source of commands.
 #[derive(Debug, PartialEq, Eq)]
 enum Commands {
     Stdin,
@@ -91,7 +91,7 @@ enum Commands {
 }
 
 impl Options {
-    /// Reads arguments; none when help is wanted.
+    /// Parses arguments. `None` if help is requested.
     fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Option<Self>, String> {
         let mut options = Self {
             name: "victim".into(),
@@ -102,7 +102,7 @@ impl Options {
             survive: false,
         };
         while let Some(argument) = arguments.next() {
-            let mut value = || arguments.next().ok_or(format!("{argument} what?"));
+            let mut value = || arguments.next().ok_or(format!("{argument}: missing value"));
             match argument.as_str() {
                 "--help" | "-h" => return Ok(None),
                 "--name" => options.name = value()?,
@@ -116,21 +116,28 @@ impl Options {
                 "--hold" => options.commands = Commands::None,
                 "--early" => options.early = true,
                 "--survive" => options.survive = true,
-                other => return Err(format!("there is no {other}")),
+                other => return Err(format!("unknown argument {other}")),
             }
         }
-        if options.pages == 0 { Err("--pages 0: nothing to lose".into()) } else { Ok(Some(options)) }
+        if options.pages == 0 {
+            Err("--pages 0: at least one page is needed".into())
+        } else {
+            Ok(Some(options))
+        }
     }
 
     fn run(&self) -> Result<(), String> {
-        let memory = Memory::new(&self.backing, self.pages).map_err(|error| format!("no memory: {error}"))?;
-        sigbus::watch(&self.name, &memory, self.survive).map_err(|error| format!("SIGBUS: {error}"))?;
+        let memory = Memory::new(&self.backing, self.pages)
+            .map_err(|error| format!("mmap(2) or mlock(2): {error}"))?;
+        let exit_address = self.survive.then(access::exit_address);
+        sigbus::watch(&self.name, &memory, exit_address)
+            .map_err(|error| format!("sigaction(2), SIGBUS: {error}"))?;
         if self.early {
-            sigbus::hear_early().map_err(|error| format!("PR_MCE_KILL: {error}"))?;
+            sigbus::request_early_signals().map_err(|error| format!("prctl(2), PR_MCE_KILL: {error}"))?;
         }
-        // The FIFO is there once the pages' lines are.
+        // The FIFO exists before the pages' lines are printed.
         let commands = self.commands.open()?;
-        self.tell(&memory)?;
+        self.print_pages(&memory)?;
         let Some(commands) = commands else {
             loop {
                 std::thread::park();
@@ -148,27 +155,27 @@ impl Options {
                 },
                 ["keep", page, seconds] => match (page.parse(), seconds.parse()) {
                     (Ok(page), Ok(seconds)) if page < self.pages => self.keep(page, seconds, &memory),
-                    _ => println!("victim {} has no page {page}, or no such time", self.name),
+                    _ => println!("victim {} has no page {page}, or the time is invalid", self.name),
                 },
                 [way @ ("from" | "to"), page, path] => match page.parse() {
                     Ok(page) if page < self.pages => self.transfer(way, page, Path::new(path), &memory),
                     _ => println!("victim {} has no page {page}", self.name),
                 },
-                _ => println!("victim {} knows no command {line:?}", self.name),
+                _ => println!("victim {}: unknown command {line:?}", self.name),
             }
         }
         Ok(())
     }
 
-    /// Says where the pages are.
-    fn tell(&self, memory: &Memory) -> Result<(), String> {
+    /// Prints the addresses of the pages.
+    fn print_pages(&self, memory: &Memory) -> Result<(), String> {
         let pagemap = Pagemap::of("self").map_err(|error| format!("/proc/self/pagemap: {error}"))?;
         for page in 0..self.pages {
             let address = memory.address(page);
             let frame = pagemap.frame(address).map_err(|error| format!("/proc/self/pagemap: {error}"))?;
             let frame = frame.ok_or(format!("page {page} is not in memory"))?;
             let gpa = frame * pagemap::page_size();
-            // As wide as the kernel prints physical addresses, and as it prints frames.
+            // The formats in which the kernel prints physical addresses and frames.
             let name = &self.name;
             println!("victim {name} page {page} va {address:#x} gpa {gpa:#018x} pfn {frame:#x}");
         }
@@ -176,19 +183,19 @@ impl Options {
         Ok(())
     }
 
-    /// Reads a page for some time.
+    /// Reads a page repeatedly.
     fn keep(&self, page: usize, seconds: u64, memory: &Memory) {
         let end = Instant::now() + Duration::from_secs(seconds);
         while Instant::now() < end {
-            // The first read that fails is told by the signal's handler.
-            if (0..1000).any(|_| access::read(memory, page) == Outcome::GivenUp) {
+            // The signal handler prints the first read that fails.
+            if (0..1000).any(|_| access::read(memory, page) == Outcome::Abandoned) {
                 return;
             }
         }
         self.touch("read", page, memory);
     }
 
-    /// Has a device read or write a page.
+    /// Transfers a page from or to a device.
     fn transfer(&self, way: &str, page: usize, path: &Path, memory: &Memory) {
         let outcome = match way {
             "from" => access::read_from(path, memory, page),
@@ -200,7 +207,7 @@ impl Options {
         }
     }
 
-    /// Touches a page, and says what came of it.
+    /// Accesses a page, and prints the outcome.
     fn touch(&self, verb: &str, page: usize, memory: &Memory) {
         let name = &self.name;
         if verb == "syscall" {
@@ -217,8 +224,8 @@ impl Options {
         };
         match outcome {
             Outcome::Fine => println!("victim {name} page {page} fine"),
-            // What there is to say was said by the signal's handler.
-            Outcome::GivenUp => {}
+            // The signal handler printed it.
+            Outcome::Abandoned => {}
             Outcome::Wrong { holds, instead_of } => {
                 println!("victim {name} page {page} holds {holds:#x} instead of {instead_of:#x}");
             }
@@ -239,7 +246,7 @@ impl Commands {
     }
 }
 
-/// Opens a FIFO such that it does not end when a writer goes.
+/// Opens a FIFO for reading and writing, so that it does not reach its end when a writer closes it.
 fn open_fifo(path: &Path) -> io::Result<std::fs::File> {
     if !path.exists() {
         rustix::fs::mkfifoat(rustix::fs::CWD, path, rustix::fs::Mode::from_raw_mode(0o600))?;
@@ -248,7 +255,7 @@ fn open_fifo(path: &Path) -> io::Result<std::fs::File> {
     if file.metadata()?.file_type().is_fifo() {
         Ok(file)
     } else {
-        Err(io::Error::new(io::ErrorKind::InvalidInput, "this is no FIFO"))
+        Err(io::Error::new(io::ErrorKind::InvalidInput, "not a FIFO"))
     }
 }
 
@@ -271,9 +278,9 @@ mod tests {
     }
 
     #[test]
-    fn mistakes_are_told() {
-        assert!(parse("--pages 0").unwrap_err().contains("nothing to lose"));
-        assert!(parse("--pages").unwrap_err().contains("--pages what?"));
-        assert!(parse("read").unwrap_err().contains("there is no read"));
+    fn invalid_arguments_are_reported() {
+        assert!(parse("--pages 0").unwrap_err().contains("at least one page"));
+        assert!(parse("--pages").unwrap_err().contains("--pages: missing value"));
+        assert!(parse("read").unwrap_err().contains("unknown argument read"));
     }
 }

@@ -9,7 +9,7 @@ use std::ptr;
 /// Bytes of a huge page.
 const HUGE: usize = 2 << 20;
 
-/// What is behind the pages.
+/// Backing of the pages.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Backing {
     Anonymous,
@@ -18,7 +18,7 @@ pub(crate) enum Backing {
     File(PathBuf),
 }
 
-/// Pages in a row, until the process ends.
+/// Contiguous pages, mapped until the process ends.
 pub(crate) struct Memory {
     start: *mut u8,
     page_len: usize,
@@ -58,27 +58,27 @@ impl Memory {
         self.page(page) as u64
     }
 
-    /// Where a page begins, with its code.
+    /// The start of a page, with its code.
     pub(crate) fn page(&self, page: usize) -> *mut u8 {
         assert!(page < self.pages, "page {page} of {}", self.pages);
         self.start.wrapping_add(page * self.page_len)
     }
 
-    /// Where a page's probe is: the word that is read and written.
+    /// The word of a page that is read and written.
     pub(crate) fn probe(&self, page: usize) -> *mut u64 {
         self.page(page).wrapping_add(self.page_len / 2).cast()
     }
 
-    /// What a page's words hold.
+    /// Contents of a page's words.
     pub(crate) fn pattern(page: usize) -> u64 {
         0x9e37_79b9_7f4a_7c15_u64.wrapping_mul(page as u64 + 1)
     }
 
-    #[expect(unsafe_code, reason = "memory that was mapped by hand is written by hand")]
+    #[expect(unsafe_code, reason = "writes to memory that was mapped with mmap")]
     fn fill(&self, page: usize) {
         let words = self.page_len / size_of::<u64>();
         let start = self.page(page);
-        // SAFETY: `map` made `pages` pages of `page_len` bytes, aligned to a page, writable, and nobody else's.
+        // SAFETY: `map` made `pages` pages of `page_len` bytes, page-aligned, writable, and without references to them.
         unsafe {
             std::slice::from_raw_parts_mut(start.cast::<u64>(), words).fill(Self::pattern(page));
             ptr::copy_nonoverlapping(CODE.as_ptr(), start, CODE.len());
@@ -86,20 +86,20 @@ impl Memory {
         #[cfg(target_arch = "aarch64")]
         // SAFETY: the range is within the page.
         unsafe {
-            // Instructions do not see by themselves what was written as data.
+            // Instruction fetches are not coherent with data writes.
             __clear_cache(start, start.wrapping_add(CODE.len()));
         }
     }
 
     #[expect(unsafe_code, reason = "a system call")]
     fn lock(&self, len: usize) -> io::Result<()> {
-        // SAFETY: the range is this memory's own; locking changes nothing of its contents.
+        // SAFETY: the range is this mapping; locking does not change its contents.
         check(unsafe { libc::mlock(self.start.cast(), len) })
     }
 }
 
 #[cfg(target_arch = "aarch64")]
-#[expect(unsafe_code, reason = "the compiler's own function, which Rust has no name for")]
+#[expect(unsafe_code, reason = "a compiler builtin that Rust does not provide")]
 unsafe extern "C" {
     fn __clear_cache(start: *mut u8, end: *mut u8);
 }
@@ -135,7 +135,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pages_lie_in_a_row() {
+    fn pages_are_contiguous() {
         let memory = Memory::new(&Backing::Shared, 2).unwrap();
         assert_eq!(memory.address(1) - memory.address(0), memory.page_len() as u64);
         assert_ne!(Memory::pattern(0), Memory::pattern(1));

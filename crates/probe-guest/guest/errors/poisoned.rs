@@ -1,13 +1,13 @@
-//! Which pages the guest was told of.
+//! Pages that were reported as poisoned.
 
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use crate::cmdline::{MAX_TOUCHES, Requests};
 
-/// The smallest page, which is what errors tell of.
+/// Bytes of the smallest page, the granularity of reports.
 const PAGE: u64 = 4096;
 
-/// A page that is to be touched.
+/// A page that the command line has the guest touch.
 struct Watched {
     page: AtomicU64,
     is_poisoned: AtomicBool,
@@ -15,10 +15,10 @@ struct Watched {
 
 static WATCHED: [Watched; MAX_TOUCHES] =
     [const { Watched { page: AtomicU64::new(u64::MAX), is_poisoned: AtomicBool::new(false) } }; MAX_TOUCHES];
-/// Pages told of, as often as it was told.
-static TOLD: AtomicU32 = AtomicU32::new(0);
+/// Number of reports; several for the same page count separately.
+static REPORTS: AtomicU32 = AtomicU32::new(0);
 
-/// Keeps an eye on the pages that the command line has the guest touch.
+/// Watches the pages that the command line has the guest touch.
 pub(crate) fn watch(requests: &Requests) {
     for (slot, touch) in WATCHED.iter().zip(requests.touches()) {
         slot.page.store(page(touch.gpa), Ordering::Relaxed);
@@ -30,20 +30,20 @@ pub(crate) const fn page(gpa: u64) -> u64 {
     gpa & !(PAGE - 1)
 }
 
-/// Notes that the guest was told of the page at `gpa`, and whether it is lost.
-pub(crate) fn tell(gpa: u64, is_poisoned: bool) {
+/// Records a report about the page at `gpa`. `is_poisoned`: its contents are lost.
+pub(crate) fn record(gpa: u64, is_poisoned: bool) {
     for slot in WATCHED.iter().filter(|slot| is_poisoned && slot.page.load(Ordering::Relaxed) == page(gpa)) {
         slot.is_poisoned.store(true, Ordering::SeqCst);
     }
-    TOLD.fetch_add(1, Ordering::SeqCst);
+    REPORTS.fetch_add(1, Ordering::SeqCst);
 }
 
-pub(crate) fn told() -> u32 {
-    TOLD.load(Ordering::SeqCst)
+pub(crate) fn reports() -> u32 {
+    REPORTS.load(Ordering::SeqCst)
 }
 
-/// Whether the guest was told that it must not touch `gpa`, which is watched.
-pub(crate) fn has(gpa: u64) -> bool {
+/// Whether the page at `gpa`, which is watched, was reported as poisoned.
+pub(crate) fn contains(gpa: u64) -> bool {
     WATCHED
         .iter()
         .any(|slot| slot.page.load(Ordering::Relaxed) == page(gpa) && slot.is_poisoned.load(Ordering::SeqCst))

@@ -1,41 +1,43 @@
-//! What each key may say by itself, but not beside what another key or the architecture says.
+//! Constraints between keys, and between a key and the architecture.
+//!
+//! Every value is valid by itself here; each function checks one rule about several.
 
 use platform::{Arch, x86_64};
 
-use crate::answers::{Answers, default_page_size};
 use crate::device_kind::FileUse;
 use crate::diagnostic::{Diagnostic, Report};
 use crate::machine::{Asynchronous, Backing, BootProtocol, Firmware, Kernel, PageSize, Synchronous};
 use crate::reader::Setting;
+use crate::settings::{ProfileSettings, default_page_size};
 use crate::units;
 
-/// The longest path of a socket: `sun_path` of `struct sockaddr_un` has 108 bytes, the last one a NUL (unix(7)).
-const LONGEST_SOCKET: usize = 107;
-/// Processors that an MP table can name: an APIC id has eight bits, 255 addresses all of them (Intel MultiProcessor
-/// Specification 1.4, 4.3.1), and the I/O APIC needs one too.
-const MOST_MPTABLE_VCPUS: u32 = 254;
+/// The maximum length of a socket's path: `sun_path` of `struct sockaddr_un` has 108 bytes, the last one a NUL (unix(7)).
+const MAX_SOCKET_PATH_LEN: usize = 107;
+/// The maximum number of processors in an MP table: an APIC id has eight bits, 255 is the broadcast id (Intel
+/// MultiProcessor Specification 1.4, 4.3.1), and the I/O APIC needs an id too.
+const MAX_MPTABLE_VCPUS: u32 = 254;
 
-/// Reports every impossible combination.
-pub(crate) fn check(answers: &Answers, arch: Arch, report: &mut Report) {
+/// Reports every violation.
+pub(crate) fn check(settings: &ProfileSettings, arch: Arch, report: &mut Report) {
     let problems = [
-        firmware(answers, arch),
-        mptable_vcpus(answers),
-        page_size(answers),
-        memory(answers),
-        protocol(answers, arch),
-        initrd(answers),
-        synchronous(answers, arch),
-        asynchronous(answers, arch),
-        poll_interval(answers),
-        socket(answers),
-        too_many_devices(answers, arch),
+        firmware(settings, arch),
+        mptable_vcpus(settings),
+        page_size(settings),
+        memory(settings),
+        protocol(settings, arch),
+        initrd(settings),
+        synchronous(settings, arch),
+        asynchronous(settings, arch),
+        poll_interval(settings),
+        socket(settings),
+        too_many_devices(settings, arch),
     ];
-    for problem in problems.into_iter().flatten().chain(shared_files(answers)) {
+    for problem in problems.into_iter().flatten().chain(shared_files(settings)) {
         report.push(problem);
     }
 }
 
-fn firmware(answers: &Answers, arch: Arch) -> Option<Diagnostic> {
+fn firmware(answers: &ProfileSettings, arch: Arch) -> Option<Diagnostic> {
     let firmware = answers.firmware.as_ref().ok()?;
     match (firmware.value, arch) {
         (Firmware::Acpi, _) | (Firmware::Devicetree, Arch::Aarch64) | (Firmware::MpTable, Arch::X86_64) => {
@@ -52,87 +54,87 @@ fn firmware(answers: &Answers, arch: Arch) -> Option<Diagnostic> {
     }
 }
 
-fn mptable_vcpus(answers: &Answers) -> Option<Diagnostic> {
-    let (vcpus, firmware) = (answers.vcpus.as_ref().ok()?, answers.firmware.as_ref().ok()?);
-    let fits = firmware.value != Firmware::MpTable || vcpus.value <= MOST_MPTABLE_VCPUS;
+fn mptable_vcpus(settings: &ProfileSettings) -> Option<Diagnostic> {
+    let (vcpus, firmware) = (settings.vcpus.as_ref().ok()?, settings.firmware.as_ref().ok()?);
+    let fits = firmware.value != Firmware::MpTable || vcpus.value <= MAX_MPTABLE_VCPUS;
     (!fits).then(|| {
         vcpus
             .refused(
-                format!("an MP table names at most {MOST_MPTABLE_VCPUS} processors, by ids of eight bits"),
-                format!("write `{MOST_MPTABLE_VCPUS}` or less, or choose the firmware `\"acpi\"`"),
+                format!("an MP table describes at most {MAX_MPTABLE_VCPUS} processors, because its APIC ids have eight bits"),
+                format!("write `{MAX_MPTABLE_VCPUS}` or less, or choose the firmware `\"acpi\"`"),
             )
-            .beside(&firmware.place, "the MP table is chosen here")
+            .with_label(&firmware.place, "the MP table is set here")
     })
 }
 
-fn page_size(answers: &Answers) -> Option<Diagnostic> {
-    let backing = answers.backing.as_ref().ok()?;
-    let page_size = answers.page_size.as_ref().ok()?.as_ref()?;
+fn page_size(settings: &ProfileSettings) -> Option<Diagnostic> {
+    let backing = settings.backing.as_ref().ok()?;
+    let page_size = settings.page_size.as_ref().ok()?.as_ref()?;
     let refused = match (backing.value, page_size.value) {
         (Backing::Hugetlbfs, PageSize::Large | PageSize::Giant)
         | (Backing::Anonymous | Backing::Memfd, PageSize::Small) => return None,
         (Backing::Hugetlbfs, PageSize::Small) => page_size.refused(
-            "the host's pool of huge pages has none that small",
+            "it is not a size of huge pages",
             "write `\"2MiB\"` or `\"1GiB\"`, or choose the backing `\"anonymous\"` or `\"memfd\"`",
         ),
         (Backing::Anonymous | Backing::Memfd, PageSize::Large | PageSize::Giant) => page_size.refused(
-            "only the backing `\"hugetlbfs\"` has pages that big",
+            "only the backing `\"hugetlbfs\"` has pages of that size",
             "add `backing = \"hugetlbfs\"` to `[memory]`, or write `\"4KiB\"`",
         ),
     };
-    Some(beside_given(refused, backing, "the backing is chosen here"))
+    Some(with_label_if_given(refused, backing, "the backing is set here"))
 }
 
-fn memory(answers: &Answers) -> Option<Diagnostic> {
-    let (memory, backing) = (answers.memory.as_ref().ok()?, answers.backing.as_ref().ok()?);
-    let page_size = answers.page_size.as_ref().ok()?.as_ref();
+fn memory(settings: &ProfileSettings) -> Option<Diagnostic> {
+    let (memory, backing) = (settings.memory.as_ref().ok()?, settings.backing.as_ref().ok()?);
+    let page_size = settings.page_size.as_ref().ok()?.as_ref();
     let page = page_size.map_or(default_page_size(backing.value), |setting| setting.value).bytes();
     if memory.value.is_multiple_of(page) {
         return None;
     }
     let shown = |bytes| units::format(bytes, units::SIZES);
     let below = memory.value / page * page;
-    let fitting = if below == 0 { page } else { below };
+    let nearest = if below == 0 { page } else { below };
     match page_size {
         Some(page_size) if !memory.given => Some(page_size.refused(
-            format!("the machine has {}, which is no multiple of it", shown(memory.value)),
-            format!("add `memory = \"{}\"` to `[machine]`, or choose smaller pages", shown(fitting)),
+            format!("the machine's memory, {}, is not a multiple of it", shown(memory.value)),
+            format!("add `memory = \"{}\"` to `[machine]`, or choose smaller pages", shown(nearest)),
         )),
         _ => {
             let refused = memory.refused(
-                format!("it is no multiple of the page size, {}", shown(page)),
-                format!("write `\"{}\"`", shown(fitting)),
+                format!("it is not a multiple of the page size, {}", shown(page)),
+                format!("write `\"{}\"`", shown(nearest)),
             );
             Some(match page_size {
-                Some(page_size) => refused.beside(&page_size.place, "the page size is chosen here"),
-                None => beside_given(refused, backing, "the page size follows from the backing"),
+                Some(page_size) => refused.with_label(&page_size.place, "the page size is set here"),
+                None => with_label_if_given(refused, backing, "the page size follows from the backing"),
             })
         }
     }
 }
 
-fn protocol(answers: &Answers, arch: Arch) -> Option<Diagnostic> {
-    let protocol = answers.protocol.as_ref().ok()?;
+fn protocol(settings: &ProfileSettings, arch: Arch) -> Option<Diagnostic> {
+    let protocol = settings.protocol.as_ref().ok()?;
     (protocol.value == BootProtocol::Pvh && arch != Arch::X86_64).then(|| {
         protocol.refused(
-            format!("PVH is of x86_64, and the guest is {arch}"),
-            "write `\"linux\"`, or leave the key out",
+            format!("PVH exists on x86_64 only, and the guest is {arch}"),
+            "write `\"linux\"`, or remove the key",
         )
     })
 }
 
-fn initrd(answers: &Answers) -> Option<Diagnostic> {
-    let (kernel, initrd) = (answers.kernel.as_ref().ok()?, answers.initrd.as_ref().ok()?.as_ref()?);
+fn initrd(settings: &ProfileSettings) -> Option<Diagnostic> {
+    let (kernel, initrd) = (settings.kernel.as_ref().ok()?, settings.initrd.as_ref().ok()?.as_ref()?);
     (kernel.value == Kernel::BuiltinProbe).then(|| {
         let refused = initrd.refused(
-            "the built-in guest takes no initial RAM disk",
-            "name the kernel it belongs to, `kernel = \"...\"`, or leave the key out",
+            "the built-in guest has no use for an initial RAM disk",
+            "set the kernel that it belongs to, `kernel = \"...\"`, or remove the key",
         );
-        beside_given(refused, kernel, "the built-in guest is chosen here")
+        with_label_if_given(refused, kernel, "the built-in guest is set here")
     })
 }
 
-fn synchronous(answers: &Answers, arch: Arch) -> Option<Diagnostic> {
+fn synchronous(answers: &ProfileSettings, arch: Arch) -> Option<Diagnostic> {
     let answer = answers.synchronous.as_ref().ok()?;
     // Its architecture and, if it writes a record, the like of it that writes none.
     let (of, without_record) = match answer.value {
@@ -158,7 +160,7 @@ fn synchronous(answers: &Answers, arch: Arch) -> Option<Diagnostic> {
     without_record.and_then(|instead| without_acpi(answers, answer, instead))
 }
 
-fn asynchronous(answers: &Answers, arch: Arch) -> Option<Diagnostic> {
+fn asynchronous(answers: &ProfileSettings, arch: Arch) -> Option<Diagnostic> {
     let answer = answers.asynchronous.as_ref().ok()?;
     let x86_64_only = match answer.value {
         Asynchronous::Auto | Asynchronous::Ignore | Asynchronous::Stop => return None,
@@ -187,18 +189,18 @@ fn asynchronous(answers: &Answers, arch: Arch) -> Option<Diagnostic> {
                         "a devicetree leads to error records by `arm,ras-cper` alone, which tells of them by an interrupt",
                         "write `\"gsiv\"`, `\"auto\"` or `\"ignore\"`, or choose the firmware `\"acpi\"`",
                     )
-                    .beside(&firmware.place, "tables without ACPI are chosen here")
+                    .with_label(&firmware.place, "tables without ACPI are chosen here")
             })
         }
     }
 }
 
-fn has_acpi(answers: &Answers) -> bool {
+fn has_acpi(answers: &ProfileSettings) -> bool {
     answers.firmware.as_ref().is_ok_and(|firmware| firmware.value == Firmware::Acpi)
 }
 
 /// An answer that writes a record, where the tables have no room for one.
-fn without_acpi<T>(answers: &Answers, answer: &Setting<T>, instead: &str) -> Option<Diagnostic> {
+fn without_acpi<T>(answers: &ProfileSettings, answer: &Setting<T>, instead: &str) -> Option<Diagnostic> {
     let firmware = answers.firmware.as_ref().ok()?;
     (firmware.value != Firmware::Acpi).then(|| {
         answer
@@ -206,65 +208,63 @@ fn without_acpi<T>(answers: &Answers, answer: &Setting<T>, instead: &str) -> Opt
                 "it writes an error record, and only ACPI tables say where that is",
                 format!("write `\"auto\"` or `{instead}`, or choose the firmware `\"acpi\"`"),
             )
-            .beside(&firmware.place, "tables without ACPI are chosen here")
+            .with_label(&firmware.place, "tables without ACPI are chosen here")
     })
 }
 
-fn poll_interval(answers: &Answers) -> Option<Diagnostic> {
+fn poll_interval(answers: &ProfileSettings) -> Option<Diagnostic> {
     let interval = answers.poll_interval.as_ref().ok()?;
     let asynchronous = answers.asynchronous.as_ref().ok()?;
     let used = matches!(asynchronous.value, Asynchronous::Polled | Asynchronous::Auto);
     (interval.given && !used).then(|| {
         interval
             .refused("nothing is polled", "leave the key out, or write `asynchronous = \"polled\"`")
-            .beside(&asynchronous.place, "another answer is chosen here")
+            .with_label(&asynchronous.place, "another answer is chosen here")
     })
 }
 
-fn socket(answers: &Answers) -> Option<Diagnostic> {
-    let socket = answers.control_socket.as_ref().ok()?.as_ref()?;
+fn socket(settings: &ProfileSettings) -> Option<Diagnostic> {
+    let socket = settings.control_socket.as_ref().ok()?.as_ref()?;
     let len = socket.value.as_os_str().len();
-    (len > LONGEST_SOCKET).then(|| {
+    (len > MAX_SOCKET_PATH_LEN).then(|| {
         socket.refused(
-            format!(
-                "with the profile's directory it is {len} bytes long; the most for a socket is {LONGEST_SOCKET}"
-            ),
+            format!("resolved, it is {len} bytes long; the maximum for a socket is {MAX_SOCKET_PATH_LEN}"),
             "choose a shorter path, for example below `/run`",
         )
     })
 }
 
-fn too_many_devices(answers: &Answers, arch: Arch) -> Option<Diagnostic> {
-    let most = match arch {
+fn too_many_devices(settings: &ProfileSettings, arch: Arch) -> Option<Diagnostic> {
+    let max = match arch {
         Arch::X86_64 => x86_64::VIRTIO_GSIS.len(),
         Arch::Aarch64 => return None,
     };
-    let devices = answers.devices.as_ref().ok()?;
-    let first_beyond = devices.get(most)?;
+    let devices = settings.devices.as_ref().ok()?;
+    let first_beyond = devices.get(max)?;
     Some(Diagnostic::new(
         first_beyond.place.clone(),
-        format!("device.{most}"),
-        format!("`device` has {} entries; an {arch} machine has interrupts for {most}", devices.len()),
-        format!("remove {}", devices.len() - most),
+        format!("device.{max}"),
+        format!("`device` has {} entries; an {arch} machine has interrupts for {max}", devices.len()),
+        format!("remove {}", devices.len() - max),
     ))
 }
 
-/// Files that two devices open, at least one of them for writing.
-fn shared_files(answers: &Answers) -> Vec<Diagnostic> {
-    let files: Vec<&FileUse> = answers.devices.iter().flatten().flat_map(|device| &device.files).collect();
-    let clash = |(index, file): (usize, &&FileUse)| {
+/// Files that two devices open, at least one of them with write access.
+fn shared_files(settings: &ProfileSettings) -> Vec<Diagnostic> {
+    let files: Vec<&FileUse> = settings.devices.iter().flatten().flat_map(|device| &device.files).collect();
+    let conflict = |(index, file): (usize, &&FileUse)| {
         let shares = |other: &&&FileUse| other.path.value == file.path.value && (other.writes || file.writes);
         let first = files.iter().take(index).find(shares)?;
         let refused = file.path.refused(
-            "another device of the machine uses that file, and one of the two may write to it",
-            "name another file, or write `read-only = true` for both",
+            "another device uses that file, and at least one of the two can write to it",
+            "choose another file, or set `read-only = true` on both",
         );
-        Some(refused.beside(&first.path.place, "the same file"))
+        Some(refused.with_label(&first.path.place, "the same file"))
     };
-    files.iter().enumerate().filter_map(clash).collect()
+    files.iter().enumerate().filter_map(conflict).collect()
 }
 
-/// Adds the place of a setting that has one of its own.
-fn beside_given<T>(diagnostic: Diagnostic, setting: &Setting<T>, message: &str) -> Diagnostic {
-    if setting.given { diagnostic.beside(&setting.place, message) } else { diagnostic }
+/// Adds the place of a setting that the profile gives.
+fn with_label_if_given<T>(diagnostic: Diagnostic, setting: &Setting<T>, message: &str) -> Diagnostic {
+    if setting.given { diagnostic.with_label(&setting.place, message) } else { diagnostic }
 }

@@ -1,4 +1,4 @@
-//! All settings of a profile, each understood by itself, and the machine that they make.
+//! The settings of a profile, each read by itself, and the machine that they make.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -13,57 +13,57 @@ use crate::machine::{
     Asynchronous, Backing, Boot, BootProtocol, Device, Firmware, Kernel, Machine, Memory, OnMissingSupport,
     OnReboot, PageSize, Ras, Repair, Synchronous,
 };
-use crate::reader::{Answer, SectionReader, Setting, unknown_sections};
+use crate::reader::{SectionReader, Setting, SettingResult, unknown_sections};
 use crate::source::Place;
 use crate::tree::Table;
 
-/// A setting that may be left out and then has no value.
-pub(crate) type OptionalAnswer<T> = Result<Option<Setting<T>>, Reported>;
+/// A setting that has no value if it is omitted.
+pub(crate) type OptionalSetting<T> = Result<Option<Setting<T>>, Reported>;
 
-/// What a profile says, key by key. Paths are resolved.
-pub(crate) struct Answers {
-    pub(crate) name: OptionalAnswer<String>,
-    pub(crate) vcpus: Answer<u32>,
-    pub(crate) memory: Answer<u64>,
-    pub(crate) firmware: Answer<Firmware>,
-    pub(crate) on_reboot: Answer<OnReboot>,
-    pub(crate) backing: Answer<Backing>,
-    pub(crate) page_size: OptionalAnswer<PageSize>,
-    pub(crate) kernel: Answer<Kernel>,
-    pub(crate) initrd: OptionalAnswer<PathBuf>,
-    pub(crate) cmdline: Answer<String>,
-    pub(crate) protocol: Answer<BootProtocol>,
-    pub(crate) synchronous: Answer<Synchronous>,
-    pub(crate) asynchronous: Answer<Asynchronous>,
-    pub(crate) poll_interval: Answer<Duration>,
-    pub(crate) on_missing_support: Answer<OnMissingSupport>,
-    pub(crate) repair: Answer<Repair>,
-    pub(crate) devices: Result<Vec<DeviceAnswers>, Reported>,
-    pub(crate) control_socket: OptionalAnswer<PathBuf>,
+/// The settings of a profile, key by key. Paths are resolved.
+pub(crate) struct ProfileSettings {
+    pub(crate) name: OptionalSetting<String>,
+    pub(crate) vcpus: SettingResult<u32>,
+    pub(crate) memory: SettingResult<u64>,
+    pub(crate) firmware: SettingResult<Firmware>,
+    pub(crate) on_reboot: SettingResult<OnReboot>,
+    pub(crate) backing: SettingResult<Backing>,
+    pub(crate) page_size: OptionalSetting<PageSize>,
+    pub(crate) kernel: SettingResult<Kernel>,
+    pub(crate) initrd: OptionalSetting<PathBuf>,
+    pub(crate) cmdline: SettingResult<String>,
+    pub(crate) protocol: SettingResult<BootProtocol>,
+    pub(crate) synchronous: SettingResult<Synchronous>,
+    pub(crate) asynchronous: SettingResult<Asynchronous>,
+    pub(crate) poll_interval: SettingResult<Duration>,
+    pub(crate) on_missing_support: SettingResult<OnMissingSupport>,
+    pub(crate) repair: SettingResult<Repair>,
+    pub(crate) devices: Result<Vec<DeviceSettings>, Reported>,
+    pub(crate) control_socket: OptionalSetting<PathBuf>,
 }
 
-/// What a profile says of one device.
-pub(crate) struct DeviceAnswers {
-    /// Its header.
+/// The settings of one device.
+pub(crate) struct DeviceSettings {
+    /// The place of its header.
     pub(crate) place: Place,
     pub(crate) device: Result<Device, Reported>,
     /// The host files that it opens, as far as its section could be read.
     pub(crate) files: Vec<FileUse>,
 }
 
-impl Answers {
-    /// Reads every key. What stands at no place of its own is reported at `start`.
+impl ProfileSettings {
+    /// Reads every key. A section that is missing is reported at `start`.
     pub(crate) fn read(
         root: &Table,
         base_dir: &Path,
         start: &Place,
         kinds: &DeviceKinds,
         report: &mut Report,
-    ) -> Answers {
+    ) -> ProfileSettings {
         let device_keys = kinds.key_names();
-        let meant = unknown_sections(root, &device_keys, report);
+        let suggested = unknown_sections(root, &device_keys, report);
         let open = |section: &Section, report: &mut Report| {
-            SectionReader::open(section, root, &meant, start, &device_keys, report)
+            SectionReader::open(section, root, &suggested, start, &device_keys, report)
         };
         let machine = open(&machine::SECTION, report);
         let memory = open(&memory::SECTION, report);
@@ -71,7 +71,7 @@ impl Answers {
         let ras = open(&ras::SECTION, report);
         let control = open(&control::SECTION, report);
         let resolved = |path: PathBuf| resolve(base_dir, &path);
-        Answers {
+        ProfileSettings {
             name: machine.optional(&machine::NAME, report),
             vcpus: machine.value(&machine::VCPUS, report),
             memory: machine.value(&machine::MEMORY, report),
@@ -96,7 +96,7 @@ impl Answers {
             devices: SectionReader::open_all(&device::SECTION, root, report).map(|readers| {
                 readers
                     .into_iter()
-                    .map(|reader| DeviceAnswers::read(reader, kinds, base_dir, report))
+                    .map(|reader| DeviceSettings::read(reader, kinds, base_dir, report))
                     .collect()
             }),
             control_socket: control
@@ -105,7 +105,7 @@ impl Answers {
         }
     }
 
-    /// The machine, once every answer is there.
+    /// The machine. Returns an error if a setting was reported.
     pub(crate) fn into_machine(self, arch: Arch, default_name: String) -> Result<Machine, Reported> {
         let backing = self.backing?.value;
         let page_size = self.page_size?.map_or(default_page_size(backing), |setting| setting.value);
@@ -132,35 +132,35 @@ impl Answers {
             devices: self
                 .devices?
                 .into_iter()
-                .map(|answers| answers.device)
+                .map(|settings| settings.device)
                 .collect::<Result<Vec<Device>, Reported>>()?,
             control_socket: self.control_socket?.map(|setting| setting.value),
         })
     }
 }
 
-impl DeviceAnswers {
+impl DeviceSettings {
     fn read(
         reader: SectionReader<'_>,
         kinds: &DeviceKinds,
         base_dir: &Path,
         report: &mut Report,
-    ) -> DeviceAnswers {
+    ) -> DeviceSettings {
         let place = reader.place().clone();
         let kind = match reader.required_value(&kinds.type_key(), report) {
             Ok(kind) => kind.value,
-            Err(reported) => return DeviceAnswers { place, device: Err(reported), files: Vec::new() },
+            Err(reported) => return DeviceSettings { place, device: Err(reported), files: Vec::new() },
         };
         let known = [TYPE].into_iter().chain(kind.keys().iter().map(|key| key.name()));
-        let reader = reader.knows_only(&known.collect::<Vec<_>>(), &kinds.key_names(), report);
+        let reader = reader.reject_unknown_keys(&known.collect::<Vec<_>>(), &kinds.key_names(), report);
         let mut section = DeviceSection::new(reader, base_dir, report);
         let config = kind.read(&mut section);
         let files = section.into_files();
-        DeviceAnswers { place, device: config.map(|config| Device { kind: kind.name(), config }), files }
+        DeviceSettings { place, device: config.map(|config| Device { kind: kind.name(), config }), files }
     }
 }
 
-/// The size of pages where a profile names none.
+/// The page size of a profile that sets none.
 pub(crate) fn default_page_size(backing: Backing) -> PageSize {
     match backing {
         Backing::Anonymous | Backing::Memfd => PageSize::Small,
