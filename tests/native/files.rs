@@ -1,4 +1,4 @@
-//! Kernels and initrds: good ones arrive in the guest as they are, and the others are refused at their key, with numbers.
+//! Kernels and initrds: valid ones are loaded unchanged, others are refused with their key and the numbers that do not fit.
 
 use std::os::unix::fs::symlink;
 
@@ -42,7 +42,7 @@ pub(crate) fn trials() -> Vec<Trial> {
 fn initrd_arrives() -> Checked {
     needs::kvm()?;
     let scratch = Scratch::new();
-    // Of no round length, and without line ends that anything could translate.
+    // An odd length, and no line ends that could be translated.
     let initrd = kernels::pattern(40_001);
     scratch.file("initrd", &initrd);
     scratch.file("kernel", kernels::prints_initrd());
@@ -65,7 +65,7 @@ fn kernel_is_a_directory() -> Checked {
     refused_kernel(&scratch, &format!("{}: not a regular file", path.display()))
 }
 
-/// Nobody ever writes to it: to wait for that would be to hang.
+/// Opening a FIFO must not wait for a writer.
 fn kernel_is_a_fifo() -> Checked {
     needs::kvm()?;
     let scratch = Scratch::new();
@@ -101,7 +101,7 @@ fn bz_image_of_only_its_header() -> Checked {
 }
 
 fn bz_image_without_64_bit_entry() -> Checked {
-    let header = setup_header { xloadflags: 0, version: 0x20b, syssize: 1, ..kernels::good_header() };
+    let header = setup_header { xloadflags: 0, version: 0x20b, syssize: 1, ..kernels::valid_header() };
     let scratch = Scratch::new();
     let path = scratch.file("kernel", kernels::bz_image_of(header, &[0; 16]));
     let profile = scratch.machine("kernel = \"kernel\"\nprotocol = \"auto\"");
@@ -119,7 +119,7 @@ fn bz_image_and_pvh() -> Checked {
 }
 
 fn bz_image_that_unpacks_beyond_memory() -> Checked {
-    let header = setup_header { init_size: 80 << 20, syssize: 1, ..kernels::good_header() };
+    let header = setup_header { init_size: 80 << 20, syssize: 1, ..kernels::valid_header() };
     let what =
         "the kernel needs memory from 0x100000 to 0x5100000, and the first range of memory ends at 0x3fd0000";
     too_large(&kernels::bz_image_of(header, &[0; 16]), what)
@@ -127,54 +127,54 @@ fn bz_image_that_unpacks_beyond_memory() -> Checked {
 
 fn bz_image_larger_than_memory() -> Checked {
     let body = vec![0; 70 << 20];
-    let header = setup_header { syssize: (body.len() / 16) as u32, ..kernels::good_header() };
+    let header = setup_header { syssize: (body.len() / 16) as u32, ..kernels::valid_header() };
     let what =
         "the kernel needs memory from 0x100000 to 0x4700000, and the first range of memory ends at 0x3fd0000";
     too_large(&kernels::bz_image_of(header, &body), what)
 }
 
 fn elf_below_1_mib() -> Checked {
-    let elf = Elf { gpa: 0x7000, entry: 0x7000, ..Elf::good() };
+    let elf = Elf { gpa: 0x7000, entry: 0x7000, ..Elf::valid() };
     let what = "the kernel's load address is 0x7000: below 1 MiB are the tables and boot parameters";
     refuses_kernel(&elf.bytes(), what)
 }
 
 fn elf_beyond_memory() -> Checked {
-    let elf = Elf { gpa: 0x400_0000, entry: 0x400_0000, ..Elf::good() };
+    let elf = Elf { gpa: 0x400_0000, entry: 0x400_0000, ..Elf::valid() };
     let what = "the kernel needs memory from 0x4000000 to 0x4001000, and the first range of memory ends at 0x3fd0000";
     too_large(&elf.bytes(), what)
 }
 
 fn elf_across_the_end_of_addresses() -> Checked {
-    let elf = Elf { in_memory: u64::MAX, ..Elf::good() };
+    let elf = Elf { in_memory: u64::MAX, ..Elf::valid() };
     let what = "the kernel needs memory from 0x100000 to 0xffffffffffffffff, and the first range of memory ends at 0x3fd0000";
     too_large(&elf.bytes(), what)
 }
 
 fn elf_truncated() -> Checked {
-    let elf = Elf { in_file: 5000, in_memory: 5000, ..Elf::good() };
+    let elf = Elf { in_file: 5000, in_memory: 5000, ..Elf::valid() };
     refuses_kernel(&elf.bytes(), "the file is truncated: a segment needs 5120 bytes, the file has 136")
 }
 
 fn elf_truncated_in_its_headers() -> Checked {
     refuses_kernel(
-        &Elf::good().bytes()[..100],
+        &Elf::valid().bytes()[..100],
         "the file is truncated: the program header table needs 120 bytes, the file has 100",
     )?;
     refuses_kernel(
-        &Elf::good().bytes()[..20],
+        &Elf::valid().bytes()[..20],
         "the file is truncated: the ELF header needs 64 bytes, the file has 20",
     )
 }
 
 fn elf_entry_outside() -> Checked {
-    let elf = Elf { entry: 0x20_0000, ..Elf::good() };
+    let elf = Elf { entry: 0x20_0000, ..Elf::valid() };
     refuses_kernel(&elf.bytes(), "the kernel's entry 0x200000 is not in its segments (0x100000 to 0x101000)")
 }
 
 fn elf_without_pvh_note() -> Checked {
     let scratch = Scratch::new();
-    let path = scratch.file("kernel", Elf::good().bytes());
+    let path = scratch.file("kernel", Elf::valid().bytes());
     let profile = scratch.machine("kernel = \"kernel\"\nprotocol = \"pvh\"");
     let what = "the file has no PVH entry: an ELF note with the name `Xen` and the type 18 (XEN_ELFNOTE_PHYS32_ENTRY)";
     refused(&profile, "protocol", &format!("{}: {what}", path.display()))
@@ -184,7 +184,7 @@ fn elf_of_another_architecture() -> Checked {
     needs::kvm()?;
     let scratch = Scratch::new();
     // 183 is EM_AARCH64.
-    scratch.file("kernel", Elf { machine: 183, ..Elf::good() }.bytes());
+    scratch.file("kernel", Elf { machine: 183, ..Elf::valid() }.bytes());
     let profile = scratch.machine("kernel = \"kernel\"");
     Ghest::boot(&profile).finish().expect(2).expect_said(&profile.place("kernel"));
     Ok(())
@@ -216,13 +216,13 @@ fn initrd_too_large() -> Checked {
     refused_initrd(&scratch, "memory", &does_not_fit(len))
 }
 
-/// It fits into the memory, but not beside the kernel.
+/// It fits in the memory, but not beside the kernel.
 fn initrd_over_the_kernel() -> Checked {
     let scratch = Scratch::new();
     let len = (62 << 20) - 0x3_0000;
     sparse(&scratch, len + 1);
     refused_initrd(&scratch, "memory", &does_not_fit(len + 1))?;
-    // One byte less is as much as there is room for.
+    // One byte less fits.
     sparse(&scratch, len);
     let profile = machine_with_initrd(&scratch);
     Ghest::boot(&profile).finish().expect(4);
@@ -241,7 +241,7 @@ fn sparse(scratch: &Scratch, len: u64) {
     file.set_len(len).expect("a file with a hole");
 }
 
-/// Refused, with that said of it, at `boot.initrd` or where else it is asked for.
+/// Asserts that an initrd is refused with this message, at `boot.initrd` or another key.
 fn refused_initrd(scratch: &Scratch, key: &str, what: &str) -> Checked {
     refused(&machine_with_initrd(scratch), key, what)
 }
@@ -252,7 +252,7 @@ fn machine_with_initrd(scratch: &Scratch) -> Profile {
     scratch.machine("kernel = \"kernel\"\ninitrd = \"initrd\"")
 }
 
-/// A kernel of these bytes is refused at `boot.kernel`, by whatever path it is reached.
+/// Asserts that a kernel with these bytes is refused at `boot.kernel`, also through a symbolic link.
 fn refuses_kernel(bytes: &[u8], what: &str) -> Checked {
     let scratch = Scratch::new();
     let path = scratch.path("kernel");
@@ -270,7 +270,7 @@ fn too_large(bytes: &[u8], what: &str) -> Checked {
     refused(&scratch.machine("kernel = \"kernel\""), "memory", &format!("{}: {what}", path.display()))
 }
 
-/// `ghest boot` says so and no more, points at the key, and leaves with status 2.
+/// Asserts that `ghest boot` reports this and nothing else, with the place of the key, and exits with status 2.
 fn refused(profile: &Profile, key: &str, what: &str) -> Checked {
     needs::kvm()?;
     let outcome = Ghest::boot(profile).finish().expect(2);

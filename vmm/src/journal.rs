@@ -316,7 +316,7 @@ fn event(note: &Note) -> (&'static str, Map<String, Value>) {
         Note::NotRepaired(pages) => ("not-repaired", span(pages)),
         Note::Stopped { reason, status } => ("stopped", json!({ "reason": reason, "status": status })),
         Note::ErrorEvent(event) => match event {
-            ErrorEvent::Answered { span, response } => {
+            ErrorEvent::Handled { span, response } => {
                 ("answered", with(span, json!({ "response": response })))
             }
             ErrorEvent::RecordWritten { source, gpa, span } => {

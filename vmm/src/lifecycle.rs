@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use devices::{MachineControl, ResetCause};
 use ras_core::actions::StopReport;
-use vcpu::{Control, Ended, RunState};
+use vcpu::{Control, RunState, VcpuExited};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use crate::journal::{Journal, Note};
@@ -20,7 +20,7 @@ pub enum Ending {
     /// The guest requested a reset.
     Reset(ResetCause),
     /// A vCPU cannot continue.
-    Crashed(Ended),
+    Crashed(VcpuExited),
     /// A signal requested a stop.
     Signal(u8),
     /// The console's escape sequence requested a stop.
@@ -50,7 +50,7 @@ impl Ending {
             | Ending::ControlStop => Status::Success,
             Ending::Crashed(_) => Status::GuestCrash,
             Ending::Signal(signal) => Status::Signal(*signal),
-            Ending::MemoryError(account) => Status::MemoryError(account.status()),
+            Ending::MemoryError(report) => Status::of_stop(report.reason),
         }
     }
 }
@@ -60,8 +60,8 @@ impl std::fmt::Display for Ending {
         match self {
             Ending::PoweredOff => write!(f, "the guest switched its machine off"),
             Ending::Reset(cause) => write!(f, "the guest reset its machine by {cause}"),
-            Ending::Crashed(Ended { vcpu, end, registers }) => {
-                write!(f, "the guest crashed: vCPU {vcpu}: {end}; {registers}")
+            Ending::Crashed(VcpuExited { vcpu, reason, registers }) => {
+                write!(f, "the guest crashed: vCPU {vcpu}: {reason}; {registers}")
             }
             Ending::Signal(signal) => write!(f, "stopped by signal {}", signal_name(*signal)),
             Ending::MemoryError(report) => write!(f, "stopped: {report}"),

@@ -15,7 +15,7 @@ use machine_profile::Machine;
 use platform::Platform;
 use ras_core::Notification;
 use ras_core::reporters::BuildError;
-use vcpu::{Bus, Control, Ended, ThreadError, Vcpus};
+use vcpu::{Control, ThreadError, VcpuEnvironment, VcpuExitReason, VcpuExited, Vcpus};
 
 use crate::board::{self, Board, BoardError, Wiring, profile_devices};
 use crate::boot::{self, BootError};
@@ -29,6 +29,7 @@ use crate::lifecycle::{Ending, Lifecycle};
 use crate::plan::Blueprint;
 use crate::ras::ActionExecutor;
 use crate::signals::Signals;
+use crate::startup::StartupObserver;
 use crate::timings::{Phase, Timings};
 
 pub use preserved::PreservedState;
@@ -84,7 +85,7 @@ pub struct Environment {
 pub struct Prepared {
     name: String,
     ports: Vec<vcpu::KvmPort>,
-    bus: Arc<dyn Bus>,
+    environment: VcpuEnvironment,
     board: Board,
     console: Console,
     control: Arc<Control>,
@@ -118,11 +119,7 @@ pub fn prepare(
         },
     )?;
     timings.mark(Phase::Tables);
-    tracing::info!(
-        ?entry,
-        tables = describe::firmware_name(machine.firmware),
-        "kernel and tables are in guest memory"
-    );
+    tracing::info!(?entry, tables = machine.firmware.name(), "kernel and tables are in guest memory");
 
     let control = Arc::new(Control::default());
     let lifecycle = Lifecycle::new(Arc::clone(&control), Arc::clone(&env.journal), Arc::clone(timings));
@@ -131,12 +128,7 @@ pub fn prepare(
     preserved.reporting.memslot_holes().spans().into_iter().try_for_each(|span| vm.punch_hole(span))?;
     let console = Console::stdio(&control, preserved.schedule.clone());
     let console = console.map_err(host_error("starting the thread console-output"))?;
-    let mut bus = MachineBus::new(
-        Arc::clone(&env.journal),
-        Arc::clone(timings),
-        lifecycle.clone(),
-        Arc::clone(&preserved.reporting),
-    );
+    let mut bus = MachineBus::new(lifecycle.clone());
     let mut wiring = Wiring { bus: &mut bus, vm: &vm };
     let board = board::attach(machine.arch, &mut wiring, machine.firmware, &lifecycle, console.output())?;
     profile_devices::attach(&mut wiring, machine, &preserved.ram, &preserved.poison_observer())?;
@@ -150,7 +142,12 @@ pub fn prepare(
         vcpus: machine.vcpus,
         lifecycle: Arc::clone(&lifecycle),
     });
-    Ok(Prepared { name, ports, bus: Arc::new(bus), board, console, control, lifecycle, vm })
+    let environment = VcpuEnvironment {
+        io: Arc::new(bus),
+        memory_errors: Arc::clone(&preserved.reporting) as _,
+        observer: Arc::new(StartupObserver::new(Arc::clone(&env.journal), Arc::clone(timings))),
+    };
+    Ok(Prepared { name, ports, environment, board, console, control, lifecycle, vm })
 }
 
 /// The line of the error source that has an interrupt of its own, where there is one.
@@ -176,18 +173,18 @@ impl Prepared {
     /// # Errors
     /// Where its threads or the event loop cannot be run.
     pub fn run(self, preserved: &PreservedState, env: &mut Environment) -> Result<Ending, MachineError> {
-        let Prepared { name, ports, bus, board, console, control, lifecycle, vm } = self;
+        let Prepared { name, ports, environment, board, console, control, lifecycle, vm } = self;
         let input = Input::start(Arc::clone(&board.console), &lifecycle)
             .map_err(host_error("starting the thread console-input"))?;
-        let announce: Arc<dyn Fn(Ended) + Send + Sync> = {
+        let exited: Arc<dyn Fn(VcpuExited) + Send + Sync> = {
             let lifecycle = Arc::clone(&lifecycle);
-            Arc::new(move |ended: Ended| {
-                if ended.end != vcpu::End::Stopped {
-                    lifecycle.end(Ending::Crashed(ended));
+            Arc::new(move |exited: VcpuExited| {
+                if exited.reason != VcpuExitReason::Stopped {
+                    lifecycle.end(Ending::Crashed(exited));
                 }
             })
         };
-        let mut vcpus = Vcpus::start(ports, &bus, &control, &announce)?;
+        let mut vcpus = Vcpus::start(ports, &environment, &control, &exited)?;
         let running = RunningMachine {
             name: &name,
             vcpus: &vcpus,
@@ -199,8 +196,8 @@ impl Prepared {
         };
         let outcome = event_loop::run(&running, &mut env.signals, env.control.as_ref());
         vcpus.stop();
-        // The last who have the devices: their threads end here.
-        drop((vcpus, bus));
+        // The last references to the devices: their threads end here.
+        drop((vcpus, environment));
         // Errors detected until now are reported as errors of this boot: the next one starts with fresh memory.
         preserved.detected_errors.pending().for_each(|error| preserved.reporting.detected(error));
         env.timings.mark(Phase::GuestShutdown);

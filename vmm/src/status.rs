@@ -1,5 +1,7 @@
 //! The exit statuses of `ghest`. Scripts depend on them: they are part of the public interface.
 
+use ras_core::actions::StopReason;
+
 /// An exit status.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Status {
@@ -20,6 +22,15 @@ pub enum Status {
 }
 
 impl Status {
+    /// The status of a machine that a memory error stopped.
+    #[must_use]
+    pub const fn of_stop(reason: StopReason) -> Self {
+        Status::MemoryError(match reason {
+            StopReason::OwnMemory => 11,
+            _ => 10,
+        })
+    }
+
     /// The number.
     #[must_use]
     pub const fn code(self) -> u8 {

@@ -1,14 +1,14 @@
-//! What a serial port of either kind is to the one who brings its input.
+//! The interface of a serial port to the source of its input.
 
 use vmm_sys_util::eventfd::EventFd;
 
-/// A serial port, as the source of its input sees it.
+/// A serial port, as seen by the source of its input.
 pub trait ConsolePort: Send {
-    /// Gives the guest as much of `bytes` as the receive FIFO has room for and returns how much that was. While a
-    /// driver tests the port (loopback), or has switched its receiver off, it is nothing.
+    /// Puts as many of `bytes` into the receive FIFO as fit, and returns their number. It is 0 while a driver tests the port
+    /// (loopback) or has disabled the receiver.
     fn input(&mut self, bytes: &[u8]) -> usize;
 
-    /// Signalled when the guest has emptied the receive FIFO. A port need not tell that a loopback test has ended: who
-    /// could give nothing tries again after a while.
-    fn room(&self) -> &EventFd;
+    /// Signalled when the guest has emptied the receive FIFO. A port need not signal the end of a loopback test: a caller
+    /// whose input was refused retries after a timeout as well.
+    fn rx_space(&self) -> &EventFd;
 }

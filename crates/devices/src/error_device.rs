@@ -1,5 +1,5 @@
-//! The error device (ACPI 6.5, 18.3.2.7.2): a device without registers. Notifying it tells the guest to look into every
-//! error source whose notification is SCI, GPIO-signal or GSIV; the Generic Event Device does that.
+//! The error device (ACPI 6.5, 18.3.2.7.2): a device without registers. When the Generic Event Device notifies it, the guest
+//! checks every error source whose notification type is SCI, GPIO signal or GSIV.
 
 use platform::{AcpiIdentity, DeviceNode, DeviceRole};
 

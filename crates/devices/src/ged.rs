@@ -1,11 +1,11 @@
-//! The Generic Event Device (ACPI 6.5, 5.6.9). A devicetree does not know it.
+//! The Generic Event Device (ACPI 6.5, 5.6.9). A devicetree cannot describe it.
 //!
 //! | offset | register | access |
 //! |---|---|---|
-//! | 0 | selector: one bit for each event that has happened since it was last read; reading clears it | read |
-//! | 4 | loopback: the events whose bits are written happen; for a guest that tests its own interrupts | write |
+//! | 0 | selector: one bit for each event since the last read; a read clears it | read |
+//! | 4 | loopback: raises the events whose bits are written; for a guest that tests its interrupts | write |
 //!
-//! Both are 32 bits wide; other accesses read as zero and write nothing. An event raises the interrupt once.
+//! Both are 32 bits wide. Other reads return zero, and other writes are ignored. Each event raises the interrupt once.
 
 use platform::{AcpiIdentity, AcpiObject, DeviceNode, EventSource, Trigger, Window};
 use vm_device::MutDeviceMmio;
@@ -18,12 +18,11 @@ use crate::{error_device, power_button};
 pub const LEN: u64 = 8;
 /// Event: the power button was pressed.
 pub const POWER_BUTTON: u32 = 1 << 1;
-
-/// Event: the platform found a hardware error and has written a record of it.
+/// Event: the platform has detected a hardware error and written its record.
 pub const HARDWARE_ERROR: u32 = 1 << 5;
 
-/// Notification of a button that was pressed, and of a hardware error (ACPI 6.5, 5.6.6).
-const HAPPENED: u8 = 0x80;
+/// Notification value of a pressed button and of a hardware error (ACPI 6.5, 5.6.6).
+const NOTIFICATION_VALUE: u8 = 0x80;
 const SELECTOR: u64 = 0;
 const LOOPBACK: u64 = 4;
 
@@ -34,8 +33,16 @@ pub fn node(base: u64, gsi: u32) -> DeviceNode {
         AcpiIdentity::new("GED0", "ACPI0013").object(AcpiObject::GenericEvents {
             selector: Window::Mmio { base: base + SELECTOR, len: 4 },
             sources: vec![
-                EventSource { mask: POWER_BUTTON, target: power_button::ACPI_NAME, value: HAPPENED },
-                EventSource { mask: HARDWARE_ERROR, target: error_device::ACPI_NAME, value: HAPPENED },
+                EventSource {
+                    mask: POWER_BUTTON,
+                    target: power_button::ACPI_NAME,
+                    value: NOTIFICATION_VALUE,
+                },
+                EventSource {
+                    mask: HARDWARE_ERROR,
+                    target: error_device::ACPI_NAME,
+                    value: NOTIFICATION_VALUE,
+                },
             ],
         }),
     )
@@ -55,7 +62,7 @@ impl GenericEventDevice {
         GenericEventDevice { selector: 0, line }
     }
 
-    /// Makes the events of `mask` happen.
+    /// Raises the events of `mask`.
     pub fn raise(&mut self, mask: u32) {
         if mask != 0 {
             self.selector |= mask;
@@ -92,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn events_gather_until_the_selector_is_read() {
+    fn events_accumulate_until_the_selector_is_read() {
         let mut ged = GenericEventDevice::new(InterruptLine::new().expect("an eventfd"));
         ged.raise(POWER_BUTTON);
         ged.mmio_write(MmioAddress(0), LOOPBACK, &0x10_u32.to_le_bytes());
@@ -102,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_raised_for_nothing() {
+    fn no_event_raises_no_interrupt() {
         let mut ged = GenericEventDevice::new(InterruptLine::new().expect("an eventfd"));
         ged.raise(0);
         ged.mmio_write(MmioAddress(0), LOOPBACK, &[1]);

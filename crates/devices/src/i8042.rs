@@ -1,6 +1,7 @@
-//! The keyboard controller, as far as it resets the processor: 0xfe written to its command port.
+//! The part of a keyboard controller that resets the machine: the command 0xfe, written to its command port.
 //!
-//! Neither table language lists it: there is no keyboard, and the FADT says so. A guest without ACPI knows the port.
+//! No table describes it: there is no keyboard, and the FADT declares that. A guest without ACPI uses the port without a
+//! description.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -12,7 +13,7 @@ use vm_superio::{I8042Device, Trigger};
 
 use crate::power::{MachineControl, ResetCause};
 
-/// Ports 0x60 to 0x64. KVM's own timer answers at 0x61, within.
+/// Number of ports, 0x60 to 0x64 on a PC. Port 0x61 within belongs to KVM's timer.
 pub const LEN: u16 = 5;
 
 /// The device at its ports, described in neither language.

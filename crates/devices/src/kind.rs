@@ -1,9 +1,9 @@
-//! Kinds of devices: what a profile's `[[device]]` can ask for.
+//! Kinds of devices: the values of `type` in a profile's `[[device]]`.
 //!
 //! A kind is one module of this crate. It owns the keys of its section and the configuration that they make
 //! ([`DeviceKind`]), its description for the tables, and the device itself; one line of [`crate::registry`] adds it. The VMM
-//! finds a kind by the section's `type`, gives each device a page of registers and an interrupt line, and knows no more
-//! about it.
+//! resolves a kind by the section's `type`, and assigns a page of registers and an interrupt line to each device. It has no
+//! code for a single kind.
 
 use std::sync::Arc;
 
@@ -23,17 +23,17 @@ pub trait Kind: DeviceKind {
     /// The kernel parameter that describes the device to a Linux whose tables cannot; `None` if Linux has none.
     fn kernel_parameter(&self, place: Place) -> Option<String>;
 
-    /// Makes the device. Files are opened here.
+    /// Creates the device, and opens the files that it needs.
     ///
     /// # Errors
-    /// Returns an error if the host does not provide what the configuration names.
+    /// Returns an error if the host does not provide what the configuration requires, for example a file.
     fn build(&self, config: &DeviceConfig, resources: Resources) -> Result<Registers, DeviceError>;
 }
 
 /// A device behind its registers. Offsets are relative to the start of its page.
 pub type Registers = Arc<dyn DeviceMmio + Send + Sync>;
 
-/// Where a device is.
+/// The resources by which the guest reaches a device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Place {
     /// Position among the devices of the profile, from 0.
@@ -47,7 +47,7 @@ pub struct Place {
 impl Place {
     /// Bytes of the registers: a page.
     pub const LEN: u64 = 0x1000;
-    /// The devices that a machine can have, at most.
+    /// The maximum number of devices in a machine.
     pub const MAX: usize = 32;
 
     /// The VMM's name of the device, unique in its machine.
@@ -57,7 +57,7 @@ impl Place {
     }
 }
 
-/// What a device works with.
+/// What a device needs to run.
 pub struct Resources {
     /// Its name.
     pub name: String,
@@ -67,18 +67,19 @@ pub struct Resources {
     pub line: InterruptLine,
     /// Receives the poisoned pages that the device touches.
     pub observer: Arc<dyn PoisonObserver>,
-    /// Vendor id for registers that have one.
+    /// Vendor id, for devices whose registers have one.
     pub vendor_id: u32,
 }
 
-/// Why a device cannot be made.
+/// Why a device cannot be created.
 #[derive(Debug, thiserror::Error)]
 #[error("{message}")]
+#[non_exhaustive]
 pub struct DeviceError {
     /// The key of the section that the error is about.
     pub key: &'static str,
     /// What is wrong, with the object and the cause.
     pub message: String,
-    /// What to do.
+    /// How to correct it.
     pub help: &'static str,
 }

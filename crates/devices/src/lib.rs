@@ -1,31 +1,34 @@
 //! Device models, one file (or folder) each.
 //!
-//! A device's file holds three things side by side: its behaviour on a bus, what ACPI says of it and what a devicetree
-//! says of it (a [`platform::DeviceNode`], which has room for both and keeps them from drifting apart). The node is
-//! made without the device, so tables can be built on a machine that could not run it.
+//! A device's file contains its behaviour on a bus, its ACPI description and its devicetree description. Both descriptions
+//! are in one [`platform::DeviceNode`], which keeps them consistent. The node does not need the device, so that tables can be
+//! built on a host that cannot run it.
 //!
 //! | device | machine | ACPI | devicetree |
 //! |---|---|---|---|
 //! | [`serial`] | x86_64 | `PNP0501` | `ns16550a` |
 //! | [`rtc`] | x86_64 | `PNP0B00` | none: x86_64 machines have ACPI or MP tables |
-//! | [`i8042`] | x86_64 | none: there is no keyboard, and the FADT says so | none: it is not listed by ACPI either |
-//! | [`ged`] | both | `ACPI0013` | none: it is an interpreter of ACPI's that it needs |
-//! | [`error_device`] | both | `PNP0C33` | none: its records are ACPI's |
+//! | [`i8042`] | x86_64 | none: there is no keyboard, as the FADT declares | none: x86_64 machines have ACPI or MP tables |
+//! | [`ged`] | both | `ACPI0013` | none: it needs an ACPI interpreter |
+//! | [`error_device`] | both | `PNP0C33` | none: its records are those of ACPI |
 //! | [`power_button`] | x86_64 | `PNP0C0C` | none: an MP table cannot describe one |
 //! | [`power_button`] | aarch64 | `PNP0C0C` | `gpio-keys` |
 //! | [`pl011`] | aarch64 | `ARMH0011` | `arm,pl011` |
 //! | [`pl031`] | aarch64 | `ABCD0031` | `arm,pl031` |
 //! | [`virtio_mmio`] | both | `LNRO0005` | `virtio,mmio` |
 //!
-//! ([`power`] is no device of its own: the FADT names its registers. `ABCD0031` stands for an id that the VMM chooses: no
-//! standard one exists.)
+//! [`power`] is not in the table: the FADT describes its registers. `ABCD0031` is a placeholder for an id that the VMM chooses,
+//! because no standard one exists.
 //!
-//! Devices know nothing of KVM. An interrupt is an [`InterruptLine`], an eventfd that the VMM binds to a GSI, where it is
-//! edge-triggered, and a [`LevelLine`], which ends at a [`Level`] of the VMM's, where it is level-triggered. What a guest
-//! asks of the machine as a whole goes to a [`MachineControl`]. A page of guest memory that a device finds lost goes to a
+//! Devices do not depend on KVM. An edge-triggered interrupt is an [`InterruptLine`], an eventfd that the VMM binds to a GSI.
+//! A level-triggered interrupt is a [`LevelLine`], which calls a [`Level`] of the VMM's. Requests that concern the whole
+//! machine, power-off and reset, go to a [`MachineControl`]. Poisoned pages that a device touches are reported to a
 //! [`PoisonObserver`].
 //!
-//! A guest can write anything to any register at any time: no access panics, and every register has a value.
+//! # Guarantees
+//!
+//! A guest can write any value to any register at any time. No access panics, blocks on the guest or allocates without bound,
+//! and every register can be read. A write to a serial port blocks while the VMM's writer blocks.
 
 mod console;
 pub mod error_device;
@@ -42,13 +45,39 @@ mod primecell;
 pub mod registry;
 pub mod rtc;
 pub mod serial;
+#[allow(dead_code, reason = "a part of the core may serve only kinds that a build leaves out")]
 pub mod virtio;
 #[cfg(feature = "virtio-block")]
 pub mod virtio_block;
 pub mod virtio_mmio;
+#[cfg(feature = "virtio-rng")]
+pub mod virtio_rng;
 
 pub use console::ConsolePort;
 pub use line::{InterruptLine, Level, LevelLine};
 pub use poison_observer::PoisonObserver;
 pub use power::{MachineControl, ResetCause};
 pub use registry::{kind, kinds};
+
+/// Devices are driven by the threads of vCPUs, their own threads, and the console's.
+const _: () = {
+    const fn is_send<T: Send>() {}
+    const fn is_send_and_sync<T: Send + Sync>() {}
+    is_send::<LevelLine>();
+    is_send::<ged::GenericEventDevice>();
+    is_send::<i8042::KeyboardController>();
+    is_send::<pl011::Pl011<Vec<u8>>>();
+    is_send::<pl031::Pl031>();
+    is_send::<power::PowerRegisters>();
+    is_send::<rtc::RealTimeClock>();
+    is_send::<serial::SerialPort<Vec<u8>>>();
+    is_send::<kind::Resources>();
+    is_send_and_sync::<InterruptLine>();
+    is_send_and_sync::<kind::Registers>();
+    is_send_and_sync::<kind::DeviceError>();
+};
+
+/// The examples of the README are tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

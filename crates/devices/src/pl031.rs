@@ -1,9 +1,9 @@
 //! The real-time clock: Arm's PrimeCell RTC PL031 (Arm DDI 0224C), vm-superio's, with its description.
 //!
-//! It counts seconds since 1970, the host's (UTC) plus what the guest has set, in 32 bits, and always runs. There is no
-//! alarm: the match register and the interrupt's mask are memory, and no interrupt is ever pending. So the devicetree
-//! gives it no interrupt, which the binding allows (`arm,pl031.yaml`), and from which Linux concludes that the clock has
-//! no alarm. With one named, whoever waits for an alarm, or for the next second by one, would wait in vain.
+//! It counts seconds since 1970 in 32 bits: the host's time (UTC) plus the offset that the guest has set. It always runs.
+//! There is no alarm: the match register and the interrupt mask only keep their values, and no interrupt is ever pending.
+//! The devicetree therefore gives it no interrupt, which the binding allows (`arm,pl031.yaml`), and Linux registers a clock
+//! without an alarm. With an interrupt, a process that waits for an alarm or an update would wait forever.
 
 use platform::{AcpiIdentity, AcpiObject, DeviceNode, DevicetreeIdentity};
 use vm_device::MutDeviceMmio;
@@ -13,7 +13,7 @@ use vm_superio::rtc_pl031::NoEvents;
 
 use crate::primecell;
 
-/// The name of the clock, the same as of a PC's: one machine has one or the other.
+/// The name of the clock, the same as on x86_64: a machine has one of the two.
 pub use crate::rtc::NAME;
 
 /// Bytes of the registers.
@@ -37,7 +37,7 @@ pub fn node(base: u64, hid: &'static str) -> DeviceNode {
         )
 }
 
-/// RTCCR: its only bit starts the clock, and then has no effect until the next reset (DDI 0224C, 3.3.4).
+/// RTCCR: its only bit starts the clock; later writes have no effect until a reset (DDI 0224C, 3.3.4).
 const CONTROL: u64 = 0xc;
 
 /// The clock.
@@ -51,7 +51,7 @@ impl Pl031 {
     }
 
     fn read(&mut self, offset: u64) -> u32 {
-        // Where there is no register, these stay.
+        // Reserved offsets leave the zeros.
         let mut data = [0; 4];
         if let Ok(offset) = offset.try_into() {
             self.0.read(offset, &mut data);
@@ -60,7 +60,7 @@ impl Pl031 {
     }
 
     fn write(&mut self, offset: u64, value: u32) {
-        // The library would forget what the guest has set.
+        // vm-superio would reset the offset that the guest has set.
         if offset == CONTROL {
             return;
         }
@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn starting_a_clock_that_runs_changes_nothing() {
+    fn starting_a_running_clock_has_no_effect() {
         let mut clock = Pl031::new();
         assert_eq!(get(&mut clock, CONTROL), 1);
         put(&mut clock, LOAD, 1_000_000);
@@ -137,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn an_alarm_is_memory_and_never_goes_off() {
+    fn alarm_registers_keep_their_values_and_raise_no_interrupt() {
         let mut clock = Pl031::new();
         put(&mut clock, MASK, 0xffff_ffff);
         put(&mut clock, LOAD, 500);
@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn it_is_a_pl031_and_the_rest_reads_as_zero() {
+    fn it_identifies_as_a_pl031_and_reserved_offsets_read_as_zero() {
         let mut clock = Pl031::new();
         assert_eq!(ids(&mut clock), (0x0004_1031, 0xb105_f00d));
         assert!((0x20..0xfe0).step_by(4).all(|offset| get(&mut clock, offset) == 0));

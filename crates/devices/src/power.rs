@@ -6,15 +6,16 @@
 //! | 1 | SLEEP_STATUS: always 0, the machine never wakes from a sleep state | read |
 //! | 2 | RESET: writing the reset value resets the machine | write |
 //!
-//! No device of its own to either table language: the FADT names the registers.
+//! It is not a device in ACPI or in a devicetree: the FADT describes the registers.
 
 use std::sync::Arc;
 
 use vm_device::MutDevicePio;
 use vm_device::bus::{PioAddress, PioAddressOffset};
 
-/// How a guest asked for a reset.
+/// How a guest requested a reset.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum ResetCause {
     /// The ACPI reset register.
     AcpiRegister,
@@ -34,11 +35,11 @@ impl std::fmt::Display for ResetCause {
     }
 }
 
-/// What a guest can ask of its machine as a whole. Called on a vCPU's thread.
+/// Requests of a guest that concern the whole machine. Called on the thread of a vCPU.
 pub trait MachineControl: Send + Sync {
-    /// The guest switched the machine off.
+    /// The guest powers the machine off.
     fn power_off(&self);
-    /// The guest asked for a reset.
+    /// The guest resets the machine.
     fn reset(&self, cause: ResetCause);
 }
 
@@ -60,7 +61,7 @@ const RESET: u16 = 2;
 const SLEEP_ENABLE: u8 = 1 << 5;
 
 impl PowerRegisters {
-    /// Registers that answer to the values that the tables name.
+    /// Registers with the values that the FADT and `\_S5` declare: the sleep type of S5 (0 to 7), and the reset value.
     #[must_use]
     pub fn new(machine: Arc<dyn MachineControl>, s5_sleep_type: u8, reset_value: u8) -> Self {
         PowerRegisters { machine, s5_sleep_type, reset_value }
@@ -82,12 +83,12 @@ impl MutDevicePio for PowerRegisters {
                 } else {
                     tracing::warn!(
                         sleep_type,
-                        "the guest asked for a sleep state that no table names: ignored"
+                        "the guest requested a sleep state that no table declares: ignored"
                     );
                 }
             }
             RESET if value == self.reset_value => self.machine.reset(ResetCause::AcpiRegister),
-            // Status bits are cleared by writing ones; none is ever set.
+            // Writing ones clears status bits, none of which is ever set.
             SLEEP_CONTROL | SLEEP_STATUS | RESET => {}
             _ => {}
         }
@@ -101,9 +102,9 @@ mod tests {
     use super::*;
 
     #[derive(Default)]
-    pub(crate) struct Asked(Mutex<Vec<String>>);
+    pub(crate) struct Requests(Mutex<Vec<String>>);
 
-    impl MachineControl for Asked {
+    impl MachineControl for Requests {
         fn power_off(&self) {
             self.0.lock().expect("one thread").push("off".into());
         }
@@ -112,23 +113,23 @@ mod tests {
         }
     }
 
-    fn asked_after(writes: &[(u16, &[u8])]) -> Vec<String> {
-        let asked = Arc::new(Asked::default());
-        let mut registers = PowerRegisters::new(asked.clone(), 5, 1);
+    fn requests_after(writes: &[(u16, &[u8])]) -> Vec<String> {
+        let requests = Arc::new(Requests::default());
+        let mut registers = PowerRegisters::new(requests.clone(), 5, 1);
         for (offset, data) in writes {
             registers.pio_write(PioAddress(0x600), *offset, data);
         }
-        asked.0.lock().expect("one thread").clone()
+        requests.0.lock().expect("one thread").clone()
     }
 
     #[test]
-    fn only_s5_with_the_enable_bit_switches_off() {
-        assert_eq!(asked_after(&[(0, &[5 << 2 | 0x20])]), ["off"]);
-        assert!(asked_after(&[(0, &[5 << 2]), (0, &[3 << 2 | 0x20]), (0, &[0x34, 0])]).is_empty());
+    fn only_s5_with_the_enable_bit_powers_off() {
+        assert_eq!(requests_after(&[(0, &[5 << 2 | 0x20])]), ["off"]);
+        assert!(requests_after(&[(0, &[5 << 2]), (0, &[3 << 2 | 0x20]), (0, &[0x34, 0])]).is_empty());
     }
 
     #[test]
     fn only_the_reset_value_resets() {
-        assert_eq!(asked_after(&[(2, &[0]), (2, &[1])]), ["the ACPI reset register"]);
+        assert_eq!(requests_after(&[(2, &[0]), (2, &[1])]), ["the ACPI reset register"]);
     }
 }

@@ -1,9 +1,9 @@
-//! What Arm's PrimeCell peripherals have in common: how their registers are reached, and how they say what they are.
+//! What Arm's PrimeCell peripherals have in common: the width of register accesses, and identification.
 //!
-//! Registers are aligned to four bytes. An access of 1, 2 or 4 bytes at a register's address reaches its low bytes; any
-//! other reads as zero and writes nothing.
+//! Registers are aligned to four bytes. An access of 1, 2 or 4 bytes at a register's address reaches its low bytes. Other
+//! reads return zero, and other writes are ignored.
 //!
-//! The last 32 bytes of the page identify the peripheral, eight bits to a register. Linux finds a driver by them.
+//! The last 32 bytes of the page identify the peripheral, eight bits per register. Linux selects the driver by them.
 
 use platform::Property;
 use platform::aarch64::APB_CLOCK;
@@ -12,7 +12,7 @@ use vm_device::bus::MmioAddressOffset;
 /// Bytes of a peripheral's registers.
 pub(crate) const LEN: u64 = 0x1000;
 
-/// Answers a read: zeros, but for an access that reaches a register.
+/// Handles a read. `register` returns the value of the register at an offset.
 pub(crate) fn read(offset: MmioAddressOffset, data: &mut [u8], register: impl FnOnce(u64) -> u32) {
     data.fill(0);
     if reaches_register(offset, data.len()) {
@@ -22,7 +22,7 @@ pub(crate) fn read(offset: MmioAddressOffset, data: &mut [u8], register: impl Fn
     }
 }
 
-/// Carries a write out, if it reaches a register. Bytes that were not written are zero.
+/// Handles a write. `register` receives the offset and the value; bytes that were not written are zero.
 pub(crate) fn write(offset: MmioAddressOffset, data: &[u8], register: impl FnOnce(u64, u32)) {
     if reaches_register(offset, data.len()) {
         let mut value = [0; 4];
@@ -37,7 +37,7 @@ fn reaches_register(offset: MmioAddressOffset, len: usize) -> bool {
     offset.is_multiple_of(4) && matches!(len, 1 | 2 | 4)
 }
 
-/// The `clocks` and `clock-names` of a peripheral, which calls its clocks by `names`. The peripheral bus's clock is every one of them.
+/// The properties `clocks` and `clock-names` of a peripheral: each of its clocks `names` is the clock of the peripheral bus.
 pub(crate) fn clocks(names: &[&str]) -> [(&'static str, Property); 2] {
     [
         ("clocks", Property::Devices(vec![(APB_CLOCK, vec![]); names.len()])),
@@ -45,7 +45,7 @@ pub(crate) fn clocks(names: &[&str]) -> [(&'static str, Property); 2] {
     ]
 }
 
-/// What a peripheral says it is.
+/// The identification of a peripheral.
 pub(crate) struct Identity {
     /// Part number, 12 bits.
     pub(crate) part: u16,
@@ -53,7 +53,7 @@ pub(crate) struct Identity {
     pub(crate) revision: u8,
 }
 
-/// UARTPeriphID0 and its likes in other peripherals.
+/// Offset of the first identification register (UARTPeriphID0 of the PL011).
 const PERIPHERAL_ID: u64 = 0xfe0;
 /// Designer: Arm.
 const DESIGNER: u8 = 0x41;
@@ -61,7 +61,7 @@ const DESIGNER: u8 = 0x41;
 const CELL_ID: [u8; 4] = [0x0d, 0xf0, 0x05, 0xb1];
 
 impl Identity {
-    /// The identification register at `offset`; none where another register is there, or no register.
+    /// The value of the identification register at `offset`; `None` if there is none at that offset.
     pub(crate) fn register(&self, offset: u64) -> Option<u32> {
         let index = usize::try_from(offset.checked_sub(PERIPHERAL_ID)? / 4).ok()?;
         let [part, part_high] = self.part.to_le_bytes();
@@ -85,7 +85,7 @@ pub(crate) mod access {
         device.mmio_write(MmioAddress(0), offset, &value.to_le_bytes());
     }
 
-    /// The peripheral's and the cell's id, as a driver puts them together (Linux, drivers/amba/bus.c).
+    /// The peripheral's and the cell's id, as a driver assembles them (Linux, drivers/amba/bus.c).
     pub(crate) fn ids(device: &mut impl MutDeviceMmio) -> (u32, u32) {
         let mut id = |base: u64| (0..4).map(|n| get(device, base + 4 * n) << (8 * n)).sum();
         (id(0xfe0), id(0xff0))
@@ -113,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn other_accesses_read_as_zero_and_write_nothing() {
+    fn other_reads_return_zero_and_other_writes_are_ignored() {
         assert_eq!(read_of(1, 1), [0]);
         assert_eq!(read_of(2, 2), [0, 0]);
         assert_eq!(read_of(0, 3), [0; 3]);

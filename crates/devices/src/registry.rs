@@ -1,22 +1,24 @@
-//! The kinds of devices of this build. A kind is added by its line here.
+//! The kinds of devices of this build. One line here adds a kind.
 
 use machine_profile::device_kind::{DeviceKind, DeviceKinds};
 
 use crate::kind::Kind;
 
-/// Every kind, in the order in which the reference lists them.
+/// Every kind, in the order of the documentation.
 static KINDS: &[&dyn Kind] = &[
     #[cfg(feature = "virtio-block")]
     &crate::virtio_block::KIND,
+    #[cfg(feature = "virtio-rng")]
+    &crate::virtio_rng::KIND,
 ];
 
-/// The kinds, for the reader of profiles.
+/// All kinds, for [`machine_profile::parse`].
 #[must_use]
 pub fn kinds() -> DeviceKinds {
     DeviceKinds::new(KINDS.iter().map(|kind| *kind as &dyn DeviceKind))
 }
 
-/// The kind with that value of `type`.
+/// The kind of that name, the value of `type`; `None` if this build does not have it.
 #[must_use]
 pub fn kind(name: &str) -> Option<&'static dyn Kind> {
     KINDS.iter().copied().find(|kind| kind.name() == name)

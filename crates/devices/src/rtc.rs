@@ -6,12 +6,13 @@
 //! | 0, 2, 4 | seconds, minutes, hours |
 //! | 6, 7, 8, 9 | day of the week (1 is Sunday), day, month, year of the century |
 //! | 0xa | A: update in progress in bit 7; rate and divider as a PC sets them |
-//! | 0xb | B: SET (7) holds the clock, DM (2) binary, 24/12 (1) |
-//! | 0xc, 0xd | C: no interrupt is ever pending; D: the battery is good |
+//! | 0xb | B: SET (7) stops updates, DM (2) binary, 24/12 (1) |
+//! | 0xc, 0xd | C: no interrupt is ever pending; D: memory and time are valid |
 //! | 0x32 | century |
 //! | others up to 0x7f | memory |
 //!
-//! The clock is the host's (UTC) plus what the guest has set. There is no alarm, so the tables give it no interrupt.
+//! The time is the host's (UTC) plus the offset that the guest has set. There is no alarm, so the tables declare no
+//! interrupt.
 
 use platform::{AcpiIdentity, DeviceNode, DeviceRole};
 use time::{Date, Month, OffsetDateTime, PrimitiveDateTime, Time};
@@ -39,7 +40,7 @@ pub struct RealTimeClock {
     memory: [u8; 128],
     /// Seconds that the guest's clock is ahead of the host's.
     ahead: i64,
-    /// The time as registers, in binary, while the guest holds the clock.
+    /// The time registers, in binary, while SET stops updates.
     held: Option<Registers>,
     now: fn() -> i64,
 }
@@ -51,15 +52,15 @@ const REGISTER_D: u8 = 0xd;
 
 /// A: 32.768 kHz time base, 1024 Hz.
 const A_DIVIDER: u8 = 0x26;
-/// B: the clock stands still and is set.
+/// B: updates stop, and the guest sets the time.
 const B_SET: u8 = 1 << 7;
-/// B: interrupts, which never come, and the square wave.
-const B_NOT_KEPT: u8 = 0x78;
+/// B: interrupt enables and the square wave, which are not implemented and read as zero.
+const B_UNIMPLEMENTED: u8 = 0x78;
 /// B: registers are binary, not BCD.
 const B_BINARY: u8 = 1 << 2;
 /// B: hours count to 24.
 const B_24_HOURS: u8 = 1 << 1;
-/// Hours: afternoon, in the 12-hour form.
+/// Hours: afternoon, in the 12-hour format.
 const PM: u8 = 1 << 7;
 /// D: memory and time are valid.
 const D_VALID: u8 = 1 << 7;
@@ -84,7 +85,7 @@ impl RealTimeClock {
         Self::with_clock(|| OffsetDateTime::now_utc().unix_timestamp())
     }
 
-    /// A clock that follows `now`, in seconds since 1970.
+    /// A clock whose host time is `now`, in seconds since 1970.
     fn with_clock(now: fn() -> i64) -> Self {
         let mut memory = [0; 128];
         memory[usize::from(REGISTER_B)] = B_24_HOURS;
@@ -125,7 +126,7 @@ impl RealTimeClock {
     }
 
     fn write_b(&mut self, value: u8) {
-        self.memory[usize::from(REGISTER_B)] = value & !B_NOT_KEPT;
+        self.memory[usize::from(REGISTER_B)] = value & !B_UNIMPLEMENTED;
         match (value & B_SET != 0, self.held) {
             (true, None) => self.held = Some(self.time()),
             (false, Some(time)) => {
@@ -136,16 +137,16 @@ impl RealTimeClock {
         }
     }
 
-    /// The time now, or the one that is held.
+    /// The current time, or the one while SET stops updates.
     fn time(&self) -> Registers {
         self.held.unwrap_or_else(|| Registers::at((self.now)().saturating_add(self.ahead)))
     }
 
-    /// Makes it `time` now. What is no date leaves the clock as it was.
+    /// Sets the time. An invalid date is ignored.
     fn set(&mut self, time: Registers) {
         match time.timestamp() {
             Some(timestamp) => self.ahead = timestamp.saturating_sub((self.now)()),
-            None => tracing::debug!(?time, "the guest set its clock to what is no date: ignored"),
+            None => tracing::debug!(?time, "the guest set its clock to an invalid date: ignored"),
         }
     }
 
@@ -153,7 +154,7 @@ impl RealTimeClock {
         self.memory[usize::from(REGISTER_B)]
     }
 
-    /// The register at the index, in the form that B asks for.
+    /// The register at the index, in the format of register B.
     fn encode(&self, time: Registers) -> u8 {
         let binary = time.field(self.index).unwrap_or(0);
         let hours = self.index == 4 && self.b() & B_24_HOURS == 0;
@@ -162,7 +163,7 @@ impl RealTimeClock {
         if pm { coded | PM } else { coded }
     }
 
-    /// What was written to the index, as the binary value of its register.
+    /// The binary value of the register at the index, from a value in the format of register B.
     fn decode(&self, value: u8) -> u8 {
         let hours = self.index == 4 && self.b() & B_24_HOURS == 0;
         let (value, pm) = if hours { (value & !PM, value & PM != 0) } else { (value, false) };
@@ -180,7 +181,7 @@ impl Default for RealTimeClock {
 impl Registers {
     fn at(timestamp: i64) -> Self {
         let time = OffsetDateTime::from_unix_timestamp(timestamp).unwrap_or(OffsetDateTime::UNIX_EPOCH);
-        // Years are four digits: the library's range ends at 9999, and a negative one shows as 0.
+        // A year has four digits: the range of `time` ends at 9999, and a negative year is shown as 0.
         let year = u16::try_from(time.year()).unwrap_or(0);
         Registers {
             second: time.second(),
@@ -231,7 +232,7 @@ impl MutDevicePio for RealTimeClock {
 
     fn pio_write(&mut self, _: PioAddress, offset: PioAddressOffset, data: &[u8]) {
         match (offset, data) {
-            // Bit 7 masks NMIs on a PC, which this machine does not do.
+            // Bit 7 masks NMIs on a PC; it is ignored here.
             (0, &[index, ..]) => self.index = index & 0x7f,
             (1, &[value]) => self.write(value),
             _ => {}
@@ -267,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn time_is_told_in_the_form_that_was_asked_for() {
+    fn the_time_is_in_the_format_of_register_b() {
         let mut clock = clock();
         assert_eq!(all(&mut clock), [0x20, 0x26, 0x11, 0x23, 0x15, 0x04, 0x05, 2]);
         put(&mut clock, REGISTER_B, B_BINARY);
@@ -277,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn a_held_clock_takes_a_new_time_as_a_whole() {
+    fn a_time_is_set_as_a_whole_when_set_is_cleared() {
         let mut clock = clock();
         put(&mut clock, REGISTER_B, B_SET | B_24_HOURS);
         for (index, value) in [(0, 0x59), (2, 0x58), (4, 0x23), (7, 0x31), (8, 0x12), (9, 0x99), (0x32, 0x19)]
@@ -289,7 +290,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_date_is_ignored() {
+    fn an_invalid_date_is_ignored() {
         let mut clock = clock();
         put(&mut clock, 8, 0x13);
         put(&mut clock, 7, 0xff);
@@ -297,7 +298,7 @@ mod tests {
     }
 
     #[test]
-    fn the_rest_is_memory() {
+    fn the_other_indices_are_memory() {
         let mut clock = clock();
         put(&mut clock, 0x40, 0xa5);
         assert_eq!((get(&mut clock, 0x40), get(&mut clock, REGISTER_D)), (0xa5, D_VALID));

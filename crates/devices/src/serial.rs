@@ -1,7 +1,23 @@
 //! A 16550A serial port: vm-superio's, with its description.
 //!
-//! Output goes to a writer, byte by byte; a writer that blocks holds the vCPU that writes, which is how a slow reader
-//! slows the guest down. Input waits in a FIFO of 64 bytes.
+//! Output goes to a writer, byte by byte. A writer that blocks blocks the vCPU that writes: a slow reader slows the guest
+//! down. Input waits in a FIFO of 64 bytes.
+//!
+//! ```
+//! use devices::serial::SerialPort;
+//! use devices::{ConsolePort, InterruptLine};
+//! use vm_device::MutDevicePio;
+//! use vm_device::bus::PioAddress;
+//!
+//! let mut port = SerialPort::new(InterruptLine::new()?, Vec::new())?;
+//! port.pio_write(PioAddress(0x3f8), 0, b"x"); // the guest writes the transmit register
+//! assert_eq!(port.writer(), b"x");
+//! assert_eq!(port.input(b"y"), 1);
+//! let mut data = [0];
+//! port.pio_read(PioAddress(0x3f8), 0, &mut data); // the guest reads the receive register
+//! assert_eq!(data, *b"y");
+//! # Ok::<(), std::io::Error>(())
+//! ```
 
 use std::io;
 use std::io::Write;
@@ -18,7 +34,7 @@ use crate::line::InterruptLine;
 
 /// Ports of the registers.
 pub const LEN: u16 = 8;
-/// Frequency that the baud-rate divisor divides, Hz.
+/// Frequency of the clock that the baud-rate divisor divides, in Hz.
 const CLOCK_HZ: u32 = 1_843_200;
 
 /// The port at I/O ports and on a GSI.
@@ -40,18 +56,18 @@ pub const NAME: &str = "serial0";
 
 /// The port.
 pub struct SerialPort<W: Write> {
-    serial: Serial<InterruptLine, Room, W>,
+    serial: Serial<InterruptLine, RxSpace, W>,
 }
 
-/// Tells that the guest emptied the input FIFO.
-struct Room(EventFd);
+/// Signalled when the guest has emptied the receive FIFO.
+struct RxSpace(EventFd);
 
-impl SerialEvents for Room {
+impl SerialEvents for RxSpace {
     fn buffer_read(&self) {}
     fn out_byte(&self) {}
     fn tx_lost_byte(&self) {}
     fn in_buffer_empty(&self) {
-        // Fails only where nobody has looked 2^64 times.
+        // Fails only if the counter would overflow.
         let _ = self.0.write(1);
     }
 }
@@ -60,10 +76,10 @@ impl<W: Write> SerialPort<W> {
     /// A port on a line, which writes to `out`.
     ///
     /// # Errors
-    /// Where the host gives no eventfd.
+    /// Returns the error of eventfd(2).
     pub fn new(line: InterruptLine, out: W) -> io::Result<Self> {
-        let room = Room(EventFd::new(EFD_NONBLOCK)?);
-        Ok(SerialPort { serial: Serial::with_events(line, room, out) })
+        let rx_space = RxSpace(EventFd::new(EFD_NONBLOCK)?);
+        Ok(SerialPort { serial: Serial::with_events(line, rx_space, out) })
     }
 
     /// The line that the port raises.
@@ -71,25 +87,31 @@ impl<W: Write> SerialPort<W> {
     pub fn line(&self) -> &InterruptLine {
         self.serial.interrupt_evt()
     }
+
+    /// The writer of the output.
+    #[must_use]
+    pub fn writer(&self) -> &W {
+        self.serial.writer()
+    }
 }
 
 impl<W: Write + Send> ConsolePort for SerialPort<W> {
     fn input(&mut self, bytes: &[u8]) -> usize {
-        let taken = bytes.len().min(self.serial.fifo_capacity());
-        if taken == 0 {
+        let accepted = bytes.len().min(self.serial.fifo_capacity());
+        if accepted == 0 {
             return 0;
         }
-        self.serial.enqueue_raw_bytes(&bytes[..taken]).unwrap_or(0)
+        self.serial.enqueue_raw_bytes(&bytes[..accepted]).unwrap_or(0)
     }
 
-    fn room(&self) -> &EventFd {
+    fn rx_space(&self) -> &EventFd {
         &self.serial.events().0
     }
 }
 
 impl<W: Write> MutDevicePio for SerialPort<W> {
     fn pio_read(&mut self, _: PioAddress, offset: PioAddressOffset, data: &mut [u8]) {
-        // A wider access is one to each of the ports that it covers, as on the ISA bus.
+        // As on the ISA bus, a wider access is an access to each of the ports that it covers.
         for (byte, register) in data.iter_mut().zip(offset..) {
             *byte = self.serial.read(register as u8);
         }
@@ -98,7 +120,7 @@ impl<W: Write> MutDevicePio for SerialPort<W> {
     fn pio_write(&mut self, _: PioAddress, offset: PioAddressOffset, data: &[u8]) {
         for (&byte, register) in data.iter().zip(offset..) {
             if let Err(error) = self.serial.write(register as u8, byte) {
-                tracing::debug!(?error, "a byte of the guest's console output is lost");
+                tracing::debug!(?error, "write of console output failed: the byte is dropped");
             }
         }
     }
@@ -117,24 +139,24 @@ mod tests {
     }
 
     #[test]
-    fn input_beyond_the_fifo_waits_for_room() {
+    fn input_beyond_the_fifo_is_refused_until_it_is_empty() {
         let mut port = port();
         port.pio_write(BASE, INTERRUPT_ENABLE, &[1]);
         assert_eq!(port.input(&[b'x'; 100]), 64);
         assert_eq!(port.input(b"y"), 0);
         assert_eq!(port.line().event().read().expect("received data"), 1);
-        assert!(port.room().read().is_err());
+        assert!(port.rx_space().read().is_err());
         for _ in 0..64 {
             let mut byte = [0];
             port.pio_read(BASE, DATA, &mut byte);
             assert_eq!(byte, [b'x']);
         }
-        assert_eq!(port.room().read().expect("empty"), 1);
+        assert_eq!(port.rx_space().read().expect("empty"), 1);
         assert_eq!(port.input(b"y"), 1);
     }
 
     #[test]
-    fn output_goes_out_and_asks_for_more() {
+    fn output_is_written_and_raises_the_transmit_interrupt() {
         let mut port = port();
         port.pio_write(BASE, INTERRUPT_ENABLE, &[2]);
         port.pio_write(BASE, DATA, b"h");

@@ -1,5 +1,4 @@
-//! What both languages say of every device is what the crate's documentation says they do, and why one of them says
-//! nothing.
+//! The ACPI and devicetree descriptions of every device agree with the table in the crate's documentation.
 
 use std::fs;
 use std::path::Path;
@@ -8,7 +7,7 @@ use devices::kind::Place;
 use devices::{error_device, ged, i8042, pl011, pl031, power_button, rtc, serial, virtio_mmio};
 use platform::{AcpiObject, Arch, DeviceNode, Interrupt, Property, Trigger, Window, aarch64, x86_64};
 
-/// Every function that describes a device: its module, the machines that have the device, and what it says.
+/// Every function that describes a device: its module, the machines that have the device, and the description.
 fn all() -> Vec<(&'static str, &'static str, DeviceNode)> {
     vec![
         ("serial", "x86_64", serial::node(x86_64::SERIAL_PORT, x86_64::SERIAL_GSI)),
@@ -34,7 +33,7 @@ fn machine(arch: Arch) -> Vec<DeviceNode> {
 }
 
 #[test]
-fn the_documentation_says_what_tables_say() {
+fn the_documentation_agrees_with_the_descriptions() {
     let documentation = include_str!("../src/lib.rs");
     let mut rows = documentation
         .lines()
@@ -56,7 +55,7 @@ fn the_documentation_says_what_tables_say() {
 }
 
 #[test]
-fn no_description_is_left_out() {
+fn every_description_is_in_the_documentation() {
     let public = declared(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"));
     assert_eq!(public, all().len(), "functions of the crate that give a DeviceNode");
 }
@@ -90,7 +89,7 @@ fn gsis(node: &DeviceNode) -> Vec<u32> {
 }
 
 #[test]
-fn names_registers_and_interrupts_of_a_machine_are_its_devices_own() {
+fn names_registers_and_interrupts_are_unique_in_a_machine() {
     for nodes in [machine(Arch::X86_64), machine(Arch::Aarch64)] {
         for (index, node) in nodes.iter().enumerate() {
             for other in &nodes[..index] {
@@ -107,7 +106,7 @@ fn names_registers_and_interrupts_of_a_machine_are_its_devices_own() {
 }
 
 #[test]
-fn the_peripherals_of_arm_have_a_page_and_a_level_each() {
+fn arm_peripherals_have_a_page_each_and_the_serial_port_a_level_triggered_interrupt() {
     let nodes = machine(Arch::Aarch64);
     let peripherals = nodes.iter().filter(|node| {
         node.devicetree.as_ref().is_some_and(|identity| identity.compatible.contains(&"arm,primecell"))
@@ -129,7 +128,7 @@ fn the_peripherals_of_arm_have_a_page_and_a_level_each() {
 }
 
 #[test]
-fn clocks_are_as_many_as_their_names() {
+fn every_clock_has_a_name() {
     for node in machine(Arch::Aarch64) {
         let properties = node.devicetree.map(|identity| identity.properties).unwrap_or_default();
         let value = |name| properties.iter().find(|(named, _)| *named == name).map(|(_, value)| value);
@@ -145,7 +144,7 @@ fn clocks_are_as_many_as_their_names() {
 }
 
 #[test]
-fn every_event_leads_to_its_device_and_both_ways_to_the_power_button_lead_to_it() {
+fn every_event_notifies_its_device_and_the_power_button_is_described_twice() {
     for nodes in [machine(Arch::X86_64), machine(Arch::Aarch64)] {
         let targets: Vec<_> = nodes
             .iter()

@@ -1,6 +1,6 @@
-//! Whatever a guest writes, in whatever order, no register access panics.
+//! No sequence of register accesses panics.
 //!
-//! `PROPTEST_CASES=1000000 cargo test -p devices` makes it a long run; each case is up to 64 accesses.
+//! Each case is up to 64 accesses; `PROPTEST_CASES=1000000 cargo test -p ghest-devices` is a long run.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,9 +18,9 @@ use proptest::prelude::*;
 use vm_device::bus::{MmioAddress, PioAddress};
 use vm_device::{MutDeviceMmio, MutDevicePio};
 
-struct Deaf;
+struct IgnoreRequests;
 
-impl MachineControl for Deaf {
+impl MachineControl for IgnoreRequests {
     fn power_off(&self) {}
     fn reset(&self, _: ResetCause) {}
 }
@@ -38,7 +38,7 @@ fn accesses(len: u16) -> impl Strategy<Value = Vec<Access>> {
     vec(access.prop_map(|(offset, write, data)| Access { offset, write, data }), 1..64)
 }
 
-/// Accesses to a PrimeCell's page: most of them at the registers that it has.
+/// Accesses to a PrimeCell's page, most of them to its registers.
 fn page_accesses() -> impl Strategy<Value = Vec<Access>> {
     let offset = prop_oneof![
         4 => (0_u16..0x14).prop_map(|register| 4 * register),
@@ -76,7 +76,7 @@ fn drive_mmio(device: &mut impl MutDeviceMmio, accesses: Vec<Access>) {
     }
 }
 
-/// The level that a line was last told.
+/// The level that a line was last set to.
 #[derive(Clone, Default)]
 struct LastLevel(Arc<AtomicBool>);
 
@@ -86,7 +86,7 @@ impl Level for LastLevel {
     }
 }
 
-/// Asserts that the line is where the register of interrupts that reach it says.
+/// Asserts that the level of the line agrees with the masked interrupt status.
 fn assert_line_agrees(device: &mut impl MutDeviceMmio, masked_status: u64, level: &LastLevel) {
     let mut status = [0; 4];
     device.mmio_read(MmioAddress(0), masked_status, &mut status);
@@ -114,12 +114,12 @@ proptest! {
 
     #[test]
     fn power(accesses in accesses(devices::power::LEN)) {
-        drive(&mut PowerRegisters::new(Arc::new(Deaf), 5, 1), accesses);
+        drive(&mut PowerRegisters::new(Arc::new(IgnoreRequests), 5, 1), accesses);
     }
 
     #[test]
     fn i8042(accesses in accesses(devices::i8042::LEN)) {
-        drive(&mut KeyboardController::new(Arc::new(Deaf)), accesses);
+        drive(&mut KeyboardController::new(Arc::new(IgnoreRequests)), accesses);
     }
 
     #[test]

@@ -99,3 +99,8 @@ const _: () = {
     is_send_and_sync::<device_kind::DeviceKinds>();
     is_send_and_sync::<device_kind::DeviceConfig>();
 };
+
+/// The examples of the README are tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -4,7 +4,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::Args;
-use guest_memory::sigbus;
 use machine_profile::{OnReboot, Profile};
 use platform::Arch;
 use ras_core::actions::{StopReason, StopReport};
@@ -17,8 +16,8 @@ use vmm::kvm::offered;
 use vmm::lifecycle::Ending;
 use vmm::machine::{self, Environment, MachineError, PreservedState, host_error};
 use vmm::plan::{Blueprint, PlanError};
+use vmm::ras::fatal_signal;
 use vmm::ras::inject::InjectionSpec;
-use vmm::ras::{fatal_signal, request};
 use vmm::signals::Signals;
 use vmm::status::Status;
 use vmm::timings::{Phase, Timings};
@@ -102,7 +101,7 @@ fn boot(
     let machine = &profile.machine;
     let kvm = open().map_err(Failure::Open)?;
     let offered = offered(&kvm).map_err(|error| Failure::Machine(error.into()))?;
-    let abilities = vcpu::abilities::of_this_host(request::arch(machine.arch));
+    let abilities = vcpu::abilities::of_this_host(machine.arch);
     let blueprint = Blueprint::of(machine, offered, abilities).map_err(Failure::Plan)?;
     // A plan is plain data: strings and numbers always make JSON.
     journal.write(Note::Plan(serde_json::to_value(&blueprint.plan).unwrap_or_default()));
@@ -111,7 +110,7 @@ fn boot(
     if let Some(events) = journal.last_line() {
         fatal_signal::set_event_file(events);
     }
-    sigbus::install(fatal_signal::report)
+    fatal_signal::install_handler()
         .map_err(|error| Failure::Machine(host_error("sigaction(2) (SIGBUS)")(error)))?;
     let preserved = PreservedState::new(machine, &blueprint, &options.inject, journal, timings)
         .map_err(Failure::Machine)?;
@@ -131,7 +130,10 @@ fn boot(
                 let poisoned: Vec<_> =
                     poisoned.iter().map(|it| format!("{} bytes at {:#x}", it.len, it.start)).collect();
                 tracing::error!("{error}; poisoned: {}", poisoned.join(", "));
-                return Ok(Ending::MemoryError(StopReport { reason: StopReason::InTheWay, error: None }));
+                return Ok(Ending::MemoryError(StopReport {
+                    reason: StopReason::CannotRestart,
+                    error: None,
+                }));
             }
             prepared => prepared.map_err(Failure::Machine)?,
         };

@@ -13,10 +13,9 @@ use clap::{Args, ValueEnum};
 use compare::{Comparison, Ending, Look, Only, Recording};
 use machine_profile::Kernel;
 use platform::Arch;
-use vmm::describe::firmware_name;
 use vmm::kvm::offered;
 use vmm::plan::Blueprint;
-use vmm::ras::{inject, request};
+use vmm::ras::inject;
 use vmm::signals::Signals;
 use vmm::status::Status;
 
@@ -104,7 +103,7 @@ pub(super) fn run(options: &Options) -> Status {
     let mut machine = conversion::machine(&profile.machine);
     let mut progress = Progress::on_stderr();
     for firmware in settings::table_sets(Arch::NATIVE) {
-        let name = firmware_name(firmware);
+        let name = firmware.name();
         progress.next(name);
         tracing::info!(tables = name, "a guest boots");
         let recording = match Settings::new(&options.profile, name, cmdline.as_deref()) {
@@ -162,7 +161,7 @@ pub(super) fn run(options: &Options) -> Status {
 /// The plan of a machine on this host. `None` if it is refused; the boot reports why.
 fn blueprint(machine: &machine_profile::Machine) -> Option<Blueprint> {
     let features = vcpu::host::open().ok().and_then(|kvm| offered(&kvm).ok()).unwrap_or_default();
-    let abilities = vcpu::abilities::of_this_host(request::arch(machine.arch));
+    let abilities = vcpu::abilities::of_this_host(machine.arch);
     Blueprint::of(machine, features, abilities).ok()
 }
 

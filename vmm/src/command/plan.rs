@@ -6,12 +6,12 @@ use clap::Args;
 use machine_profile::{Diagnostic, Profile};
 use platform::Arch;
 use platform::aarch64::Features;
+use ras_core::Response;
 use ras_core::abilities::HostAbilities;
-use ras_core::plan::Answer;
+use ras_core::plan::ResponsePlan;
 use vmm::board::profile_devices::PlaceError;
 use vmm::describe::DescribeError;
 use vmm::plan::{Blueprint, PlanError};
-use vmm::ras::request;
 use vmm::status::Status;
 
 use super::{ArchName, ProfileArgs, diagnostics, output, profiles};
@@ -50,7 +50,7 @@ impl HostArgs {
         match &self.host {
             Some(path) => read_abilities(path)
                 .map_err(|error| output::report(&format!("{}: {error}", path.display()), Status::Usage)),
-            None => Ok(vcpu::abilities::of_this_host(request::arch(self.arch()))),
+            None => Ok(vcpu::abilities::of_this_host(self.arch())),
         }
     }
 }
@@ -95,39 +95,39 @@ fn text(blueprint: &Blueprint) -> String {
     for table in &report.tables {
         lines.push(format!("                {:<24} {:>7} bytes at {:#x}", table.name, table.len, table.gpa));
     }
-    for (what, answer) in [
+    for (what, response) in [
         ("consumed", &ras.consumed),
         ("detected", &ras.detected),
         ("by a device", &ras.touched_by_device),
         ("VMM's own", &ras.own_memory),
     ] {
-        lines.extend(answer_lines(what, answer));
+        lines.extend(response_lines(what, response));
     }
     lines.extend(ras.notes.iter().map(|note| format!("note          {note}")));
     lines.join("\n") + "\n"
 }
 
-/// One kind of error: the response that was requested, the one that is used, and why.
-fn answer_lines(what: &str, answer: &Answer) -> Vec<String> {
-    let requested = answer.asked.map_or_else(|| "auto".to_owned(), |response| response.to_string());
+/// One class of error: what was requested, what is done, and why.
+fn response_lines(what: &str, response: &ResponsePlan) -> Vec<String> {
+    let requested = response.requested.map_or("auto", Response::name);
     let mut lines = vec![
-        format!("{what:<13} {}{}", answer.chosen, if answer.degraded { " (degraded)" } else { "" }),
+        format!("{what:<13} {}{}", response.chosen, if response.degraded { " (degraded)" } else { "" }),
         format!("                requested   {requested}"),
-        format!("                because     {}", answer.because),
+        format!("                because     {}", response.reason),
     ];
-    if let Some(source) = answer.source {
+    if let Some(source) = response.source {
         lines.push(format!("                source      {source}"));
     }
-    if let Some(fallback) = answer.unacknowledged {
+    if let Some(fallback) = response.unacknowledged {
         lines.push(format!(
             "                fallback    {fallback}, if a record is not acknowledged within {} ms",
-            answer.timeouts.acknowledge_ms
+            response.timeouts.acknowledge_ms
         ));
     }
-    for candidate in answer.possible.iter().filter(|candidate| candidate.response != answer.chosen) {
-        let obstacles: Vec<_> = candidate.obstacles.iter().map(ToString::to_string).collect();
-        let obstacles = if obstacles.is_empty() { "possible".to_owned() } else { obstacles.join("; ") };
-        lines.push(format!("                not {:<8}{obstacles}", candidate.response));
+    for candidate in response.candidates.iter().filter(|candidate| candidate.response != response.chosen) {
+        let unmet: Vec<_> = candidate.unmet.iter().map(ToString::to_string).collect();
+        let unmet = if unmet.is_empty() { "possible".to_owned() } else { unmet.join("; ") };
+        lines.push(format!("                not {:<8}{unmet}", candidate.response));
     }
     lines
 }
@@ -144,9 +144,10 @@ pub(super) fn refusal(profile: &Profile, error: &PlanError) -> (Diagnostic, Stat
         PlanError::Describe(DescribeError::Build(_)) => {
             ("machine.firmware".to_owned(), "use another table set, or fewer vCPUs", Status::Host)
         }
-        PlanError::Refused(refusal) => {
-            let key = refusal.key().map_or("machine.firmware".to_owned(), |key| format!("ras.{key}"));
-            let status = if refusal.is_mistake() { Status::Usage } else { Status::Host };
+        PlanError::Refused(error) => {
+            let field = error.request_field();
+            let key = field.map_or("machine.firmware".to_owned(), |field| format!("ras.{field}"));
+            let status = if error.is_invalid_request() { Status::Usage } else { Status::Host };
             (key, "use another response, or `on-missing-support = \"degrade\"`", status)
         }
     };

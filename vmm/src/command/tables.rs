@@ -51,7 +51,7 @@ pub(super) fn run(options: &Options) -> Status {
                 "len": table.bytes.len(),
             })
         });
-        return output::print_json(&json!({ "kind": tables.set.word(), "tables": list.collect::<Vec<_>>() }));
+        return output::print_json(&json!({ "kind": tables.set.name(), "tables": list.collect::<Vec<_>>() }));
     }
     let lines = tables
         .tables

@@ -29,7 +29,7 @@ impl Input {
     /// Returns an error if an eventfd, an epoll instance or the thread cannot be created.
     pub fn start(port: Arc<Mutex<dyn ConsolePort>>, lifecycle: &Arc<Lifecycle>) -> io::Result<Self> {
         let stop = Arc::new(EventFd::new(EFD_NONBLOCK)?);
-        let room = lock(&port).room().try_clone()?;
+        let room = lock(&port).rx_space().try_clone()?;
         let reader = Reader {
             keys: Waiter::new(&stdin(), &stop)?,
             port_ready: Waiter::new(&room, &stop)?,

@@ -1,4 +1,4 @@
-//! aarch64: KVM's virtual GIC (with an ITS if the platform has one), vCPUs and their PMU.
+//! aarch64: KVM's virtual GIC with its ITS, vCPUs and their PMU.
 //!
 //! KVM requires this sequence: create the vCPUs, create the GIC, set its addresses, initialise it, initialise the PMU
 //! (Documentation/virt/kvm/devices/arm-vgic-v3.rst, vcpu.rst).
@@ -21,7 +21,7 @@ use vcpu::aarch64::{CpuFeatures, Entry, enter_at};
 
 use super::{KvmError, ioctl_failed};
 
-/// The GIC and the ITS, which live as long as their descriptors.
+/// The GIC and its ITS, which live as long as their descriptors.
 pub(super) struct Controllers {
     _devices: Vec<DeviceFd>,
 }
@@ -39,11 +39,10 @@ const DEFAULT_IPA_BITS: u32 = 40;
 /// Returns an error if KVM cannot create a VM.
 pub fn offered(kvm: &Kvm) -> Result<Features, KvmError> {
     let vm = kvm.create_vm().map_err(ioctl_failed("KVM_CREATE_VM"))?;
-    // Each device is really created, in a temporary VM: KVM_CREATE_DEVICE_TEST returns no descriptor, and kvm-ioctls would
+    // The device is really created, in a temporary VM: KVM_CREATE_DEVICE_TEST returns no descriptor, and kvm-ioctls would
     // take the 0 in its place for one and close it.
-    let has = |device| create_device(&vm, device).is_ok();
-    let gic3 = has(GICV3);
-    Ok(Features { gic: if gic3 { 3 } else { 2 }, performance_monitors: vm.check_extension(Cap::ArmPmuV3) })
+    let gic = if create_device(&vm, GICV3).is_ok() { 3 } else { 2 };
+    Ok(Features { gic, performance_monitors: vm.check_extension(Cap::ArmPmuV3) })
 }
 
 pub(super) fn create_vm(kvm: &Kvm, platform: &Platform) -> Result<VmFd, KvmError> {

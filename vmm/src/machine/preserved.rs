@@ -77,7 +77,7 @@ impl PreservedState {
     /// Returns an error if the host has no memory for fresh pages.
     pub fn renew(&self) -> Result<(), MachineError> {
         let kept = self.reporting.poisoned_across_reset();
-        self.ram.renew_all_but(&kept).map_err(host_error("replacing guest memory by fresh pages"))?;
+        self.ram.zero_except(&kept).map_err(host_error("replacing guest memory by fresh pages"))?;
         self.reporting.repaired_by_reset();
         Ok(())
     }

@@ -180,7 +180,7 @@ impl RunningMachine<'_> {
     /// Replaces poisoned pages by fresh ones.
     fn repair(&self, span: Span) {
         let PreservedState { ram, reporting, .. } = self.preserved;
-        if let Err(error) = ram.renew(span.gpa, span.bytes()) {
+        if let Err(error) = ram.replace_pages(span.gpa, span.bytes()) {
             return reporting.not_repaired(span, &error);
         }
         for hole in reporting.memslot_holes().within(span) {

@@ -36,7 +36,7 @@ impl ActionExecutor {
             Action::Write { gpa, bytes } => {
                 if let Err(error) = write(ram, gpa, bytes) {
                     tracing::error!(gpa, %error, "an error record cannot be written to guest memory: the machine stops");
-                    let report = StopReport { reason: StopReason::RecordsLost, error: None };
+                    let report = StopReport { reason: StopReason::RecordAreaPoisoned, error: None };
                     self.lifecycle.end(Ending::MemoryError(report));
                 }
             }

@@ -4,10 +4,11 @@
 //! the terminal's mode, writes a line to standard error and the last line of the event file, and determines the exit status.
 
 use std::fmt::{self, Write};
+use std::io;
 use std::os::fd::BorrowedFd;
 use std::sync::OnceLock;
 
-use guest_memory::sigbus::FatalSignal;
+use guest_memory::sigbus::{self, FatalSignal};
 use ras_core::actions::StopReason;
 use rustix::io::write;
 use rustix::stdio::stderr;
@@ -25,9 +26,20 @@ pub fn set_event_file(events: LastLine) {
     let _ = EVENTS.set(events);
 }
 
+/// Installs the process's SIGBUS handler, with the report of this module for a signal that ends the process.
+///
+/// # Errors
+/// Returns an error if it is installed already, or sigaction(2) fails.
+#[expect(unsafe_code, reason = "a function is installed that runs in a signal handler")]
+pub fn install_handler() -> io::Result<()> {
+    // SAFETY: `report` is async-signal-safe: it reads statics that are set once, tries the terminal's lock without waiting, formats into
+    // a buffer on the stack, and calls write(2) and tcsetattr(3). It does not wait, allocate or unwind.
+    unsafe { sigbus::install(report) }
+}
+
 /// Reports the signal and returns the exit status of the process. Async-signal-safe.
 #[must_use]
-pub fn report(signal: &FatalSignal) -> i32 {
+fn report(signal: &FatalSignal) -> i32 {
     console::restore_terminal_in_signal_handler();
     let report = Report(signal);
     let status = report.status();
@@ -61,16 +73,12 @@ impl Report<'_> {
 
     fn status(&self) -> Status {
         match (self.is_memory_error(), self.0.guest) {
-            (true, None) => Status::MemoryError(account(StopReason::OwnMemory)),
-            (true, Some(_)) => Status::MemoryError(account(StopReason::NotDeliverable)),
+            (true, None) => Status::of_stop(StopReason::OwnMemory),
+            (true, Some(_)) => Status::of_stop(StopReason::NotDeliverable),
             (false, _) if self.0.code <= 0 => Status::Signal(libc::SIGBUS as u8),
             (false, _) => Status::Failure,
         }
     }
-}
-
-const fn account(reason: StopReason) -> u8 {
-    ras_core::actions::StopReport { reason, error: None }.status()
 }
 
 impl fmt::Display for Report<'_> {

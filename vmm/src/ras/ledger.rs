@@ -55,7 +55,7 @@ impl Reporting {
         if self.repair != Repair::Never {
             return Vec::new();
         }
-        self.lock().responder.ledger().lost().collect()
+        self.lock().responder.ledger().poisoned_ranges().collect()
     }
 
     /// Records that these pages were replaced.

@@ -12,6 +12,7 @@
 
 mod executor;
 pub mod fatal_signal;
+mod handler;
 pub mod inject;
 mod ledger;
 mod memslot_holes;
@@ -29,9 +30,9 @@ use ras_core::actions::{Action, ActionSink, StopReason, StopReport};
 use ras_core::plan::Plan;
 use ras_core::reporters::{BuildError, ReporterContext};
 use ras_core::request::Repair;
-use ras_core::responder::{Responder, ResponderContext, Side, own_memory};
+use ras_core::responder::{Responder, ResponderContext, ResponderOptions, own_memory};
 use ras_core::vcpu_state::VcpuState;
-use ras_core::{Kind, MemoryError, Origin, RecordArea, Response, Span};
+use ras_core::{Kind, MemoryError, Origin, PartName, RecordArea, Response, Span};
 use vcpu::PoisonAccess;
 
 pub use executor::ActionExecutor;
@@ -69,6 +70,11 @@ struct State {
 
 /// Errors that can wait for vCPU 0 before the queue allocates memory.
 const WAITING_CAPACITY: usize = 64;
+/// The name of the guest's memory in its error records.
+const PART_NAME: PartName = match PartName::new("ghest mem") {
+    Some(name) => name,
+    None => panic!("a part name has at most nine printable characters"),
+};
 
 impl Reporting {
     /// Carries out a plan, with the record area that the tables point to.
@@ -84,7 +90,7 @@ impl Reporting {
         clock: Arc<Timings>,
     ) -> Result<Self, BuildError> {
         let state = State {
-            responder: Responder::new(plan, host, area)?,
+            responder: Responder::new(plan, host, area, ResponderOptions::new().with_part(PART_NAME))?,
             executor: None,
             waiting_for_state: VecDeque::with_capacity(WAITING_CAPACITY),
             unrepairable: Vec::new(),
@@ -127,20 +133,20 @@ impl Reporting {
     ) {
         let mut state = self.lock();
         let (gpa, log2_len, origin) = match access {
-            PoisonAccess::Signalled(fault) => match self.error_of_signal(fault) {
+            PoisonAccess::Sigbus(fault) => match self.error_of_signal(fault) {
                 Some(error) => error,
                 None => return self.stop_for_own_memory(&mut state, fault),
             },
-            PoisonAccess::Named { gpa, size } => (gpa, log2(size), Origin::MemoryFault),
-            PoisonAccess::Unclaimed { gpa: Some(gpa) } => {
+            PoisonAccess::MemoryFault { gpa, size } => (gpa, log2(size), Origin::MemoryFault),
+            PoisonAccess::ArmSea { gpa: Some(gpa) } => {
                 (gpa, log2(self.ram.backing().page_size()), Origin::ArmSea)
             }
-            PoisonAccess::Unclaimed { gpa: None } => {
+            PoisonAccess::ArmSea { gpa: None } => {
                 let report = StopReport { reason: StopReason::AddressUnknown, error: None };
                 return self.carry_out(&mut state, Action::Stop { report });
             }
         };
-        if let PoisonAccess::Unclaimed { gpa: Some(gpa) } = access {
+        if let PoisonAccess::ArmSea { gpa: Some(gpa) } = access {
             self.isolate_on_host(gpa);
         }
         let mut error = MemoryError {
@@ -219,7 +225,7 @@ impl Reporting {
         // One at a time: the next one waits until the vCPU has taken this one.
         if let Some(error) = state.waiting_for_state.pop_front() {
             self.step(&mut state, vcpu_state, |responder, context, sink| {
-                responder.answer(&error, context, sink)
+                responder.respond(&error, context, sink)
             });
         }
         self.needs_vcpu_state.store(!state.waiting_for_state.is_empty(), Ordering::Release);
@@ -279,17 +285,17 @@ impl Reporting {
         // The time is read first: the register that is read after it holds at least what the guest had written by then.
         let now_ns = self.now_ns();
         // A register that cannot be read counts as not acknowledged.
-        let register = |side| {
-            responder.acknowledge_register(side).and_then(|gpa| self.ram.load_u64(gpa).ok()).unwrap_or(0)
+        let register = |kind| {
+            responder.acknowledge_register(kind).and_then(|gpa| self.ram.load_u64(gpa).ok()).unwrap_or(0)
         };
         let context = ResponderContext {
             context: ReporterContext {
                 now_ns,
                 unix_seconds: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs()),
-                acknowledge_register: register(Side::Consumed),
+                acknowledge_register: register(Kind::ActionRequired),
                 vcpu,
             },
-            detected_register: register(Side::Detected),
+            detected_register: register(Kind::ActionOptional),
         };
         run(responder, &context, &mut |action: Action<'_>| {
             executor.carry_out(action, &self.ram, &self.journal)

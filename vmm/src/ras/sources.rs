@@ -36,7 +36,7 @@ impl Reporting {
             (None, _) => return false,
         };
         let fault = sigbus::Fault { hva, log2_len, action: sigbus::Action::Required };
-        match sigbus::listening(|| sigbus::raise(fault)) {
+        match sigbus::capture_action_required(|| sigbus::raise(fault)) {
             Ok(()) => true,
             Err(error) => {
                 tracing::error!(%error, gpa, "SIGBUS cannot be raised for an access to a poisoned page");

@@ -1,10 +1,10 @@
-//! What tables say of the port.
+//! The description of the port.
 
 use platform::{AcpiIdentity, DeviceNode, DeviceRole, DevicetreeIdentity, Trigger};
 
 use crate::primecell;
 
-/// The name of the port, the same as of a PC's: one machine has one or the other.
+/// The name of the port, the same as on x86_64: a machine has one of the two.
 pub use crate::serial::NAME;
 
 /// Bytes of the registers.
@@ -12,8 +12,8 @@ pub const LEN: u64 = primecell::LEN;
 
 /// The port at a GPA and on an INTID.
 ///
-/// ACPI knows it by the id that Arm gave to the PL011 (`ARMH0011`; the SPCR names it too), whose Linux driver is the one
-/// for the Server Base System Architecture's generic UART: a subset of the PL011 that firmware has set up.
+/// Its ACPI id is Arm's for the PL011 (`ARMH0011`). The Linux driver of that id is the one for the generic UART of the Server
+/// Base System Architecture, a subset of the PL011 that firmware has initialised.
 #[must_use]
 pub fn node(base: u64, intid: u32) -> DeviceNode {
     DeviceNode::new(NAME)

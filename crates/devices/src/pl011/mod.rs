@@ -1,17 +1,17 @@
 //! A serial port: Arm's PrimeCell UART PL011, revision r1p5 (Arm DDI 0183G).
 //!
-//! The port is as firmware would leave it, because a driver may rely on that: on, eight bits to a character, FIFOs in
-//! use, and 115200 baud by its clock. Nothing depends on the baud rate; there is no infrared and no DMA, and their
-//! registers are memory. The modem lines are those of a peer that is always there.
+//! The port is in the state in which firmware leaves it, because a driver may rely on that: enabled, eight bits per
+//! character, FIFOs enabled, and 115200 baud at its clock. The baud rate has no effect. There is no infrared and no DMA:
+//! their registers only keep their values. The modem lines are those of a connected peer.
 //!
-//! Output goes to a writer, character by character; a writer that blocks holds the vCPU that writes. So the transmit FIFO
-//! is always empty, and each character that was written raises the transmit interrupt anew. Output goes out even while
-//! the transmitter is off: a kernel's fatal-signal report may come after its driver's end.
+//! Output goes to a writer, character by character. A writer that blocks blocks the vCPU that writes. The transmit FIFO is
+//! therefore always empty, and each written character raises the transmit interrupt. Output is written even while the
+//! transmitter is disabled: the last messages of a kernel may come after its driver has shut the port down.
 //!
-//! Input waits in a FIFO of 32 characters ([`ConsolePort::input`] takes what fits). Time does not pass between
-//! characters: where the guest has not been given the next, the 32 bits' time of the receive timeout is over, so that
-//! interrupt is pending for as long as characters wait, and clearing it has no preserved effect (as with the hardware,
-//! which raises it again 32 bits later). The only receive error is an overrun, and only loopback can bring it about.
+//! Input waits in a FIFO of 32 characters ([`ConsolePort::input`] accepts as many as fit). No time passes between
+//! characters: the receive timeout, 32 bit periods, is always over. Its interrupt is therefore pending while characters
+//! wait, and clearing it has no lasting effect (hardware raises it again 32 bit periods later). The only receive error is an
+//! overrun, which only loopback can cause.
 
 mod description;
 mod receiver;
@@ -37,11 +37,11 @@ use receiver::{Arrival, Receiver};
 pub struct Pl011<W: Write> {
     out: W,
     line: LevelLine,
-    room: EventFd,
+    rx_space: EventFd,
     receiver: Receiver,
-    /// Interrupts that are pending until they are cleared.
+    /// Interrupts that stay pending until they are cleared.
     latched: u32,
-    /// RSR: characters were lost.
+    /// RSR: an overrun.
     receive_status: u32,
     infrared: u32,
     baud_whole: u32,
@@ -55,19 +55,19 @@ pub struct Pl011<W: Write> {
 
 const IDENTITY: Identity = Identity { part: spec::PART, revision: spec::REVISION };
 
-/// The divisor of 115200 baud, in 64ths: the clock has 16 cycles to a bit.
+/// The divisor of 115200 baud, in 64ths, at 16 clock cycles per bit.
 const DIVISOR: u32 = (APB_CLOCK_HZ * 4 + 115_200 / 2) / 115_200;
 
 impl<W: Write> Pl011<W> {
     /// A port on a line, which writes to `out`.
     ///
     /// # Errors
-    /// Where the host gives no eventfd.
+    /// Returns the error of eventfd(2).
     pub fn new(line: LevelLine, out: W) -> io::Result<Self> {
         Ok(Pl011 {
             out,
             line,
-            room: EventFd::new(EFD_NONBLOCK)?,
+            rx_space: EventFd::new(EFD_NONBLOCK)?,
             receiver: Receiver::new(true, spec::IFLS_HALVES),
             latched: 0,
             receive_status: 0,
@@ -124,11 +124,11 @@ impl<W: Write> Pl011<W> {
 
     fn send(&mut self, byte: u8) {
         if self.control & spec::CR_LOOPBACK != 0 {
-            if self.receives() {
+            if self.is_receiving() {
                 self.receive(byte);
             }
         } else if let Err(error) = self.out.write_all(&[byte]).and_then(|()| self.out.flush()) {
-            tracing::debug!(?error, "a byte of the guest's console output is lost");
+            tracing::debug!(?error, "write of console output failed: the byte is dropped");
         }
         self.latched |= spec::TRANSMIT;
     }
@@ -137,39 +137,39 @@ impl<W: Write> Pl011<W> {
         match self.receiver.push(byte) {
             Arrival::Stored => {}
             Arrival::Triggered => self.latched |= spec::RECEIVE,
-            Arrival::Lost => {
+            Arrival::Overrun => {
                 self.latched |= spec::OVERRUN;
                 self.receive_status |= spec::RSR_OVERRUN;
             }
         }
     }
 
-    /// The oldest character that waits, or zero.
+    /// The oldest waiting character, or zero.
     fn read_data(&mut self) -> u32 {
         let Some(character) = self.receiver.pop() else { return 0 };
         if self.receiver.is_below_trigger() {
             self.latched &= !spec::RECEIVE;
         }
         if self.receiver.is_empty() {
-            self.tell_room();
+            self.signal_rx_space();
         }
         self.update_line();
         character.into()
     }
 
-    /// Switching the FIFOs on or off empties them: that is how a driver flushes them.
+    /// Enabling or disabling the FIFOs empties them: drivers flush them this way.
     fn set_line_control(&mut self, value: u32) {
         let changed = self.line_control ^ value;
         self.line_control = value;
         if changed & spec::LCR_H_FIFOS != 0 {
             self.receiver = Receiver::new(value & spec::LCR_H_FIFOS != 0, self.levels);
             self.latched &= !spec::RECEIVE;
-            self.tell_room();
+            self.signal_rx_space();
         }
     }
 
     fn set_control(&mut self, value: u32) {
-        let (modem, listened) = (self.modem(), self.listens());
+        let (modem, listening) = (self.modem(), self.is_listening());
         self.control = value;
         let changed = modem ^ self.modem();
         for (flag, interrupt) in [
@@ -182,8 +182,8 @@ impl<W: Write> Pl011<W> {
                 self.latched |= interrupt;
             }
         }
-        if self.listens() && !listened {
-            self.tell_room();
+        if self.is_listening() && !listening {
+            self.signal_rx_space();
         }
     }
 
@@ -192,10 +192,10 @@ impl<W: Write> Pl011<W> {
         self.modem()
             | spec::FR_TRANSMIT_EMPTY
             | when(self.receiver.is_empty(), spec::FR_RECEIVE_EMPTY)
-            | when(self.receiver.room() == 0, spec::FR_RECEIVE_FULL)
+            | when(self.receiver.free() == 0, spec::FR_RECEIVE_FULL)
     }
 
-    /// The modem's lines, as flags: a peer that is there, or this port's own outputs in loopback.
+    /// The modem lines, as flags: of a connected peer, or this port's own outputs in loopback.
     fn modem(&self) -> u32 {
         if self.control & spec::CR_LOOPBACK == 0 {
             return spec::FR_CTS | spec::FR_DSR | spec::FR_DCD;
@@ -211,13 +211,13 @@ impl<W: Write> Pl011<W> {
         .fold(0, |flags, (_, flag)| flags | flag)
     }
 
-    fn receives(&self) -> bool {
+    fn is_receiving(&self) -> bool {
         self.control & spec::CR_ENABLE != 0 && self.control & spec::CR_RECEIVE != 0
     }
 
-    /// Whether the receiver hears the peer.
-    fn listens(&self) -> bool {
-        self.receives() && self.control & spec::CR_LOOPBACK == 0
+    /// Whether the receiver is connected to the peer.
+    fn is_listening(&self) -> bool {
+        self.is_receiving() && self.control & spec::CR_LOOPBACK == 0
     }
 
     fn pending(&self) -> u32 {
@@ -228,27 +228,27 @@ impl<W: Write> Pl011<W> {
         self.line.set(self.pending() & self.mask != 0);
     }
 
-    fn tell_room(&self) {
-        // Fails only where nobody has looked 2^64 times.
-        let _ = self.room.write(1);
+    fn signal_rx_space(&self) {
+        // Fails only if the counter would overflow.
+        let _ = self.rx_space.write(1);
     }
 }
 
 impl<W: Write + Send> ConsolePort for Pl011<W> {
     fn input(&mut self, bytes: &[u8]) -> usize {
-        if !self.listens() {
+        if !self.is_listening() {
             return 0;
         }
-        let taken = bytes.len().min(self.receiver.room());
-        for &byte in bytes.iter().take(taken) {
+        let accepted = bytes.len().min(self.receiver.free());
+        for &byte in bytes.iter().take(accepted) {
             self.receive(byte);
         }
         self.update_line();
-        taken
+        accepted
     }
 
-    fn room(&self) -> &EventFd {
-        &self.room
+    fn rx_space(&self) -> &EventFd {
+        &self.rx_space
     }
 }
 

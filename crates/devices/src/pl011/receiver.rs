@@ -4,29 +4,29 @@ use std::collections::VecDeque;
 
 use super::spec::{DR_OVERRUN, FIFO_DEPTH};
 
-/// Characters that the guest has not read, each as DR shows it.
+/// Characters that the guest has not read, in the format of DR.
 #[derive(Debug)]
 pub(super) struct Receiver {
     characters: VecDeque<u16>,
     depth: usize,
     trigger: usize,
-    /// Characters were lost since the last that found room.
+    /// Characters were dropped since the last one that was stored.
     overrun: bool,
 }
 
-/// What became of a character.
+/// The result of receiving a character.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Arrival {
-    /// It waits.
+    /// It was stored.
     Stored,
-    /// It waits, and with it the FIFO has reached its trigger level.
+    /// It was stored, and the FIFO has reached its trigger level.
     Triggered,
-    /// It was lost: the FIFO was full.
-    Lost,
+    /// It was dropped: the FIFO is full.
+    Overrun,
 }
 
 impl Receiver {
-    /// A receiver that holds nothing, with `levels` as UARTIFLS.
+    /// An empty receiver, with the value `levels` of UARTIFLS.
     pub(super) fn new(fifo: bool, levels: u32) -> Self {
         let depth = if fifo { FIFO_DEPTH } else { 1 };
         let mut receiver = Receiver { characters: VecDeque::new(), depth, trigger: 1, overrun: false };
@@ -34,7 +34,7 @@ impl Receiver {
         receiver
     }
 
-    /// Takes the trigger level from UARTIFLS, bits 3 to 5 (3.3.9). Reserved values mean the highest.
+    /// Sets the trigger level from bits 3 to 5 of UARTIFLS (3.3.9). Reserved values select the highest.
     pub(super) fn set_levels(&mut self, levels: u32) {
         let eighths = match levels >> 3 & 7 {
             0 => 1,
@@ -47,9 +47,9 @@ impl Receiver {
     }
 
     pub(super) fn push(&mut self, byte: u8) -> Arrival {
-        if self.room() == 0 {
+        if self.free() == 0 {
             self.overrun = true;
-            return Arrival::Lost;
+            return Arrival::Overrun;
         }
         let errors = if std::mem::take(&mut self.overrun) { DR_OVERRUN } else { 0 };
         self.characters.push_back(u16::from(byte) | errors);
@@ -60,8 +60,8 @@ impl Receiver {
         self.characters.pop_front()
     }
 
-    /// Characters that would still find room.
-    pub(super) fn room(&self) -> usize {
+    /// Characters that still fit.
+    pub(super) fn free(&self) -> usize {
         self.depth.saturating_sub(self.characters.len())
     }
 
@@ -78,7 +78,7 @@ impl Receiver {
 mod tests {
     use super::*;
 
-    /// How many characters it takes to reach the trigger level.
+    /// The number of characters that reaches the trigger level.
     fn trigger(fifo: bool, levels: u32) -> Option<usize> {
         let mut receiver = Receiver::new(fifo, levels);
         (1..=FIFO_DEPTH).find(|_| receiver.push(0) == Arrival::Triggered)
@@ -92,10 +92,10 @@ mod tests {
     }
 
     #[test]
-    fn the_character_after_a_loss_tells_of_it() {
+    fn the_character_after_an_overrun_has_the_overrun_bit() {
         let mut receiver = Receiver::new(true, 0);
         let arrivals: Vec<_> = (0..34).map(|n| receiver.push(n)).collect();
-        assert_eq!(arrivals[31..], [Arrival::Stored, Arrival::Lost, Arrival::Lost]);
+        assert_eq!(arrivals[31..], [Arrival::Stored, Arrival::Overrun, Arrival::Overrun]);
         assert_eq!(receiver.pop(), Some(0));
         assert_eq!(receiver.push(b'x'), Arrival::Stored);
         assert_eq!(receiver.pop(), Some(1));

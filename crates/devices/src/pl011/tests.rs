@@ -16,23 +16,23 @@ fn looped(fifo: bool) -> (Pl011<Vec<u8>>, Probe) {
 }
 
 #[test]
-fn input_beyond_the_fifo_waits_for_room() {
+fn input_beyond_the_fifo_is_refused_until_it_is_empty() {
     let (mut port, _) = port();
     assert_eq!(port.input(&[b'x'; 100]), 32);
     assert_eq!(port.input(b"y"), 0);
     assert_eq!(get(&mut port, spec::FR) & spec::FR_RECEIVE_FULL, spec::FR_RECEIVE_FULL);
     for _ in 0..32 {
-        assert!(port.room().read().is_err());
+        assert!(port.rx_space().read().is_err());
         assert_eq!(get(&mut port, spec::DR), u32::from(b'x'));
     }
-    assert_eq!(port.room().read().expect("empty"), 1);
+    assert_eq!(port.rx_space().read().expect("empty"), 1);
     assert_eq!(get(&mut port, spec::FR) & spec::FR_RECEIVE_EMPTY, spec::FR_RECEIVE_EMPTY);
     assert_eq!(port.input(b"y"), 1);
     assert_eq!(get(&mut port, spec::DR), u32::from(b'y'));
 }
 
 #[test]
-fn the_receive_interrupt_comes_at_the_trigger_level_and_goes_below_it() {
+fn the_receive_interrupt_is_raised_at_the_trigger_level_and_cleared_below_it() {
     let (mut port, probe) = port();
     put(&mut port, spec::IMSC, spec::RECEIVE);
     port.input(&[0; 15]);
@@ -68,7 +68,7 @@ fn a_character_below_the_trigger_level_times_out_until_it_is_read() {
 }
 
 #[test]
-fn output_goes_out_and_asks_for_more() {
+fn output_is_written_and_raises_the_transmit_interrupt() {
     let (mut port, probe) = port();
     put(&mut port, spec::IMSC, spec::TRANSMIT);
     assert!(!probe.asserted());
@@ -79,11 +79,11 @@ fn output_goes_out_and_asks_for_more() {
     put(&mut port, spec::ICR, spec::TRANSMIT);
     assert!(!probe.asserted());
     let flags = get(&mut port, spec::FR);
-    assert_eq!(flags, 0x97, "empty both ways, not busy, and the peer is there");
+    assert_eq!(flags, 0x97, "both FIFOs empty, not busy, a peer connected");
 }
 
 #[test]
-fn only_unmasked_interrupts_reach_the_line() {
+fn only_enabled_interrupts_reach_the_line() {
     let (mut port, probe) = port();
     port.input(b"a");
     put(&mut port, spec::DR, 0);
@@ -96,7 +96,7 @@ fn only_unmasked_interrupts_reach_the_line() {
 }
 
 #[test]
-fn loopback_brings_output_back_and_keeps_it_in() {
+fn loopback_returns_output_as_input_only() {
     let (mut port, _) = looped(true);
     assert_eq!(port.input(b"from outside"), 0);
     for byte in *b"echo" {
@@ -104,14 +104,14 @@ fn loopback_brings_output_back_and_keeps_it_in() {
     }
     assert_eq!([(); 4].map(|()| get(&mut port, spec::DR) as u8), *b"echo");
     assert!(port.out.is_empty());
-    assert_eq!(port.room().read().expect("empty"), 1);
+    assert_eq!(port.rx_space().read().expect("empty"), 1);
     put(&mut port, spec::CR, spec::CR_ENABLE | spec::CR_TRANSMIT | spec::CR_RECEIVE);
-    assert_eq!(port.room().read().expect("the peer is heard again"), 1);
+    assert_eq!(port.rx_space().read().expect("the peer is connected again"), 1);
     assert_eq!(port.input(b"from outside"), 12);
 }
 
 #[test]
-fn loopback_brings_modem_outputs_back() {
+fn loopback_returns_modem_outputs() {
     let (mut port, _) = looped(true);
     let control = get(&mut port, spec::CR);
     for (output, flag, interrupt) in [
@@ -130,7 +130,7 @@ fn loopback_brings_modem_outputs_back() {
 }
 
 #[test]
-fn an_overrun_loses_the_new_character_and_says_so() {
+fn an_overrun_drops_the_new_character_and_is_reported() {
     let (mut port, probe) = looped(true);
     put(&mut port, spec::IMSC, spec::OVERRUN);
     for byte in 0..33 {
@@ -150,11 +150,11 @@ fn an_overrun_loses_the_new_character_and_says_so() {
 }
 
 #[test]
-fn without_fifos_one_character_waits() {
+fn without_fifos_one_character_is_stored() {
     let (mut port, probe) = port();
     port.input(b"flushed");
     put(&mut port, spec::LCR_H, 0);
-    assert_eq!(port.room().read().expect("flushed"), 1);
+    assert_eq!(port.rx_space().read().expect("flushed"), 1);
     assert_eq!(get(&mut port, spec::DR), 0);
     put(&mut port, spec::IMSC, spec::RECEIVE);
     assert_eq!(port.input(b"ab"), 1);
@@ -169,30 +169,30 @@ fn without_fifos_one_character_waits() {
 }
 
 #[test]
-fn a_receiver_that_is_off_takes_nothing_until_it_is_on() {
+fn a_disabled_receiver_accepts_no_input() {
     let (mut port, _) = port();
     for control in [0, spec::CR_ENABLE, spec::CR_RECEIVE] {
         put(&mut port, spec::CR, control);
         assert_eq!(port.input(b"x"), 0);
     }
-    assert!(port.room().read().is_err());
+    assert!(port.rx_space().read().is_err());
     put(&mut port, spec::CR, spec::CR_ENABLE | spec::CR_RECEIVE);
-    assert_eq!(port.room().read().expect("on"), 1);
+    assert_eq!(port.rx_space().read().expect("enabled"), 1);
     assert_eq!(port.input(b"x"), 1);
 }
 
 #[test]
-fn it_is_as_firmware_leaves_it() {
+fn the_initial_state_is_that_of_firmware() {
     let (mut port, _) = port();
     let registers = [spec::LCR_H, spec::CR, spec::IFLS, spec::IMSC, spec::RIS, spec::ILPR, spec::DMACR];
     assert_eq!(registers.map(|at| get(&mut port, at)), [0x70, 0x301, 0x12, 0, 0, 0, 0]);
-    // As Linux works the baud rate out (drivers/tty/serial/amba-pl011.c).
+    // As Linux computes the baud rate (drivers/tty/serial/amba-pl011.c).
     let baud = APB_CLOCK_HZ * 4 / (64 * get(&mut port, spec::IBRD) + get(&mut port, spec::FBRD));
     assert!((115_000..115_400).contains(&baud), "{baud}");
 }
 
 #[test]
-fn it_is_a_pl011_with_deep_fifos_and_keeps_its_registers() {
+fn it_identifies_as_a_pl011_r1p5_and_keeps_writable_bits() {
     let (mut port, _) = port();
     assert_eq!(ids(&mut port), (0x0034_1011, 0xb105_f00d));
     for (offset, mask) in [

@@ -2,7 +2,7 @@
 
 use compare::{Answer, Host, Lack, Machine, Plan, Table};
 use machine_profile::Kernel;
-use ras_core::plan::Answer as Planned;
+use ras_core::plan::ResponsePlan;
 use vcpu::host::KvmState;
 use vmm::plan::Blueprint;
 
@@ -43,23 +43,23 @@ pub(super) fn plan(blueprint: &Blueprint) -> Plan {
     }
 }
 
-fn answer((class, answer): (&str, &Planned)) -> Answer {
-    let others = answer.possible.iter().filter(|candidate| candidate.response != answer.chosen);
+fn answer((class, response): (&str, &ResponsePlan)) -> Answer {
+    let others = response.candidates.iter().filter(|candidate| candidate.response != response.chosen);
     let ruled_out = others.map(|candidate| {
-        let obstacles: Vec<_> = candidate.obstacles.iter().map(ToString::to_string).collect();
-        let why = if obstacles.is_empty() { "possible, not preferred".into() } else { obstacles.join("; ") };
+        let unmet: Vec<_> = candidate.unmet.iter().map(ToString::to_string).collect();
+        let why = if unmet.is_empty() { "possible, not preferred".into() } else { unmet.join("; ") };
         format!("{}: {why}", candidate.response)
     });
     Answer {
         question: class.into(),
-        asked: answer.asked.map(|asked| asked.to_string()),
-        chosen: answer.chosen.to_string(),
-        degraded: answer.degraded,
-        because: answer.because.clone(),
-        source: answer.source,
-        otherwise: answer
+        asked: response.requested.map(|requested| requested.to_string()),
+        chosen: response.chosen.to_string(),
+        degraded: response.degraded,
+        because: response.reason.clone(),
+        source: response.source,
+        otherwise: response
             .unacknowledged
-            .map(|fallback| format!("{fallback}, {} ms after", answer.timeouts.acknowledge_ms)),
+            .map(|fallback| format!("{fallback}, {} ms after", response.timeouts.acknowledge_ms)),
         ruled_out: ruled_out.collect(),
     }
 }

@@ -3,17 +3,17 @@
 use std::str::FromStr;
 
 use compare::Change;
-use machine_profile::{Diagnostic, Firmware, Override, Profile};
+use machine_profile::{Diagnostic, Override, Profile, TableSet};
 use platform::Arch;
 use vmm::ras::inject::{InjectionSpec, InjectionSpecError, Trigger};
 
 use super::super::{ProfileArgs, profiles};
 
 /// The table sets that can describe a guest of an architecture.
-pub(super) const fn table_sets(arch: Arch) -> [Firmware; 2] {
+pub(super) const fn table_sets(arch: Arch) -> [TableSet; 2] {
     match arch {
-        Arch::Aarch64 => [Firmware::Acpi, Firmware::Devicetree],
-        Arch::X86_64 => [Firmware::Acpi, Firmware::MpTable],
+        Arch::Aarch64 => [TableSet::Acpi, TableSet::Devicetree],
+        Arch::X86_64 => [TableSet::Acpi, TableSet::MpTable],
     }
 }
 
