@@ -405,7 +405,7 @@ pub const FIXED: &[FixedRow] = &[
     },
 ];
 
-/// Rows that were left out on purpose.
+/// Rows that are omitted on purpose.
 pub const EXCLUSIONS: &[Exclusion] = &[
     Exclusion {
         arch: Aarch64,
