@@ -153,7 +153,7 @@ fn records_have_room_or_the_error_says_how_much_they_need() {
     let missing = placed(None).unwrap_err();
     assert_eq!(
         missing.to_string(),
-        "acpi tables cannot place the error records: 4 error sources need 0x30000 bytes of record area and there are 0x0"
+        "acpi tables cannot place the error records: 4 error sources need a record area of 0x30000 bytes, and 0x0 are available"
     );
     let reason = LayoutError::TooSmall { sources: 4, needed: 0x3_0000, available: 0x2_ffff };
     let small = BuildError::ErrorRecords { tables: "acpi", reason };

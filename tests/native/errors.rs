@@ -43,7 +43,7 @@ fn found_error_stops() -> Checked {
     let mut running = Ghest::boot(&profile).arg("--control").arg(scratch.path("control")).start();
     running.wait_for("probe: ok");
     ctl(&scratch, &INJECT, 0);
-    let said = "ghest: stopped: the profile answers a memory error by stopping: 4096 bytes at 0x2001000";
+    let said = "ghest: stopped: the profile's response to a memory error is to stop: 4096 bytes at 0x2001000";
     running.finish().expect(10).expect_last(said);
     Ok(())
 }

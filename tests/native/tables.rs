@@ -104,7 +104,7 @@ fn files_of_an_error_source() -> Checked {
 
     let plan = Ghest::new(["plan", "--arch", "aarch64", "--set", "ras.asynchronous=gsiv"]).arg(&profile.path);
     let plan = plan.finish().expect(0);
-    assert!(plan.stdout().contains("\nfound         gsiv\n"), "{plan}");
+    assert!(plan.stdout().contains("\ndetected      gsiv\n"), "{plan}");
     Ok(())
 }
 

@@ -2,7 +2,7 @@
 
 mod area;
 mod decoder;
-mod linux_model;
 mod layout;
+mod linux_model;
 mod round_trip;
 mod sections;

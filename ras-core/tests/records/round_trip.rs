@@ -146,7 +146,8 @@ proptest! {
 }
 
 #[test]
-fn a_corrected_error_beyond_the_threshold_soft_offlines_the_page() -> Result<(), Box<dyn core::error::Error>> {
+fn a_corrected_error_beyond_the_threshold_soft_offlines_the_page() -> Result<(), Box<dyn core::error::Error>>
+{
     let report = MemoryReport {
         part: PartName::MEMORY,
         severity: Severity::Corrected,

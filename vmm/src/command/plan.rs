@@ -26,25 +26,25 @@ pub(super) struct Options {
     json: bool,
 }
 
-/// The host that is planned for.
+/// The host to plan for.
 #[derive(Args, Debug)]
 pub(super) struct HostArgs {
     /// Plan for the host whose abilities are in this file (`ghest probe --abilities` writes one); without it, for this host.
     #[arg(long, value_name = "FILE")]
     host: Option<PathBuf>,
-    /// Plan for guests of this architecture; without it, for this machine's. Nothing is known of a host of another one
-    /// unless `--host` says it.
+    /// Plan for guests of this architecture; without it, for this machine's. The abilities of a host of another
+    /// architecture are unknown unless `--host` gives them.
     #[arg(long, value_enum)]
     arch: Option<ArchName>,
 }
 
 impl HostArgs {
-    /// The architecture that was named, or this machine's.
+    /// The requested architecture, or this machine's.
     pub(super) fn arch(&self) -> Arch {
         self.arch.map_or(Arch::NATIVE, Arch::from)
     }
 
-    /// What the host can do.
+    /// The abilities of the host.
     pub(super) fn abilities(&self) -> Result<HostAbilities, Status> {
         match &self.host {
             Some(path) => read_abilities(path)
@@ -57,7 +57,7 @@ impl HostArgs {
 fn read_abilities(path: &Path) -> Result<HostAbilities, String> {
     let text = std::fs::read_to_string(path).map_err(|error| error.to_string())?;
     // The error names line and column.
-    serde_json::from_str(&text).map_err(|error| format!("these are not a host's abilities: {error}"))
+    serde_json::from_str(&text).map_err(|error| format!("not a valid description of a host's abilities: {error}"))
 }
 
 pub(super) fn run(options: &Options) -> Status {
@@ -68,14 +68,14 @@ pub(super) fn run(options: &Options) -> Status {
     if options.json { output::print_json(&blueprint.plan) } else { output::print(&text(&blueprint.plan)) }
 }
 
-/// Plans a profile, or says why not.
+/// Plans a profile, or prints why that is not possible.
 fn blueprint(profile: &ProfileArgs, host: &HostArgs) -> Result<Blueprint, Status> {
     let profile = profiles::load(profile, host.arch())?;
     let abilities = host.abilities()?;
     Blueprint::of(&profile.machine, Features::default(), abilities).map_err(|error| refuse(&profile, &error))
 }
 
-/// Says why there is no plan.
+/// Prints why there is no plan.
 pub(super) fn refuse(profile: &Profile, error: &PlanError) -> Status {
     let (problem, status) = refusal(profile, error);
     diagnostics::print(&[problem]);
@@ -94,7 +94,7 @@ fn text(plan: &Plan) -> String {
     }
     for (what, response) in [
         ("consumed", &ras.consumed),
-        ("found", &ras.detected),
+        ("detected", &ras.detected),
         ("by a device", &ras.touched_by_device),
         ("VMM's own", &ras.own_memory),
     ] {
@@ -129,11 +129,11 @@ fn response_lines(what: &str, response: &ResponsePlan) -> Vec<String> {
     lines
 }
 
-/// Why there is no plan, at the key of the profile that asked for what cannot be had.
+/// Why there is no plan, at the key of the profile that requests what is not supported.
 pub(super) fn refusal(profile: &Profile, error: &PlanError) -> (Diagnostic, Status) {
     let (key, help, status) = match error {
         PlanError::Describe(DescribeError::TooManyDevices { most, .. }) => {
-            (format!("device.{most}.type"), "leave devices out", Status::Host)
+            (format!("device.{most}.type"), "remove devices", Status::Host)
         }
         PlanError::Describe(DescribeError::TableSet(_) | DescribeError::Build(_)) => {
             ("machine.firmware".to_owned(), "choose other tables, or fewer vCPUs", Status::Host)
