@@ -151,6 +151,8 @@ fn guest_takes_records() -> Checked {
         ("gsiv", Some("probe: error interrupt ged")),
         ("gpio", Some("probe: error interrupt ged")),
         #[cfg(target_arch = "x86_64")]
+        ("sci", Some("probe: error interrupt ged")),
+        #[cfg(target_arch = "x86_64")]
         ("external", Some("probe: error interrupt gsi 13")),
         ("polled", None),
     ] {
