@@ -2,7 +2,7 @@
 //! if one is given.
 //!
 //! ```text
-//! cargo run -p firmware-tables --example two_cpus [DIRECTORY]
+//! cargo run -p ghest-firmware-tables --example two_cpus [DIRECTORY]
 //! ```
 
 use std::error::Error;

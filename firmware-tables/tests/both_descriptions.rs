@@ -4,7 +4,7 @@
 //! The list is in `tests/golden/aarch64/devices.txt`. After an intended change, update it and review the difference:
 //!
 //! ```text
-//! UPDATE_GOLDEN=1 cargo test -p firmware-tables --test both_descriptions
+//! UPDATE_GOLDEN=1 cargo test -p ghest-firmware-tables --test both_descriptions
 //! ```
 //!
 //! Without iasl, the tests are reported as ignored.

@@ -241,7 +241,7 @@ fn an_error_source_requires_its_own_interrupt() {
     machine.memory.records = None;
     assert_eq!(
         build(&machine).unwrap_err().to_string(),
-        "devicetree tables: error records: 1 error sources need 0x30000 bytes of record area and there are 0x0"
+        "devicetree tables: error records: 1 error sources need a record area of 0x30000 bytes, and 0x0 are available"
     );
 }
 

@@ -4,7 +4,7 @@
 //! same trees as the builder's. After an intended change, update them and review the difference:
 //!
 //! ```text
-//! UPDATE_GOLDEN=1 cargo test -p firmware-tables --test dtc
+//! UPDATE_GOLDEN=1 cargo test -p ghest-firmware-tables --test dtc
 //! ```
 //!
 //! Without dtc, the tests are reported as ignored.

@@ -154,7 +154,7 @@ fn a_record_area_that_is_too_small_is_an_error_with_the_length_that_is_needed() 
     let missing = placed(None).unwrap_err();
     assert_eq!(
         missing.to_string(),
-        "acpi tables: error records: 4 error sources need 0x30000 bytes of record area and there are 0x0"
+        "acpi tables: error records: 4 error sources need a record area of 0x30000 bytes, and 0x0 are available"
     );
     let reason = LayoutError::TooSmall { sources: 4, needed: 0x3_0000, available: 0x2_ffff };
     let small = BuildError::ErrorRecords { set: TableSet::Acpi, reason };

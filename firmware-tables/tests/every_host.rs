@@ -2,7 +2,7 @@
 //! After an intended change, update the file:
 //!
 //! ```text
-//! UPDATE_GOLDEN=1 cargo test -p firmware-tables --test every_host
+//! UPDATE_GOLDEN=1 cargo test -p ghest-firmware-tables --test every_host
 //! ```
 #![cfg(all(feature = "acpi", feature = "devicetree", feature = "mptable"))]
 

@@ -5,7 +5,7 @@
 //! change, update them and review the difference:
 //!
 //! ```text
-//! UPDATE_GOLDEN=1 cargo test -p firmware-tables --test iasl
+//! UPDATE_GOLDEN=1 cargo test -p ghest-firmware-tables --test iasl
 //! ```
 //!
 //! acpiexec evaluates the methods with ACPICA, the interpreter of Linux.

@@ -1,6 +1,6 @@
 //! Plans for a few guests and prints each response with its reason; then responds to one error as planned.
 //!
-//! `cargo run -p ras-core --example plan`
+//! `cargo run -p ghest-ras-core --example plan`
 
 use std::num::NonZeroU32;
 

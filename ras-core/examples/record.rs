@@ -1,6 +1,6 @@
 //! Writes the record of poisoned pages, as a VMM writes it for its guest, and decodes it.
 //!
-//! `cargo run -p ras-core --example record`
+//! `cargo run -p ghest-ras-core --example record`
 
 use ras_core::acceptance::linux_accepts;
 use ras_core::{

@@ -1,6 +1,6 @@
 //! Two vCPUs access one poisoned page: which one is held, what the guest reads, and when the page may be repaired.
 //!
-//! `cargo run -p ras-core --example two_vcpus`
+//! `cargo run -p ghest-ras-core --example two_vcpus`
 
 use std::num::NonZeroU32;
 

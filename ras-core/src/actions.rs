@@ -169,7 +169,7 @@ impl fmt::Display for StopReport {
             StopReason::CannotRestart => {
                 "the machine cannot start again: its kernel or tables overlap poisoned memory that is not repaired"
             }
-            StopReason::OwnMemory => "memory of the VMM itself is poisoned",
+            StopReason::OwnMemory => "memory error in the VMM's own memory",
         })?;
         match &self.error {
             Some(error) => write!(f, ": {} bytes at {:#x}", error.span.bytes(), error.span.gpa),

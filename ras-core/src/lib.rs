@@ -78,7 +78,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! `cargo run -p ras-core --example plan` continues with plans for other guests and the actions for one error; `--example record` prints a
+//! `cargo run -p ghest-ras-core --example plan` continues with plans for other guests and the actions for one error; `--example record` prints a
 //! larger record; `--example two_vcpus` shows two vCPUs that access one poisoned page, from the first access to the repair.
 //!
 //! # What the VMM must do
@@ -118,7 +118,7 @@
 //!
 //! # Cost
 //!
-//! `cargo bench -p ras-core` prints times of this machine. With the encoding of a record of one page as 1, a plan costs about 12, a look-up
+//! `cargo bench -p ghest-ras-core` prints times of this machine. With the encoding of a record of one page as 1, a plan costs about 12, a look-up
 //! among 100,000 poisoned pages about 6 (most of it cache misses), and a response from the report to the last action about 12 with a record
 //! and an abort, about 5 with a machine check.
 //!

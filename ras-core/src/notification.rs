@@ -12,6 +12,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 /// |---|---|---|
 /// | [`Polled`](Self::Polled) | 0 | reads the block when a timer fires, up to a second late; refuses an interval of zero |
 /// | [`External`](Self::External) | 1 | takes the interrupt on x86; on arm64 it cannot map the GSI and refuses the source |
+/// | [`Sci`](Self::Sci) | 3 | as 7: the type only says how the platform raises the error device |
 /// | [`Nmi`](Self::Nmi) | 4 | x86 only: the NMI handler reads every such source; other architectures refuse it |
 /// | [`Gpio`](Self::Gpio) | 7 | reads every source of this type when the error device (PNP0C33) is notified |
 /// | [`Sea`](Self::Sea) | 8 | arm64 only: an abort taken from user space reads every such source, on whatever processor it is taken |
@@ -36,6 +37,8 @@ pub enum Notification {
         /// The global system interrupt.
         gsi: u32,
     },
+    /// A system control interrupt: an event device (ACPI0013) notifies the error device (PNP0C33).
+    Sci,
     /// A non-maskable interrupt.
     Nmi,
     /// A GPIO signal: an event device (ACPI0013) notifies the error device (PNP0C33).
@@ -60,6 +63,7 @@ impl Notification {
         let (number, name, needs_error_device) = match self {
             Notification::Polled { .. } => (0, "polled", false),
             Notification::External { .. } => (1, "external", false),
+            Notification::Sci => (3, "sci", true),
             Notification::Nmi => (4, "nmi", false),
             Notification::Gpio => (7, "gpio", true),
             Notification::Sea => (8, "sea", false),
@@ -74,8 +78,14 @@ impl Notification {
     #[must_use]
     pub fn from_number(number: u8, interval_ms: NonZeroU32, own_gsi: Option<u32>) -> Option<Self> {
         let own_gsi = own_gsi.map(|gsi| Notification::External { gsi });
-        let fixed =
-            [Notification::Nmi, Notification::Gpio, Notification::Sea, Notification::Sei, Notification::Gsiv];
+        let fixed = [
+            Notification::Sci,
+            Notification::Nmi,
+            Notification::Gpio,
+            Notification::Sea,
+            Notification::Sei,
+            Notification::Gsiv,
+        ];
         let all = fixed.into_iter().chain([Notification::Polled { interval_ms }]).chain(own_gsi);
         all.into_iter().find(|notification| notification.number() == number)
     }

@@ -93,6 +93,13 @@ responses! {
         notification: Some(10),
         needs_vcpu_state: false,
     }
+    /// GHES record, and a system control interrupt (SCI): raised through the event device that notifies the error device.
+    Sci {
+        name: "sci",
+        summary: "record and system control interrupt",
+        notification: Some(3),
+        needs_vcpu_state: false,
+    }
     /// GHES record, and a GPIO signal that notifies the error device.
     Gpio {
         name: "gpio",

@@ -344,7 +344,7 @@ impl Model {
         let expected: Vec<usize> = (0..VCPUS).filter(|vcpu| self.vcpus[*vcpu] == Vcpu::Held).collect();
         assert_eq!(held, expected, "held vCPUs");
         assert_eq!(self.host.overflowed(), self.overflowed);
-        // The VMM may not have seen the acknowledgement yet, but it knows of every record.
+        // The VMM may not have seen the acknowledgement yet, but it has marked the record as written.
         assert!(self.guest.free || self.host.written().is_some(), "a record that the VMM does not know of");
     }
 

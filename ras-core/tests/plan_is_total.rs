@@ -129,6 +129,9 @@ fn is_possible(response: Response, plan: &Plan, host: &HostAbilities, tables: &T
             area.slots().any(|slot| matches!(slot.source.notification, Notification::External { .. }))
         }),
         Response::Gsiv => tables.error_device && record(|kind| matches!(kind, Notification::Gsiv)),
+        Response::Sci => {
+            x86.is_some() && tables.error_device && record(|kind| matches!(kind, Notification::Sci))
+        }
         Response::Gpio => tables.error_device && record(|kind| matches!(kind, Notification::Gpio)),
         other => panic!("{other} is missing here"),
     }
@@ -217,6 +220,7 @@ fn every_request_leads_to_a_plan_or_an_error_with_a_reason() {
     let detected = [
         Notification::Polled { interval_ms: INTERVAL },
         Notification::Gsiv,
+        Notification::Sci,
         Notification::Gpio,
         Notification::External { gsi: 20 },
     ];

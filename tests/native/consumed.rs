@@ -132,7 +132,7 @@ fn stopped_with_a_report() -> Checked {
     guest
         .expect_said("vCPU 0 consumed poisoned memory: 4 KiB at 0x2000000 (action required, by injected)")
         .expect_last(
-            "ghest: stopped: the profile answers a memory error by stopping: 4096 bytes at 0x2000000",
+            "ghest: stopped: the profile's response to a memory error is to stop: 4096 bytes at 0x2000000",
         );
     assert_eq!(events(&scratch, "stopped")[0]["status"], 10);
     Ok(())

@@ -43,7 +43,7 @@ fn a_detected_error_stops_the_machine() -> Checked {
     let mut running = Ghest::boot(&profile).arg("--control").arg(scratch.path("control")).start();
     running.wait_for("probe: ok");
     ctl(&scratch, &INJECT, 0);
-    let said = "ghest: stopped: the profile answers a memory error by stopping: 4096 bytes at 0x2001000";
+    let said = "ghest: stopped: the profile's response to a memory error is to stop: 4096 bytes at 0x2001000";
     running.finish().expect(10).expect_last(said);
     Ok(())
 }
@@ -153,6 +153,8 @@ fn guest_takes_records() -> Checked {
     for (asynchronous, way) in [
         ("gsiv", Some("probe: error interrupt ged")),
         ("gpio", Some("probe: error interrupt ged")),
+        #[cfg(target_arch = "x86_64")]
+        ("sci", Some("probe: error interrupt ged")),
         #[cfg(target_arch = "x86_64")]
         ("external", Some("probe: error interrupt gsi 13")),
         ("polled", None),

@@ -1,7 +1,7 @@
 //! The shell of Ghesthouse: wires profile, tables, memory, devices and vCPUs into a running machine.
 //!
 //! ```text
-//! Machine -> plan     -> Blueprint: Platform, GuestTables, and what becomes of memory errors    pure
+//! Machine -> plan     -> Blueprint: Platform, GuestTables, and how memory errors are handled    pure
 //!         -> boot     -> guest memory, Entry          files
 //!         -> kvm      -> KvmVm, vCPUs                 KVM
 //!         -> machine  -> devices on the bus, threads  runs until the first Ending

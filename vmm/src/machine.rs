@@ -50,7 +50,7 @@ pub enum MachineError {
     /// A device cannot be attached.
     #[error(transparent)]
     Board(#[from] BoardError),
-    /// This build cannot carry an answer of the plan.
+    /// This build does not support a response of the plan.
     #[error(transparent)]
     Reporter(#[from] BuildError),
     /// vCPUs cannot be started.

@@ -1,4 +1,4 @@
-//! What a profile asks for, what its guest is told, and what becomes of errors, before anything boots.
+//! What a profile requests, what the tables describe to its guest, and how memory errors are reported, before anything boots.
 
 use firmware_tables::GuestTables;
 use machine_profile::{Kernel, Machine, TableSet};
@@ -21,7 +21,7 @@ pub struct Blueprint {
     pub platform: Platform,
     /// The tables; on aarch64 they are built once more when kernel and initrd are in their places.
     pub tables: GuestTables,
-    /// What becomes of memory errors.
+    /// How memory errors are handled.
     pub ras: ras_core::plan::Plan,
     /// The host that it was planned for.
     pub host: HostAbilities,
@@ -47,7 +47,7 @@ pub struct Plan {
     pub because: &'static str,
     /// Every table.
     pub tables: Vec<PlannedTable>,
-    /// What becomes of memory errors.
+    /// How memory errors are handled.
     pub ras: ras_core::plan::Plan,
 }
 
@@ -73,7 +73,7 @@ pub enum PlanError {
     Refused(#[from] ras_core::plan::PlanError),
 }
 
-/// The hardware of a machine and its tables, with the error sources that its profile's answers use on such a host.
+/// The hardware of a machine and its tables, with the error sources of its profile's responses on such a host.
 ///
 /// # Errors
 /// Where the machine cannot be described.
@@ -99,7 +99,7 @@ pub fn describe(
 }
 
 impl Blueprint {
-    /// Plans a machine for a host that offers this and can do that. Nothing is asked of the host here.
+    /// Plans a machine for a host that offers this and can do that. The host is not queried here.
     ///
     /// # Errors
     /// Where the machine cannot be described, or its profile refuses what the host lacks.

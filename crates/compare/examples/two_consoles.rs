@@ -1,6 +1,6 @@
 //! Compares two recorded consoles of the built-in guest, which differ in their firmware tables, and prints the result.
 //!
-//! `cargo run -p compare --example two_consoles`
+//! `cargo run -p ghest-compare --example two_consoles`
 
 use compare::{Comparison, Console, Ending, Host, Look, Machine, Only, Recording, text};
 

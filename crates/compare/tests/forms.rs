@@ -1,4 +1,4 @@
-//! Comparisons of recorded boots, as text, JSON and HTML. `INSTA_UPDATE=always cargo test -p compare` accepts new output.
+//! Comparisons of recorded boots, as text, JSON and HTML. `INSTA_UPDATE=always cargo test -p ghest-compare` accepts new output.
 
 use std::path::Path;
 

@@ -1,7 +1,7 @@
 //! A 16550A serial port, driven by hand: prints what a guest writes, and gives the guest one line of input.
 //!
 //! ```sh
-//! cargo run -p devices --example serial
+//! cargo run -p ghest-devices --example serial
 //! ```
 
 use std::error::Error;

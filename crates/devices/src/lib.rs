@@ -45,14 +45,13 @@ mod primecell;
 pub mod registry;
 pub mod rtc;
 pub mod serial;
-#[cfg_attr(
-    not(feature = "virtio-block"),
-    allow(dead_code, reason = "the core serves kinds that this build leaves out")
-)]
+#[allow(dead_code, reason = "a part of the core may serve only kinds that a build leaves out")]
 pub mod virtio;
 #[cfg(feature = "virtio-block")]
 pub mod virtio_block;
 pub mod virtio_mmio;
+#[cfg(feature = "virtio-rng")]
+pub mod virtio_rng;
 
 pub use console::ConsolePort;
 pub use line::{InterruptLine, Level, LevelLine};

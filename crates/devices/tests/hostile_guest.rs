@@ -1,6 +1,6 @@
 //! No sequence of register accesses panics.
 //!
-//! Each case is up to 64 accesses; `PROPTEST_CASES=1000000 cargo test -p devices` is a long run.
+//! Each case is up to 64 accesses; `PROPTEST_CASES=1000000 cargo test -p ghest-devices` is a long run.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -1,6 +1,6 @@
 //! Allocates guest memory, translates addresses, and survives the signals that Linux sends for memory errors.
 //!
-//! `cargo run -p guest-memory --example survive` simulates every signal. With the argument `poison` it also poisons a page of this host
+//! `cargo run -p ghest-guest-memory --example survive` simulates every signal. With the argument `poison` it also poisons a page of this host
 //! (MADV_HWPOISON: needs CONFIG_MEMORY_FAILURE and CAP_SYS_ADMIN, and takes the page out of use until the host is restarted).
 
 use std::error::Error;

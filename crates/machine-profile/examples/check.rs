@@ -1,7 +1,7 @@
 //! Checks a profile and prints the machine, or every problem of the profile.
 //!
 //! ```sh
-//! cargo run -p machine-profile --example check -- config-examples/quickstart.toml --set machine.vcpus=4
+//! cargo run -p ghest-machine-profile --example check -- config-examples/quickstart.toml --set machine.vcpus=4
 //! ```
 //!
 //! The example defines one kind of device, `type = "null"`, to show how a VMM provides its own. A profile that names another

@@ -12,7 +12,7 @@ pub struct Key<F, A> {
     pub doc: &'static str,
     /// The values that it accepts.
     pub form: F,
-    /// What applies if a profile omits the key: [`Required`], [`Optional`] or [`Default`].
+    /// What applies if a profile omits the key: [`Required`], [`Optional`] or [`struct@Default`].
     pub absent: A,
 }
 

@@ -10,7 +10,7 @@
 //! The default architecture is x86_64. After an intended change, regenerate the expected files and review them:
 //!
 //! ```sh
-//! UPDATE_EXPECTED=1 cargo test -p machine-profile --test broken_profiles
+//! UPDATE_EXPECTED=1 cargo test -p ghest-machine-profile --test broken_profiles
 //! ```
 
 use std::fmt::Write as _;

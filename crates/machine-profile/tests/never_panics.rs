@@ -3,7 +3,7 @@
 //! `PROPTEST_CASES` is the number of inputs of each test. One million in total, in a few minutes:
 //!
 //! ```sh
-//! PROPTEST_CASES=250000 cargo test -p machine-profile --test never_panics
+//! PROPTEST_CASES=250000 cargo test -p ghest-machine-profile --test never_panics
 //! ```
 
 use std::fs;

@@ -1,7 +1,7 @@
 //! Prints the memory maps of machines of both architectures, with an area for error records.
 //!
 //! ```text
-//! cargo run -p platform --example memory_maps
+//! cargo run -p ghest-platform --example memory_maps
 //! ```
 
 use platform::{Platform, aarch64, x86_64};

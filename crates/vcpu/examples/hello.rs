@@ -1,4 +1,4 @@
-//! A guest of one vCPU that prints through a serial port: `cargo run -p vcpu --example hello`.
+//! A guest of one vCPU that prints through a serial port: `cargo run -p ghest-vcpu --example hello`.
 //!
 //! The guest is a few instructions in real mode. It also reads an address where there is no device, which returns all ones.
 #![cfg_attr(not(target_arch = "x86_64"), expect(unused, reason = "the guest's code is for x86_64"))]

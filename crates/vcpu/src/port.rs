@@ -72,7 +72,7 @@ pub trait VcpuPort {
     /// Enters the guest and returns at the next exit.
     ///
     /// A kick since the last [`clear_kick`](Self::clear_kick) makes this return [`Exit::Interrupted`] immediately: the access that the
-    /// last exit asked for is completed first, and no further guest instruction is executed.
+    /// last exit requested is completed first, and no further guest instruction is executed.
     ///
     /// # Errors
     /// Returns an error if the hypervisor cannot run the vCPU.
@@ -88,7 +88,7 @@ pub trait VcpuPort {
     /// made, if it made one. `None` if the registers cannot be read.
     fn state(&mut self, access: Option<&PoisonAccess>) -> Option<VcpuState>;
 
-    /// Cancels the access that the last exit asked for: the PC points to its instruction again, and the registers are as before it.
+    /// Cancels the access that the last exit requested: the PC points to its instruction again, and the registers are as before it.
     ///
     /// # Errors
     /// Returns an error if the hypervisor refuses.

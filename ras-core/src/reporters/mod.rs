@@ -4,7 +4,7 @@
 //! is in the [`ReporterContext`]. Handling an error allocates no memory.
 //!
 //! A reporter is one file here and one line in [`REGISTRY`], which finds the one for a response of the plan. A response that writes
-//! records is handled by [`Ghes`](ghes::Ghes), whatever its notification type.
+//! records is handled by `Ghes`, whatever its notification type.
 
 pub mod claim;
 #[cfg(feature = "external-abort")]

@@ -14,6 +14,7 @@ mod error;
 mod host;
 mod image;
 mod kernel;
+mod libraries;
 mod machine;
 mod matrix;
 mod process;
@@ -73,8 +74,14 @@ enum Command {
         #[arg(long)]
         host_kernel: Option<String>,
     },
-    /// Set up, run the workspace's tests and the scenarios
+    /// Set up, run the workspace's tests, the checks of the library crates and the scenarios
     Test,
+    /// Check the library crates: packages, features, documentation, public API
+    Libraries {
+        /// Write the files that list the public API
+        #[arg(long)]
+        update: bool,
+    },
     /// Poison a page of a guest under ghest and under QEMU, and print what each reports, side by side
     BesideQemu {
         /// Rewrite docs/beside-qemu.md
@@ -123,6 +130,9 @@ fn execute(Cli { command, ghest, full }: Cli) -> Result<Option<Count>> {
         setup::setup()?;
         return emulator::prepare(&workspace, &Cache::new(workspace.cache(), false)).map(|()| None);
     }
+    if let Command::Libraries { update } = command {
+        return libraries::check(&workspace, update).map(Some);
+    }
     let all = scenario::load(&workspace.scenarios())?;
     let in_set = |scenario: &Scenario| full || scenario.set == Set::Default;
     let cache_directory = workspace.cache();
@@ -147,7 +157,7 @@ fn execute(Cli { command, ghest, full }: Cli) -> Result<Option<Count>> {
     }
     let scenarios: Vec<Scenario> = all.into_iter().filter(in_set).collect();
     match command {
-        Command::Setup | Command::Run(_) | Command::Compare(_) => Ok(None),
+        Command::Setup | Command::Libraries { .. } | Command::Run(_) | Command::Compare(_) => Ok(None),
         Command::Fetch => fetch(&cache(true), &scenarios).map(|()| None),
         Command::Shell { host, host_kernel } => {
             shell(&workspace, &cache(false), host, host_kernel, &scenarios).map(|()| None)
@@ -163,9 +173,10 @@ fn execute(Cli { command, ghest, full }: Cli) -> Result<Option<Count>> {
                 eprintln!("no compiler for aarch64: {error}");
             }
             let tests = suite::cargo_test(&workspace)?;
+            let checks = libraries::check(&workspace, false)?;
             let runs = Count::of(&run::run(&workspace, &cache, &scenarios, false)?);
-            println!("cargo test: {tests}\nscenarios:  {runs}");
-            Ok(Some(tests + runs))
+            println!("cargo test: {tests}\nlibraries:  {checks}\nscenarios:  {runs}");
+            Ok(Some(tests + checks + runs))
         }
         Command::BesideQemu { document } => {
             beside::beside_qemu(&workspace, &cache(false), document).map(Some)

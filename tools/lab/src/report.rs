@@ -32,7 +32,7 @@ impl Count {
         count
     }
 
-    fn add(&mut self, outcome: Outcome) {
+    pub(crate) fn add(&mut self, outcome: Outcome) {
         match outcome {
             Outcome::Passed => self.passed += 1,
             Outcome::Failed => self.failed += 1,
@@ -40,7 +40,7 @@ impl Count {
         }
     }
 
-    /// Whether the run was successful. With `CI` set a skipped scenario is a failure: nobody would notice it.
+    /// Whether the run was successful. With `CI` set a skipped scenario is a failure: it would go unnoticed.
     pub(crate) fn is_good(self) -> bool {
         let nothing_ran = self.passed == 0 && self.skipped > 0;
         self.failed == 0 && !nothing_ran && (self.skipped == 0 || std::env::var_os("CI").is_none())

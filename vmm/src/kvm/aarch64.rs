@@ -33,7 +33,7 @@ const FIRST_SPI: u32 = 32;
 /// Bits of a guest physical address in a VM of the default type (Documentation/virt/kvm/api.rst, 4.2).
 const DEFAULT_IPA_BITS: u32 = 40;
 
-/// The features that this host offers to guests: GIC version, PMU.
+/// The features that this host offers to guests: GIC version and PMU.
 ///
 /// # Errors
 /// Returns an error if KVM cannot create a VM.

@@ -27,7 +27,7 @@ pub struct PreservedState {
     pub(super) schedule: Arc<Schedule>,
     pub(super) detected_errors: DetectedErrors,
     sender: DetectedErrorSender,
-    /// The early-kill thread: the host signals poisoned pages to it that nobody has consumed.
+    /// The early-kill thread: the host signals poisoned pages to it that were not consumed.
     _ao_listener: AoListener,
 }
 

@@ -78,7 +78,7 @@ impl Reporting {
             let entries = self.lock().responder.ledger().entries().to_vec();
             let poisoned = entries.into_iter().filter(|entry| entry.is_poisoned()).map(|entry| entry.span);
             poisoned.for_each(|span| self.repaired(span));
-            // Holes that nobody has accessed are not in the ledger.
+            // Holes that were not accessed are not in the ledger.
             self.memslot_holes.clear();
             self.lock().unrepairable.clear();
         }

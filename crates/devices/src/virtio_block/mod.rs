@@ -40,7 +40,7 @@ pub struct Block {
     workers: Option<QueueWorkers>,
 }
 
-/// The answer to GET_ID: text, padded with zeros (VIRTIO 1.2, 5.2.6).
+/// The response to GET_ID: text, padded with zeros (VIRTIO 1.2, 5.2.6).
 type Id = [u8; VIRTIO_BLK_ID_BYTES as usize];
 
 /// Maximum size of the queue, in elements.

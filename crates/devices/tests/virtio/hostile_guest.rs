@@ -1,7 +1,7 @@
 //! A guest that writes anything to registers, rings, descriptors and headers: nothing panics, a reset always works, and a
 //! read-only disk is not changed.
 //!
-//! `PROPTEST_CASES=100000 cargo test -p devices --test virtio hostile` makes it a long run.
+//! `PROPTEST_CASES=100000 cargo test -p ghest-devices --test virtio hostile` makes it a long run.
 
 use std::fs;
 use std::sync::Once;

@@ -6,5 +6,7 @@ mod driver;
 mod hostile_guest;
 mod poison_observer;
 mod poisoned_rings;
+#[cfg(feature = "virtio-rng")]
+mod rng;
 mod transport;
 mod workers;

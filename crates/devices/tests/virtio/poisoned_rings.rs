@@ -1,4 +1,4 @@
-//! Rings that become inaccessible at any moment: the device needs a reset or a request fails, the process lives on, and after
+//! Rings that become inaccessible at any moment: the device needs a reset or a request fails, the process continues, and after
 //! the driver's reset the device works again.
 //!
 //! A truncated memfd stands for poisoned memory, as in `poison_observer`.

@@ -85,7 +85,7 @@ mod tests {
 
     use super::*;
 
-    /// `BLESS=1 cargo test -p ras-core` writes the page.
+    /// `BLESS=1 cargo test -p ghest-ras-core` writes the page.
     #[test]
     fn the_page_in_docs_is_generated_from_the_table() {
         let page = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/decision-table.md");

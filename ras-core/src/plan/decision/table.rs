@@ -343,6 +343,19 @@ pub const TABLE: &[Row] = &[
         class: Detected,
         arch: X86_64,
         tables: Acpi,
+        response: Response::Sci,
+        preference: OnRequest,
+        requires: &[Source, ErrorDevice],
+        unacknowledged: Some(Response::Ignore),
+        stalled: None,
+        reason: "delivered as gsiv is, on the event device of a hardware-reduced machine: only the notification type in HEST \
+            differs",
+        reference: "ACPI 6.5, 18.3.2.9; Linux ghes_probe, acpi_hed",
+    },
+    Row {
+        class: Detected,
+        arch: X86_64,
+        tables: Acpi,
         response: Response::Stop,
         preference: OnRequest,
         requires: &[],
@@ -405,7 +418,7 @@ pub const FIXED: &[FixedRow] = &[
     },
 ];
 
-/// Rows that were left out on purpose.
+/// Rows that are omitted on purpose.
 pub const EXCLUSIONS: &[Exclusion] = &[
     Exclusion {
         arch: Aarch64,
@@ -428,7 +441,14 @@ pub const EXCLUSIONS: &[Exclusion] = &[
     Exclusion {
         arch: X86_64,
         tables: MpTable,
-        responses: &[Response::Nmi, Response::Polled, Response::Gsiv, Response::Gpio, Response::External],
+        responses: &[
+            Response::Nmi,
+            Response::Polled,
+            Response::Gsiv,
+            Response::Sci,
+            Response::Gpio,
+            Response::External,
+        ],
         reason: "an MP table cannot describe an error source",
     },
 ];

@@ -97,7 +97,7 @@ pub(crate) fn load(memory: &Memory, page: usize, word: usize) -> Option<u64> {
 /// Writes a word of a page, by its index; `false` if the page is poisoned.
 pub(crate) fn store(memory: &Memory, page: usize, word: usize, value: u64) -> bool {
     let to = memory.word(page, word);
-    // SAFETY: as above, and nobody holds a reference to it.
+    // SAFETY: as above, and there is no reference to it.
     sigbus::during(Activity::Access, || unsafe { victim_store(to, value) }) == 0
 }
 
