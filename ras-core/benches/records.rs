@@ -1,10 +1,10 @@
-//! What a record costs. Times depend on the machine: each is the least of many runs.
+//! The cost of a record. Times depend on the machine: each is the minimum of many runs.
 
-mod least;
+mod minimum;
 
 use std::hint::black_box;
 
-use least::least;
+use minimum::minimum_ns;
 use ras_core::{Decoded, Kind, MemoryBlocks, MemoryReport, Span};
 
 fn main() {
@@ -12,9 +12,9 @@ fn main() {
     let report = MemoryReport::uncorrected(Kind::ActionRequired, 1_786_270_272, 17);
     for (name, log2_len) in [("one page", 12), ("sixteen pages", 16)] {
         let span = Span::around(0x4020_0000, log2_len);
-        let time = least(|| MemoryBlocks::new(black_box(span), report).write_next(&mut bytes));
+        let time = minimum_ns(|| MemoryBlocks::new(black_box(span), report).write_next(&mut bytes));
         println!("encode {name:16} {:>8.1} ns", time);
-        let time = least(|| Decoded::read(black_box(&bytes)).is_ok());
+        let time = minimum_ns(|| Decoded::read(black_box(&bytes)).is_ok());
         println!("decode {name:16} {:>8.1} ns", time);
     }
 }

@@ -1,4 +1,4 @@
-//! Plans for a few guests and prints each answer with its reason; then answers one error as planned.
+//! Plans for a few guests and prints each response with its reason; then responds to one error as planned.
 //!
 //! `cargo run -p ras-core --example plan`
 
@@ -6,20 +6,23 @@ use std::num::NonZeroU32;
 
 use ras_core::abilities::{ArchAbilities, Fact, HostAbilities, MachineCheckAbilities, MemoryFailure, Vendor};
 use ras_core::actions::Action;
-use ras_core::plan::{Answer, Plan, TablesView, plan, sources_wanted};
+use ras_core::plan::{Plan, ResponsePlan, TablesView, plan, sources_wanted};
 use ras_core::reporters::ReporterContext;
-use ras_core::request::{Arch, Asynchronous, OnMissingSupport, Repair, Request, Synchronous, TableSet};
-use ras_core::responder::{Responder, ResponderContext};
+use ras_core::request::{Arch, OnMissingSupport, Repair, Request, TableSet};
+use ras_core::responder::{Responder, ResponderContext, ResponderOptions};
 use ras_core::vcpu_state::{Access, Consumption, ExceptionLevel, VcpuState};
 use ras_core::{Kind, MemoryError, Origin, RecordArea, Response, Span};
 
 fn main() {
     for (name, request) in [
-        ("arm64, ACPI", request(Arch::Aarch64, TableSet::Acpi, Synchronous::Auto)),
-        ("arm64, devicetree", request(Arch::Aarch64, TableSet::Devicetree, Synchronous::Auto)),
-        ("x86_64, ACPI", request(Arch::X86_64, TableSet::Acpi, Synchronous::Auto)),
-        ("x86_64, MP table", request(Arch::X86_64, TableSet::MpTable, Synchronous::Auto)),
-        ("arm64, devicetree, records wanted", request(Arch::Aarch64, TableSet::Devicetree, Synchronous::Sea)),
+        ("arm64, ACPI", request(Arch::Aarch64, TableSet::Acpi, None)),
+        ("arm64, devicetree", request(Arch::Aarch64, TableSet::Devicetree, None)),
+        ("x86_64, ACPI", request(Arch::X86_64, TableSet::Acpi, None)),
+        ("x86_64, MP table", request(Arch::X86_64, TableSet::MpTable, None)),
+        (
+            "arm64, devicetree, records requested",
+            request(Arch::Aarch64, TableSet::Devicetree, Some(Response::Sea)),
+        ),
     ] {
         println!("{name}");
         let host = host(request.arch);
@@ -33,28 +36,28 @@ fn main() {
             Ok(plan) => {
                 print(&plan);
                 if plan.consumed.chosen == Response::Sea {
-                    answer_one(&plan, &host, area.as_ref());
+                    respond_to_one(&plan, &host, area.as_ref());
                 }
             }
-            Err(refusal) => println!("  refused: {refusal}"),
+            Err(error) => println!("  no plan: {error}"),
         }
         println!();
     }
 }
 
-fn request(arch: Arch, tables: TableSet, synchronous: Synchronous) -> Request {
+fn request(arch: Arch, tables: TableSet, synchronous: Option<Response>) -> Request {
     Request {
         arch,
         tables,
         synchronous,
-        asynchronous: Asynchronous::Auto,
+        asynchronous: None,
         poll_interval_ms: NonZeroU32::new(1_000).unwrap_or(NonZeroU32::MIN),
         on_missing_support: OnMissingSupport::Degrade,
         repair: Repair::OnReset,
     }
 }
 
-/// A host as its VMM would describe it; `ghest probe` asks a real one.
+/// A host as its VMM would describe it.
 fn host(arch: Arch) -> HostAbilities {
     let mut host = HostAbilities::unknown(arch);
     host.kvm = Fact::Yes;
@@ -64,29 +67,29 @@ fn host(arch: Arch) -> HostAbilities {
         ArchAbilities::X86_64(host) => {
             host.user_nmi = Fact::Yes;
             host.vendor = Some(Vendor::Intel);
-            // A KVM without software recovery: `auto` has to look further.
+            // A KVM without software recovery: `auto` uses another response.
             host.mce = Some(MachineCheckAbilities { supported: 0x100, banks: 32 });
         }
     }
     host
 }
 
-/// Where the table builder would have put the records.
+/// Lays out the records, as the table builder would.
 fn record_area(request: &Request, host: &HostAbilities) -> Option<RecordArea> {
     let sources: Vec<_> = sources_wanted(request, host, None).collect();
     RecordArea::lay_out(0x4010_0000, RecordArea::bytes_needed(sources.len()), &sources).ok()
 }
 
 fn print(plan: &Plan) {
-    for answer in [&plan.consumed, &plan.detected, &plan.touched_by_device, &plan.own_memory] {
-        let Answer { class, asked, chosen, because, unacknowledged, .. } = answer;
-        println!("  {}", class.title());
-        println!("    asked    {}", asked.map_or("auto", Response::word));
-        println!("    chosen   {chosen}{}", if answer.degraded { " (degraded)" } else { "" });
-        println!("    because  {because}");
-        if let Some(instead) = unacknowledged {
-            let seconds = answer.timeouts.acknowledge_ms / 1_000;
-            println!("    instead  {instead}, once the guest has not acknowledged for {seconds} s");
+    for response in [&plan.consumed, &plan.detected, &plan.touched_by_device, &plan.own_memory] {
+        let ResponsePlan { class, requested, chosen, reason, unacknowledged, timeouts, .. } = response;
+        println!("  error {}", class.description());
+        println!("    requested  {}", requested.map_or("auto", Response::name));
+        println!("    chosen     {chosen}{}", if response.degraded { " (degraded)" } else { "" });
+        println!("    reason     {reason}");
+        if let Some(fallback) = unacknowledged {
+            let seconds = timeouts.acknowledge_ms / 1_000;
+            println!("    fallback   {fallback}, if the guest does not acknowledge within {seconds} s");
         }
     }
     for note in &plan.notes {
@@ -94,9 +97,9 @@ fn print(plan: &Plan) {
     }
 }
 
-/// A program on vCPU 0 touches poisoned memory.
-fn answer_one(plan: &Plan, host: &HostAbilities, area: Option<&RecordArea>) {
-    let mut responder = match Responder::new(plan, host, area) {
+/// A process on vCPU 0 accesses poisoned memory.
+fn respond_to_one(plan: &Plan, host: &HostAbilities, area: Option<&RecordArea>) {
+    let mut responder = match Responder::new(plan, host, area, ResponderOptions::new()) {
         Ok(responder) => responder,
         Err(error) => return println!("  {error}"),
     };
@@ -115,7 +118,7 @@ fn answer_one(plan: &Plan, host: &HostAbilities, area: Option<&RecordArea>) {
         acknowledge_register: 1,
         vcpu: Some(VcpuState::Aarch64(consumption)),
     };
-    println!("  then, for an error at {:#x}:", error.gpa);
+    println!("  actions for an error at {:#x}:", error.gpa);
     responder.report(&error, &ResponderContext { context, detected_register: 1 }, &mut |action: Action<
         '_,
     >| match action {

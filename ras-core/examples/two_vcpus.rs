@@ -1,4 +1,4 @@
-//! Two vCPUs touch one bad page: who waits for whom, what the guest reads, and when the page may be repaired.
+//! Two vCPUs access one poisoned page: which one is held, what the guest reads, and when the page may be repaired.
 //!
 //! `cargo run -p ras-core --example two_vcpus`
 
@@ -8,17 +8,17 @@ use ras_core::abilities::{Fact, HostAbilities, MemoryFailure};
 use ras_core::actions::Action;
 use ras_core::plan::{TablesView, plan, sources_wanted};
 use ras_core::reporters::ReporterContext;
-use ras_core::request::{Arch, Asynchronous, OnMissingSupport, Repair, Request, Synchronous, TableSet};
-use ras_core::responder::{Responder, ResponderContext};
+use ras_core::request::{Arch, OnMissingSupport, Repair, Request, TableSet};
+use ras_core::responder::{Responder, ResponderContext, ResponderOptions};
 use ras_core::vcpu_state::{Access, Consumption, ExceptionLevel, VcpuState};
-use ras_core::{Kind, MemoryError, Origin, RecordArea, Span};
+use ras_core::{Kind, MemoryError, Origin, RecordArea, Response, Span};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let request = Request {
         arch: Arch::Aarch64,
         tables: TableSet::Acpi,
-        synchronous: Synchronous::Sea,
-        asynchronous: Asynchronous::Polled,
+        synchronous: Some(Response::Sea),
+        asynchronous: Some(Response::Polled),
         poll_interval_ms: NonZeroU32::MIN,
         on_missing_support: OnMissingSupport::Refuse,
         repair: Repair::WhenAcknowledged,
@@ -29,24 +29,24 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let area = RecordArea::lay_out(0x4010_0000, 1 << 20, &sources)?;
     let tables = TablesView { set: TableSet::Acpi, record_area: Some(&area), error_device: true };
     let plan = plan(&request, &host, &tables)?;
-    let mut responder = Responder::new(&plan, &host, Some(&area))?;
+    let mut responder = Responder::new(&plan, &host, Some(&area), ResponderOptions::new())?;
 
     for vcpu in [0, 1] {
         println!("vCPU {vcpu} reads 0x80001000:");
-        responder.report(&touch(vcpu), &context(u64::from(vcpu), false), &mut print);
+        responder.report(&access(vcpu), &context(u64::from(vcpu), false), &mut print);
     }
-    println!("The guest has read the record and acknowledged it:");
+    println!("The guest has read and acknowledged the record:");
     responder.tick(&context(2, true), &mut print);
     println!("vCPU 1 runs again, and reads 0x80001000 again:");
-    responder.report(&touch(1), &context(3, true), &mut print);
+    responder.report(&access(1), &context(3, true), &mut print);
     println!("may be repaired: {:x?}", responder.ledger().repairable().collect::<Vec<_>>());
-    println!("The guest has acknowledged that too:");
+    println!("The guest has acknowledged the second record:");
     responder.tick(&context(4, true), &mut print);
     println!("may be repaired: {:x?}", responder.ledger().repairable().collect::<Vec<_>>());
     Ok(())
 }
 
-fn touch(vcpu: u32) -> MemoryError {
+fn access(vcpu: u32) -> MemoryError {
     MemoryError {
         span: Span::around(0x8000_1000, 12),
         gpa: 0x8000_1000,
@@ -57,7 +57,7 @@ fn touch(vcpu: u32) -> MemoryError {
     }
 }
 
-/// So many milliseconds after the start, with the guest done with the last record or not.
+/// The context at a number of milliseconds after the start, with the last record acknowledged or not.
 fn context(now_ms: u64, acknowledged: bool) -> ResponderContext {
     let consumption = Consumption { level: ExceptionLevel::El0, access: Access::Read, far: None };
     let context = ReporterContext {
@@ -72,7 +72,7 @@ fn context(now_ms: u64, acknowledged: bool) -> ResponderContext {
 fn print(action: Action<'_>) {
     match action {
         Action::Write { gpa, bytes } => println!("    write {} bytes at {gpa:#x}", bytes.len()),
-        Action::Event(mark) => println!("    note {mark:x?}"),
+        Action::Event(event) => println!("    event {event:x?}"),
         action => println!("    {action:x?}"),
     }
 }

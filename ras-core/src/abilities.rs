@@ -1,29 +1,29 @@
-//! What a host can do, as plain data.
+//! The abilities of a host, as plain data.
 //!
-//! Whoever can ask a host fills it in; it can be written to a file there and planned with here.
+//! They are probed on the host; they can be written to a file there, and a plan for that host can be made anywhere.
 
 use alloc::vec::Vec;
 
 use crate::request::Arch;
 
-/// Something about a host that may not be known. Where an answer depends on it, not known counts as no: nothing is promised on a guess.
+/// A property of a host that may be unknown. For a decision, unknown counts as no.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "lowercase"))]
 pub enum Fact {
-    /// It is so.
+    /// It has the property.
     Yes,
-    /// It is not.
+    /// It does not have it.
     No,
-    /// Nobody could tell.
+    /// It could not be determined.
     #[default]
     Unknown,
 }
 
 impl Fact {
-    /// All of them.
+    /// All values.
     pub const ALL: [Fact; 3] = [Fact::Yes, Fact::No, Fact::Unknown];
 
-    /// Whether it is known to be so.
+    /// Whether it is known to be true.
     #[must_use]
     pub const fn holds(self) -> bool {
         matches!(self, Fact::Yes)
@@ -42,7 +42,7 @@ impl From<Option<bool>> for Fact {
     }
 }
 
-/// What a host can do. What a file leaves out is not known.
+/// The abilities of a host. What a file omits is unknown.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(
     feature = "serde",
@@ -50,26 +50,26 @@ impl From<Option<bool>> for Fact {
     serde(rename_all = "kebab-case", deny_unknown_fields)
 )]
 pub struct HostAbilities {
-    /// What depends on its architecture.
+    /// Abilities of its architecture.
     pub arch: ArchAbilities,
-    /// Whether KVM can be used there.
+    /// Whether KVM can be used.
     #[cfg_attr(feature = "serde", serde(default))]
     pub kvm: Fact,
-    /// KVM_CAP_MEMORY_FAULT_INFO: a poisoned page of a guest_memfd is told apart from other faults.
+    /// KVM_CAP_MEMORY_FAULT_INFO: an access to a poisoned page of a guest_memfd can be distinguished from other faults.
     #[cfg_attr(feature = "serde", serde(default))]
     pub memory_fault_info: Fact,
-    /// What its kernel does about poisoned memory.
+    /// How its kernel handles poisoned memory.
     #[cfg_attr(feature = "serde", serde(default))]
     pub memory_failure: MemoryFailure,
-    /// CAP_SYS_ADMIN: the VMM may poison its own pages, to try what happens.
+    /// CAP_SYS_ADMIN: the VMM may poison its own pages, for tests.
     #[cfg_attr(feature = "serde", serde(default))]
     pub privileged: Fact,
-    /// Bytes of the pages that it can back a guest with, smallest first.
+    /// Sizes in bytes of the pages that can back a guest, smallest first.
     #[cfg_attr(feature = "serde", serde(default))]
     pub page_sizes: Vec<u64>,
 }
 
-/// What depends on the host's architecture, which is that of every guest it runs.
+/// Abilities of the host's architecture, which is that of its guests too.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum ArchAbilities {
@@ -81,7 +81,7 @@ pub enum ArchAbilities {
     X86_64(X86Abilities),
 }
 
-/// What matters on a 64-bit Arm host.
+/// Abilities of a 64-bit Arm host.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[cfg_attr(
     feature = "serde",
@@ -91,20 +91,20 @@ pub enum ArchAbilities {
 pub struct Aarch64Abilities {
     /// KVM_CAP_VCPU_EVENTS: an SError can be made pending while the guest masks it.
     pub vcpu_events: Fact,
-    /// KVM_CAP_ARM_INJECT_SERROR_ESR: and with a syndrome.
+    /// KVM_CAP_ARM_INJECT_SERROR_ESR: the SError can have a syndrome.
     pub inject_serror_esr: Fact,
-    /// KVM_CAP_ARM_INJECT_EXT_DABT: KVM makes an external data abort of itself.
+    /// KVM_CAP_ARM_INJECT_EXT_DABT: KVM can inject an external data abort.
     pub inject_ext_dabt: Fact,
-    /// KVM_CAP_ARM_SEA_TO_USER: aborts that the host's firmware does not claim come to the VMM.
+    /// KVM_CAP_ARM_SEA_TO_USER: aborts that the host's firmware does not claim are reported to the VMM.
     pub sea_to_user: Fact,
-    /// FEAT_RAS: vCPUs have the RAS extension, and with it SError syndromes (ID_AA64PFR0_EL1.RAS is not 0).
+    /// FEAT_RAS: vCPUs have the RAS extension, which defines SError syndromes (ID_AA64PFR0_EL1.RAS is not 0).
     pub vcpu_ras: Fact,
-    /// An abort can say that its fault address is not valid: the VMM writes ESR_EL1 and enters the exception itself. KVM's own abort
-    /// always shows the address of the last one.
+    /// An abort can be marked as having no valid fault address (FnV): the VMM writes ESR_EL1 and enters the exception itself. KVM's own
+    /// injection leaves the address of the last abort.
     pub far_not_valid: Fact,
 }
 
-/// What matters on a 64-bit x86 host.
+/// Abilities of a 64-bit x86 host.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[cfg_attr(
     feature = "serde",
@@ -114,13 +114,13 @@ pub struct Aarch64Abilities {
 pub struct X86Abilities {
     /// KVM_CAP_USER_NMI.
     pub user_nmi: Fact,
-    /// KVM_CAP_MCE; none where it is not known. A KVM without it has no bits and no banks.
+    /// KVM_CAP_MCE. `None` if it is unknown. A KVM without it has no bits and no banks.
     pub mce: Option<MachineCheckAbilities>,
-    /// Whose machine checks its processors have; none where it is not known, and then Intel's are used: they are the architecture's.
+    /// The vendor whose machine check format its processors have. `None` if it is unknown: then Intel's is used, which is architectural.
     pub vendor: Option<Vendor>,
 }
 
-/// What KVM's emulated machine check can do.
+/// Abilities of KVM's emulated machine check.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[cfg_attr(
     feature = "serde",
@@ -128,40 +128,40 @@ pub struct X86Abilities {
     serde(rename_all = "kebab-case", deny_unknown_fields, default)
 )]
 pub struct MachineCheckAbilities {
-    /// What KVM_X86_GET_MCE_CAP_SUPPORTED said: bits of MCG_CAP.
+    /// Bits of MCG_CAP, from KVM_X86_GET_MCE_CAP_SUPPORTED.
     pub supported: u64,
-    /// What KVM_CHECK_EXTENSION said for KVM_CAP_MCE: banks at most.
+    /// Largest number of banks, from KVM_CHECK_EXTENSION(KVM_CAP_MCE).
     pub banks: u8,
 }
 
 impl MachineCheckAbilities {
-    /// MCG_CTL_P: reporting is switched on and off in one register for all.
+    /// MCG_CTL_P: one register (MCG_CTL) enables reporting globally.
     pub const CTL_P: u64 = 1 << 8;
     /// MCG_CMCI_P: a corrected error raises an interrupt (Intel SDM volume 3, Machine-Check Architecture, IA32_MCG_CAP).
     pub const CMCI_P: u64 = 1 << 10;
-    /// MCG_SER_P: software error recovery; without it every uncorrected error ends the guest.
+    /// MCG_SER_P: software error recovery; without it every uncorrected error is fatal for the guest.
     pub const SER_P: u64 = 1 << 24;
-    /// MCG_LMCE_P: a machine check may be told to one processor only.
+    /// MCG_LMCE_P: a machine check may be delivered to one processor only.
     pub const LMCE_P: u64 = 1 << 27;
 
-    /// Whether all those bits are supported.
+    /// Whether all of these bits are supported.
     #[must_use]
     pub const fn has(self, bits: u64) -> bool {
         self.supported & bits == bits
     }
 }
 
-/// Whose machine checks a processor has.
+/// The vendor whose machine check format a processor has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "lowercase"))]
 pub enum Vendor {
-    /// Intel's: also of Zhaoxin and Centaur.
+    /// Intel; also Zhaoxin and Centaur.
     Intel,
-    /// AMD's: also of Hygon.
+    /// AMD; also Hygon.
     Amd,
 }
 
-/// What the host's kernel does about poisoned memory.
+/// How the host's kernel handles poisoned memory.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[cfg_attr(
     feature = "serde",
@@ -169,16 +169,16 @@ pub enum Vendor {
     serde(rename_all = "kebab-case", deny_unknown_fields, default)
 )]
 pub struct MemoryFailure {
-    /// CONFIG_MEMORY_FAILURE: it does something at all. Its sysctls show it; prctl(PR_MCE_KILL) succeeds without.
+    /// CONFIG_MEMORY_FAILURE: it handles poisoned memory. Its sysctls show that; prctl(PR_MCE_KILL) succeeds without it too.
     pub handled: Fact,
-    /// vm.memory_failure_recovery: it goes on after an error instead of panicking.
+    /// vm.memory_failure_recovery: it recovers from an error instead of panicking.
     pub recovery: Fact,
-    /// vm.memory_failure_early_kill: every process is told before it touches the page, not only those that asked for it by prctl(2).
+    /// vm.memory_failure_early_kill: every process is notified before it accesses the page, not only those that request it by prctl(2).
     pub early_kill: Fact,
 }
 
 impl HostAbilities {
-    /// A host of which nothing is known.
+    /// A host whose abilities are all unknown.
     #[must_use]
     pub fn unknown(arch: Arch) -> Self {
         HostAbilities {

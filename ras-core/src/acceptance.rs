@@ -1,75 +1,73 @@
-//! What a Linux guest makes of a status block: whether its GHES driver takes the block, and what it then does.
+//! A model of Linux's GHES driver: whether it accepts a status block, and what it does with it.
 //!
-//! Written from the driver's rules (drivers/acpi/apei/ghes.c and drivers/firmware/efi/cper.c of Linux 6.1 to 7.3) and from nothing else of
-//! this crate: it judges what the writer writes, so it shares neither structures nor constants with it.
+//! Written from the driver's rules (drivers/acpi/apei/ghes.c and drivers/firmware/efi/cper.c of Linux 6.1 to 7.3) only: it checks the
+//! writer of this crate, so it shares neither structures nor constants with it.
 //!
-//! Not judged, for a block does not show it: a block whose bytes equal another of the last ten seconds (printed once; dropped and yet
-//! claimed on SEA and NMI), pages that the guest does not have, kernels without CONFIG_MEMORY_FAILURE.
+//! Not modelled, because it does not depend on the block: a block that equals another of the last ten seconds (printed once; on SEA and NMI
+//! dropped and claimed), pages that the guest does not have, kernels without CONFIG_MEMORY_FAILURE.
 
 use alloc::vec::Vec;
 use core::fmt;
 
 use crate::notification::Notification;
 
-/// What Linux does with a block that it takes.
+/// What Linux does with a block that it accepts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "kebab-case"))]
-pub enum LinuxVerdict {
-    /// The block says that it is empty.
+pub enum LinuxOutcome {
+    /// Nothing: the block's status says that it is empty.
     NothingToRead,
-    /// "Fatal hardware error".
+    /// It panics: "Fatal hardware error".
     Panic,
-    /// The block is printed, cleared and acknowledged.
+    /// It prints, clears and acknowledges the block.
     Handled {
-        /// What else is done, in the order of the sections.
+        /// What else it does, in the order of the sections.
         actions: Vec<GuestAction>,
-        /// A synchronous error that leads to no page being taken out of use costs the task that runs its life (SIGBUS).
+        /// It kills the current task (SIGBUS): the error is synchronous and no page is offlined for it.
         kills_current_task: bool,
     },
 }
 
-/// What Linux does about a section.
+/// What Linux does for a section.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "kebab-case"))]
 pub enum GuestAction {
-    /// Takes the page out of use, and kills those who use it when they touch it next.
+    /// Offlines the page; processes that map it are killed at their next access.
     MemoryFailure {
         /// Page frame number, of 4 KiB pages.
         pfn: u64,
     },
-    /// Takes the page out of use, and kills the task that runs: its access cannot be completed.
+    /// Offlines the page and kills the current task, whose access cannot be completed.
     MemoryFailureActionRequired {
         /// Page frame number, of 4 KiB pages.
         pfn: u64,
     },
-    /// Moves the page's contents elsewhere and takes it out of use.
+    /// Migrates the page's contents and offlines it.
     SoftOffline {
         /// Page frame number, of 4 KiB pages.
         pfn: u64,
     },
-    /// Nothing: the list of pages to be taken out of use has 16 places for each processor.
+    /// Nothing: the FIFO of pages to be offlined has 16 entries for each processor.
     Dropped {
         /// Page frame number, of 4 KiB pages.
         pfn: u64,
     },
     /// Prints that the section is too short.
     TooShort {
-        /// Which, from 0.
+        /// Its index, from 0.
         section: usize,
     },
 }
 
-impl fmt::Display for LinuxVerdict {
+impl fmt::Display for LinuxOutcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            LinuxVerdict::NothingToRead => {
-                f.write_str("does not look any further: the block says that it is empty")
-            }
-            LinuxVerdict::Panic => f.write_str("panics"),
-            LinuxVerdict::Handled { actions, kills_current_task } => {
+            LinuxOutcome::NothingToRead => f.write_str("reads nothing: the block is empty"),
+            LinuxOutcome::Panic => f.write_str("panics"),
+            LinuxOutcome::Handled { actions, kills_current_task } => {
                 f.write_str("prints it")?;
                 actions.iter().try_for_each(|action| write!(f, ", {action}"))?;
-                if *kills_current_task { f.write_str(", kills the task that runs") } else { Ok(()) }
+                if *kills_current_task { f.write_str(", kills the current task") } else { Ok(()) }
             }
         }
     }
@@ -78,74 +76,75 @@ impl fmt::Display for LinuxVerdict {
 impl fmt::Display for GuestAction {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            GuestAction::MemoryFailure { pfn } => write!(f, "takes page {pfn:#x} out of use"),
+            GuestAction::MemoryFailure { pfn } => write!(f, "offlines page {pfn:#x}"),
             GuestAction::MemoryFailureActionRequired { pfn } => {
-                write!(f, "takes page {pfn:#x} out of use and kills the task that touched it")
+                write!(f, "offlines page {pfn:#x} and kills the task that accessed it")
             }
-            GuestAction::SoftOffline { pfn } => write!(f, "moves page {pfn:#x} elsewhere"),
-            GuestAction::Dropped { pfn } => write!(f, "forgets page {pfn:#x}: its list is full"),
-            GuestAction::TooShort { section } => write!(f, "finds entry {} too short", section + 1),
+            GuestAction::SoftOffline { pfn } => write!(f, "soft-offlines page {pfn:#x}"),
+            GuestAction::Dropped { pfn } => write!(f, "drops page {pfn:#x}: its FIFO is full"),
+            GuestAction::TooShort { section } => write!(f, "rejects entry {} as too short", section + 1),
         }
     }
 }
 
-/// Why Linux does not take a block. It clears and acknowledges the block all the same, once it has seen that something is in it.
+/// Why Linux rejects a block. It clears and acknowledges the block nevertheless, unless it is empty.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "kebab-case"))]
+#[non_exhaustive]
 pub enum Rejection {
-    /// The source was never registered.
-    #[error("Linux knows no sources that notify by {notification}")]
+    /// It refused to register the source.
+    #[error("Linux supports no sources that notify by {notification}")]
     UnknownNotification {
-        /// How it would notify.
+        /// Name of the notification type.
         notification: &'static str,
     },
-    /// Not even the first 20 bytes are there.
-    #[error("the block has {len} bytes")]
+    /// It is shorter than the header of 20 bytes.
+    #[error("the block has {len} bytes, and its header has 20")]
     NoHeader {
         /// Bytes.
         len: usize,
     },
-    /// More than HEST allows, or than Linux ever reads.
-    #[error("the block is {len} bytes long where the source's blocks have {limit} at most")]
+    /// It is longer than HEST allows, or than Linux reads.
+    #[error("the block has {len} bytes, and the limit is {limit}")]
     TooLong {
-        /// Bytes that the block says it has.
+        /// Its length in bytes, according to its header.
         len: u64,
-        /// Bytes that it may have.
+        /// The largest length in bytes.
         limit: u32,
     },
-    /// Entries that are shorter than one.
-    #[error("{data_length} bytes of entries are less than one")]
+    /// The data length is less than one entry.
+    #[error("the data length of {data_length} bytes is less than one entry")]
     DataTooShort {
-        /// Bytes of entries.
+        /// Data length in bytes.
         data_length: u32,
     },
-    /// Raw data among the entries.
-    #[error("raw data starts at {raw_data_offset}, among the entries")]
+    /// Raw data overlaps the entries.
+    #[error("raw data at offset {raw_data_offset} overlaps the entries")]
     RawDataOverlaps {
-        /// Where it starts.
+        /// Its offset in bytes.
         raw_data_offset: u32,
     },
-    /// Entries do not end where the block says they do.
-    #[error("the entry at byte {offset} has {needed} bytes and there are {available}")]
+    /// An entry exceeds the data length.
+    #[error("the entry at offset {offset} has {needed} bytes, and {available} are left")]
     EntryTooLong {
-        /// Where the entry starts.
+        /// Offset of the entry in bytes.
         offset: usize,
-        /// Bytes that it says it has.
+        /// Its length in bytes, according to its header.
         needed: u64,
-        /// Bytes that are left of the entries.
+        /// Bytes that are left of the data length.
         available: u64,
     },
 }
 
-/// Judges a block that a source with blocks of `hest_block_length` bytes holds.
+/// What Linux does with the block of a source whose HEST entry allows `hest_block_length` bytes.
 ///
 /// # Errors
-/// When Linux would not take it.
+/// Returns an error if Linux rejects the block.
 pub fn linux_accepts(
     block: &[u8],
     hest_block_length: u32,
     notification: Notification,
-) -> Result<LinuxVerdict, Rejection> {
+) -> Result<LinuxOutcome, Rejection> {
     if matches!(notification, Notification::Sei) {
         return Err(Rejection::UnknownNotification { notification: notification.name() });
     }
@@ -158,7 +157,7 @@ pub fn linux_accepts(
         return Err(no_header);
     };
     if block_status == 0 {
-        return Ok(LinuxVerdict::NothingToRead);
+        return Ok(LinuxOutcome::NothingToRead);
     }
 
     let entries_end = BLOCK_HEADER + u64::from(data_length);
@@ -166,7 +165,7 @@ pub fn linux_accepts(
     if len < BLOCK_HEADER {
         return Err(no_header);
     }
-    let limit = hest_block_length.min(LONGEST_BLOCK);
+    let limit = hest_block_length.min(MAX_BLOCK_LEN);
     if len > limit.into() {
         return Err(Rejection::TooLong { len, limit });
     }
@@ -179,37 +178,37 @@ pub fn linux_accepts(
 
     let sections = sections(block, data_length)?;
     if severity == FATAL || severity > INFORMATIONAL {
-        return Ok(LinuxVerdict::Panic);
+        return Ok(LinuxOutcome::Panic);
     }
     let mut handling = Handling {
         block_severity: severity,
         synchronous: notification.is_synchronous(),
         actions: Vec::new(),
         queued: 0,
-        last_led_to_a_page: false,
+        last_offlines_a_page: false,
     };
     for (index, section) in sections.iter().enumerate() {
         handling.section(index, section);
     }
-    let kills_current_task = handling.synchronous && !handling.last_led_to_a_page;
-    Ok(LinuxVerdict::Handled { actions: handling.actions, kills_current_task })
+    let kills_current_task = handling.synchronous && !handling.last_offlines_a_page;
+    Ok(LinuxOutcome::Handled { actions: handling.actions, kills_current_task })
 }
 
 const BLOCK_HEADER: u64 = 20;
-/// Linux reads no more of a block, whatever HEST says.
-const LONGEST_BLOCK: u32 = 64 << 10;
+/// The most that Linux reads of a block, whatever HEST says.
+const MAX_BLOCK_LEN: u32 = 64 << 10;
 const OLD_ENTRY_HEADER: u32 = 64;
 const NEW_ENTRY_HEADER: u32 = 72;
 const RECOVERABLE: u32 = 0;
 const FATAL: u32 = 1;
 const CORRECTED: u32 = 2;
 const INFORMATIONAL: u32 = 3;
-/// An entry's flag: so many corrected errors that the resource should be given up.
+/// Flag of an entry: the threshold of corrected errors is exceeded.
 const THRESHOLD: u8 = 0x08;
-/// Pages that one processor's list holds.
-const LIST_PLACES: usize = 16;
+/// Capacity of one processor's FIFO of pages.
+const FIFO_CAPACITY: usize = 16;
 
-/// An entry, as far as the driver looks at it.
+/// The parts of an entry that the driver reads.
 struct Section<'a> {
     kind: [u8; 16],
     severity: u32,
@@ -217,7 +216,7 @@ struct Section<'a> {
     payload: &'a [u8],
 }
 
-/// Walks the entries: they have to take up `data_length` bytes to the last.
+/// The entries, which must add up to `data_length` bytes.
 fn sections(block: &[u8], data_length: u32) -> Result<Vec<Section<'_>>, Rejection> {
     let mut sections = Vec::new();
     let mut offset = BLOCK_HEADER as usize;
@@ -230,7 +229,7 @@ fn sections(block: &[u8], data_length: u32) -> Result<Vec<Section<'_>>, Rejectio
         else {
             return Err(too_long(OLD_ENTRY_HEADER.into()));
         };
-        // The revision's upper byte counts.
+        // Only the upper byte of the revision matters.
         let header = if revision as u16 >> 8 >= 3 { NEW_ENTRY_HEADER } else { OLD_ENTRY_HEADER };
         let needed = u64::from(header) + u64::from(payload_length);
         let payload = usize::try_from(needed).ok().and_then(|end| entry.get(header as usize..end));
@@ -251,7 +250,7 @@ struct Handling {
     synchronous: bool,
     actions: Vec<GuestAction>,
     queued: usize,
-    last_led_to_a_page: bool,
+    last_offlines_a_page: bool,
 }
 
 impl Handling {
@@ -264,19 +263,19 @@ impl Handling {
     }
 
     fn memory(&mut self, index: usize, section: &Section<'_>) {
-        const SHORTEST: usize = 73;
+        const MIN_LEN: usize = 73;
         let payload = section.payload;
         let (true, Some(validation), Some(address)) =
-            (payload.len() >= SHORTEST, long(payload, 0), long(payload, 16))
+            (payload.len() >= MIN_LEN, long(payload, 0), long(payload, 16))
         else {
             self.actions.push(GuestAction::TooShort { section: index });
-            self.last_led_to_a_page = false;
+            self.last_offlines_a_page = false;
             return;
         };
         let address_is_valid = validation & 0x2 != 0;
         let soft = section.severity == CORRECTED && section.flags & THRESHOLD != 0;
-        self.last_led_to_a_page = address_is_valid && (soft || self.is_recoverable(section));
-        if !self.last_led_to_a_page {
+        self.last_offlines_a_page = address_is_valid && (soft || self.is_recoverable(section));
+        if !self.last_offlines_a_page {
             return;
         }
         if soft {
@@ -291,16 +290,16 @@ impl Handling {
         const INFO: usize = 32;
         let Some((header, mut infos)) = section.payload.split_at_checked(HEADER) else {
             self.actions.push(GuestAction::TooShort { section: index });
-            self.last_led_to_a_page = false;
+            self.last_offlines_a_page = false;
             return;
         };
-        self.last_led_to_a_page = false;
+        self.last_offlines_a_page = false;
         if !self.is_recoverable(section) {
             return;
         }
         let count = number(header, 4).unwrap_or(0) as u16;
         for _ in 0..count {
-            // An error says itself how long it is.
+            // Each error information structure has its own length field.
             let Some(next) = infos.get(1).and_then(|length| infos.get(usize::from(*length)..)) else {
                 return;
             };
@@ -312,13 +311,13 @@ impl Handling {
             }
             if of_a_cache && address_is_valid {
                 self.memory_failure(address);
-                self.last_led_to_a_page = true;
+                self.last_offlines_a_page = true;
             }
             infos = next;
         }
     }
 
-    /// Block and section have to agree.
+    /// Both block and section must be recoverable.
     fn is_recoverable(&self, section: &Section<'_>) -> bool {
         self.block_severity == RECOVERABLE && section.severity == RECOVERABLE
     }
@@ -333,15 +332,15 @@ impl Handling {
     }
 
     fn queue(&mut self, action: GuestAction, address: u64) {
-        let has_place = self.queued < LIST_PLACES;
-        self.queued += usize::from(has_place);
-        self.actions.push(if has_place { action } else { GuestAction::Dropped { pfn: address >> 12 } });
+        let fits = self.queued < FIFO_CAPACITY;
+        self.queued += usize::from(fits);
+        self.actions.push(if fits { action } else { GuestAction::Dropped { pfn: address >> 12 } });
     }
 }
 
-/// a5bc1114-6f64-4ede-b863-3e83ed7c83b1, as it lies in memory.
+/// a5bc1114-6f64-4ede-b863-3e83ed7c83b1, in memory byte order.
 const MEMORY: [u8; 16] = *b"\x14\x11\xbc\xa5\x64\x6f\xde\x4e\xb8\x63\x3e\x83\xed\x7c\x83\xb1";
-/// e19e3d16-bc11-11e4-9caa-c2051d5d46b0, as it lies in memory.
+/// e19e3d16-bc11-11e4-9caa-c2051d5d46b0, in memory byte order.
 const ARM_PROCESSOR: [u8; 16] = *b"\x16\x3d\x9e\xe1\x11\xbc\xe4\x11\x9c\xaa\xc2\x05\x1d\x5d\x46\xb0";
 
 fn number(bytes: &[u8], offset: usize) -> Option<u32> {

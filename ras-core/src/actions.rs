@@ -1,15 +1,15 @@
-//! What is to be done. Nothing here does it: whoever drives the vCPUs carries it out.
+//! Actions: what the VMM carries out in response to an error.
 
 use core::fmt;
 
 use crate::memory_error::{MemoryError, Span};
 use crate::response::Response;
 
-/// Takes actions as they come, to be carried out in that order. What a [`Action::Write`] borrows is only valid during the call.
+/// Receives actions, to be carried out in that order. The bytes of an [`Action::Write`] are only valid during the call.
 ///
-/// Every closure that takes an [`Action`] is one.
+/// Implemented for every closure that takes an [`Action`].
 pub trait ActionSink {
-    /// Takes one.
+    /// Receives one action.
     fn act(&mut self, action: Action<'_>);
 }
 
@@ -19,77 +19,78 @@ impl<F: FnMut(Action<'_>)> ActionSink for F {
     }
 }
 
-/// Something to be done.
+/// An action of the VMM.
+///
+/// Exhaustive on purpose: a VMM that does not carry out a new kind of action must fail to compile, not leave it out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action<'a> {
-    /// Guest memory is written. Four and eight aligned bytes are one store each, and no write is seen by the guest before those that
-    /// came before it.
+    /// Write guest memory. Four and eight aligned bytes are one store each, and writes become visible to the guest in order.
     Write {
         /// First GPA, in the record area.
         gpa: u64,
-        /// What.
+        /// The bytes to write.
         bytes: &'a [u8],
     },
-    /// An interrupt line is pulsed.
+    /// Pulse an interrupt line.
     RaiseInterrupt {
-        /// Which, among the global system interrupts.
+        /// The global system interrupt.
         gsi: u32,
     },
-    /// The event device notifies the error device.
+    /// Have the event device (ACPI0013) notify the error device (PNP0C33).
     RaiseErrorEvent,
-    /// A vCPU takes a synchronous external abort in place of the instruction that it stands at. It is entered again.
+    /// Inject a synchronous external abort into a vCPU, in place of its current instruction, and enter it again.
     InjectAbort {
-        /// Which, by index.
+        /// Index of the vCPU.
         vcpu: u32,
         /// ESR_EL1.
         esr: u32,
         /// FAR_EL1.
         far: FaultAddress,
     },
-    /// A vCPU takes an SError as soon as it does not mask it. It is entered again.
+    /// Make an SError pending for a vCPU, to be taken when it is not masked, and enter it again.
     InjectSerror {
-        /// Which, by index.
+        /// Index of the vCPU.
         vcpu: u32,
-        /// ISS of ESR_EL1, bits 24:0; none where the host cannot set it: KVM then shows an implementation-defined one.
+        /// ISS of ESR_EL1, bits 24:0. `None` if the host cannot set it: KVM then uses an implementation-defined one.
         syndrome: Option<u32>,
     },
-    /// A vCPU takes an NMI. It is entered again.
+    /// Inject an NMI into a vCPU and enter it again.
     InjectNmi {
-        /// Which, by index.
+        /// Index of the vCPU.
         vcpu: u32,
     },
-    /// vCPUs take a machine check. They are entered again.
+    /// Inject a machine check into vCPUs and enter them again.
     MachineCheck {
-        /// Which.
+        /// Which vCPUs.
         target: Target,
-        /// What their registers say.
+        /// The registers of the machine check.
         registers: MachineCheck,
     },
-    /// A vCPU waits: it is not entered before an injection into it, or [`Action::Release`].
+    /// Hold a vCPU: do not enter it before an injection into it, or [`Action::Release`].
     Hold {
-        /// Which, by index.
+        /// Index of the vCPU.
         vcpu: u32,
     },
-    /// A vCPU that was held is entered again as it stands: it touches the page again, or the guest has dealt with it.
+    /// Enter a held vCPU again, unchanged: it accesses the page again, unless the guest has handled the error.
     Release {
-        /// Which, by index.
+        /// Index of the vCPU.
         vcpu: u32,
     },
-    /// The VM is stopped.
+    /// Stop the VM.
     Stop {
         /// Why.
         report: StopReport,
     },
-    /// Nothing is done to the machine; this is to be written down.
+    /// Log an event; the machine is not affected.
     Event(ErrorEvent),
 }
 
-/// Which vCPUs take a machine check.
+/// The vCPUs that take a machine check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Target {
-    /// One, by index.
+    /// The vCPU of that index.
     Vcpu(u32),
-    /// All but that one, and but those that the guest has not started: a machine check would end it there.
+    /// All except that one and those that the guest has not started, which would shut the machine down (triple fault).
     AllBut(u32),
 }
 
@@ -108,14 +109,14 @@ pub struct MachineCheck {
     pub bank: u8,
 }
 
-/// What FAR_EL1 shows of an abort. It goes with the abort's FnV bit: set for `NotValid` only.
+/// FAR_EL1 of an abort. The abort's FnV bit is set for `NotValid` only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum FaultAddress {
     /// This virtual address.
     At(u64),
-    /// Nothing: FnV is set.
+    /// No address: FnV is set.
     NotValid,
-    /// That of the vCPU's last abort, which is what KVM's own injection shows.
+    /// That of the vCPU's last abort, which KVM's own injection leaves in the register.
     OfLastAbort,
 }
 
@@ -125,58 +126,50 @@ pub enum FaultAddress {
 pub struct StopReport {
     /// Why.
     pub reason: StopReason,
-    /// The error; none for one in the VMM's own memory, which is no guest's, and where it is not one that stops it.
+    /// The error in guest memory that caused it. `None` for an error in the VMM's own memory, or if no single error caused it.
     pub error: Option<MemoryError>,
 }
 
 /// Why the VM is stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "kebab-case"))]
+#[non_exhaustive]
 pub enum StopReason {
-    /// It is the plan's answer.
+    /// The plan's response is to stop.
     Planned,
-    /// The guest did not acknowledge what it was told.
+    /// The guest did not acknowledge a record.
     Unacknowledged,
-    /// A vCPU keeps touching a page that the guest was told about.
+    /// A vCPU keeps accessing a poisoned page that was reported to the guest.
     NoProgress,
-    /// The vCPU cannot take the exception: a machine check would end it without a word, or its state is not known.
+    /// The vCPU cannot take the exception: a machine check would shut it down (triple fault), or its state is unknown.
     NotDeliverable,
-    /// The record area itself is lost: nothing can be told by records.
-    RecordsLost,
-    /// The hardware took an abort and nobody knows of which memory.
+    /// The record area is poisoned: no record can be written.
+    #[cfg_attr(feature = "serde", serde(rename = "records-lost"))]
+    RecordAreaPoisoned,
+    /// The host reported an abort without an address.
     AddressUnknown,
-    /// The machine was reset, and memory that is permanently poisoned is where its kernel or tables have to be.
-    InTheWay,
-    /// The VMM's own memory was lost.
+    /// The machine was reset, and permanently poisoned memory overlaps its kernel or tables.
+    #[cfg_attr(feature = "serde", serde(rename = "in-the-way"))]
+    CannotRestart,
+    /// Memory of the VMM itself is poisoned.
     OwnMemory,
-}
-
-impl StopReport {
-    /// Exit status of the program: 10 for an error of the guest's, 11 for one of the VMM's own.
-    #[must_use]
-    pub const fn status(&self) -> u8 {
-        match self.reason {
-            StopReason::OwnMemory => 11,
-            _ => 10,
-        }
-    }
 }
 
 impl fmt::Display for StopReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self.reason {
-            StopReason::Planned => "the profile answers a memory error by stopping",
+            StopReason::Planned => "the profile's response to a memory error is to stop",
             StopReason::Unacknowledged => "the guest did not acknowledge an earlier error in time",
-            StopReason::NoProgress => "a vCPU keeps touching poisoned memory that the guest was told about",
+            StopReason::NoProgress => "a vCPU keeps accessing poisoned memory that was reported to the guest",
             StopReason::NotDeliverable => {
                 "the vCPU cannot take the exception that the plan has for this error"
             }
-            StopReason::RecordsLost => "the memory that error records are written to is lost itself",
-            StopReason::AddressUnknown => "a vCPU consumed poisoned memory, and nobody knows which",
-            StopReason::InTheWay => {
-                "the machine cannot start again: memory that is lost, and never repaired, is in the way"
+            StopReason::RecordAreaPoisoned => "the memory that error records are written to is poisoned",
+            StopReason::AddressUnknown => "a vCPU consumed poisoned memory at an unknown address",
+            StopReason::CannotRestart => {
+                "the machine cannot start again: its kernel or tables overlap poisoned memory that is not repaired"
             }
-            StopReason::OwnMemory => "memory of the VMM itself was lost",
+            StopReason::OwnMemory => "memory of the VMM itself is poisoned",
         })?;
         match &self.error {
             Some(error) => write!(f, ": {} bytes at {:#x}", error.span.bytes(), error.span.gpa),
@@ -185,15 +178,18 @@ impl fmt::Display for StopReport {
     }
 }
 
-/// Something to be written down.
+/// An event to be logged.
+///
+/// Exhaustive on purpose, as [`Action`] is: a log that leaves events out without a notice is worse than a VMM that does not compile.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "kebab-case"))]
 pub enum ErrorEvent {
-    /// An error got its answer.
-    Answered {
-        /// What was lost.
+    /// The response to an error was carried out.
+    #[cfg_attr(feature = "serde", serde(rename = "answered"))]
+    Handled {
+        /// The poisoned pages.
         span: Span,
-        /// By which.
+        /// The response.
         response: Response,
     },
     /// A record was written.
@@ -202,46 +198,46 @@ pub enum ErrorEvent {
         source: u16,
         /// GPA of its status block.
         gpa: u64,
-        /// What the record tells of.
+        /// The pages that it reports.
         span: Span,
     },
     /// A record was acknowledged.
     Acknowledged {
         /// Id of the error source.
         source: u16,
-        /// What the record told of.
+        /// The pages that it reported.
         span: Span,
         /// Nanoseconds after it was written.
         after_ns: u64,
     },
-    /// A record waits for the one before.
+    /// An error was queued until the record before it is acknowledged.
     Queued {
         /// Id of the error source.
         source: u16,
-        /// What was lost.
+        /// The poisoned pages.
         span: Span,
     },
-    /// An error is told by a record that is written or waits already.
+    /// An error is part of a record that is already written or queued.
     Coalesced {
         /// Id of the error source.
         source: u16,
-        /// What was lost.
+        /// The poisoned pages.
         span: Span,
     },
-    /// A record was not acknowledged in time. It stays where it is.
+    /// A record was not acknowledged in time. It stays in its block.
     Overdue {
         /// Id of the error source.
         source: u16,
-        /// What it tells of.
+        /// The pages that it reports.
         span: Span,
     },
-    /// No room was left for a record: of what was consumed the guest is told without one, what was found waits in the ledger.
+    /// The queue of a source is full: a consumed error gets the fallback response, a detected one stays in the ledger.
     Overflowed {
         /// Id of the error source.
         source: u16,
-        /// What was lost.
+        /// The poisoned pages.
         span: Span,
-        /// How many that makes for this source.
+        /// How often that happened at this source.
         times: u64,
     },
 }

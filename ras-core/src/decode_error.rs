@@ -1,27 +1,29 @@
-//! Where bytes are not what they should be.
+//! Errors of decoders.
 
 use core::fmt;
 
-/// Bytes that are no record, or a broken one.
+/// Bytes that are not a valid record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
-#[error("at byte {offset:#x}: {what} is {found:#x}, wanted {wanted}")]
+#[error("at byte {offset:#x}: {what} is {found:#x}, expected {expected}")]
 pub struct DecodeError {
-    /// Where, from the start of what was read.
+    /// Offset in bytes from the start of the input.
     pub offset: usize,
-    /// Which quantity.
+    /// The field.
     pub what: &'static str,
-    /// What it is.
+    /// Its value.
     pub found: u64,
-    /// What it should have been.
-    pub wanted: Wanted,
+    /// The value that it should have.
+    #[cfg_attr(feature = "serde", serde(rename = "wanted"))]
+    pub expected: Expected,
 }
 
-/// What a quantity should have been.
+/// The value that a field should have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "kebab-case"))]
-pub enum Wanted {
-    /// This.
+#[non_exhaustive]
+pub enum Expected {
+    /// Exactly this.
     Exactly(u64),
     /// This or more.
     AtLeast(u64),
@@ -29,12 +31,12 @@ pub enum Wanted {
     AtMost(u64),
 }
 
-impl fmt::Display for Wanted {
+impl fmt::Display for Expected {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Wanted::Exactly(number) => write!(f, "{number:#x}"),
-            Wanted::AtLeast(number) => write!(f, "at least {number:#x}"),
-            Wanted::AtMost(number) => write!(f, "at most {number:#x}"),
+            Expected::Exactly(number) => write!(f, "{number:#x}"),
+            Expected::AtLeast(number) => write!(f, "at least {number:#x}"),
+            Expected::AtMost(number) => write!(f, "at most {number:#x}"),
         }
     }
 }

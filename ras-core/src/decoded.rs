@@ -1,24 +1,24 @@
-//! Bytes of which it is not known what they are.
+//! Decoding of bytes of an unknown kind.
 
 use crate::cper::record::{Record, RecordHeader};
 use crate::decode_error::DecodeError;
 use crate::description::Description;
 use crate::status_block::StatusBlock;
 
-/// A status block or a record, whichever it was.
+/// A status block or a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Decoded<'a> {
     /// A generic error status block.
     Block(StatusBlock<'a>),
-    /// A whole CPER record.
+    /// A CPER record.
     Record(Record<'a>),
 }
 
 impl<'a> Decoded<'a> {
-    /// Reads what is at the start of `bytes`: a record where they bear its signature, else a status block.
+    /// Decodes the start of `bytes`: a record if they start with its signature, otherwise a status block.
     ///
     /// # Errors
-    /// When it is broken.
+    /// Returns an error if it is not valid.
     pub fn read(bytes: &'a [u8]) -> Result<Self, DecodeError> {
         if bytes.starts_with(&RecordHeader::SIGNATURE) {
             Record::read(bytes).map(Decoded::Record)
@@ -27,7 +27,7 @@ impl<'a> Decoded<'a> {
         }
     }
 
-    /// For people and for programs.
+    /// A description for users and for programs.
     #[must_use]
     pub fn describe(&self) -> Description {
         match self {

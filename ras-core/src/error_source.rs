@@ -1,4 +1,4 @@
-//! Error sources: what HEST lists.
+//! Error sources: the entries of HEST.
 
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
@@ -11,43 +11,43 @@ use crate::record_area::Slot;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct ErrorSource {
-    /// Its id, unlike any other's: Linux gives up registering sources when it meets one twice.
+    /// Its id, unique among all sources: Linux stops registering sources at a duplicate.
     pub id: u16,
-    /// How the guest is told.
+    /// How the guest is notified.
     pub notification: Notification,
 }
 
-/// Generic Hardware Error Source version 2 (ACPI 6.5, 18.3.2.8), as it stands in HEST.
+/// Generic Hardware Error Source version 2 (ACPI 6.5, 18.3.2.8), the entry of HEST.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
 #[repr(C)]
 pub struct GenericErrorSourceV2 {
-    /// 10.
+    /// Structure type: 10.
     pub kind: U16,
     /// [`ErrorSource::id`].
     pub source_id: U16,
-    /// The source that this one assists; 0xffff: none.
+    /// The source that this one is related to; 0xffff: none.
     pub related_source_id: U16,
     /// Reserved.
     pub flags: u8,
-    /// 1: in use.
+    /// 1: enabled.
     pub enabled: u8,
-    /// Records that the operating system shall make room for.
+    /// Number of records that the operating system should preallocate.
     pub records_to_preallocate: U32,
-    /// Most entries in one block.
+    /// Largest number of entries in one block.
     pub max_sections_per_record: U32,
-    /// Most bytes of raw data. No block of ours has any; a reader that sizes its buffer by this gets a whole block.
+    /// Largest number of bytes of raw data. Blocks of this crate have none; a reader that sizes its buffer by it can hold a whole block.
     pub max_raw_data_length: U32,
-    /// The cell that holds the block's address: one indirection.
+    /// The cell that holds the block's address.
     pub error_status_address: GenericAddress,
-    /// How the guest is told.
+    /// How the guest is notified.
     pub notification: NotificationStructure,
-    /// Most bytes of a block.
+    /// Largest number of bytes of a block.
     pub error_status_block_length: U32,
-    /// The acknowledge register: the guest writes (register & preserve) | write when it is done with a record.
+    /// The acknowledge register: the guest writes (register & preserve) | write when it has handled a record.
     pub read_ack_register: GenericAddress,
-    /// Bits that it leaves alone.
+    /// Bits that the guest preserves.
     pub read_ack_preserve: U64,
-    /// Bits that it sets.
+    /// Bits that the guest sets.
     pub read_ack_write: U64,
 }
 
@@ -57,7 +57,7 @@ impl GenericErrorSourceV2 {
     /// Structure type in HEST.
     pub const KIND: u16 = 10;
 
-    /// The source whose cell, register and block lie in `slot`.
+    /// The entry of the source whose cell, register and block are in `slot`.
     #[must_use]
     pub const fn new(slot: &Slot) -> Self {
         GenericErrorSourceV2 {

@@ -1,10 +1,10 @@
-//! Which part broke, in words.
+//! FRU text: the name of the part in an error record.
 
 use core::fmt::{self, Write};
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-/// Text of a field replaceable unit: 20 bytes, zeros behind the text (ACPI 6.5, 18.3.2.7.1; UEFI 2.10, N.2.2).
+/// Text of a field replaceable unit: 20 bytes, padded with zeros (ACPI 6.5, 18.3.2.7.1; UEFI 2.10, N.2.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
 #[repr(transparent)]
 pub struct FruText([u8; 20]);
@@ -15,21 +15,21 @@ impl FruText {
     /// No text.
     pub const EMPTY: FruText = FruText([0; 20]);
 
-    /// What is written, up to the last character that fits 20 bytes.
+    /// The text, cut after the last character that fits into 20 bytes.
     ///
     /// ```
     /// # use ras_core::FruText;
-    /// assert_eq!(FruText::new(format_args!("ghest mem #{}", 17)).as_str(), Some("ghest mem #17"));
+    /// assert_eq!(FruText::new(format_args!("memory #{}", 17)).as_str(), Some("memory #17"));
     /// ```
     #[must_use]
     pub fn new(text: fmt::Arguments<'_>) -> Self {
         let mut bounded = Bounded { bytes: [0; 20], len: 0 };
-        // It fails where the text is cut: what fits has been kept.
+        // It fails if the text is cut: what fits has been kept.
         let _cut = bounded.write_fmt(text);
         FruText(bounded.bytes)
     }
 
-    /// The text before the first zero; none where it is not UTF-8.
+    /// The text before the first zero. `None` if it is not UTF-8.
     #[must_use]
     pub fn as_str(&self) -> Option<&str> {
         let text = self.0.split(|byte| *byte == 0).next()?;
@@ -37,7 +37,7 @@ impl FruText {
     }
 }
 
-/// What is not UTF-8 is printed as replacement characters.
+/// Bytes that are not UTF-8 are printed as replacement characters.
 impl fmt::Display for FruText {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let text = self.0.split(|byte| *byte == 0).next().unwrap_or_default();
@@ -45,7 +45,7 @@ impl fmt::Display for FruText {
     }
 }
 
-/// Takes whole characters until one does not fit.
+/// Accepts whole characters until one does not fit.
 struct Bounded {
     bytes: [u8; 20],
     len: usize,
@@ -55,8 +55,8 @@ impl fmt::Write for Bounded {
     fn write_str(&mut self, text: &str) -> fmt::Result {
         for character in text.chars() {
             let end = self.len + character.len_utf8();
-            let place = self.bytes.get_mut(self.len..end).ok_or(fmt::Error)?;
-            character.encode_utf8(place);
+            let free = self.bytes.get_mut(self.len..end).ok_or(fmt::Error)?;
+            character.encode_utf8(free);
             self.len = end;
         }
         Ok(())

@@ -1,4 +1,4 @@
-//! Addresses of registers, as ACPI writes them.
+//! Generic addresses: how ACPI tables refer to registers.
 
 use zerocopy::little_endian::U64;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
@@ -7,22 +7,22 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
 #[repr(C)]
 pub struct GenericAddress {
-    /// 0: memory; 1: ports.
+    /// Address space: 0 memory, 1 I/O ports.
     pub space: u8,
-    /// Bits of the register.
+    /// Width of the register in bits.
     pub bit_width: u8,
-    /// Its first bit.
+    /// Offset of its first bit.
     pub bit_offset: u8,
-    /// 1 to 4: bytes, words, doublewords, quadwords. Linux's APEI code refuses 0, which the specification has for "any".
+    /// Access size, 1 to 4: byte, word, doubleword, quadword. Linux's APEI code refuses 0, which the specification defines as "undefined".
     pub access_size: u8,
-    /// Where.
+    /// The address.
     pub address: U64,
 }
 
 const _: () = assert!(size_of::<GenericAddress>() == 12);
 
 impl GenericAddress {
-    /// A 64-bit register in memory, read and written as a whole.
+    /// A 64-bit register in memory, accessed as a quadword.
     #[must_use]
     pub const fn quadword(gpa: u64) -> Self {
         GenericAddress { space: 0, bit_width: 64, bit_offset: 0, access_size: 4, address: U64::new(gpa) }

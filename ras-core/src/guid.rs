@@ -1,11 +1,11 @@
-//! GUIDs as they lie in memory.
+//! GUIDs in their memory layout.
 
 use core::fmt;
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-/// A GUID in its 16 bytes on the wire (UEFI 2.10, appendix A): the first three fields are little endian, the last eight bytes stand
-/// as they are printed.
+/// A GUID in its 16-byte layout (UEFI 2.10, appendix A): the first three fields are little endian, the last eight bytes are in the order
+/// in which they are printed.
 ///
 /// ```
 /// use ras_core::Guid;
@@ -23,10 +23,10 @@ pub struct Guid([u8; 16]);
 const _: () = assert!(size_of::<Guid>() == 16);
 
 impl Guid {
-    /// All zero: names nothing.
+    /// The zero GUID, which identifies nothing.
     pub const ZERO: Guid = Guid([0; 16]);
 
-    /// The GUID with these fields, in the order in which it is printed.
+    /// The GUID with these fields, in printing order.
     #[must_use]
     pub const fn new(first: u32, second: u16, third: u16, rest: [u8; 8]) -> Self {
         let [a, b, c, d] = first.to_le_bytes();
@@ -36,13 +36,13 @@ impl Guid {
         Guid([a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p])
     }
 
-    /// The GUID that lies in memory as these bytes.
+    /// The GUID with these bytes in memory.
     #[must_use]
     pub const fn from_bytes(bytes: [u8; 16]) -> Self {
         Guid(bytes)
     }
 
-    /// As it lies in memory.
+    /// Its bytes in memory.
     #[must_use]
     pub const fn bytes(&self) -> &[u8; 16] {
         &self.0
@@ -67,7 +67,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_the_first_three_fields_are_swapped() {
+    fn only_the_first_three_fields_are_little_endian() {
         let guid = Guid::new(0x0011_2233, 0x4455, 0x6677, [0x88, 0x99, 0xaa, 0xbb, 0xcc, 0xdd, 0xee, 0xff]);
         assert_eq!(guid.bytes(), b"\x33\x22\x11\x00\x55\x44\x77\x66\x88\x99\xaa\xbb\xcc\xdd\xee\xff");
         assert_eq!(guid.to_string(), "00112233-4455-6677-8899-aabbccddeeff");

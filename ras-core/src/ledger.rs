@@ -1,17 +1,17 @@
-//! The ledger of poisoned pages: what was lost, who consumed it, what the guest was told, and whether it is whole again.
+//! The ledger of poisoned pages: what consumed them, how the guest was notified, and whether they were repaired.
 
-mod loss;
+mod poisoned;
 
 use alloc::vec::Vec;
 
-use crate::handover::Record;
+use crate::handshake::Record;
 use crate::memory_error::{Kind, MemoryError, Origin, Span};
 use crate::response::Response;
 
-/// What was lost, in the order of addresses.
+/// The poisoned pages, sorted by address.
 ///
-/// An entry is no wider than what one record tells of (64 KiB), so that each can be acknowledged by itself; a wider loss has several.
-/// Entries never overlap. A look-up takes the binary logarithm of their number.
+/// An entry is no wider than one record (64 KiB), so that each can be acknowledged by itself; a wider error has several entries. Entries
+/// never overlap. A look-up takes logarithmic time.
 ///
 /// ```
 /// use ras_core::ledger::Ledger;
@@ -21,9 +21,9 @@ use crate::response::Response;
 /// let span = Span::around(0x4020_1234, 12);
 /// let kind = Kind::ActionRequired;
 /// ledger.record(&MemoryError { span, gpa: 0x4020_1234, kind, vcpu: Some(1), origin: Origin::Sigbus, time_ns: 7 });
-/// ledger.answered(span, Response::Sea);
+/// ledger.handled(span, Response::Sea);
 /// let entry = ledger.at(0x4020_1fff).unwrap();
-/// assert_eq!((entry.times, entry.answered, entry.is_poisoned()), (1, Some(Response::Sea), true));
+/// assert_eq!((entry.times, entry.response, entry.is_poisoned()), (1, Some(Response::Sea), true));
 /// assert!(ledger.at(0x4020_2000).is_none());
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -32,7 +32,7 @@ pub struct Ledger {
     entries: Vec<Entry>,
 }
 
-/// Pages that were lost together.
+/// Pages that were poisoned together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(
     feature = "serde",
@@ -40,65 +40,67 @@ pub struct Ledger {
     serde(rename_all = "kebab-case", deny_unknown_fields)
 )]
 pub struct Entry {
-    /// Which.
+    /// The pages.
     pub span: Span,
-    /// The host's page that took them with it: the least that can be replaced.
+    /// The host page that was poisoned with them: the smallest unit that can be replaced.
     #[cfg_attr(feature = "serde", serde(rename = "lost-with"))]
     pub poisoned_with: Span,
-    /// When the VMM first heard of it, in nanoseconds of its monotonic clock.
+    /// When the first error was reported to the VMM: nanoseconds of its monotonic clock.
     pub first_seen_ns: u64,
-    /// And last.
+    /// When the last error was reported.
     pub last_seen_ns: u64,
-    /// How often.
+    /// Number of errors reported.
     pub times: u64,
-    /// How it last heard of it.
+    /// Where the last report came from.
     pub origin: Origin,
-    /// Who consumed it last; none if nobody did.
+    /// What consumed it last. `None` if nothing did.
     pub consumed_by: Option<ConsumedBy>,
-    /// How the guest was last answered; none if it was not yet.
-    pub answered: Option<Response>,
-    /// When the guest acknowledged the last answer; none if it did not, or cannot.
+    /// The last response. `None` if there was none yet.
+    #[cfg_attr(feature = "serde", serde(rename = "answered"))]
+    pub response: Option<Response>,
+    /// When the guest acknowledged the last record. `None` if it did not, or if the response has none.
     pub acknowledged_ns: Option<u64>,
-    /// When fresh memory took its place; none while it is lost.
+    /// When it was replaced by new memory. `None` while it is poisoned.
     pub repaired_ns: Option<u64>,
 }
 
-/// Who consumed poisoned memory.
+/// What consumed poisoned memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "kebab-case"))]
 pub enum ConsumedBy {
     /// A vCPU, by index.
     Vcpu(u32),
-    /// A device model, for the guest.
+    /// A device model, on behalf of the guest.
     Device,
 }
 
-/// Why entries are no ledger.
+/// Why entries are not a valid ledger.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum LedgerError {
-    /// A span is no power of two of bytes from 4 KiB to 64 KiB (what it was lost with: to 1 GiB), is not aligned, or reaches past the
-    /// last address.
-    #[error("no such span: 2^{log2_len} bytes at {gpa:#x}")]
+    /// A span is not a power of two of bytes from 4 KiB to 64 KiB (what it was poisoned with: to 1 GiB), is not aligned, or exceeds the
+    /// address space.
+    #[error("invalid span: 2^{log2_len} bytes at {gpa:#x}")]
     Span {
         /// Its first GPA.
         gpa: u64,
         /// Binary logarithm of its bytes.
         log2_len: u8,
     },
-    /// It lies outside what it was lost with.
-    #[error("the entry at {gpa:#x} lies outside what it was lost with")]
+    /// An entry is outside the host page that it was poisoned with.
+    #[error("the entry at {gpa:#x} is outside the host page that it was poisoned with")]
     Outside {
         /// Its first GPA.
         gpa: u64,
     },
-    /// Two entries tell of one page.
-    #[error("two entries tell of {gpa:#x}")]
+    /// Two entries overlap.
+    #[error("two entries contain {gpa:#x}")]
     Overlap {
         /// Its GPA.
         gpa: u64,
     },
-    /// It was last seen before it was first, or never.
-    #[error("the entry at {gpa:#x} was seen last before it was seen first, or never")]
+    /// An entry was last seen before it was first seen, or never.
+    #[error("the entry at {gpa:#x} was last seen before it was first seen, or never")]
     Times {
         /// Its first GPA.
         gpa: u64,
@@ -106,7 +108,7 @@ pub enum LedgerError {
 }
 
 impl Entry {
-    /// Whether the page is lost still.
+    /// Whether it is still poisoned.
     #[must_use]
     pub const fn is_poisoned(&self) -> bool {
         self.repaired_ns.is_none()
@@ -121,7 +123,7 @@ impl Entry {
             times: 0,
             origin: error.origin,
             consumed_by: None,
-            answered: None,
+            response: None,
             acknowledged_ns: None,
             repaired_ns: None,
         };
@@ -129,8 +131,8 @@ impl Entry {
         entry
     }
 
-    /// It was heard of again: an earlier acknowledgement or repair says nothing about this time. Unless a vCPU consumed another page that
-    /// was lost with this one: nothing new happened here.
+    /// Another error was reported: an earlier acknowledgement or repair does not apply to it. Unless a vCPU consumed another page that was
+    /// poisoned with this one: then nothing new happened here.
     fn seen(&mut self, error: &MemoryError) {
         let poisoned_with = Span::around(error.span.gpa, error.span.log2_len);
         if poisoned_with.log2_len > self.poisoned_with.log2_len {
@@ -145,7 +147,7 @@ impl Entry {
             self.acknowledged_ns = None;
         }
         if self.repaired_ns.take().is_some() {
-            self.answered = None;
+            self.response = None;
         }
         if self.span.contains(error.gpa) {
             let consumed_by = match (error.kind, error.origin, error.vcpu) {
@@ -157,7 +159,7 @@ impl Entry {
         }
     }
 
-    /// Takes over what was known of a part of it.
+    /// Takes over the history of a part of it.
     fn absorb(&mut self, part: &Entry) {
         if part.poisoned_with.log2_len > self.poisoned_with.log2_len {
             self.poisoned_with = part.poisoned_with;
@@ -166,24 +168,24 @@ impl Entry {
         self.last_seen_ns = self.last_seen_ns.max(part.last_seen_ns);
         self.times = self.times.saturating_add(part.times);
         self.consumed_by = self.consumed_by.or(part.consumed_by);
-        self.answered = self.answered.or(part.answered);
+        self.response = self.response.or(part.response);
     }
 }
 
 impl Ledger {
-    /// One that allocates no memory before it has more than so many entries.
+    /// An empty ledger that allocates no further memory for that number of entries.
     #[must_use]
     pub fn with_capacity(entries: usize) -> Self {
         Ledger { entries: Vec::with_capacity(entries) }
     }
 
-    /// Writes an error down.
+    /// Records an error.
     pub fn record(&mut self, error: &MemoryError) {
         let span = Span::around(error.span.gpa, error.span.log2_len);
         let known = self.overlapping(span);
-        let chunk = span.log2_len.min(Record::LOG2_MOST);
+        let chunk = span.log2_len.min(Record::MAX_LOG2_LEN);
         match self.entries.get_mut(known.clone()) {
-            // One entry, as wide or wider; or all of it is known, in entries of the greatest width.
+            // One entry, as wide or wider; or all of it is known, in entries of the largest width.
             Some(entries)
                 if entries.iter().all(|entry| entry.span.log2_len >= chunk)
                     && entries.len() as u64 >= 1_u64 << (span.log2_len - chunk) =>
@@ -205,12 +207,12 @@ impl Ledger {
         }
     }
 
-    /// The guest was answered for these pages.
-    pub fn answered(&mut self, span: Span, response: Response) {
-        self.each(span, |entry| entry.answered = Some(response));
+    /// A response was carried out for these pages.
+    pub fn handled(&mut self, span: Span, response: Response) {
+        self.each(span, |entry| entry.response = Some(response));
     }
 
-    /// The guest acknowledged a record about these pages. An entry that is wider is not acknowledged by a part.
+    /// The guest acknowledged a record of these pages. A wider entry is not acknowledged by a record of a part.
     pub fn acknowledged(&mut self, span: Span, now_ns: u64) {
         self.each(span, |entry| {
             if entry.span.log2_len <= span.log2_len {
@@ -219,7 +221,7 @@ impl Ledger {
         });
     }
 
-    /// Fresh memory took the place of these pages. An entry that is wider is not repaired by a part.
+    /// These pages were replaced by new memory. A wider entry is not repaired by a part.
     pub fn repaired(&mut self, span: Span, now_ns: u64) {
         self.each(span, |entry| {
             if entry.span.log2_len <= span.log2_len {
@@ -228,36 +230,36 @@ impl Ledger {
         });
     }
 
-    /// The entry that tells of that address.
+    /// The entry that contains that address.
     #[must_use]
     pub fn at(&self, gpa: u64) -> Option<&Entry> {
         let behind = self.entries.partition_point(|entry| entry.span.gpa <= gpa);
         self.entries.get(behind.checked_sub(1)?).filter(|entry| entry.span.contains(gpa))
     }
 
-    /// The entries that tell of any of `len` bytes from `gpa` on.
+    /// The entries that overlap the `len` bytes from `gpa` on.
     #[must_use]
     pub fn within(&self, gpa: u64, len: u64) -> &[Entry] {
         let Some(last) = len.checked_sub(1).map(|len| gpa.saturating_add(len)) else { return &[] };
         self.entries.get(self.between(gpa, last)).unwrap_or_default()
     }
 
-    /// All entries, by address.
+    /// All entries, sorted by address.
     #[must_use]
     pub fn entries(&self) -> &[Entry] {
         &self.entries
     }
 
-    /// Bytes that are lost now.
+    /// Number of bytes that are poisoned now.
     #[must_use]
     pub fn poisoned_bytes(&self) -> u64 {
         self.entries.iter().filter(|entry| entry.is_poisoned()).map(|entry| entry.span.bytes()).sum()
     }
 
-    /// Whoever was told is gone: nobody was told of what is lost still.
-    pub(crate) fn forget_answers(&mut self) {
+    /// The guest was reset: the new guest was notified of nothing.
+    pub(crate) fn clear_responses(&mut self) {
         for entry in self.entries.iter_mut().filter(|entry| entry.is_poisoned()) {
-            (entry.answered, entry.acknowledged_ns) = (None, None);
+            (entry.response, entry.acknowledged_ns) = (None, None);
         }
     }
 
@@ -270,7 +272,7 @@ impl Ledger {
         self.between(span.gpa, span.gpa.saturating_add(span.bytes() - 1))
     }
 
-    /// Entries that tell of anything from `first` to `last`. Never an end before its start: entries do not overlap.
+    /// Indices of the entries that overlap `first` to `last`. The end is never before the start: entries do not overlap.
     fn between(&self, first: u64, last: u64) -> core::ops::Range<usize> {
         let start = self.entries.partition_point(|entry| entry.span.gpa + (entry.span.bytes() - 1) < first);
         let end = self.entries.partition_point(|entry| entry.span.gpa <= last);
@@ -278,15 +280,15 @@ impl Ledger {
     }
 }
 
-/// Reads what may come from anywhere: nothing that is not a ledger gets in.
+/// Validates entries of any origin.
 impl TryFrom<Vec<Entry>> for Ledger {
     type Error = LedgerError;
 
     fn try_from(mut entries: Vec<Entry>) -> Result<Self, LedgerError> {
         for Entry { span, poisoned_with, first_seen_ns, last_seen_ns, times, .. } in &entries {
-            for (span, log2_most) in [(span, Record::LOG2_MOST), (poisoned_with, 30)] {
+            for (span, max_log2_len) in [(span, Record::MAX_LOG2_LEN), (poisoned_with, 30)] {
                 let &Span { gpa, log2_len } = span;
-                if log2_len > log2_most
+                if log2_len > max_log2_len
                     || Span::around(gpa, log2_len) != *span
                     || gpa.checked_add(span.bytes() - 1).is_none()
                 {
@@ -310,7 +312,7 @@ impl TryFrom<Vec<Entry>> for Ledger {
     }
 }
 
-/// The list of its entries.
+/// As a list of entries.
 #[cfg(feature = "serde")]
 impl serde::Serialize for Ledger {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {

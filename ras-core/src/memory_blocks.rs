@@ -1,33 +1,83 @@
-//! Status blocks for poisoned memory.
+//! Status blocks that report poisoned memory.
 
 use crate::cper::memory::MemorySection;
 use crate::fru_text::FruText;
 use crate::memory_error::{Kind, Span};
 use crate::severity::Severity;
-use crate::status_block::{BlockWriter, Heading, NoRoom, section_flags};
+use crate::status_block::{BlockWriter, BufferTooSmall, Heading, section_flags};
 use crate::timestamp::Timestamp;
 
-/// The most entries of one block. 26 fit 4 KiB, but Linux queues the pages that nobody consumed yet in a list of 16 for each processor
-/// (`MEMORY_FAILURE_FIFO_ORDER` of mm/memory-failure.c), empties it only once it is through with the block, and drops what does not
-/// fit with nothing but a line in its log.
+/// The largest number of entries of one block. 26 fit into 4 KiB, but Linux queues detected errors in a FIFO of 16 for each processor
+/// (`MEMORY_FAILURE_FIFO_ORDER` of mm/memory-failure.c), drains it only after the whole block, and drops what does not fit with only a
+/// line in its log.
 pub const MAX_MEMORY_ENTRIES: usize = 16;
 
-/// What all entries about one memory error say, beside their page.
+/// What all entries of one memory error have in common.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MemoryReport {
-    /// How bad it is.
+    /// Severity of the error.
     pub severity: Severity,
-    /// [`section_flags`].
+    /// Flags of the entry: [`section_flags`].
     pub flags: u8,
-    /// When it was found.
+    /// When it was detected.
     pub time: Timestamp,
-    /// The error's number, another for each: the guest sees it as the part's name, "ghest mem #17". Linux drops a record that repeats
-    /// another of the last ten seconds byte by byte and claims to have handled it. Only the last nine digits are shown.
+    /// The name of the memory in the FRU text.
+    pub part: PartName,
+    /// The error's number, unique for each error: part of the FRU text, as in "memory #17". Linux drops a record that repeats another of
+    /// the last ten seconds byte for byte, and acknowledges it. Only the last nine digits are shown.
     pub number: u64,
 }
 
+/// The name of the memory in the FRU text of error records: up to nine printable ASCII characters, so that nine digits of the error's
+/// number fit behind it.
+///
+/// ```
+/// use ras_core::PartName;
+///
+/// assert!(PartName::new("vmm mem").is_some());
+/// assert!(PartName::new("long name!").is_none());
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct PartName(&'static str);
+
+impl PartName {
+    /// "memory".
+    pub const MEMORY: PartName = PartName("memory");
+    /// The largest number of characters.
+    pub const MAX_LEN: usize = 9;
+
+    /// The name with that text. `None` if it is longer than [`Self::MAX_LEN`] or not printable ASCII.
+    #[must_use]
+    pub const fn new(text: &'static str) -> Option<Self> {
+        let mut bytes = text.as_bytes();
+        if bytes.len() > Self::MAX_LEN {
+            return None;
+        }
+        while let [first, rest @ ..] = bytes {
+            if !matches!(first, b' '..=b'~') {
+                return None;
+            }
+            bytes = rest;
+        }
+        Some(PartName(text))
+    }
+
+    /// The text.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        self.0
+    }
+}
+
+impl Default for PartName {
+    /// [`Self::MEMORY`].
+    fn default() -> Self {
+        PartName::MEMORY
+    }
+}
+
 impl MemoryReport {
-    /// Memory that is lost, whether someone has consumed it yet or not, `unix_seconds` after 1970 began (UTC).
+    /// Poisoned memory, consumed or detected `unix_seconds` after 1970-01-01 00:00 UTC.
     #[must_use]
     pub const fn uncorrected(kind: Kind, unix_seconds: u64, number: u64) -> Self {
         let flags = match kind {
@@ -38,8 +88,15 @@ impl MemoryReport {
             severity: Severity::Recoverable,
             flags,
             time: Timestamp::from_unix(unix_seconds),
+            part: PartName::MEMORY,
             number,
         }
+    }
+
+    /// The same report, with that name of the memory.
+    #[must_use]
+    pub const fn with_part(self, part: PartName) -> Self {
+        MemoryReport { part, ..self }
     }
 
     fn heading(&self) -> Heading {
@@ -48,25 +105,25 @@ impl MemoryReport {
             severity: self.severity,
             flags: self.flags,
             fru_id: None,
-            fru_text: Some(FruText::new(format_args!("ghest mem #{number}"))),
+            fru_text: Some(FruText::new(format_args!("{} #{number}", self.part.as_str()))),
             time: Some(self.time),
         }
     }
 }
 
-/// The blocks that tell a guest of a lost span, one entry for each page of 4 KiB: Linux reads one page from an entry, whatever its mask.
-/// Each is to be written when the guest has acknowledged the one before.
+/// The status blocks that report a poisoned span, with one entry for each page of 4 KiB: Linux offlines one page for each entry, whatever
+/// its mask. Each block is to be written after the guest has acknowledged the one before.
 ///
 /// ```
 /// use ras_core::{Kind, MemoryBlocks, MemoryReport, Span};
 ///
-/// let lost = Span::around(0x4020_0000, 16);
-/// let mut blocks = MemoryBlocks::new(lost, MemoryReport::uncorrected(Kind::ActionOptional, 1_543_622_400, 17));
+/// let poisoned = Span::around(0x4020_0000, 16);
+/// let mut blocks = MemoryBlocks::new(poisoned, MemoryReport::uncorrected(Kind::ActionOptional, 1_543_622_400, 17));
 /// let mut block = [0; 0x1000];
 /// assert_eq!(blocks.blocks_left(block.len()), Some(1));
 /// let len = blocks.write_next(&mut block)?;
 /// assert_eq!((len, blocks.pages_left()), (20 + 16 * (72 + 80), 0));
-/// # Ok::<(), ras_core::NoRoom>(())
+/// # Ok::<(), ras_core::BufferTooSmall>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MemoryBlocks {
@@ -83,29 +140,29 @@ impl MemoryBlocks {
     /// The blocks for all pages of `span`.
     #[must_use]
     pub const fn new(span: Span, report: MemoryReport) -> Self {
-        // A span that was read from a file may say anything.
+        // A span that was read from a file may have any value.
         let span = Span::around(span.gpa, span.log2_len);
         MemoryBlocks { next: span.gpa, pages_left: span.bytes() / Self::PAGE_LEN, report }
     }
 
-    /// Pages that no block has told of yet.
+    /// Number of pages that no block has reported yet.
     #[must_use]
     pub const fn pages_left(&self) -> u64 {
         self.pages_left
     }
 
-    /// Blocks of `block_len` bytes that these pages take; none where a block holds not even one entry.
+    /// Number of blocks of `block_len` bytes that these pages take. `None` if a block cannot hold one entry.
     #[must_use]
     pub fn blocks_left(&self, block_len: usize) -> Option<u64> {
         let entries = (block_len.checked_sub(20)? / Self::ENTRY_LEN).min(MAX_MEMORY_ENTRIES);
         (entries > 0).then(|| self.pages_left.div_ceil(entries as u64))
     }
 
-    /// Writes the next block into `bytes` and gives its length, or zero when none is left.
+    /// Writes the next block into `bytes` and returns its length, or zero if no page is left.
     ///
     /// # Errors
-    /// When `bytes` do not hold a block with one entry: 172.
-    pub fn write_next(&mut self, bytes: &mut [u8]) -> Result<usize, NoRoom> {
+    /// Returns an error if `bytes` cannot hold a block with one entry: 172 bytes.
+    pub fn write_next(&mut self, bytes: &mut [u8]) -> Result<usize, BufferTooSmall> {
         if self.pages_left == 0 {
             return Ok(0);
         }
@@ -117,18 +174,18 @@ impl MemoryBlocks {
             }
             match block.push(&heading, &MemorySection::poisoned_page(self.next)) {
                 Ok(()) => {}
-                Err(no_room) if entry == 0 => return Err(no_room),
+                Err(error) if entry == 0 => return Err(error),
                 Err(_full) => break,
             }
             self.pages_left -= 1;
-            // Wraps behind the last page of all, when no page is left.
+            // Wraps after the last page of the address space; then no page is left.
             self.next = self.next.wrapping_add(Self::PAGE_LEN);
         }
         Ok(block.finish())
     }
 }
 
-/// Blocks of `block_len` bytes that tell of `span`; none where a block holds not even one entry.
+/// Number of blocks of `block_len` bytes that report `span`. `None` if a block cannot hold one entry.
 #[must_use]
 pub fn blocks_needed(span: Span, block_len: usize) -> Option<u64> {
     let report = MemoryReport::uncorrected(Kind::ActionOptional, 0, 0);

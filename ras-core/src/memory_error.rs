@@ -1,19 +1,19 @@
-//! A memory error, as the VMM hears of it.
+//! Memory errors, as they are reported to the VMM.
 
 use core::fmt;
 
-/// A run of guest physical addresses that was lost: a power of two of bytes, aligned to its size.
+/// A range of guest physical addresses that is poisoned: a power of two of bytes, aligned to its size.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Span {
     /// First GPA.
     pub gpa: u64,
-    /// Base-two logarithm of its bytes: 12 for a 4 KiB page. The host tells it (`si_addr_lsb` of a SIGBUS).
+    /// Binary logarithm of its size in bytes: 12 for a 4 KiB page. The host reports it (`si_addr_lsb` of a SIGBUS).
     pub log2_len: u8,
 }
 
 impl Span {
-    /// The span of that size around `gpa`. Sizes are held to 4 KiB (12) to 1 GiB (30), the granules that hosts report.
+    /// The span of that size that contains `gpa`. Sizes are clamped to 4 KiB (12) to 1 GiB (30), the granules that hosts report.
     #[must_use]
     pub const fn around(gpa: u64, log2_len: u8) -> Self {
         let log2_len = if log2_len < 12 {
@@ -26,40 +26,41 @@ impl Span {
         Span { gpa: gpa & !((1 << log2_len) - 1), log2_len }
     }
 
-    /// Bytes.
+    /// Size in bytes.
     #[must_use]
     pub const fn bytes(self) -> u64 {
         1 << self.log2_len
     }
 
-    /// Whether `gpa` lies in it.
+    /// Whether it contains `gpa`.
     #[must_use]
     pub const fn contains(self, gpa: u64) -> bool {
         gpa >= self.gpa && gpa - self.gpa < self.bytes()
     }
 
-    /// The 4 KiB pages in it, by their first GPA.
+    /// The first GPA of each of its 4 KiB pages.
     pub fn pages(self) -> impl ExactSizeIterator<Item = u64> {
-        // At most 2^18 pages: the size is held to 1 GiB.
+        // At most 2^18 pages: the size is clamped to 1 GiB.
         (0..1_u32 << (self.log2_len - 12)).map(move |page| self.gpa + (u64::from(page) << 12))
     }
 }
 
-/// Whether someone has already consumed what was lost.
+/// Whether the error was consumed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Kind {
-    /// Action required (AR): a vCPU touched it and cannot go on.
+    /// Action required (AR): a vCPU consumed it and cannot continue.
     #[cfg_attr(feature = "serde", serde(rename = "AR"))]
     ActionRequired,
-    /// Action optional (AO): it was found, and nobody consumed it yet.
+    /// Action optional (AO): it was detected, and nothing has consumed it yet.
     #[cfg_attr(feature = "serde", serde(rename = "AO"))]
     ActionOptional,
 }
 
-/// Where the VMM heard of it.
+/// How an error was reported to the VMM.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "kebab-case"))]
+#[non_exhaustive]
 pub enum Origin {
     /// SIGBUS with BUS_MCEERR_AR or BUS_MCEERR_AO.
     Sigbus,
@@ -67,27 +68,27 @@ pub enum Origin {
     MemoryFault,
     /// KVM_EXIT_ARM_SEA.
     ArmSea,
-    /// Injected by a person.
+    /// An injection request.
     Injected,
-    /// A device model touched it.
+    /// A device model accessed poisoned memory.
     Device,
 }
 
-/// A memory error of the guest.
+/// An error in guest memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct MemoryError {
-    /// What was lost.
+    /// The poisoned pages.
     pub span: Span,
-    /// The address that was touched, where the host tells it; else the span's first.
+    /// The accessed address, if the host reports it; otherwise the first of the span.
     pub gpa: u64,
     /// Whether it was consumed.
     pub kind: Kind,
-    /// The vCPU that consumed it, by index; none for an error that nobody consumed or a device did.
+    /// Index of the vCPU that consumed it. `None` for a detected error, or one that a device accessed.
     pub vcpu: Option<u32>,
-    /// Where it comes from.
+    /// How it was reported.
     pub origin: Origin,
-    /// When, in nanoseconds of the VMM's monotonic clock.
+    /// When it was reported: nanoseconds of the VMM's monotonic clock.
     pub time_ns: u64,
 }
 
@@ -103,7 +104,7 @@ impl fmt::Display for Span {
     }
 }
 
-/// The word for it in events.
+/// Its name in events.
 impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
@@ -116,12 +117,12 @@ impl fmt::Display for Origin {
     }
 }
 
-/// One line for people: what happened, to which pages, and how the VMM knows.
+/// One line for users: what happened, to which pages, and how it was reported.
 impl fmt::Display for MemoryError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let MemoryError { span, kind, vcpu, origin, .. } = self;
         match (kind, vcpu, origin) {
-            (_, _, Origin::Device) => write!(f, "a device touched poisoned memory: {span}"),
+            (_, _, Origin::Device) => write!(f, "a device accessed poisoned memory: {span}"),
             (Kind::ActionRequired, Some(vcpu), _) => {
                 write!(f, "vCPU {vcpu} consumed poisoned memory: {span} (action required, by {origin})")
             }
@@ -144,7 +145,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_error_is_one_line_for_people() {
+    fn an_error_is_displayed_in_one_line() {
         let span = Span::around(0x4020_1234, 21);
         let consumed = MemoryError {
             span,
@@ -158,8 +159,8 @@ mod tests {
             consumed.to_string(),
             "vCPU 1 consumed poisoned memory: 2 MiB at 0x40200000 (action required, by sigbus)"
         );
-        let touched = MemoryError { vcpu: None, origin: Origin::Device, ..consumed };
-        assert_eq!(touched.to_string(), "a device touched poisoned memory: 2 MiB at 0x40200000");
+        let accessed = MemoryError { vcpu: None, origin: Origin::Device, ..consumed };
+        assert_eq!(accessed.to_string(), "a device accessed poisoned memory: 2 MiB at 0x40200000");
         assert_eq!(Span::around(0, 12).to_string(), "4 KiB at 0x0");
         assert_eq!(Span::around(0, 30).to_string(), "1 GiB at 0x0");
     }

@@ -1,4 +1,4 @@
-//! How the guest is told that a record is there.
+//! Notifications: how the guest learns of a record.
 
 use core::fmt;
 use core::num::NonZeroU32;
@@ -8,88 +8,104 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 /// How a generic hardware error source notifies the operating system (ACPI 6.5, 18.3.2.9).
 ///
-/// | notification | number | what Linux's GHES driver does with it |
+/// | notification | type | what Linux's GHES driver does with it |
 /// |---|---|---|
 /// | [`Polled`](Self::Polled) | 0 | reads the block when a timer fires, up to a second late; refuses an interval of zero |
-/// | [`External`](Self::External) | 1 | takes the interrupt on x86; on arm64 it finds no mapping for the GSI and refuses the source |
-/// | [`Nmi`](Self::Nmi) | 4 | x86 only: the NMI handler asks every such source; others refuse it |
-/// | [`Gpio`](Self::Gpio) | 7 | reads every source of this kind when the error device (PNP0C33) is notified |
-/// | [`Sea`](Self::Sea) | 8 | arm64 only: an abort taken from user space asks every such source, on whatever processor it is taken |
-/// | [`Sei`](Self::Sei) | 9 | refuses the source as of an unknown type: what the guest takes is a plain SError |
-/// | [`Gsiv`](Self::Gsiv) | 10 | as 7: the number only says how the platform raises the error device |
+/// | [`External`](Self::External) | 1 | takes the interrupt on x86; on arm64 it cannot map the GSI and refuses the source |
+/// | [`Nmi`](Self::Nmi) | 4 | x86 only: the NMI handler reads every such source; other architectures refuse it |
+/// | [`Gpio`](Self::Gpio) | 7 | reads every source of this type when the error device (PNP0C33) is notified |
+/// | [`Sea`](Self::Sea) | 8 | arm64 only: an abort taken from user space reads every such source, on whatever processor it is taken |
+/// | [`Sei`](Self::Sei) | 9 | refuses the source (unknown type): the guest takes a plain SError |
+/// | [`Gsiv`](Self::Gsiv) | 10 | as 7: the type only says how the platform raises the error device |
 ///
-/// In a devicetree a source is an arm,ras-cper node, which has an interrupt of its own: external, on arm64 too, where the GIC's binding
+/// In a devicetree a source is an arm,ras-cper node, which has an interrupt of its own: external, on arm64 too, because the GIC's binding
 /// names the interrupt.
 ///
-/// The numbers that are left out (2, 3, 5, 6, 11 and up) are either refused by Linux or another road to one of these.
+/// Linux refuses the other types (2, 5, 6, 11 and up), or handles them as one of these.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "kebab-case"))]
+#[non_exhaustive]
 pub enum Notification {
-    /// The guest looks for itself, now and then.
+    /// The guest polls.
     Polled {
-        /// Milliseconds between two looks.
+        /// Milliseconds between two polls.
         interval_ms: NonZeroU32,
     },
-    /// An interrupt of its own.
+    /// An interrupt of the source's own.
     External {
-        /// The interrupt's number among the global system interrupts.
+        /// The global system interrupt.
         gsi: u32,
     },
     /// A non-maskable interrupt.
     Nmi,
-    /// A signal on a general-purpose pin: an event device (ACPI0013) that notifies the error device (PNP0C33).
+    /// A GPIO signal: an event device (ACPI0013) notifies the error device (PNP0C33).
     Gpio,
     /// A synchronous external abort.
     Sea,
     /// An asynchronous external abort: SError.
     Sei,
-    /// A global system interrupt: an event device (ACPI0013) that notifies the error device (PNP0C33).
+    /// A global system interrupt: an event device (ACPI0013) notifies the error device (PNP0C33).
     Gsiv,
 }
 
+/// What is known of a notification type.
+struct Properties {
+    number: u8,
+    name: &'static str,
+    needs_error_device: bool,
+}
+
 impl Notification {
-    /// The number on the wire.
+    const fn properties(self) -> Properties {
+        let (number, name, needs_error_device) = match self {
+            Notification::Polled { .. } => (0, "polled", false),
+            Notification::External { .. } => (1, "external", false),
+            Notification::Nmi => (4, "nmi", false),
+            Notification::Gpio => (7, "gpio", true),
+            Notification::Sea => (8, "sea", false),
+            Notification::Sei => (9, "sei", false),
+            Notification::Gsiv => (10, "gsiv", true),
+        };
+        Properties { number, name, needs_error_device }
+    }
+
+    /// The notification of that type, with the parameters that it takes: a poll interval, or an interrupt. `None` if the type is not
+    /// supported, or the source needs an interrupt of its own and there is none.
+    #[must_use]
+    pub fn from_number(number: u8, interval_ms: NonZeroU32, own_gsi: Option<u32>) -> Option<Self> {
+        let own_gsi = own_gsi.map(|gsi| Notification::External { gsi });
+        let fixed =
+            [Notification::Nmi, Notification::Gpio, Notification::Sea, Notification::Sei, Notification::Gsiv];
+        let all = fixed.into_iter().chain([Notification::Polled { interval_ms }]).chain(own_gsi);
+        all.into_iter().find(|notification| notification.number() == number)
+    }
+
+    /// The type number in HEST.
     #[must_use]
     pub const fn number(self) -> u8 {
-        match self {
-            Notification::Polled { .. } => 0,
-            Notification::External { .. } => 1,
-            Notification::Nmi => 4,
-            Notification::Gpio => 7,
-            Notification::Sea => 8,
-            Notification::Sei => 9,
-            Notification::Gsiv => 10,
-        }
+        self.properties().number
     }
 
     /// The name that profiles and plans use.
     #[must_use]
     pub const fn name(self) -> &'static str {
-        match self {
-            Notification::Polled { .. } => "polled",
-            Notification::External { .. } => "external",
-            Notification::Nmi => "nmi",
-            Notification::Gpio => "gpio",
-            Notification::Sea => "sea",
-            Notification::Sei => "sei",
-            Notification::Gsiv => "gsiv",
-        }
+        self.properties().name
     }
 
-    /// Whether it is taken by the instruction that consumed the error: Linux charges such a record to the task that runs, and asks for
-    /// action. Only [`Sea`](Self::Sea) is: an NMI or an SError may be taken later, by anyone.
+    /// Whether the instruction that consumed the error takes it: Linux attributes such a record to the current task, as action required.
+    /// Only [`Sea`](Self::Sea) is: an NMI or an SError may be taken later, by any task.
     #[must_use]
     pub const fn is_synchronous(self) -> bool {
         matches!(self, Notification::Sea)
     }
 
-    /// Whether it reaches the guest through the error device (PNP0C33), which the tables must then hold.
+    /// Whether it reaches the guest through the error device (PNP0C33), which the tables must then describe.
     #[must_use]
     pub const fn needs_error_device(self) -> bool {
-        matches!(self, Notification::Gpio | Notification::Gsiv)
+        self.properties().needs_error_device
     }
 
-    /// As it stands in HEST.
+    /// The structure in HEST.
     #[must_use]
     pub const fn structure(self) -> NotificationStructure {
         let (poll_interval_ms, vector) = match self {
@@ -123,19 +139,19 @@ impl fmt::Display for Notification {
 pub struct NotificationStructure {
     /// [`Notification::number`].
     pub kind: u8,
-    /// 28.
+    /// Bytes of this structure: 28.
     pub length: u8,
-    /// Which of the fields below the operating system may change. None.
+    /// Which of the fields below the operating system may change: none.
     pub write_enable: U16,
-    /// Milliseconds, for a polled source.
+    /// Poll interval in milliseconds, for a polled source.
     pub poll_interval_ms: U32,
-    /// Interrupt, for an external one.
+    /// The interrupt, for an external source.
     pub vector: U32,
-    /// Interrupts within the window after which the operating system goes over to polling; zero leaves it alone.
+    /// Number of interrupts within the window after which the operating system switches to polling. Zero: never.
     pub polling_threshold: U32,
     /// That window, in milliseconds.
     pub polling_threshold_window_ms: U32,
-    /// Errors within the window after which they are reported; zero: every one.
+    /// Number of errors within the window after which they are reported. Zero: every error.
     pub error_threshold: U32,
     /// That window, in milliseconds.
     pub error_threshold_window_ms: U32,
@@ -146,13 +162,24 @@ const _: () = assert!(size_of::<NotificationStructure>() == 28);
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Response;
 
     #[test]
-    fn an_interval_and_an_interrupt_stand_in_fields_of_their_own() {
+    fn interval_and_interrupt_have_their_own_fields() {
         let interval_ms = NonZeroU32::new(0x0102).unwrap();
         let polled = Notification::Polled { interval_ms }.structure();
         assert_eq!(polled.as_bytes()[..12], [0, 28, 0, 0, 2, 1, 0, 0, 0, 0, 0, 0]);
         let external = Notification::External { gsi: 0x0304 }.structure();
         assert_eq!(external.as_bytes()[..12], [1, 28, 0, 0, 0, 0, 0, 0, 4, 3, 0, 0]);
+    }
+
+    #[test]
+    fn every_response_with_a_record_has_a_notification_of_its_name() {
+        for response in Response::ALL.iter().filter(|response| response.writes_record()) {
+            let number = response.notification().unwrap();
+            let notification = Notification::from_number(number, NonZeroU32::MIN, Some(3)).unwrap();
+            assert_eq!((notification.number(), notification.name()), (number, response.name()));
+        }
+        assert_eq!(Notification::from_number(1, NonZeroU32::MIN, None), None);
     }
 }

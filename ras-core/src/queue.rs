@@ -1,9 +1,9 @@
-//! A queue that never allocates.
+//! A bounded queue that never allocates memory.
 
-/// At most `N` of something, in the order in which they came.
+/// A first-in, first-out queue of at most `N` items.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Queue<T, const N: usize> {
-    /// Filled from the front on; the rest is none.
+    /// Filled from the front; the rest is `None`.
     places: [Option<T>; N],
 }
 
@@ -12,7 +12,7 @@ impl<T: Copy, const N: usize> Queue<T, N> {
         Queue { places: [None; N] }
     }
 
-    /// Puts it behind the last, or gives it back where there is no room.
+    /// Appends an item, or returns it if the queue is full.
     pub(crate) fn push(&mut self, item: T) -> Result<(), T> {
         match self.places.iter_mut().find(|place| place.is_none()) {
             Some(place) => {
@@ -23,7 +23,7 @@ impl<T: Copy, const N: usize> Queue<T, N> {
         }
     }
 
-    /// Puts it before the first, or gives it back where there is no room.
+    /// Prepends an item, or returns it if the queue is full.
     pub(crate) fn push_front(&mut self, item: T) -> Result<(), T> {
         if self.places.last().is_none_or(Option::is_some) {
             return Err(item);
@@ -39,20 +39,20 @@ impl<T: Copy, const N: usize> Queue<T, N> {
         self.places.first_mut()?.as_mut()
     }
 
-    /// Takes the first one out.
+    /// Removes the first item.
     pub(crate) fn pop(&mut self) -> Option<T> {
         let first = self.places.first_mut()?.take();
         self.places.rotate_left(1);
         first
     }
 
-    /// Takes the first one out of which that is so; the others keep their order.
-    pub(crate) fn take_first(&mut self, is_wanted: impl Fn(&T) -> bool) -> Option<T> {
-        let index = self.places.iter().position(|place| place.as_ref().is_some_and(&is_wanted))?;
+    /// Removes the first item that satisfies the predicate; the others keep their order.
+    pub(crate) fn take_first(&mut self, predicate: impl Fn(&T) -> bool) -> Option<T> {
+        let index = self.places.iter().position(|place| place.as_ref().is_some_and(&predicate))?;
         let behind = self.places.get_mut(index..)?;
-        let found = behind.first_mut()?.take();
+        let item = behind.first_mut()?.take();
         behind.rotate_left(1);
-        found
+        item
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = &T> {
@@ -70,7 +70,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_order_is_kept_at_both_ends_and_in_the_middle() {
+    fn items_keep_their_order_when_added_and_removed_anywhere() {
         let mut queue = Queue::<u8, 3>::new();
         assert_eq!((queue.push(1), queue.push(2), queue.push(3)), (Ok(()), Ok(()), Ok(())));
         assert_eq!((queue.push(4), queue.push_front(0)), (Err(4), Err(0)));

@@ -1,16 +1,16 @@
-//! The part of guest memory that records are written to.
+//! The record area: the part of guest memory that error records are written to.
 
 use alloc::vec;
 use alloc::vec::Vec;
 
 use crate::error_source::ErrorSource;
 
-/// Bytes of one status block: a page of 4 KiB that holds no other's.
+/// Bytes of one status block: a page of 4 KiB of its own.
 const BLOCK_LEN: u64 = 0x1000;
 /// Bytes of one address cell and of one acknowledge register.
 const WORD_LEN: u64 = 8;
-/// The largest page that a guest kernel or a host may have. The area, and each of its three parts, starts and ends at one: mapping,
-/// protecting or losing a page of one part never touches another part nor the guest's own memory.
+/// The largest base page of a guest kernel or host. The area, and each of its three parts, starts and ends at such a page: mapping,
+/// protecting or poisoning a page of one part never affects another part or the guest's own memory.
 const PAGE: u64 = 0x1_0000;
 
 /// Address cells, acknowledge registers and status blocks of the guest's error sources, at addresses that never change once the guest
@@ -22,7 +22,7 @@ const PAGE: u64 = 0x1_0000;
 /// base + b    status blocks: 4 KiB per source
 /// ```
 ///
-/// The guest must be told that the area is not its own to use (EFI: reserved or ACPI NVS, write-back; e820: reserved or ACPI NVS).
+/// The memory map must mark the area as not usable (EFI: reserved or ACPI NVS, write-back; e820: reserved or ACPI NVS).
 ///
 /// ```
 /// use ras_core::{ErrorSource, Notification, RecordArea};
@@ -39,10 +39,10 @@ pub struct RecordArea {
     sources: Vec<ErrorSource>,
 }
 
-/// Where one source's cell, register and block are.
+/// The addresses of one source's cell, register and block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Slot {
-    /// Whose they are.
+    /// The source.
     pub source: ErrorSource,
     /// GPA of the cell that holds `block_gpa`: 8 bytes, little endian, aligned.
     pub cell_gpa: u64,
@@ -55,40 +55,43 @@ pub struct Slot {
 }
 
 impl Slot {
-    /// The acknowledge register's bit that the guest sets when it is done with a record. Before a record is written, the VMM clears it.
+    /// Bit of the acknowledge register that the guest sets when it has handled a record. The VMM clears it before it writes a record.
     pub const FREE: u64 = 1;
 }
 
-/// Why no area can be laid out.
+/// Why an area cannot be laid out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum LayoutError {
-    /// An area without sources is none.
-    #[error("no error source asks for a record area")]
+    /// There are no sources.
+    #[error("there is no error source to lay out")]
     NoSources,
-    /// Ids must differ.
+    /// Two sources have the same id.
     #[error("two error sources have the id {id}")]
     DuplicateId {
         /// That id.
         id: u16,
     },
-    /// The area must start at a 64 KiB page.
+    /// The area does not start at a multiple of 64 KiB.
     #[error("the record area's address {base:#x} is not a multiple of 64 KiB")]
     Misaligned {
         /// That address.
         base: u64,
     },
-    /// The sources need more than there is.
-    #[error("{sources} error sources need {needed:#x} bytes of record area and there are {available:#x}")]
+    /// The area is too small for the sources.
+    #[error(
+        "{sources} error sources need a record area of {needed:#x} bytes, and {available:#x} are available"
+    )]
     TooSmall {
-        /// How many.
+        /// Number of sources.
         sources: usize,
         /// Bytes that they need.
         needed: u64,
-        /// Bytes that there are.
+        /// Bytes that are available.
         available: u64,
     },
-    /// The area would reach past the last address.
-    #[error("a record area of {needed:#x} bytes at {base:#x} reaches past the last address")]
+    /// The area would exceed the address space.
+    #[error("a record area of {needed:#x} bytes at {base:#x} exceeds the address space")]
     BeyondAddresses {
         /// Where it would start.
         base: u64,
@@ -98,13 +101,14 @@ pub enum LayoutError {
 }
 
 impl RecordArea {
-    /// What an area's address must be a multiple of, and its size is: 64 KiB.
+    /// Alignment of an area's address and size: 64 KiB.
     pub const ALIGNMENT: u64 = PAGE;
 
-    /// Lays the sources out from `base` up, in their order.
+    /// Lays out the sources from `base` on, in their order.
     ///
     /// # Errors
-    /// When `available` bytes do not hold them, `base` is not a multiple of 64 KiB, ids repeat, or there are none.
+    /// Returns an error if they do not fit into `available` bytes, `base` is not a multiple of 64 KiB, two ids are equal, or there are no
+    /// sources.
     pub fn lay_out(base: u64, available: u64, sources: &[ErrorSource]) -> Result<Self, LayoutError> {
         if sources.is_empty() {
             return Err(LayoutError::NoSources);
@@ -127,7 +131,7 @@ impl RecordArea {
         Ok(RecordArea { base, sources: sources.to_vec() })
     }
 
-    /// Bytes that so many sources need. Ids are 16 bits wide: there are never more than 65,536 sources.
+    /// Bytes that this number of sources needs. Ids are 16 bits wide: there are never more than 65,536 sources.
     #[must_use]
     pub const fn bytes_needed(sources: usize) -> u64 {
         let sources = sources as u64;
@@ -140,13 +144,13 @@ impl RecordArea {
         self.base
     }
 
-    /// Bytes, a multiple of 64 KiB.
+    /// Size in bytes, a multiple of 64 KiB.
     #[must_use]
     pub fn bytes(&self) -> u64 {
         Self::bytes_needed(self.sources.len())
     }
 
-    /// Where everything is, source by source in the order of HEST.
+    /// The addresses of every source, in the order of HEST.
     pub fn slots(&self) -> impl ExactSizeIterator<Item = Slot> {
         let acks = self.base + words_len(self.sources.len() as u64);
         let blocks = acks + words_len(self.sources.len() as u64);
@@ -159,21 +163,21 @@ impl RecordArea {
         })
     }
 
-    /// Where that source's are; none where the area has no such source.
+    /// The addresses of that source. `None` if the area has no such source.
     #[must_use]
     pub fn slot(&self, id: u16) -> Option<Slot> {
         self.slots().find(|slot| slot.source.id == id)
     }
 
-    /// What the area holds when the guest starts, and again after a reset: cells that point at blocks, blocks that are free and empty.
+    /// The contents of the area at the start and after a reset: cells that hold the blocks' addresses, and free, empty blocks.
     #[must_use]
     pub fn initial_bytes(&self) -> Vec<u8> {
         let mut bytes = vec![0; self.bytes() as usize];
         for slot in self.slots() {
             for (gpa, word) in [(slot.cell_gpa, slot.block_gpa), (slot.ack_gpa, Slot::FREE)] {
-                let place = bytes.get_mut((gpa - self.base) as usize..).and_then(<[u8]>::first_chunk_mut);
-                if let Some(place) = place {
-                    *place = word.to_le_bytes();
+                let cell = bytes.get_mut((gpa - self.base) as usize..).and_then(<[u8]>::first_chunk_mut);
+                if let Some(cell) = cell {
+                    *cell = word.to_le_bytes();
                 }
             }
         }

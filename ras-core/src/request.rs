@@ -1,7 +1,9 @@
-//! What was asked for.
+//! What the user requested.
 
 use core::fmt;
 use core::num::NonZeroU32;
+
+use crate::response::Response;
 
 /// The architecture of a guest, and of the host that runs it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -15,11 +17,11 @@ pub enum Arch {
     X86_64,
 }
 
-/// The tables that describe the machine to its guest.
+/// The kind of firmware tables that describe the machine to its guest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "lowercase"))]
 pub enum TableSet {
-    /// ACPI: the only tables that can point at error records.
+    /// ACPI.
     Acpi,
     /// A flattened devicetree.
     Devicetree,
@@ -27,61 +29,17 @@ pub enum TableSet {
     MpTable,
 }
 
-/// The answer wanted for an error that a vCPU consumed: action required (AR).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "lowercase"))]
-pub enum Synchronous {
-    /// The best that tables and host carry.
-    Auto,
-    /// Record and synchronous external abort.
-    Sea,
-    /// Record and SError.
-    Sei,
-    /// Record and NMI.
-    Nmi,
-    /// Machine check.
-    Mce,
-    /// Synchronous external abort without a record.
-    Abort,
-    /// SError without a record.
-    Serror,
-    /// The VM is stopped.
-    Stop,
-}
-
-/// The answer wanted for an error that was found before anyone consumed it: action optional (AO).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "lowercase"))]
-pub enum Asynchronous {
-    /// The best that tables and host carry.
-    Auto,
-    /// Record that the guest looks for.
-    Polled,
-    /// Record and interrupt, notification type 10.
-    Gsiv,
-    /// Record and interrupt, notification type 7.
-    Gpio,
-    /// Record and an interrupt of its own, notification type 1.
-    External,
-    /// Machine check, action optional.
-    Mce,
-    /// The guest is not told.
-    Ignore,
-    /// The VM is stopped.
-    Stop,
-}
-
-/// What to do where support for the wanted answer is missing.
+/// What to do if support for the requested response is missing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "lowercase"))]
 pub enum OnMissingSupport {
-    /// Take the next best and say so.
+    /// Use the next best response, and report it as degraded.
     Degrade,
     /// Do not start.
     Refuse,
 }
 
-/// When a poisoned page is replaced by a fresh one.
+/// When a poisoned page is replaced by a new one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "kebab-case"))]
 pub enum Repair {
@@ -93,33 +51,39 @@ pub enum Repair {
     Never,
 }
 
-/// What was asked for.
+/// What the user requested.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "kebab-case"))]
 pub struct Request {
     /// Architecture of the guest.
     pub arch: Arch,
-    /// Tables that the guest shall get.
+    /// Tables that describe the machine to the guest.
     pub tables: TableSet,
-    /// Answer to consumed errors.
-    pub synchronous: Synchronous,
-    /// Answer to errors that nobody consumed.
-    pub asynchronous: Asynchronous,
-    /// How often the guest looks at a polled source: milliseconds. Linux switches a source off whose interval is zero.
+    /// Response to consumed errors (AR). `None`: `auto`, the best that guest, tables and host support.
+    pub synchronous: Option<Response>,
+    /// Response to detected errors (AO). `None`: `auto`, as above.
+    pub asynchronous: Option<Response>,
+    /// Poll interval of a polled source, in milliseconds. Linux disables a source with an interval of zero.
     pub poll_interval_ms: NonZeroU32,
-    /// What to do where support is missing.
+    /// What to do if support is missing.
     pub on_missing_support: OnMissingSupport,
     /// When poisoned pages are replaced.
     pub repair: Repair,
 }
 
 impl Arch {
-    /// Both.
+    /// Both architectures.
     pub const ALL: [Arch; 2] = [Arch::Aarch64, Arch::X86_64];
 
-    /// The name that people read.
+    /// The architecture that this program was built for: the only one whose guests it can run.
+    #[cfg(target_arch = "x86_64")]
+    pub const NATIVE: Arch = Arch::X86_64;
+    /// The architecture that this program was built for: the only one whose guests it can run.
+    #[cfg(target_arch = "aarch64")]
+    pub const NATIVE: Arch = Arch::Aarch64;
+
+    /// The name that users write and read: `aarch64` or `x86_64`.
     #[must_use]
-    pub const fn word(self) -> &'static str {
+    pub const fn name(self) -> &'static str {
         match self {
             Arch::Aarch64 => "aarch64",
             Arch::X86_64 => "x86_64",
@@ -128,12 +92,12 @@ impl Arch {
 }
 
 impl TableSet {
-    /// All of them.
+    /// All table sets.
     pub const ALL: [TableSet; 3] = [TableSet::Acpi, TableSet::Devicetree, TableSet::MpTable];
 
-    /// The name that people read.
+    /// The name that users write and read: `acpi`, `devicetree` or `mptable`.
     #[must_use]
-    pub const fn word(self) -> &'static str {
+    pub const fn name(self) -> &'static str {
         match self {
             TableSet::Acpi => "acpi",
             TableSet::Devicetree => "devicetree",
@@ -142,42 +106,14 @@ impl TableSet {
     }
 }
 
-impl Synchronous {
-    /// All of them.
-    pub const ALL: [Synchronous; 8] = [
-        Synchronous::Auto,
-        Synchronous::Sea,
-        Synchronous::Sei,
-        Synchronous::Nmi,
-        Synchronous::Mce,
-        Synchronous::Abort,
-        Synchronous::Serror,
-        Synchronous::Stop,
-    ];
-}
-
-impl Asynchronous {
-    /// All of them.
-    pub const ALL: [Asynchronous; 8] = [
-        Asynchronous::Auto,
-        Asynchronous::Polled,
-        Asynchronous::Gsiv,
-        Asynchronous::Gpio,
-        Asynchronous::External,
-        Asynchronous::Mce,
-        Asynchronous::Ignore,
-        Asynchronous::Stop,
-    ];
-}
-
 impl fmt::Display for Arch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.word())
+        f.pad(self.name())
     }
 }
 
 impl fmt::Display for TableSet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.word())
+        f.pad(self.name())
     }
 }

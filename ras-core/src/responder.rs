@@ -1,72 +1,92 @@
-//! One error in, what is to be done out: the plan, carried out from the first touch to the acknowledgement.
+//! The responder: carries out a plan, from the first access to the acknowledgement.
 
 use alloc::boxed::Box;
 
 use crate::abilities::HostAbilities;
 use crate::actions::{Action, ActionSink, ErrorEvent, StopReason, StopReport};
-use crate::handover::Record;
+use crate::handshake::Record;
 use crate::ledger::Ledger;
+use crate::memory_blocks::PartName;
 use crate::memory_error::{Kind, MemoryError, Origin, Span};
-use crate::plan::{Answer, Plan};
+use crate::plan::{Plan, ResponsePlan};
 use crate::progress::Progress;
 use crate::record_area::RecordArea;
 use crate::reporters::stop::stop;
 use crate::reporters::{self, BuildError, Claims, Reporter, ReporterContext, Setup};
 
-/// Answers errors as a plan says: the ledger is kept, the right reporter is asked, and a vCPU that gets nowhere is not waited for.
+/// Responds to errors as a plan says: keeps the ledger, calls the reporter for the error's class, and stops the VM if a vCPU makes no
+/// progress.
 ///
-/// It owns everything that an answer needs but the machine. Whoever holds it calls [`report`](Self::report) for each error and
-/// [`tick`](Self::tick) now and then, at [`deadline_ns`](Self::deadline_ns) at the latest, and carries out what the sink is given.
+/// The VMM calls [`report`](Self::report) for each error and [`tick`](Self::tick) periodically, at [`deadline_ns`](Self::deadline_ns) at
+/// the latest, and carries out the actions that the sink is given.
 #[derive(Debug)]
 pub struct Responder {
     consumed: Channel,
     detected: Channel,
     progress: Progress,
     ledger: Ledger,
-    /// What the ledger has as lost and the guest was not told of yet, from this entry on: all of it to a guest that is new, and what
-    /// found no room in the queue when it came.
+    /// Index of the first ledger entry that may be poisoned and not reported yet: all entries after a reset, and entries that did not
+    /// fit into the reporter's queue. `None` if there is none.
     unreported: Option<usize>,
 }
 
-/// One of the two kinds of error, and who answers it.
+/// The reporter for one of the two classes of error that a guest is notified of.
 #[derive(Debug)]
 struct Channel {
     reporter: Box<dyn Reporter>,
-    /// Its answers are records.
+    /// It writes records.
     records: bool,
 }
 
-/// Which of the two reporters is meant: each has an acknowledge register of its own.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Side {
-    /// The one for consumed errors.
-    Consumed,
-    /// The one for found errors.
-    Detected,
+/// What the VMM chooses for its records.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ResponderOptions {
+    /// The name of the guest's memory in error records.
+    pub part: PartName,
 }
 
-/// What the world looks like when the responder acts.
+impl ResponderOptions {
+    /// The default options.
+    #[must_use]
+    pub const fn new() -> Self {
+        ResponderOptions { part: PartName::MEMORY }
+    }
+
+    /// Names the guest's memory in error records.
+    #[must_use]
+    pub const fn with_part(self, part: PartName) -> Self {
+        ResponderOptions { part }
+    }
+}
+
+/// The state of clock and guest when the responder acts.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ResponderContext {
-    /// The time and the state of the vCPU, as [`ReporterContext`] has them; its register is that of the consumed side.
+    /// Time, state of the vCPU, and the acknowledge register of consumed errors ([`Kind::ActionRequired`]).
     pub context: ReporterContext,
-    /// The found side's acknowledge register; 0 where it cannot be read.
+    /// The acknowledge register of detected errors ([`Kind::ActionOptional`]); 0 if it cannot be read.
     pub detected_register: u64,
 }
 
 impl Responder {
-    /// Entries that the ledger has room for before it allocates memory.
+    /// Entries of the ledger that are allocated at the start.
     const LEDGER_CAPACITY: usize = 1024;
 
-    /// The responder for a plan, on the host that it was made for, with the record area that it was made with.
+    /// The responder for a plan, with the host and the record area that the plan was made for.
     ///
     /// # Errors
-    /// When a reporter is not part of this build, or the area is not the one of the plan.
-    pub fn new(plan: &Plan, host: &HostAbilities, area: Option<&RecordArea>) -> Result<Self, BuildError> {
+    /// Returns an error if a reporter is not part of this build, or if the area is not the one of the plan.
+    pub fn new(
+        plan: &Plan,
+        host: &HostAbilities,
+        area: Option<&RecordArea>,
+        options: ResponderOptions,
+    ) -> Result<Self, BuildError> {
         let mut claims = Claims::of(area);
-        let mut channel = |answer: &Answer| {
-            let reporter = reporters::build(&mut Setup { answer, host, claims: &mut claims })?;
-            Ok(Channel { reporter, records: answer.source.is_some() })
+        let mut channel = |response: &ResponsePlan| {
+            let mut setup = Setup { response, host, claims: &mut claims, part: options.part };
+            Ok(Channel { reporter: reporters::build(&mut setup)?, records: response.source.is_some() })
         };
         Ok(Responder {
             consumed: channel(&plan.consumed)?,
@@ -77,44 +97,45 @@ impl Responder {
         })
     }
 
-    /// Answers an error. A vCPU that consumed it is not entered before every action was taken.
+    /// Records an error in the ledger and responds to it. The vCPU that consumed it must not be entered before every action was carried
+    /// out.
     pub fn report(&mut self, error: &MemoryError, context: &ResponderContext, sink: &mut dyn ActionSink) {
-        // What the guest has acknowledged by now, it acknowledged before this error; the state that came with it is not of every vCPU.
+        // An acknowledgement that is visible now came before this error. The vCPU state belongs to this error only.
         let before =
             ResponderContext { context: ReporterContext { vcpu: None, ..context.context }, ..*context };
         self.tick(&before, sink);
         self.ledger.record(error);
-        self.answer(error, context, sink);
+        self.respond(error, context, sink);
     }
 
-    /// Writes an error down that cannot be answered yet: [`answer`](Self::answer) follows.
+    /// Records an error in the ledger; [`respond`](Self::respond) is to follow, once it is possible.
     pub fn record(&mut self, error: &MemoryError) {
         self.ledger.record(error);
     }
 
-    /// Answers an error that was written down before. As with [`report`](Self::report), the vCPU is not entered before every action was
-    /// taken.
-    pub fn answer(&mut self, error: &MemoryError, context: &ResponderContext, sink: &mut dyn ActionSink) {
+    /// Responds to an error that was recorded before. As with [`report`](Self::report), the vCPU must not be entered before every action
+    /// was carried out.
+    pub fn respond(&mut self, error: &MemoryError, context: &ResponderContext, sink: &mut dyn ActionSink) {
         let mut error = *error;
         if error.origin == Origin::Device || error.vcpu.is_none() {
-            // No vCPU stands at an instruction that could be answered: the guest is told as of what was found.
+            // No instruction of a vCPU consumed it: the guest is notified as of a detected error.
             error.kind = Kind::ActionOptional;
         }
         if error.kind == Kind::ActionOptional {
             return self.report_detected(&error, context, sink);
         }
-        let mut written = Written { ledger: &mut self.ledger, sink, now_ns: context.context.now_ns };
+        let mut recorder = LedgerRecorder { ledger: &mut self.ledger, sink, now_ns: context.context.now_ns };
         if self.progress.is_stuck(&error) {
-            return stop(error, StopReason::NoProgress, &mut written);
+            return stop(error, StopReason::NoProgress, &mut recorder);
         }
-        self.consumed.reporter.report(&error, &context.context, &mut written);
-        // The rest of what was lost with it: nobody consumed that yet. A guest that walks over it page by page has been told.
-        let told = if self.consumed.records { Record::LOG2_MOST } else { Span::around(0, 0).log2_len };
+        self.consumed.reporter.report(&error, &context.context, &mut recorder);
+        // The rest of a larger span was not consumed: it is reported as detected, unless it was reported before.
+        let reported = if self.consumed.records { Record::MAX_LOG2_LEN } else { Span::around(0, 0).log2_len };
         if self.detected.records {
-            for log2_len in told..error.span.log2_len {
+            for log2_len in reported..error.span.log2_len {
                 let half = Span::around(error.gpa ^ 1 << log2_len, log2_len);
                 let known = self.ledger.within(half.gpa, half.bytes());
-                if known.iter().all(|entry| entry.answered.is_some()) {
+                if known.iter().all(|entry| entry.response.is_some()) {
                     continue;
                 }
                 let rest = MemoryError {
@@ -129,11 +150,11 @@ impl Responder {
         }
     }
 
-    /// Lets time pass, and looks whether the guest has acknowledged something.
+    /// Advances the time, and checks whether the guest has acknowledged a record.
     pub fn tick(&mut self, context: &ResponderContext, sink: &mut dyn ActionSink) {
-        let mut written = Written { ledger: &mut self.ledger, sink, now_ns: context.context.now_ns };
-        self.consumed.reporter.tick(&context.context, &mut written);
-        self.detected.reporter.tick(&context.of_detected(), &mut written);
+        let mut recorder = LedgerRecorder { ledger: &mut self.ledger, sink, now_ns: context.context.now_ns };
+        self.consumed.reporter.tick(&context.context, &mut recorder);
+        self.detected.reporter.tick(&context.of_detected(), &mut recorder);
         if let Some(index) = self.unreported {
             self.report_unreported(index, context, sink);
         }
@@ -145,48 +166,47 @@ impl Responder {
         self.detected.reporter.driver_up(&context.of_detected());
     }
 
-    /// The guest was reset and its memory filled anew. Whoever consumed something is gone, and so is what the guest knew: where pages are
-    /// `still_poisoned`, all that the ledger has as lost is told as found at the next [`tick`](Self::tick), if that is told by records; a
-    /// driver that starts finds them. Where the new guest cannot use those pages ([`Ledger::lost`] says which), or none is left, say that
-    /// none is.
+    /// The guest was reset and its memory initialised again. If pages are `still_poisoned` and detected errors are reported by records,
+    /// every poisoned page of the ledger is reported to the new guest, from the next [`tick`](Self::tick) on. Pass `false` if the pages
+    /// were replaced, or if the new guest cannot use them ([`Ledger::poisoned_ranges`]).
     pub fn reset(&mut self, still_poisoned: bool, context: &ResponderContext, sink: &mut dyn ActionSink) {
-        self.progress.forget();
-        self.ledger.forget_answers();
+        self.progress.clear();
+        self.ledger.clear_responses();
         self.unreported = (still_poisoned && self.detected.records).then_some(0);
         self.consumed.reporter.reset(false, &context.context, sink);
         self.detected.reporter.reset(false, &context.of_detected(), sink);
     }
 
-    /// Fresh memory took the place of these pages.
+    /// These pages were replaced by new memory.
     pub fn repaired(&mut self, span: Span, now_ns: u64) {
         self.ledger.repaired(span, now_ns);
     }
 
-    /// When [`tick`](Self::tick) has something to do at the latest, in nanoseconds; none if never.
+    /// When [`tick`](Self::tick) has to be called at the latest: nanoseconds of the VMM's monotonic clock. `None`: never.
     #[must_use]
     pub fn deadline_ns(&self) -> Option<u64> {
         let deadlines = [self.consumed.reporter.deadline_ns(), self.detected.reporter.deadline_ns()];
         deadlines.into_iter().flatten().min()
     }
 
-    /// GPA of the 64-bit acknowledge register of a side; none where it writes no records.
+    /// GPA of the 64-bit acknowledge register for errors of that kind. `None` if they are reported without records.
     #[must_use]
-    pub fn acknowledge_register(&self, side: Side) -> Option<u64> {
-        match side {
-            Side::Consumed => self.consumed.reporter.acknowledge_register(),
-            Side::Detected => self.detected.reporter.acknowledge_register(),
+    pub fn acknowledge_register(&self, kind: Kind) -> Option<u64> {
+        match kind {
+            Kind::ActionRequired => self.consumed.reporter.acknowledge_register(),
+            Kind::ActionOptional => self.detected.reporter.acknowledge_register(),
         }
     }
 
-    /// What was lost so far.
+    /// The poisoned pages so far.
     #[must_use]
     pub const fn ledger(&self) -> &Ledger {
         &self.ledger
     }
 
-    /// Tells of what is lost and not answered, from that entry of the ledger on, as far as there is room for it.
+    /// Reports what is poisoned and not reported, from that ledger entry on, until the reporter's queue is full.
     fn report_unreported(&mut self, mut index: usize, context: &ResponderContext, sink: &mut dyn ActionSink) {
-        while self.detected.reporter.has_room() {
+        while self.detected.reporter.has_capacity() {
             let Some((span, next)) = self.ledger.next_unreported(index) else {
                 self.unreported = None;
                 return;
@@ -206,16 +226,16 @@ impl Responder {
         context: &ResponderContext,
         sink: &mut dyn ActionSink,
     ) {
-        if !self.detected.reporter.has_room() {
-            // The ledger keeps it until there is room.
+        if !self.detected.reporter.has_capacity() {
+            // The ledger keeps it; it is reported once there is capacity.
             self.unreported = Some(0);
         }
-        let mut written = Written { ledger: &mut self.ledger, sink, now_ns: context.context.now_ns };
-        self.detected.reporter.report(error, &context.of_detected(), &mut written);
+        let mut recorder = LedgerRecorder { ledger: &mut self.ledger, sink, now_ns: context.context.now_ns };
+        self.detected.reporter.report(error, &context.of_detected(), &mut recorder);
     }
 }
 
-/// The answer to an error in the VMM's own memory, whatever the plan.
+/// The response to an error in the VMM's own memory, whatever the plan.
 #[must_use]
 pub const fn own_memory() -> Action<'static> {
     Action::Stop { report: StopReport { reason: StopReason::OwnMemory, error: None } }
@@ -227,17 +247,17 @@ impl ResponderContext {
     }
 }
 
-/// Writes down what passes.
-struct Written<'a> {
+/// A sink that records responses and acknowledgements in the ledger and passes every action on.
+struct LedgerRecorder<'a> {
     ledger: &'a mut Ledger,
     sink: &'a mut dyn ActionSink,
     now_ns: u64,
 }
 
-impl ActionSink for Written<'_> {
+impl ActionSink for LedgerRecorder<'_> {
     fn act(&mut self, action: Action<'_>) {
         match action {
-            Action::Event(ErrorEvent::Answered { span, response }) => self.ledger.answered(span, response),
+            Action::Event(ErrorEvent::Handled { span, response }) => self.ledger.handled(span, response),
             Action::Event(ErrorEvent::Acknowledged { span, .. }) => {
                 self.ledger.acknowledged(span, self.now_ns)
             }

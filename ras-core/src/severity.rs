@@ -1,25 +1,25 @@
-//! How bad it is.
+//! Severity of an error.
 
 use core::fmt;
 
 /// Severity of an error, the same in status blocks, data entries and CPER records (ACPI 6.5, 18.3.2.7.1; UEFI 2.10, N.2.1).
 ///
-/// Linux panics on [`Fatal`](Self::Fatal), and on numbers that are not here.
+/// Linux panics on [`Fatal`](Self::Fatal), and on other numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "kebab-case"))]
 pub enum Severity {
-    /// Uncorrected; the system can go on.
+    /// Uncorrected; the system can continue.
     Recoverable,
-    /// Uncorrected; it cannot.
+    /// Uncorrected; the system cannot continue.
     Fatal,
     /// Corrected.
     Corrected,
-    /// No error at all.
+    /// Not an error.
     Informational,
 }
 
 impl Severity {
-    /// The number on the wire.
+    /// Its number in records.
     #[must_use]
     pub const fn number(self) -> u32 {
         match self {
@@ -30,7 +30,7 @@ impl Severity {
         }
     }
 
-    /// The severity with that number.
+    /// The severity with that number. `None` if the number is not defined.
     #[must_use]
     pub const fn from_number(number: u32) -> Option<Self> {
         match number {
@@ -53,13 +53,13 @@ impl Severity {
         }
     }
 
-    /// The worse of two: what a block with both in it says of itself.
+    /// The more severe of the two: the severity of a block that contains both.
     #[must_use]
     pub const fn worse(self, other: Self) -> Self {
         if self.rank() >= other.rank() { self } else { other }
     }
 
-    /// The numbers on the wire are in no order.
+    /// The numbers in records are not sorted by severity.
     const fn rank(self) -> u8 {
         match self {
             Severity::Informational => 0,

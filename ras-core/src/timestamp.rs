@@ -1,11 +1,11 @@
-//! When it happened, as records write it.
+//! Timestamps of error records.
 
 use core::fmt;
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-/// A date and time of day in binary-coded decimals (ACPI 6.5, 18.3.2.7.1; UEFI 2.10, N.2.1). Records do not name the time zone: ours
-/// are in UTC.
+/// A date and time of day in binary-coded decimals (ACPI 6.5, 18.3.2.7.1; UEFI 2.10, N.2.1). Records do not contain the time zone;
+/// this crate writes UTC.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
 #[repr(C)]
 pub struct Timestamp {
@@ -21,24 +21,24 @@ pub struct Timestamp {
 
 const _: () = assert!(size_of::<Timestamp>() == 8);
 
-/// Flag: the time is that of the error, not that of when it was found.
+/// Flag: the time is that of the error, not that of its detection.
 const PRECISE: u8 = 1;
 
 const SECONDS_PER_DAY: u64 = 24 * 60 * 60;
-/// Days of 400 years, after which the calendar repeats.
+/// Days of 400 years, the period of the calendar.
 const DAYS_PER_ERA: u64 = 146_097;
-/// Days from 1 March of the year 0 to 1 January 1970. Years that start in March end with their leap day.
+/// Days from 1 March of the year 0 to 1 January 1970. A year that starts in March ends with its leap day.
 const DAYS_TO_UNIX: u64 = 719_468;
-/// 9999-12-31 23:59:59: the last that the digits can say.
+/// 9999-12-31 23:59:59: the last time that can be represented.
 const LAST_SECOND: u64 = 253_402_300_799;
 
 impl Timestamp {
-    /// No time: what an entry holds whose time is not valid.
+    /// The value of an entry whose timestamp is not valid.
     pub const NONE: Timestamp =
         Timestamp { second: 0, minute: 0, hour: 0, flags: 0, day: 0, month: 0, year: 0, century: 0 };
 
-    /// The time so many seconds after 1970-01-01 00:00:00 UTC, up to the year 9999. When an error was found is known, not when it
-    /// happened: the time is marked as not precise.
+    /// The time that number of seconds after 1970-01-01 00:00:00 UTC, up to the year 9999. It is the time of detection, not of the error:
+    /// it is marked as not precise.
     #[must_use]
     pub const fn from_unix(seconds: u64) -> Self {
         let seconds = if seconds > LAST_SECOND { LAST_SECOND } else { seconds };
@@ -47,10 +47,10 @@ impl Timestamp {
 
         let era = days / DAYS_PER_ERA;
         let day = days % DAYS_PER_ERA;
-        // Days of years so far without the leap days among them: one in 4 years (1,460 days), none in 100 (36,524), one in 400.
+        // Day of the era without its leap days: one in 4 years (1,460 days), none in 100 (36,524), one in 400.
         let year = (day - day / 1_460 + day / 36_524 - day / (DAYS_PER_ERA - 1)) / 365;
         let day = day - (365 * year + year / 4 - year / 100);
-        // From March on, five months in a row have 153 days.
+        // From March on, each five months have 153 days.
         let month = (5 * day + 2) / 153;
         let day = day - (153 * month + 2) / 5 + 1;
         let (month, year) = if month < 10 { (month + 3, year) } else { (month - 9, year + 1) };
@@ -68,14 +68,14 @@ impl Timestamp {
         }
     }
 
-    /// Whether the time is that of the error, not that of when it was found.
+    /// Whether the time is that of the error, not that of its detection.
     #[must_use]
     pub const fn is_precise(&self) -> bool {
         self.flags & PRECISE != 0
     }
 }
 
-/// As ISO 8601 has it. Digits that are none are printed as they stand, in hexadecimal.
+/// In ISO 8601. Digits that are not decimal are printed in hexadecimal.
 impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Timestamp { second, minute, hour, flags: _, day, month, year, century } = self;
@@ -83,7 +83,7 @@ impl fmt::Display for Timestamp {
     }
 }
 
-/// A number below 100 in two decimal digits.
+/// A number below 100 as two binary-coded decimal digits.
 const fn bcd(number: u64) -> u8 {
     (number / 10 % 10 * 16 + number % 10) as u8
 }
@@ -113,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn each_day_follows_the_one_before() {
+    fn consecutive_days_have_consecutive_dates() {
         const LENGTHS: [u64; 12] = [31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31];
         let (mut year, mut month, mut day) = (1970, 1, 1);
         for days in 0..400 * 366 {

@@ -1,6 +1,6 @@
-//! What must be known of a vCPU to tell it of an error.
+//! The state of a vCPU that a response depends on.
 
-/// How a vCPU stands when it is told.
+/// The state of a vCPU that is to be notified.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum VcpuState {
     /// 64-bit Arm.
@@ -9,51 +9,51 @@ pub enum VcpuState {
     X86_64(MachineCheckState),
 }
 
-/// How a vCPU of a 64-bit Arm guest consumed poisoned memory.
+/// How a vCPU of a 64-bit Arm guest accessed poisoned memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Consumption {
-    /// Where it ran (PSTATE.M).
+    /// The exception level that it ran at (PSTATE.M).
     pub level: ExceptionLevel,
-    /// What it did.
+    /// The kind of access.
     pub access: Access,
-    /// The virtual address that it used, if that is known for this very access.
+    /// The virtual address, if it is known for this access.
     pub far: Option<u64>,
 }
 
-/// An exception level of a guest. 32-bit programs run at EL0 too.
+/// An exception level of a guest. 32-bit processes run at EL0 too.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ExceptionLevel {
-    /// A program.
+    /// A process.
     El0,
-    /// Its kernel.
+    /// The kernel.
     El1,
 }
 
-/// A use of memory.
+/// The kind of a memory access.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Access {
-    /// It was read.
+    /// A load.
     Read,
-    /// It was written.
+    /// A store.
     Write,
-    /// An instruction was fetched.
+    /// An instruction fetch.
     Fetch,
 }
 
-/// How the vCPUs of an x86 guest stand towards machine checks. KVM answers an uncorrected one with a triple fault where the last is in
-/// progress or they are switched off.
+/// The machine check state of the vCPUs of an x86 guest. KVM turns an uncorrected machine check into a triple fault if another is in
+/// progress or machine checks are disabled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct MachineCheckState {
-    /// MCG_STATUS.MCIP of the vCPU that is told, or a machine check waits for it to be entered.
+    /// MCG_STATUS.MCIP of the vCPU that is notified, or a machine check is pending for its next entry.
     pub in_progress: bool,
-    /// Its CR4.MCE is set, and MCG_CTL and the control register of the bank for consumed errors are all ones: KVM ignores an
-    /// uncorrected error silently where they are not.
+    /// Its CR4.MCE is set, and MCG_CTL and the control register of the bank for consumed errors are all ones: otherwise KVM silently
+    /// ignores an uncorrected error.
     pub enabled: bool,
-    /// Its bank for found errors ([`DETECTED_BANK`](crate::reporters::machine_check::DETECTED_BANK)) holds one that the guest has not read.
+    /// Its bank for detected errors (`reporters::machine_check::DETECTED_BANK`) holds one that the guest has not read.
     pub detected_unread: bool,
-    /// The guest switched local machine checks on there (MCG_EXT_CTL.LMCE_EN).
+    /// The guest enabled local machine checks on it (MCG_EXT_CTL.LMCE_EN).
     pub local: bool,
-    /// Every other vCPU that the guest has started has MCIP clear and CR4.MCE set: all may take one together. One that was never started
-    /// has CR4.MCE clear, takes no part, and nobody waits for it.
+    /// Every other vCPU that the guest has started has MCIP clear and CR4.MCE set: all can take one together. A vCPU that was never started
+    /// has CR4.MCE clear and takes no part.
     pub others_ready: bool,
 }

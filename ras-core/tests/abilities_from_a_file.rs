@@ -1,4 +1,4 @@
-//! A host that is not here: its abilities are written there and read here.
+//! Abilities of another host, written to a file there and read here.
 
 use proptest::prelude::*;
 use ras_core::abilities::{
@@ -8,7 +8,7 @@ use ras_core::abilities::{
 use ras_core::request::Arch;
 
 #[test]
-fn what_is_written_is_read() {
+fn abilities_survive_serialisation() {
     let mut hosts = vec![HostAbilities::unknown(Arch::Aarch64), HostAbilities::unknown(Arch::X86_64)];
     for fact in Fact::ALL {
         let others = HostAbilities {
@@ -41,7 +41,7 @@ fn what_is_written_is_read() {
 }
 
 #[test]
-fn what_a_file_leaves_out_is_not_known_and_what_it_misspells_is_an_error() {
+fn an_omitted_ability_is_unknown_and_a_misspelt_one_is_an_error() {
     let host: HostAbilities =
         serde_json::from_str(r#"{"arch": {"aarch64": {"vcpu-events": "yes"}}}"#).unwrap();
     let mut expected = HostAbilities::unknown(Arch::Aarch64);
@@ -60,7 +60,7 @@ fn what_a_file_leaves_out_is_not_known_and_what_it_misspells_is_an_error() {
     }
 }
 
-/// Keys and values of such a file, and some that it has not.
+/// Keys and values of such a file, and some that are not valid.
 const WORDS: [&str; 28] = [
     "\"arch\"",
     "\"aarch64\"",
@@ -97,7 +97,7 @@ proptest! {
     fn no_text_makes_it_panic(text in any::<String>(), words in prop::collection::vec(prop::sample::select(&WORDS[..]), 0..24)) {
         let _ = serde_json::from_str::<HostAbilities>(&text);
         let _ = serde_json::from_str::<HostAbilities>(&words.concat());
-        // Behind a beginning that is right it gets further.
+        // After a valid beginning the parser gets further.
         for arch in ["aarch64", "x86_64"] {
             let text = format!("{{\"arch\":{{\"{arch}\":{{{}", words.concat());
             let _ = serde_json::from_str::<HostAbilities>(&text);
@@ -105,7 +105,7 @@ proptest! {
     }
 
     #[test]
-    fn what_is_read_is_what_it_is_written_as(fact in prop::sample::select(&Fact::ALL[..]), supported: u64, banks: u8, page_sizes: Vec<u64>) {
+    fn any_abilities_survive_serialisation(fact in prop::sample::select(&Fact::ALL[..]), supported: u64, banks: u8, page_sizes: Vec<u64>) {
         let mce = Some(MachineCheckAbilities { supported, banks });
         let arch = ArchAbilities::X86_64(X86Abilities { user_nmi: fact, mce, vendor: Some(Vendor::Amd) });
         let host = HostAbilities { arch, page_sizes, ..HostAbilities::unknown(Arch::X86_64) };

@@ -1,4 +1,4 @@
-//! The ledger against a plain list of pages, and what it lets in from outside.
+//! The ledger against a simple model, a map of pages; and its validation of entries from outside.
 
 use std::collections::BTreeMap;
 
@@ -6,12 +6,12 @@ use proptest::prelude::*;
 use ras_core::ledger::{Entry, Ledger};
 use ras_core::{Kind, MemoryError, Origin, Response, Span};
 
-/// Each page on its own: how often it was lost, whether it was acknowledged and repaired since.
+/// The model: for each page the number of errors, and whether it was acknowledged and repaired since.
 type Pages = BTreeMap<u64, (u64, bool, bool)>;
 
 #[derive(Clone, Debug)]
 enum Event {
-    Lost(Span),
+    Poisoned(Span),
     Acknowledged(Span),
     Repaired(Span),
 }
@@ -22,27 +22,27 @@ fn span() -> impl Strategy<Value = Span> {
 
 fn event() -> impl Strategy<Value = Event> {
     prop_oneof![
-        3 => span().prop_map(Event::Lost),
+        3 => span().prop_map(Event::Poisoned),
         1 => span().prop_map(Event::Acknowledged),
         1 => span().prop_map(Event::Repaired),
     ]
 }
 
-fn lost(span: Span, time_ns: u64) -> MemoryError {
+fn error(span: Span, time_ns: u64) -> MemoryError {
     let kind = Kind::ActionOptional;
     MemoryError { span, gpa: span.gpa, kind, vcpu: None, origin: Origin::Sigbus, time_ns }
 }
 
 proptest! {
     #[test]
-    fn every_page_that_was_lost_is_found_and_no_other(events in proptest::collection::vec(event(), 0..40)) {
+    fn the_ledger_has_exactly_the_poisoned_pages(events in proptest::collection::vec(event(), 0..40)) {
         let mut ledger = Ledger::default();
         let mut pages = Pages::new();
         for (time, event) in (1..).zip(&events) {
             match *event {
-                Event::Lost(span) => {
-                    ledger.record(&lost(span, time));
-                    // One entry is one whole: what befalls a part of it befalls all.
+                Event::Poisoned(span) => {
+                    ledger.record(&error(span, time));
+                    // An entry is one unit: an event of a part of it applies to all of it.
                     let whole: Vec<u64> = ledger.within(span.gpa, span.bytes()).iter().flat_map(|entry| entry.span.pages()).collect();
                     for page in whole {
                         let page = pages.entry(page).or_default();
@@ -78,13 +78,13 @@ proptest! {
                 prop_assert!(entry.times >= 1 && entry.first_seen_ns <= entry.last_seen_ns);
             }
         }
-        let lost: u64 = pages.values().filter(|page| !page.2).count() as u64 * 4096;
-        prop_assert_eq!(ledger.poisoned_bytes(), lost);
-        let runs: Vec<(u64, u64)> = ledger.lost().collect();
-        prop_assert_eq!(runs.iter().map(|(_, len)| len).sum::<u64>(), lost);
+        let poisoned: u64 = pages.values().filter(|page| !page.2).count() as u64 * 4096;
+        prop_assert_eq!(ledger.poisoned_bytes(), poisoned);
+        let runs: Vec<(u64, u64)> = ledger.poisoned_ranges().collect();
+        prop_assert_eq!(runs.iter().map(|(_, len)| len).sum::<u64>(), poisoned);
         prop_assert!(runs.windows(2).all(|pair| pair[0].0 + pair[0].1 < pair[1].0));
         prop_assert!(runs.iter().all(|(gpa, len)| (*gpa..gpa + len).step_by(4096).all(|page| !pages[&page].2)));
-        // What may be repaired is whole, and no page of it is in doubt; what is whole and in no doubt may be repaired.
+        // A host page is repairable if and only if every page of it is poisoned and acknowledged.
         let ready = |page: u64| pages.get(&page).is_some_and(|page| page.1 && !page.2);
         let repairable: Vec<Span> = ledger.repairable().collect();
         prop_assert!(repairable.iter().all(|span| span.pages().all(ready)));
@@ -97,7 +97,7 @@ proptest! {
             }
         }
         prop_assert!(ledger.entries().windows(2).all(|pair| !pair[0].span.contains(pair[1].span.gpa)));
-        // Written and read, it is the same; and so are its entries in any order.
+        // It survives serialisation, and its entries may come in any order.
         let text = serde_json::to_string(&ledger).unwrap();
         prop_assert_eq!(&serde_json::from_str::<Ledger>(&text).unwrap(), &ledger);
         let backwards: Vec<Entry> = ledger.entries().iter().rev().copied().collect();
@@ -105,14 +105,14 @@ proptest! {
     }
 
     #[test]
-    fn nothing_that_is_read_makes_it_panic(
+    fn no_entries_make_it_panic(
         spans in proptest::collection::vec((any::<u64>(), any::<u8>(), any::<u64>(), 0..40_u8, any::<bool>()), 0..6),
         gpa in any::<u64>(),
         len in any::<u64>(),
     ) {
-        let entries = spans.into_iter().map(|(gpa, log2_len, times, wide, sound)| {
-            let span = if sound { Span::around(gpa, log2_len % 17) } else { Span { gpa, log2_len } };
-            let poisoned_with = if sound { Span::around(gpa, wide) } else { Span { gpa, log2_len: wide } };
+        let entries = spans.into_iter().map(|(gpa, log2_len, times, wide, valid)| {
+            let span = if valid { Span::around(gpa, log2_len % 17) } else { Span { gpa, log2_len } };
+            let poisoned_with = if valid { Span::around(gpa, wide) } else { Span { gpa, log2_len: wide } };
             Entry {
                 span,
                 poisoned_with,
@@ -121,7 +121,7 @@ proptest! {
                 times,
                 origin: Origin::Injected,
                 consumed_by: None,
-                answered: Some(Response::Sea),
+                response: Some(Response::Sea),
                 acknowledged_ns: None,
                 repaired_ns: None,
             }
@@ -129,9 +129,9 @@ proptest! {
         if let Ok(mut ledger) = Ledger::try_from(entries.collect::<Vec<_>>()) {
             let found = ledger.within(gpa, len).len();
             prop_assert!(found <= ledger.entries().len());
-            let _ = (ledger.at(gpa), ledger.poisoned_bytes(), ledger.lost().count(), ledger.repairable().count());
-            ledger.record(&lost(Span { gpa, log2_len: len as u8 }, 1));
-            ledger.answered(Span { gpa, log2_len: len as u8 }, Response::Ignore);
+            let _ = (ledger.at(gpa), ledger.poisoned_bytes(), ledger.poisoned_ranges().count(), ledger.repairable().count());
+            ledger.record(&error(Span { gpa, log2_len: len as u8 }, 1));
+            ledger.handled(Span { gpa, log2_len: len as u8 }, Response::Ignore);
             prop_assert!(ledger.at(gpa).is_some());
         }
     }
@@ -142,41 +142,45 @@ proptest! {
     }
 }
 
-/// A vCPU consumed one page of what was lost together: what the guest acknowledged of the rest stays acknowledged.
+/// A vCPU consumed one page of a larger span: the guest's acknowledgements of the other pages stay valid.
 #[test]
-fn a_touch_puts_one_page_in_doubt() {
+fn a_consumed_page_has_to_be_acknowledged_again_and_no_other() {
     let mut ledger = Ledger::default();
     let whole = Span::around(0x4000_0000, 21);
-    let touch =
-        |gpa, time_ns| MemoryError { gpa, kind: Kind::ActionRequired, vcpu: Some(1), ..lost(whole, time_ns) };
+    let touch = |gpa, time_ns| MemoryError {
+        gpa,
+        kind: Kind::ActionRequired,
+        vcpu: Some(1),
+        ..error(whole, time_ns)
+    };
     ledger.record(&touch(0x4000_1000, 1));
     ledger.acknowledged(whole, 2);
     ledger.record(&touch(0x4003_4000, 3));
-    let doubtful = ledger.entries().iter().filter(|entry| entry.acknowledged_ns.is_none());
-    assert!(doubtful.map(|entry| entry.span).eq([Span::around(0x4003_4000, 16)]));
+    let unacknowledged = ledger.entries().iter().filter(|entry| entry.acknowledged_ns.is_none());
+    assert!(unacknowledged.map(|entry| entry.span).eq([Span::around(0x4003_4000, 16)]));
     assert_eq!(ledger.repairable().count(), 0);
     ledger.acknowledged(Span::around(0x4003_4000, 16), 4);
     assert!(ledger.repairable().eq([whole]));
     assert_eq!([ledger.repairable_after(9, 12).count(), ledger.repairable_after(9, 13).count()], [0, 1]);
     assert_eq!(ledger.repairable_after(9, 8).count(), 0);
-    // Lost anew, it is nothing that anybody was told of.
-    ledger.answered(whole, Response::Sea);
+    // Poisoned again after the repair, it was neither reported nor acknowledged.
+    ledger.handled(whole, Response::Sea);
     ledger.repaired(whole, 5);
     ledger.record(&touch(0x4003_4000, 6));
-    assert!(ledger.entries().iter().all(|entry| (entry.answered, entry.acknowledged_ns) == (None, None)));
-    // A host that reports a page of it alone does not make less of what it took with it.
+    assert!(ledger.entries().iter().all(|entry| (entry.response, entry.acknowledged_ns) == (None, None)));
+    // If the host reports a single page later, the host page does not become smaller.
     ledger.record(&MemoryError { span: Span::around(0x4000_5000, 12), ..touch(0x4000_5000, 7) });
     assert_eq!(ledger.at(0x4000_5000).unwrap().poisoned_with, whole);
 }
 
 #[test]
-fn what_is_no_ledger_is_refused() {
+fn invalid_entries_are_refused() {
     let mut ledger = Ledger::default();
-    ledger.record(&lost(Span::around(0x1000, 12), 5));
+    ledger.record(&error(Span::around(0x1000, 12), 5));
     let good = ledger.entries()[0];
     for (bad, why) in [
-        (Entry { span: Span { gpa: 0x1000, log2_len: 200 }, ..good }, "no such span"),
-        (Entry { span: Span { gpa: 0x1001, log2_len: 12 }, ..good }, "no such span"),
+        (Entry { span: Span { gpa: 0x1000, log2_len: 200 }, ..good }, "invalid span"),
+        (Entry { span: Span { gpa: 0x1001, log2_len: 12 }, ..good }, "invalid span"),
         (Entry { poisoned_with: Span::around(0x20_0000, 12), ..good }, "outside"),
         (Entry { times: 0, ..good }, "never"),
         (Entry { first_seen_ns: 6, ..good }, "before"),
@@ -187,11 +191,11 @@ fn what_is_no_ledger_is_refused() {
     assert!(Ledger::try_from(vec![good, good]).unwrap_err().to_string().contains("two entries"));
 }
 
-/// The binary logarithm of 100,000 is 17: a look-up that walked the list would take thousands of times as long.
+/// The binary logarithm of 100,000 is 17: a linear search would take thousands of times as long.
 #[test]
-fn a_look_up_among_many_is_quick() {
+fn a_look_up_among_many_entries_is_fast() {
     let mut ledger = Ledger::with_capacity(100_000);
-    (0..100_000_u64).for_each(|page| ledger.record(&lost(Span::around(page << 13, 12), page)));
+    (0..100_000_u64).for_each(|page| ledger.record(&error(Span::around(page << 13, 12), page)));
     let start = std::time::Instant::now();
     let found = (0..1_000_000_u64).filter(|page| ledger.at((page % 200_000) << 12).is_some()).count();
     assert_eq!(found, 500_000);

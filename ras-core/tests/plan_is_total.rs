@@ -1,4 +1,4 @@
-//! Every request, every host that matters, every set of tables: an answer that can be carried, or a refusal that says why.
+//! Every request, every relevant host, every table set: a plan that can be carried out, or an error with a reason.
 
 use core::num::NonZeroU32;
 
@@ -6,13 +6,19 @@ use ras_core::abilities::{
     Aarch64Abilities, ArchAbilities, Fact, HostAbilities, MachineCheckAbilities, MemoryFailure, Vendor,
     X86Abilities,
 };
-use ras_core::plan::{Answer, Obstacle, Plan, Refusal, TablesView, plan};
-use ras_core::request::{Arch, Asynchronous, OnMissingSupport, Repair, Request, Synchronous, TableSet};
+use ras_core::plan::decision::{ErrorClass, responses};
+use ras_core::plan::{Plan, PlanError, ResponsePlan, TablesView, UnmetRequirement, plan};
+use ras_core::request::{Arch, OnMissingSupport, Repair, Request, TableSet};
 use ras_core::{ErrorSource, Notification, RecordArea, Response};
 
 const INTERVAL: NonZeroU32 = NonZeroU32::new(1_000).unwrap();
 
-fn request(arch: Arch, tables: TableSet, synchronous: Synchronous, asynchronous: Asynchronous) -> Request {
+fn request(
+    arch: Arch,
+    tables: TableSet,
+    synchronous: Option<Response>,
+    asynchronous: Option<Response>,
+) -> Request {
     Request {
         arch,
         tables,
@@ -24,7 +30,12 @@ fn request(arch: Arch, tables: TableSet, synchronous: Synchronous, asynchronous:
     }
 }
 
-/// Every combination of the facts that an answer may rest on.
+/// `auto`, and every response that any guest can be given to that class of error.
+fn requests(class: ErrorClass) -> impl Iterator<Item = Option<Response>> {
+    std::iter::once(None).chain(responses(class).map(Some))
+}
+
+/// Every combination of the abilities that a response may require.
 fn hosts() -> Vec<HostAbilities> {
     let mut arches = Vec::new();
     for vcpu_events in Fact::ALL {
@@ -81,9 +92,9 @@ fn areas(notifications: &[Notification]) -> Vec<Option<RecordArea>> {
         .collect()
 }
 
-/// What carries a response, said again from the ground up: the guest's processor must have the exception, the host must be able to
-/// raise it, and a record must have a place that the guest's tables lead to and a way to be noticed.
-fn carried(response: Response, plan: &Plan, host: &HostAbilities, tables: &TablesView<'_>) -> bool {
+/// Whether a response is possible, specified independently of the table: the guest's processor must have the exception, the host must be
+/// able to inject it, and a record needs a source in the guest's tables and a notification.
+fn is_possible(response: Response, plan: &Plan, host: &HostAbilities, tables: &TablesView<'_>) -> bool {
     let arm = match host.arch {
         ArchAbilities::Aarch64(host) => Some(host),
         ArchAbilities::X86_64(_) => None,
@@ -119,18 +130,18 @@ fn carried(response: Response, plan: &Plan, host: &HostAbilities, tables: &Table
         }),
         Response::Gsiv => tables.error_device && record(|kind| matches!(kind, Notification::Gsiv)),
         Response::Gpio => tables.error_device && record(|kind| matches!(kind, Notification::Gpio)),
+        other => panic!("{other} is missing here"),
     }
 }
 
-fn check(request: &Request, host: &HostAbilities, tables: &TablesView<'_>) -> Result<Plan, Refusal> {
+fn check(request: &Request, host: &HostAbilities, tables: &TablesView<'_>) -> Result<Plan, PlanError> {
     let result = plan(request, host, tables);
     match &result {
         Ok(plan) => {
-            for (answer, asked) in [
-                (&plan.consumed, request.synchronous.response()),
-                (&plan.detected, request.asynchronous.response()),
-            ] {
-                check_answer(answer, asked, request, plan, host, tables);
+            for (response, requested) in
+                [(&plan.consumed, request.synchronous), (&plan.detected, request.asynchronous)]
+            {
+                check_response(response, requested, request, plan, host, tables);
             }
             assert_eq!((plan.own_memory.chosen, plan.own_memory.degraded), (Response::Stop, false));
             assert_eq!(plan.touched_by_device.chosen, plan.detected.chosen);
@@ -143,54 +154,57 @@ fn check(request: &Request, host: &HostAbilities, tables: &TablesView<'_>) -> Re
                     || plan.notes.iter().any(|note| note.to_string().contains("CONFIG_MEMORY_FAILURE"))
             );
         }
-        Err(refusal) => {
-            assert!(refusal.to_string().len() > 20, "{refusal}");
+        Err(error) => {
+            assert!(error.to_string().len() > 20, "{error}");
             let missing = matches!(
-                refusal,
-                Refusal::MissingSupport { .. } | Refusal::HostReportsNothing(_) | Refusal::HostPanics(_)
+                error,
+                PlanError::MissingSupport { .. }
+                    | PlanError::HostReportsNothing(_)
+                    | PlanError::HostPanics(_)
             );
             assert!(
                 !missing || request.on_missing_support == OnMissingSupport::Refuse,
-                "{request:?}: {refusal}"
+                "{request:?}: {error}"
             );
         }
     }
     result
 }
 
-fn check_answer(
-    answer: &Answer,
-    asked: Option<Response>,
+fn check_response(
+    response: &ResponsePlan,
+    requested: Option<Response>,
     request: &Request,
     plan: &Plan,
     host: &HostAbilities,
     tables: &TablesView<'_>,
 ) {
-    for response in [Some(answer.chosen), answer.unacknowledged, answer.stalled].into_iter().flatten() {
-        assert!(carried(response, plan, host, tables), "{response} for {request:?} on {host:?}");
+    for used in [Some(response.chosen), response.unacknowledged, response.stalled].into_iter().flatten() {
+        assert!(is_possible(used, plan, host, tables), "{used} for {request:?} on {host:?}");
     }
-    for candidate in &answer.possible {
+    for candidate in &response.candidates {
         assert_eq!(
-            candidate.obstacles.is_empty(),
-            carried(candidate.response, plan, host, tables),
+            candidate.unmet.is_empty(),
+            is_possible(candidate.response, plan, host, tables),
             "{} on {host:?}",
             candidate.response
         );
     }
-    assert!(!answer.because.is_empty());
-    assert_eq!(answer.asked, asked);
+    assert!(!response.reason.is_empty());
+    assert_eq!(response.requested, requested);
     assert_eq!(
-        answer.degraded,
-        asked.is_some_and(|asked| asked != answer.chosen) || answer.degraded && asked.is_none()
+        response.degraded,
+        requested.is_some_and(|requested| requested != response.chosen)
+            || response.degraded && requested.is_none()
     );
-    assert!(!answer.degraded || request.on_missing_support == OnMissingSupport::Degrade);
-    if let Some(asked) = asked
-        && carried(asked, plan, host, tables)
+    assert!(!response.degraded || request.on_missing_support == OnMissingSupport::Degrade);
+    if let Some(requested) = requested
+        && is_possible(requested, plan, host, tables)
     {
-        assert_eq!(answer.chosen, asked, "it was possible");
+        assert_eq!(response.chosen, requested, "it was possible");
     }
-    let slot = answer.source.and_then(|id| tables.record_area.and_then(|area| area.slot(id)));
-    let number = match (answer.chosen, plan.tables) {
+    let slot = response.source.and_then(|id| tables.record_area.and_then(|area| area.slot(id)));
+    let number = match (response.chosen, plan.tables) {
         (Response::Gsiv, TableSet::Devicetree) => Some(1),
         (chosen, _) => chosen.notification(),
     };
@@ -198,45 +212,45 @@ fn check_answer(
 }
 
 #[test]
-fn there_is_always_an_answer_or_a_reason() {
+fn every_request_leads_to_a_plan_or_an_error_with_a_reason() {
     let consumed = [Notification::Sea, Notification::Sei, Notification::Nmi];
-    let found = [
+    let detected = [
         Notification::Polled { interval_ms: INTERVAL },
         Notification::Gsiv,
         Notification::Gpio,
         Notification::External { gsi: 20 },
     ];
-    let (mut plans, mut refusals) = (0_u64, 0_u64);
-    let mut count = |result: Result<Plan, Refusal>| match result {
+    let (mut plans, mut errors) = (0_u64, 0_u64);
+    let mut count = |result: Result<Plan, PlanError>| match result {
         Ok(_) => plans += 1,
-        Err(_) => refusals += 1,
+        Err(_) => errors += 1,
     };
     let hosts = hosts();
     for arch in Arch::ALL {
-        for wanted in TableSet::ALL {
+        for set in TableSet::ALL {
             for on_missing_support in [OnMissingSupport::Degrade, OnMissingSupport::Refuse] {
-                // One kind of error at a time: what is asked for the one does not change the answer to the other (shown below).
+                // One class of error at a time: the request for one does not change the response to the other (checked below).
                 for area in areas(&consumed) {
-                    let tables = TablesView { set: wanted, record_area: area.as_ref(), error_device: false };
+                    let tables = TablesView { set, record_area: area.as_ref(), error_device: false };
                     for host in &hosts {
-                        for synchronous in Synchronous::ALL {
+                        for synchronous in requests(ErrorClass::Consumed) {
                             let request = Request {
                                 on_missing_support,
-                                ..request(arch, wanted, synchronous, Asynchronous::Ignore)
+                                ..request(arch, set, synchronous, Some(Response::Ignore))
                             };
                             count(check(&request, host, &tables));
                         }
                     }
                 }
-                for area in areas(&found) {
+                for area in areas(&detected) {
                     for error_device in [false, true] {
-                        let tables = TablesView { set: wanted, record_area: area.as_ref(), error_device };
-                        // The vendor and the syndrome change no answer to found errors; KVM's machine check does.
+                        let tables = TablesView { set, record_area: area.as_ref(), error_device };
+                        // Vendor and syndrome change no response to detected errors; KVM's machine check does.
                         for host in hosts.iter().step_by(3) {
-                            for asynchronous in Asynchronous::ALL {
+                            for asynchronous in requests(ErrorClass::Detected) {
                                 let request = Request {
                                     on_missing_support,
-                                    ..request(arch, wanted, Synchronous::Stop, asynchronous)
+                                    ..request(arch, set, Some(Response::Stop), asynchronous)
                                 };
                                 count(check(&request, host, &tables));
                             }
@@ -246,12 +260,12 @@ fn there_is_always_an_answer_or_a_reason() {
             }
         }
     }
-    println!("{plans} plans, {refusals} refusals");
-    assert!(plans > 100_000 && refusals > 100_000);
+    println!("{plans} plans, {errors} errors");
+    assert!(plans > 100_000 && errors > 100_000);
 }
 
 #[test]
-fn neither_answer_depends_on_the_other_nor_on_facts_that_no_row_needs() {
+fn a_response_depends_neither_on_the_other_class_nor_on_abilities_that_no_row_requires() {
     let all = [
         Notification::Sea,
         Notification::Sei,
@@ -266,19 +280,20 @@ fn neither_answer_depends_on_the_other_nor_on_facts_that_no_row_needs() {
             for set in TableSet::ALL {
                 let tables = TablesView { set, record_area: area.as_ref(), error_device: true };
                 let host = HostAbilities::unknown(arch);
-                for synchronous in Synchronous::ALL {
-                    for asynchronous in Asynchronous::ALL {
+                for synchronous in requests(ErrorClass::Consumed) {
+                    for asynchronous in requests(ErrorClass::Detected) {
                         let both = request(arch, set, synchronous, asynchronous);
                         let alone =
-                            plan(&Request { asynchronous: Asynchronous::Stop, ..both }, &host, &tables)
+                            plan(&Request { asynchronous: Some(Response::Stop), ..both }, &host, &tables)
                                 .map(|plan| plan.consumed);
-                        let other = plan(&Request { synchronous: Synchronous::Stop, ..both }, &host, &tables)
-                            .map(|plan| plan.detected);
+                        let other =
+                            plan(&Request { synchronous: Some(Response::Stop), ..both }, &host, &tables)
+                                .map(|plan| plan.detected);
                         match check(&both, &host, &tables) {
                             Ok(plan) => assert_eq!((Ok(plan.consumed), Ok(plan.detected)), (alone, other)),
-                            Err(refusal) => assert!(alone == Err(refusal.clone()) || other == Err(refusal)),
+                            Err(error) => assert!(alone == Err(error.clone()) || other == Err(error)),
                         }
-                        // Facts that only change notes and the shape of an exception.
+                        // Abilities that only change notes and the form of an exception.
                         let mut more = HostAbilities {
                             kvm: Fact::No,
                             memory_fault_info: Fact::No,
@@ -304,9 +319,9 @@ fn neither_answer_depends_on_the_other_nor_on_facts_that_no_row_needs() {
     }
 }
 
-/// The table of what `auto` means, as it is promised to users.
+/// The documented meaning of `auto`.
 #[test]
-fn auto_means_what_is_promised() {
+fn auto_means_what_is_documented() {
     let kvm = |arch, recovery: bool, nmi: bool| {
         let mut host = HostAbilities::unknown(arch);
         host.memory_failure = MemoryFailure { handled: Fact::Yes, recovery: Fact::Yes, early_kill: Fact::No };
@@ -330,7 +345,7 @@ fn auto_means_what_is_promised() {
         Notification::Sea,
     ];
     let area = areas(&all).pop().unwrap();
-    for (arch, set, recovery, consumed, found) in [
+    for (arch, set, recovery, consumed, detected) in [
         (Arch::Aarch64, TableSet::Acpi, false, "sea", "gsiv"),
         (Arch::Aarch64, TableSet::Devicetree, false, "abort", "ignore"),
         (Arch::X86_64, TableSet::Acpi, true, "mce", "gsiv"),
@@ -339,14 +354,13 @@ fn auto_means_what_is_promised() {
         (Arch::X86_64, TableSet::MpTable, false, "stop", "ignore"),
     ] {
         for on_missing_support in [OnMissingSupport::Degrade, OnMissingSupport::Refuse] {
-            let auto =
-                Request { on_missing_support, ..request(arch, set, Synchronous::Auto, Asynchronous::Auto) };
+            let auto = Request { on_missing_support, ..request(arch, set, None, None) };
             let record_area = area.as_ref().filter(|_| set == TableSet::Acpi);
             let tables = TablesView { set, record_area, error_device: set == TableSet::Acpi };
             let plan = plan(&auto, &kvm(arch, recovery, true), &tables).unwrap();
             assert_eq!(
-                (plan.consumed.chosen.word(), plan.detected.chosen.word()),
-                (consumed, found),
+                (plan.consumed.chosen.name(), plan.detected.chosen.name()),
+                (consumed, detected),
                 "{arch} {set}"
             );
             assert!(!plan.consumed.degraded && !plan.detected.degraded);
@@ -355,14 +369,14 @@ fn auto_means_what_is_promised() {
     }
 }
 
-/// The tables that are built for a request are those that its plan uses.
+/// The sources that are built for a request are those that its plan uses.
 #[test]
-fn what_is_wanted_is_what_is_used() {
+fn the_plan_uses_exactly_the_sources_that_were_wanted() {
     for host in hosts() {
         for set in TableSet::ALL {
             let (arch, error_device) = (host.architecture(), set == TableSet::Acpi);
-            for synchronous in Synchronous::ALL {
-                for asynchronous in Asynchronous::ALL {
+            for synchronous in requests(ErrorClass::Consumed) {
+                for asynchronous in requests(ErrorClass::Detected) {
                     let request = request(arch, set, synchronous, asynchronous);
                     let sources: Vec<_> = ras_core::plan::sources_wanted(&request, &host, Some(20)).collect();
                     let area = RecordArea::lay_out(1 << 30, 1 << 20, &sources).ok();
@@ -375,14 +389,15 @@ fn what_is_wanted_is_what_is_used() {
                         sources.iter().map(|source| source.id).collect::<Vec<_>>(),
                         "{request:?} {host:?}"
                     );
-                    // What the tables lack is never why something else was taken.
-                    let lacks = |answer: &Answer| {
-                        let passed_over =
-                            answer.possible.iter().take_while(|other| other.response != answer.chosen);
-                        let lacked = |obstacle: &Obstacle| matches!(obstacle, Obstacle::NoSource(_));
-                        (answer.degraded || answer.asked.is_none())
-                            && passed_over
-                                .map(|other| &other.obstacles)
+                    // A missing source is never the only reason why another response was chosen.
+                    let lacks = |response: &ResponsePlan| {
+                        let rejected =
+                            response.candidates.iter().take_while(|other| other.response != response.chosen);
+                        let lacked =
+                            |unmet: &UnmetRequirement| matches!(unmet, UnmetRequirement::NoSource(_));
+                        (response.degraded || response.requested.is_none())
+                            && rejected
+                                .map(|other| &other.unmet)
                                 .any(|all| !all.is_empty() && all.iter().all(lacked))
                     };
                     assert!(!lacks(&plan.consumed) && !lacks(&plan.detected), "{request:?} {host:?}");

@@ -1,4 +1,4 @@
-//! Writing a record allocates nothing: it happens while a guest waits, perhaps with memory failing all around.
+//! Writing a record allocates no memory: a vCPU is waiting meanwhile.
 
 use core::cell::Cell;
 use std::alloc::{GlobalAlloc, Layout, System};
@@ -7,7 +7,7 @@ use ras_core::cper::arm_processor::{ArmContext, ArmErrorInfo, ArmProcessor, ArmP
 use ras_core::{BlockWriter, FruText, Heading, Kind, MemoryBlocks, MemoryReport, Severity, Span, Timestamp};
 
 thread_local! {
-    /// Of this thread: the test's runner has others.
+    /// Of this thread: the test runner has others.
     static ALLOCATIONS: Cell<usize> = const { Cell::new(0) };
 }
 
@@ -15,26 +15,26 @@ struct Counting;
 
 #[expect(
     unsafe_code,
-    reason = "there is no other way to see allocations; all is handed to the system's allocator"
+    reason = "allocations can only be counted by an allocator; it passes every call on to the system's"
 )]
-// SAFETY: each call is passed on as it came; counting neither allocates nor unwinds.
+// SAFETY: each call is passed on unchanged; counting neither allocates nor unwinds.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         ALLOCATIONS.with(|count| count.set(count.get() + 1));
-        // SAFETY: the caller's promises are the callee's.
+        // SAFETY: the caller's contract is the callee's.
         unsafe { System.alloc(layout) }
     }
 
-    unsafe fn dealloc(&self, place: *mut u8, layout: Layout) {
-        // SAFETY: the caller's promises are the callee's, which allocated it.
-        unsafe { System.dealloc(place, layout) }
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        // SAFETY: the caller's contract is the callee's, which allocated it.
+        unsafe { System.dealloc(pointer, layout) }
     }
 }
 
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-/// Allocations of `work`.
+/// Number of allocations of `work`.
 fn allocations<T>(work: impl FnOnce() -> T) -> (usize, T) {
     let before = ALLOCATIONS.get();
     let result = work();
@@ -42,7 +42,7 @@ fn allocations<T>(work: impl FnOnce() -> T) -> (usize, T) {
 }
 
 #[test]
-fn allocations_are_seen() {
+fn allocations_are_counted() {
     assert_eq!(allocations(|| Box::new(1_u64)).0, 1);
 }
 
@@ -73,7 +73,7 @@ fn a_section_of_many_parts() {
             severity: Severity::Recoverable,
             flags: 0,
             fru_id: None,
-            fru_text: Some(FruText::new(format_args!("ghest cpu #{}", 1))),
+            fru_text: Some(FruText::new(format_args!("cpu #{}", 1))),
             time: Some(Timestamp::from_unix(0)),
         };
         block.push(&heading, &section).ok()?;

@@ -1,5 +1,4 @@
-//! Answering an error allocates nothing, from the ledger to the last action: it happens while a vCPU waits, perhaps with memory failing
-//! all around.
+//! Responding to an error allocates no memory, from the ledger to the last action: a vCPU is waiting meanwhile.
 
 use core::cell::Cell;
 use core::num::NonZeroU32;
@@ -7,15 +6,16 @@ use std::alloc::{GlobalAlloc, Layout, System};
 
 use ras_core::abilities::{ArchAbilities, Fact, HostAbilities, MachineCheckAbilities};
 use ras_core::actions::Action;
+use ras_core::plan::decision::{ErrorClass, responses};
 use ras_core::plan::{TablesView, plan, sources_wanted};
 use ras_core::reporters::ReporterContext;
-use ras_core::request::{Arch, Asynchronous, OnMissingSupport, Repair, Request, Synchronous, TableSet};
-use ras_core::responder::{Responder, ResponderContext};
+use ras_core::request::{Arch, OnMissingSupport, Repair, Request, TableSet};
+use ras_core::responder::{Responder, ResponderContext, ResponderOptions};
 use ras_core::vcpu_state::{Access, Consumption, ExceptionLevel, MachineCheckState, VcpuState};
-use ras_core::{Kind, MemoryError, Origin, RecordArea, Span};
+use ras_core::{Kind, MemoryError, Origin, RecordArea, Response, Span};
 
 thread_local! {
-    /// Of this thread: the test's runner has others.
+    /// Of this thread: the test runner has others.
     static ALLOCATIONS: Cell<usize> = const { Cell::new(0) };
 }
 
@@ -23,19 +23,19 @@ struct Counting;
 
 #[expect(
     unsafe_code,
-    reason = "there is no other way to see allocations; all is handed to the system's allocator"
+    reason = "allocations can only be counted by an allocator; it passes every call on to the system's"
 )]
-// SAFETY: each call is passed on as it came; counting neither allocates nor unwinds.
+// SAFETY: each call is passed on unchanged; counting neither allocates nor unwinds.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         ALLOCATIONS.with(|count| count.set(count.get() + 1));
-        // SAFETY: the caller's promises are the callee's.
+        // SAFETY: the caller's contract is the callee's.
         unsafe { System.alloc(layout) }
     }
 
-    unsafe fn dealloc(&self, place: *mut u8, layout: Layout) {
-        // SAFETY: the caller's promises are the callee's, which allocated it.
-        unsafe { System.dealloc(place, layout) }
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        // SAFETY: the caller's contract is the callee's, which allocated it.
+        unsafe { System.dealloc(pointer, layout) }
     }
 }
 
@@ -54,8 +54,13 @@ fn host(arch: Arch) -> HostAbilities {
     host
 }
 
+/// `auto`, and every response that any guest can be given to that class of error.
+fn requests(class: ErrorClass) -> impl Iterator<Item = Option<Response>> {
+    std::iter::once(None).chain(responses(class).map(Some))
+}
+
 #[test]
-fn every_answer_is_given_without_allocating() {
+fn no_response_allocates_memory() {
     let arm = VcpuState::Aarch64(Consumption { level: ExceptionLevel::El0, access: Access::Read, far: None });
     let x86 = VcpuState::X86_64(MachineCheckState {
         in_progress: false,
@@ -64,11 +69,11 @@ fn every_answer_is_given_without_allocating() {
         others_ready: true,
         detected_unread: false,
     });
-    let mut answers = 0;
+    let mut plans = 0;
     for (arch, state) in [(Arch::Aarch64, arm), (Arch::X86_64, x86)] {
         let host = host(arch);
-        for synchronous in Synchronous::ALL {
-            for asynchronous in Asynchronous::ALL {
+        for synchronous in requests(ErrorClass::Consumed) {
+            for asynchronous in requests(ErrorClass::Detected) {
                 let request = Request {
                     arch,
                     tables: TableSet::Acpi,
@@ -83,8 +88,9 @@ fn every_answer_is_given_without_allocating() {
                 let tables =
                     TablesView { set: TableSet::Acpi, record_area: area.as_ref(), error_device: true };
                 let Ok(plan) = plan(&request, &host, &tables) else { continue };
-                let mut responder = Responder::new(&plan, &host, area.as_ref()).unwrap();
-                answers += 1;
+                let mut responder =
+                    Responder::new(&plan, &host, area.as_ref(), ResponderOptions::new()).unwrap();
+                plans += 1;
                 let mut actions = 0_usize;
                 let before = ALLOCATIONS.get();
                 let mut sink = |_: Action<'_>| actions += 1;
@@ -109,13 +115,13 @@ fn every_answer_is_given_without_allocating() {
                         origin: Origin::Sigbus,
                         time_ns: page,
                     };
-                    // The ledger has room for so many before it grows.
+                    // The ledger allocates only beyond its initial capacity.
                     if responder.ledger().entries().len() < 900 {
                         responder.report(&error, &context(page), &mut sink);
                     }
                     responder.tick(&context(page), &mut sink);
                 }
-                // What is reported again is known, however wide it is.
+                // An error that is reported again is known to the ledger, however wide it is.
                 let again = MemoryError {
                     span: Span::around(0x8000_0000, 21),
                     gpa: 0x8000_3000,
@@ -133,8 +139,8 @@ fn every_answer_is_given_without_allocating() {
             }
         }
     }
-    assert!(answers > 50, "{answers}");
-    // The counter counts.
+    assert!(plans > 50, "{plans}");
+    // The counter works.
     let before = ALLOCATIONS.get();
     drop(std::hint::black_box(Box::new(7)));
     assert_eq!(ALLOCATIONS.get() - before, 1);

@@ -1,4 +1,4 @@
-//! The built-in guest boots on every shape of machine, and finds it as it was described.
+//! The built-in guest boots on machines of every shape, and reports what the profile describes.
 
 use libtest_mimic::Trial;
 
@@ -9,7 +9,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         linux_entry,
         pvh_entry,
         a_kernel_file_beside_its_profile,
-        command_line_as_it_was_written,
+        the_command_line_is_unchanged,
         quickstart,
     ];
     for vcpus in [1, 2, 8] {
@@ -48,7 +48,7 @@ fn shape(vcpus: usize, memory: &str, bytes: u64, firmware: &str) -> Checked {
     assert_eq!(outcome.probe("serial-interrupt"), ["ok"], "{outcome}");
     let ged = if firmware == "acpi" { "ok gsi 9 events 0x2" } else { "none" };
     assert_eq!(outcome.probe("ged"), [ged], "{outcome}");
-    // An MP table names no way to switch off: its guest resets.
+    // An MP table cannot describe a power-off: its guest resets.
     outcome.expect_last(match firmware {
         "acpi" => "ghest: the guest switched its machine off",
         _ => "ghest: the guest reset its machine by the keyboard controller",
@@ -82,10 +82,10 @@ fn a_kernel_file_beside_its_profile() -> Checked {
     Ok(())
 }
 
-fn command_line_as_it_was_written() -> Checked {
+fn the_command_line_is_unchanged() -> Checked {
     needs::kvm()?;
     let scratch = Scratch::new();
-    // The longest that the boot protocol of x86 has room for.
+    // The maximum of the x86 boot protocol.
     let cmdline = format!("first \u{b5} {}", "x".repeat(2047 - 9));
     for protocol in ["linux", "pvh"] {
         let profile = scratch.machine(&format!("cmdline = \"{cmdline}\"\nprotocol = \"{protocol}\""));

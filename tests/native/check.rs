@@ -1,4 +1,4 @@
-//! `ghest check`: silent about good profiles, and everything about the others.
+//! `ghest check`: prints nothing about valid profiles, and every problem of the others.
 
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -12,14 +12,14 @@ use crate::harness::{Checked, Ghest, Scratch, trials};
 
 pub(crate) fn trials() -> Vec<Trial> {
     trials![
-        good_profiles,
+        valid_profiles,
         every_problem_of_several_files,
         clashes_between_files,
         missing_file,
         set_is_checked_too,
         broken_profiles_are_refused_by_every_command,
         no_escape_codes_in_pipes,
-        colours_in_terminals_that_want_them,
+        colours_in_terminals,
         no_profile,
     ]
 }
@@ -37,11 +37,11 @@ fn examples(arch: &str) -> Vec<PathBuf> {
     files
 }
 
-fn good_profiles() -> Checked {
+fn valid_profiles() -> Checked {
     for arch in ["x86_64", "aarch64"] {
         let examples = examples(arch);
         assert!(examples.len() >= 2, "{examples:?}");
-        // One at a time: some of them name the same socket, which is a clash of its own.
+        // One at a time: some name the same socket, which is a problem of two profiles together.
         for example in examples {
             let outcome = Ghest::new(["check", "--arch", arch]).arg(&example).finish().expect(0);
             assert_eq!((outcome.stdout(), outcome.stderr.as_str()), (String::new(), ""), "{outcome}");
@@ -117,7 +117,7 @@ fn set_is_checked_too() -> Checked {
     Ok(())
 }
 
-/// No command starts with a profile that is no good, and each says why in its last line.
+/// Every command refuses an invalid profile, and reports that in its last line.
 fn broken_profiles_are_refused_by_every_command() -> Checked {
     let scratch = Scratch::new();
     let profile = scratch.profile("[machine]\nvcpus = 0\nmemory = \"64MB\"\n");
@@ -134,7 +134,7 @@ fn broken_profiles_are_refused_by_every_command() -> Checked {
     Ok(())
 }
 
-/// With colours asked for by nobody, and with those that a terminal would ask for taken back.
+/// Neither for a pipe, nor with NO_COLOR.
 fn no_escape_codes_in_pipes() -> Checked {
     let scratch = Scratch::new();
     let profile = scratch.profile("[machine]\nvcpus = 0\n");
@@ -145,7 +145,7 @@ fn no_escape_codes_in_pipes() -> Checked {
     Ok(())
 }
 
-fn colours_in_terminals_that_want_them() -> Checked {
+fn colours_in_terminals() -> Checked {
     let scratch = Scratch::new();
     let profile = scratch.profile("[machine]\nvcpus = 0\n");
     for (name, value, coloured) in [("LC_ALL", "C", true), ("NO_COLOR", "1", false)] {

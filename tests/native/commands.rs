@@ -1,4 +1,4 @@
-//! The command line as a whole, and the commands that only say something.
+//! The command line as a whole, and the commands that only print.
 
 use std::fs;
 use std::path::Path;
@@ -19,8 +19,8 @@ pub(crate) fn trials() -> Vec<Trial> {
         probe_agrees_with_its_json,
         schema_accepts_every_example,
         schema_refuses_a_typo,
-        completions_are_good_shell,
-        readers_that_go_away,
+        completions_are_valid_shell,
+        a_closed_pipe_is_no_panic,
         logs_as_json,
         refusals_as_json,
         verbose,
@@ -184,14 +184,14 @@ fn schema_refuses_a_typo() -> Checked {
     Ok(())
 }
 
-fn completions_are_good_shell() -> Checked {
+fn completions_are_valid_shell() -> Checked {
     needs::works("bash", Command::new("bash").arg("--version"))?;
     let scratch = Scratch::new();
     let script = Ghest::new(["completions", "bash"]).finish().expect(0).stdout;
     let path = scratch.file("ghest.bash", script);
     let checked = Command::new("bash").arg("-n").arg(&path).output().expect("bash runs");
     assert!(checked.status.success(), "{checked:?}");
-    // What the script completes for `ghest bo`.
+    // The completions of `ghest bo`.
     let completed = Command::new("bash")
         .args(["-c", "source \"$0\"; COMP_WORDS=(ghest bo); COMP_CWORD=1; _ghest ghest bo ghest; echo \"${COMPREPLY[@]}\""])
         .arg(&path)
@@ -205,8 +205,8 @@ fn completions_are_good_shell() -> Checked {
     Ok(())
 }
 
-/// As `ghest schema | true` does: no backtrace, and no panic.
-fn readers_that_go_away() -> Checked {
+/// The same as `ghest schema | true`: no backtrace, and no panic.
+fn a_closed_pipe_is_no_panic() -> Checked {
     let scratch = Scratch::new();
     let profile = scratch.profile(MACHINE).path.to_string_lossy().into_owned();
     let out = scratch.path("out").to_string_lossy().into_owned();
@@ -261,7 +261,7 @@ fn refusals_as_json() -> Checked {
     Ok(())
 }
 
-/// More of it says more, on stderr only.
+/// More `-v` print more, on stderr only.
 fn verbose() -> Checked {
     needs::kvm()?;
     let scratch = Scratch::new();

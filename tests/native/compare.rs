@@ -1,4 +1,4 @@
-//! `ghest compare`: both guests really boot.
+//! `ghest compare`: both guests boot.
 
 use std::time::{Duration, Instant};
 
@@ -11,13 +11,13 @@ use crate::harness::{Checked, Ghest, Scratch, needs, trials};
 pub(crate) fn trials() -> Vec<Trial> {
     trials![
         both_sides_meet_the_same_error,
-        found_error_ends_on_both_sides,
+        a_detected_error_ends_both_sides,
         text_for_a_pipe_is_plain,
         only_a_part_of_it,
         page_for_a_browser,
-        what_other_tables_can_not_carry_is_told,
-        hang_of_one_side_is_told_and_the_other_comes_out,
-        hang_of_both_sides_is_told,
+        what_other_tables_cannot_describe_is_reported,
+        a_hang_of_one_side_is_reported_with_the_other_side,
+        a_hang_of_both_sides_is_reported,
         interrupted_and_nothing_is_left,
         killed_and_nothing_is_left,
         broken_profile_is_refused_before_anything_boots,
@@ -79,7 +79,7 @@ fn both_sides_meet_the_same_error() -> Checked {
     Ok(())
 }
 
-fn found_error_ends_on_both_sides() -> Checked {
+fn a_detected_error_ends_both_sides() -> Checked {
     needs::kvm()?;
     let scratch = Scratch::new();
     let json =
@@ -134,7 +134,7 @@ fn page_for_a_browser() -> Checked {
     Ok(())
 }
 
-fn what_other_tables_can_not_carry_is_told() -> Checked {
+fn what_other_tables_cannot_describe_is_reported() -> Checked {
     needs::kvm()?;
     let scratch = Scratch::new();
     let json = compare(&scratch, &format!("{PROFILE}\n[ras]\nasynchronous = \"gsiv\"\n"))
@@ -147,16 +147,16 @@ fn what_other_tables_can_not_carry_is_told() -> Checked {
         (&change["key"], &change["asked"], &change["taken"]),
         (&"ras.asynchronous".into(), &"gsiv".into(), &"auto".into())
     );
-    let told = &row(&json, "plan", "not-carried")["values"];
+    let reported = &row(&json, "plan", "not-carried")["values"];
     assert_eq!(
-        (&told[0], &told[1][0]),
+        (&reported[0], &reported[1][0]),
         (&Value::Array(vec![]), &"ras.asynchronous = \"gsiv\": `auto` is used instead".into())
     );
     Ok(())
 }
 
-/// Both wait for an error, and the order is for a guest that has found its event device: the other one waits for good.
-fn hang_of_one_side_is_told_and_the_other_comes_out() -> Checked {
+/// Both wait for an error, but the injection request waits for a guest with an event device: the other one never gets it.
+fn a_hang_of_one_side_is_reported_with_the_other_side() -> Checked {
     needs::kvm()?;
     let scratch = Scratch::new();
     let profile = format!("{PROFILE}\n[boot]\ncmdline = \"probe.await-errors=1 probe.timeout=600000\"\n");
@@ -174,8 +174,8 @@ fn hang_of_one_side_is_told_and_the_other_comes_out() -> Checked {
     Ok(())
 }
 
-/// Each is told, and the second is booted although the first did not end.
-fn hang_of_both_sides_is_told() -> Checked {
+/// Both are reported, and the second is booted although the first did not end.
+fn a_hang_of_both_sides_is_reported() -> Checked {
     needs::kvm()?;
     let scratch = Scratch::new();
     let profile = format!("{PROFILE}\n[boot]\ncmdline = \"probe.exit=hang\"\n");
@@ -207,11 +207,11 @@ fn ended_and_nothing_is_left(signal: Signal, status: Option<i32>) -> Checked {
         .arg(&profile.path)
         .env("TMPDIR", &scratch.path("").display().to_string())
         .start();
-    // Known by its profile, which no other process has.
+    // Recognised by its profile, which no other process has.
     let guests = || guests(&profile.path.display().to_string());
-    let patience = Instant::now() + Duration::from_secs(20);
+    let deadline = Instant::now() + Duration::from_secs(20);
     while guests().is_empty() {
-        assert!(Instant::now() < patience, "no guest boots");
+        assert!(Instant::now() < deadline, "no guest boots");
         std::thread::sleep(Duration::from_millis(5));
     }
     running.signal(signal);
@@ -224,9 +224,9 @@ fn ended_and_nothing_is_left(signal: Signal, status: Option<i32>) -> Checked {
             left.filter(|it| it.file_name().to_string_lossy().starts_with("ghest-compare")).collect();
         assert!(left.is_empty(), "{left:?}");
     }
-    let patience = Instant::now() + Duration::from_secs(20);
+    let deadline = Instant::now() + Duration::from_secs(20);
     while !guests().is_empty() {
-        assert!(Instant::now() < patience, "left running: {:?}", guests());
+        assert!(Instant::now() < deadline, "left running: {:?}", guests());
         std::thread::sleep(Duration::from_millis(5));
     }
     Ok(())
@@ -258,11 +258,11 @@ fn orders_are_checked() -> Checked {
         .args(["--inject", "ar@nowhere"])
         .finish()
         .expect(2)
-        .expect_said("`nowhere` is no address");
+        .expect_said("`nowhere` is not a guest physical address");
     compare(&scratch, PROFILE)
         .args(["--limit", "18446744073709551615s"])
         .finish()
         .expect(2)
-        .expect_said("as in `30s`");
+        .expect_said("for example `30s`");
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! The guest's console on pipes and files: every byte arrives, in both directions, whoever is slow.
+//! The guest's console on pipes and files: every byte arrives, in both directions, even if one side is slow.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write, pipe};
@@ -51,7 +51,7 @@ fn much_input_from_a_pipe() -> Checked {
     Ok(())
 }
 
-/// What comes while the guest boots waits for it, and its set-up of the port loses none of it.
+/// Input during the guest's boot is buffered, and none is dropped when the guest sets up the port.
 fn input_before_the_guest_listens() -> Checked {
     needs::kvm()?;
     let scratch = Scratch::new();
@@ -97,7 +97,7 @@ fn in_shell(line: &str, profile: &Profile) -> Ghest {
     Ghest::within(shell).arg(&profile.path)
 }
 
-/// Ctrl-A from a pipe is a byte like others.
+/// Ctrl-A from a pipe has no special meaning.
 fn escapes_are_for_terminals() -> Checked {
     needs::kvm()?;
     let scratch = Scratch::new();
@@ -108,7 +108,7 @@ fn escapes_are_for_terminals() -> Checked {
     Ok(())
 }
 
-/// A guest that says far more than all buffers hold, and how much that is.
+/// A guest that prints far more than all buffers hold, and the number of bytes.
 fn talkative(scratch: &Scratch) -> (Profile, Vec<u8>) {
     let text = kernels::pattern(300_000);
     scratch.file("initrd", &text);
@@ -125,7 +125,7 @@ fn slow_reader() -> Checked {
     let running = Ghest::boot(&profile).stdout(writer).start();
     let mut got = vec![0; 1000];
     reader.read_exact(&mut got).expect("the guest's first words");
-    // Time for the guest to run into the end of every buffer.
+    // Time for the guest to fill every buffer.
     std::thread::sleep(Duration::from_millis(500));
     let mut chunk = [0; 3000];
     loop {
@@ -140,7 +140,7 @@ fn slow_reader() -> Checked {
     Ok(())
 }
 
-/// A guest whose every word is waited for can still be stopped.
+/// A guest whose output is not read can still be stopped.
 fn reader_that_never_reads() -> Checked {
     needs::kvm()?;
     let scratch = Scratch::new();
@@ -153,7 +153,7 @@ fn reader_that_never_reads() -> Checked {
     Ok(())
 }
 
-/// As `ghest boot ... | head -1` does.
+/// The same as `ghest boot ... | head -1`.
 fn reader_that_goes_away() -> Checked {
     needs::kvm()?;
     let scratch = Scratch::new();
@@ -182,7 +182,7 @@ fn full_disk() -> Checked {
     in_shell("exec \"$0\" \"$@\" >/dev/full", &scratch.machine(""))
         .finish()
         .expect(0)
-        .expect_said("the console cannot be written")
+        .expect_said("write(2) to standard output failed")
         .expect_last("ghest: the guest switched its machine off");
     Ok(())
 }

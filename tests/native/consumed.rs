@@ -1,5 +1,5 @@
-//! Memory that a vCPU consumes: pages are left out of the guest's slots, and signals raised as the host raises them; from the
-//! signal's handler on it is what happens to broken memory.
+//! Memory errors that a vCPU consumes: simulated by memslot holes, and by signals like those of the host. From the signal's handler on
+//! everything is as for a real error.
 
 use libtest_mimic::Trial;
 use rustix::process::Signal;
@@ -10,37 +10,37 @@ use crate::harness::{Checked, Ghest, Scratch, needs, trials};
 
 pub(crate) fn trials() -> Vec<Trial> {
     trials![
-        the_story_of_the_read_me,
+        the_example_of_the_read_me,
         every_access_is_a_machine_check_for_the_vcpu_that_made_it,
-        by_mp_table_too,
-        by_nmi_with_its_record,
-        stopped_with_an_account,
+        an_mp_table_guest_takes_a_machine_check,
+        an_nmi_comes_with_its_record,
+        stopped_with_a_report,
         two_vcpus_of_one_machine,
-        found_and_then_consumed,
-        a_guest_that_can_not_take_it_is_stopped,
+        detected_and_then_consumed,
+        a_guest_that_cannot_take_the_exception_is_stopped,
         while_paused,
         a_reset_repairs,
         never_repaired,
         repaired_when_acknowledged,
-        not_lost_twice,
-        what_is_no_order_is_refused,
+        a_page_is_poisoned_once,
+        an_invalid_injection_request_is_refused,
         sigbus_from_a_process,
     ]
 }
 
-/// A machine whose guest is told these words, and `[ras]` these.
+/// A profile with this command line and this `[ras]`.
 fn profile_text(words: &str, ras: &str) -> String {
     format!(
         "[machine]\nvcpus = 2\nmemory = \"64MiB\"\nfirmware = \"acpi\"\n\n[boot]\ncmdline = \"{words}\"\n\n[ras]\n{ras}\n"
     )
 }
 
-const LOST: &str = "ar@0x2000000,when=probe: touching";
+const POISONED: &str = "ar@0x2000000,when=probe: touching";
 
-/// Boots with one page that is lost when the guest begins to touch it.
+/// Boots with one page that is poisoned when the guest begins to touch it.
 fn story(scratch: &Scratch, words: &str, ras: &str, more: &[&str]) -> Outcome {
     let profile = scratch.profile(&profile_text(words, ras));
-    let boot = Ghest::boot(&profile).args(["--inject", LOST]).arg("--events").arg(scratch.path("events"));
+    let boot = Ghest::boot(&profile).args(["--inject", POISONED]).arg("--events").arg(scratch.path("events"));
     boot.args(more).finish()
 }
 
@@ -54,8 +54,8 @@ fn ctl(scratch: &Scratch, words: &[&str], status: i32) -> Value {
     Ghest::new(["ctl"]).arg(scratch.path("control")).args(words).finish().expect(status).json()
 }
 
-/// The first command of README.md, and what it is said to print.
-fn the_story_of_the_read_me() -> Checked {
+/// The first command of README.md, and its output.
+fn the_example_of_the_read_me() -> Checked {
     needs::kvm()?;
     let orders = ["ar@0x4000000,when=probe: touching", "ao@0x5000000,when=probe: awaiting"];
     let command = format!(
@@ -84,11 +84,11 @@ fn every_access_is_a_machine_check_for_the_vcpu_that_made_it() -> Checked {
         let scratch = Scratch::new();
         let words = format!("probe.{word}=0x2000000 probe.touch-on={vcpu}");
         let guest = story(&scratch, &words, "", &[]).expect_ok();
-        let told = guest.probe("error machine-check");
-        assert_eq!(told.len(), 1, "{word}: {guest}");
+        let reported = guest.probe("error machine-check");
+        assert_eq!(reported.len(), 1, "{word}: {guest}");
         assert!(
-            told[0].starts_with(&format!("vcpu {vcpu} bank "))
-                && told[0].contains("addr 0x2000000 misc 0x8c"),
+            reported[0].starts_with(&format!("vcpu {vcpu} bank "))
+                && reported[0].contains("addr 0x2000000 misc 0x8c"),
             "{word}: {guest}"
         );
         assert_eq!(guest.probe("error offlined"), ["0x2000000"], "{word}: {guest}");
@@ -102,7 +102,7 @@ fn every_access_is_a_machine_check_for_the_vcpu_that_made_it() -> Checked {
     Ok(())
 }
 
-fn by_mp_table_too() -> Checked {
+fn an_mp_table_guest_takes_a_machine_check() -> Checked {
     needs::kvm()?;
     let scratch = Scratch::new();
     let more = ["--set", "machine.firmware=mptable"];
@@ -112,7 +112,7 @@ fn by_mp_table_too() -> Checked {
     Ok(())
 }
 
-fn by_nmi_with_its_record() -> Checked {
+fn an_nmi_comes_with_its_record() -> Checked {
     needs::kvm()?;
     let scratch = Scratch::new();
     let guest = story(&scratch, "probe.touch=0x2000000", "synchronous = \"nmi\"", &[]).expect_ok();
@@ -124,7 +124,7 @@ fn by_nmi_with_its_record() -> Checked {
     Ok(())
 }
 
-fn stopped_with_an_account() -> Checked {
+fn stopped_with_a_report() -> Checked {
     needs::kvm()?;
     let scratch = Scratch::new();
     let guest = story(&scratch, "probe.touch=0x2000000", "synchronous = \"stop\"", &[]).expect(10);
@@ -138,7 +138,7 @@ fn stopped_with_an_account() -> Checked {
     Ok(())
 }
 
-/// Each touches a page of its own, one after the other.
+/// Each vCPU touches its own page, one after the other.
 fn two_vcpus_of_one_machine() -> Checked {
     needs::kvm()?;
     let scratch = Scratch::new();
@@ -151,7 +151,7 @@ fn two_vcpus_of_one_machine() -> Checked {
     Ok(())
 }
 
-fn found_and_then_consumed() -> Checked {
+fn detected_and_then_consumed() -> Checked {
     needs::kvm()?;
     let scratch = Scratch::new();
     let ras = "asynchronous = \"ignore\"";
@@ -161,13 +161,13 @@ fn found_and_then_consumed() -> Checked {
     assert_eq!(guest.probe("error offlined"), ["0x2000000"], "{guest}");
     let classes: Vec<_> =
         events(&scratch, "memory-error").iter().map(|event| event["class"].clone()).collect();
-    // The guest touches the page all the time: it may have consumed it before it is told that it was found.
+    // The guest touches the page all the time: it may consume the error before it is notified of its detection.
     assert!(classes.contains(&"AO".into()) && classes.contains(&"AR".into()), "{classes:?}");
     Ok(())
 }
 
-/// It touches its last page before it has switched machine checks on: a processor would shut down without a word.
-fn a_guest_that_can_not_take_it_is_stopped() -> Checked {
+/// It touches its last page before it has enabled machine checks: a processor would shut down.
+fn a_guest_that_cannot_take_the_exception_is_stopped() -> Checked {
     needs::kvm()?;
     let scratch = Scratch::new();
     let profile = scratch.profile(&profile_text("", ""));
@@ -179,7 +179,7 @@ fn a_guest_that_can_not_take_it_is_stopped() -> Checked {
     Ok(())
 }
 
-/// What is ordered while the guest is paused waits for it.
+/// An injection request while the guest is paused is executed once it resumes.
 fn while_paused() -> Checked {
     needs::kvm()?;
     let scratch = Scratch::new();
@@ -203,14 +203,15 @@ fn while_paused() -> Checked {
     Ok(())
 }
 
-/// The second boot touches the same page, and it is fine.
+/// The second boot touches the same page without an error.
 fn a_reset_repairs() -> Checked {
     needs::kvm()?;
     let scratch = Scratch::new();
     let words = "probe.touch=0x2000000 probe.timeout=300 probe.exit=reset";
     let text = profile_text(words, "").replace("[boot]", "on-reboot = \"restart\"\n[boot]");
     let profile = scratch.profile(&text);
-    let boot = Ghest::boot(&profile).args(["--inject", LOST]).arg("--control").arg(scratch.path("control"));
+    let boot =
+        Ghest::boot(&profile).args(["--inject", POISONED]).arg("--control").arg(scratch.path("control"));
     let mut running = boot.arg("--events").arg(scratch.path("events")).start();
     running.wait_for("probe: touched 0x2000000 fine");
     let ledger = ctl(&scratch, &["ledger"], 0);
@@ -224,14 +225,15 @@ fn a_reset_repairs() -> Checked {
     Ok(())
 }
 
-/// The second boot is told by a record that was there before it started, and consumes the page again.
+/// The second boot reads a record that was written before it started, and consumes the error again.
 fn never_repaired() -> Checked {
     needs::kvm()?;
     let scratch = Scratch::new();
     let words = "probe.touch=0x2000000 probe.timeout=20000 probe.exit=reset";
     let text = profile_text(words, "repair = \"never\"").replace("[boot]", "on-reboot = \"restart\"\n[boot]");
     let profile = scratch.profile(&text);
-    let boot = Ghest::boot(&profile).args(["--inject", LOST]).arg("--control").arg(scratch.path("control"));
+    let boot =
+        Ghest::boot(&profile).args(["--inject", POISONED]).arg("--control").arg(scratch.path("control"));
     let mut running = boot.start();
     running.wait_for_times("probe: error offlined 0x2000000", 2);
     ctl(&scratch, &["stop"], 0);
@@ -259,7 +261,7 @@ fn repaired_when_acknowledged() -> Checked {
     }
     let ledger = ctl(&scratch, &["ledger"], 0);
     assert_eq!(ledger["bytes_lost"], 0, "{ledger}");
-    // The page is the guest's again, and can be lost again.
+    // The page is usable again, and can be poisoned again.
     ctl(&scratch, &["inject", "--gpa", "0x2000000", "--kind", "ao"], 0);
     assert_eq!(ctl(&scratch, &["ledger"], 0)["bytes_lost"], 4096);
     ctl(&scratch, &["stop"], 0);
@@ -267,7 +269,7 @@ fn repaired_when_acknowledged() -> Checked {
     Ok(())
 }
 
-fn not_lost_twice() -> Checked {
+fn a_page_is_poisoned_once() -> Checked {
     needs::kvm()?;
     let scratch = Scratch::new();
     let profile = scratch.profile(&profile_text("probe.exit=hang", ""));
@@ -276,24 +278,28 @@ fn not_lost_twice() -> Checked {
     let lose = |gpa, via| ["inject", "--gpa", gpa, "--kind", "ar", "--via", via];
     ctl(&scratch, &lose("0x2000000", "simulate"), 0);
     let again = ctl(&scratch, &lose("0x2000800", "simulate"), 1);
-    assert_eq!(again["error"], "4 KiB at 0x2000000 is lost already");
+    assert_eq!(again["error"], "4 KiB at 0x2000000 is poisoned already");
     let notice = ctl(&scratch, &lose("0x2100000", "notice"), 1);
-    assert_eq!(notice["error"], "what is only told is not consumed: a notice is of kind ao");
+    assert_eq!(
+        notice["error"],
+        "the method `notice` poisons no memory, so no vCPU can consume it: use kind `ao`"
+    );
     ctl(&scratch, &["stop"], 0);
     running.finish().expect(0);
     Ok(())
 }
 
-fn what_is_no_order_is_refused() -> Checked {
+fn an_invalid_injection_request_is_refused() -> Checked {
     let scratch = Scratch::new();
     let profile = scratch.profile(&profile_text("", ""));
     let boot = |order: &str| Ghest::boot(&profile).args(["--inject", order]).finish().expect(2);
-    boot("0x2000000").expect_said("an order begins with `ar@` or `ao@`");
-    boot("ar@0x2000000,via=magic").expect_said("`magic` is none of simulate, madvise and notice");
+    boot("0x2000000").expect_said("an injection request starts with `ar@` or `ao@`");
+    boot("ar@0x2000000,via=magic")
+        .expect_said("unknown method `magic`: expected simulate, madvise or notice");
     Ok(())
 }
 
-/// It says nothing of memory, and is not taken for it.
+/// It is not a memory error, and is not handled as one.
 fn sigbus_from_a_process() -> Checked {
     needs::kvm()?;
     let scratch = Scratch::new();
@@ -301,7 +307,7 @@ fn sigbus_from_a_process() -> Checked {
     let mut running = Ghest::boot(&profile).arg("--events").arg(scratch.path("events")).start();
     running.wait_for("probe: ok");
     running.signal(Signal::BUS);
-    running.finish().expect(135).expect_last("ghest: stopped by SIGBUS, which a process sent");
+    running.finish().expect(135).expect_last("ghest: stopped by a SIGBUS that a process sent");
     assert_eq!(events(&scratch, "stopped")[0]["status"], 135);
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! Disks: a guest starts with as many as its machine has places for, and what is no disk is refused at its key.
+//! Disks: a guest starts with the maximum number, and what is not a disk is refused with its key.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -46,14 +46,14 @@ fn command_line_of_an_mp_table() -> Checked {
     for disk in ["disk0", "disk1"] {
         scratch.file(disk, []);
     }
-    let told = |firmware| {
+    let cmdline = |firmware| {
         let profile = disks(&scratch, firmware, 2);
         let outcome = Ghest::boot(&profile).set("boot.cmdline=\"quiet\"").finish().expect_ok();
         outcome.probe("cmdline")
     };
     let devices = "virtio_mmio.device=4K@0xd0000000:5 virtio_mmio.device=4K@0xd0001000:10";
-    assert_eq!(told("mptable"), [format!("\"quiet {devices}\"")]);
-    assert_eq!(told("acpi"), ["\"quiet\""]);
+    assert_eq!(cmdline("mptable"), [format!("\"quiet {devices}\"")]);
+    assert_eq!(cmdline("acpi"), ["\"quiet\""]);
     Ok(())
 }
 
@@ -85,7 +85,7 @@ fn refused(scratch: &Scratch, what: &str, help: &str) -> Checked {
         .expect_said(&format!("error: {what}\n"))
         .expect_said(&format!("--> {}\n", profile.place("path")))
         .expect_said(help)
-        .expect_last(&format!("ghest: no machine: {what}"));
+        .expect_last(&format!("ghest: the machine cannot start: {what}"));
     Ok(())
 }
 
@@ -95,7 +95,7 @@ fn check_opens_no_disk() -> Checked {
     Ok(())
 }
 
-/// An aarch64 machine has 32 places; the profile's own check knows the 13 of x86_64.
+/// An aarch64 machine has 32 slots; the profile's own check knows the 13 of x86_64.
 fn too_many_disks() -> Checked {
     let scratch = Scratch::new();
     for (firmware, arch, most, status) in [("devicetree", "aarch64", 32, 3), ("mptable", "x86_64", 13, 2)] {

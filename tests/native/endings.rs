@@ -1,4 +1,4 @@
-//! Every way in which a machine ends: its status, and the last line, which says what happened.
+//! Every kind of end of a machine: its exit status and its last line on stderr.
 
 use libtest_mimic::Trial;
 use rustix::process::Signal;
@@ -11,7 +11,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         reset,
         keyboard_controller,
         restart,
-        restart_of_a_made_up_kernel,
+        restart_of_a_generated_kernel,
         triple_fault,
         no_handler_for_an_exception,
     ];
@@ -62,15 +62,14 @@ fn restart() -> Checked {
     running.wait_for_times("probe: ok", 3);
     running.signal(Signal::TERM);
     let outcome = running.finish().expect(143).expect_last("ghest: stopped by signal SIGTERM");
-    // Every boot but the last, which may have been cut short, was a whole one.
+    // Every boot was complete, except the last one perhaps.
     let (oks, entries) = (outcome.probe("ok").len(), outcome.probe("entry").len());
     assert!(entries == oks || entries == oks + 1, "{outcome}");
     Ok(())
 }
 
-/// A guest that resets its machine at once is stopped all the same, whatever its machine is just doing, and nothing
-/// of one run is left in the memory of the next.
-fn restart_of_a_made_up_kernel() -> Checked {
+/// A guest that resets its machine immediately can be stopped at any moment, and a run leaves nothing in the memory of the next.
+fn restart_of_a_generated_kernel() -> Checked {
     needs::kvm()?;
     let scratch = Scratch::new();
     scratch.file("kernel", kernels::counts_boots());
@@ -78,7 +77,7 @@ fn restart_of_a_made_up_kernel() -> Checked {
         "[machine]\nvcpus = 1\nmemory = \"64MiB\"\nfirmware = \"acpi\"\non-reboot = \"restart\"\n\n\
          [boot]\nkernel = \"kernel\"\n",
     );
-    // Often enough for the signal to come in every part of a run.
+    // Enough rounds for the signal to arrive in every phase of a run.
     for _ in 0..12 {
         let mut running = Ghest::boot(&profile).start();
         running.wait_for("000");
@@ -99,7 +98,7 @@ fn triple_fault() -> Checked {
     Ok(())
 }
 
-/// The instruction at the entry is undefined and there is no interrupt table: the crash is there, and nowhere else.
+/// The instruction at the entry is undefined and there is no interrupt table: the crash is at that instruction.
 fn no_handler_for_an_exception() -> Checked {
     needs::kvm()?;
     let scratch = Scratch::new();

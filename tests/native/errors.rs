@@ -1,4 +1,4 @@
-//! Memory errors that are told without one: `ghest ctl inject`, the ledger, the plan's refusals, `ghest decode`.
+//! Memory errors that are only reported: `ghest ctl inject`, the ledger, the plan's refusals, `ghest decode`.
 
 use std::time::{Duration, Instant};
 
@@ -10,9 +10,9 @@ use crate::harness::{Checked, Ghest, Scratch, needs, trials};
 
 pub(crate) fn trials() -> Vec<Trial> {
     trials![
-        found_error_stops,
-        found_error_is_recorded,
-        found_error_is_a_machine_check,
+        a_detected_error_stops_the_machine,
+        a_detected_error_is_recorded,
+        a_detected_error_is_a_machine_check,
         guest_takes_records,
         guest_takes_many_pages,
         guest_gives_up_what_it_touches,
@@ -36,7 +36,7 @@ fn ctl(scratch: &Scratch, words: &[&str], status: i32) -> Value {
 
 const INJECT: [&str; 5] = ["inject", "--gpa", "0x2001234", "--kind", "ao"];
 
-fn found_error_stops() -> Checked {
+fn a_detected_error_stops_the_machine() -> Checked {
     needs::kvm()?;
     let scratch = Scratch::new();
     let profile = scratch.profile(&profile_text("acpi", "stop"));
@@ -48,8 +48,8 @@ fn found_error_stops() -> Checked {
     Ok(())
 }
 
-/// The guest has halted for good: the first record is written and waits.
-fn found_error_is_recorded() -> Checked {
+/// The guest has halted: the first record is written and stays unread.
+fn a_detected_error_is_recorded() -> Checked {
     needs::kvm()?;
     let scratch = Scratch::new();
     let profile = scratch.profile(&profile_text("acpi", "gsiv"));
@@ -82,8 +82,8 @@ fn found_error_is_recorded() -> Checked {
     Ok(())
 }
 
-/// Intel's is an exception, AMD's is deferred and waits to be looked for: the guest does both.
-fn found_error_is_a_machine_check() -> Checked {
+/// Intel's is an exception, AMD's is deferred and has to be polled for: the guest does both.
+fn a_detected_error_is_a_machine_check() -> Checked {
     needs::kvm()?;
     let scratch = Scratch::new();
     let mut story = Story::boot(&scratch, "mptable", "mce", "probe.await-errors=1");
@@ -91,8 +91,11 @@ fn found_error_is_a_machine_check() -> Checked {
     story.running.wait_for("probe: ok");
     let guest = story.stop();
     assert_eq!(guest.probe("error-sources"), ["none"], "{guest}");
-    let told = guest.probe("error machine-check").join("\n");
-    assert!(told.starts_with("vcpu 0 bank ") && told.contains(" addr 0x2001000 misc 0x8c "), "{guest}");
+    let reported = guest.probe("error machine-check").join("\n");
+    assert!(
+        reported.starts_with("vcpu 0 bank ") && reported.contains(" addr 0x2001000 misc 0x8c "),
+        "{guest}"
+    );
     assert_eq!(guest.probe("error total"), ["1"], "{guest}");
     let events = story_events(&scratch);
     assert!(events.contains(r#""event":"notified","how":"machine-check"#), "{events}");
@@ -100,7 +103,7 @@ fn found_error_is_a_machine_check() -> Checked {
     Ok(())
 }
 
-/// A guest that takes errors, halts for good when it is through, and is then stopped.
+/// A guest that handles errors, then halts, and is stopped.
 struct Story<'a> {
     scratch: &'a Scratch,
     running: Running,
@@ -109,10 +112,10 @@ struct Story<'a> {
 impl<'a> Story<'a> {
     /// Boots, and waits until the guest touches memory or waits for errors.
     fn boot(scratch: &'a Scratch, firmware: &str, asynchronous: &str, words: &str) -> Self {
-        let patience = "probe.timeout=20000 probe.exit=hang";
+        let cmdline = "probe.timeout=20000 probe.exit=hang";
         let profile = scratch.profile(&format!(
             "[machine]\nvcpus = 2\nmemory = \"64MiB\"\nfirmware = \"{firmware}\"\n\n[boot]\n\
-             cmdline = \"{patience} {words}\"\n\n[ras]\nasynchronous = \"{asynchronous}\"\n"
+             cmdline = \"{cmdline} {words}\"\n\n[ras]\nasynchronous = \"{asynchronous}\"\n"
         ));
         let boot = Ghest::boot(&profile).arg("--control").arg(scratch.path("control"));
         let mut running = boot.arg("--events").arg(scratch.path("events")).start();
@@ -129,7 +132,7 @@ impl<'a> Story<'a> {
         self.running.finish().expect(0)
     }
 
-    /// Waits until the VMM has seen so many acknowledgements: the seconds are far more than it takes.
+    /// Waits until the VMM has seen that number of acknowledgements.
     fn expect_acknowledged(&self, times: usize) {
         let seen = || story_events(self.scratch).matches(r#""event":"acknowledged""#).count();
         let deadline = Instant::now() + Duration::from_secs(10);
@@ -144,7 +147,7 @@ fn story_events(scratch: &Scratch) -> String {
     std::fs::read_to_string(scratch.path("events")).expect("an event file")
 }
 
-/// From the error to its acknowledgement, in each of the ways that nobody needs to have consumed it for.
+/// From the error to its acknowledgement, for each notification of a detected error.
 fn guest_takes_records() -> Checked {
     needs::kvm()?;
     for (asynchronous, way) in [
@@ -167,13 +170,13 @@ fn guest_takes_records() -> Checked {
         );
         let errors = guest.stdout();
         let errors: Vec<_> = errors.lines().filter(|line| line.starts_with("probe: error ")).collect();
-        let told = [
+        let reported = [
             "probe: error record source 1 severity recoverable entries 1",
             "probe: error page 0x2001000 section-severity recoverable",
             "probe: error acknowledged source 1",
             "probe: error total 1",
         ];
-        let expected: Vec<_> = way.into_iter().chain(told).collect();
+        let expected: Vec<_> = way.into_iter().chain(reported).collect();
         assert_eq!(errors, expected, "{guest}");
     }
     Ok(())
@@ -196,7 +199,7 @@ fn guest_takes_many_pages() -> Checked {
     Ok(())
 }
 
-/// Told of a page in the middle of using it, whichever way, on whichever vCPU, the guest stops using it and goes on.
+/// A guest that is notified of a page while it uses it, in any way and on any vCPU, offlines the page and continues.
 fn guest_gives_up_what_it_touches() -> Checked {
     needs::kvm()?;
     for (word, on) in [("touch", 0), ("store", 1), ("fetch", 0), ("fetch", 1)] {
@@ -266,7 +269,7 @@ fn records_are_decoded() -> Checked {
     let file = scratch.file("block", &block[..len]);
     let text = Ghest::new(["decode"]).arg(&file).finish().expect(0);
     assert!(text.stdout().contains("0x45678000"), "{text}");
-    assert!(text.stdout().contains("ghest mem #17"), "{text}");
+    assert!(text.stdout().contains("memory #17"), "{text}");
     let json = Ghest::new(["decode", "--json"]).arg(&file).finish().expect(0).json();
     assert!(json.to_string().contains("memory"), "{json}");
     Ghest::new(["decode"]).arg(scratch.file("garbage", [0xff; 64])).finish().expect(2);

@@ -1,4 +1,4 @@
-//! Kernels and initrds: good ones arrive in the guest as they are, and the others are refused at their key, with numbers.
+//! Kernels and initrds: valid ones are loaded unchanged, others are refused with their key and the numbers that do not fit.
 
 use std::os::unix::fs::symlink;
 
@@ -42,7 +42,7 @@ pub(crate) fn trials() -> Vec<Trial> {
 fn initrd_arrives() -> Checked {
     needs::kvm()?;
     let scratch = Scratch::new();
-    // Of no round length, and without line ends that anything could translate.
+    // An odd length, and no line ends that could be translated.
     let initrd = kernels::pattern(40_001);
     scratch.file("initrd", &initrd);
     scratch.file("kernel", kernels::prints_initrd());
@@ -62,10 +62,10 @@ fn kernel_is_a_directory() -> Checked {
     let scratch = Scratch::new();
     let path = scratch.path("kernel");
     std::fs::create_dir(&path).expect("a new directory");
-    refused_kernel(&scratch, &format!("{}: this is not a regular file", path.display()))
+    refused_kernel(&scratch, &format!("{}: not a regular file", path.display()))
 }
 
-/// Nobody ever writes to it: to wait for that would be to hang.
+/// Opening a FIFO must not wait for a writer.
 fn kernel_is_a_fifo() -> Checked {
     needs::kvm()?;
     let scratch = Scratch::new();
@@ -76,33 +76,37 @@ fn kernel_is_a_fifo() -> Checked {
 }
 
 fn kernel_of_garbage() -> Checked {
-    let what = "this is not a bzImage or a 64-bit ELF file: it has 1000 bytes and starts with aa aa aa aa aa aa aa aa";
+    let what = "expected a bzImage or a 64-bit ELF file, found a file of 1000 bytes that starts with aa aa aa aa aa aa aa aa";
     refuses_kernel(&[0xaa; 1000], what)
 }
 
 fn empty_kernel() -> Checked {
-    refuses_kernel(&[], "this is not a bzImage or a 64-bit ELF file: it has 0 bytes and starts with ")
+    refuses_kernel(&[], "expected a bzImage or a 64-bit ELF file, found a file of 0 bytes that starts with ")
 }
 
 fn truncated_bz_image() -> Checked {
     let whole = kernels::bz_image(&[0xf4; 4096]);
     let part = &whole[..whole.len() - 2048];
-    let what =
-        format!("the file is cut short: its header speaks of {} bytes, it has {}", whole.len(), part.len());
+    let what = format!(
+        "the file is truncated: syssize (offset 0x1f4) needs {} bytes, the file has {}",
+        whole.len(),
+        part.len()
+    );
     refuses_kernel(part, &what)
 }
 
 fn bz_image_of_only_its_header() -> Checked {
     let part = &kernels::bz_image(&[0xf4])[..0x210];
-    refuses_kernel(part, "the file is cut short: its header speaks of 640 bytes, it has 528")
+    refuses_kernel(part, "the file is truncated: the setup header needs 640 bytes, the file has 528")
 }
 
 fn bz_image_without_64_bit_entry() -> Checked {
-    let header = setup_header { xloadflags: 0, version: 0x20b, syssize: 1, ..kernels::good_header() };
+    let header = setup_header { xloadflags: 0, version: 0x20b, syssize: 1, ..kernels::valid_header() };
     let scratch = Scratch::new();
     let path = scratch.file("kernel", kernels::bz_image_of(header, &[0; 16]));
     let profile = scratch.machine("kernel = \"kernel\"\nprotocol = \"auto\"");
-    let what = "the kernel has no 64-bit entry (boot protocol 2.11, XLF_KERNEL_64 not set)";
+    let what = "the kernel has no 64-bit entry: it needs boot protocol 2.12 with XLF_KERNEL_64 in xloadflags (offset 0x236), \
+                and has 2.11, xloadflags 0x0";
     refused(&profile, "protocol", &format!("{}: {what}", path.display()))
 }
 
@@ -110,71 +114,69 @@ fn bz_image_and_pvh() -> Checked {
     let scratch = Scratch::new();
     let path = scratch.file("kernel", kernels::bz_image(&[0xf4]));
     let profile = scratch.machine("kernel = \"kernel\"\nprotocol = \"pvh\"");
-    let what = "the file has no PVH entry (an ELF note of owner `Xen` and type 18)";
+    let what = "the file has no PVH entry: an ELF note with the name `Xen` and the type 18 (XEN_ELFNOTE_PHYS32_ENTRY)";
     refused(&profile, "protocol", &format!("{}: {what}", path.display()))
 }
 
 fn bz_image_that_unpacks_beyond_memory() -> Checked {
-    let header = setup_header { init_size: 80 << 20, syssize: 1, ..kernels::good_header() };
+    let header = setup_header { init_size: 80 << 20, syssize: 1, ..kernels::valid_header() };
     let what =
-        "the kernel takes memory from 0x100000 to 0x5100000, and memory below the hole ends at 0x3fd0000";
+        "the kernel needs memory from 0x100000 to 0x5100000, and the first range of memory ends at 0x3fd0000";
     too_large(&kernels::bz_image_of(header, &[0; 16]), what)
 }
 
 fn bz_image_larger_than_memory() -> Checked {
     let body = vec![0; 70 << 20];
-    let header = setup_header { syssize: (body.len() / 16) as u32, ..kernels::good_header() };
+    let header = setup_header { syssize: (body.len() / 16) as u32, ..kernels::valid_header() };
     let what =
-        "the kernel takes memory from 0x100000 to 0x4700000, and memory below the hole ends at 0x3fd0000";
+        "the kernel needs memory from 0x100000 to 0x4700000, and the first range of memory ends at 0x3fd0000";
     too_large(&kernels::bz_image_of(header, &body), what)
 }
 
 fn elf_below_1_mib() -> Checked {
-    let elf = Elf { gpa: 0x7000, entry: 0x7000, ..Elf::good() };
-    let what =
-        "the kernel wants to be loaded at 0x7000, below 1 MiB, where the boot parameters and tables are";
+    let elf = Elf { gpa: 0x7000, entry: 0x7000, ..Elf::valid() };
+    let what = "the kernel's load address is 0x7000: below 1 MiB are the tables and boot parameters";
     refuses_kernel(&elf.bytes(), what)
 }
 
 fn elf_beyond_memory() -> Checked {
-    let elf = Elf { gpa: 0x400_0000, entry: 0x400_0000, ..Elf::good() };
-    let what =
-        "the kernel takes memory from 0x4000000 to 0x4001000, and memory below the hole ends at 0x3fd0000";
+    let elf = Elf { gpa: 0x400_0000, entry: 0x400_0000, ..Elf::valid() };
+    let what = "the kernel needs memory from 0x4000000 to 0x4001000, and the first range of memory ends at 0x3fd0000";
     too_large(&elf.bytes(), what)
 }
 
 fn elf_across_the_end_of_addresses() -> Checked {
-    let elf = Elf { in_memory: u64::MAX, ..Elf::good() };
-    let what = "the kernel takes memory from 0x100000 to 0xffffffffffffffff, and memory below the hole ends at 0x3fd0000";
+    let elf = Elf { in_memory: u64::MAX, ..Elf::valid() };
+    let what = "the kernel needs memory from 0x100000 to 0xffffffffffffffff, and the first range of memory ends at 0x3fd0000";
     too_large(&elf.bytes(), what)
 }
 
 fn elf_truncated() -> Checked {
-    let elf = Elf { in_file: 5000, in_memory: 5000, ..Elf::good() };
-    refuses_kernel(&elf.bytes(), "the file is cut short: its header speaks of 5120 bytes, it has 136")
+    let elf = Elf { in_file: 5000, in_memory: 5000, ..Elf::valid() };
+    refuses_kernel(&elf.bytes(), "the file is truncated: a segment needs 5120 bytes, the file has 136")
 }
 
 fn elf_truncated_in_its_headers() -> Checked {
     refuses_kernel(
-        &Elf::good().bytes()[..100],
-        "the file is cut short: its header speaks of 120 bytes, it has 100",
+        &Elf::valid().bytes()[..100],
+        "the file is truncated: the program header table needs 120 bytes, the file has 100",
     )?;
     refuses_kernel(
-        &Elf::good().bytes()[..20],
-        "the file is cut short: its header speaks of 64 bytes, it has 20",
+        &Elf::valid().bytes()[..20],
+        "the file is truncated: the ELF header needs 64 bytes, the file has 20",
     )
 }
 
 fn elf_entry_outside() -> Checked {
-    let elf = Elf { entry: 0x20_0000, ..Elf::good() };
-    refuses_kernel(&elf.bytes(), "the kernel's entry 0x200000 is not in what it loads (0x100000 to 0x101000)")
+    let elf = Elf { entry: 0x20_0000, ..Elf::valid() };
+    refuses_kernel(&elf.bytes(), "the kernel's entry 0x200000 is not in its segments (0x100000 to 0x101000)")
 }
 
 fn elf_without_pvh_note() -> Checked {
     let scratch = Scratch::new();
-    let path = scratch.file("kernel", Elf::good().bytes());
+    let path = scratch.file("kernel", Elf::valid().bytes());
     let profile = scratch.machine("kernel = \"kernel\"\nprotocol = \"pvh\"");
-    let what = "the file has no PVH entry (an ELF note of owner `Xen` and type 18)";
+    let what = "the file has no PVH entry: an ELF note with the name `Xen` and the type 18 (XEN_ELFNOTE_PHYS32_ENTRY)";
     refused(&profile, "protocol", &format!("{}: {what}", path.display()))
 }
 
@@ -182,7 +184,7 @@ fn elf_of_another_architecture() -> Checked {
     needs::kvm()?;
     let scratch = Scratch::new();
     // 183 is EM_AARCH64.
-    scratch.file("kernel", Elf { machine: 183, ..Elf::good() }.bytes());
+    scratch.file("kernel", Elf { machine: 183, ..Elf::valid() }.bytes());
     let profile = scratch.machine("kernel = \"kernel\"");
     Ghest::boot(&profile).finish().expect(2).expect_said(&profile.place("kernel"));
     Ok(())
@@ -204,7 +206,7 @@ fn initrd_is_a_directory() -> Checked {
     let scratch = Scratch::new();
     let path = scratch.path("initrd");
     std::fs::create_dir(&path).expect("a new directory");
-    refused_initrd(&scratch, "initrd", &format!("{}: this is not a regular file", path.display()))
+    refused_initrd(&scratch, "initrd", &format!("{}: not a regular file", path.display()))
 }
 
 fn initrd_too_large() -> Checked {
@@ -214,13 +216,13 @@ fn initrd_too_large() -> Checked {
     refused_initrd(&scratch, "memory", &does_not_fit(len))
 }
 
-/// It fits into the memory, but not beside the kernel.
+/// It fits in the memory, but not beside the kernel.
 fn initrd_over_the_kernel() -> Checked {
     let scratch = Scratch::new();
     let len = (62 << 20) - 0x3_0000;
     sparse(&scratch, len + 1);
     refused_initrd(&scratch, "memory", &does_not_fit(len + 1))?;
-    // One byte less is as much as there is room for.
+    // One byte less fits.
     sparse(&scratch, len);
     let profile = machine_with_initrd(&scratch);
     Ghest::boot(&profile).finish().expect(4);
@@ -229,7 +231,7 @@ fn initrd_over_the_kernel() -> Checked {
 
 fn does_not_fit(len: u64) -> String {
     format!(
-        "the initrd of {len} bytes does not fit: the kernel takes memory up to 0x200000, \
+        "the initrd of {len} bytes does not fit: the kernel uses memory up to 0x200000, \
          and memory for an initrd ends at 0x3fd0000"
     )
 }
@@ -239,7 +241,7 @@ fn sparse(scratch: &Scratch, len: u64) {
     file.set_len(len).expect("a file with a hole");
 }
 
-/// Refused, with that said of it, at `boot.initrd` or where else it is asked for.
+/// Asserts that an initrd is refused with this message, at `boot.initrd` or another key.
 fn refused_initrd(scratch: &Scratch, key: &str, what: &str) -> Checked {
     refused(&machine_with_initrd(scratch), key, what)
 }
@@ -250,7 +252,7 @@ fn machine_with_initrd(scratch: &Scratch) -> Profile {
     scratch.machine("kernel = \"kernel\"\ninitrd = \"initrd\"")
 }
 
-/// A kernel of these bytes is refused at `boot.kernel`, by whatever path it is reached.
+/// Asserts that a kernel with these bytes is refused at `boot.kernel`, also through a symbolic link.
 fn refuses_kernel(bytes: &[u8], what: &str) -> Checked {
     let scratch = Scratch::new();
     let path = scratch.path("kernel");
@@ -268,7 +270,7 @@ fn too_large(bytes: &[u8], what: &str) -> Checked {
     refused(&scratch.machine("kernel = \"kernel\""), "memory", &format!("{}: {what}", path.display()))
 }
 
-/// `ghest boot` says so and no more, points at the key, and leaves with status 2.
+/// Asserts that `ghest boot` reports this and nothing else, with the place of the key, and exits with status 2.
 fn refused(profile: &Profile, key: &str, what: &str) -> Checked {
     needs::kvm()?;
     let outcome = Ghest::boot(profile).finish().expect(2);
@@ -276,6 +278,6 @@ fn refused(profile: &Profile, key: &str, what: &str) -> Checked {
     outcome
         .expect_said(&format!("error: {what}\n"))
         .expect_said(&format!("--> {}\n", profile.place(key)))
-        .expect_last(&format!("ghest: no machine: {what}"));
+        .expect_last(&format!("ghest: the machine cannot start: {what}"));
     Ok(())
 }

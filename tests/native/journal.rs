@@ -17,14 +17,14 @@ pub(crate) fn trials() -> Vec<Trial> {
         events_of_a_signal,
         events_of_restarts,
         events_of_a_refusal,
-        events_can_not_be_written,
+        events_cannot_be_written,
         timings_of_a_boot,
         timings_of_a_signal,
-        timings_can_not_be_written,
+        timings_cannot_be_written,
     ]
 }
 
-/// Every line of an event file. Asserts what holds for all: a time that does not go back, and a name.
+/// Every line of an event file. Asserts that times do not decrease and that each event has a name.
 fn events(path: &Path) -> Vec<Value> {
     let text = fs::read_to_string(path).expect("an event file");
     assert!(text.ends_with('\n'), "{text}");
@@ -39,14 +39,14 @@ fn names(events: &[Value]) -> Vec<&str> {
     events.iter().map(|event| event["event"].as_str().expect("event")).collect()
 }
 
-/// What an event says beyond its time and name.
+/// The fields of an event except time and name.
 fn said(event: &Value) -> Value {
     let mut fields = event.as_object().expect("an object").clone();
     fields.retain(|name, _| name != "t_ns" && name != "event");
     Value::Object(fields)
 }
 
-/// Boots a guest of 3 vCPUs with that command line and gives its events.
+/// Boots a guest of 3 vCPUs with a command line and returns its events.
 fn boot(cmdline: &str, status: i32) -> Vec<Value> {
     let scratch = Scratch::new();
     let profile = scratch.profile(&format!(
@@ -58,7 +58,7 @@ fn boot(cmdline: &str, status: i32) -> Vec<Value> {
     events(&path)
 }
 
-/// The events of every machine of 3 vCPUs that comes to run, whose places depend on threads: each vCPU is started once.
+/// Asserts the events of a running machine with 3 vCPUs, whose order depends on threads: each vCPU is started once.
 fn expect_started(events: &[Value]) {
     assert_eq!(events[0]["event"], "plan", "{events:?}");
     let mut vcpus: Vec<u64> = events
@@ -83,7 +83,7 @@ fn events_of_a_boot() -> Checked {
     assert_eq!(plan["memory"], 64 << 20);
     assert_eq!(plan["firmware"], "acpi");
     let first_exit = events.iter().find(|event| event["event"] == "first-exit").expect("first-exit");
-    // The guest's first word goes to the serial port.
+    // The guest's first exit is a write to the serial port.
     assert_eq!(said(first_exit), json!({ "vcpu": 0, "exit": "port-out" }));
     assert_eq!(names(&events)[events.len() - 2..], ["guest-shutdown", "stopped"], "{events:?}");
     let stopped = json!({ "reason": "the guest switched its machine off", "status": 0 });
@@ -119,7 +119,7 @@ fn events_of_a_signal() -> Checked {
     let mut running =
         Ghest::boot(&scratch.machine("cmdline = \"probe.exit=hang\"")).arg("--events").arg(&path).start();
     running.wait_for("probe: ok");
-    // Each event is in the file as soon as it happens.
+    // Events are written immediately.
     assert_eq!(names(&events(&path)), ["plan", "vcpu-started", "first-exit"]);
     running.signal(Signal::TERM);
     running.finish().expect(143);
@@ -130,7 +130,7 @@ fn events_of_a_signal() -> Checked {
     Ok(())
 }
 
-/// One plan and one end, and every start of every vCPU between them.
+/// One plan and one end, and between them every start of every vCPU.
 fn events_of_restarts() -> Checked {
     needs::kvm()?;
     let scratch = Scratch::new();
@@ -155,7 +155,7 @@ fn events_of_restarts() -> Checked {
     Ok(())
 }
 
-/// Who watches the event file hears of an end even where there was no machine.
+/// The end is an event even if no machine was created.
 fn events_of_a_refusal() -> Checked {
     needs::kvm()?;
     let scratch = Scratch::new();
@@ -167,15 +167,15 @@ fn events_of_a_refusal() -> Checked {
     Ok(())
 }
 
-fn events_can_not_be_written() -> Checked {
-    can_not_be_written("--events")
+fn events_cannot_be_written() -> Checked {
+    cannot_be_written("--events")
 }
 
-fn timings_can_not_be_written() -> Checked {
-    can_not_be_written("--timings")
+fn timings_cannot_be_written() -> Checked {
+    cannot_be_written("--timings")
 }
 
-fn can_not_be_written(option: &str) -> Checked {
+fn cannot_be_written(option: &str) -> Checked {
     needs::kvm()?;
     let scratch = Scratch::new();
     let path = scratch.path("missing/file");
@@ -188,7 +188,7 @@ fn can_not_be_written(option: &str) -> Checked {
     Ok(())
 }
 
-/// In the order in which a boot comes to them.
+/// In the order of a boot.
 const PHASES: [&str; 9] = [
     "process-start",
     "profile",
@@ -201,7 +201,7 @@ const PHASES: [&str; 9] = [
     "guest-shutdown",
 ];
 
-/// Asserts that every phase is in a timings file, in this order, and none before one that comes earlier.
+/// Asserts that a timings file has every phase in this order, with times that do not decrease.
 fn expect_phases(path: &Path) {
     let text = fs::read_to_string(path).expect("a timings file");
     let timings: Value = serde_json::from_str(&text).expect("JSON");

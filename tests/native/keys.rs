@@ -1,4 +1,4 @@
-//! `ghest` in a terminal: raw while the guest runs, as it was after every way out, and Ctrl-A in between.
+//! `ghest` in a terminal: raw while the guest runs, restored after every kind of end, and the keys after Ctrl-A.
 
 use libtest_mimic::Trial;
 use rustix::process::Signal;
@@ -31,7 +31,7 @@ fn listening(scratch: &Scratch) -> Result<Terminal, needs::Missing> {
     Ok(terminal)
 }
 
-/// Whether that is on the screen, as a line of its own.
+/// Whether a line of the screen is this one.
 fn has_line(screen: &str, line: &str) -> bool {
     screen.lines().any(|found| found.trim_end() == line)
 }
@@ -67,7 +67,7 @@ fn help() -> Checked {
     for key in ["Ctrl-A x", "Ctrl-A h", "Ctrl-A Ctrl-A"] {
         assert!(stderr.contains(&format!("ghest: {key} ")), "{stderr}");
     }
-    // The keys around it are one line for the guest.
+    // The guest reads the keys before and after it as one line.
     assert!(has_line(&screen, "probe: echo before"), "{screen}");
     Ok(())
 }
@@ -120,7 +120,7 @@ fn crash() -> Checked {
     Ok(())
 }
 
-/// Raw again in the second run, and put back after it.
+/// Raw again in the second run, and restored after it.
 fn restart() -> Checked {
     needs::kvm()?;
     let scratch = Scratch::new();

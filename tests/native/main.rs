@@ -1,7 +1,7 @@
 //! `ghest` end to end: the built command on this machine's own KVM.
 //!
-//! What a test needs and this machine has not (KVM, root, huge pages ...) makes it *ignored*, with a loud line on
-//! stderr. No test looks at how long something takes; a `ghest` that does not end is killed and shown.
+//! A test whose requirements this machine lacks (KVM, root, huge pages ...) is *ignored*, with a line on stderr. No test depends on
+//! how long something takes; a `ghest` that does not end is killed, and its output is shown.
 
 mod boots;
 mod check;

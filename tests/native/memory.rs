@@ -1,4 +1,4 @@
-//! Where the guest's memory comes from.
+//! Backings of the guest's memory.
 
 use std::fs;
 use std::path::PathBuf;
@@ -43,15 +43,15 @@ fn machine(scratch: &Scratch, memory: &str, size: &str) -> Profile {
 }
 
 fn large_pages() -> Checked {
-    lives_in_the_pool("2MiB", 2 << 20, "64MiB", 32)
+    boots_on_the_pool("2MiB", 2 << 20, "64MiB", 32)
 }
 
 fn giant_pages() -> Checked {
-    lives_in_the_pool("1GiB", 1 << 30, "1GiB", 1)
+    boots_on_the_pool("1GiB", 1 << 30, "1GiB", 1)
 }
 
-/// Boots a guest that takes `pages` of a pool, and looks at the pool while it runs and after.
-fn lives_in_the_pool(page: &str, page_size: u64, memory: &str, pages: u64) -> Checked {
+/// Boots a guest that uses `pages` of a pool, and checks the pool while it runs and afterwards.
+fn boots_on_the_pool(page: &str, page_size: u64, memory: &str, pages: u64) -> Checked {
     needs::kvm()?;
     let pool = Pool::with_free(page_size, pages)?;
     let scratch = Scratch::new();
@@ -75,7 +75,7 @@ fn short_pool() -> Checked {
     let profile =
         machine(&scratch, "backing = \"hugetlbfs\"\npage-size = \"2MiB\"", &format!("{}MiB", wanted * 2));
     let message = format!(
-        "the guest needs {wanted} pages of 2048 KiB and the host's pool has {free} free; \
+        "hugetlb pool of 2048 KiB pages: the guest needs {wanted} pages, {free} are free; \
          write {wanted} or more to /sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages"
     );
     let outcome = Ghest::boot(&profile).finish().expect(3);
@@ -83,7 +83,7 @@ fn short_pool() -> Checked {
     outcome
         .expect_said(&format!("error: {message}\n"))
         .expect_said(&profile.place("backing"))
-        .expect_last(&format!("ghest: no machine: {message}"));
+        .expect_last(&format!("ghest: the machine cannot start: {message}"));
     Ok(())
 }
 
@@ -102,7 +102,7 @@ fn more_than_the_host_gives() -> Checked {
     Ok(())
 }
 
-/// The host's pool of huge pages of one size, for one test at a time; as large as before once dropped.
+/// The host's pool of huge pages of one size, for one test at a time; its size is restored when this is dropped.
 struct Pool {
     directory: PathBuf,
     before: String,
@@ -121,7 +121,7 @@ impl Pool {
         }
     }
 
-    /// With room for so many pages.
+    /// A pool with that number of free pages.
     fn with_free(page_size: u64, pages: u64) -> Result<Self, Missing> {
         let pool = Pool::of(page_size)?;
         if pool.free() < pages {

@@ -1,4 +1,4 @@
-//! `ghest tables` writes what the guest finds.
+//! `ghest tables` writes the tables that the guest gets.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -17,8 +17,8 @@ pub(crate) fn trials() -> Vec<Trial> {
         files_of_aarch64_devicetree,
         files_of_an_error_source,
         list_for_people,
-        acpi_where_the_guest_finds_it,
-        mptable_where_the_guest_finds_it,
+        acpi_is_where_the_guest_finds_it,
+        mptable_is_where_the_guest_finds_it,
         bytes_in_the_guests_memory,
         the_machines_own_architecture,
         into_a_file,
@@ -30,7 +30,7 @@ fn profile_text(firmware: &str) -> String {
     format!("[machine]\nvcpus = 3\nmemory = \"64MiB\"\nfirmware = \"{firmware}\"\n")
 }
 
-/// Runs `ghest tables --json` into the directory `out` of `scratch`, and gives its list.
+/// Runs `ghest tables --json` into the directory `out` of `scratch`, and returns its list.
 fn list(scratch: &Scratch, arch: &str, firmware: &str) -> Value {
     let profile = scratch.profile(&profile_text(firmware));
     let outcome = Ghest::new(["tables", "--arch", arch, "--json", "--out"])
@@ -46,7 +46,7 @@ fn tables(list: &Value) -> &[Value] {
     list["tables"].as_array().expect("a list of tables")
 }
 
-/// Those in the tables' own area: not the error records, which HEST points at.
+/// The tables in their own area, without the error records that HEST refers to.
 fn below_the_reset_vector(list: &Value) -> impl Iterator<Item = &Value> {
     tables(list).iter().filter(|table| table["gpa"].as_u64().expect("a number") < RESET_VECTOR)
 }
@@ -72,7 +72,7 @@ fn files_of_mptable() -> Checked {
     Ok(())
 }
 
-/// Tables of the other architecture, among which are those that every arm64 guest needs.
+/// Tables of the other architecture include those that every arm64 guest needs.
 fn files_of_aarch64_acpi() -> Checked {
     let written = files("aarch64", "acpi");
     for file in ["apic.aml", "dsdt.aml", "facp.aml", "gtdt.aml", "platform.dtb", "rsdp.bin", "xsdt.aml"] {
@@ -86,7 +86,7 @@ fn files_of_aarch64_devicetree() -> Checked {
     Ok(())
 }
 
-/// Where the profile asks for it, a devicetree leads to records.
+/// If the profile requests it, a devicetree describes error records.
 fn files_of_an_error_source() -> Checked {
     let scratch = Scratch::new();
     let profile = scratch.profile(&profile_text("devicetree"));
@@ -104,7 +104,7 @@ fn files_of_an_error_source() -> Checked {
 
     let plan = Ghest::new(["plan", "--arch", "aarch64", "--set", "ras.asynchronous=gsiv"]).arg(&profile.path);
     let plan = plan.finish().expect(0);
-    assert!(plan.stdout().contains("\nfound         gsiv\n"), "{plan}");
+    assert!(plan.stdout().contains("\ndetected      gsiv\n"), "{plan}");
     Ok(())
 }
 
@@ -160,11 +160,11 @@ fn list_for_people() -> Checked {
     Ok(())
 }
 
-fn acpi_where_the_guest_finds_it() -> Checked {
+fn acpi_is_where_the_guest_finds_it() -> Checked {
     found_by_the_guest("acpi", str::to_uppercase)
 }
 
-fn mptable_where_the_guest_finds_it() -> Checked {
+fn mptable_is_where_the_guest_finds_it() -> Checked {
     found_by_the_guest("mptable", |name| match name {
         "mpfp" => "_MP_".into(),
         _ => "PCMP".into(),
@@ -188,7 +188,7 @@ fn found_by_the_guest(firmware: &str, signature: impl Fn(&str) -> String) -> Che
     Ok(())
 }
 
-/// A guest that prints the tables' whole area: each file is in it, byte by byte, and there is nothing else.
+/// A guest that prints the tables' area: it contains each file, byte by byte, and nothing else.
 fn bytes_in_the_guests_memory() -> Checked {
     needs::kvm()?;
     for firmware in ["acpi", "mptable"] {

@@ -1,50 +1,36 @@
-//! The devices of a machine at their addresses.
+//! The I/O bus of a machine: its devices, by port and by guest physical address.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use devices::{MachineControl, ResetCause};
 use platform::Window;
-use ras_core::vcpu_state::VcpuState;
-use vcpu::{Bus, PoisonAccess};
+use vcpu::{IoBus, Unmapped};
 use vm_device::bus::{MmioAddress, MmioRange, PioAddress, PioRange};
 use vm_device::device_manager::{IoManager, MmioManager, PioManager};
 use vm_device::{DeviceMmio, DevicePio};
 
-use crate::journal::{Journal, Note};
-use crate::ras::Reporting;
-use crate::timings::{Phase, Timings};
-
-/// A device that two share one address with.
+/// Two devices overlap.
 #[derive(Debug, thiserror::Error)]
-#[error("no device can be put at {0:x?}: another is there")]
+#[error("device at {0:x?}: another device is mapped there")]
 pub struct Occupied(Window);
 
-/// The machine as its vCPUs reach it.
+/// The devices of a machine.
 pub struct MachineBus {
     io: IoManager,
-    journal: Arc<Journal>,
-    timings: Arc<Timings>,
     machine: Arc<dyn MachineControl>,
-    reporting: Arc<Reporting>,
-    first_exit: OnceLock<()>,
 }
 
 impl MachineBus {
-    /// A machine without devices.
+    /// A bus without devices. `machine` carries out power-off and reset.
     #[must_use]
-    pub fn new(
-        journal: Arc<Journal>,
-        timings: Arc<Timings>,
-        machine: Arc<dyn MachineControl>,
-        reporting: Arc<Reporting>,
-    ) -> Self {
-        MachineBus { io: IoManager::new(), journal, timings, machine, reporting, first_exit: OnceLock::new() }
+    pub fn new(machine: Arc<dyn MachineControl>) -> Self {
+        MachineBus { io: IoManager::new(), machine }
     }
 
-    /// Puts a device at ports.
+    /// Maps a device at ports.
     ///
     /// # Errors
-    /// Where another device is there.
+    /// Returns an error if another device is mapped at one of them.
     pub fn add_ports(
         &mut self,
         base: u16,
@@ -56,10 +42,10 @@ impl MachineBus {
         self.io.register_pio(range, device).map_err(|_| occupied())
     }
 
-    /// Puts a device at GPAs.
+    /// Maps a device at GPAs.
     ///
     /// # Errors
-    /// Where another device is there.
+    /// Returns an error if another device is mapped at one of them.
     pub fn add_mmio(
         &mut self,
         base: u64,
@@ -72,82 +58,34 @@ impl MachineBus {
     }
 }
 
-/// What a read gives where nothing answers.
-const FLOATING: u8 = 0xff;
-
 /// KVM_SYSTEM_EVENT_SHUTDOWN (linux/kvm.h).
 const SYSTEM_EVENT_SHUTDOWN: u32 = 1;
 /// KVM_SYSTEM_EVENT_RESET.
 const SYSTEM_EVENT_RESET: u32 = 2;
 
-impl Bus for MachineBus {
-    fn port_in(&self, port: u16, data: &mut [u8]) {
-        if self.io.pio_read(PioAddress(port), data).is_err() {
-            tracing::trace!(port, len = data.len(), "read of a port that nothing answers");
-            data.fill(FLOATING);
-        }
+/// `IoManager` returns an error if no device contains the whole access.
+impl IoBus for MachineBus {
+    fn port_in(&self, port: u16, data: &mut [u8]) -> Result<(), Unmapped> {
+        self.io.pio_read(PioAddress(port), data).map_err(|_| Unmapped)
     }
 
-    fn port_out(&self, port: u16, data: &[u8]) {
-        if self.io.pio_write(PioAddress(port), data).is_err() {
-            tracing::trace!(port, ?data, "write to a port that nothing answers");
-        }
+    fn port_out(&self, port: u16, data: &[u8]) -> Result<(), Unmapped> {
+        self.io.pio_write(PioAddress(port), data).map_err(|_| Unmapped)
     }
 
-    fn mmio_read(&self, gpa: u64, data: &mut [u8]) {
-        if self.io.mmio_read(MmioAddress(gpa), data).is_err() && !self.reporting.touched_lost(gpa) {
-            tracing::debug!(gpa, len = data.len(), "read of an address that nothing answers");
-            data.fill(FLOATING);
-        }
+    fn mmio_read(&self, gpa: u64, data: &mut [u8]) -> Result<(), Unmapped> {
+        self.io.mmio_read(MmioAddress(gpa), data).map_err(|_| Unmapped)
     }
 
-    fn mmio_write(&self, gpa: u64, data: &[u8]) {
-        if self.io.mmio_write(MmioAddress(gpa), data).is_err() && !self.reporting.touched_lost(gpa) {
-            tracing::debug!(gpa, ?data, "write to an address that nothing answers");
-        }
-    }
-
-    fn undecoded_access(&self, gpa: u64) -> bool {
-        self.reporting.touched_lost(gpa)
-    }
-
-    fn memory_error(&self, vcpu: u32, lost: PoisonAccess, state: &mut dyn FnMut() -> Option<VcpuState>) {
-        self.reporting.consumed(vcpu, lost, state);
-    }
-
-    fn ask(&self, vcpu: u32, state: &mut dyn FnMut() -> Option<VcpuState>) {
-        self.reporting.ask(vcpu, state);
-    }
-
-    fn flush(&self) {
-        self.reporting.flush();
-    }
-
-    fn attend(&self) {
-        self.reporting.tick();
+    fn mmio_write(&self, gpa: u64, data: &[u8]) -> Result<(), Unmapped> {
+        self.io.mmio_write(MmioAddress(gpa), data).map_err(|_| Unmapped)
     }
 
     fn system_event(&self, kind: u32) {
         match kind {
             SYSTEM_EVENT_SHUTDOWN => self.machine.power_off(),
             SYSTEM_EVENT_RESET => self.machine.reset(ResetCause::Psci),
-            other => {
-                tracing::error!(kind = other, "the guest reports a state of its machine that nothing handles")
-            }
-        }
-    }
-
-    fn vcpu_started(&self, vcpu: u32) {
-        if vcpu == 0 {
-            self.timings.mark(Phase::FirstRun);
-        }
-        self.journal.write(Note::VcpuStarted(vcpu));
-    }
-
-    fn first_exit(&self, vcpu: u32, exit: &'static str) {
-        if self.first_exit.set(()).is_ok() {
-            self.timings.mark(Phase::FirstExit);
-            self.journal.write(Note::FirstExit { vcpu, exit });
+            other => tracing::error!(kind = other, "KVM_EXIT_SYSTEM_EVENT of a kind that is not handled"),
         }
     }
 }

@@ -1,13 +1,13 @@
-//! The control socket: one JSON request a connection, one JSON answer.
+//! The control socket: one JSON request per connection, one JSON response.
 //!
 //! ```text
 //! > {"command":"status"}
 //! < {"ok":true,"machine":"quickstart","state":"running","vcpus":2}
 //! > {"command":"power-button"}
-//! < {"ok":false,"error":"an MP table has no word for a power button"}
+//! < {"ok":false,"error":"this machine has no power button: an MP table cannot describe one"}
 //! ```
 //!
-//! A thread takes connections; the machine's main thread answers, so that no two requests meet.
+//! A thread accepts connections. The machine's main thread handles the requests, one after the other.
 
 use std::io::{self, BufRead, BufReader, Write};
 use std::os::unix::fs::FileTypeExt;
@@ -23,44 +23,44 @@ use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use crate::ras::inject::InjectionRequest;
 
-/// What can be asked of a running machine.
+/// A request to a running machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "command", rename_all = "kebab-case")]
 pub enum Request {
-    /// Its name and state.
+    /// Report name and state.
     Status,
-    /// Take the vCPUs out of the guest.
+    /// Pause all vCPUs.
     Pause,
-    /// Let them go on.
+    /// Resume all vCPUs.
     Resume,
     /// Press the power button.
     PowerButton,
-    /// Lose memory of the guest, or say that it was lost.
+    /// Inject a memory error.
     Inject(InjectionRequest),
-    /// What was lost so far.
+    /// Report the ledger of poisoned pages.
     Ledger,
-    /// How often what happened.
+    /// Report counters.
     Metrics,
-    /// Where guest memory is in this process.
+    /// Report where guest memory is mapped in this process.
     MemoryMap,
-    /// Start the machine again from its profile, whatever `machine.on-reboot` says.
+    /// Reset the machine: it boots again, whatever `machine.on-reboot` says.
     Reset,
     /// Stop the machine.
     Stop,
 }
 
-/// A request that waits for its answer.
-pub struct Call {
-    /// What is asked.
+/// A request that waits for its response.
+pub struct PendingRequest {
+    /// The request.
     pub request: Request,
-    answer: Sender<Value>,
-    /// Closed once the answer is on its way.
+    response: Sender<Value>,
+    /// Disconnected when the response has been written to the socket.
     written: Receiver<()>,
 }
 
-impl Call {
-    /// Answers it: fields beyond `ok`, or why it cannot be done.
-    pub fn answer(self, outcome: Result<Value, String>) {
+impl PendingRequest {
+    /// Responds with the fields beside `ok`, or with the reason why the request failed.
+    pub fn respond(self, outcome: Result<Value, String>) {
         let value = match outcome {
             Ok(Value::Object(mut fields)) => {
                 fields.shift_insert(0, "ok".into(), true.into());
@@ -69,32 +69,32 @@ impl Call {
             Ok(_) => json!({ "ok": true }),
             Err(error) => json!({ "ok": false, "error": error }),
         };
-        // Nobody waits where the client has gone.
-        let _ = self.answer.send(value);
+        // Fails only if the connection is closed.
+        let _ = self.response.send(value);
         if matches!(self.request, Request::Reset | Request::Stop) {
-            // What was asked is the machine's end, and may be the process's: the answer has to be out before.
-            let _ = self.written.recv_timeout(PATIENCE);
+            // The machine ends, and perhaps the process: the response has to be written before that.
+            let _ = self.written.recv_timeout(CLIENT_TIMEOUT);
         }
     }
 }
 
-/// The listening socket. Its file goes with it.
+/// The listening socket. Its file is removed when this is dropped.
 pub struct Server {
     path: PathBuf,
-    calls: Receiver<Call>,
+    requests: Receiver<PendingRequest>,
     wake: EventFd,
 }
 
-/// How long a client may take to say what it wants, and to hear the answer.
-const PATIENCE: Duration = Duration::from_secs(5);
-/// Bytes of the longest request.
-const LONGEST: u64 = 64 << 10;
+/// How long a client may take to send its request, and to read the response.
+const CLIENT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Bytes of a request.
+const MAX_REQUEST_LEN: u64 = 64 << 10;
 
 impl Server {
-    /// Listens at `path`. A socket that nobody listens at any more is replaced.
+    /// Listens at `path`. A socket there that no process listens at is replaced.
     ///
     /// # Errors
-    /// Where the path is taken, or cannot be made.
+    /// Returns an error if the path is in use, or the socket cannot be created there.
     pub fn listen(path: &Path) -> io::Result<Self> {
         if let Ok(metadata) = path.symlink_metadata() {
             if !metadata.file_type().is_socket() || UnixStream::connect(path).is_ok() {
@@ -104,72 +104,72 @@ impl Server {
         }
         let listener = UnixListener::bind(path)?;
         let wake = EventFd::new(EFD_NONBLOCK)?;
-        let (sender, calls) = mpsc::channel();
-        let ring = wake.try_clone()?;
-        // Ends with the process: a listener cannot be told to stop, and holds nothing else.
+        let (sender, requests) = mpsc::channel();
+        let notify = wake.try_clone()?;
+        // Never joined: accept(2) cannot be interrupted. The thread ends with the process and owns only the listener.
         Builder::new().name("control".into()).spawn(move || {
             for stream in listener.incoming().flatten() {
-                if let Err(error) = serve(&stream, &sender, &ring) {
-                    tracing::debug!(%error, "a control connection fails");
+                if let Err(error) = serve(&stream, &sender, &notify) {
+                    tracing::debug!(%error, "a connection to the control socket failed");
                 }
             }
         })?;
-        Ok(Server { path: path.to_owned(), calls, wake })
+        Ok(Server { path: path.to_owned(), requests, wake })
     }
 
-    /// Readable when calls may have come.
+    /// Readable if requests may be pending.
     #[must_use]
     pub fn wake(&self) -> &EventFd {
         &self.wake
     }
 
-    /// The calls that have come.
-    pub fn calls(&self) -> impl Iterator<Item = Call> + '_ {
+    /// Takes the requests that are pending.
+    pub fn pending(&self) -> impl Iterator<Item = PendingRequest> + '_ {
         // An error means that it was read already.
         let _ = self.wake.read();
-        self.calls.try_iter()
+        self.requests.try_iter()
     }
 }
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // It may have been removed by someone else.
+        // An error means that it was removed already.
         let _ = std::fs::remove_file(&self.path);
     }
 }
 
-fn serve(stream: &UnixStream, calls: &Sender<Call>, ring: &EventFd) -> io::Result<()> {
-    stream.set_read_timeout(Some(PATIENCE))?;
-    stream.set_write_timeout(Some(PATIENCE))?;
+fn serve(stream: &UnixStream, requests: &Sender<PendingRequest>, notify: &EventFd) -> io::Result<()> {
+    stream.set_read_timeout(Some(CLIENT_TIMEOUT))?;
+    stream.set_write_timeout(Some(CLIENT_TIMEOUT))?;
     let mut line = String::new();
-    io::Read::take(BufReader::new(stream), LONGEST).read_line(&mut line)?;
+    io::Read::take(BufReader::new(stream), MAX_REQUEST_LEN).read_line(&mut line)?;
     let refusal = match serde_json::from_str(&line) {
         Ok(request) => {
-            let (answer, answered) = mpsc::channel();
+            let (response, responses) = mpsc::channel();
             let (writing, written) = mpsc::channel();
-            if calls.send(Call { request, answer, written }).is_err() {
+            if requests.send(PendingRequest { request, response, written }).is_err() {
                 return Ok(());
             }
-            ring.write(1)?;
+            notify.write(1)?;
             let ended = |_| json!({ "ok": false, "error": "the machine has ended" });
-            let outcome = reply(stream, &answered.recv().unwrap_or_else(ended));
+            let outcome = write_response(stream, &responses.recv().unwrap_or_else(ended));
             drop(writing);
             return outcome;
         }
-        Err(error) => json!({ "ok": false, "error": format!("this is no request: {error}") }),
+        Err(error) => json!({ "ok": false, "error": format!("invalid request: {error}") }),
     };
-    reply(stream, &refusal)
+    write_response(stream, &refusal)
 }
 
-fn reply(mut stream: &UnixStream, value: &Value) -> io::Result<()> {
+fn write_response(mut stream: &UnixStream, value: &Value) -> io::Result<()> {
     stream.write_all(format!("{value}\n").as_bytes())
 }
 
-/// Asks a running machine, and waits for its answer.
+/// Sends a request to a running machine and returns its response.
 ///
 /// # Errors
-/// Where nobody listens at `path`, or what comes back is no answer.
-pub fn call(path: &Path, request: Request) -> io::Result<Value> {
+/// Returns an error if no process listens at `path`, or the response is not JSON.
+pub fn send_request(path: &Path, request: Request) -> io::Result<Value> {
     let mut stream = UnixStream::connect(path)?;
     writeln!(stream, "{}", serde_json::to_string(&request)?)?;
     let mut line = String::new();
@@ -177,44 +177,51 @@ pub fn call(path: &Path, request: Request) -> io::Result<Value> {
     Ok(serde_json::from_str(&line)?)
 }
 
+/// The main thread takes requests, the server's thread sends them.
+const _: () = {
+    const fn is_send<T: Send>() {}
+    is_send::<Server>();
+    is_send::<PendingRequest>();
+};
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn a_request_is_answered_and_the_socket_goes() {
+    fn a_request_gets_a_response_and_the_socket_is_removed() {
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join("control.sock");
         let server = Server::listen(&path).expect("listens");
-        assert!(Server::listen(&path).is_err(), "one machine a socket");
-        // The second attempt has connected and asked nothing: it must not be in the way.
+        assert!(Server::listen(&path).is_err(), "one machine per socket");
+        // The second attempt has connected without a request: it must not block the next connection.
         let client = {
             let path = path.clone();
-            std::thread::spawn(move || call(&path, Request::PowerButton))
+            std::thread::spawn(move || send_request(&path, Request::PowerButton))
         };
-        let asked = server.calls.recv_timeout(Duration::from_secs(20)).expect("a call");
-        assert_eq!(asked.request, Request::PowerButton);
-        asked.answer(Ok(json!({ "pressed": 1 })));
-        let answer = client.join().expect("no panic").expect("an answer");
-        assert_eq!(answer.to_string(), r#"{"ok":true,"pressed":1}"#);
+        let pending = server.requests.recv_timeout(Duration::from_secs(20)).expect("a request");
+        assert_eq!(pending.request, Request::PowerButton);
+        pending.respond(Ok(json!({ "pressed": 1 })));
+        let response = client.join().expect("no panic").expect("a response");
+        assert_eq!(response.to_string(), r#"{"ok":true,"pressed":1}"#);
         drop(server);
         assert!(!path.exists());
     }
 
     #[test]
-    fn what_is_no_request_is_told_so() {
+    fn an_invalid_request_gets_an_error_response() {
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join("control.sock");
         let _server = Server::listen(&path).expect("listens");
         let mut stream = UnixStream::connect(&path).expect("listens");
         writeln!(stream, "{{\"command\":\"self-destruct\"}}").expect("writes");
         let mut line = String::new();
-        BufReader::new(stream).read_line(&mut line).expect("an answer");
+        BufReader::new(stream).read_line(&mut line).expect("a response");
         assert!(line.contains("self-destruct"), "{line}");
     }
 
     #[test]
-    fn a_file_that_is_no_socket_is_left_alone() {
+    fn a_file_that_is_not_a_socket_is_not_replaced() {
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join("precious");
         std::fs::write(&path, "data").expect("writes");

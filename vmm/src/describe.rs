@@ -1,7 +1,7 @@
 //! A machine as the hardware that its guest sees, and the tables that tell the guest of it.
 
-use firmware_tables::{BuildError, GuestTables, OemInfo, TableSet};
-use machine_profile::{Firmware, Machine};
+use firmware_tables::{BuildError, GuestTables, OemInfo};
+use machine_profile::Machine;
 use platform::aarch64::Features;
 use platform::{Arch, Chosen, Platform, aarch64, x86_64};
 
@@ -40,12 +40,7 @@ pub fn platform(machine: &Machine, offered: Features) -> Result<Platform, Descri
 /// # Errors
 /// Returns an error if this build has no such tables, if they cannot describe the machine, or if they do not fit.
 pub fn tables(machine: &Machine, platform: &Platform, chosen: &Chosen) -> Result<GuestTables, DescribeError> {
-    let set = match machine.firmware {
-        Firmware::Acpi => TableSet::Acpi,
-        Firmware::Devicetree => TableSet::Devicetree,
-        Firmware::MpTable => TableSet::MpTable,
-    };
-    Ok(firmware_tables::build(set, platform, chosen, &OEM)?)
+    Ok(firmware_tables::build(machine.firmware, platform, chosen, &OEM)?)
 }
 
 /// The vendor of the machine, as its tables name it.
@@ -63,13 +58,3 @@ pub const OEM: OemInfo<'static> = OemInfo {
     mp_oem_id: *b"GHEST   ",
     mp_product_id: *b"GHEST VMM   ",
 };
-
-/// The word for a kind of tables, in profiles and in `firmware-tables`.
-#[must_use]
-pub const fn firmware_name(firmware: Firmware) -> &'static str {
-    match firmware {
-        Firmware::Acpi => "acpi",
-        Firmware::Devicetree => "devicetree",
-        Firmware::MpTable => "mptable",
-    }
-}

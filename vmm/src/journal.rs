@@ -1,7 +1,7 @@
-//! The event file: one JSON object a line, for programs that watch a machine; and the same story in the log, for people.
+//! The event file, one JSON object per line, for programs; and the same events in the log, for people.
 //!
-//! What happens to a memory error is noted where it happens, on the way from a signal to the exception that answers it, and
-//! written down when there is time ([`Journal::flush`]): a note costs a lock and a copy. Lines are in the order of their times.
+//! Between a signal and the exception that reports it, an event is only noted, which costs a lock and a copy. It is written
+//! later, by [`Journal::flush`]. Lines are in the order of their times.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
@@ -20,18 +20,18 @@ use serde_json::{Map, Value, json};
 
 use crate::timings::Timings;
 
-/// What happens to a machine, as it happens. Without a file, events are only logged.
+/// The events of a machine. Without a file, they are only logged.
 #[derive(Debug)]
 pub struct Journal {
     clock: Arc<Timings>,
     notes: Mutex<VecDeque<(Duration, Note)>>,
-    /// Whether there are notes: asked before every entry into the guest, without the lock.
+    /// Whether there are notes. Read before every entry into the guest, without the lock.
     pending: AtomicBool,
-    /// Held while notes are written, so that they are written in their order.
+    /// Locked while notes are written, so that they stay in order.
     written: Mutex<Written>,
 }
 
-/// What was written down so far.
+/// What was written so far.
 #[derive(Debug)]
 struct Written {
     file: Option<File>,
@@ -39,45 +39,45 @@ struct Written {
     counts: BTreeMap<&'static str, u64>,
 }
 
-/// Something that happened.
+/// An event.
 #[derive(Clone, Debug)]
 pub enum Note {
-    /// What was planned.
+    /// The plan.
     Plan(Value),
     /// A vCPU enters the guest for the first time.
     VcpuStarted(u32),
-    /// The guest left to the VMM for the first time.
+    /// The first exit to the VMM.
     FirstExit {
-        /// The vCPU that did, by index.
+        /// Index of the vCPU.
         vcpu: u32,
-        /// The exit's name.
+        /// Name of the exit.
         exit: &'static str,
     },
-    /// The guest ended its machine: `power-off` or `reset`.
+    /// The guest requested its machine's end: `power-off` or `reset`.
     GuestShutdown(&'static str),
-    /// A memory error came to the VMM.
+    /// The VMM received a memory error.
     MemoryError {
-        /// Which.
+        /// The error.
         error: MemoryError,
-        /// What the plan answers to such errors.
+        /// The plan's response to such errors.
         response: Response,
     },
-    /// Memory of this process itself was lost, which is no guest's.
+    /// A memory error in this process's own memory, not in guest memory.
     OwnMemory(sigbus::Fault),
-    /// The guest was notified of a record, or takes an exception.
+    /// The guest was notified of a record, or an exception was injected.
     Notified {
         /// How.
         how: &'static str,
-        /// The vCPU that takes it; none for an interrupt line.
+        /// The vCPU of an exception. `None` for an interrupt line.
         vcpu: Option<u32>,
     },
-    /// A vCPU waits until a record was read.
+    /// A vCPU is held until the guest has read a record.
     Held(u32),
-    /// It no longer does.
+    /// A held vCPU is released.
     Released(u32),
-    /// What became of an error.
+    /// A step in the reporting of an error.
     ErrorEvent(ErrorEvent),
-    /// Fresh memory took the place of poisoned pages.
+    /// Poisoned pages were replaced.
     Repaired(Span),
     /// Poisoned pages could not be replaced.
     NotRepaired(Span),
@@ -85,26 +85,26 @@ pub enum Note {
     Stopped {
         /// Why, for people.
         reason: String,
-        /// The status that the process ends with.
+        /// The exit status of the process.
         status: u8,
     },
 }
 
-/// Notes that fit before memory is allocated for them.
-const CAPACITY: usize = 1024;
+/// Notes that the queue holds before it allocates memory.
+const NOTES_CAPACITY: usize = 1024;
 
 impl Journal {
-    /// A journal in a new file, or nowhere.
+    /// A journal that writes to a new file, or without a file only to the log.
     ///
     /// # Errors
-    /// Where the file cannot be made.
+    /// Returns an error if the file cannot be created.
     pub fn new(path: Option<&Path>, clock: Arc<Timings>) -> io::Result<Self> {
         let written = Written { file: path.map(File::create).transpose()?, counts: BTreeMap::new() };
-        let notes = Mutex::new(VecDeque::with_capacity(CAPACITY));
+        let notes = Mutex::new(VecDeque::with_capacity(NOTES_CAPACITY));
         Ok(Journal { clock, notes, pending: AtomicBool::new(false), written: Mutex::new(written) })
     }
 
-    /// The way to its file for a last line; none where it has no file, or the host no descriptor.
+    /// Access to the file for a signal handler. `None` if there is no file, or dup(2) fails.
     #[must_use]
     pub fn last_line(&self) -> Option<LastLine> {
         let file = lock(&self.written).file.as_ref()?.try_clone().ok()?;
@@ -117,7 +117,7 @@ impl Journal {
         lock(&self.written).counts.clone()
     }
 
-    /// Notes something, to be written down later.
+    /// Notes an event, to be written later.
     pub fn note(&self, note: Note) {
         let mut notes = lock(&self.notes);
         // Under the lock, so that notes are in the order of their times.
@@ -125,13 +125,13 @@ impl Journal {
         self.pending.store(true, Ordering::Release);
     }
 
-    /// Writes something down, after all that was noted before.
+    /// Writes an event, after all that were noted before.
     pub fn write(&self, note: Note) {
         self.note(note);
         self.flush();
     }
 
-    /// Writes down what was noted.
+    /// Writes the events that were noted.
     pub fn flush(&self) {
         if !self.pending.load(Ordering::Acquire) {
             return;
@@ -145,19 +145,19 @@ impl Journal {
                 next
             };
             let Some((time, note)) = next else { return };
-            tell(&note);
+            log(&note);
             let (event, fields) = event(&note);
             *written.counts.entry(event).or_default() += 1;
             let Some(file) = written.file.as_mut() else { continue };
             let line = line(time, event, fields);
             if let Err(error) = file.write_all(line.as_bytes()) {
-                tracing::error!(%error, "an event cannot be written to the event file");
+                tracing::error!(%error, "write(2) to the event file failed: an event is missing there");
             }
         }
     }
 }
 
-/// The way to the event file for who cannot wait for a lock: the handler of a signal that the process does not survive.
+/// Access to the event file without a lock, for the handler of a signal that ends the process.
 #[derive(Debug)]
 pub struct LastLine {
     file: File,
@@ -171,7 +171,7 @@ impl LastLine {
         self.file.as_fd()
     }
 
-    /// Time since the process's start.
+    /// Time since the start of the process.
     #[must_use]
     pub fn elapsed(&self) -> Duration {
         self.clock.elapsed()
@@ -182,23 +182,23 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// What log lines about memory errors are under.
-const TARGET: &str = "memory-error";
+/// The target of log lines about memory errors.
+const LOG_TARGET: &str = "memory-error";
 
-/// Writes what people want to know of memory errors to the log.
-fn tell(note: &Note) {
+/// Writes an event to the log: those of memory errors as text, the others as fields at debug level.
+fn log(note: &Note) {
     match note {
         Note::MemoryError { .. }
         | Note::ErrorEvent(ErrorEvent::Overdue { .. } | ErrorEvent::Overflowed { .. }) => {
-            tracing::warn!(target: TARGET, "{}", Told(note));
+            tracing::warn!(target: LOG_TARGET, "{}", LogText(note));
         }
-        Note::OwnMemory(_) | Note::NotRepaired(_) => tracing::error!(target: TARGET, "{}", Told(note)),
+        Note::OwnMemory(_) | Note::NotRepaired(_) => tracing::error!(target: LOG_TARGET, "{}", LogText(note)),
         Note::Notified { .. }
         | Note::Held(_)
         | Note::Released(_)
         | Note::Repaired(_)
         | Note::ErrorEvent(ErrorEvent::RecordWritten { .. } | ErrorEvent::Acknowledged { .. }) => {
-            tracing::info!(target: TARGET, "{}", Told(note));
+            tracing::info!(target: LOG_TARGET, "{}", LogText(note));
         }
         Note::ErrorEvent(_)
         | Note::Plan(_)
@@ -212,25 +212,28 @@ fn tell(note: &Note) {
     }
 }
 
-/// A note in words.
-struct Told<'a>(&'a Note);
+/// The text of a log line.
+struct LogText<'a>(&'a Note);
 
-impl fmt::Display for Told<'_> {
+impl fmt::Display for LogText<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
             Note::MemoryError { error, response } => write!(f, "{error}; response: {response}"),
-            Note::OwnMemory(sigbus::Fault { hva, log2_len, .. }) => write!(
-                f,
-                "memory of the VMM itself was lost: 2^{log2_len} bytes around address {hva:#x} of its process"
-            ),
-            Note::Notified { how, vcpu: Some(vcpu) } => write!(f, "vCPU {vcpu} takes {how}"),
+            Note::OwnMemory(sigbus::Fault { hva, log2_len, .. }) => {
+                write!(f, "memory error in the VMM's own memory: 2^{log2_len} bytes around HVA {hva:#x}")
+            }
+            Note::Notified { how, vcpu: Some(vcpu) } => {
+                write!(f, "the guest is notified by {how} on vCPU {vcpu}")
+            }
             Note::Notified { how, vcpu: None } => write!(f, "the guest is notified by {how}"),
-            Note::Held(vcpu) => write!(f, "vCPU {vcpu} waits until the guest has read the record before"),
-            Note::Released(vcpu) => write!(f, "vCPU {vcpu} goes on"),
-            Note::Repaired(span) => write!(f, "fresh memory takes the place of {span}"),
-            Note::NotRepaired(span) => write!(f, "{span} cannot be replaced by fresh memory"),
+            Note::Held(vcpu) => {
+                write!(f, "vCPU {vcpu} is held until the guest has acknowledged the previous record")
+            }
+            Note::Released(vcpu) => write!(f, "vCPU {vcpu} is released"),
+            Note::Repaired(span) => write!(f, "{span} is repaired: fresh pages replace the poisoned ones"),
+            Note::NotRepaired(span) => write!(f, "{span} stays poisoned: its pages cannot be replaced"),
             Note::ErrorEvent(ErrorEvent::RecordWritten { source, gpa, span }) => {
-                write!(f, "a record of {span} is in the block of error source {source}, at {gpa:#x}")
+                write!(f, "a record of {span} is in the status block of error source {source}, at {gpa:#x}")
             }
             Note::ErrorEvent(ErrorEvent::Acknowledged { source, span, after_ns }) => {
                 let after = Duration::from_nanos(*after_ns);
@@ -240,11 +243,14 @@ impl fmt::Display for Told<'_> {
                 )
             }
             Note::ErrorEvent(ErrorEvent::Overdue { source, span }) => {
-                write!(f, "the guest does not acknowledge the record of {span} (error source {source})")
+                write!(
+                    f,
+                    "the guest has not acknowledged the record of {span} (error source {source}) in time"
+                )
             }
             Note::ErrorEvent(ErrorEvent::Overflowed { source, span, times }) => write!(
                 f,
-                "no room for a record of {span} at error source {source} now: it waits in the ledger (the {times}th)"
+                "the queue of error source {source} is full: the record of {span} waits in the ledger (overflow {times})"
             ),
             note => write!(f, "{note:?}"),
         }
@@ -260,7 +266,7 @@ fn line(time: Duration, event: &str, fields: Map<String, Value>) -> String {
     format!("{}\n", Value::Object(line))
 }
 
-/// The name of an event, and what it says beyond that.
+/// The name of an event and its other fields.
 fn event(note: &Note) -> (&'static str, Map<String, Value>) {
     let span = |span: &Span| json!({ "gpa": span.gpa, "span": span.bytes() });
     let with = |span: &Span, further: Value| match (json!({ "gpa": span.gpa, "span": span.bytes() }), further)
@@ -306,11 +312,11 @@ fn event(note: &Note) -> (&'static str, Map<String, Value>) {
         Note::Notified { how, vcpu: None } => ("notified", json!({ "how": how })),
         Note::Held(vcpu) => ("held", json!({ "vcpu": vcpu })),
         Note::Released(vcpu) => ("released", json!({ "vcpu": vcpu })),
-        Note::Repaired(lost) => ("repaired", span(lost)),
-        Note::NotRepaired(lost) => ("not-repaired", span(lost)),
+        Note::Repaired(pages) => ("repaired", span(pages)),
+        Note::NotRepaired(pages) => ("not-repaired", span(pages)),
         Note::Stopped { reason, status } => ("stopped", json!({ "reason": reason, "status": status })),
-        Note::ErrorEvent(mark) => match mark {
-            ErrorEvent::Answered { span, response } => {
+        Note::ErrorEvent(event) => match event {
+            ErrorEvent::Handled { span, response } => {
                 ("answered", with(span, json!({ "response": response })))
             }
             ErrorEvent::RecordWritten { source, gpa, span } => {
@@ -333,15 +339,23 @@ fn event(note: &Note) -> (&'static str, Map<String, Value>) {
     }
 }
 
+/// Every thread notes events.
+const _: () = {
+    const fn is_send_and_sync<T: Send + Sync>() {}
+    is_send_and_sync::<Journal>();
+    is_send_and_sync::<Note>();
+    is_send_and_sync::<LastLine>();
+};
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn lost_memory_of_the_process_itself_is_told_by_its_own_address() {
+    fn an_error_in_own_memory_is_reported_with_its_hva() {
         let fault = sigbus::Fault { hva: 0x7000, log2_len: 12, action: sigbus::Action::Optional };
         let note = Note::OwnMemory(fault);
-        assert!(Told(&note).to_string().ends_with("2^12 bytes around address 0x7000 of its process"));
+        assert!(LogText(&note).to_string().ends_with("2^12 bytes around HVA 0x7000"));
         let expected = "{\"t_ns\":5,\"event\":\"memory-error\",\"class\":\"AO\",\"gpa\":null,\"hva\":28672,\
                         \"span\":4096,\"vcpu\":null,\"origin\":\"sigbus\",\"response\":\"stop\"}\n";
         let (event, fields) = event(&note);

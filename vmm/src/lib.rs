@@ -22,5 +22,6 @@ pub mod machine;
 pub mod plan;
 pub mod ras;
 pub mod signals;
+pub mod startup;
 pub mod status;
 pub mod timings;

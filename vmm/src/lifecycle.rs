@@ -1,11 +1,11 @@
-//! How a machine comes to its end: whoever ends it says so here, and the main thread hears it.
+//! The end of a machine: any thread can request it here, and the main thread is woken.
 
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use devices::{MachineControl, ResetCause};
 use ras_core::actions::StopReport;
-use vcpu::{Control, Ended, RunState};
+use vcpu::{Control, RunState, VcpuExited};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use crate::journal::{Journal, Note};
@@ -15,31 +15,31 @@ use crate::timings::{Phase, Timings};
 /// Why a machine ended.
 #[derive(Clone, Debug)]
 pub enum Ending {
-    /// The guest switched its machine off.
+    /// The guest powered off.
     PoweredOff,
-    /// The guest asked for a reset.
+    /// The guest requested a reset.
     Reset(ResetCause),
-    /// A vCPU cannot go on.
-    Crashed(Ended),
-    /// A signal.
+    /// A vCPU cannot continue.
+    Crashed(VcpuExited),
+    /// A signal requested a stop.
     Signal(u8),
-    /// Someone at the console quit.
+    /// The console's escape sequence requested a stop.
     Quit,
-    /// The profile's answer to a memory error.
+    /// The response to a memory error is to stop.
     MemoryError(StopReport),
-    /// The control socket asked for a reset.
+    /// The control socket requested a reset.
     ControlReset,
-    /// The control socket asked for a stop.
+    /// The control socket requested a stop.
     ControlStop,
 }
 
 impl Ending {
-    /// Whether the machine may start again after it.
+    /// Whether the machine can boot again after it.
     fn is_reset(&self) -> bool {
         matches!(self, Ending::Reset(_) | Ending::ControlReset)
     }
 
-    /// The status that `ghest` ends with.
+    /// The exit status of `ghest`.
     #[must_use]
     pub fn status(&self) -> Status {
         match self {
@@ -50,7 +50,7 @@ impl Ending {
             | Ending::ControlStop => Status::Success,
             Ending::Crashed(_) => Status::GuestCrash,
             Ending::Signal(signal) => Status::Signal(*signal),
-            Ending::MemoryError(account) => Status::MemoryError(account.status()),
+            Ending::MemoryError(report) => Status::of_stop(report.reason),
         }
     }
 }
@@ -60,11 +60,11 @@ impl std::fmt::Display for Ending {
         match self {
             Ending::PoweredOff => write!(f, "the guest switched its machine off"),
             Ending::Reset(cause) => write!(f, "the guest reset its machine by {cause}"),
-            Ending::Crashed(Ended { vcpu, end, registers }) => {
-                write!(f, "the guest crashed: vCPU {vcpu}: {end}; {registers}")
+            Ending::Crashed(VcpuExited { vcpu, reason, registers }) => {
+                write!(f, "the guest crashed: vCPU {vcpu}: {reason}; {registers}")
             }
             Ending::Signal(signal) => write!(f, "stopped by signal {}", signal_name(*signal)),
-            Ending::MemoryError(account) => write!(f, "stopped: {account}"),
+            Ending::MemoryError(report) => write!(f, "stopped: {report}"),
             Ending::Quit => write!(f, "stopped from the console"),
             Ending::ControlReset => write!(f, "reset by the control socket"),
             Ending::ControlStop => write!(f, "stopped by the control socket"),
@@ -82,8 +82,8 @@ fn signal_name(signal: u8) -> String {
     }
 }
 
-/// Where the end is announced. The first ending counts; those that come while the machine stops are its consequences. But
-/// a reset gives way to what ends the machine for good: whoever asked for a stop shall not see it start again.
+/// Ends the machine. The first ending counts, because those that follow while the machine stops are its consequences. The
+/// exception: a stop replaces a reset, so that a machine does not boot again after a stop was requested.
 pub struct Lifecycle {
     ending: Mutex<Option<Ending>>,
     wake: EventFd,
@@ -93,10 +93,10 @@ pub struct Lifecycle {
 }
 
 impl Lifecycle {
-    /// A machine that goes on.
+    /// The lifecycle of a machine that runs.
     ///
     /// # Errors
-    /// Where the host gives no eventfd.
+    /// Returns an error if eventfd(2) fails.
     pub fn new(control: Arc<Control>, journal: Arc<Journal>, timings: Arc<Timings>) -> io::Result<Self> {
         Ok(Lifecycle {
             ending: Mutex::new(None),
@@ -107,26 +107,26 @@ impl Lifecycle {
         })
     }
 
-    /// Announces an end. The vCPU that calls this does not enter the guest again.
+    /// Ends the machine. A vCPU that calls this does not enter the guest again.
     pub fn end(&self, ending: Ending) {
-        let mut announced = self.ending.lock().unwrap_or_else(PoisonError::into_inner);
-        match &*announced {
+        let mut current = self.ending.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*current {
             Some(earlier) if !earlier.is_reset() || ending.is_reset() => {}
-            _ => *announced = Some(ending),
+            _ => *current = Some(ending),
         }
-        drop(announced);
+        drop(current);
         self.control.set(RunState::Stop);
-        // Fails only where nobody has read 2^64 of them.
+        // Fails only if the counter would overflow.
         let _ = self.wake.write(1);
     }
 
-    /// The end, once there is one.
+    /// Why the machine ended. `None` while it runs.
     #[must_use]
     pub fn ending(&self) -> Option<Ending> {
         self.ending.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Readable once an end was announced.
+    /// Readable after [`end`](Self::end).
     #[must_use]
     pub fn wake(&self) -> &EventFd {
         &self.wake
@@ -146,6 +146,13 @@ impl MachineControl for Lifecycle {
         self.end(Ending::Reset(cause));
     }
 }
+
+/// Devices, vCPU threads, the console and the main thread share it.
+const _: () = {
+    const fn is_send_and_sync<T: Send + Sync>() {}
+    is_send_and_sync::<Lifecycle>();
+    is_send_and_sync::<Ending>();
+};
 
 #[cfg(test)]
 mod tests {
@@ -167,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stop_is_not_lost_to_a_reset() {
+    fn a_stop_replaces_a_reset_and_not_the_reverse() {
         for reset in [Ending::Reset(ResetCause::AcpiRegister), Ending::ControlReset] {
             let lifecycle = lifecycle();
             lifecycle.end(reset.clone());

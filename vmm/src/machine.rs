@@ -1,7 +1,8 @@
 //! A running machine: everything wired together, from its first instruction to its end.
 
-mod operator;
+mod event_loop;
 mod preserved;
+mod running;
 
 use std::io;
 use std::sync::Arc;
@@ -14,7 +15,7 @@ use machine_profile::Machine;
 use platform::Platform;
 use ras_core::Notification;
 use ras_core::reporters::BuildError;
-use vcpu::{Bus, Control, Ended, ThreadError, Vcpus};
+use vcpu::{Control, ThreadError, VcpuEnvironment, VcpuExitReason, VcpuExited, Vcpus};
 
 use crate::board::{self, Board, BoardError, Wiring, profile_devices};
 use crate::boot::{self, BootError};
@@ -28,10 +29,11 @@ use crate::lifecycle::{Ending, Lifecycle};
 use crate::plan::Blueprint;
 use crate::ras::ActionExecutor;
 use crate::signals::Signals;
+use crate::startup::StartupObserver;
 use crate::timings::{Phase, Timings};
 
-use operator::Operator;
 pub use preserved::PreservedState;
+use running::RunningMachine;
 
 /// Why a machine could not be started.
 #[derive(Debug, thiserror::Error)]
@@ -54,16 +56,16 @@ pub enum MachineError {
     /// vCPUs cannot be started.
     #[error(transparent)]
     Threads(#[from] ThreadError),
-    /// The host refuses something that every machine needs.
-    #[error("this host gives no {what}: {source}")]
+    /// A system call failed that every machine needs.
+    #[error("{what}: {source}")]
     Host {
-        /// What.
+        /// The system call, or what was attempted.
         what: &'static str,
-        /// What it said.
+        /// Its errno.
         source: io::Error,
     },
-    /// The event loop cannot be run.
-    #[error("the event loop fails: {0}")]
+    /// The event loop failed.
+    #[error("event loop: {0}")]
     Events(event_manager::Error),
 }
 
@@ -83,7 +85,7 @@ pub struct Environment {
 pub struct Prepared {
     name: String,
     ports: Vec<vcpu::KvmPort>,
-    bus: Arc<dyn Bus>,
+    environment: VcpuEnvironment,
     board: Board,
     console: Console,
     control: Arc<Control>,
@@ -109,7 +111,7 @@ pub fn prepare(
         &machine.boot,
         command_line,
         &preserved.ram,
-        &preserved.lost_for_good(),
+        &preserved.permanently_poisoned(),
         platform,
         |chosen| {
             timings.mark(Phase::Kernel);
@@ -117,28 +119,19 @@ pub fn prepare(
         },
     )?;
     timings.mark(Phase::Tables);
-    tracing::info!(
-        ?entry,
-        tables = describe::firmware_name(machine.firmware),
-        "kernel and tables are in guest memory"
-    );
+    tracing::info!(?entry, tables = machine.firmware.name(), "kernel and tables are in guest memory");
 
     let control = Arc::new(Control::default());
     let lifecycle = Lifecycle::new(Arc::clone(&control), Arc::clone(&env.journal), Arc::clone(timings));
-    let lifecycle = Arc::new(lifecycle.map_err(no("event descriptor"))?);
+    let lifecycle = Arc::new(lifecycle.map_err(host_error("eventfd(2)"))?);
     let mut vm = KvmVm::new(kvm, preserved.ram.clone(), platform)?;
     preserved.reporting.memslot_holes().spans().into_iter().try_for_each(|span| vm.punch_hole(span))?;
-    let console = Console::stdio(&control, Arc::clone(&preserved.schedule));
-    let console = console.map_err(no("thread for the console"))?;
-    let mut bus = MachineBus::new(
-        Arc::clone(&env.journal),
-        Arc::clone(timings),
-        lifecycle.clone(),
-        Arc::clone(&preserved.reporting),
-    );
+    let console = Console::stdio(&control, preserved.schedule.clone());
+    let console = console.map_err(host_error("starting the thread console-output"))?;
+    let mut bus = MachineBus::new(lifecycle.clone());
     let mut wiring = Wiring { bus: &mut bus, vm: &vm };
     let board = board::attach(machine.arch, &mut wiring, machine.firmware, &lifecycle, console.output())?;
-    profile_devices::attach(&mut wiring, machine, &preserved.ram, &preserved.touched())?;
+    profile_devices::attach(&mut wiring, machine, &preserved.ram, &preserved.poison_observer())?;
     let ports = vm.ports(&entry)?;
     timings.mark(Phase::Vcpus);
     let name = machine.name.clone();
@@ -149,7 +142,12 @@ pub fn prepare(
         vcpus: machine.vcpus,
         lifecycle: Arc::clone(&lifecycle),
     });
-    Ok(Prepared { name, ports, bus: Arc::new(bus), board, console, control, lifecycle, vm })
+    let environment = VcpuEnvironment {
+        io: Arc::new(bus),
+        memory_errors: Arc::clone(&preserved.reporting) as _,
+        observer: Arc::new(StartupObserver::new(Arc::clone(&env.journal), Arc::clone(timings))),
+    };
+    Ok(Prepared { name, ports, environment, board, console, control, lifecycle, vm })
 }
 
 /// The line of the error source that has an interrupt of its own, where there is one.
@@ -159,13 +157,13 @@ fn external_line(vm: &KvmVm, platform: &Platform) -> Result<Option<InterruptLine
         _ => None,
     });
     let Some(gsi) = gsi else { return Ok(None) };
-    let line = InterruptLine::new().map_err(no("event descriptor"))?;
+    let line = InterruptLine::new().map_err(host_error("eventfd(2)"))?;
     vm.bind(&line, gsi)?;
     Ok(Some(line))
 }
 
-/// Makes a [`MachineError::Host`] of what the host said.
-pub fn no(what: &'static str) -> impl FnOnce(io::Error) -> MachineError {
+/// Makes a [`MachineError::Host`] of an errno. `what` is the system call, for example `eventfd(2)`.
+pub fn host_error(what: &'static str) -> impl FnOnce(io::Error) -> MachineError {
     move |source| MachineError::Host { what, source }
 }
 
@@ -175,19 +173,19 @@ impl Prepared {
     /// # Errors
     /// Where its threads or the event loop cannot be run.
     pub fn run(self, preserved: &PreservedState, env: &mut Environment) -> Result<Ending, MachineError> {
-        let Prepared { name, ports, bus, board, console, control, lifecycle, vm } = self;
-        let input =
-            Input::start(Arc::clone(&board.console), &lifecycle).map_err(no("thread for console input"))?;
-        let announce: Arc<dyn Fn(Ended) + Send + Sync> = {
+        let Prepared { name, ports, environment, board, console, control, lifecycle, vm } = self;
+        let input = Input::start(Arc::clone(&board.console), &lifecycle)
+            .map_err(host_error("starting the thread console-input"))?;
+        let exited: Arc<dyn Fn(VcpuExited) + Send + Sync> = {
             let lifecycle = Arc::clone(&lifecycle);
-            Arc::new(move |ended: Ended| {
-                if ended.end != vcpu::End::Stopped {
-                    lifecycle.end(Ending::Crashed(ended));
+            Arc::new(move |exited: VcpuExited| {
+                if exited.reason != VcpuExitReason::Stopped {
+                    lifecycle.end(Ending::Crashed(exited));
                 }
             })
         };
-        let mut vcpus = Vcpus::start(ports, &bus, &control, &announce)?;
-        let operator = Operator {
+        let mut vcpus = Vcpus::start(ports, &environment, &control, &exited)?;
+        let running = RunningMachine {
             name: &name,
             vcpus: &vcpus,
             power_button: &board.power_button,
@@ -196,12 +194,12 @@ impl Prepared {
             vm: &vm,
             started: Instant::now(),
         };
-        let outcome = operator::watch(&operator, &mut env.signals, env.control.as_ref());
+        let outcome = event_loop::run(&running, &mut env.signals, env.control.as_ref());
         vcpus.stop();
-        // The last who have the devices: their threads end here.
-        drop((vcpus, bus));
-        // What was found until now is lost to this machine: the next one begins with other memory.
-        preserved.detected_errors.all().for_each(|found| preserved.reporting.found(found));
+        // The last references to the devices: their threads end here.
+        drop((vcpus, environment));
+        // Errors detected until now are reported as errors of this boot: the next one starts with fresh memory.
+        preserved.detected_errors.pending().for_each(|error| preserved.reporting.detected(error));
         env.timings.mark(Phase::GuestShutdown);
         input.stop();
         console.close();

@@ -1,11 +1,11 @@
 //! What a profile asks for, what its guest is told, and what becomes of errors, before anything boots.
 
 use firmware_tables::GuestTables;
-use machine_profile::{Firmware, Kernel, Machine};
+use machine_profile::{Kernel, Machine, TableSet};
 use platform::aarch64::{self, Features};
 use platform::{Arch, Chosen, Platform, x86_64};
 use ras_core::abilities::HostAbilities;
-use ras_core::plan::{Refusal, TablesView, sources_wanted};
+use ras_core::plan::{TablesView, sources_wanted};
 use serde::Serialize;
 
 use crate::board::profile_devices;
@@ -68,9 +68,9 @@ pub enum PlanError {
     /// The machine cannot be described.
     #[error(transparent)]
     Describe(#[from] DescribeError),
-    /// Memory errors cannot be answered as the profile wants.
+    /// Memory errors cannot be handled as the profile requests.
     #[error(transparent)]
-    Refused(#[from] Refusal),
+    Refused(#[from] ras_core::plan::PlanError),
 }
 
 /// The hardware of a machine and its tables, with the error sources that its profile's answers use on such a host.
@@ -84,8 +84,8 @@ pub fn describe(
 ) -> Result<(Platform, GuestTables), DescribeError> {
     // The interrupt of a source that has one of its own, where the tables have words for such a source.
     let own_gsi = match (machine.arch, machine.firmware) {
-        (Arch::X86_64, Firmware::Acpi) => Some(x86_64::ERROR_GSI),
-        (Arch::Aarch64, Firmware::Devicetree) => Some(aarch64::ERROR_INTID),
+        (Arch::X86_64, TableSet::Acpi) => Some(x86_64::ERROR_GSI),
+        (Arch::Aarch64, TableSet::Devicetree) => Some(aarch64::ERROR_INTID),
         _ => None,
     };
     let sources = sources_wanted(&request::of(machine), host, own_gsi).collect();
@@ -109,7 +109,7 @@ impl Blueprint {
         let view = TablesView {
             set: request.tables,
             record_area: tables.record_area.as_ref(),
-            error_device: machine.firmware == Firmware::Acpi,
+            error_device: machine.firmware == TableSet::Acpi,
         };
         let ras = ras_core::plan::plan(&request, &host, &view)?;
         let plan = Plan {
@@ -121,7 +121,7 @@ impl Blueprint {
                 Kernel::BuiltinProbe => "builtin:probe".into(),
                 Kernel::File(path) => path.display().to_string(),
             },
-            firmware: describe::firmware_name(machine.firmware),
+            firmware: machine.firmware.name(),
             because: firmware_reason(machine.arch, machine.firmware),
             tables: tables
                 .tables
@@ -135,9 +135,9 @@ impl Blueprint {
 }
 
 /// Why a guest of that architecture gets those tables, for a person.
-const fn firmware_reason(arch: Arch, firmware: Firmware) -> &'static str {
+const fn firmware_reason(arch: Arch, firmware: TableSet) -> &'static str {
     match (arch, firmware) {
-        (_, Firmware::Acpi) => "the profile says acpi: the tables that carry error records for every kernel",
+        (_, TableSet::Acpi) => "the profile says acpi: the tables that carry error records for every kernel",
         (Arch::Aarch64, _) => {
             "the profile says devicetree: it carries error records only for a kernel that has a driver for arm,ras-cper"
         }

@@ -1,25 +1,36 @@
-//! The exit statuses of `ghest`: a contract with scripts.
+//! The exit statuses of `ghest`. Scripts depend on them: they are part of the public interface.
 
-/// What a process ends with.
+use ras_core::actions::StopReason;
+
+/// An exit status.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Status {
-    /// The guest shut down, or the command did what it should.
+    /// The guest shut down, or the command succeeded.
     Success,
     /// An internal or I/O error.
     Failure,
     /// Bad usage or a bad profile.
     Usage,
-    /// This host cannot do what was asked.
+    /// This host cannot do what was requested.
     Host,
     /// The guest crashed.
     GuestCrash,
     /// A memory error stopped the machine: 10 for the guest's, 11 for the VMM's own memory.
     MemoryError(u8),
-    /// A signal asked for an orderly stop.
+    /// A signal requested an orderly stop.
     Signal(u8),
 }
 
 impl Status {
+    /// The status of a machine that a memory error stopped.
+    #[must_use]
+    pub const fn of_stop(reason: StopReason) -> Self {
+        Status::MemoryError(match reason {
+            StopReason::OwnMemory => 11,
+            _ => 10,
+        })
+    }
+
     /// The number.
     #[must_use]
     pub const fn code(self) -> u8 {

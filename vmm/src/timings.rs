@@ -1,28 +1,28 @@
-//! How long each phase of a boot took.
+//! When each phase of a boot ended.
 
 use std::io;
 use std::path::Path;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-/// The end of a phase. In the order in which a boot comes to them.
+/// A phase of a boot, in their order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
-    /// The profile is read and valid.
+    /// Reading and validating the profile.
     Profile,
-    /// Guest memory is mapped.
+    /// Mapping guest memory.
     Memory,
-    /// Kernel and initrd are in guest memory.
+    /// Loading kernel and initrd into guest memory.
     Kernel,
-    /// Tables are built and in guest memory, and so is what the boot protocol hands over.
+    /// Building the tables and writing them, and what the boot protocol passes to the kernel, to guest memory.
     Tables,
-    /// vCPUs have their registers.
+    /// Creating the VM, the devices and the vCPUs.
     Vcpus,
-    /// The first vCPU is about to enter the guest.
+    /// Starting vCPU threads; ends before the first entry into the guest.
     FirstRun,
-    /// The guest left to the VMM for the first time.
+    /// Ends at the first exit to the VMM.
     FirstExit,
-    /// The guest has ended, in whatever way.
+    /// Ends when the guest has ended, for whatever reason.
     GuestShutdown,
 }
 
@@ -39,7 +39,7 @@ impl Phase {
     ];
 }
 
-/// The clock of a process and what it showed at the end of each phase. A phase that comes twice keeps its first time.
+/// The clock of the process, and the time at which each phase ended. If a phase ends again, after a reset, the first time stays.
 #[derive(Debug)]
 pub struct Timings {
     start: Instant,
@@ -47,7 +47,7 @@ pub struct Timings {
 }
 
 impl Timings {
-    /// Starts now: the first thing that a process does.
+    /// Starts the clock. Call it first in the process.
     #[must_use]
     pub fn start() -> Self {
         Timings { start: Instant::now(), marks: Default::default() }
@@ -59,13 +59,14 @@ impl Timings {
         self.start.elapsed()
     }
 
-    /// A phase has ended.
+    /// Records the end of a phase.
     pub fn mark(&self, phase: Phase) {
-        // An error means that it has ended before.
+        // An error means that it has ended before: the first time stays.
         let _ = self.marks[phase as usize].set(self.elapsed());
     }
 
-    /// One JSON object: nanoseconds since the process's start by phase; phases that never ended are left out.
+    /// One JSON object: nanoseconds from the start of the process to the end of each phase. A phase that has not ended has no
+    /// entry.
     #[must_use]
     pub fn to_json(&self) -> serde_json::Value {
         let mut object = serde_json::Map::new();
@@ -78,21 +79,27 @@ impl Timings {
         object.into()
     }
 
-    /// Writes them to a file.
+    /// Writes them to a file as JSON.
     ///
     /// # Errors
-    /// Where the file cannot be written.
+    /// Returns an error if the file cannot be written.
     pub fn write(&self, path: &Path) -> io::Result<()> {
         std::fs::write(path, format!("{:#}\n", self.to_json()))
     }
 }
+
+/// Every thread reads the clock.
+const _: () = {
+    const fn is_send_and_sync<T: Send + Sync>() {}
+    is_send_and_sync::<Timings>();
+};
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn phases_are_told_in_order_and_only_once() {
+    fn phases_are_in_order_and_keep_their_first_time() {
         let timings = Timings::start();
         for (phase, _) in Phase::ALL {
             timings.mark(phase);

@@ -1,4 +1,4 @@
-//! From a vCPU's touch of poisoned memory to the exception that answers it nothing is allocated: memory may be failing all around.
+//! Nothing is allocated between a vCPU's access to poisoned memory and the exception that reports it: other memory may fail too.
 #![cfg(target_arch = "x86_64")]
 
 mod rig;
@@ -7,26 +7,23 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
 thread_local! {
-    /// Of this thread: the test's runner has others.
+    /// Allocations of this thread: the test runner has other threads.
     static ALLOCATIONS: Cell<usize> = const { Cell::new(0) };
 }
 
 struct Counting;
 
-#[expect(
-    unsafe_code,
-    reason = "there is no other way to see allocations; all is handed to the system's allocator"
-)]
-// SAFETY: each call is passed on as it came; counting neither allocates nor unwinds.
+#[expect(unsafe_code, reason = "allocations are counted; each is passed to the system allocator")]
+// SAFETY: each call is passed on unchanged; counting neither allocates nor unwinds.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         ALLOCATIONS.with(|count| count.set(count.get() + 1));
-        // SAFETY: the caller's promises are the callee's.
+        // SAFETY: the caller guarantees what the callee requires.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn dealloc(&self, place: *mut u8, layout: Layout) {
-        // SAFETY: the caller's promises are the callee's, which allocated it.
+        // SAFETY: the caller guarantees what the callee requires; `System` allocated it.
         unsafe { System.dealloc(place, layout) }
     }
 }
@@ -35,10 +32,10 @@ unsafe impl GlobalAlloc for Counting {
 static ALLOCATOR: Counting = Counting;
 
 #[test]
-fn an_error_is_answered_without_allocating() {
+fn a_consumed_error_is_reported_without_an_allocation() {
     let rounds = match rig::rounds(50, || ALLOCATIONS.with(Cell::get)) {
         Ok(rounds) => rounds,
-        Err(why) => return eprintln!("SKIPPED, this machine lacks KVM: {why}"),
+        Err(why) => return eprintln!("SKIPPED, this machine has no KVM: {why}"),
     };
     assert_eq!(rounds.len(), 50);
     let allocated: Vec<usize> = rounds.iter().map(|round| round.allocations).collect();

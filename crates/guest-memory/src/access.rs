@@ -1,34 +1,34 @@
-//! Accesses to guest memory that end in an error where a page is not there ([`crate::recoverable`]).
+//! Accesses to guest memory that return an error if a page is poisoned or missing ([`crate::recoverable`]).
 
 use vm_memory::{GuestAddress, GuestMemoryBackend, GuestMemoryRegion, MemoryRegionAddress};
 
 use crate::ram::GuestRam;
 use crate::recoverable::{self, Stopped};
 
-/// Why an access to guest memory ended.
+/// Why an access to guest memory failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AccessError {
-    /// The guest has no memory there.
-    #[error("{len} bytes at {gpa:#x} are not memory")]
+    /// The guest has no memory at the address.
+    #[error("{len} bytes at GPA {gpa:#x} are not guest memory")]
     NotMemory {
         /// GPA of the first byte that is not memory.
         gpa: u64,
-        /// Bytes that were still to be accessed.
+        /// Bytes of the access from there on.
         len: u64,
     },
-    /// A load or store of 2, 4 or 8 bytes that is not aligned to its size.
-    #[error("{len} bytes at {gpa:#x} are not aligned")]
+    /// A load or store of 2, 4 or 8 bytes is not naturally aligned.
+    #[error("access of {len} bytes at GPA {gpa:#x} is not aligned")]
     Unaligned {
         /// GPA.
         gpa: u64,
         /// Bytes.
         len: u64,
     },
-    /// The host has lost the page.
+    /// The page is poisoned.
     #[error(transparent)]
     Poisoned(#[from] PoisonedPage),
-    /// The host has no page to put there: the file behind it was cut short, or its pool is empty.
-    #[error("the host has no page for {gpa:#x} (SIGBUS, si_code {code})")]
+    /// The host cannot provide a page: the backing file was truncated, or the hugetlb pool is empty.
+    #[error("the host has no page for GPA {gpa:#x} (SIGBUS, si_code {code})")]
     Host {
         /// GPA of the byte at which the access stopped.
         gpa: u64,
@@ -37,17 +37,17 @@ pub enum AccessError {
     },
 }
 
-/// A page that the host has lost, as an access met it.
+/// A poisoned page that an access touched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the host has lost the page at {gpa:#x} (2^{log2_len} bytes)")]
+#[error("poisoned page at GPA {gpa:#x} (2^{log2_len} bytes)")]
 pub struct PoisonedPage {
-    /// GPA in it: that of the byte at which the access stopped.
+    /// GPA in the page: that of the byte at which the access stopped.
     pub gpa: u64,
-    /// log2 of how many bytes are lost.
+    /// Base-two logarithm of the poisoned bytes (`si_addr_lsb`).
     pub log2_len: u8,
 }
 
-/// Contiguous bytes of a region.
+/// Contiguous bytes of one region.
 struct Piece {
     host: *mut u8,
     /// Bytes, at least 1.
@@ -55,59 +55,64 @@ struct Piece {
 }
 
 impl GuestRam {
-    /// Copies from guest memory. It may cross from one run of memory to the next where they touch.
+    /// Copies from guest memory. The bytes may span adjacent regions.
     ///
     /// # Errors
-    /// At the first byte that cannot be had. Those before it are copied.
+    /// Returns an error for the first byte that cannot be accessed. All bytes before it are copied.
+    #[expect(unsafe_code, reason = "guest memory is accessed through pointers")]
     pub fn read(&self, gpa: u64, to: &mut [u8]) -> Result<(), AccessError> {
         self.for_pieces(gpa, to.len(), |piece, done| {
-            let to = to[done..done + piece.len].as_mut_ptr();
-            copy(to, piece.host, piece.len)
+            let to = &mut to[done..done + piece.len];
+            // SAFETY: `to` has `piece.len` bytes; the piece is as many bytes of guest memory, mapped while `self` is borrowed. They
+            // do not overlap: no slice of this process is guest memory.
+            unsafe { recoverable::copy(to.as_mut_ptr(), piece.host, piece.len) }
         })
     }
 
-    /// Copies to guest memory. It may cross from one run of memory to the next where they touch.
+    /// Copies to guest memory. The bytes may span adjacent regions.
     ///
     /// # Errors
-    /// At the first byte that cannot be had. Those before it are copied.
+    /// Returns an error for the first byte that cannot be accessed. All bytes before it are copied.
+    #[expect(unsafe_code, reason = "guest memory is accessed through pointers")]
     pub fn write(&self, gpa: u64, from: &[u8]) -> Result<(), AccessError> {
         self.for_pieces(gpa, from.len(), |piece, done| {
-            let from = from[done..done + piece.len].as_ptr();
-            copy(piece.host, from, piece.len)
+            let from = &from[done..done + piece.len];
+            // SAFETY: as in `read`, with the directions exchanged; guest memory is mapped writable.
+            unsafe { recoverable::copy(piece.host, from.as_ptr(), piece.len) }
         })
     }
 
-    /// Loads 8 aligned bytes at once, with acquire ordering.
+    /// Loads 8 aligned bytes in one access, with acquire ordering.
     ///
     /// # Errors
-    /// Where they are not aligned or cannot be had.
-    #[expect(unsafe_code, reason = "guest memory is reached by pointers")]
+    /// Returns an error if the address is not aligned or cannot be accessed.
+    #[expect(unsafe_code, reason = "guest memory is accessed through pointers")]
     pub fn load_u64(&self, gpa: u64) -> Result<u64, AccessError> {
         let host = self.aligned(gpa, 8)?;
-        // SAFETY: mapped for as long as `self` lives, and aligned.
+        // SAFETY: the address is guest memory, mapped while `self` is borrowed, and aligned.
         unsafe { recoverable::load_u64(host.cast()) }.map_err(|stopped| self.explain(gpa, host, &stopped))
     }
 
-    /// Stores 8 aligned bytes at once, with release ordering.
+    /// Stores 8 aligned bytes in one access, with release ordering.
     ///
     /// # Errors
-    /// Where they are not aligned or cannot be had.
-    #[expect(unsafe_code, reason = "guest memory is reached by pointers")]
+    /// Returns an error if the address is not aligned or cannot be accessed.
+    #[expect(unsafe_code, reason = "guest memory is accessed through pointers")]
     pub fn store_u64(&self, gpa: u64, value: u64) -> Result<(), AccessError> {
         let host = self.aligned(gpa, 8)?;
-        // SAFETY: mapped to be written for as long as `self` lives, and aligned.
+        // SAFETY: the address is guest memory, mapped writable while `self` is borrowed, and aligned.
         unsafe { recoverable::store_u64(host.cast(), value) }
             .map_err(|stopped| self.explain(gpa, host, &stopped))
     }
 
-    /// Stores 4 aligned bytes at once, with release ordering.
+    /// Stores 4 aligned bytes in one access, with release ordering.
     ///
     /// # Errors
-    /// Where they are not aligned or cannot be had.
-    #[expect(unsafe_code, reason = "guest memory is reached by pointers")]
+    /// Returns an error if the address is not aligned or cannot be accessed.
+    #[expect(unsafe_code, reason = "guest memory is accessed through pointers")]
     pub fn store_u32(&self, gpa: u64, value: u32) -> Result<(), AccessError> {
         let host = self.aligned(gpa, 4)?;
-        // SAFETY: mapped to be written for as long as `self` lives, and aligned.
+        // SAFETY: the address is guest memory, mapped writable while `self` is borrowed, and aligned.
         unsafe { recoverable::store_u32(host.cast(), value) }
             .map_err(|stopped| self.explain(gpa, host, &stopped))
     }
@@ -137,10 +142,10 @@ impl GuestRam {
             .map_err(|stopped| self.explain(gpa, host, &stopped))
     }
 
-    /// Reads a byte of every page: that they are there now, and not that they stay.
+    /// Reads one byte of every page, to check that each can be accessed now.
     ///
     /// # Errors
-    /// At the first page that cannot be had.
+    /// Returns an error for the first page that cannot be accessed.
     pub fn probe(&self, gpa: u64, len: u64) -> Result<(), AccessError> {
         let page_size = rustix::param::page_size() as u64;
         let Some(last) = len.checked_sub(1) else { return Ok(()) };
@@ -155,7 +160,7 @@ impl GuestRam {
         }
     }
 
-    /// Has `access` done for each region that the bytes are in, with how many bytes come before.
+    /// Calls `access` for the part of the bytes in each region, with the count of bytes before that part.
     fn for_pieces(
         &self,
         gpa: u64,
@@ -173,42 +178,35 @@ impl GuestRam {
         Ok(())
     }
 
-    /// The bytes from a GPA on that are in one region, `most` of them at most.
-    fn piece(&self, gpa: u64, most: usize) -> Option<Piece> {
+    /// Up to `max_len` bytes from a GPA on that are in one region.
+    fn piece(&self, gpa: u64, max_len: usize) -> Option<Piece> {
         let region = self.memory().find_region(GuestAddress(gpa))?;
         let offset = gpa - region.start_addr().0;
         let host = region.get_host_address(MemoryRegionAddress(offset)).ok()?;
-        let len = usize::try_from(region.len() - offset).ok()?.min(most);
+        let len = usize::try_from(region.len() - offset).ok()?.min(max_len);
         Some(Piece { host, len })
     }
 
-    /// Where aligned bytes are.
+    /// The host address of aligned bytes.
     fn aligned(&self, gpa: u64, len: u64) -> Result<*mut u8, AccessError> {
         if !gpa.is_multiple_of(len) {
             return Err(AccessError::Unaligned { gpa, len });
         }
-        // Regions are of whole pages: the rest is there where the first byte is.
+        // Regions consist of whole pages, so all the bytes are in the region of the first.
         let piece = self.piece(gpa, len as usize).ok_or(AccessError::NotMemory { gpa, len })?;
         Ok(piece.host)
     }
 
-    /// What stopped an access that began at a GPA and its place.
+    /// The error of an access that began at `gpa` and `host`.
     fn explain(&self, gpa: u64, host: *mut u8, stopped: &Stopped) -> AccessError {
         let (signal, done) = (&stopped.signal, stopped.done as u64);
         if !signal.is_poisoned() {
             return AccessError::Host { gpa: gpa + done, code: signal.code };
         }
-        // The page that the signal names, should the processor have stopped a few bytes before it.
+        // The processor may have stopped a few bytes before the page that the signal names.
         let stopped_at = host as u64 + done;
         let page = signal.hva & 1_u64.checked_shl(signal.log2_len.into()).map_or(0, |len| !(len - 1));
         let at = self.guest_address(stopped_at.max(page)).unwrap_or(gpa + done);
         AccessError::Poisoned(PoisonedPage { gpa: at, log2_len: signal.log2_len })
     }
-}
-
-#[expect(unsafe_code, reason = "guest memory is reached by pointers")]
-fn copy(to: *mut u8, from: *const u8, len: usize) -> Result<(), Stopped> {
-    // SAFETY: one is `len` bytes of a slice, the other `len` bytes of a region, mapped for as long as its `GuestRam`
-    // lives; no slice of this process is guest memory.
-    unsafe { recoverable::copy(to, from, len) }
 }

@@ -1,4 +1,4 @@
-//! Where the pages come from.
+//! Where the pages of guest memory come from.
 
 use std::fs::File;
 use std::io;
@@ -7,25 +7,29 @@ use rustix::fs::{FallocateFlags, MemfdFlags, fallocate, ftruncate, memfd_create}
 use vm_memory::FileOffset;
 use vm_memory::mmap::{MmapRegion, MmapRegionBuilder};
 
-/// Where a guest's pages come from.
+/// Where the pages of guest memory come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Backing {
     /// Private anonymous memory, in pages of the host's base size.
     Anonymous,
-    /// A memfd, mapped shared: another process can map the same pages.
+    /// A memfd, mapped shared, so that another process can map the same pages.
     Memfd,
-    /// A memfd on the host's pool of huge pages.
+    /// A memfd of huge pages from the host's hugetlb pool.
     Hugetlbfs {
-        /// Bytes of a page: a size that the host has a pool for (2 MiB and 1 GiB on most).
+        /// Bytes of a page. The host must have a pool of this size (2 MiB and 1 GiB on most hosts).
         page_size: u64,
     },
 }
 
-/// Why memory could not be had.
+/// Why guest memory could not be allocated.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum AllocateError {
-    /// A run of GPA does not fit the host's address space or the backing's page size.
-    #[error("{len} bytes at {gpa:#x} cannot be backed by pages of {page_size} bytes")]
+    /// A region is empty, or its start or length is not a multiple of the backing's page size.
+    #[error(
+        "guest memory at {gpa:#x}: address and length ({len} bytes) must be non-zero multiples of {page_size}-byte pages"
+    )]
     Unaligned {
         /// First GPA.
         gpa: u64,
@@ -34,20 +38,20 @@ pub enum AllocateError {
         /// Bytes of a page.
         page_size: u64,
     },
-    /// The host has no pool of pages of that size.
+    /// The host has no hugetlb pool of that page size.
     #[error(
-        "this host has no pool of {} KiB pages; pools it has: {}",
+        "/sys/kernel/mm/hugepages: no hugetlb pool of {} KiB pages; this host has: {}",
         page_size >> 10, if pools.is_empty() { "none".to_owned() } else { pools.join(", ") }
     )]
     NoPool {
         /// Bytes of a page.
         page_size: u64,
-        /// The pools there are, as `2048 KiB`.
+        /// The pools that the host has, for example `2048 KiB`.
         pools: Vec<String>,
     },
-    /// The pool has fewer pages than the guest needs.
+    /// The hugetlb pool has fewer free pages than the guest needs.
     #[error(
-        "the guest needs {needed} pages of {} KiB and the host's pool has {free} free; \
+        "hugetlb pool of {} KiB pages: the guest needs {needed} pages, {free} are free; \
          write {needed} or more to /sys/kernel/mm/hugepages/hugepages-{}kB/nr_hugepages",
         page_size >> 10, page_size >> 10
     )]
@@ -56,27 +60,34 @@ pub enum AllocateError {
         page_size: u64,
         /// Pages needed for the whole guest.
         needed: u64,
-        /// Pages free and not reserved.
+        /// Pages that are free and not reserved.
         free: u64,
     },
-    /// The host has not that much memory, or does not promise it.
-    #[error("{len} bytes of guest memory cannot be had: {source}")]
+    /// A system call that provides the memory of a region failed.
+    #[error("{call} ({len} bytes of guest memory at {gpa:#x}): {source}")]
     Map {
-        /// Bytes.
+        /// The system call, for example `mmap(2)`.
+        call: &'static str,
+        /// First GPA of the region.
+        gpa: u64,
+        /// Bytes of the region.
         len: u64,
-        /// What the host said.
+        /// Its error.
         source: io::Error,
     },
-    /// There are too many guests in this process.
-    #[error("the addresses of guest memory cannot be written down: {0}")]
-    Register(io::Error),
-    /// Runs of GPA overlap, or are not ascending.
-    #[error("the runs of guest memory overlap or do not ascend")]
+    /// This process has too many regions of guest memory for the table that the SIGBUS handler reads.
+    #[error("this process has more than {max} regions of guest memory")]
+    TooManyRegions {
+        /// The size of the table.
+        max: usize,
+    },
+    /// The regions overlap, or are not in ascending order.
+    #[error("the regions of guest memory overlap or are not in ascending order")]
     Layout,
 }
 
 impl Backing {
-    /// Bytes of the pages that the backing deals in.
+    /// Bytes of a page of this backing.
     #[must_use]
     pub fn page_size(self) -> u64 {
         match self {
@@ -85,17 +96,27 @@ impl Backing {
         }
     }
 
-    /// Maps `len` bytes, a multiple of the page size.
-    pub(crate) fn map(self, len: u64) -> Result<MmapRegion, AllocateError> {
-        let failed = |source: io::Error| AllocateError::Map { len, source };
-        let size = usize::try_from(len).map_err(|_| failed(io::ErrorKind::OutOfMemory.into()))?;
+    /// Maps the region of `len` bytes, a multiple of the page size, at `gpa`.
+    pub(crate) fn map(self, gpa: u64, len: u64) -> Result<MmapRegion, AllocateError> {
+        let failed =
+            |call: &'static str| move |source: io::Error| AllocateError::Map { call, gpa, len, source };
+        let size = usize::try_from(len).map_err(|_| failed("mmap(2)")(io::ErrorKind::OutOfMemory.into()))?;
+        let memfd = |flags: MemfdFlags| {
+            let file = memfd_create("guest-memory", flags | MemfdFlags::CLOEXEC);
+            let file = File::from(file.map_err(|error| failed("memfd_create(2)")(error.into()))?);
+            ftruncate(&file, len).map_err(|error| failed("ftruncate(2)")(error.into()))?;
+            Ok(file)
+        };
         let file = match self {
-            Backing::Anonymous => return MmapRegion::new(size).map_err(|error| failed(into_io(error))),
-            Backing::Memfd => memfd(len, MemfdFlags::empty()).map_err(failed)?,
+            Backing::Anonymous => {
+                return MmapRegion::new(size).map_err(|error| failed("mmap(2)")(into_io(error)));
+            }
+            Backing::Memfd => memfd(MemfdFlags::empty())?,
             Backing::Hugetlbfs { page_size } => {
-                let file = memfd(len, MemfdFlags::HUGETLB | huge_flag(page_size)).map_err(failed)?;
-                // Takes the pages now: a reservation alone does not count a cgroup's limit.
-                fallocate(&file, FallocateFlags::empty(), 0, len).map_err(|error| failed(error.into()))?;
+                let file = memfd(MemfdFlags::HUGETLB | huge_flag(page_size))?;
+                // Allocates the pages now: a reservation alone does not account for a cgroup's limit.
+                fallocate(&file, FallocateFlags::empty(), 0, len)
+                    .map_err(|error| failed("fallocate(2)")(error.into()))?;
                 file
             }
         };
@@ -105,10 +126,10 @@ impl Backing {
             .with_file_offset(FileOffset::new(file, 0))
             .with_hugetlbfs(matches!(self, Backing::Hugetlbfs { .. }))
             .build()
-            .map_err(|error| failed(into_io(error)))
+            .map_err(|error| failed("mmap(2)")(into_io(error)))
     }
 
-    /// Asks the host's pool, where the backing has one, for `len` bytes before anything is mapped.
+    /// Checks that the hugetlb pool, if this backing uses one, has `len` free bytes, before anything is mapped.
     pub(crate) fn check_pool(self, len: u64) -> Result<(), AllocateError> {
         let Backing::Hugetlbfs { page_size } = self else { return Ok(()) };
         let pool = format!("{HUGEPAGES}/hugepages-{}kB", page_size >> 10);
@@ -118,7 +139,7 @@ impl Backing {
         let (Some(free), Some(reserved)) = (read("free_hugepages"), read("resv_hugepages")) else {
             return Err(AllocateError::NoPool { page_size, pools: pools() });
         };
-        // Pages the kernel may add on demand count as free.
+        // Pages that the kernel may add on demand count as free.
         let surplus = read("nr_overcommit_hugepages")
             .unwrap_or(0)
             .saturating_sub(read("surplus_hugepages").unwrap_or(0));
@@ -133,13 +154,7 @@ impl Backing {
 
 const HUGEPAGES: &str = "/sys/kernel/mm/hugepages";
 
-fn memfd(len: u64, flags: MemfdFlags) -> io::Result<File> {
-    let file = File::from(memfd_create("ghest-memory", flags | MemfdFlags::CLOEXEC)?);
-    ftruncate(&file, len)?;
-    Ok(file)
-}
-
-/// The page size as memfd_create(2) takes it: its logarithm from bit 26 on.
+/// A page size as memfd_create(2) encodes it: its base-two logarithm, from bit 26 (MFD_HUGE_SHIFT).
 fn huge_flag(page_size: u64) -> MemfdFlags {
     MemfdFlags::from_bits_retain(page_size.trailing_zeros() << 26)
 }

@@ -1,17 +1,17 @@
-//! Backing memory of a guest, and the way between guest physical addresses (GPA) and host virtual addresses (HVA).
+//! Backing memory of a guest: allocation, translation between guest physical addresses (GPA) and host virtual addresses (HVA), and
+//! survival of memory errors.
 //!
-//! [`GuestRam`] maps host memory for each run of GPA that a machine has RAM at. It hands out
-//! - the [slots](GuestRam::slots) that a hypervisor is told of,
+//! [`GuestRam`] maps host memory for each region of guest memory. It provides
+//! - the [slots](GuestRam::slots) to register with a hypervisor,
 //! - a [`vm_memory`] view for loaders and device models,
-//! - the two translations that a memory error needs: the kernel names a broken page by its HVA, the guest must be told
-//!   its GPA,
-//! - [accesses](GuestRam::read) that end in an error where the host has lost the page,
-//! - and [fresh pages](GuestRam::renew) in the place of lost ones.
+//! - both translations that a memory error needs: the kernel names a poisoned page by its HVA, the guest needs its GPA,
+//! - [accesses](GuestRam::read) that return an error if a page is poisoned,
+//! - and [replacement](GuestRam::replace_pages) of poisoned pages by zeroed ones.
 //!
-//! How this process hears of poisoned pages, and lives on, is [`sigbus`].
+//! [`sigbus`] is how this process is notified of poisoned pages and survives an access to one.
 //!
-//! Memory comes from one of three [`Backing`]s. Huge pages are taken from the host's pool before the guest starts, so
-//! that a pool that is too small is an error with numbers and not a SIGBUS in the middle of a boot.
+//! Memory comes from one of three [`Backing`]s. Huge pages are allocated before the guest starts, so that a pool that is too small
+//! is an error with numbers and not a SIGBUS in the middle of a boot.
 //!
 //! ```
 //! use guest_memory::{Backing, GuestRam};
@@ -30,9 +30,29 @@ mod poison;
 mod ram;
 mod ranges;
 mod recoverable;
-mod renew;
+mod replace;
 pub mod sigbus;
 
 pub use access::{AccessError, PoisonedPage};
 pub use backing::{AllocateError, Backing};
 pub use ram::{GuestRam, Slot};
+
+/// Every public type may be sent to and shared with other threads.
+const _: () = {
+    const fn send_and_sync<T: Send + Sync>() {}
+    send_and_sync::<GuestRam>();
+    send_and_sync::<Slot>();
+    send_and_sync::<Backing>();
+    send_and_sync::<AllocateError>();
+    send_and_sync::<AccessError>();
+    send_and_sync::<PoisonedPage>();
+    send_and_sync::<sigbus::AoListener>();
+    send_and_sync::<sigbus::Fault>();
+    send_and_sync::<sigbus::Action>();
+    send_and_sync::<sigbus::FatalSignal>();
+};
+
+/// The example of the README.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

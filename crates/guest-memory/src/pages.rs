@@ -1,52 +1,68 @@
-//! What is asked of the host for whole pages.
+//! madvise(2) on whole pages.
 
 use std::io;
 
-/// The host has lost the page (Linux, `include/uapi/asm-generic/errno.h`).
+use crate::ram::HostRange;
+
+/// The page is poisoned (Linux, `include/uapi/asm-generic/errno.h`).
 pub(crate) const EHWPOISON: i32 = 133;
 
-/// What pages are wanted for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum For {
-    Reading,
-    Writing,
-}
-
-/// Makes pages be there, by MADV_POPULATE_READ or MADV_POPULATE_WRITE (Linux 5.14).
+/// Makes pages present and readable, by MADV_POPULATE_READ (Linux 5.14).
+///
+/// It takes any address: no byte of memory changes, and an address that is not mapped is an error.
 ///
 /// # Errors
-/// EHWPOISON where the host has lost one, EFAULT where it has none to put there, EINVAL where it does not know how.
-pub(crate) fn populate(hva: u64, len: u64, what_for: For) -> io::Result<()> {
-    let advice = match what_for {
-        For::Reading => libc::MADV_POPULATE_READ,
-        For::Writing => libc::MADV_POPULATE_WRITE,
-    };
-    advise(hva, len, advice)
-}
-
-/// Drops what is mapped, by MADV_DONTNEED. Private memory reads as zero afterwards.
-///
-/// # Errors
-/// What the host says.
-pub(crate) fn drop_mapped(hva: u64, len: u64) -> io::Result<()> {
-    advise(hva, len, libc::MADV_DONTNEED)
-}
-
-/// Has the host lose pages, by MADV_HWPOISON.
-///
-/// # Errors
-/// EINVAL where its kernel has no CONFIG_MEMORY_FAILURE, EPERM without CAP_SYS_ADMIN.
-pub(crate) fn poison(hva: u64, len: u64) -> io::Result<()> {
-    // A page that nobody has written to is one of the zeros that all processes share, which the kernel does not lose. Where it
-    // cannot be had, as where it is lost already, what follows says so.
-    let _ = populate(hva, len, For::Writing);
-    advise(hva, len, libc::MADV_HWPOISON)
-}
-
+/// EHWPOISON if a page is poisoned, EFAULT if the host cannot provide one (a file that was truncated), ENOMEM if the range is not
+/// mapped, EINVAL if the kernel does not know the advice.
 #[expect(unsafe_code, reason = "madvise(2) is called")]
-fn advise(hva: u64, len: u64, advice: i32) -> io::Result<()> {
+pub(crate) fn populate_read(hva: u64, len: u64) -> io::Result<()> {
+    // SAFETY: MADV_POPULATE_READ faults pages in as a read would and changes no byte; the kernel checks that they are mapped.
+    unsafe { advise(hva, len, libc::MADV_POPULATE_READ) }
+}
+
+/// Makes pages present and writable, by MADV_POPULATE_WRITE (Linux 5.14).
+///
+/// # Errors
+/// As [`populate_read`].
+#[expect(unsafe_code, reason = "madvise(2) is called")]
+pub(crate) fn populate_write(range: HostRange<'_>) -> io::Result<()> {
+    // SAFETY: the range is guest memory, and its contents do not change.
+    unsafe { advise(range.hva(), range.len(), libc::MADV_POPULATE_WRITE) }
+}
+
+/// Unmaps pages, by MADV_DONTNEED. Private memory reads as zero afterwards, shared memory as its file.
+///
+/// # Errors
+/// EINVAL for huge pages before Linux 5.18.
+#[expect(unsafe_code, reason = "madvise(2) is called")]
+pub(crate) fn unmap(range: HostRange<'_>) -> io::Result<()> {
+    // SAFETY: the range is guest memory. Guests and devices change it at any time, so no code here holds a reference to it or
+    // relies on its contents.
+    unsafe { advise(range.hva(), range.len(), libc::MADV_DONTNEED) }
+}
+
+/// Poisons pages, by MADV_HWPOISON.
+///
+/// # Errors
+/// EINVAL if the kernel lacks CONFIG_MEMORY_FAILURE, EPERM without CAP_SYS_ADMIN.
+#[expect(unsafe_code, reason = "madvise(2) is called")]
+pub(crate) fn poison(range: HostRange<'_>) -> io::Result<()> {
+    // A page that was never written is the shared zero page, which the kernel does not poison. If this fails, for example because
+    // the page is poisoned already, the next call reports why.
+    let _ = populate_write(range);
+    // SAFETY: the range is guest memory, of which no code here holds a reference or relies on the contents; an access to a
+    // poisoned page is a SIGBUS.
+    unsafe { advise(range.hva(), range.len(), libc::MADV_HWPOISON) }
+}
+
+/// madvise(2), repeated while a signal interrupts it.
+///
+/// # Safety
+/// What the advice does to the memory in the range must be allowed: nothing in this process may rely on contents that it drops.
+#[expect(unsafe_code, reason = "madvise(2) is called")]
+unsafe fn advise(hva: u64, len: u64, advice: i32) -> io::Result<()> {
     loop {
-        // SAFETY: callers name guest memory, which nobody here has references to; the kernel checks that it is mapped.
+        // SAFETY: as the caller guarantees; the kernel checks that the range is mapped.
         if unsafe { libc::madvise(hva as *mut libc::c_void, len as usize, advice) } == 0 {
             return Ok(());
         }

@@ -1,5 +1,6 @@
-//! The guest's RAM as one object.
+//! Guest memory as one object.
 
+use std::marker::PhantomData;
 use std::sync::Arc;
 
 use vm_memory::{
@@ -10,84 +11,121 @@ use vm_memory::{
 use crate::backing::{AllocateError, Backing};
 use crate::ranges::{Range, Registration};
 
-/// A run of guest memory, as a hypervisor is told of it.
+/// A contiguous region of guest memory, as a hypervisor needs it for a memory slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Slot {
-    /// Position, from 0.
+    /// Index of the region, from 0.
     pub index: u32,
-    /// First GPA.
+    /// First GPA, a multiple of the backing's page size.
     pub gpa: u64,
-    /// Bytes.
+    /// Bytes, a multiple of the backing's page size.
     pub len: u64,
-    /// First HVA. Mapped for as long as the [`GuestRam`], or a clone of it, lives.
+    /// HVA of the first byte. It is mapped as long as the [`GuestRam`] that returned it, or a clone of it, exists.
     pub hva: u64,
 }
 
-/// The guest's RAM. A clone shares the same memory. When the last one goes, its addresses are the guest's no more, also where
-/// a clone of [`memory`](Self::memory) keeps it mapped.
+/// Guest memory. A clone refers to the same memory.
+///
+/// When the last clone is dropped, its addresses no longer count as guest memory in the SIGBUS handler, even if a clone of
+/// [`memory`](Self::memory) keeps them mapped.
 #[derive(Clone, Debug)]
 pub struct GuestRam {
-    /// Goes before the memory does, so that no address of another mapping is taken for the guest's.
+    /// Dropped before the memory, so that an address of a later mapping is not taken for guest memory.
     _registration: Arc<Registration>,
     memory: GuestMemoryMmap,
     backing: Backing,
 }
 
+/// Host virtual addresses of guest memory. Only [`GuestRam::host_range`] makes one, so the range is mapped for `'r` and
+/// contains nothing but guest memory.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct HostRange<'r> {
+    hva: u64,
+    len: u64,
+    _ram: PhantomData<&'r GuestRam>,
+}
+
+impl HostRange<'_> {
+    /// First HVA.
+    pub(crate) fn hva(self) -> u64 {
+        self.hva
+    }
+
+    /// Bytes.
+    pub(crate) fn len(self) -> u64 {
+        self.len
+    }
+
+    /// Whether an HVA is in the range.
+    pub(crate) fn contains(self, hva: u64) -> bool {
+        hva >= self.hva && hva - self.hva < self.len
+    }
+}
+
 impl GuestRam {
-    /// Maps memory for each run `(gpa, bytes)`: ascending, apart from one another, multiples of the page size.
+    /// Maps memory for each region `(gpa, bytes)`. The regions must be in ascending order, must not overlap, and must be multiples
+    /// of the backing's page size.
     ///
     /// # Errors
-    /// Where the host has no such memory, or the runs do not suit the backing.
-    pub fn allocate(runs: &[(u64, u64)], backing: Backing) -> Result<Self, AllocateError> {
+    /// Returns an error if the host cannot provide the memory, or the regions do not fit the backing.
+    pub fn allocate(regions: &[(u64, u64)], backing: Backing) -> Result<Self, AllocateError> {
         let page_size = backing.page_size();
-        for &(gpa, len) in runs {
+        for &(gpa, len) in regions {
             if !gpa.is_multiple_of(page_size) || !len.is_multiple_of(page_size) || len == 0 {
                 return Err(AllocateError::Unaligned { gpa, len, page_size });
             }
         }
-        backing.check_pool(runs.iter().map(|&(_, len)| len).sum())?;
-        let mut regions = Vec::with_capacity(runs.len());
-        for &(gpa, len) in runs {
-            let region = GuestRegionMmap::new(backing.map(len)?, GuestAddress(gpa));
-            regions.push(region.ok_or(AllocateError::Layout)?);
+        backing.check_pool(regions.iter().fold(0, |sum, &(_, len)| sum.saturating_add(len)))?;
+        let mut mapped = Vec::with_capacity(regions.len());
+        for &(gpa, len) in regions {
+            let region = GuestRegionMmap::new(backing.map(gpa, len)?, GuestAddress(gpa));
+            mapped.push(region.ok_or(AllocateError::Layout)?);
         }
-        let memory = GuestMemoryMmap::from_regions(regions).map_err(|_| AllocateError::Layout)?;
+        let memory = GuestMemoryMmap::from_regions(mapped).map_err(|_| AllocateError::Layout)?;
         let log2_page = page_size.trailing_zeros() as u8;
         let ranges = slots(&memory).map(|Slot { gpa, len, hva, .. }| Range { hva, len, gpa, log2_page });
-        let registration = Registration::new(ranges).map_err(AllocateError::Register)?;
+        let registration = Registration::new(ranges)?;
         Ok(GuestRam { _registration: Arc::new(registration), memory, backing })
     }
 
-    /// The memory for loaders. An access to a page that the host has lost ends the process: who may meet one uses
-    /// [`read`](Self::read) and [`write`](Self::write).
+    /// The memory for loaders. An access to a poisoned page through it ends the process: use [`read`](Self::read) and
+    /// [`write`](Self::write) where a page may be poisoned.
     #[must_use]
     pub fn memory(&self) -> &GuestMemoryMmap {
         &self.memory
     }
 
-    /// What the pages come from.
+    /// Where the pages come from.
     #[must_use]
     pub fn backing(&self) -> Backing {
         self.backing
     }
 
-    /// The runs of memory, ascending.
+    /// The regions of guest memory, ascending by GPA.
     pub fn slots(&self) -> impl Iterator<Item = Slot> + '_ {
         slots(&self.memory)
     }
 
-    /// The HVA behind a GPA; none where the guest has no RAM.
+    /// The HVA of a GPA. `None` if the GPA is not guest memory.
     #[must_use]
     pub fn host_address(&self, gpa: u64) -> Option<u64> {
         self.memory.get_host_address(GuestAddress(gpa)).ok().map(|pointer| pointer as u64)
     }
 
-    /// The GPA behind an HVA; none where the address is not the guest's.
+    /// The GPA of an HVA. `None` if the HVA is not this guest's memory.
     #[must_use]
     pub fn guest_address(&self, hva: u64) -> Option<u64> {
         self.slots()
             .find(|slot| hva >= slot.hva && hva - slot.hva < slot.len)
             .map(|slot| slot.gpa + (hva - slot.hva))
+    }
+
+    /// The host addresses of bytes that are all in one region. `None` if they are not.
+    pub(crate) fn host_range(&self, gpa: u64, len: u64) -> Option<HostRange<'_>> {
+        let slot = self.slots().find(|slot| gpa >= slot.gpa && gpa - slot.gpa < slot.len)?;
+        let offset = gpa - slot.gpa;
+        (len <= slot.len - offset).then(|| HostRange { hva: slot.hva + offset, len, _ram: PhantomData })
     }
 }
 
@@ -122,6 +160,17 @@ mod tests {
     }
 
     #[test]
+    fn a_host_range_is_within_one_region() {
+        let ram = GuestRam::allocate(&[(0, MIB), (MIB, MIB)], Backing::Anonymous).expect("small memory");
+        let range = ram.host_range(MIB - 4096, 4096).expect("guest memory");
+        assert_eq!(Some(range.hva()), ram.host_address(MIB - 4096));
+        assert!(range.contains(range.hva() + 4095) && !range.contains(range.hva() + 4096));
+        assert!(ram.host_range(MIB - 4096, 8192).is_none(), "two regions");
+        assert!(ram.host_range(2 * MIB, 4096).is_none(), "no memory");
+        assert!(ram.host_range(2 * MIB - 4096, u64::MAX).is_none(), "too long");
+    }
+
+    #[test]
     fn memory_reads_back() {
         for backing in [Backing::Anonymous, Backing::Memfd] {
             let ram = GuestRam::allocate(&[(0, MIB)], backing).expect("small memory");
@@ -131,8 +180,9 @@ mod tests {
     }
 
     #[test]
-    fn runs_that_do_not_suit_are_refused() {
-        let refused = |runs: &[(u64, u64)], backing| GuestRam::allocate(runs, backing).expect_err("refused");
+    fn unaligned_and_overlapping_regions_are_refused() {
+        let refused =
+            |regions: &[(u64, u64)], backing| GuestRam::allocate(regions, backing).expect_err("refused");
         assert!(matches!(refused(&[(0, 4097)], Backing::Anonymous), AllocateError::Unaligned { .. }));
         assert!(matches!(refused(&[(0, MIB), (0, MIB)], Backing::Anonymous), AllocateError::Layout));
         let huge = Backing::Hugetlbfs { page_size: 2 * MIB };
@@ -140,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn a_short_pool_is_told_with_numbers() {
+    fn a_pool_that_is_too_small_is_an_error_with_numbers() {
         let page_size = 2 * MIB;
         let error = GuestRam::allocate(&[(0, 1 << 50)], Backing::Hugetlbfs { page_size }).expect_err("a PiB");
         match error {

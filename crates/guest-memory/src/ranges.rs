@@ -1,12 +1,12 @@
-//! Which host virtual addresses are guest memory, for those who cannot wait for a lock: a signal's handler.
+//! Which host virtual addresses are guest memory, in a table that the SIGBUS handler can read without a lock.
 
-use std::io;
 use std::sync::atomic::{AtomicU64, Ordering, fence};
 use std::sync::{Mutex, PoisonError};
 
+use crate::backing::AllocateError;
 use crate::sigbus;
 
-/// A run of guest memory.
+/// A region of guest memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Range {
     /// First HVA.
@@ -15,19 +15,20 @@ pub(crate) struct Range {
     pub(crate) len: u64,
     /// First GPA.
     pub(crate) gpa: u64,
-    /// log2 of the bytes of the backing's pages.
+    /// Base-two logarithm of the bytes of a page of the backing.
     pub(crate) log2_page: u8,
 }
 
-/// A machine has three at most; the rest is for processes with many machines, such as tests.
-const MOST: usize = 512;
+/// Regions that the table can hold. A machine has three at most; a process may have several machines, as tests do.
+const MAX_RANGES: usize = 512;
 
-static TABLE: [Entry; MOST] = [const { Entry::free() }; MOST];
+static TABLE: [Entry; MAX_RANGES] = [const { Entry::free() }; MAX_RANGES];
 
-/// Writers of the table. Readers never take it.
+/// Serialises writers of the table. Readers do not take it.
 static WRITERS: Mutex<()> = Mutex::new(());
 
-/// A place of the table. Its version is odd while it changes: a reader takes what it read between two equal and even ones.
+/// An entry of the table, a sequence lock: its version is odd while it changes, and a reader uses what it read only if the version
+/// was even and the same before and after.
 struct Entry {
     version: AtomicU64,
     hva: AtomicU64,
@@ -47,7 +48,7 @@ impl Entry {
         }
     }
 
-    /// None where the place is free, or changes now: then it is not what the reader is asking for, which is in use.
+    /// `None` if the entry is free, or is being changed: then it is not the region of an address in use.
     fn get(&self) -> Option<Range> {
         let before = self.version.load(Ordering::Acquire);
         let range = Range {
@@ -61,7 +62,7 @@ impl Entry {
         (is_stable && range.len > 0).then_some(range)
     }
 
-    /// For those who hold [`WRITERS`].
+    /// The caller holds [`WRITERS`].
     fn set(&self, range: Range) {
         let version = self.version.load(Ordering::Relaxed);
         self.version.store(version + 1, Ordering::Relaxed);
@@ -74,36 +75,36 @@ impl Entry {
     }
 }
 
-/// The GPA behind an HVA, of whichever guest of this process. Async-signal-safe.
+/// The GPA of an HVA, of any guest in this process. Async-signal-safe.
 pub(crate) fn guest_address(hva: u64) -> Option<u64> {
     all()
         .find(|range| hva >= range.hva && hva - range.hva < range.len)
         .map(|range| range.gpa + (hva - range.hva))
 }
 
-/// The runs that are in the table now.
+/// The regions that are in the table now. Async-signal-safe.
 pub(crate) fn all() -> impl Iterator<Item = Range> {
     TABLE.iter().filter_map(Entry::get)
 }
 
-/// Runs of memory that are in the table for as long as this lives.
+/// Keeps regions in the table until it is dropped.
 #[derive(Debug)]
 pub(crate) struct Registration(Vec<(usize, Range)>);
 
 impl Registration {
-    /// Puts runs into the table.
+    /// Adds regions to the table.
     ///
     /// # Errors
-    /// Where it is full.
-    pub(crate) fn new(ranges: impl Iterator<Item = Range>) -> io::Result<Self> {
-        // Dropped only after the lock is, which it takes too.
+    /// Returns [`AllocateError::TooManyRegions`] if the table is full.
+    pub(crate) fn new(ranges: impl Iterator<Item = Range>) -> Result<Self, AllocateError> {
+        // On an error it is dropped after the lock, which its drop takes.
         let mut taken = Registration(Vec::new());
         let writers = WRITERS.lock().unwrap_or_else(PoisonError::into_inner);
         for range in ranges {
             let free = TABLE.iter().enumerate().find(|(_, entry)| entry.get().is_none());
             let Some((index, entry)) = free else {
                 drop(writers);
-                return Err(io::Error::other("this process has too many runs of guest memory"));
+                return Err(AllocateError::TooManyRegions { max: MAX_RANGES });
             };
             entry.set(range);
             taken.0.push((index, range));
@@ -119,7 +120,7 @@ impl Drop for Registration {
             if let Some(entry) = TABLE.get(index) {
                 entry.set(Range { hva: 0, len: 0, gpa: 0, log2_page: 0 });
             }
-            sigbus::forget(range.hva, range.len);
+            sigbus::memory_replaced(range.hva, range.len);
         }
         drop(writers);
     }
@@ -130,11 +131,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_address_is_the_guests_while_it_is_registered() {
-        // Nothing of a process is mapped there.
+    fn an_address_is_guest_memory_while_it_is_registered() {
+        // No process has memory at this address.
         let hva = u64::MAX - 0xffff;
         let range = Range { hva, len: 0x2000, gpa: 0x8000_0000, log2_page: 12 };
-        let registration = Registration::new([range].into_iter()).expect("room");
+        let registration = Registration::new([range].into_iter()).expect("a free entry");
         assert_eq!(guest_address(hva - 1), None);
         assert_eq!(guest_address(hva), Some(0x8000_0000));
         assert_eq!(guest_address(hva + 0x1fff), Some(0x8000_1fff));

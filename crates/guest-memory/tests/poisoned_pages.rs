@@ -1,5 +1,4 @@
-//! Accesses to memory whose pages are gone. A memfd that is cut short stands for poisoned memory: the kernel's signal is the
-//! same but for its code.
+//! Accesses to missing pages. A truncated memfd stands for poisoned memory: the kernel's signal is the same except for its code.
 
 use std::sync::Once;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,24 +8,26 @@ use guest_memory::{AccessError, Backing, GuestRam, sigbus};
 use vm_memory::{GuestMemoryBackend, GuestMemoryRegion};
 
 const PAGE: u64 = 4096;
-/// Where the memory that is there ends.
+/// Where the pages that are present end.
 const END: u64 = 8 * PAGE;
 const BUS_ADRERR: i32 = 2;
 
-/// Sixteen pages, of which the last eight are gone, and eight in another region right behind.
-fn cut_short() -> GuestRam {
+/// Sixteen pages, of which the last eight are missing, and eight in an adjacent region.
+#[expect(unsafe_code, reason = "a signal handler is installed")]
+fn truncated() -> GuestRam {
     static INSTALLED: Once = Once::new();
-    INSTALLED.call_once(|| sigbus::install(|_| 99).expect("a handler"));
+    // SAFETY: the function only returns a number.
+    INSTALLED.call_once(|| unsafe { sigbus::install(|_| 99) }.expect("a handler"));
     let ram = GuestRam::allocate(&[(0, 2 * END), (2 * END, END)], Backing::Memfd).expect("small memory");
     let bytes: Vec<u8> = (0..END).map(pattern).collect();
     ram.write(0, &bytes).expect("memory");
     ram.write(END, &bytes).expect("memory, still");
-    cut(&ram, END);
+    truncate(&ram, END);
     ram
 }
 
-/// Cuts the first region's file.
-fn cut(ram: &GuestRam, len: u64) {
+/// Truncates the first region's file.
+fn truncate(ram: &GuestRam, len: u64) {
     let region = ram.memory().iter().next().expect("a region");
     region.file_offset().expect("a file").file().set_len(len).expect("shorter");
 }
@@ -35,18 +36,18 @@ fn pattern(at: u64) -> u8 {
     (at % 251) as u8
 }
 
-fn gone(gpa: u64) -> Result<(), AccessError> {
+fn missing(gpa: u64) -> Result<(), AccessError> {
     Err(AccessError::Host { gpa, code: BUS_ADRERR })
 }
 
 #[test]
-fn reads_stop_at_the_byte_that_is_not_there() {
-    let ram = cut_short();
+fn a_read_stops_at_the_first_missing_byte() {
+    let ram = truncated();
     for before in [0, 1, 3, 7, 8, 9, 63, 64, 65, 511, 4096, 5000] {
         for after in [1, 8, 100, 4097] {
             let mut bytes = vec![0xee; before + after];
             let from = END - before as u64;
-            assert_eq!(ram.read(from, &mut bytes), gone(END), "{before} bytes before");
+            assert_eq!(ram.read(from, &mut bytes), missing(END), "{before} bytes before");
             let (copied, rest) = bytes.split_at(before);
             assert!(
                 copied.iter().zip(from..).all(|(&byte, at)| byte == pattern(at)),
@@ -55,16 +56,16 @@ fn reads_stop_at_the_byte_that_is_not_there() {
             assert!(rest.iter().all(|&byte| byte == 0xee), "{before} bytes before");
         }
         let mut bytes = vec![0; before];
-        assert_eq!(ram.read(END - before as u64, &mut bytes), Ok(()), "what is there is read");
+        assert_eq!(ram.read(END - before as u64, &mut bytes), Ok(()), "present pages are read");
     }
 }
 
 #[test]
-fn writes_stop_at_the_byte_that_is_not_there() {
+fn a_write_stops_at_the_first_missing_byte() {
     for before in [0, 1, 7, 8, 9, 65, 4096, 5000] {
-        let ram = cut_short();
+        let ram = truncated();
         let from = END - before as u64;
-        assert_eq!(ram.write(from, &vec![0xaa; before + 100]), gone(END), "{before} bytes before");
+        assert_eq!(ram.write(from, &vec![0xaa; before + 100]), missing(END), "{before} bytes before");
         let mut bytes = vec![0; END as usize];
         ram.read(0, &mut bytes).expect("memory");
         let (rest, written) = bytes.split_at(from as usize);
@@ -74,8 +75,8 @@ fn writes_stop_at_the_byte_that_is_not_there() {
 }
 
 #[test]
-fn single_accesses() {
-    let ram = cut_short();
+fn loads_and_stores_of_4_and_8_bytes() {
+    let ram = truncated();
     assert_eq!(ram.store_u64(END - 8, 0x1122_3344_5566_7788), Ok(()));
     assert_eq!(ram.load_u64(END - 8), Ok(0x1122_3344_5566_7788));
     assert_eq!(ram.store_u32(END - 4, 0xaabb_ccdd), Ok(()));
@@ -83,14 +84,14 @@ fn single_accesses() {
     assert_eq!(ram.store_u16(END - 2, 0x1234), Ok(()));
     assert_eq!(ram.load_u16(END - 2), Ok(0x1234));
     assert_eq!(ram.load_u64(END - 8), Ok(0x1234_ccdd_5566_7788));
-    assert_eq!(ram.load_u64(END).map(drop), gone(END));
-    assert_eq!(ram.load_u16(END + 2).map(drop), gone(END + 2));
-    assert_eq!(ram.store_u16(END + 6, 1), gone(END + 6));
+    assert_eq!(ram.load_u64(END).map(drop), missing(END));
+    assert_eq!(ram.load_u16(END + 2).map(drop), missing(END + 2));
+    assert_eq!(ram.store_u16(END + 6, 1), missing(END + 6));
     assert_eq!(ram.load_u16(1).map(drop), Err(AccessError::Unaligned { gpa: 1, len: 2 }));
     assert_eq!(ram.store_u16(3, 0), Err(AccessError::Unaligned { gpa: 3, len: 2 }));
     assert_eq!(ram.load_u16(3 * END).map(drop), Err(AccessError::NotMemory { gpa: 3 * END, len: 2 }));
-    assert_eq!(ram.store_u64(END + 16, 1), gone(END + 16));
-    assert_eq!(ram.store_u32(END + 4, 1), gone(END + 4));
+    assert_eq!(ram.store_u64(END + 16, 1), missing(END + 16));
+    assert_eq!(ram.store_u32(END + 4, 1), missing(END + 4));
     assert_eq!(ram.load_u64(4).map(drop), Err(AccessError::Unaligned { gpa: 4, len: 8 }));
     assert_eq!(ram.store_u64(1, 0), Err(AccessError::Unaligned { gpa: 1, len: 8 }));
     assert_eq!(ram.store_u32(2, 0), Err(AccessError::Unaligned { gpa: 2, len: 4 }));
@@ -98,24 +99,24 @@ fn single_accesses() {
 }
 
 #[test]
-fn probes_look_at_every_page() {
-    let ram = cut_short();
+fn a_probe_reads_every_page() {
+    let ram = truncated();
     assert_eq!(ram.probe(0, END), Ok(()));
     assert_eq!(ram.probe(END - 1, 1), Ok(()));
     assert_eq!(ram.probe(END + 9, 0), Ok(()));
-    assert_eq!(ram.probe(END - 1, 2), gone(END));
-    assert_eq!(ram.probe(5, END), gone(END));
+    assert_eq!(ram.probe(END - 1, 2), missing(END));
+    assert_eq!(ram.probe(5, END), missing(END));
     assert_eq!(ram.probe(2 * END, END), Ok(()));
     assert!(matches!(ram.probe(u64::MAX - 1, 9), Err(AccessError::NotMemory { .. })));
     assert!(matches!(ram.probe(3 * END - 1, 2), Err(AccessError::NotMemory { gpa, .. }) if gpa == 3 * END));
 }
 
 #[test]
-fn accesses_go_across_regions() {
-    let ram = cut_short();
-    // From memory that is gone up to the next region's, which is not reached.
-    assert_eq!(ram.read(2 * END - 4, &mut [0; 8]), gone(2 * END - 4));
-    cut(&ram, 2 * END);
+fn accesses_span_adjacent_regions() {
+    let ram = truncated();
+    // From missing pages to the next region, which is not reached.
+    assert_eq!(ram.read(2 * END - 4, &mut [0; 8]), missing(2 * END - 4));
+    truncate(&ram, 2 * END);
     let bytes: Vec<u8> = (0..100).collect();
     ram.write(2 * END - 50, &bytes).expect("memory in two regions");
     let mut back = vec![0; 100];
@@ -127,10 +128,10 @@ fn accesses_go_across_regions() {
     assert_eq!(ram.write(u64::MAX - 3, &[0; 8]), Err(AccessError::NotMemory { gpa: u64::MAX - 3, len: 8 }));
 }
 
-/// Memory that is cut and restored while several threads copy: each copy gives all its bytes, or says where it stopped.
+/// Pages disappear and return while several threads copy: each copy returns all its bytes, or reports where it stopped.
 #[test]
-fn several_threads_copy_at_once() {
-    let ram = cut_short();
+fn several_threads_copy_concurrently() {
+    let ram = truncated();
     let done = AtomicBool::new(false);
     let (ram, done) = (&ram, &done);
     let stopped: usize = thread::scope(|scope| {
@@ -144,15 +145,15 @@ fn several_threads_copy_at_once() {
                         let copied = match ram.read(at, &mut bytes) {
                             Ok(()) => 300,
                             Err(AccessError::Host { gpa, code: BUS_ADRERR }) => {
-                                // Further on where the page went while it was read.
+                                // Later than the first missing byte if the page disappeared during the copy.
                                 assert!((END..at + 300).contains(&gpa), "{gpa:#x}");
                                 stopped += 1;
                                 (gpa - at) as usize
                             }
                             Err(other) => panic!("{other}"),
                         };
-                        let there = (END - at) as usize;
-                        assert!(bytes[..there].iter().zip(at..).all(|(&byte, at)| byte == pattern(at)));
+                        let present = (END - at) as usize;
+                        assert!(bytes[..present].iter().zip(at..).all(|(&byte, at)| byte == pattern(at)));
                         assert!(bytes[copied..].iter().all(|&byte| byte == 0xee));
                     }
                     stopped
@@ -160,23 +161,23 @@ fn several_threads_copy_at_once() {
             })
             .collect();
         for _ in 0..300 {
-            cut(ram, END);
+            truncate(ram, END);
             thread::yield_now();
-            cut(ram, 2 * END);
+            truncate(ram, 2 * END);
         }
-        cut(ram, END);
+        truncate(ram, END);
         thread::sleep(std::time::Duration::from_millis(20));
         done.store(true, Ordering::Relaxed);
         copiers.into_iter().map(|copier| copier.join().expect("no panic")).sum()
     });
-    assert!(stopped > 0, "some copies met pages that were gone");
+    assert!(stopped > 0, "some copies touched missing pages");
 }
 
-/// A copy that stops leaves the thread as it was: not listening, with nothing to take.
+/// A copy that stops leaves no fault in the thread's queue.
 #[test]
-fn recovered_accesses_leave_nothing_behind() {
-    let ram = cut_short();
-    let outcome = sigbus::listening(|| ram.read(END, &mut [0; 8]));
-    assert_eq!(outcome, gone(END));
-    assert_eq!(sigbus::take(), None);
+fn recovered_accesses_queue_no_fault() {
+    let ram = truncated();
+    let outcome = sigbus::capture_action_required(|| ram.read(END, &mut [0; 8]));
+    assert_eq!(outcome, missing(END));
+    assert_eq!(sigbus::take_fault(), None);
 }

@@ -3,11 +3,14 @@
 //! Every value is valid by itself here; each function checks one rule about several.
 
 use platform::{Arch, x86_64};
+use ras_core::Response;
+use ras_core::plan::decision::{ErrorClass, Unsupported, describes, rows, support};
 
 use crate::device_kind::FileUse;
 use crate::diagnostic::{Diagnostic, Report};
-use crate::machine::{Asynchronous, Backing, BootProtocol, Firmware, Kernel, PageSize, Synchronous};
-use crate::reader::Setting;
+use crate::forms::listed;
+use crate::machine::{Backing, BootProtocol, Kernel, PageSize, TableSet};
+use crate::reader::{Setting, SettingResult};
 use crate::settings::{ProfileSettings, default_page_size};
 use crate::units;
 
@@ -26,8 +29,8 @@ pub(crate) fn check(settings: &ProfileSettings, arch: Arch, report: &mut Report)
         memory(settings),
         protocol(settings, arch),
         initrd(settings),
-        synchronous(settings, arch),
-        asynchronous(settings, arch),
+        response(settings, ErrorClass::Consumed, &settings.synchronous, arch),
+        response(settings, ErrorClass::Detected, &settings.asynchronous, arch),
         poll_interval(settings),
         socket(settings),
         too_many_devices(settings, arch),
@@ -37,26 +40,20 @@ pub(crate) fn check(settings: &ProfileSettings, arch: Arch, report: &mut Report)
     }
 }
 
-fn firmware(answers: &ProfileSettings, arch: Arch) -> Option<Diagnostic> {
-    let firmware = answers.firmware.as_ref().ok()?;
-    match (firmware.value, arch) {
-        (Firmware::Acpi, _) | (Firmware::Devicetree, Arch::Aarch64) | (Firmware::MpTable, Arch::X86_64) => {
-            None
-        }
-        (Firmware::Devicetree, Arch::X86_64) => Some(firmware.refused(
-            "an x86_64 guest is not described by a devicetree",
-            "write `\"acpi\"`, or `\"mptable\"` for tables without ACPI",
-        )),
-        (Firmware::MpTable, Arch::Aarch64) => Some(firmware.refused(
-            "an aarch64 guest is not described by an MP table",
-            "write `\"acpi\"`, or `\"devicetree\"` for tables without ACPI",
-        )),
-    }
+fn firmware(settings: &ProfileSettings, arch: Arch) -> Option<Diagnostic> {
+    let firmware = settings.firmware.as_ref().ok()?;
+    (!describes(firmware.value, arch)).then(|| {
+        let others = TableSet::ALL.into_iter().filter(|tables| describes(*tables, arch));
+        firmware.refused(
+            Unsupported::Tables { arch, tables: firmware.value },
+            format!("write {}", quoted_names(others.map(TableSet::name), "or")),
+        )
+    })
 }
 
 fn mptable_vcpus(settings: &ProfileSettings) -> Option<Diagnostic> {
     let (vcpus, firmware) = (settings.vcpus.as_ref().ok()?, settings.firmware.as_ref().ok()?);
-    let fits = firmware.value != Firmware::MpTable || vcpus.value <= MAX_MPTABLE_VCPUS;
+    let fits = firmware.value != TableSet::MpTable || vcpus.value <= MAX_MPTABLE_VCPUS;
     (!fits).then(|| {
         vcpus
             .refused(
@@ -134,92 +131,42 @@ fn initrd(settings: &ProfileSettings) -> Option<Diagnostic> {
     })
 }
 
-fn synchronous(answers: &ProfileSettings, arch: Arch) -> Option<Diagnostic> {
-    let answer = answers.synchronous.as_ref().ok()?;
-    // Its architecture and, if it writes a record, the like of it that writes none.
-    let (of, without_record) = match answer.value {
-        Synchronous::Auto | Synchronous::Stop => return None,
-        Synchronous::Sea => (Arch::Aarch64, Some("\"abort\"")),
-        Synchronous::Sei => (Arch::Aarch64, Some("\"serror\"")),
-        Synchronous::Abort | Synchronous::Serror => (Arch::Aarch64, None),
-        Synchronous::Nmi => (Arch::X86_64, Some("\"mce\"")),
-        Synchronous::Mce => (Arch::X86_64, None),
-    };
-    if of != arch {
-        let words = match (arch, has_acpi(answers)) {
-            (Arch::X86_64, true) => "`\"mce\"`, `\"nmi\"`",
-            (Arch::X86_64, false) => "`\"mce\"`",
-            (Arch::Aarch64, true) => "`\"sea\"`, `\"sei\"`, `\"abort\"`, `\"serror\"`",
-            (Arch::Aarch64, false) => "`\"abort\"`, `\"serror\"`",
-        };
-        return Some(answer.refused(
-            format!("it is of {of}, and the guest is {arch}"),
-            format!("write {words} or `\"auto\"`"),
-        ));
-    }
-    without_record.and_then(|instead| without_acpi(answers, answer, instead))
-}
-
-fn asynchronous(answers: &ProfileSettings, arch: Arch) -> Option<Diagnostic> {
-    let answer = answers.asynchronous.as_ref().ok()?;
-    let x86_64_only = match answer.value {
-        Asynchronous::Auto | Asynchronous::Ignore | Asynchronous::Stop => return None,
-        Asynchronous::Polled | Asynchronous::Gsiv | Asynchronous::Gpio => false,
-        Asynchronous::External | Asynchronous::Mce => true,
-    };
-    if x86_64_only && arch != Arch::X86_64 {
-        let words = if has_acpi(answers) {
-            "`\"gsiv\"`, `\"gpio\"`, `\"polled\"`"
-        } else {
-            "`\"gsiv\"`, `\"ignore\"`"
-        };
-        return Some(answer.refused(
-            format!("it is of x86_64, and the guest is {arch}"),
-            format!("write {words} or `\"auto\"`"),
-        ));
-    }
-    match (answer.value, arch) {
-        (Asynchronous::Mce, _) => None,
-        (_, Arch::X86_64) => without_acpi(answers, answer, "\"ignore\""),
-        (value, Arch::Aarch64) => {
-            let firmware = answers.firmware.as_ref().ok()?;
-            (firmware.value != Firmware::Acpi && value != Asynchronous::Gsiv).then(|| {
-                answer
-                    .refused(
-                        "a devicetree leads to error records by `arm,ras-cper` alone, which tells of them by an interrupt",
-                        "write `\"gsiv\"`, `\"auto\"` or `\"ignore\"`, or choose the firmware `\"acpi\"`",
-                    )
-                    .with_label(&firmware.place, "tables without ACPI are chosen here")
-            })
+fn response(
+    settings: &ProfileSettings,
+    class: ErrorClass,
+    requested: &SettingResult<Option<Response>>,
+    arch: Arch,
+) -> Option<Diagnostic> {
+    let (setting, firmware) = (requested.as_ref().ok()?, settings.firmware.as_ref().ok()?);
+    let tables = firmware.value;
+    let unsupported = support(class, arch, tables, setting.value?).err()?;
+    let offered = rows(class, arch, tables).map(|row| row.response.name()).chain(["auto"]);
+    let help = format!("write {}", quoted_names(offered, "or"));
+    match &unsupported {
+        // It is reported at the tables.
+        Unsupported::Tables { .. } => None,
+        Unsupported::TablesOfArch { available, .. } => {
+            let others = quoted_names(available.iter().map(|tables| tables.name()), "or");
+            let refused = setting.refused(&unsupported, format!("{help}, or choose the firmware {others}"));
+            Some(with_label_if_given(refused, firmware, "the tables are chosen here"))
         }
+        _ => Some(setting.refused(&unsupported, help)),
     }
 }
 
-fn has_acpi(answers: &ProfileSettings) -> bool {
-    answers.firmware.as_ref().is_ok_and(|firmware| firmware.value == Firmware::Acpi)
+/// `` `"a"`, `"b"` or `"c"` ``.
+fn quoted_names(names: impl Iterator<Item = &'static str>, joint: &str) -> String {
+    listed(names.map(|name| format!("`\"{name}\"`")), joint)
 }
 
-/// An answer that writes a record, where the tables have no room for one.
-fn without_acpi<T>(answers: &ProfileSettings, answer: &Setting<T>, instead: &str) -> Option<Diagnostic> {
-    let firmware = answers.firmware.as_ref().ok()?;
-    (firmware.value != Firmware::Acpi).then(|| {
-        answer
-            .refused(
-                "it writes an error record, and only ACPI tables say where that is",
-                format!("write `\"auto\"` or `{instead}`, or choose the firmware `\"acpi\"`"),
-            )
-            .with_label(&firmware.place, "tables without ACPI are chosen here")
-    })
-}
-
-fn poll_interval(answers: &ProfileSettings) -> Option<Diagnostic> {
-    let interval = answers.poll_interval.as_ref().ok()?;
-    let asynchronous = answers.asynchronous.as_ref().ok()?;
-    let used = matches!(asynchronous.value, Asynchronous::Polled | Asynchronous::Auto);
+fn poll_interval(settings: &ProfileSettings) -> Option<Diagnostic> {
+    let interval = settings.poll_interval.as_ref().ok()?;
+    let asynchronous = settings.asynchronous.as_ref().ok()?;
+    let used = asynchronous.value.is_none_or(|response| response == Response::Polled);
     (interval.given && !used).then(|| {
         interval
             .refused("nothing is polled", "leave the key out, or write `asynchronous = \"polled\"`")
-            .with_label(&asynchronous.place, "another answer is chosen here")
+            .with_label(&asynchronous.place, "another response is chosen here")
     })
 }
 

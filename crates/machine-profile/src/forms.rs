@@ -1,11 +1,13 @@
 //! The forms of values. A form defines in one place how a value is read and its JSON Schema.
 
 mod quantities;
+mod responses;
 mod texts;
 
 use serde_json::{Value as Json, json};
 
 pub use self::quantities::{Period, Size};
+pub(crate) use self::responses::ResponseName;
 pub(crate) use self::texts::KernelPath;
 pub use self::texts::{FilePath, Text};
 use crate::suggest::closest;

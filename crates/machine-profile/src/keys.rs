@@ -5,12 +5,12 @@
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use ras_core::Response;
+use ras_core::plan::decision::ErrorClass;
+
 use crate::description::{Default, Key, Optional, Section, Shape};
-use crate::forms::{FilePath, Integer, KernelPath, Period, Size, Text, Word, Words};
-use crate::machine::{
-    Asynchronous, Backing, BootProtocol, Firmware, Kernel, OnMissingSupport, OnReboot, PageSize, Repair,
-    Synchronous,
-};
+use crate::forms::{FilePath, Integer, KernelPath, Period, ResponseName, Size, Text, Word, Words};
+use crate::machine::{Backing, BootProtocol, Kernel, OnMissingSupport, OnReboot, PageSize, Repair, TableSet};
 
 /// The section of that name.
 pub(crate) fn section(name: &str) -> Option<&'static Section> {
@@ -66,15 +66,15 @@ pub(crate) mod machine {
         },
         absent: Default(256 << 20),
     };
-    pub(crate) static FIRMWARE: Key<Words<Firmware>, Default<Firmware>> = Key {
+    pub(crate) static FIRMWARE: Key<Words<TableSet>, Default<TableSet>> = Key {
         name: "firmware",
         doc: "The tables that describe the machine to its guest.",
         form: Words(&[
-            word("acpi", Firmware::Acpi, "ACPI, with error records"),
-            word("devicetree", Firmware::Devicetree, "a devicetree (aarch64)"),
-            word("mptable", Firmware::MpTable, "an Intel MP table (x86_64)"),
+            word("acpi", TableSet::Acpi, "ACPI, with error records"),
+            word("devicetree", TableSet::Devicetree, "a devicetree (aarch64)"),
+            word("mptable", TableSet::MpTable, "an Intel MP table (x86_64)"),
         ]),
-        absent: Default(Firmware::Acpi),
+        absent: Default(TableSet::Acpi),
     };
     pub(crate) static ON_REBOOT: Key<Words<OnReboot>, Default<OnReboot>> = Key {
         name: "on-reboot",
@@ -182,60 +182,38 @@ pub(crate) mod ras {
 
     pub(crate) static SECTION: Section = Section {
         name: "ras",
-        doc: "What becomes of memory errors.",
+        doc: "How memory errors are handled.",
         shape: Shape::Once {
             required: false,
             keys: &[&SYNCHRONOUS, &ASYNCHRONOUS, &POLL_INTERVAL, &ON_MISSING_SUPPORT, &REPAIR],
         },
     };
-    pub(crate) static SYNCHRONOUS: Key<Words<Synchronous>, Default<Synchronous>> = Key {
+    pub(crate) static SYNCHRONOUS: Key<ResponseName, Default<Option<Response>>> = Key {
         name: "synchronous",
-        doc: "The answer to an error that a processor consumed (action required).",
-        form: Words(&[
-            word("auto", Synchronous::Auto, "the best that tables, architecture and host can carry"),
-            word("sea", Synchronous::Sea, "record and synchronous external abort (aarch64, ACPI)"),
-            word("sei", Synchronous::Sei, "record and SError interrupt (aarch64, ACPI)"),
-            word("nmi", Synchronous::Nmi, "record and NMI (x86_64, ACPI)"),
-            word("mce", Synchronous::Mce, "machine check (x86_64)"),
-            word("abort", Synchronous::Abort, "synchronous external abort without a record (aarch64)"),
-            word("serror", Synchronous::Serror, "SError interrupt without a record (aarch64)"),
-            word("stop", Synchronous::Stop, "the machine is stopped"),
-        ]),
-        absent: Default(Synchronous::Auto),
+        doc: "The response to an error that a processor consumed (action required).",
+        form: ResponseName(ErrorClass::Consumed),
+        absent: Default(None),
     };
-    pub(crate) static ASYNCHRONOUS: Key<Words<Asynchronous>, Default<Asynchronous>> = Key {
+    pub(crate) static ASYNCHRONOUS: Key<ResponseName, Default<Option<Response>>> = Key {
         name: "asynchronous",
-        doc: "The answer to an error that nobody consumed yet (action optional).",
-        form: Words(&[
-            word("auto", Asynchronous::Auto, "the best that tables, architecture and host can carry"),
-            word("polled", Asynchronous::Polled, "record that the guest polls for (ACPI)"),
-            word(
-                "gsiv",
-                Asynchronous::Gsiv,
-                "record and interrupt (ACPI; a devicetree's arm,ras-cper, which Linux is yet to have a driver for)",
-            ),
-            word("gpio", Asynchronous::Gpio, "record and GPIO signal (ACPI)"),
-            word("external", Asynchronous::External, "record and interrupt of its own (x86_64, ACPI)"),
-            word("mce", Asynchronous::Mce, "machine check, action optional (x86_64)"),
-            word("ignore", Asynchronous::Ignore, "the guest is not told"),
-            word("stop", Asynchronous::Stop, "the machine is stopped"),
-        ]),
-        absent: Default(Asynchronous::Auto),
+        doc: "The response to an error that was detected and not consumed (action optional).",
+        form: ResponseName(ErrorClass::Detected),
+        absent: Default(None),
     };
     pub(crate) static POLL_INTERVAL: Key<Period, Default<Duration>> = Key {
         name: "poll-interval",
-        doc: "How often the guest looks at a polled record: 1ms to 1h.",
+        doc: "How often the guest polls for a record: 1ms to 1h.",
         form: Period {
-            min: (1, "the unit in which the guest is told"),
-            max: (3_600_000, "since an error seen later may as well be ignored"),
+            min: (1, "the unit of the interval in HEST"),
+            max: (3_600_000, "because an error that is read later may as well be ignored"),
         },
         absent: Default(Duration::from_secs(1)),
     };
     pub(crate) static ON_MISSING_SUPPORT: Key<Words<OnMissingSupport>, Default<OnMissingSupport>> = Key {
         name: "on-missing-support",
-        doc: "What to do where the host lacks what an answer needs.",
+        doc: "What to do if the host does not support a response.",
         form: Words(&[
-            word("degrade", OnMissingSupport::Degrade, "take the next best answer and say so"),
+            word("degrade", OnMissingSupport::Degrade, "use the next best response and report it"),
             word("refuse", OnMissingSupport::Refuse, "do not boot"),
         ]),
         absent: Default(OnMissingSupport::Degrade),

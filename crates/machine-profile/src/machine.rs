@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use platform::Arch;
+use ras_core::Response;
+pub use ras_core::request::{OnMissingSupport, Repair, TableSet};
 
 use crate::device_kind::DeviceConfig;
 
@@ -19,7 +21,7 @@ pub struct Machine {
     /// `machine.vcpus`: 1 to 512.
     pub vcpus: u32,
     /// `machine.firmware`: the tables the guest gets.
-    pub firmware: Firmware,
+    pub firmware: TableSet,
     /// `machine.on-reboot`: the effect of a reset that the guest requests.
     pub on_reboot: OnReboot,
     /// `machine.memory` and `[memory]`.
@@ -32,17 +34,6 @@ pub struct Machine {
     pub devices: Vec<Device>,
     /// `control.socket`.
     pub control_socket: Option<PathBuf>,
-}
-
-/// The kind of tables that describe the machine to its guest.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Firmware {
-    /// ACPI.
-    Acpi,
-    /// A flattened devicetree (aarch64).
-    Devicetree,
-    /// An Intel MultiProcessor table (x86_64).
-    MpTable,
 }
 
 /// The effect of a reset that the guest requests.
@@ -132,81 +123,19 @@ pub enum BootProtocol {
     Pvh,
 }
 
-/// Answers to memory errors, as asked for.
+/// Responses to memory errors, as requested.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ras {
-    /// `ras.synchronous`: errors that a vCPU consumed (action required).
-    pub synchronous: Synchronous,
-    /// `ras.asynchronous`: errors found and not consumed (action optional).
-    pub asynchronous: Asynchronous,
+    /// `ras.synchronous`: response to errors that a vCPU consumed (action required). `None`: `auto`.
+    pub synchronous: Option<Response>,
+    /// `ras.asynchronous`: response to errors that were detected and not consumed (action optional). `None`: `auto`.
+    pub asynchronous: Option<Response>,
     /// `ras.poll-interval`: of a polled source. 1 ms to 1 h.
     pub poll_interval: Duration,
     /// `ras.on-missing-support`.
     pub on_missing_support: OnMissingSupport,
     /// `ras.repair`.
     pub repair: Repair,
-}
-
-/// Answer to an error that a vCPU consumed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Synchronous {
-    /// The planner chooses.
-    Auto,
-    /// GHES record and synchronous external abort (aarch64, ACPI).
-    Sea,
-    /// GHES record and SError interrupt (aarch64, ACPI).
-    Sei,
-    /// GHES record and NMI (x86_64, ACPI).
-    Nmi,
-    /// Machine check (x86_64).
-    Mce,
-    /// Synchronous external abort without a record (aarch64).
-    Abort,
-    /// SError without a record (aarch64).
-    Serror,
-    /// The VM is stopped.
-    Stop,
-}
-
-/// Answer to an error that nobody consumed yet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Asynchronous {
-    /// The planner chooses.
-    Auto,
-    /// GHES record that the guest polls for (ACPI).
-    Polled,
-    /// GHES record, notification type 10 (ACPI).
-    Gsiv,
-    /// GHES record, notification type 7 (ACPI).
-    Gpio,
-    /// GHES record with an interrupt of its own, notification type 1 (x86_64, ACPI).
-    External,
-    /// Machine check, action optional (x86_64).
-    Mce,
-    /// Recorded by the host side only.
-    Ignore,
-    /// The VM is stopped.
-    Stop,
-}
-
-/// What to do where the host lacks what an answer needs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum OnMissingSupport {
-    /// Take the next best and say so.
-    Degrade,
-    /// Do not boot.
-    Refuse,
-}
-
-/// When a poisoned page is replaced.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Repair {
-    /// When the guest is reset.
-    OnReset,
-    /// When the guest has acknowledged the record.
-    WhenAcknowledged,
-    /// Never.
-    Never,
 }
 
 /// A `[[device]]`.

@@ -4,14 +4,15 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use platform::Arch;
+use ras_core::Response;
 
 use crate::description::Section;
 use crate::device_kind::{DeviceKinds, DeviceSection, FileUse, TYPE, resolve};
 use crate::diagnostic::{Report, Reported};
 use crate::keys::{boot, control, device, machine, memory, ras};
 use crate::machine::{
-    Asynchronous, Backing, Boot, BootProtocol, Device, Firmware, Kernel, Machine, Memory, OnMissingSupport,
-    OnReboot, PageSize, Ras, Repair, Synchronous,
+    Backing, Boot, BootProtocol, Device, Kernel, Machine, Memory, OnMissingSupport, OnReboot, PageSize, Ras,
+    Repair, TableSet,
 };
 use crate::reader::{SectionReader, Setting, SettingResult, unknown_sections};
 use crate::source::Place;
@@ -25,7 +26,7 @@ pub(crate) struct ProfileSettings {
     pub(crate) name: OptionalSetting<String>,
     pub(crate) vcpus: SettingResult<u32>,
     pub(crate) memory: SettingResult<u64>,
-    pub(crate) firmware: SettingResult<Firmware>,
+    pub(crate) firmware: SettingResult<TableSet>,
     pub(crate) on_reboot: SettingResult<OnReboot>,
     pub(crate) backing: SettingResult<Backing>,
     pub(crate) page_size: OptionalSetting<PageSize>,
@@ -33,8 +34,8 @@ pub(crate) struct ProfileSettings {
     pub(crate) initrd: OptionalSetting<PathBuf>,
     pub(crate) cmdline: SettingResult<String>,
     pub(crate) protocol: SettingResult<BootProtocol>,
-    pub(crate) synchronous: SettingResult<Synchronous>,
-    pub(crate) asynchronous: SettingResult<Asynchronous>,
+    pub(crate) synchronous: SettingResult<Option<Response>>,
+    pub(crate) asynchronous: SettingResult<Option<Response>>,
     pub(crate) poll_interval: SettingResult<Duration>,
     pub(crate) on_missing_support: SettingResult<OnMissingSupport>,
     pub(crate) repair: SettingResult<Repair>,

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use jsonschema::Validator;
-use machine_profile::{Backing, Firmware, Kernel, Machine, PageSize, load, schema};
+use machine_profile::{Backing, Kernel, Machine, PageSize, TableSet, load, schema};
 use platform::Arch;
 use serde_json::Value;
 
@@ -37,13 +37,13 @@ fn the_schema_accepts_every_example() {
 fn examples_describe_the_machine_of_their_name() {
     let quickstart = machine("quickstart.toml", Arch::X86_64);
     assert_eq!((quickstart.vcpus, quickstart.memory.size), (2, 128 << 20));
-    assert_eq!((quickstart.firmware, &quickstart.boot.kernel), (Firmware::Acpi, &Kernel::BuiltinProbe));
+    assert_eq!((quickstart.firmware, &quickstart.boot.kernel), (TableSet::Acpi, &Kernel::BuiltinProbe));
     assert_eq!(quickstart.name, "quickstart");
 
-    assert_eq!(machine("x86_64-acpi.toml", Arch::X86_64).firmware, Firmware::Acpi);
-    assert_eq!(machine("x86_64-mptable.toml", Arch::X86_64).firmware, Firmware::MpTable);
-    assert_eq!(machine("arm64-acpi.toml", Arch::Aarch64).firmware, Firmware::Acpi);
-    assert_eq!(machine("arm64-devicetree.toml", Arch::Aarch64).firmware, Firmware::Devicetree);
+    assert_eq!(machine("x86_64-acpi.toml", Arch::X86_64).firmware, TableSet::Acpi);
+    assert_eq!(machine("x86_64-mptable.toml", Arch::X86_64).firmware, TableSet::MpTable);
+    assert_eq!(machine("arm64-acpi.toml", Arch::Aarch64).firmware, TableSet::Acpi);
+    assert_eq!(machine("arm64-devicetree.toml", Arch::Aarch64).firmware, TableSet::Devicetree);
     let memory = machine("hugepages.toml", Arch::X86_64).memory;
     assert_eq!((memory.backing, memory.page_size), (Backing::Hugetlbfs, PageSize::Large));
 }

@@ -7,11 +7,11 @@ use std::time::Duration;
 use devices::virtio_block::BlockConfig;
 use machine_profile::device_kind::DeviceConfig;
 use machine_profile::{
-    Asynchronous, Backing, Boot, BootProtocol, Device, Diagnostic, Firmware, Kernel, Machine, Memory,
-    OnMissingSupport, OnReboot, Override, PageSize, Profile, Ras, Repair, Source, Synchronous, conflicts,
-    load, parse, schema,
+    Backing, Boot, BootProtocol, Device, Diagnostic, Kernel, Machine, Memory, OnMissingSupport, OnReboot,
+    Override, PageSize, Profile, Ras, Repair, Source, TableSet, conflicts, load, parse, schema,
 };
 use platform::Arch;
+use ras_core::Response;
 use serde_json::Value;
 
 #[test]
@@ -23,7 +23,7 @@ fn a_header_alone_is_a_profile_and_every_default_is_filled_in() {
             name: "web".to_owned(),
             arch: Arch::X86_64,
             vcpus: 1,
-            firmware: Firmware::Acpi,
+            firmware: TableSet::Acpi,
             on_reboot: OnReboot::Exit,
             memory: Memory { size: 256 << 20, backing: Backing::Anonymous, page_size: PageSize::Small },
             boot: Boot {
@@ -33,8 +33,8 @@ fn a_header_alone_is_a_profile_and_every_default_is_filled_in() {
                 protocol: BootProtocol::Auto,
             },
             ras: Ras {
-                synchronous: Synchronous::Auto,
-                asynchronous: Asynchronous::Auto,
+                synchronous: None,
+                asynchronous: None,
                 poll_interval: Duration::from_secs(1),
                 on_missing_support: OnMissingSupport::Degrade,
                 repair: Repair::OnReset,
@@ -85,7 +85,7 @@ fn every_key_is_honoured() {
             name: "db".to_owned(),
             arch: Arch::X86_64,
             vcpus: 3,
-            firmware: Firmware::Acpi,
+            firmware: TableSet::Acpi,
             on_reboot: OnReboot::Restart,
             memory: Memory { size: 4 << 30, backing: Backing::Hugetlbfs, page_size: PageSize::Giant },
             boot: Boot {
@@ -95,8 +95,8 @@ fn every_key_is_honoured() {
                 protocol: BootProtocol::Pvh,
             },
             ras: Ras {
-                synchronous: Synchronous::Nmi,
-                asynchronous: Asynchronous::Polled,
+                synchronous: Some(Response::Nmi),
+                asynchronous: Some(Response::Polled),
                 poll_interval: Duration::from_millis(100),
                 on_missing_support: OnMissingSupport::Refuse,
                 repair: Repair::Never,

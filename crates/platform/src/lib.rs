@@ -34,40 +34,8 @@ pub use device::{
 };
 pub use interrupts::{InterruptController, IoApic, PrivateInterrupts};
 pub use memory::{MemoryMap, Range, Region, RegionKind};
+pub use ras_core::Arch;
 use ras_core::{ErrorSource, RecordArea};
-
-/// The architecture a guest is built for. Tables of either are built on both.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Arch {
-    /// 64-bit Arm.
-    Aarch64,
-    /// 64-bit x86.
-    X86_64,
-}
-
-impl Arch {
-    /// The architecture this program was built for: the only one whose guests it can run.
-    #[cfg(target_arch = "x86_64")]
-    pub const NATIVE: Arch = Arch::X86_64;
-    /// The architecture this program was built for: the only one whose guests it can run.
-    #[cfg(target_arch = "aarch64")]
-    pub const NATIVE: Arch = Arch::Aarch64;
-
-    /// The name that users write and read: `aarch64` or `x86_64`.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Arch::Aarch64 => "aarch64",
-            Arch::X86_64 => "x86_64",
-        }
-    }
-}
-
-impl std::fmt::Display for Arch {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(self.name())
-    }
-}
 
 /// A processor of the guest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -238,14 +238,14 @@ proptest! {
     /// The guest rejects the same blocks as Linux, except for blocks on which Linux panics and for unknown severities.
     #[test]
     fn blocks_are_accepted_as_by_linux(bytes in nearly_blocks()) {
-        use ras_core::acceptance::LinuxVerdict;
-        let verdict = linux_accepts(&bytes, bytes.len() as u32, ras_core::Notification::Gsiv);
+        use ras_core::acceptance::LinuxOutcome;
+        let outcome = linux_accepts(&bytes, bytes.len() as u32, ras_core::Notification::Gsiv);
         let read = Block::read(&bytes);
-        match (verdict, read) {
-            (Ok(LinuxVerdict::NothingToRead), Err(failure)) => {
+        match (outcome, read) {
+            (Ok(LinuxOutcome::NothingToRead), Err(failure)) => {
                 prop_assert_eq!(failure, Failure::new("status block: empty"));
             }
-            (Ok(LinuxVerdict::Panic), Ok(block)) => prop_assert_eq!(block.severity, Severity::Fatal),
+            (Ok(LinuxOutcome::Panic), Ok(block)) => prop_assert_eq!(block.severity, Severity::Fatal),
             (Ok(_), Ok(_)) => {}
             (Ok(_), Err(failure)) => prop_assert_eq!(failure.what, "status block: severity"),
             (Err(_), Ok(block)) => prop_assert!(false, "accepted: {:?}", block),

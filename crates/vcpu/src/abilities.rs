@@ -1,4 +1,4 @@
-//! What this host can do about memory errors, as [`ras_core`] plans with it.
+//! What this host can do about memory errors, in the form that [`ras_core`] plans with.
 
 use std::path::Path;
 
@@ -7,7 +7,7 @@ use ras_core::request::Arch;
 
 use crate::host::{Host, KvmState};
 
-/// Asks what [`crate::host::probe`] has not asked yet, and puts both together.
+/// The abilities of a probed host. Probes what [`crate::host::probe`] does not.
 #[must_use]
 pub fn of(host: &Host) -> HostAbilities {
     HostAbilities {
@@ -24,14 +24,10 @@ pub fn of(host: &Host) -> HostAbilities {
     }
 }
 
-/// What this host can do about guests of an architecture: nothing is known of another than its own.
+/// The abilities of this host for guests of an architecture. All are unknown if it is not the host's own.
 #[must_use]
 pub fn of_this_host(arch: Arch) -> HostAbilities {
-    if arch.word() == std::env::consts::ARCH {
-        of(&crate::host::probe())
-    } else {
-        HostAbilities::unknown(arch)
-    }
+    if arch == Arch::NATIVE { of(&crate::host::probe()) } else { HostAbilities::unknown(arch) }
 }
 
 /// CAP_SYS_ADMIN (linux/capability.h).
@@ -90,7 +86,7 @@ fn arch(host: &Host) -> ArchAbilities {
         inject_ext_dabt: capability(host, "ARM_INJECT_EXT_DABT"),
         sea_to_user: capability(host, "ARM_SEA_TO_USER"),
         vcpu_ras: vcpu_ras.into(),
-        // The registers of an exception can be set through KVM_SET_ONE_REG on every host.
+        // KVM_SET_ONE_REG can set the registers of an exception on every host.
         far_not_valid: matches!(host.kvm, KvmState::Present).into(),
     })
 }
@@ -100,7 +96,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn this_hosts_abilities_can_be_written_and_read() {
+    fn the_abilities_of_this_host_are_of_its_architecture() {
         let arch = if cfg!(target_arch = "x86_64") { Arch::X86_64 } else { Arch::Aarch64 };
         let abilities = of_this_host(arch);
         assert_eq!(abilities.architecture(), arch);
@@ -108,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_known_of_another_architecture() {
+    fn abilities_for_another_architecture_are_unknown() {
         let other = if cfg!(target_arch = "x86_64") { Arch::Aarch64 } else { Arch::X86_64 };
         assert_eq!(of_this_host(other), HostAbilities::unknown(other));
     }

@@ -1,4 +1,4 @@
-//! What the vCPUs are to do: run, pause or stop; and what waits for a single one: exceptions, and being held.
+//! The requested run state of the vCPUs, and what is pending for a single one: exceptions, and being held outside the guest.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
@@ -8,65 +8,65 @@ use std::time::{Duration, Instant};
 use crate::kick;
 use crate::port::Injection;
 
-/// What every vCPU of a machine is to do.
+/// The run state that is requested of every vCPU of a machine. Exhaustive: a vCPU acts on each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum RunState {
     /// Run the guest.
     Run = 0,
-    /// Stay out of the guest until the wish changes.
+    /// Stay outside the guest until another state is requested.
     Pause = 1,
-    /// Leave the run loop. Final: no other wish is heard after it.
+    /// Leave the run loop. Final: later requests have no effect.
     Stop = 2,
 }
 
-/// The wish, shared by the vCPUs and those who control them, and what waits for single vCPUs.
+/// The requested run state, and what is pending for single vCPUs. Shared by the vCPU threads and those that control them.
 ///
-/// A vCPU in the guest does not see a change: [`Vcpus`](crate::Vcpus) kicks it out after each.
+/// A vCPU in the guest does not see a change of the run state: [`Vcpus`](crate::Vcpus) kicks it after each.
 #[derive(Debug)]
 pub struct Control {
     run_state: AtomicU8,
-    waiting: Mutex<Waiting>,
+    pending: Mutex<Pending>,
     changed: Condvar,
-    /// Whether anything waits for a single vCPU: asked at every exit, without the lock.
-    attention: AtomicBool,
+    /// Whether an exception is pending or a vCPU is held. Read at every entry, without the lock.
+    has_pending: AtomicBool,
 }
 
-/// Room for exceptions that wait before memory is allocated for them: the way from an error to its exception has none.
-const CAPACITY: usize = 64;
+/// Preallocated entries for pending exceptions and for held vCPUs: between an error and its exception nothing is allocated.
+const PENDING_CAPACITY: usize = 64;
 
 /// What the lock guards.
 #[derive(Debug)]
-struct Waiting {
-    /// vCPUs that are waiting for the pause to end.
+struct Pending {
+    /// The number of vCPUs that wait for the end of a pause.
     parked: usize,
-    /// Exceptions for vCPUs, by index, in their order.
+    /// Exceptions, with the index of their vCPU, in the order of injection.
     injections: VecDeque<(u32, Injection)>,
-    /// vCPUs that are not to enter the guest, by index.
+    /// The vCPUs that must not enter the guest, by index.
     held: Vec<u32>,
-    /// The threads that run vCPUs, by index and the kernel's number.
+    /// The threads that run vCPUs: index of the vCPU and thread id.
     threads: Vec<(u32, i32)>,
 }
 
 impl Default for Control {
-    /// vCPUs run, and nothing waits.
+    /// vCPUs run, and nothing is pending.
     fn default() -> Self {
         Control {
             run_state: AtomicU8::new(RunState::Run as u8),
-            waiting: Mutex::new(Waiting {
+            pending: Mutex::new(Pending {
                 parked: 0,
-                injections: VecDeque::with_capacity(CAPACITY),
-                held: Vec::with_capacity(CAPACITY),
+                injections: VecDeque::with_capacity(PENDING_CAPACITY),
+                held: Vec::with_capacity(PENDING_CAPACITY),
                 threads: Vec::new(),
             }),
             changed: Condvar::new(),
-            attention: AtomicBool::new(false),
+            has_pending: AtomicBool::new(false),
         }
     }
 }
 
 impl Control {
-    /// The wish now. One atomic load: it is asked at every exit.
+    /// The requested run state. One atomic load, since it is read at every exit.
     #[must_use]
     pub fn run_state(&self) -> RunState {
         match self.run_state.load(Ordering::Acquire) {
@@ -76,146 +76,149 @@ impl Control {
         }
     }
 
-    /// Changes the wish, unless it was [`RunState::Stop`] already.
+    /// Requests a run state, unless [`RunState::Stop`] was requested before.
     pub fn set(&self, state: RunState) {
-        // Under the lock, so that a vCPU which is about to wait cannot miss the change.
-        let _waiting = self.lock();
+        // Under the lock, so that a vCPU that is about to wait cannot miss the change.
+        let _pending = self.lock();
         if self.run_state() != RunState::Stop {
             self.run_state.store(state as u8, Ordering::Release);
         }
         self.changed.notify_all();
     }
 
-    /// Leaves an exception for a vCPU, which is no longer held. It takes it when it is entered next, which is soon: another's is
-    /// taken out of the guest for it.
+    /// Queues an exception for a vCPU and releases it if it is held. The vCPU takes it at its next entry; unless the caller runs on its
+    /// thread, it is kicked out of the guest for that.
     pub fn inject(&self, vcpu: u32, injection: Injection) {
-        self.change(|waiting| {
-            waiting.injections.push_back((vcpu, injection));
-            waiting.held.retain(|held| *held != vcpu);
-            let thread = waiting.threads.iter().find(|(index, _)| *index == vcpu).map(|(_, thread)| *thread);
+        self.change(|pending| {
+            pending.injections.push_back((vcpu, injection));
+            pending.held.retain(|held| *held != vcpu);
+            let thread = pending.threads.iter().find(|(index, _)| *index == vcpu).map(|(_, thread)| *thread);
             if let Some(thread) = thread.filter(|thread| *thread != kick::this_thread()) {
                 kick::kick(thread);
             }
         });
     }
 
-    /// Whether an exception waits for the vCPU.
+    /// Whether an exception is pending for the vCPU.
     #[must_use]
     pub fn has_exception(&self, vcpu: u32) -> bool {
-        self.has_attention() && self.lock().injections.iter().any(|(wanted, _)| *wanted == vcpu)
+        self.has_pending() && self.lock().injections.iter().any(|(wanted, _)| *wanted == vcpu)
     }
 
-    /// Takes vCPUs out of the guest that exceptions wait for: one that could not be taken at once is offered again.
+    /// Kicks the vCPUs for which exceptions are pending, so that a deferred one is injected again.
     pub fn kick_waiting(&self) {
-        if !self.has_attention() {
+        if !self.has_pending() {
             return;
         }
-        let waiting = self.lock();
-        let is_wanted = |vcpu: &u32| waiting.injections.iter().any(|(wanted, _)| wanted == vcpu);
-        waiting
+        let pending = self.lock();
+        let is_wanted = |vcpu: &u32| pending.injections.iter().any(|(wanted, _)| wanted == vcpu);
+        pending
             .threads
             .iter()
             .filter(|(vcpu, _)| is_wanted(vcpu))
             .for_each(|(_, thread)| kick::kick(*thread));
     }
 
-    /// This thread runs a vCPU from now on.
-    pub(crate) fn enter_thread(&self, vcpu: u32) {
+    /// Registers this thread as that of a vCPU, until the result is dropped.
+    pub(crate) fn enter_thread(&self, vcpu: u32) -> impl Drop + '_ {
+        struct Entered<'a>(&'a Control, u32);
+        impl Drop for Entered<'_> {
+            fn drop(&mut self) {
+                self.0.lock().threads.retain(|(index, _)| *index != self.1);
+            }
+        }
         self.lock().threads.push((vcpu, kick::this_thread()));
+        Entered(self, vcpu)
     }
 
-    /// It no longer does.
-    pub(crate) fn leave_thread(&self, vcpu: u32) {
-        self.lock().threads.retain(|(index, _)| *index != vcpu);
-    }
-
-    /// Keeps a vCPU out of the guest until it is released or has an exception to take. To be called by its own thread,
-    /// or while it is out of the guest otherwise.
+    /// Holds a vCPU outside the guest until it is released or an exception is injected into it. Called on its own thread, or while it is
+    /// outside the guest for another reason.
     pub fn hold(&self, vcpu: u32) {
-        self.change(|waiting| {
-            if !waiting.held.contains(&vcpu) {
-                waiting.held.push(vcpu);
+        self.change(|pending| {
+            if !pending.held.contains(&vcpu) {
+                pending.held.push(vcpu);
             }
         });
     }
 
-    /// Lets a held vCPU go on.
+    /// Releases a held vCPU.
     pub fn release(&self, vcpu: u32) {
-        self.change(|waiting| waiting.held.retain(|held| *held != vcpu));
+        self.change(|pending| pending.held.retain(|held| *held != vcpu));
     }
 
-    /// Whether an exception waits for a vCPU, or one is held.
+    /// Whether an exception is pending for any vCPU, or any vCPU is held.
     #[must_use]
-    pub fn has_attention(&self) -> bool {
-        self.attention.load(Ordering::Acquire)
+    pub fn has_pending(&self) -> bool {
+        self.has_pending.load(Ordering::Acquire)
     }
 
     /// Whether the vCPU is held.
     pub(crate) fn is_held(&self, vcpu: u32) -> bool {
-        self.has_attention() && self.lock().held.contains(&vcpu)
+        self.has_pending() && self.lock().held.contains(&vcpu)
     }
 
-    /// Waits until the vCPU is no longer held or the wish is another than to run, for so long at most.
-    pub(crate) fn await_release(&self, vcpu: u32, patience: Duration) {
-        let waiting = self.lock();
-        if self.run_state() == RunState::Run && waiting.held.contains(&vcpu) {
-            // Woken for nothing, or too late: whoever called this looks again.
-            drop(self.changed.wait_timeout(waiting, patience).unwrap_or_else(PoisonError::into_inner));
+    /// Waits until the vCPU is released, another state than [`RunState::Run`] is requested, or the timeout has elapsed.
+    pub(crate) fn await_release(&self, vcpu: u32, timeout: Duration) {
+        let pending = self.lock();
+        if self.run_state() == RunState::Run && pending.held.contains(&vcpu) {
+            // The caller checks again, so a spurious wake does no harm.
+            drop(self.changed.wait_timeout(pending, timeout).unwrap_or_else(PoisonError::into_inner));
         }
     }
 
-    /// The next exception for a vCPU.
+    /// Removes the next exception for a vCPU.
     pub(crate) fn take_injection(&self, vcpu: u32) -> Option<Injection> {
-        if !self.has_attention() {
+        if !self.has_pending() {
             return None;
         }
         let mut taken = None;
-        self.change(|waiting| {
-            let index = waiting.injections.iter().position(|(wanted, _)| *wanted == vcpu);
-            taken = index.and_then(|index| waiting.injections.remove(index));
+        self.change(|pending| {
+            let index = pending.injections.iter().position(|(wanted, _)| *wanted == vcpu);
+            taken = index.and_then(|index| pending.injections.remove(index));
         });
         taken.map(|(_, injection)| injection)
     }
 
-    /// Gives an exception back that the vCPU cannot take yet.
+    /// Returns an exception that the vCPU cannot take yet to the front of the queue.
     pub(crate) fn put_back(&self, vcpu: u32, injection: Injection) {
-        self.change(|waiting| waiting.injections.push_front((vcpu, injection)));
+        self.change(|pending| pending.injections.push_front((vcpu, injection)));
     }
 
-    /// Waits out a pause.
+    /// Waits until the requested state is no longer [`RunState::Pause`].
     pub(crate) fn park(&self) {
-        let mut waiting = self.lock();
-        waiting.parked += 1;
+        let mut pending = self.lock();
+        pending.parked += 1;
         self.changed.notify_all();
         while self.run_state() == RunState::Pause {
-            waiting = self.changed.wait(waiting).unwrap_or_else(PoisonError::into_inner);
+            pending = self.changed.wait(pending).unwrap_or_else(PoisonError::into_inner);
         }
-        waiting.parked -= 1;
+        pending.parked -= 1;
     }
 
-    /// Waits until `count` vCPUs are out of the guest, paused. False where they are not within `patience`, or are no longer to be.
-    pub(crate) fn await_parked(&self, count: usize, patience: Duration) -> bool {
-        let deadline = Instant::now() + patience;
-        let mut waiting = self.lock();
-        while waiting.parked < count {
+    /// Waits until `count` vCPUs are paused outside the guest. Returns false if they are not when the timeout has elapsed, or another
+    /// state was requested meanwhile.
+    pub(crate) fn await_parked(&self, count: usize, timeout: Duration) -> bool {
+        let deadline = Instant::now() + timeout;
+        let mut pending = self.lock();
+        while pending.parked < count {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() || self.run_state() != RunState::Pause {
                 return false;
             }
-            waiting = self.changed.wait_timeout(waiting, left).unwrap_or_else(PoisonError::into_inner).0;
+            pending = self.changed.wait_timeout(pending, left).unwrap_or_else(PoisonError::into_inner).0;
         }
         true
     }
 
-    /// Changes what waits for single vCPUs, and wakes them.
-    fn change(&self, change: impl FnOnce(&mut Waiting)) {
-        let mut waiting = self.lock();
-        change(&mut waiting);
-        self.attention.store(!waiting.injections.is_empty() || !waiting.held.is_empty(), Ordering::Release);
+    /// Changes what is pending, and wakes waiting vCPUs.
+    fn change(&self, change: impl FnOnce(&mut Pending)) {
+        let mut pending = self.lock();
+        change(&mut pending);
+        self.has_pending.store(!pending.injections.is_empty() || !pending.held.is_empty(), Ordering::Release);
         self.changed.notify_all();
     }
 
-    fn lock(&self) -> MutexGuard<'_, Waiting> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Pending> {
+        self.pending.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

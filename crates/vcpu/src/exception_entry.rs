@@ -1,10 +1,10 @@
-//! What a 64-bit Arm processor does to its registers when it takes a synchronous exception to EL1 (Arm ARM DDI 0487,
-//! AArch64.TakeException and D1.3.1, exception entry). Arithmetic only: it is tested on every architecture.
+//! The registers of an Arm processor after it takes a synchronous exception to EL1 in AArch64 state (Arm ARM DDI 0487,
+//! AArch64.TakeException and D1.3.1, exception entry). Arithmetic only, tested on every architecture.
 
-/// The registers of a vCPU that takes an exception.
+/// The registers of a vCPU before it takes an exception.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Taken {
-    /// PC: the instruction that takes it.
+    /// PC: the instruction that causes it.
     pub(crate) pc: u64,
     /// PSTATE, in the form of SPSR_EL1.
     pub(crate) pstate: u64,
@@ -14,7 +14,7 @@ pub(crate) struct Taken {
     pub(crate) system_control: u64,
 }
 
-/// Where it goes on.
+/// Its registers afterwards.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Entered {
     pub(crate) pc: u64,
@@ -22,7 +22,7 @@ pub(crate) struct Entered {
 }
 
 impl Taken {
-    /// The vector of the table that suits where the exception comes from, and PSTATE as exception entry makes it.
+    /// The PC of the vector for the exception level and state that the exception is taken from, and the new PSTATE.
     pub(crate) const fn to_el1(self) -> Entered {
         let mode = self.pstate & MODE;
         let offset = if mode & AARCH32 != 0 {
@@ -34,7 +34,7 @@ impl Taken {
         } else {
             0x200
         };
-        let mut pstate = self.pstate & KEPT | MASKED | EL1H;
+        let mut pstate = self.pstate & PRESERVED | MASKED | EL1H;
         if self.system_control & SPAN == 0 {
             pstate |= PAN;
         }
@@ -42,7 +42,7 @@ impl Taken {
             pstate |= SSBS;
         }
         if mode & AARCH32 == 0 {
-            // Only a 64-bit program's is at this place.
+            // AArch32 has DIT in another bit.
             pstate |= self.pstate & DIT;
         }
         Entered { pc: (self.vector_base & !0x7ff) + offset, pstate }
@@ -51,7 +51,7 @@ impl Taken {
 
 /// PSTATE.M.
 const MODE: u64 = 0x1f;
-/// PSTATE.M\[4\]: a 32-bit program.
+/// PSTATE.M\[4\]: AArch32.
 const AARCH32: u64 = 0x10;
 const EL0T: u64 = 0b0000;
 const EL1T: u64 = 0b0100;
@@ -64,11 +64,11 @@ const PAN: u64 = 1 << 22;
 const SSBS: u64 = 1 << 12;
 /// PSTATE.DIT.
 const DIT: u64 = 1 << 24;
-/// What entry leaves as it was: NZCV and PAN. BTYPE, SS, IL and UAO become zero.
-const KEPT: u64 = 0xf << 28 | PAN;
-/// SCTLR_EL1.SPAN: entry leaves PAN as it is.
+/// What exception entry preserves: NZCV and PAN. BTYPE, SS, IL and UAO become zero.
+const PRESERVED: u64 = 0xf << 28 | PAN;
+/// SCTLR_EL1.SPAN: exception entry preserves PAN.
 const SPAN: u64 = 1 << 23;
-/// SCTLR_EL1.DSSBS: what SSBS becomes.
+/// SCTLR_EL1.DSSBS: the value of SSBS on exception entry.
 const DSSBS: u64 = 1 << 44;
 
 #[cfg(test)]
@@ -80,18 +80,18 @@ mod tests {
     }
 
     #[test]
-    fn each_origin_has_its_vector() {
+    fn each_exception_level_has_its_vector() {
         let offset = |pstate| from(pstate, SPAN).pc - 0xffff_8000_0801_0800;
         assert_eq!([offset(EL1T), offset(0x3c5), offset(0x0), offset(0x10)], [0, 0x200, 0x400, 0x600]);
     }
 
     #[test]
-    fn entry_masks_and_clears_as_the_architecture_says() {
-        // A program with all flags, at a branch target, stepping, with speculative store bypass.
+    fn exception_entry_masks_and_clears_as_specified() {
+        // NZCV, SS, IL, SSBS and BTYPE are set.
         let program = 0xf << 28 | 1 << 21 | 1 << 20 | 1 << 12 | 0b11 << 10;
         assert_eq!(from(program, SPAN).pstate, 0xf << 28 | 0x3c5);
         assert_eq!(from(program, 0).pstate, 0xf << 28 | PAN | 0x3c5);
         assert_eq!(from(PAN | DIT, SPAN | DSSBS).pstate, PAN | DIT | SSBS | 0x3c5);
-        assert_eq!(from(0x10 | DIT, SPAN).pstate, 0x3c5, "a 32-bit program's bits mean something else");
+        assert_eq!(from(0x10 | DIT, SPAN).pstate, 0x3c5, "bit 24 is not DIT in AArch32");
     }
 }

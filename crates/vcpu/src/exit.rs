@@ -1,6 +1,9 @@
-//! Why a guest left to the VMM.
+//! Exits of a guest to the VMM.
 
-/// An exit, with what is needed to answer it. Data is in guest byte order.
+/// An exit, with what is needed to handle it. Data is in guest byte order.
+///
+/// Exhaustive on purpose, unlike other enums of this crate: a new exit has to be handled, so it has to be a compile error where it is
+/// not.
 #[derive(Debug)]
 pub enum Exit<'a> {
     /// The guest reads an I/O port: each `width` bytes of `data` are one read, to be filled.
@@ -9,7 +12,7 @@ pub enum Exit<'a> {
         port: u16,
         /// Bytes of one access: 1, 2 or 4.
         width: usize,
-        /// Room for one access, or for several of a string instruction.
+        /// Buffer for one access, or for several of a string instruction.
         data: &'a mut [u8],
     },
     /// The guest writes an I/O port: each `width` bytes of `data` are one write.
@@ -18,33 +21,33 @@ pub enum Exit<'a> {
         port: u16,
         /// Bytes of one access: 1, 2 or 4.
         width: usize,
-        /// What is written, by one access or several of a string instruction.
+        /// The bytes of one access, or of several of a string instruction.
         data: &'a [u8],
     },
-    /// The guest reads where no memory is.
+    /// The guest reads a GPA that no memory slot contains.
     MmioRead {
         /// GPA.
         gpa: u64,
         /// To be filled: 1 to 8 bytes.
         data: &'a mut [u8],
     },
-    /// The guest writes where no memory is.
+    /// The guest writes a GPA that no memory slot contains.
     MmioWrite {
         /// GPA.
         gpa: u64,
-        /// What is written: 1 to 8 bytes.
+        /// The bytes: 1 to 8.
         data: &'a [u8],
     },
-    /// A signal ended the run, or the vCPU is not runnable yet: enter again.
+    /// A signal interrupted KVM_RUN, or the vCPU is not started yet. The vCPU is to be entered again.
     Interrupted,
-    /// x86: an exception could not be delivered, nor its double fault: a triple fault.
+    /// x86: a triple fault.
     Shutdown,
-    /// aarch64: PSCI power-off (type 1), reset (2) or a crash (3) that the guest reports itself.
+    /// aarch64: PSCI power-off (kind 1), reset (2), or a crash that the guest reports (3).
     SystemEvent {
         /// KVM_SYSTEM_EVENT_*.
         kind: u32,
     },
-    /// KVM could not resolve a fault on guest memory (KVM_EXIT_MEMORY_FAULT).
+    /// KVM_EXIT_MEMORY_FAULT: KVM could not resolve a fault on guest memory.
     MemoryFault {
         /// First GPA.
         gpa: u64,
@@ -52,38 +55,37 @@ pub enum Exit<'a> {
         size: u64,
         /// KVM_MEMORY_EXIT_FLAG_*.
         flags: u64,
-        /// EFAULT, or EHWPOISON for memory that the host knows to be broken.
+        /// EFAULT, or EHWPOISON for poisoned memory.
         errno: i32,
     },
-    /// aarch64: the vCPU took a synchronous external abort of the host's hardware that no host driver claimed
-    /// (KVM_EXIT_ARM_SEA).
+    /// aarch64: KVM_EXIT_ARM_SEA: the vCPU caused a synchronous external abort of the host's hardware that no host driver claimed.
     ArmSea {
         /// Syndrome of the abort, ESR_EL2.
         esr: u64,
-        /// Virtual address that the guest used; only valid where the syndrome's FnV is clear.
+        /// Virtual address that the guest used. Valid if FnV of the syndrome is clear.
         gva: u64,
-        /// The GPA behind it, where KVM knows it.
+        /// GPA of the access. `None` if KVM does not know it.
         gpa: Option<u64>,
     },
-    /// aarch64: the guest touched an address without memory by an instruction that the hardware does not take apart
-    /// (KVM_EXIT_ARM_NISV).
+    /// aarch64: KVM_EXIT_ARM_NISV: the guest accessed a GPA that no memory slot contains, with an instruction that the hardware does not
+    /// decode.
     UndecodedAccess {
         /// GPA.
         gpa: u64,
     },
-    /// The processor refused to enter the guest.
+    /// KVM_EXIT_FAIL_ENTRY: the processor refused to enter the guest.
     EntryFailed {
-        /// The hardware's own code.
+        /// The hardware's reason.
         reason: u64,
     },
-    /// KVM met an instruction or a state that it cannot handle.
+    /// KVM_EXIT_INTERNAL_ERROR: an instruction or a state that KVM cannot handle.
     InternalError {
         /// KVM_INTERNAL_ERROR_*: 1 emulation, 2 simultaneous exceptions, 3 event delivery, 4 unexpected exit.
         suberror: u32,
-        /// GPA of the instruction that the vCPU stands at, where it can be known.
+        /// GPA of the instruction at the PC. `None` if it is not known.
         at: Option<u64>,
     },
-    /// An exit that this VMM has not asked for.
+    /// An exit that this crate has not enabled.
     Unexpected {
         /// KVM_EXIT_*.
         reason: u32,

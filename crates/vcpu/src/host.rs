@@ -1,54 +1,54 @@
-//! What this host's KVM can do, and what each thing that it cannot do costs.
+//! What this host's KVM supports, and the effect of each capability that it lacks.
 
 use std::path::Path;
 
 use kvm_ioctls::Kvm;
 use serde::Serialize;
 
-/// What was found on this host.
+/// The result of [`probe`].
 #[derive(Clone, Debug, Serialize)]
 pub struct Host {
     /// Architecture of the host, and so of its guests.
     pub architecture: &'static str,
-    /// Release of the host's kernel, as uname(2) says it.
+    /// Release of the host's kernel, as uname(2) returns it.
     pub kernel: String,
-    /// What was found at /dev/kvm.
+    /// Whether /dev/kvm can be used.
     pub kvm: KvmState,
-    /// KVM's abilities that matter here; empty where there is no KVM.
+    /// The capabilities that this crate uses. Empty if KVM is absent.
     pub capabilities: Vec<Capability>,
-    /// vCPUs: what KVM recommends at most, and what it allows at most.
+    /// Limits of the number of vCPUs. `None` if KVM is absent.
     pub vcpus: Option<VcpuLimits>,
-    /// What the host's kernel does about broken memory.
+    /// How the host's kernel handles memory errors.
     pub memory_failure: MemoryFailure,
 }
 
-/// What was found at /dev/kvm.
+/// Whether /dev/kvm can be used.
 #[derive(Clone, Debug, Serialize)]
 #[serde(tag = "state", rename_all = "kebab-case")]
 pub enum KvmState {
-    /// It opens and speaks the API's version 12.
+    /// It can be opened and has API version 12.
     Present,
-    /// It does not.
+    /// It cannot be used.
     Absent {
         /// Why.
         reason: String,
     },
 }
 
-/// One of KVM's capabilities.
+/// A capability of KVM.
 #[derive(Clone, Debug, Serialize)]
 pub struct Capability {
     /// Name, as in linux/kvm.h without `KVM_CAP_`.
     pub name: &'static str,
     /// Number.
     pub number: u32,
-    /// What KVM_CHECK_EXTENSION said: 0 means no.
+    /// The result of KVM_CHECK_EXTENSION. 0 or less: not supported.
     pub value: i32,
-    /// What its lack costs.
+    /// The effect of its absence.
     pub without: &'static str,
 }
 
-/// How many vCPUs a machine may have.
+/// Limits of the number of vCPUs of a machine.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct VcpuLimits {
     /// KVM_CAP_NR_VCPUS.
@@ -57,18 +57,19 @@ pub struct VcpuLimits {
     pub maximum: usize,
 }
 
-/// What the host's kernel does about broken memory.
+/// How the host's kernel handles memory errors.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct MemoryFailure {
     /// CONFIG_MEMORY_FAILURE: its sysctls exist.
     pub handled: bool,
-    /// vm.memory_failure_recovery: whether the kernel goes on after an error; none where it has no such sysctl.
+    /// vm.memory_failure_recovery: whether the kernel continues after an uncorrected error. `None` without this sysctl.
     pub recovery: Option<bool>,
-    /// vm.memory_failure_early_kill: whether every process is told of an error before it touches the page.
+    /// vm.memory_failure_early_kill: whether every process is notified of an error before it accesses the page. `None` without this
+    /// sysctl.
     pub early_kill: Option<bool>,
 }
 
-/// Asks the host. Never fails: what is missing is part of the answer.
+/// Probes this host. It does not fail: what is absent is part of the result.
 #[must_use]
 pub fn probe() -> Host {
     let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default().trim().to_owned();
@@ -97,21 +98,22 @@ pub fn probe() -> Host {
     Host { architecture: std::env::consts::ARCH, kernel, kvm, capabilities, vcpus, memory_failure }
 }
 
-/// KVM cannot be used.
+/// /dev/kvm cannot be used.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum OpenError {
-    /// /dev/kvm does not open.
-    #[error("/dev/kvm cannot be opened: {0}")]
+    /// It cannot be opened.
+    #[error("/dev/kvm: open(2): {0}")]
     Open(kvm_ioctls::Error),
-    /// It speaks another version of the API.
-    #[error("/dev/kvm speaks version {0} of its API, not 12")]
+    /// It has another API version than every Linux since 2.6.22.
+    #[error("/dev/kvm: KVM_GET_API_VERSION: version {0}, expected 12")]
     Version(i32),
 }
 
 /// Opens /dev/kvm.
 ///
 /// # Errors
-/// Where there is none, this user may not, or it speaks another version of the API than every kernel since 2.6.22.
+/// Returns an error if it does not exist, this user has no access to it, or its API version is not 12.
 pub fn open() -> Result<Kvm, OpenError> {
     let kvm = Kvm::new().map_err(OpenError::Open)?;
     match kvm.get_api_version() {
@@ -120,36 +122,36 @@ pub fn open() -> Result<Kvm, OpenError> {
     }
 }
 
-/// Name, number (linux/kvm.h) and what the lack of each costs.
+/// Name, number (linux/kvm.h) and effect of the absence of each.
 const CAPABILITIES: &[(&str, u32, &str)] = &[
-    ("USER_MEMORY", 3, "no guest can be given memory"),
-    ("IMMEDIATE_EXIT", 136, "a vCPU cannot be taken out of the guest reliably"),
+    ("USER_MEMORY", 3, "guests have no memory"),
+    ("IMMEDIATE_EXIT", 136, "a kick may be missed just before KVM_RUN"),
     ("IRQFD", 32, "devices cannot raise interrupts"),
-    ("VCPU_EVENTS", 41, "an exception cannot be injected while the guest masks it"),
-    ("MEMORY_FAULT_INFO", 232, "broken memory of a guest_memfd is not told apart from other faults"),
+    ("VCPU_EVENTS", 41, "pending exceptions of a vCPU cannot be set"),
+    ("MEMORY_FAULT_INFO", 232, "poisoned memory of a guest_memfd cannot be distinguished from other faults"),
     #[cfg(target_arch = "x86_64")]
-    ("IRQCHIP", 0, "no guest can be given interrupts"),
+    ("IRQCHIP", 0, "guests have no interrupt controllers"),
     #[cfg(target_arch = "x86_64")]
-    ("MCE", 31, "errors cannot be told by machine check"),
+    ("MCE", 31, "memory errors cannot be notified by machine check"),
     #[cfg(target_arch = "x86_64")]
-    ("USER_NMI", 22, "errors cannot be told by NMI"),
+    ("USER_NMI", 22, "memory errors cannot be notified by NMI"),
     #[cfg(target_arch = "x86_64")]
-    ("X2APIC_API", 129, "no more than 255 vCPUs"),
+    ("X2APIC_API", 129, "at most 255 vCPUs"),
     #[cfg(target_arch = "x86_64")]
-    ("TSC_DEADLINE_TIMER", 72, "the guest's local APIC timers are coarser"),
+    ("TSC_DEADLINE_TIMER", 72, "local APIC timers have no TSC-deadline mode"),
     #[cfg(target_arch = "aarch64")]
-    ("ARM_PSCI_0_2", 102, "no guest can be given more than one vCPU, nor switch itself off"),
+    ("ARM_PSCI_0_2", 102, "guests have one vCPU and no power-off"),
     #[cfg(target_arch = "aarch64")]
-    ("ARM_NISV_TO_USER", 177, "a device access by an unusual instruction ends the guest without a word"),
+    ("ARM_NISV_TO_USER", 177, "an MMIO access without a valid syndrome ends the guest"),
     #[cfg(target_arch = "aarch64")]
-    ("ARM_INJECT_EXT_DABT", 178, "a synchronous external abort is injected by setting registers"),
+    ("ARM_INJECT_EXT_DABT", 178, "synchronous external aborts are injected by setting registers"),
     #[cfg(target_arch = "aarch64")]
-    ("ARM_INJECT_SERROR_ESR", 158, "an SError is injected without a syndrome"),
+    ("ARM_INJECT_SERROR_ESR", 158, "SErrors are injected without a syndrome"),
     #[cfg(target_arch = "aarch64")]
     (
         "ARM_SEA_TO_USER",
         245,
-        "aborts that the host does not claim reach the guest as an SError, not as what they are",
+        "synchronous external aborts that no host driver claims reach the guest as an SError",
     ),
 ];
 
@@ -158,7 +160,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_answer_is_given_with_or_without_kvm() {
+    fn a_probe_succeeds_with_and_without_kvm() {
         let host = probe();
         match host.kvm {
             KvmState::Present => assert_eq!(host.capabilities.len(), CAPABILITIES.len()),

@@ -1,4 +1,4 @@
-//! KVM's vCPU as the run loop's port.
+//! A KVM vCPU as the run loop's port.
 
 use std::io;
 
@@ -9,8 +9,9 @@ use ras_core::vcpu_state::VcpuState;
 #[cfg(target_arch = "aarch64")]
 use crate::aarch64 as arch;
 use crate::exit::Exit;
+use crate::kick::KickFlag;
+use crate::poison_access::PoisonAccess;
 use crate::port::{Injected, Injection, RunError, VcpuPort};
-use crate::run_loop::PoisonAccess;
 #[cfg(target_arch = "x86_64")]
 use crate::x86_64 as arch;
 
@@ -19,29 +20,29 @@ use crate::x86_64 as arch;
 pub struct KvmPort {
     fd: VcpuFd,
     exceptions: arch::Exceptions,
-    /// What the hardware said of the abort that was the last exit.
+    /// The abort of the last exit, if that was KVM_EXIT_ARM_SEA.
     abort: Option<Abort>,
-    /// The guest's memory: its page tables say what it did where the host does not.
+    /// The guest's memory, whose page tables tell which address it accessed if KVM does not.
     ram: GuestRam,
 }
 
-/// What the hardware said of an abort.
+/// The syndrome of a synchronous external abort.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Abort {
     /// ESR_EL2.
     pub(crate) esr: u64,
-    /// Virtual address that the guest used.
+    /// Virtual address that the guest used (FAR_EL2). Valid if FnV of the syndrome is clear.
     pub(crate) gva: u64,
 }
 
 impl KvmPort {
-    /// Takes a vCPU whose registers are set, of a guest with that memory.
+    /// Makes a port of a vCPU whose registers are set. `ram` is the memory of its guest.
     #[must_use]
     pub fn new(fd: VcpuFd, ram: GuestRam) -> Self {
         KvmPort { fd, exceptions: arch::Exceptions::new(), abort: None, ram }
     }
 
-    /// An exit of which kvm-ioctls only tells that there was one.
+    /// An exit that kvm-ioctls does not decode.
     fn other_exit(&mut self) -> Exit<'static> {
         let run = self.fd.get_kvm_run();
         match run.exit_reason {
@@ -56,9 +57,9 @@ impl KvmPort {
     }
 }
 
-/// Entries with `immediate_exit` after which an access that was begun is surely complete: an access of 16 bytes may have two
-/// parts on each of two pages.
-const ACCESS_PARTS: usize = 8;
+/// Entries with `immediate_exit` after which a pending access is complete: an access of 16 bytes has at most two parts on each of two
+/// pages, and this is twice as many.
+const MAX_ACCESS_PARTS: usize = 8;
 
 /// KVM_EXIT_ARM_NISV (linux/kvm.h).
 const KVM_EXIT_ARM_NISV: u32 = 28;
@@ -77,24 +78,26 @@ struct ArmSea {
     gpa: u64,
 }
 
+const _: () = assert!(size_of::<ArmSea>() <= size_of::<kvm_bindings::kvm_run__bindgen_ty_1>());
+
 impl VcpuPort for KvmPort {
+    #[expect(unsafe_code, reason = "slices of the run page are made from pointers")]
     fn run(&mut self) -> Result<Exit<'_>, RunError> {
-        // What kvm-ioctls leaves out of an exit (the width of a port access, the suberror, errno) is read from the run
-        // page once its own borrow of the page has ended. So the borrowed data goes through a pointer.
-        enum Data {
-            PortIn(u16),
-            PortOut(u16),
-            MmioRead(u64),
-            MmioWrite(u64),
+        // kvm-ioctls does not pass on all fields of an exit (the width of a port access, the suberror). They are read from `kvm_run`
+        // after its borrow has ended, so the data of an access goes through a pointer meanwhile: a mutable one for reads, a shared one
+        // for writes.
+        enum Access {
+            PortIn(u16, *mut [u8]),
+            PortOut(u16, *const [u8]),
+            MmioRead(u64, *mut [u8]),
+            MmioWrite(u64, *const [u8]),
         }
         self.abort = None;
-        let (kind, data, len) = match self.fd.run() {
-            Ok(VcpuExit::IoIn(port, data)) => (Data::PortIn(port), data.as_mut_ptr(), data.len()),
-            Ok(VcpuExit::IoOut(port, data)) => (Data::PortOut(port), data.as_ptr().cast_mut(), data.len()),
-            Ok(VcpuExit::MmioRead(gpa, data)) => (Data::MmioRead(gpa), data.as_mut_ptr(), data.len()),
-            Ok(VcpuExit::MmioWrite(gpa, data)) => {
-                (Data::MmioWrite(gpa), data.as_ptr().cast_mut(), data.len())
-            }
+        let access = match self.fd.run() {
+            Ok(VcpuExit::IoIn(port, data)) => Access::PortIn(port, data),
+            Ok(VcpuExit::IoOut(port, data)) => Access::PortOut(port, data),
+            Ok(VcpuExit::MmioRead(gpa, data)) => Access::MmioRead(gpa, data),
+            Ok(VcpuExit::MmioWrite(gpa, data)) => Access::MmioWrite(gpa, data),
             Ok(VcpuExit::InternalError) => {
                 let suberror = suberror(self.fd.get_kvm_run());
                 return Ok(Exit::InternalError { suberror, at: arch::instruction_gpa(&self.fd) });
@@ -108,54 +111,69 @@ impl VcpuPort for KvmPort {
                 return Ok(Exit::MemoryFault { gpa, size, flags, errno });
             }
             Ok(_) => return Ok(self.other_exit()),
-            // EINTR: a signal. EAGAIN: an application processor that was just woken, or is not started yet.
+            // EINTR: a signal. EAGAIN: an application processor that was just started, or is not started yet.
             Err(error) if matches!(error.errno(), libc::EINTR | libc::EAGAIN) => {
                 return Ok(Exit::Interrupted);
             }
-            Err(error) => return Err(refused(error)),
+            Err(error) => return Err(RunError::of("KVM_RUN")(error)),
         };
-        let width = usize::from(port_width(self.fd.get_kvm_run()));
-        let data = run_page_bytes(&mut self.fd, data, len);
-        Ok(match kind {
-            Data::PortIn(port) => Exit::PortIn { port, width, data },
-            Data::PortOut(port) => Exit::PortOut { port, width, data },
-            Data::MmioRead(gpa) => Exit::MmioRead { gpa, data },
-            Data::MmioWrite(gpa) => Exit::MmioWrite { gpa, data },
+        // SAFETY, of all four: the pointer is of a slice that kvm-ioctls has just made of this vCPU's mapping, which exists as long as
+        // the vCPU. Port data is outside `kvm_run` itself, which is all that `port_width` borrows in between; MMIO data is used
+        // without a borrow in between. The result borrows the vCPU mutably, so nothing else accesses the mapping meanwhile.
+        Ok(match access {
+            Access::PortIn(port, data) => {
+                let width = port_width(self.fd.get_kvm_run()).into();
+                // SAFETY: see above.
+                Exit::PortIn { port, width, data: unsafe { exclusive_bytes(&mut self.fd, data) } }
+            }
+            Access::PortOut(port, data) => {
+                let width = port_width(self.fd.get_kvm_run()).into();
+                // SAFETY: see above.
+                Exit::PortOut { port, width, data: unsafe { shared_bytes(&mut self.fd, data) } }
+            }
+            Access::MmioRead(gpa, data) => {
+                // SAFETY: see above.
+                Exit::MmioRead { gpa, data: unsafe { exclusive_bytes(&mut self.fd, data) } }
+            }
+            Access::MmioWrite(gpa, data) => {
+                // SAFETY: see above.
+                Exit::MmioWrite { gpa, data: unsafe { shared_bytes(&mut self.fd, data) } }
+            }
         })
     }
 
     fn inject(&mut self, injection: Injection) -> Result<Injected, RunError> {
-        self.exceptions.inject(&self.fd, injection).map_err(refused)
+        self.exceptions.inject(&self.fd, injection)
     }
 
-    fn state(&mut self, lost: Option<&PoisonAccess>) -> Option<VcpuState> {
-        self.exceptions.state(&self.fd, self.abort, &self.ram, lost)
+    fn state(&mut self, access: Option<&PoisonAccess>) -> Option<VcpuState> {
+        self.exceptions.state(&self.fd, self.abort, &self.ram, access)
     }
 
     fn abandon_access(&mut self) -> Result<(), RunError> {
-        // KVM completes the instruction at the next entry, which is made for nothing else, and then the registers are put back
-        // that were there before. On x86_64 a store has changed them already: it is dropped, and the vCPU stands behind it.
-        let registers = arch::Registers::of(&self.fd).map_err(refused)?;
+        // KVM completes the access at the next entry. With `immediate_exit` that entry does nothing else, and afterwards the registers
+        // from before are restored. On x86_64 a store has already advanced the PC at its exit: it is dropped, not executed again.
+        let registers = arch::Registers::of(&self.fd)?;
         self.fd.set_kvm_immediate_exit(1);
-        for _ in 0..ACCESS_PARTS {
+        for _ in 0..MAX_ACCESS_PARTS {
             match self.fd.run() {
                 Ok(VcpuExit::Intr) => break,
                 Err(error) if error.errno() == libc::EINTR => break,
-                // One more part of the same access.
+                // The next part of the same access.
                 Ok(_) => {}
-                Err(error) => return Err(refused(error)),
+                Err(error) => return Err(RunError::of("KVM_RUN")(error)),
             }
         }
         self.fd.set_kvm_immediate_exit(0);
-        registers.put_back(&self.fd).map_err(refused)
+        registers.restore(&self.fd)
     }
 
     fn clear_kick(&mut self) {
         self.fd.set_kvm_immediate_exit(0);
     }
 
-    fn kick_flag(&mut self) -> *mut u8 {
-        &raw mut self.fd.get_kvm_run().immediate_exit
+    fn kick_flag(&mut self) -> io::Result<Option<KickFlag>> {
+        KickFlag::immediate_exit(&self.fd).map(Some)
     }
 
     #[cfg(target_arch = "x86_64")]
@@ -174,7 +192,7 @@ impl VcpuPort for KvmPort {
                 sregs.cr4,
                 sregs.efer
             ),
-            (Err(error), _) | (_, Err(error)) => format!("registers cannot be read: {error}"),
+            (Err(error), _) | (_, Err(error)) => format!("KVM_GET_REGS or KVM_GET_SREGS: {error}"),
         }
     }
 
@@ -192,40 +210,48 @@ impl VcpuPort for KvmPort {
     }
 }
 
-/// The data of an exit, which KVM keeps in the pages that it shares with the VMM.
-#[expect(unsafe_code, reason = "the run page's data is reached through a pointer")]
-fn run_page_bytes(_owner: &mut VcpuFd, data: *mut u8, len: usize) -> &mut [u8] {
-    // SAFETY: both come from a slice that kvm-ioctls made of this vCPU's run page, which is mapped for as long as the
-    // vCPU lives; the result borrows the vCPU mutably, so nothing else refers to the page meanwhile.
-    unsafe { std::slice::from_raw_parts_mut(data, len) }
+/// Data of a read, for the VMM to fill. It borrows the vCPU.
+///
+/// # Safety
+/// `data` is of an exclusive slice of this vCPU's mapping, and nothing has accessed those bytes since.
+#[expect(unsafe_code, reason = "a slice is made from a pointer")]
+unsafe fn exclusive_bytes(_owner: &mut VcpuFd, data: *mut [u8]) -> &mut [u8] {
+    // SAFETY: as the caller guarantees.
+    unsafe { &mut *data }
 }
 
-#[expect(unsafe_code, reason = "a union that C describes")]
+/// Data of a write. It borrows the vCPU.
+///
+/// # Safety
+/// `data` is of a shared slice of this vCPU's mapping, and nothing has written those bytes since.
+#[expect(unsafe_code, reason = "a slice is made from a pointer")]
+unsafe fn shared_bytes(_owner: &mut VcpuFd, data: *const [u8]) -> &[u8] {
+    // SAFETY: as the caller guarantees.
+    unsafe { &*data }
+}
+
+#[expect(unsafe_code, reason = "a field of a C union is read")]
 fn port_width(run: &kvm_bindings::kvm_run) -> u8 {
-    // SAFETY: plain integers, so any bits are valid; they mean something after KVM_EXIT_IO only.
+    // SAFETY: the mapping is initialised, and any bits are a valid integer. The value has a meaning after KVM_EXIT_IO only.
     unsafe { run.__bindgen_anon_1.io.size }
 }
 
-#[expect(unsafe_code, reason = "a union that C describes")]
+#[expect(unsafe_code, reason = "a field of a C union is read")]
 fn arm_sea(run: &kvm_bindings::kvm_run) -> ArmSea {
-    // SAFETY: the union is larger than this, and plain integers may have any bits; they mean something after
-    // KVM_EXIT_ARM_SEA only.
+    // SAFETY: the union is larger than this structure and has its alignment, the mapping is initialised, and any bits are valid integers.
+    // The values have a meaning after KVM_EXIT_ARM_SEA only.
     unsafe { (&raw const run.__bindgen_anon_1).cast::<ArmSea>().read() }
 }
 
 /// `fault_ipa` of `struct kvm_run`'s `arm_nisv`.
-#[expect(unsafe_code, reason = "a union that C describes")]
+#[expect(unsafe_code, reason = "a field of a C union is read")]
 fn fault_gpa(run: &kvm_bindings::kvm_run) -> u64 {
-    // SAFETY: plain integers, so any bits are valid; they mean something after KVM_EXIT_ARM_NISV only.
+    // SAFETY: the mapping is initialised, and any bits are a valid integer. The value has a meaning after KVM_EXIT_ARM_NISV only.
     unsafe { run.__bindgen_anon_1.arm_nisv.fault_ipa }
 }
 
-fn refused(error: kvm_ioctls::Error) -> RunError {
-    RunError(io::Error::from_raw_os_error(error.errno()))
-}
-
-#[expect(unsafe_code, reason = "a union that C describes")]
+#[expect(unsafe_code, reason = "a field of a C union is read")]
 fn suberror(run: &kvm_bindings::kvm_run) -> u32 {
-    // SAFETY: plain integers, so any bits are valid; they mean something after KVM_EXIT_INTERNAL_ERROR only.
+    // SAFETY: the mapping is initialised, and any bits are a valid integer. The value has a meaning after KVM_EXIT_INTERNAL_ERROR only.
     unsafe { run.__bindgen_anon_1.internal.suberror }
 }

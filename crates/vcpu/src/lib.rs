@@ -1,23 +1,27 @@
-//! vCPUs: their threads, their run loop, their registers.
+//! vCPUs under KVM: threads, run loop, registers, and injection of the exceptions that report memory errors.
 //!
-//! - [`Exit`] is every way in which a guest leaves to the VMM, as one enum that is matched to the end.
-//! - [`VcpuPort`] is the little that the run loop needs of a hypervisor; [`KvmPort`] is KVM's. A test scripts its own.
-//! - [`run`] is the loop: enter the guest, answer the exit on the [`Bus`], heed the [`Control`].
-//! - [`Vcpus`] is a thread for each vCPU, with pause, resume and stop.
-//! - [`host`] asks this host's KVM what it can do; [`abilities`] makes of it what a plan needs.
+//! - [`Exit`] is every way in which a guest exits to the VMM, as one enum that is matched exhaustively.
+//! - [`VcpuPort`] is what the run loop needs of a hypervisor; [`KvmPort`] implements it for KVM, a test with a script.
+//! - [`run`] is the loop: enter the guest, handle the exit, follow the [`Control`].
+//! - [`VcpuEnvironment`] is what handles exits: an [`IoBus`], a [`MemoryErrorHandler`] and a [`VcpuObserver`].
+//! - [`Vcpus`] runs each vCPU on a thread, with pause, resume and stop.
+//! - [`host`] probes what this host's KVM supports; [`abilities`] puts it into the form that [`ras_core`] plans with.
 //!
-//! What a vCPU's registers hold when it first enters the guest is a matter of the architecture: see `x86_64` and `aarch64`.
+//! The initial registers of a vCPU depend on the architecture: see the modules `x86_64` and `aarch64`.
 
 #[cfg(target_arch = "aarch64")]
 pub mod aarch64;
 pub mod abilities;
 mod control;
+mod environment;
 #[cfg(any(target_arch = "aarch64", test))]
 mod exception_entry;
 mod exit;
+mod exit_reason;
 pub mod host;
 mod kick;
 mod kvm_port;
+mod poison_access;
 mod port;
 mod run_loop;
 #[cfg(any(target_arch = "aarch64", test))]
@@ -27,8 +31,40 @@ mod threads;
 pub mod x86_64;
 
 pub use control::{Control, RunState};
+pub use environment::{IoBus, MemoryErrorHandler, Unmapped, VcpuEnvironment, VcpuObserver};
 pub use exit::Exit;
+pub use exit_reason::VcpuExitReason;
+pub use kick::KickFlag;
 pub use kvm_port::KvmPort;
+pub use poison_access::PoisonAccess;
 pub use port::{Injected, Injection, RunError, VcpuPort};
-pub use run_loop::{Bus, End, PoisonAccess, run};
-pub use threads::{Ended, ThreadError, Vcpus};
+pub use run_loop::run;
+pub use threads::{ThreadError, VcpuExited, Vcpus};
+
+/// Which public types may be sent to and shared with other threads.
+const _: () = {
+    const fn send<T: Send>() {}
+    const fn send_and_sync<T: Send + Sync>() {}
+    send::<KvmPort>();
+    send::<Exit<'_>>();
+    send_and_sync::<Control>();
+    send_and_sync::<RunState>();
+    send_and_sync::<VcpuEnvironment>();
+    send_and_sync::<Unmapped>();
+    send_and_sync::<VcpuExitReason>();
+    send_and_sync::<KickFlag>();
+    send_and_sync::<PoisonAccess>();
+    send_and_sync::<Injected>();
+    send_and_sync::<Injection>();
+    send_and_sync::<RunError>();
+    send_and_sync::<ThreadError>();
+    send_and_sync::<VcpuExited>();
+    send_and_sync::<Vcpus>();
+    send_and_sync::<host::Host>();
+    send_and_sync::<host::OpenError>();
+};
+
+/// The example of the README.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -6,79 +6,104 @@ use ras_core::actions::{FaultAddress, MachineCheck};
 use ras_core::vcpu_state::VcpuState;
 
 use crate::exit::Exit;
-use crate::run_loop::PoisonAccess;
+use crate::kick::KickFlag;
+use crate::poison_access::PoisonAccess;
 
-/// The hypervisor could not run the vCPU at all.
+/// The hypervisor refused an operation on a vCPU.
 #[derive(Debug, thiserror::Error)]
-#[error("the hypervisor cannot run the vCPU: {0}")]
-pub struct RunError(#[from] pub io::Error);
+#[non_exhaustive]
+pub enum RunError {
+    /// A call of the hypervisor failed.
+    #[error("{call}: {source}")]
+    Call {
+        /// The ioctl, for example `KVM_RUN`.
+        call: &'static str,
+        /// Its error.
+        source: io::Error,
+    },
+    /// The vCPU's architecture does not have the exception.
+    #[error("this architecture has no such exception: {0:?}")]
+    NoSuchException(Injection),
+}
 
-/// An exception that a vCPU takes because the VMM says so.
+impl RunError {
+    /// Makes one from the errno of an ioctl.
+    pub(crate) fn of(call: &'static str) -> impl Fn(vmm_sys_util::errno::Error) -> Self {
+        move |error| RunError::Call { call, source: io::Error::from_raw_os_error(error.errno()) }
+    }
+}
+
+/// An exception that the VMM injects into a vCPU.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Injection {
     /// x86: an NMI.
     Nmi,
     /// x86: a machine check.
     MachineCheck(MachineCheck),
-    /// x86: the machine check of another vCPU, in which this one takes part as soon as it can, if it does at all.
+    /// x86: the machine check of another vCPU, broadcast to this one. It waits while this vCPU handles another one (MCIP), and is
+    /// dropped if this vCPU has not enabled machine checks.
     SharedMachineCheck(MachineCheck),
-    /// aarch64: a synchronous external abort, in place of the instruction that the vCPU stands at.
+    /// aarch64: a synchronous external abort, taken at the instruction that the PC points to.
     Abort {
         /// ESR_EL1.
         esr: u32,
         /// FAR_EL1.
         far: FaultAddress,
     },
-    /// aarch64: an SError, pending until it is not masked.
+    /// aarch64: an SError, pending while it is masked.
     Serror {
-        /// ISS of ESR_EL1, bits 24:0; none where KVM is to choose.
+        /// ISS of ESR_EL1, bits 24:0. `None` lets KVM choose.
         syndrome: Option<u32>,
     },
 }
 
-/// What became of an exception that a vCPU is to take.
+/// The result of an injection. Exhaustive: the run loop handles every case.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Injected {
-    /// It takes it when it is entered next.
+    /// The vCPU takes it at its next entry.
     Done,
-    /// It cannot yet: it is to be offered again.
+    /// The vCPU cannot take it yet. It is to be injected again before a later entry.
     Deferred,
 }
 
-/// A vCPU, as the run loop sees it. Owned and called by the vCPU's own thread.
+/// A vCPU, as the run loop uses it. Its methods are called by the vCPU's own thread, except [`kick_flag`](Self::kick_flag).
 pub trait VcpuPort {
-    /// Enters the guest, until it leaves.
+    /// Enters the guest and returns at the next exit.
     ///
-    /// A kick that came since the last [`clear_kick`](Self::clear_kick) makes this return [`Exit::Interrupted`] at
-    /// once: the exit that is being answered is completed first, no guest instruction after it is run.
+    /// A kick since the last [`clear_kick`](Self::clear_kick) makes this return [`Exit::Interrupted`] immediately: the access that the
+    /// last exit asked for is completed first, and no further guest instruction is executed.
     ///
     /// # Errors
-    /// Where the hypervisor refuses.
+    /// Returns an error if the hypervisor cannot run the vCPU.
     fn run(&mut self) -> Result<Exit<'_>, RunError>;
 
-    /// Makes the vCPU take an exception when it is entered next.
+    /// Injects an exception, which the vCPU takes at its next entry.
     ///
     /// # Errors
-    /// Where the hypervisor refuses, or the architecture has no such exception.
+    /// Returns an error if the hypervisor refuses, or the architecture does not have the exception.
     fn inject(&mut self, injection: Injection) -> Result<Injected, RunError>;
 
-    /// How the vCPU stands towards an error that it is to be told of: `lost` is what it met, where it met something. None
-    /// where that cannot be known.
-    fn state(&mut self, lost: Option<&PoisonAccess>) -> Option<VcpuState>;
+    /// The registers that decide how the vCPU is notified of a memory error. `access` is the access to poisoned memory that the vCPU
+    /// made, if it made one. `None` if the registers cannot be read.
+    fn state(&mut self, access: Option<&PoisonAccess>) -> Option<VcpuState>;
 
-    /// Takes back the access that the last exit asked for: the vCPU stands at the instruction again, as if it had not begun.
+    /// Cancels the access that the last exit asked for: the PC points to its instruction again, and the registers are as before it.
     ///
     /// # Errors
-    /// Where the hypervisor refuses.
+    /// Returns an error if the hypervisor refuses.
     fn abandon_access(&mut self) -> Result<(), RunError>;
 
-    /// Forgets kicks that have come so far. Whoever calls it looks at what it was kicked for afterwards.
+    /// Clears the kick flag. The caller reads the requested run state afterwards.
     fn clear_kick(&mut self);
 
-    /// Where the flag is that a kick sets, for a signal handler on this thread; null where the port has none.
-    /// Valid for as long as the port lives.
-    fn kick_flag(&mut self) -> *mut u8;
+    /// A handle to the flag that makes [`run`](Self::run) return; the kick signal sets it. `None` if the port has none: then only the
+    /// signal itself interrupts it. Called before the vCPU's thread is started.
+    ///
+    /// # Errors
+    /// Returns an error if the flag cannot be mapped.
+    fn kick_flag(&mut self) -> io::Result<Option<KickFlag>>;
 
-    /// One line of the most telling registers, for a person who has to find out why a guest died.
+    /// The main registers in one line, for the report of a vCPU that cannot continue.
     fn registers(&mut self) -> String;
 }

@@ -1,11 +1,11 @@
-//! Where a 64-bit Arm guest's virtual addresses lead, by its own page tables (Arm ARM DDI 0487, D8.2: translation table
-//! walks of the EL1&0 regime, VMSAv8-64). Arithmetic over a reader of guest memory: it is tested on every architecture.
+//! Stage 1 translation of an Arm guest's virtual addresses by its own tables (Arm ARM DDI 0487, D8.2: translation table walks of
+//! the EL1&0 regime, VMSAv8-64). Arithmetic over a reader of guest memory, tested on every architecture.
 //!
-//! Permissions, the access flag and attributes are not looked at: what is asked is where the vCPU's instruction is, and the
-//! vCPU has been there. Not known are tables with 52-bit descriptors of 4 KiB and 16 KiB granules (LPA2, TCR_EL1.DS) and
-//! 128-bit descriptors: such addresses lead nowhere.
+//! Permissions, the access flag and attributes are ignored: the address is that of the vCPU's instruction, which it has fetched. Not
+//! supported are 52-bit descriptors of 4 KiB and 16 KiB granules (LPA2, TCR_EL1.DS) and 128-bit descriptors: such addresses do not
+//! translate.
 
-/// The registers that say how a vCPU translates.
+/// The registers that control the translation.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Translation {
     /// SCTLR_EL1.
@@ -19,8 +19,7 @@ pub(crate) struct Translation {
 }
 
 impl Translation {
-    /// The GPA that `va` leads to, by tables that `read` gives eight bytes of at a time; none where it leads nowhere, or
-    /// where that cannot be known.
+    /// The GPA of `va`. `read` returns the eight bytes at a GPA. `None` if the address does not translate, or a table cannot be read.
     pub(crate) fn gpa(&self, va: u64, read: impl Fn(u64) -> Option<u64>) -> Option<u64> {
         if self.system_control & MMU_ON == 0 {
             return Some(va);
@@ -49,7 +48,7 @@ impl Translation {
         }
     }
 
-    /// The half of the address space that an address is in, where it is in one and tables are walked for it.
+    /// The half of the address space of an address. `None` if it is in neither, or table walks are disabled for it.
     fn region(&self, va: u64) -> Option<Region> {
         let control = self.control;
         let upper = va >> 55 & 1 != 0;
@@ -59,17 +58,17 @@ impl Translation {
             (control, 1 << 7, Granule::of_lower(control >> 14), 1 << 37, self.lower)
         };
         let (granule, size_bits) = (granule?, 64 - (size & 0x3f) as u32);
-        let most = if granule.log2_len == 16 { 52 } else { 48 };
-        if control & (walks_off | LPA2) != 0 || !(granule.log2_len + 1..=most).contains(&size_bits) {
+        let max_size = if granule.log2_len == 16 { 52 } else { 48 };
+        if control & (walks_off | LPA2) != 0 || !(granule.log2_len + 1..=max_size).contains(&size_bits) {
             return None;
         }
-        // Above the region's own bits all are alike, the topmost byte where it is not a tag.
+        // All bits above the region's are the same, including the top byte unless it is ignored (TBI).
         let top = if control & ignores_top != 0 { 56 } else { 64 };
         let above = va >> size_bits & low_bits(top - size_bits);
         if above != if upper { low_bits(top - size_bits) } else { 0 } {
             return None;
         }
-        // With 64 KiB granules an address of 52 bits has its upper four in bits that are zero otherwise.
+        // With 64 KiB granules and 52-bit addresses, bits 51:48 of an address are in bits that are otherwise zero.
         let wide = granule.log2_len == 16 && control >> 32 & 0b111 == IPS_52_BITS;
         let stride = granule.log2_len - LOG2_ENTRY;
         let levels = (size_bits - granule.log2_len).div_ceil(stride);
@@ -81,7 +80,7 @@ impl Translation {
         Some(Region { granule, size_bits, table, wide })
     }
 
-    /// The address in a page or block, where processors with addresses of that width have it.
+    /// The address within a page or block. `None` if it exceeds the physical address size (TCR_EL1.IPS).
     fn within(&self, base: u64, va: u64, shift: u32) -> Option<u64> {
         let gpa = base | va & low_bits(shift);
         let bits = match self.control >> 32 & 0b111 {
@@ -100,11 +99,11 @@ impl Translation {
 /// One half of the address space.
 struct Region {
     granule: Granule,
-    /// Bits of its addresses that tables translate.
+    /// Bits of an address that the tables translate.
     size_bits: u32,
-    /// The first table.
+    /// GPA of the first table.
     table: u64,
-    /// Descriptors hold bits 51 to 48 of an address in bits 15 to 12.
+    /// Descriptors hold bits 51:48 of an address in bits 15:12.
     wide: bool,
 }
 
@@ -126,7 +125,7 @@ impl Granule {
         }
     }
 
-    /// TCR_EL1.TG1, which has other numbers for the same.
+    /// TCR_EL1.TG1, which encodes the same sizes differently.
     const fn of_upper(field: u64) -> Option<Self> {
         match field & 0b11 {
             0b01 => Some(Self::MIDDLE),
@@ -147,7 +146,7 @@ const MMU_ON: u64 = 1;
 const LPA2: u64 = 1 << 59;
 /// TCR_EL1.IPS.
 const IPS_52_BITS: u64 = 0b110;
-/// Levels are counted from the first of the longest walk, 0, to this one.
+/// The last level of a walk; the longest walk begins at level 0.
 const LAST_LEVEL: u32 = 3;
 /// A descriptor is eight bytes.
 const LOG2_ENTRY: u32 = 3;
@@ -156,7 +155,7 @@ const fn low_bits(count: u32) -> u64 {
     (1 << count) - 1
 }
 
-/// The address that a descriptor holds, a multiple of two to the `shift`.
+/// The output address of a descriptor, a multiple of two to the `shift`.
 const fn output(descriptor: u64, shift: u32, wide: bool) -> u64 {
     let address = descriptor & low_bits(48) & !low_bits(shift);
     if wide { address | (descriptor >> 12 & 0xf) << 48 } else { address }
@@ -171,7 +170,7 @@ mod tests {
     /// Descriptors by their address.
     type Memory = BTreeMap<u64, u64>;
 
-    /// 48 bits on both sides, addresses of 48 bits.
+    /// 48-bit regions and 48-bit physical addresses.
     const T48: u64 = 16 | 16 << 16 | 5 << 32;
     const ALL_4K: u64 = T48 | 0b10 << 30;
     const ALL_16K: u64 = T48 | 0b10 << 14 | 0b01 << 30;
@@ -180,7 +179,7 @@ mod tests {
     const TABLE: u64 = 0b11;
     const PAGE: u64 = 0b11;
     const BLOCK: u64 = 0b01;
-    /// Attributes, upper and lower, that are no address: UXN, PXN, contiguous, nG, AF, SH, AP, AttrIndx.
+    /// Upper and lower attributes: UXN, PXN, contiguous, nG, AF, SH, AP, AttrIndx.
     const ATTRIBUTES: u64 = 0x7f << 52 | 0xffc;
 
     fn walk(control: u64, memory: &Memory, va: u64) -> Option<u64> {
@@ -193,19 +192,19 @@ mod tests {
         translation.gpa(va, |gpa| memory.get(&gpa).copied())
     }
 
-    /// Tables at these places, each entry at that index.
+    /// Descriptors by table, index and value.
     fn memory(entries: &[(u64, u64, u64)]) -> Memory {
         entries.iter().map(|(table, index, descriptor)| (table + index * 8, *descriptor)).collect()
     }
 
     #[test]
-    fn without_an_mmu_addresses_are_what_they_are() {
+    fn with_the_mmu_off_the_gpa_is_the_virtual_address() {
         let off = Translation { system_control: 0x30d0_0800, ..Translation::default() };
         assert_eq!(off.gpa(0x4020_1234, |_| panic!("no tables")), Some(0x4020_1234));
     }
 
     #[test]
-    fn pages_and_blocks_of_4_kib_granules() {
+    fn pages_and_blocks_translate_with_4_kib_granules() {
         // Levels 0 to 3 below TTBR0; a block of 1 GiB and one of 2 MiB beside the page.
         let memory = memory(&[
             (0x1_0000, 1, 0x4000_0000 | TABLE),
@@ -224,27 +223,27 @@ mod tests {
         assert_eq!(walk(at(1, 2, 3, 4, 0xabc)), Some(0x1234_5abc));
         assert_eq!(walk(at(1, 2, 5, 0x1ff, 0xabc)), Some(0x457f_fabc));
         assert_eq!(walk(at(1, 3, 0x1ff, 0x1ff, 0xabc)), Some(0xbfff_fabc));
-        assert_eq!(walk(at(1, 2, 3, 5, 0)), None, "an entry that is not there");
-        assert_eq!(walk(at(1, 2, 3, 6, 0)), None, "0b01 is no page");
+        assert_eq!(walk(at(1, 2, 3, 5, 0)), None, "an invalid descriptor");
+        assert_eq!(walk(at(1, 2, 3, 6, 0)), None, "0b01 is not a page descriptor");
         assert_eq!(walk(at(2, 0, 0, 0, 0)), None, "no blocks of 512 GiB");
         assert_eq!(walk(at(1, 4, 0, 0, 0)), None, "memory that cannot be read");
     }
 
     #[test]
-    fn the_upper_half_has_tables_of_its_own() {
-        // 39 bits: the first table is of level 1, and Linux's kernel begins in it.
+    fn the_upper_half_uses_ttbr1() {
+        // 39 bits: the first table is at level 1, as in a Linux kernel.
         let control = 25 | 25 << 16 | 0b10 << 30 | 2 << 32;
         let memory =
             memory(&[(0x2_0000, 0x1ff, 0x5000_0000 | TABLE), (0x5000_0000, 0x1fe, 0x4060_0000 | BLOCK)]);
         assert_eq!(walk(control, &memory, 0xffff_ffff_ffc0_1234), Some(0x4060_1234));
         assert_eq!(walk(control, &memory, 0x00ff_ffff_ffc0_1234), None, "neither half");
         assert_eq!(walk(control | 1 << 38, &memory, 0x00ff_ffff_ffc0_1234), Some(0x4060_1234), "a tag");
-        assert_eq!(walk(control | 1 << 23, &memory, 0xffff_ffff_ffc0_1234), None, "walks are off");
+        assert_eq!(walk(control | 1 << 23, &memory, 0xffff_ffff_ffc0_1234), None, "walks are disabled");
         assert_eq!(walk(control | 1 << 38, &memory, 0xff0f_ffff_ffc0_1234), None, "between the halves");
     }
 
     #[test]
-    fn pages_and_blocks_of_16_kib_granules() {
+    fn pages_and_blocks_translate_with_16_kib_granules() {
         // 48 bits: one bit at level 0, eleven at each other.
         let memory = memory(&[
             (0x1_0000, 1, 0x4000_0000 | TABLE),
@@ -265,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn pages_and_blocks_of_64_kib_granules() {
+    fn pages_and_blocks_translate_with_64_kib_granules() {
         // 48 bits: six at level 1, thirteen at each other.
         let memory = memory(&[
             (0x1_0000, 0x3f, 0x4000_0000 | TABLE),
@@ -281,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn addresses_of_52_bits_with_64_kib_granules() {
+    fn addresses_of_52_bits_translate_with_64_kib_granules() {
         // 52 bits of virtual address: ten at level 1. Bits 51 to 48 are in 5 to 2 of TTBR, and in 15 to 12 of descriptors.
         let control = 12 | 0b01 << 14 | 0b110 << 32;
         let translation = Translation {
@@ -300,7 +299,7 @@ mod tests {
     }
 
     #[test]
-    fn addresses_beyond_the_processor_s_are_none() {
+    fn addresses_beyond_the_physical_address_size_do_not_translate() {
         let memory = memory(&[(0x1_0000, 0, 0x10_8000_0000 | BLOCK)]);
         let control = |ips: u64| 25 | ips << 32;
         assert_eq!(walk(control(1), &memory, 0x1234), None, "36 bits");
@@ -308,8 +307,8 @@ mod tests {
     }
 
     #[test]
-    fn no_registers_make_it_panic() {
-        // Every size and granule, tables full of any one descriptor.
+    fn no_register_values_cause_a_panic() {
+        // Every size and granule, with tables full of one descriptor.
         for size in 0..64 {
             for granules in 0..16 {
                 for ips in 0..8 {

@@ -5,14 +5,14 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use super::reading::Remaining;
 use super::{Section, Uncountable};
-use crate::decode_error::{DecodeError, Wanted};
+use crate::decode_error::{DecodeError, Expected};
 use crate::guid::Guid;
 
 /// Section type of errors of Arm processors.
 pub const KIND: Guid =
     Guid::new(0xe19e_3d16, 0xbc11, 0x11e4, [0x9c, 0xaa, 0xc2, 0x05, 0x1d, 0x5d, 0x46, 0xb0]);
 
-/// ARM Processor Error Section, without what follows it (UEFI 2.10, N.2.4.4).
+/// ARM Processor Error Section, fixed part (UEFI 2.10, N.2.4.4).
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned,
 )]
@@ -20,23 +20,23 @@ pub const KIND: Guid =
 pub struct ArmProcessorHeader {
     /// [`valid`].
     pub validation: U32,
-    /// [`ArmErrorInfo`] structures that follow: one at least.
+    /// Number of [`ArmErrorInfo`] structures that follow: at least one.
     pub info_count: U16,
-    /// Contexts that follow those.
+    /// Number of contexts that follow those.
     pub context_count: U16,
-    /// Bytes of the section.
+    /// Length of the section in bytes.
     pub section_length: U32,
-    /// Affinity level that the error is of: 0 a processor, 1 to 3 groups of them.
+    /// Affinity level of the error: 0 a processor, 1 to 3 groups of processors.
     pub affinity_level: u8,
-    /// Zero.
+    /// Reserved: zero.
     pub reserved: [u8; 3],
     /// MPIDR_EL1.
     pub mpidr: U64,
     /// MIDR_EL1, always valid.
     pub midr: U64,
-    /// Bit 0: the processor runs.
+    /// Bit 0: the processor is running.
     pub running_state: U32,
-    /// What PSCI says of it while it does not run.
+    /// Its PSCI state, if it is not running.
     pub psci_state: U32,
 }
 
@@ -50,7 +50,7 @@ pub mod valid {
     pub const AFFINITY_LEVEL: u32 = 1 << 1;
     /// Running and PSCI states.
     pub const RUNNING_STATE: u32 = 1 << 2;
-    /// Vendor's data, at the section's end.
+    /// Vendor-specific data at the end of the section.
     pub const VENDOR: u32 = 1 << 3;
 }
 
@@ -60,23 +60,23 @@ pub mod valid {
 )]
 #[repr(C)]
 pub struct ArmErrorInfo {
-    /// 0.
+    /// Version: 0.
     pub version: u8,
-    /// 32.
+    /// Length in bytes: 32.
     pub length: u8,
     /// [`info_valid`].
     pub validation: U16,
     /// [`error_kind`].
     pub kind: u8,
-    /// 0: one error; 1: several; else so many.
+    /// 0: one error; 1: several; otherwise their number.
     pub multiple: U16,
     /// Bit 0: first error, 1: last error, 2: propagated, 3: overflow.
     pub flags: u8,
-    /// What went wrong, in the form that the kind has.
+    /// Error information, in the format of the kind.
     pub error_info: U64,
-    /// Virtual address.
+    /// Virtual fault address.
     pub virtual_address: U64,
-    /// Physical address. With the cache's bit of the kind set, Linux takes its page out of use.
+    /// Physical fault address. If the kind is a cache error, Linux offlines its page.
     pub physical_address: U64,
 }
 
@@ -103,17 +103,17 @@ pub mod info_valid {
 
 /// Bits of [`ArmErrorInfo::kind`], since the errata of UEFI 2.9.
 pub mod error_kind {
-    /// Of a cache.
+    /// Cache error.
     pub const CACHE: u8 = 1 << 1;
-    /// Of a TLB.
+    /// TLB error.
     pub const TLB: u8 = 1 << 2;
-    /// Of a bus.
+    /// Bus error.
     pub const BUS: u8 = 1 << 3;
-    /// Of something that only the vendor knows.
+    /// Micro-architectural error.
     pub const MICRO_ARCHITECTURAL: u8 = 1 << 4;
 }
 
-/// ARM Processor Context Information, without its registers (UEFI 2.10, N.2.4.4.2).
+/// ARM Processor Context Information, fixed part (UEFI 2.10, N.2.4.4.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
 #[repr(C)]
 struct ContextHeader {
@@ -127,7 +127,7 @@ const _: () = assert!(size_of::<ContextHeader>() == 8);
 /// Registers of the processor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ArmContext<'a> {
-    /// Which: 0 to 3 of AArch32 (general, EL1, EL2, secure), 4 to 7 of AArch64 (general, EL1, EL2, EL3), 8 others.
+    /// Register set: 0 to 3 of AArch32 (general, EL1, EL2, secure), 4 to 7 of AArch64 (general, EL1, EL2, EL3), 8 others.
     pub kind: u16,
     /// Their values.
     pub registers: &'a [u8],
@@ -143,10 +143,10 @@ pub struct ArmProcessor<'a> {
 }
 
 impl<'a> ArmProcessor<'a> {
-    /// A section about the processor that `header` names, whose counts and lengths are put right.
+    /// A section about the processor in `header`; its counts and lengths are filled in.
     ///
     /// # Errors
-    /// When there are more parts than a section can count, or no error among them.
+    /// Returns an error if there are more parts than a section can count, or no error.
     pub fn new(
         mut header: ArmProcessorHeader,
         infos: &'a [ArmErrorInfo],
@@ -168,7 +168,7 @@ impl<'a> ArmProcessor<'a> {
         Ok(ArmProcessor { header, infos, contexts, vendor })
     }
 
-    /// The header as it will be written.
+    /// The header with its counts and lengths.
     #[must_use]
     pub fn header(&self) -> &ArmProcessorHeader {
         &self.header
@@ -194,14 +194,14 @@ impl Section for ArmProcessor<'_> {
     }
 }
 
-/// A section that was read.
+/// A decoded section.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ArmProcessorView<'a> {
-    /// Its first bytes.
+    /// The fixed part.
     pub header: &'a ArmProcessorHeader,
     /// The errors.
     pub infos: &'a [ArmErrorInfo],
-    /// What follows the contexts.
+    /// Vendor-specific data after the contexts.
     pub vendor: &'a [u8],
     contexts: &'a [u8],
 }
@@ -216,7 +216,7 @@ impl<'a> ArmProcessorView<'a> {
                 offset: offset + core::mem::offset_of!(ArmProcessorHeader, section_length),
                 what: "length of the Arm processor section",
                 found: section_length as u64,
-                wanted: Wanted::AtMost(bytes.len() as u64),
+                expected: Expected::AtMost(bytes.len() as u64),
             });
         }
         let behind_header = section_length.saturating_sub(size_of::<ArmProcessorHeader>());
@@ -225,7 +225,7 @@ impl<'a> ArmProcessorView<'a> {
         let infos_offset = remaining.offset;
         let infos: &[ArmErrorInfo] =
             remaining.take_many(header.info_count.get().into(), "length of error information")?;
-        // Where one had another length, what follows would be read askew.
+        // With another length, the structures that follow would be misaligned.
         if let Some((index, info)) =
             infos.iter().enumerate().find(|(_, info)| info.length != ArmErrorInfo::LENGTH)
         {
@@ -235,7 +235,7 @@ impl<'a> ArmProcessorView<'a> {
                     + core::mem::offset_of!(ArmErrorInfo, length),
                 what: "length of error information",
                 found: info.length.into(),
-                wanted: Wanted::Exactly(ArmErrorInfo::LENGTH.into()),
+                expected: Expected::Exactly(ArmErrorInfo::LENGTH.into()),
             });
         }
 

@@ -1,4 +1,4 @@
-//! Records that firmware keeps in a form of its own.
+//! Firmware error records, whose format is that of the firmware.
 
 use zerocopy::little_endian::U64;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
@@ -8,25 +8,25 @@ use super::reading::Remaining;
 use crate::decode_error::DecodeError;
 use crate::guid::Guid;
 
-/// Section type of firmware's records.
+/// Section type of firmware error records.
 pub const KIND: Guid =
     Guid::new(0x8121_2a96, 0x09ed, 0x4996, [0x94, 0x71, 0x8d, 0x72, 0x9c, 0x8e, 0x69, 0xed]);
 
-/// The start of a Firmware Error Record Reference (UEFI 2.10, N.2.10).
+/// Firmware Error Record Reference, fixed part (UEFI 2.10, N.2.10).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
 #[repr(C)]
 pub struct FirmwareRecordHeader {
-    /// 0 IPF SAL record, 1 and 2 records of a system on chip.
+    /// Type: 0 IPF SAL record, 1 and 2 records of a system on chip.
     pub kind: u8,
-    /// Says which of the identifiers follow: 0 the short, 1 none, 2 and later both.
+    /// Determines which identifiers follow: 0 the short one, 1 none, 2 and later both.
     pub revision: u8,
-    /// Zero.
+    /// Reserved: zero.
     pub reserved: [u8; 6],
 }
 
 const _: () = assert!(size_of::<FirmwareRecordHeader>() == 8);
 
-/// A firmware's record: the same to write and as it was read.
+/// A firmware error record, to write or decoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FirmwareRecord<'a> {
     header: &'a FirmwareRecordHeader,
@@ -36,10 +36,10 @@ pub struct FirmwareRecord<'a> {
 }
 
 impl<'a> FirmwareRecord<'a> {
-    /// Reads one; also the way to make one, from its bytes.
+    /// Decodes one; also the way to build one from its bytes.
     ///
     /// # Errors
-    /// When the bytes are too few for its revision; offsets in errors count from `offset`.
+    /// Returns an error if there are too few bytes for its revision. Offsets in errors are relative to `offset`.
     pub fn read(bytes: &'a [u8], offset: usize) -> Result<Self, DecodeError> {
         let mut remaining = Remaining { bytes, offset };
         let header: &FirmwareRecordHeader = remaining.take("length of the firmware record section")?;
@@ -54,7 +54,7 @@ impl<'a> FirmwareRecord<'a> {
         Ok(FirmwareRecord { header, id, guid, record: remaining.bytes })
     }
 
-    /// Its first bytes.
+    /// The fixed part.
     #[must_use]
     pub fn header(&self) -> &'a FirmwareRecordHeader {
         self.header
@@ -72,7 +72,7 @@ impl<'a> FirmwareRecord<'a> {
         self.guid.copied()
     }
 
-    /// The record itself.
+    /// The firmware's own record.
     #[must_use]
     pub fn record(&self) -> &'a [u8] {
         self.record

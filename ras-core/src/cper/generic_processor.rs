@@ -18,33 +18,33 @@ pub const KIND: Guid =
 pub struct GenericProcessor {
     /// [`valid`].
     pub validation: U64,
-    /// 0 IA-32 or x64, 1 IA-64, 2 Arm.
+    /// Processor type: 0 IA-32 or x64, 1 IA-64, 2 Arm.
     pub processor_kind: u8,
     /// Instruction set in use: 0 IA-32, 1 IA-64, 2 x64, 3 A32 or T32, 4 A64.
     pub instruction_set: u8,
-    /// 0 unknown, or bits: 0 cache, 1 TLB, 2 bus, 3 micro-architectural.
+    /// Error type: 0 unknown, or bits: 0 cache, 1 TLB, 2 bus, 3 micro-architectural.
     pub error_kind: u8,
-    /// 0 unknown, 1 data read, 2 data write, 3 instruction fetch.
+    /// Operation: 0 unknown, 1 data read, 2 data write, 3 instruction fetch.
     pub operation: u8,
-    /// Bits: 0 can be restarted, 1 the instruction pointer is that of the error, 2 overflow, 3 corrected.
+    /// Flags: bit 0 restartable, 1 precise instruction pointer, 2 overflow, 3 corrected.
     pub flags: u8,
     /// Level of the cache, TLB or bus.
     pub level: u8,
-    /// Zero.
+    /// Reserved: zero.
     pub reserved: U16,
-    /// CPUID leaf 1's EAX, or MIDR_EL1.
+    /// EAX of CPUID leaf 1, or MIDR_EL1.
     pub version: U64,
-    /// Its name, zeros behind.
+    /// Brand string, padded with zeros.
     pub brand: [u8; 128],
     /// Local APIC id, or MPIDR_EL1.
     pub processor_id: U64,
-    /// What was accessed.
+    /// Target address.
     pub target_address: U64,
-    /// Who asked for it.
+    /// Requestor id.
     pub requestor: U64,
-    /// Who answered.
+    /// Responder id.
     pub responder: U64,
-    /// Where the processor was.
+    /// Instruction pointer.
     pub instruction_pointer: U64,
 }
 

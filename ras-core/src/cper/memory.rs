@@ -14,29 +14,29 @@ pub const KIND: Guid =
 
 /// Memory Error Section (UEFI 2.10, N.2.5).
 ///
-/// Fields hold something where their bit of [`valid`] is set.
+/// A field is valid if its bit of [`valid`] is set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
 #[repr(C)]
 pub struct MemorySection {
-    /// What the section has held from the start.
+    /// The fields of UEFI 2.1.
     pub fields: MemoryFields,
-    /// What UEFI 2.3 added.
+    /// The fields that UEFI 2.3 added.
     pub added: AddedMemoryFields,
 }
 
 const _: () = assert!(size_of::<MemorySection>() == 80);
 
-/// The memory error section as UEFI 2.1 and 2.2 had it, and as younger ones start.
+/// The memory error section of UEFI 2.1 and 2.2, and the start of later ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
 #[repr(C)]
 pub struct MemoryFields {
     /// [`valid`].
     pub validation: U64,
-    /// What kind of component found what.
+    /// Error status: the component that detected the error, and its type.
     pub error_status: U64,
-    /// Guest physical address. Linux takes its 4 KiB page and nothing else of the section.
+    /// Guest physical address. Linux offlines its 4 KiB page and uses no other field of the section.
     pub physical_address: U64,
-    /// Bits of the address that count. Linux prints it, and acts on one page all the same.
+    /// Mask of the valid bits of the address. Linux prints it, and offlines one page in any case.
     pub physical_address_mask: U64,
     /// Node.
     pub node: U16,
@@ -52,13 +52,13 @@ pub struct MemoryFields {
     pub row: U16,
     /// Column.
     pub column: U16,
-    /// First bit that is wrong.
+    /// Bit position of the error.
     pub bit_position: U16,
-    /// Who asked for the access.
+    /// Requestor id.
     pub requestor_id: U64,
-    /// Who answered.
+    /// Responder id.
     pub responder_id: U64,
-    /// What was accessed.
+    /// Target id.
     pub target_id: U64,
     /// [`MemoryErrorType`].
     pub error_type: u8,
@@ -130,41 +130,41 @@ pub mod valid {
     pub const CHIP: u64 = 1 << 21;
 }
 
-/// What went wrong in the memory (UEFI 2.10, N.2.5, memory error type).
+/// Type of a memory error (UEFI 2.10, N.2.5, memory error type).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum MemoryErrorType {
-    /// Not known: all that a host tells its VMM is that the memory is lost.
+    /// Unknown: a host reports no more to its VMM than that the memory is poisoned.
     Unknown,
-    /// None.
+    /// No error.
     NoError,
-    /// One bit.
+    /// Single-bit ECC error.
     SingleBitEcc,
-    /// More than one.
+    /// Multi-bit ECC error.
     MultiBitEcc,
-    /// One symbol.
+    /// Single-symbol chipkill ECC error.
     SingleSymbolChipkill,
-    /// More than one.
+    /// Multi-symbol chipkill ECC error.
     MultiSymbolChipkill,
     /// Master abort.
     MasterAbort,
     /// Target abort.
     TargetAbort,
-    /// Parity.
+    /// Parity error.
     Parity,
-    /// No answer in time.
+    /// Watchdog timeout.
     WatchdogTimeout,
-    /// No memory there.
+    /// Invalid address.
     InvalidAddress,
-    /// A mirror broke.
+    /// Mirror broken.
     MirrorBroken,
-    /// Spare memory took over.
+    /// Memory sparing.
     MemorySparing,
-    /// Scrubbing corrected it.
+    /// Corrected by scrubbing.
     ScrubCorrected,
-    /// Scrubbing could not.
+    /// Uncorrected by scrubbing.
     ScrubUncorrected,
-    /// The memory was taken out of use.
+    /// Physical memory map-out.
     MapOut,
 }
 
@@ -188,13 +188,13 @@ impl MemoryErrorType {
         (MemoryErrorType::MapOut, "physical memory map-out"),
     ];
 
-    /// The number on the wire.
+    /// Its number in records.
     #[must_use]
     pub const fn number(self) -> u8 {
         self as u8
     }
 
-    /// The type with that number.
+    /// The type with that number. `None` if the number is not defined.
     #[must_use]
     pub fn from_number(number: u8) -> Option<Self> {
         Self::ALL.get(usize::from(number)).map(|(kind, _)| *kind)
@@ -207,12 +207,12 @@ impl MemoryErrorType {
     }
 }
 
-/// A memory error section that was read.
+/// A decoded memory error section.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MemoryView<'a> {
-    /// What the section has held from the start.
+    /// The fields of UEFI 2.1.
     pub fields: &'a MemoryFields,
-    /// What UEFI 2.3 added; none in sections that end before.
+    /// The fields that UEFI 2.3 added. `None` if the section ends before them.
     pub added: Option<&'a AddedMemoryFields>,
 }
 
@@ -223,7 +223,7 @@ impl<'a> MemoryView<'a> {
         Ok(MemoryView { fields, added: remaining.take("length of the added fields").ok() })
     }
 
-    /// The address, where it is valid.
+    /// The physical address, if it is valid.
     #[must_use]
     pub fn physical_address(&self) -> Option<u64> {
         let is_valid = self.fields.validation.get() & valid::PHYSICAL_ADDRESS != 0;
@@ -232,7 +232,7 @@ impl<'a> MemoryView<'a> {
 }
 
 impl MemorySection {
-    /// A page of 4 KiB is lost: the one that starts at `gpa`. Nothing else is known.
+    /// The section for a poisoned page of 4 KiB that starts at `gpa`, with no further details.
     #[must_use]
     pub fn poisoned_page(gpa: u64) -> Self {
         let mut section = Self::new_zeroed();

@@ -1,7 +1,7 @@
 //! Sections: the bodies of error records (UEFI 2.10, appendix N.2).
 //!
 //! Each has its wire structure, a [`Section`] that writes it, and a view that reads it without copying. A field whose validation bit is
-//! clear says nothing: views show it all the same, [`Description`](crate::Description) leaves it out.
+//! clear is not valid: views contain it nevertheless, [`Description`](crate::Description) omits it.
 
 pub mod arm_processor;
 pub mod firmware_record;
@@ -20,12 +20,12 @@ use x86_processor::X86ProcessorView;
 use crate::decode_error::DecodeError;
 use crate::guid::Guid;
 
-/// What can be an entry's payload.
+/// The payload of an entry.
 pub trait Section {
     /// Its type.
     fn kind(&self) -> Guid;
 
-    /// ActionExecutor its bytes to `sink`, in their order and in as many parts as suits. Two calls give the same bytes.
+    /// Passes its bytes to `sink`, in order and in any number of parts. Every call passes the same bytes.
     fn parts(&self, sink: &mut dyn FnMut(&[u8]));
 }
 
@@ -48,12 +48,12 @@ impl Section for RawSection<'_> {
     }
 }
 
-/// A section has more parts than it can count, or not even one error.
+/// A section has more parts than it can count, or no error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a section has parts that it cannot count")]
 pub struct Uncountable;
 
-/// A section that was read.
+/// A decoded section.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SectionView<'a> {
     /// A memory error.
@@ -64,17 +64,17 @@ pub enum SectionView<'a> {
     X86Processor(X86ProcessorView<'a>),
     /// An error of some processor.
     GenericProcessor(&'a GenericProcessor),
-    /// A firmware's own record.
+    /// A firmware error record.
     FirmwareRecord(FirmwareRecord<'a>),
-    /// Something else.
+    /// Another section type.
     Other(RawSection<'a>),
 }
 
 impl<'a> SectionView<'a> {
-    /// Reads a section of that type from its bytes, which lie at `offset` of what errors count from.
+    /// Decodes a section of that type. Offsets in errors are relative to `offset`.
     ///
     /// # Errors
-    /// When the bytes are too few for what they say. A type that is not known is no error.
+    /// Returns an error if there are too few bytes for its counts and lengths. An unknown type is not an error.
     pub fn read(kind: Guid, bytes: &'a [u8], offset: usize) -> Result<Self, DecodeError> {
         match kind {
             memory::KIND => MemoryView::read(bytes, offset).map(SectionView::Memory),

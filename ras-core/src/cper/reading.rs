@@ -1,10 +1,10 @@
-//! Takes structures off the front of bytes.
+//! A cursor that reads structures from bytes.
 
 use zerocopy::{FromBytes, Immutable, KnownLayout, Unaligned};
 
-use crate::decode_error::{DecodeError, Wanted};
+use crate::decode_error::{DecodeError, Expected};
 
-/// What is left of the bytes of a section, and where that lies.
+/// The rest of a section's bytes, and its offset.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Remaining<'a> {
     pub(crate) bytes: &'a [u8],
@@ -12,7 +12,7 @@ pub(crate) struct Remaining<'a> {
 }
 
 impl<'a> Remaining<'a> {
-    /// Takes a structure.
+    /// Reads a structure.
     pub(crate) fn take<T>(&mut self, what: &'static str) -> Result<&'a T, DecodeError>
     where
         T: FromBytes + KnownLayout + Immutable + Unaligned,
@@ -21,7 +21,7 @@ impl<'a> Remaining<'a> {
         T::ref_from_bytes(taken).map_err(|_| self.too_short(size_of::<T>(), what))
     }
 
-    /// Takes `count` structures.
+    /// Reads `count` structures.
     pub(crate) fn take_many<T>(&mut self, count: usize, what: &'static str) -> Result<&'a [T], DecodeError>
     where
         T: FromBytes + KnownLayout + Immutable + Unaligned,
@@ -31,7 +31,7 @@ impl<'a> Remaining<'a> {
         <[T]>::ref_from_bytes_with_elems(taken, count).map_err(|_| self.too_short(len, what))
     }
 
-    /// Takes `len` bytes.
+    /// Reads `len` bytes.
     pub(crate) fn take_bytes(&mut self, len: usize, what: &'static str) -> Result<&'a [u8], DecodeError> {
         let (taken, behind) = self.bytes.split_at_checked(len).ok_or_else(|| self.too_short(len, what))?;
         *self = Remaining { bytes: behind, offset: self.offset + len };
@@ -43,7 +43,7 @@ impl<'a> Remaining<'a> {
             offset: self.offset,
             what,
             found: self.bytes.len() as u64,
-            wanted: Wanted::AtLeast(needed as u64),
+            expected: Expected::AtLeast(needed as u64),
         }
     }
 }

@@ -1,11 +1,11 @@
-//! Whole records: what firmware and operating systems keep over a reset. Status blocks hold sections without them.
+//! CPER records, as firmware and operating systems store them across a reset. Status blocks contain sections without them.
 
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use super::SectionView;
 use super::reading::Remaining;
-use crate::decode_error::{DecodeError, Wanted};
+use crate::decode_error::{DecodeError, Expected};
 use crate::fru_text::FruText;
 use crate::guid::Guid;
 use crate::timestamp::Timestamp;
@@ -16,54 +16,54 @@ use crate::timestamp::Timestamp;
 pub struct RecordHeader {
     /// [`RecordHeader::SIGNATURE`].
     pub signature: [u8; 4],
-    /// 0x0100 or 0x0101.
+    /// Revision: 0x0100 or 0x0101.
     pub revision: U16,
     /// [`RecordHeader::SIGNATURE_END`].
     pub signature_end: U32,
-    /// Sections.
+    /// Number of sections.
     pub section_count: U16,
     /// [`Severity`](crate::Severity).
     pub severity: U32,
     /// [`valid`].
     pub validation: U32,
-    /// Bytes of the record.
+    /// Length of the record in bytes.
     pub record_length: U32,
-    /// When.
+    /// Time of the error.
     pub timestamp: Timestamp,
-    /// The machine.
+    /// Platform id.
     pub platform_id: Guid,
-    /// The part of it.
+    /// Partition id.
     pub partition_id: Guid,
-    /// Who made the record.
+    /// Creator id.
     pub creator_id: Guid,
-    /// How the operating system was told: [`notification_name`].
+    /// Notification type: [`notification_name`].
     pub notification_type: Guid,
-    /// Its number, of its creator.
+    /// Record id, unique for its creator.
     pub record_id: U64,
-    /// Bits: 0 recovered, 1 from before the last boot, 2 simulated.
+    /// Flags: bit 0 recovered, 1 from a previous boot, 2 simulated.
     pub flags: U32,
-    /// For whoever keeps the record.
+    /// Persistence information, for the storage of the record.
     pub persistence: U64,
-    /// Zero.
+    /// Reserved: zero.
     pub reserved: [u8; 12],
 }
 
 const _: () = assert!(size_of::<RecordHeader>() == 128);
 
 impl RecordHeader {
-    /// How a record starts.
+    /// Signature at the start of a record.
     pub const SIGNATURE: [u8; 4] = *b"CPER";
-    /// The second mark.
+    /// Second signature, "signature end".
     pub const SIGNATURE_END: u32 = u32::MAX;
 }
 
 /// Bits of [`RecordHeader::validation`].
 pub mod valid {
-    /// The machine.
+    /// Platform id.
     pub const PLATFORM_ID: u32 = 1 << 0;
-    /// The time.
+    /// The timestamp.
     pub const TIMESTAMP: u32 = 1 << 1;
-    /// The part of the machine.
+    /// The partition id.
     pub const PARTITION_ID: u32 = 1 << 2;
 }
 
@@ -71,57 +71,57 @@ pub mod valid {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
 #[repr(C)]
 pub struct SectionDescriptor {
-    /// Where the section starts, from the record's start.
+    /// Offset of the section in the record.
     pub offset: U32,
-    /// Bytes of the section.
+    /// Length of the section in bytes.
     pub length: U32,
-    /// 0x0100.
+    /// Revision: 0x0100.
     pub revision: U16,
-    /// Bits: 0 FRU id, 1 FRU text.
+    /// Valid fields: bit 0 FRU id, 1 FRU text.
     pub validation: u8,
-    /// Zero.
+    /// Reserved: zero.
     pub reserved: u8,
     /// [`section_flags`](crate::status_block::section_flags).
     pub flags: U32,
-    /// What the section is.
+    /// Section type.
     pub section_type: Guid,
-    /// The part that broke.
+    /// FRU id.
     pub fru_id: Guid,
     /// [`Severity`](crate::Severity).
     pub severity: U32,
-    /// The part that broke, in words.
+    /// FRU text.
     pub fru_text: FruText,
 }
 
 const _: () = assert!(size_of::<SectionDescriptor>() == 72);
 
-/// A record whose lengths agree, and whose sections lie in it.
+/// A decoded record: its lengths are consistent, and its sections are within it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Record<'a> {
-    /// Its first bytes.
+    /// Its header.
     pub header: &'a RecordHeader,
-    /// Where its sections are, and what is said of them.
+    /// The descriptors of its sections.
     pub descriptors: &'a [SectionDescriptor],
     bytes: &'a [u8],
 }
 
-/// A section of a record: its descriptor, what it tells of, its bytes.
+/// A section of a record: its descriptor, its decoded form, its bytes.
 pub type RecordSection<'a> = (&'a SectionDescriptor, Result<SectionView<'a>, DecodeError>, &'a [u8]);
 
 impl<'a> Record<'a> {
-    /// Reads the record at the start of `bytes`; more may follow it.
+    /// Decodes the record at the start of `bytes`; more may follow it.
     ///
     /// # Errors
-    /// When it is marked as something else, or a length does not agree with another or with the bytes that are there.
+    /// Returns an error if it has no valid signature, or if a length is inconsistent with another or with `bytes`.
     pub fn read(bytes: &'a [u8]) -> Result<Self, DecodeError> {
         let mut remaining = Remaining { bytes, offset: 0 };
         let header: &RecordHeader = remaining.take("length of the record")?;
-        let mark = |offset, what, found: u32, wanted: u32| {
-            let wanted = Wanted::Exactly(wanted.into());
-            if Wanted::Exactly(found.into()) == wanted {
+        let mark = |offset, what, found: u32, expected: u32| {
+            let expected = Expected::Exactly(expected.into());
+            if Expected::Exactly(found.into()) == expected {
                 Ok(())
             } else {
-                Err(DecodeError { offset, what, found: found.into(), wanted })
+                Err(DecodeError { offset, what, found: found.into(), expected })
             }
         };
         let signature = u32::from_le_bytes(header.signature);
@@ -133,7 +133,7 @@ impl<'a> Record<'a> {
             offset: core::mem::offset_of!(RecordHeader, record_length),
             what: "length of the record",
             found: header.record_length.get().into(),
-            wanted: Wanted::AtMost(bytes.len() as u64),
+            expected: Expected::AtMost(bytes.len() as u64),
         })?;
         remaining.bytes = bytes.get(size_of::<RecordHeader>()..).unwrap_or_default();
         let descriptors: &[SectionDescriptor] =
@@ -146,14 +146,14 @@ impl<'a> Record<'a> {
                     offset: size_of::<RecordHeader>() + index * size_of::<SectionDescriptor>(),
                     what: "end of a section",
                     found: u64::from(descriptor.offset.get()) + u64::from(descriptor.length.get()),
-                    wanted: Wanted::AtMost(bytes.len() as u64),
+                    expected: Expected::AtMost(bytes.len() as u64),
                 });
             }
         }
         Ok(record)
     }
 
-    /// Its sections: what their descriptors say of them, what they tell of, and their bytes.
+    /// Its sections: descriptor, decoded form and bytes of each.
     pub fn sections(&self) -> impl Iterator<Item = RecordSection<'a>> + use<'a> {
         let record = *self;
         record.descriptors.iter().map(move |descriptor| {
@@ -169,7 +169,7 @@ impl<'a> Record<'a> {
     }
 }
 
-/// The name of a value of [`RecordHeader::notification_type`]; none where it is not known.
+/// The name of a value of [`RecordHeader::notification_type`]. `None` if it is not defined.
 #[must_use]
 pub fn notification_name(kind: Guid) -> Option<&'static str> {
     NOTIFICATIONS.iter().find(|(guid, _)| *guid == kind).map(|(_, name)| *name)

@@ -12,15 +12,15 @@ use crate::guid::Guid;
 pub const KIND: Guid =
     Guid::new(0xdc3e_a0b0, 0xa144, 0x4797, [0xb9, 0x5b, 0x53, 0xfa, 0x24, 0x2b, 0x6e, 0x1d]);
 
-/// IA32/X64 Processor Error Section, without what follows it (UEFI 2.10, N.2.4.2).
+/// IA32/X64 Processor Error Section, fixed part (UEFI 2.10, N.2.4.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
 #[repr(C)]
 pub struct X86ProcessorHeader {
-    /// [`valid`], and the counts of what follows.
+    /// [`valid`], and the numbers of errors and contexts that follow.
     pub validation: U64,
     /// Local APIC id.
     pub apic_id: U64,
-    /// EAX, EBX, ECX and EDX of CPUID leaf 1, 8 bytes each, and 16 reserved.
+    /// EAX, EBX, ECX and EDX of CPUID leaf 1, 8 bytes each, and 16 reserved bytes.
     pub cpuid: [u8; 48],
 }
 
@@ -36,18 +36,18 @@ pub mod valid {
     pub(super) const INFO_COUNT_SHIFT: u32 = 2;
     /// First of the six bits that count contexts.
     pub(super) const CONTEXT_COUNT_SHIFT: u32 = 8;
-    /// The most that six bits can count.
+    /// The largest six-bit count.
     pub(super) const MAX_COUNT: u64 = (1 << 6) - 1;
 }
 
 impl X86ProcessorHeader {
-    /// Errors that follow.
+    /// Number of errors that follow.
     #[must_use]
     pub const fn info_count(&self) -> usize {
         (self.validation.get() >> valid::INFO_COUNT_SHIFT & valid::MAX_COUNT) as usize
     }
 
-    /// Contexts that follow those.
+    /// Number of contexts that follow those.
     #[must_use]
     pub const fn context_count(&self) -> usize {
         (self.validation.get() >> valid::CONTEXT_COUNT_SHIFT & valid::MAX_COUNT) as usize
@@ -62,15 +62,15 @@ pub struct X86ErrorInfo {
     pub kind: Guid,
     /// [`info_valid`].
     pub validation: U64,
-    /// What went wrong, in the form that the kind has.
+    /// Check information, in the format of the kind.
     pub check_info: U64,
-    /// What was accessed.
+    /// Target address.
     pub target: U64,
-    /// Who asked for it.
+    /// Requestor id.
     pub requestor: U64,
-    /// Who answered.
+    /// Responder id.
     pub responder: U64,
-    /// Where the processor was.
+    /// Instruction pointer.
     pub instruction_pointer: U64,
 }
 
@@ -94,20 +94,20 @@ pub mod info_valid {
 pub mod error_kind {
     use crate::guid::Guid;
 
-    /// Of a cache.
+    /// Cache check.
     pub const CACHE: Guid =
         Guid::new(0xa557_01f5, 0xe3ef, 0x43de, [0xac, 0x72, 0x24, 0x9b, 0x57, 0x3f, 0xad, 0x2c]);
-    /// Of a TLB.
+    /// TLB check.
     pub const TLB: Guid =
         Guid::new(0xfc06_b535, 0x5e1f, 0x4562, [0x9f, 0x25, 0x0a, 0x3b, 0x9a, 0xdb, 0x63, 0xc3]);
-    /// Of a bus.
+    /// Bus check.
     pub const BUS: Guid =
         Guid::new(0x1cf3_f8b3, 0xc5b1, 0x49a2, [0xaa, 0x59, 0x5e, 0xef, 0x92, 0xff, 0xa6, 0x3c]);
-    /// Of something that only the vendor knows.
+    /// Micro-architecture-specific check.
     pub const MICRO_ARCHITECTURAL: Guid =
         Guid::new(0x48ab_7f57, 0xdc34, 0x4f6c, [0xa7, 0xd3, 0xb0, 0xb5, 0xb0, 0xa7, 0x43, 0x14]);
 
-    /// Its name; none where the kind is not known.
+    /// Its name. `None` if the kind is not known.
     #[must_use]
     pub fn name(kind: Guid) -> Option<&'static str> {
         match kind {
@@ -120,7 +120,7 @@ pub mod error_kind {
     }
 }
 
-/// IA32/X64 Processor Context Information, without its registers (UEFI 2.10, N.2.4.2.2).
+/// IA32/X64 Processor Context Information, fixed part (UEFI 2.10, N.2.4.2.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
 #[repr(C)]
 struct ContextHeader {
@@ -135,11 +135,11 @@ const _: () = assert!(size_of::<ContextHeader>() == 16);
 /// Registers of the processor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct X86Context<'a> {
-    /// Which: 0 unclassified, 1 model-specific, 2 and 3 of 32 and 64 bit code, 4 FXSAVE, 5 and 6 debug registers of both, 7 in memory.
+    /// Register set: 0 unclassified, 1 model-specific, 2 and 3 of 32 and 64 bit code, 4 FXSAVE, 5 and 6 debug registers of both, 7 in memory.
     pub kind: u16,
-    /// The first register's number, of model-specific ones.
+    /// Number of the first register, for model-specific registers.
     pub msr: u32,
-    /// The first register's address, of those in memory.
+    /// Address of the first register, for memory-mapped registers.
     pub memory_register: u64,
     /// Their values.
     pub registers: &'a [u8],
@@ -154,10 +154,10 @@ pub struct X86Processor<'a> {
 }
 
 impl<'a> X86Processor<'a> {
-    /// A section about the processor that `header` names, whose counts are put right.
+    /// A section about the processor in `header`; its counts are filled in.
     ///
     /// # Errors
-    /// When there are more parts than a section can count: 63 errors, 63 contexts, 65,535 bytes of registers in each.
+    /// Returns an error if there are more parts than a section can count: 63 errors, 63 contexts, 65,535 bytes of registers in each.
     pub fn new(
         mut header: X86ProcessorHeader,
         infos: &'a [X86ErrorInfo],
@@ -180,7 +180,7 @@ impl<'a> X86Processor<'a> {
         Ok(X86Processor { header, infos, contexts })
     }
 
-    /// The header as it will be written.
+    /// The header with its counts.
     #[must_use]
     pub fn header(&self) -> &X86ProcessorHeader {
         &self.header
@@ -208,10 +208,10 @@ impl Section for X86Processor<'_> {
     }
 }
 
-/// A section that was read.
+/// A decoded section.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct X86ProcessorView<'a> {
-    /// Its first bytes.
+    /// The fixed part.
     pub header: &'a X86ProcessorHeader,
     /// The errors.
     pub infos: &'a [X86ErrorInfo],

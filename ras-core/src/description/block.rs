@@ -37,7 +37,7 @@ impl Description {
         description.section(entry.header.section_type, entry.section(), entry.payload)
     }
 
-    /// Adds a section, or why it cannot be read and what it holds.
+    /// Adds a section; if it cannot be decoded, the error and its bytes.
     pub(super) fn section(
         self,
         kind: Guid,

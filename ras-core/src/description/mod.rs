@@ -1,4 +1,4 @@
-//! Blocks and records for people and for programs: one description, printed or serialised.
+//! Descriptions of blocks and records, for users and for programs.
 
 mod block;
 mod memory;
@@ -9,10 +9,10 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::fmt;
 
-/// What was read, as names and values in the order in which they lie in memory. Fields that are not valid are left out.
+/// A decoded block or record as names and values, in memory order. Fields that are not valid are omitted.
 ///
-/// Printed, it is one line for each value, indented by depth; serialised (feature `serde`), it is an object, with addresses, masks and
-/// bytes as hexadecimal strings.
+/// Its `Display` form has one line for each value, indented by depth. Its serialised form (feature `serde`) is an object, with addresses,
+/// masks and bytes as hexadecimal strings.
 ///
 /// ```
 /// use ras_core::{Description, Kind, MemoryBlocks, MemoryReport, Span, StatusBlock};
@@ -22,7 +22,7 @@ use core::fmt;
 /// MemoryBlocks::new(Span::around(0x4020_0000, 12), report).write_next(&mut bytes)?;
 ///
 /// let text = Description::of_block(&StatusBlock::read(&bytes)?).to_string();
-/// assert!(text.contains("ghest mem #17") && text.contains("0x40200000"), "{text}");
+/// assert!(text.contains("memory #17") && text.contains("0x40200000"), "{text}");
 /// # Ok::<(), Box<dyn core::error::Error>>(())
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -33,7 +33,7 @@ pub struct Description {
 /// A value of a [`Description`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Value {
-    /// A name, a time or other words.
+    /// A name, a time or another text.
     Text(String),
     /// A count or a number.
     Number(u64),
@@ -41,16 +41,16 @@ pub enum Value {
     Hex(u64),
     /// The names of the flags that are set.
     Flags(Vec<&'static str>),
-    /// Bytes that have no form known here.
+    /// Bytes of an unknown format.
     Bytes(Vec<u8>),
-    /// Something that is itself described.
+    /// A nested description.
     Group(Description),
-    /// Several of them.
+    /// Several nested descriptions.
     List(Vec<Description>),
 }
 
 impl Description {
-    /// Names and values.
+    /// Its names and values.
     #[must_use]
     pub fn fields(&self) -> &[(&'static str, Value)] {
         &self.fields
@@ -73,7 +73,7 @@ impl Description {
         self.with(name, Value::Hex(number.into()))
     }
 
-    /// The text, or where there is none the number that has no name.
+    /// The text, or if there is none, the number.
     fn named(self, name: &'static str, text: Option<impl ToString>, number: impl Into<u64>) -> Self {
         match text {
             Some(text) => self.text(name, text),
@@ -81,18 +81,18 @@ impl Description {
         }
     }
 
-    /// Flags; none is not worth a line.
+    /// Flags, if there are any.
     fn flags(self, name: &'static str, flags: impl Iterator<Item = &'static str>) -> Self {
         let flags: Vec<_> = flags.collect();
         if flags.is_empty() { self } else { self.with(name, Value::Flags(flags)) }
     }
 
-    /// Bytes; none are not worth a line.
+    /// Bytes, if there are any.
     fn bytes(self, name: &'static str, bytes: &[u8]) -> Self {
         if bytes.is_empty() { self } else { self.with(name, Value::Bytes(bytes.to_vec())) }
     }
 
-    /// Groups; none are not worth a line.
+    /// Nested descriptions, if there are any.
     fn list(self, name: &'static str, groups: impl Iterator<Item = Description>) -> Self {
         let groups: Vec<_> = groups.collect();
         if groups.is_empty() { self } else { self.with(name, Value::List(groups)) }
@@ -102,7 +102,7 @@ impl Description {
         self.with(name, Value::Group(group))
     }
 
-    /// What `describe` adds, where `condition` holds.
+    /// With what `describe` adds, if `condition` holds.
     fn when(self, condition: bool, describe: impl FnOnce(Self) -> Self) -> Self {
         if condition { describe(self) } else { self }
     }
@@ -147,7 +147,7 @@ impl fmt::Display for Description {
 impl fmt::Display for Value {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            // What a file holds must not drive a terminal.
+            // Control characters of a file must not reach a terminal.
             Value::Text(text) => {
                 text.chars().filter(|character| !character.is_control()).try_for_each(|c| write!(f, "{c}"))
             }

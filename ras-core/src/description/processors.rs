@@ -143,7 +143,7 @@ impl Description {
     }
 }
 
-/// The names of the bits that are set, from the lowest up.
+/// The names of the bits that are set, lowest first.
 fn set_bits<const N: usize>(bits: u8, names: [&'static str; N]) -> impl Iterator<Item = &'static str> {
     (0..8_u32).zip(names).filter(move |(bit, _)| bits >> bit & 1 != 0).map(|(_, name)| name)
 }

@@ -1,4 +1,4 @@
-//! Whole records, and those that firmware keeps in a form of its own.
+//! CPER records and firmware error records.
 
 use alloc::string::ToString;
 

@@ -1,45 +1,49 @@
 #![doc = include_str!("../../docs/decision-table.md")]
 
 mod page;
+mod support;
 mod table;
 
-use crate::request::Arch::{self, Aarch64, X86_64};
-use crate::request::TableSet::{self, Acpi, Devicetree, MpTable};
+use crate::request::{Arch, TableSet};
 use crate::response::Response;
 
 pub use page::markdown;
-pub use table::{ALWAYS, TABLE};
+pub use support::{Availability, Unsupported, availability, describes, responses, rows, support};
+pub use table::{EXCLUSIONS, FIXED, TABLE};
 
-/// What can happen.
+/// What happened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "kebab-case"))]
+#[non_exhaustive]
 pub enum ErrorClass {
     /// A vCPU consumed poisoned memory: action required (AR).
     Consumed,
-    /// Memory was found lost and nobody consumed it: action optional (AO).
+    /// Poisoned memory was detected before anything consumed it: action optional (AO).
     #[cfg_attr(feature = "serde", serde(rename = "found"))]
     Detected,
-    /// A device model touched poisoned memory of the guest.
+    /// A device model accessed poisoned memory of the guest.
     TouchedByDevice,
-    /// The VMM's own memory was lost.
+    /// Memory of the VMM itself is poisoned.
     OwnMemory,
 }
 
 /// When a row is chosen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Preference {
-    /// By `auto`, where no row above it is possible.
+    /// By `auto`, if no row above it is possible.
     Auto,
-    /// The same, but only as a degradation: never where missing support is to be refused.
+    /// The same, but only as a degradation: never if missing support is to be refused.
     Degraded,
-    /// Only when it was asked for by name.
+    /// Only if it is requested by name.
     OnRequest,
 }
 
-/// What must be there before a row is possible.
+/// What a row requires of the tables or the host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Requirement {
-    /// The tables: a record area with a source of that notification.
+    /// The tables: a record area with a source of the row's notification type.
     Source,
     /// The tables: an event device that notifies the error device.
     ErrorDevice,
@@ -51,88 +55,72 @@ pub enum Requirement {
     SoftwareRecovery,
 }
 
-/// A row.
+/// One row: a response to one class of error, for one kind of guest.
 #[derive(Clone, Copy, Debug)]
 pub struct Row {
     /// What happened.
     pub class: ErrorClass,
     /// The guest's architecture.
     pub arch: Arch,
-    /// Its tables.
+    /// The guest's tables.
     pub tables: TableSet,
     /// What is done.
     pub response: Response,
-    /// When it is chosen.
+    /// When the row is chosen.
     pub preference: Preference,
-    /// What it needs.
-    pub needs: &'static [Requirement],
-    /// What is done instead once the guest leaves a record unacknowledged (a machine check: in progress) for too long.
+    /// What it requires.
+    pub requires: &'static [Requirement],
+    /// The fallback if the guest leaves a record unacknowledged (a machine check: in progress) for too long.
     pub unacknowledged: Option<Response>,
-    /// What is done once a vCPU keeps touching a page that it was told about.
+    /// The fallback if a vCPU keeps accessing a page that was reported to it.
     pub stalled: Option<Response>,
-    /// Why it stands where it stands.
-    pub because: &'static str,
-    /// Who says so.
-    pub source: &'static str,
+    /// Why the row is as it is.
+    pub reason: &'static str,
+    /// Where that is specified or discussed.
+    pub reference: &'static str,
 }
 
-/// What holds for every guest.
+/// A response that holds for every guest, whatever its profile says.
 #[derive(Clone, Copy, Debug)]
-pub struct Always {
+pub struct FixedRow {
     /// What happened.
     pub class: ErrorClass,
     /// What is done.
-    pub becomes: &'static str,
+    pub response: &'static str,
     /// Why.
-    pub because: &'static str,
-    /// Who says so.
-    pub source: &'static str,
+    pub reason: &'static str,
+    /// Where that is specified or discussed.
+    pub reference: &'static str,
 }
 
-/// The rows for that question, guest and tables, best first.
-pub fn rows(class: ErrorClass, arch: Arch, tables: TableSet) -> impl Iterator<Item = &'static Row> {
-    TABLE.iter().filter(move |row| row.class == class && row.arch == arch && row.tables == tables)
-}
-
-/// Why that response does not exist for that question, guest and tables: asking for it is a mistake of the profile, on every host.
-#[must_use]
-pub const fn contradiction(response: Response, arch: Arch, tables: TableSet) -> &'static str {
-    match (response, arch, tables) {
-        (_, Aarch64, MpTable) => "an MP table describes x86_64 machines only",
-        (_, X86_64, Devicetree) => "no devicetree is built for x86_64",
-        (Response::Sea | Response::Sei | Response::Abort | Response::Serror, X86_64, _) => {
-            "external aborts and SErrors are exceptions of aarch64"
-        }
-        (Response::Nmi | Response::Mce, Aarch64, _) => "NMIs and machine checks are exceptions of x86_64",
-        (Response::External, Aarch64, Acpi) => {
-            "Linux on aarch64 finds no mapping for such an interrupt and refuses the source: gsiv reaches it"
-        }
-        (Response::Sea | Response::Sei, Aarch64, Devicetree) => {
-            "no driver of a guest with a devicetree looks for a record when it takes an abort: abort and serror come without one"
-        }
-        (Response::Polled | Response::Gpio | Response::External, Aarch64, Devicetree) => {
-            "the one source of records that a devicetree has, arm,ras-cper, tells of them by its interrupt: that is gsiv"
-        }
-        (_, _, MpTable) if response.notification().is_some() => "an MP table has no place for error records",
-        _ => "it answers another kind of error",
-    }
+/// Why the table has no row for some responses, if that does not follow from the rows that it has.
+#[derive(Clone, Copy, Debug)]
+pub struct Exclusion {
+    /// The guest's architecture.
+    pub arch: Arch,
+    /// The guest's tables.
+    pub tables: TableSet,
+    /// The responses.
+    pub responses: &'static [Response],
+    /// Why there is no such row.
+    pub reason: &'static str,
 }
 
 impl ErrorClass {
-    /// For people.
+    /// A phrase for users: "error ...".
     #[must_use]
-    pub const fn title(self) -> &'static str {
+    pub const fn description(self) -> &'static str {
         match self {
             ErrorClass::Consumed => "consumed by a vCPU (AR)",
-            ErrorClass::Detected => "found, not consumed (AO)",
-            ErrorClass::TouchedByDevice => "touched by a device model",
+            ErrorClass::Detected => "detected, not consumed (AO)",
+            ErrorClass::TouchedByDevice => "accessed by a device model",
             ErrorClass::OwnMemory => "in the VMM's own memory",
         }
     }
 }
 
 impl Preference {
-    const fn title(self) -> &'static str {
+    const fn description(self) -> &'static str {
         match self {
             Preference::Auto => "auto",
             Preference::Degraded => "degraded",
@@ -142,7 +130,7 @@ impl Preference {
 }
 
 impl Requirement {
-    const fn title(self) -> &'static str {
+    const fn description(self) -> &'static str {
         match self {
             Requirement::Source => "a source in the record area",
             Requirement::ErrorDevice => "the error device",

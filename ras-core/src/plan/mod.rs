@@ -1,21 +1,21 @@
-//! What were we asked for, and what can we do?
+//! The plan: the response to each class of memory error, chosen before the guest boots.
 //!
-//! [`plan`] is the one place that answers. It takes what was asked ([`Request`]), what the host can do ([`HostAbilities`]) and what the
-//! guest was really given ([`TablesView`]), and picks a row of the [decision table](decision) for each kind of error, with its reason. It
-//! asks nobody anything: the same three values give the same plan on any machine.
+//! [`plan`] is the only place that decides. Its input is the [`Request`] of the user, the [`HostAbilities`] and the tables that the guest
+//! was given ([`TablesView`]). For each class of error it picks a row of the [decision table](decision), with a reason. It queries
+//! nothing else: the same three values give the same plan on any machine.
 //!
 //! ```
 //! use core::num::NonZeroU32;
 //! use ras_core::abilities::{Fact, HostAbilities, MemoryFailure};
 //! use ras_core::plan::{TablesView, plan, sources_wanted};
-//! use ras_core::request::{Arch, Asynchronous, OnMissingSupport, Repair, Request, Synchronous, TableSet};
+//! use ras_core::request::{Arch, OnMissingSupport, Repair, Request, TableSet};
 //! use ras_core::{RecordArea, Response};
 //!
 //! let request = Request {
 //!     arch: Arch::Aarch64,
 //!     tables: TableSet::Acpi,
-//!     synchronous: Synchronous::Auto,
-//!     asynchronous: Asynchronous::Auto,
+//!     synchronous: None,
+//!     asynchronous: None,
 //!     poll_interval_ms: NonZeroU32::new(1_000).unwrap(),
 //!     on_missing_support: OnMissingSupport::Refuse,
 //!     repair: Repair::OnReset,
@@ -23,51 +23,51 @@
 //! let mut host = HostAbilities::unknown(Arch::Aarch64);
 //! host.memory_failure = MemoryFailure { handled: Fact::Yes, recovery: Fact::Yes, early_kill: Fact::No };
 //!
-//! // The table builder lays out what the plan would use, and hands it back.
+//! // The table builder lays out the sources that the plan would use, and returns the area.
 //! let sources: Vec<_> = sources_wanted(&request, &host, None).collect();
 //! let area = RecordArea::lay_out(0x4010_0000, 1 << 20, &sources)?;
 //! let tables = TablesView { set: TableSet::Acpi, record_area: Some(&area), error_device: true };
-//! let carried = plan(&request, &host, &tables)?;
-//! assert_eq!((carried.consumed.chosen, carried.detected.chosen), (Response::Sea, Response::Gsiv));
+//! let with_records = plan(&request, &host, &tables)?;
+//! assert_eq!((with_records.consumed.chosen, with_records.detected.chosen), (Response::Sea, Response::Gsiv));
 //!
-//! // Without an area no record can be promised, whatever the tables are called.
-//! let refusal = plan(&request, &host, &TablesView { record_area: None, ..tables }).unwrap_err();
-//! assert!(refusal.to_string().contains("no error source of notification type 8"));
+//! // Without an area no record can be promised, whatever the tables are.
+//! let error = plan(&request, &host, &TablesView { record_area: None, ..tables }).unwrap_err();
+//! assert!(error.to_string().contains("no error source of notification type 8"));
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
-mod answer;
 pub mod decision;
+mod error;
 mod note;
-mod refusal;
-mod wanted;
+mod response_plan;
+mod sources;
 
 use alloc::vec::Vec;
 
-use crate::abilities::HostAbilities;
+use crate::abilities::{ArchAbilities, Fact, HostAbilities, MachineCheckAbilities};
 use crate::record_area::RecordArea;
 use crate::request::{Arch, OnMissingSupport, Repair, Request, TableSet};
 use crate::response::Response;
 
-pub use answer::{Answer, Candidate, Obstacle, Timeouts};
+pub use error::PlanError;
 pub use note::Note;
-pub use refusal::Refusal;
-pub use wanted::sources_wanted;
+pub use response_plan::{Candidate, ResponsePlan, Timeouts, UnmetRequirement};
+pub use sources::sources_wanted;
 
 use decision::{ErrorClass, Preference, Requirement, Row};
 
-/// What the guest was given: what was built, not what was asked for.
+/// The tables that the guest was given: what was built, not what was requested.
 #[derive(Clone, Copy, Debug)]
 pub struct TablesView<'a> {
     /// The tables.
     pub set: TableSet,
-    /// The record area that they point at; none where they point at none.
+    /// The record area that they describe. `None` if they describe none.
     pub record_area: Option<&'a RecordArea>,
-    /// They hold an error device (PNP0C33) and an event device (ACPI0013) that notifies it.
+    /// They describe an error device (PNP0C33) and an event device (ACPI0013) that notifies it.
     pub error_device: bool,
 }
 
-/// What becomes of each kind of error.
+/// The response to each class of error.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "kebab-case"))]
 pub struct Plan {
@@ -76,54 +76,53 @@ pub struct Plan {
     /// The guest's tables.
     pub tables: TableSet,
     /// A vCPU consumed poisoned memory (AR).
-    pub consumed: Answer,
-    /// Memory was found lost and nobody consumed it (AO).
+    pub consumed: ResponsePlan,
+    /// Poisoned memory was detected before anything consumed it (AO).
     #[cfg_attr(feature = "serde", serde(rename = "found"))]
-    pub detected: Answer,
-    /// A device model touched poisoned memory: the request fails, and the guest is told as of [`detected`](Self::detected).
-    pub touched_by_device: Answer,
-    /// The VMM's own memory was lost.
-    pub own_memory: Answer,
+    pub detected: ResponsePlan,
+    /// A device model accessed poisoned memory: the request fails, and the guest is notified as for [`detected`](Self::detected).
+    pub touched_by_device: ResponsePlan,
+    /// Memory of the VMM itself is poisoned.
+    pub own_memory: ResponsePlan,
     /// When poisoned pages are replaced.
     pub repair: Repair,
-    /// What else is worth knowing about this host and these answers.
+    /// What limits these responses on this host.
     pub notes: Vec<Note>,
 }
 
-/// Plans.
+/// Chooses the response to each class of error.
 ///
 /// # Errors
-/// When the request contradicts itself or what was built, or asks for support that is missing to be refused.
-pub fn plan(request: &Request, host: &HostAbilities, tables: &TablesView<'_>) -> Result<Plan, Refusal> {
+/// Returns an error if the request contradicts itself or the tables that were built, or if support is missing and the request refuses
+/// to degrade.
+pub fn plan(request: &Request, host: &HostAbilities, tables: &TablesView<'_>) -> Result<Plan, PlanError> {
+    let Request { arch, tables: set, .. } = *request;
     let host_arch = host.architecture();
-    if host_arch != request.arch {
-        return Err(Refusal::OtherArchitecture { asked: request.arch, host: host_arch });
+    if host_arch != arch {
+        return Err(PlanError::OtherArchitecture { requested: arch, host: host_arch });
     }
-    if tables.set != request.tables {
-        return Err(Refusal::OtherTables { asked: request.tables, built: tables.set });
+    if tables.set != set {
+        return Err(PlanError::OtherTables { requested: set, built: tables.set });
     }
-    if matches!(
-        (request.arch, request.tables),
-        (Arch::Aarch64, TableSet::MpTable) | (Arch::X86_64, TableSet::Devicetree)
-    ) {
-        return Err(Refusal::NoSuchTables { arch: request.arch, tables: request.tables });
+    if !decision::describes(set, arch) {
+        return Err(PlanError::NoSuchTables { arch, tables: set });
     }
     if request.on_missing_support == OnMissingSupport::Refuse {
         if !host.memory_failure.handled.holds() {
-            return Err(Refusal::HostReportsNothing(host.memory_failure.handled));
+            return Err(PlanError::HostReportsNothing(host.memory_failure.handled));
         }
         if !host.memory_failure.recovery.holds() {
-            return Err(Refusal::HostPanics(host.memory_failure.recovery));
+            return Err(PlanError::HostPanics(host.memory_failure.recovery));
         }
     }
-    let consumed = answer(ErrorClass::Consumed, request.synchronous.response(), request, host, tables)?;
-    let detected = answer(ErrorClass::Detected, request.asynchronous.response(), request, host, tables)?;
+    let consumed = choose(ErrorClass::Consumed, request.synchronous, request, host, tables)?;
+    let detected = choose(ErrorClass::Detected, request.asynchronous, request, host, tables)?;
     let notes = note::notes(host, [consumed.chosen, detected.chosen]);
     Ok(Plan {
-        arch: request.arch,
-        tables: tables.set,
-        touched_by_device: Answer::as_detected(&detected),
-        own_memory: Answer::own_memory(),
+        arch,
+        tables: set,
+        touched_by_device: ResponsePlan::as_detected(&detected),
+        own_memory: ResponsePlan::own_memory(),
         consumed,
         detected,
         repair: request.repair,
@@ -131,40 +130,38 @@ pub fn plan(request: &Request, host: &HostAbilities, tables: &TablesView<'_>) ->
     })
 }
 
-fn answer(
+fn choose(
     class: ErrorClass,
-    asked: Option<Response>,
+    requested: Option<Response>,
     request: &Request,
     host: &HostAbilities,
     tables: &TablesView<'_>,
-) -> Result<Answer, Refusal> {
-    let rows = || decision::rows(class, request.arch, request.tables);
-    if let Some(asked) = asked
-        && !rows().any(|row| row.response == asked)
-    {
-        let because = decision::contradiction(asked, request.arch, request.tables);
-        return Err(Refusal::Contradiction { class, asked, because });
+) -> Result<ResponsePlan, PlanError> {
+    if let Some(requested) = requested {
+        decision::support(class, request.arch, request.tables, requested)
+            .map_err(|reason| PlanError::Unsupported { class, requested, reason })?;
     }
-    let possible: Vec<Candidate> = rows()
-        .map(|row| Candidate { response: row.response, obstacles: Obstacle::of(row, host, tables).collect() })
+    let rows = || decision::rows(class, request.arch, request.tables);
+    let candidates: Vec<Candidate> = rows()
+        .map(|row| Candidate { response: row.response, unmet: UnmetRequirement::of(row, host, tables) })
         .collect();
-    let is_possible = |row: &Row| {
-        possible.iter().any(|candidate| candidate.response == row.response && candidate.obstacles.is_empty())
-    };
-    let wanted = |row: &&Row| match asked {
-        Some(asked) => row.response == asked,
+    let is_possible =
+        |row: &Row| candidates.iter().any(|it| it.response == row.response && it.unmet.is_empty());
+    let is_requested = |row: &&Row| match requested {
+        Some(requested) => row.response == requested,
         None => row.preference == Preference::Auto,
     };
-    let next_best = |row: &&Row| {
+    let is_degradation = |row: &&Row| {
         request.on_missing_support == OnMissingSupport::Degrade && row.preference != Preference::OnRequest
     };
-    let as_asked = rows().filter(wanted).find(|row| is_possible(row));
-    let Some(row) = as_asked.or_else(|| rows().filter(next_best).find(|row| is_possible(row))) else {
-        return Err(Refusal::MissingSupport { class, asked, possible });
+    let as_requested = rows().filter(is_requested).find(|row| is_possible(row));
+    let degraded = || rows().filter(is_degradation).find(|row| is_possible(row));
+    let Some(row) = as_requested.or_else(degraded) else {
+        return Err(PlanError::MissingSupport { class, requested, candidates });
     };
     let timeouts = Timeouts::of(row, request.poll_interval_ms);
     let source = source_of(row.response, tables);
-    Ok(Answer::new(row, asked, as_asked.is_none(), possible, timeouts, source))
+    Ok(ResponsePlan::new(row, requested, as_requested.is_none(), candidates, timeouts, source))
 }
 
 /// The source that a response writes its records to.
@@ -174,15 +171,14 @@ fn source_of(response: Response, tables: &TablesView<'_>) -> Option<u16> {
     slots.find(|slot| slot.source.notification.number() == number).map(|slot| slot.source.id)
 }
 
-/// Whether what a row needs is there; if not, whether at least nobody knows.
-fn met(
-    need: Requirement,
+/// Whether a requirement of a row is met.
+fn check_requirement(
+    requirement: Requirement,
     row: &Row,
     host: &HostAbilities,
     tables: &TablesView<'_>,
-) -> crate::abilities::Fact {
-    use crate::abilities::{ArchAbilities, Fact, MachineCheckAbilities};
-    match (need, host.arch) {
+) -> Fact {
+    match (requirement, host.arch) {
         (Requirement::Source, _) => source_of(row.response, tables).is_some().into(),
         (Requirement::ErrorDevice, _) => tables.error_device.into(),
         (Requirement::VcpuEvents, ArchAbilities::Aarch64(host)) => host.vcpu_events,

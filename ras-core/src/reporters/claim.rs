@@ -1,29 +1,29 @@
-//! Who owns a status block.
+//! Ownership of status blocks: each has one writer.
 
 use alloc::vec::Vec;
 
 use crate::record_area::{RecordArea, Slot};
 
-/// The status blocks of a record area that nobody owns yet. Each can be claimed once: a block has one writer.
+/// The status blocks of a record area that have no writer yet. Each can be claimed once.
 #[derive(Debug, Default)]
 pub struct Claims {
     slots: Vec<Slot>,
 }
 
-/// A status block, and the right to write it. It only comes from a record area that was laid out.
+/// The right to write one status block. It can only be had from a record area that was laid out.
 #[derive(Debug)]
 pub struct Claim {
     slot: Slot,
 }
 
 impl Claims {
-    /// All blocks of the area; make it once for each area. Without an area there is nothing to claim.
+    /// All blocks of the area. To be created once for each area; without an area there is nothing to claim.
     #[must_use]
     pub fn of(area: Option<&RecordArea>) -> Self {
         Claims { slots: area.map_or(Vec::new(), |area| area.slots().collect()) }
     }
 
-    /// Claims the block of that source; none where there is no such source, or its block is taken.
+    /// Claims the block of that source. `None` if there is no such source, or its block is claimed already.
     pub fn claim(&mut self, source: u16) -> Option<Claim> {
         let index = self.slots.iter().position(|slot| slot.source.id == source)?;
         Some(Claim { slot: self.slots.swap_remove(index) })
@@ -31,7 +31,7 @@ impl Claims {
 }
 
 impl Claim {
-    /// Where it is.
+    /// Where the block is.
     #[must_use]
     pub const fn slot(&self) -> &Slot {
         &self.slot

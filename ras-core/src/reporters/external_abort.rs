@@ -1,4 +1,4 @@
-//! External aborts and SErrors of 64-bit Arm guests: with a record they are the notification, without one the whole answer.
+//! External aborts and SErrors of 64-bit Arm guests: the notification that goes with a record, or a response of their own.
 
 use alloc::boxed::Box;
 
@@ -13,15 +13,15 @@ use crate::vcpu_state::{Access, Consumption, ExceptionLevel, VcpuState};
 pub(super) const REGISTRATION: Registration = Registration {
     name: "external_abort",
     carries: |response| matches!(response, Response::Abort | Response::Serror),
-    build: |Setup { answer, host, .. }| {
+    build: |Setup { response, host, .. }| {
         Ok(Box::new(ExternalAbort {
-            serror: answer.chosen == Response::Serror,
+            serror: response.chosen == Response::Serror,
             injector: Injector::of(host),
         }))
     },
 };
 
-/// Answers with an exception and no record.
+/// Injects an exception, without a record.
 #[derive(Clone, Copy, Debug)]
 pub struct ExternalAbort {
     /// An SError, not a synchronous abort.
@@ -30,13 +30,13 @@ pub struct ExternalAbort {
 }
 
 impl ExternalAbort {
-    /// Answers by synchronous external abort.
+    /// Injects synchronous external aborts.
     #[must_use]
     pub fn synchronous(host: &HostAbilities) -> Self {
         ExternalAbort { serror: false, injector: Injector::of(host) }
     }
 
-    /// Answers by SError.
+    /// Injects SErrors.
     #[must_use]
     pub fn asynchronous(host: &HostAbilities) -> Self {
         ExternalAbort { serror: true, injector: Injector::of(host) }
@@ -58,16 +58,16 @@ impl Reporter for ExternalAbort {
             (Response::Abort, self.injector.abort(vcpu, consumption))
         };
         sink.act(action);
-        sink.act(Action::Event(ErrorEvent::Answered { span: error.span, response }));
+        sink.act(Action::Event(ErrorEvent::Handled { span: error.span, response }));
     }
 }
 
-/// Makes the exceptions, as this host can.
+/// Builds the exceptions that this host supports.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Injector {
-    /// An abort can say that its address is not valid.
+    /// An abort can be marked as having no valid fault address.
     far_not_valid: bool,
-    /// An SError can have a syndrome: the host can set one and the vCPU's RAS extension gives it a meaning.
+    /// An SError can have a syndrome: the host can set one, and the vCPU has the RAS extension that defines it.
     syndrome: bool,
 }
 
@@ -121,29 +121,29 @@ pub const fn abort_esr(consumption: Consumption, far: FaultAddress) -> u32 {
 
 /// Fault status: synchronous external abort, not on a translation table walk.
 const FSC_EXTERNAL: u32 = 0x10;
-/// Write, not read.
+/// The access was a write.
 const WNR: u32 = 1 << 6;
 /// The fault address is not valid.
 const FNV: u32 = 1 << 10;
 
-/// How bad an SError is: the AET field (Arm ARM DDI 0487, ESR_EL1: ISS encoding for an SError exception).
+/// Severity of an SError: the AET field (Arm ARM DDI 0487, ESR_EL1: ISS encoding for an SError exception).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum SerrorSeverity {
-    /// UC: it may have spread.
+    /// UC: uncontainable.
     Uncontainable,
-    /// UEU: the program's state is lost.
+    /// UEU: unrecoverable.
     Unrecoverable,
-    /// UEO: what was lost is not needed to go on.
+    /// UEO: restartable: the data is not needed to continue.
     Restartable,
-    /// UER: the program can go on once the error is repaired. What consuming poisoned memory is.
+    /// UER: recoverable: the program can continue once the error is repaired. Consumed poison is of this severity.
     Recoverable,
-    /// CE.
+    /// CE: corrected.
     Corrected,
 }
 
 impl SerrorSeverity {
-    /// Bits 24:0 of ESR_EL1, for a processor with the RAS extension. Linux goes on after restartable and corrected ones, and panics at
-    /// every other.
+    /// Bits 24:0 of ESR_EL1, for a processor with the RAS extension. Linux continues after restartable and corrected ones, and panics at
+    /// all others.
     #[must_use]
     pub const fn iss(self) -> u32 {
         let aet = match self {
@@ -153,7 +153,7 @@ impl SerrorSeverity {
             SerrorSeverity::Recoverable => 3,
             SerrorSeverity::Corrected => 6,
         };
-        // DFSC: asynchronous SError. Only with it has AET a meaning.
+        // DFSC: asynchronous SError. AET is defined for it only.
         aet << 10 | 0x11
     }
 }
@@ -163,7 +163,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn syndromes_are_those_of_the_architecture() {
+    fn syndromes_match_the_architecture() {
         let esr = |level, access, far| abort_esr(Consumption { level, access, far: None }, far);
         let known = FaultAddress::At(0x1234);
         assert_eq!(esr(ExceptionLevel::El0, Access::Fetch, known), 0x8200_0010);

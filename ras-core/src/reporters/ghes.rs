@@ -1,4 +1,4 @@
-//! Records in a status block, and the notification that goes with them.
+//! GHES: records in a status block, and their notification.
 
 use alloc::boxed::Box;
 
@@ -7,64 +7,66 @@ use super::stop::stop;
 use super::{BuildError, Claim, Registration, Reporter, ReporterContext, Setup};
 use crate::abilities::HostAbilities;
 use crate::actions::{Action, ActionSink, ErrorEvent, StopReason};
-use crate::handover::{Consumer, Handover, PendingError, Record, Step};
-use crate::memory_blocks::{MemoryBlocks, MemoryReport};
+use crate::handshake::{Consumer, Handshake, Record, Step};
+use crate::memory_blocks::{MemoryBlocks, MemoryReport, PartName};
 use crate::memory_error::{Kind, MemoryError, Span};
 use crate::notification::Notification;
-use crate::plan::Answer;
+use crate::plan::ResponsePlan;
 use crate::record_area::Slot;
 use crate::response::Response;
 use crate::vcpu_state::VcpuState;
 
 pub(super) const REGISTRATION: Registration = Registration {
     name: "ghes",
-    carries: |response| response.notification().is_some(),
-    build: |Setup { answer, host, claims }| {
-        let claim = answer.source.and_then(|source| claims.claim(source));
-        let claim = claim.ok_or(BuildError::NoBlock(answer.chosen))?;
-        Ok(Box::new(Ghes::new(claim, answer, host)))
+    carries: Response::writes_record,
+    build: |Setup { response, host, claims, part }| {
+        let claim = response.source.and_then(|source| claims.claim(source));
+        let claim = claim.ok_or(BuildError::NoBlock(response.chosen))?;
+        Ok(Box::new(Ghes::new(claim, response, host, *part)))
     },
 };
 
-/// Losses that may wait for one block, and vCPUs that may wait with them.
+/// Errors that can be queued for one block, and vCPUs that can be held for it.
 const CAPACITY: usize = 64;
 /// Bytes of a status block.
 const BLOCK_LEN: usize = 0x1000;
-/// Bytes of the block status, the first field of a block. Zero there: nothing to read.
+/// Bytes of the block status, the first field of a block. If it is zero, the block is empty.
 const STATUS_LEN: usize = 4;
 
-/// Tells the guest by records in one status block.
+/// Writes records into one status block and notifies the guest.
 ///
-/// It can only be made from a [`Claim`], which only a laid-out record area gives: no record is ever written to tables that do not exist.
+/// It can only be built from a [`Claim`], which only a laid-out record area gives: no record is ever written that no table describes.
 #[derive(Debug)]
 pub struct Ghes {
-    handover: Handover<CAPACITY>,
+    handshake: Handshake<CAPACITY>,
     channel: Channel,
 }
 
-/// Carries out what the handover says.
+/// Carries out the steps of the handshake.
 #[derive(Debug)]
 struct Channel {
     claim: Claim,
+    part: PartName,
     response: Response,
-    /// What is done where no record can be.
+    /// What is done if no record can be written.
     fallback: Response,
     injector: Injector,
-    /// Records written so far.
+    /// Number of records written so far.
     written: u64,
     block: [u8; BLOCK_LEN],
 }
 
 impl Ghes {
-    /// The reporter that writes to that block.
+    /// The reporter that writes to that block. Its records name the memory `part`.
     #[must_use]
-    pub fn new(claim: Claim, answer: &Answer, host: &HostAbilities) -> Self {
+    pub fn new(claim: Claim, response: &ResponsePlan, host: &HostAbilities, part: PartName) -> Self {
         Ghes {
-            handover: Handover::new(answer.timeouts.acknowledge_ns()),
+            handshake: Handshake::new(response.timeouts.acknowledge_ns()),
             channel: Channel {
                 claim,
-                response: answer.chosen,
-                fallback: answer.unacknowledged.unwrap_or(Response::Stop),
+                part,
+                response: response.chosen,
+                fallback: response.unacknowledged.unwrap_or(Response::Stop),
                 injector: Injector::of(host),
                 written: 0,
                 block: [0; BLOCK_LEN],
@@ -79,41 +81,43 @@ impl Reporter for Ghes {
     }
 
     fn report(&mut self, error: &MemoryError, context: &ReporterContext, sink: &mut dyn ActionSink) {
-        let loss = match (error.kind, error.vcpu) {
-            (Kind::ActionOptional, _) => PendingError { span: error.span, consumer: None },
+        let (span, consumer) = match (error.kind, error.vcpu) {
+            (Kind::ActionOptional, _) => (error.span, None),
             (Kind::ActionRequired, Some(vcpu)) => {
                 let state = context.vcpu;
                 if state.is_none() && self.channel.response.needs_vcpu_state() {
                     return stop(*error, StopReason::NotDeliverable, sink);
                 }
-                // The pages around the one that was touched; whoever asks tells of the rest as of what was found.
-                let span = Span::around(error.gpa, error.span.log2_len.min(Record::LOG2_MOST));
-                PendingError { span, consumer: Some(Consumer { vcpu, state, error: *error }) }
+                // The pages around the accessed one; the responder reports the rest as detected.
+                let span = Span::around(error.gpa, error.span.log2_len.min(Record::MAX_LOG2_LEN));
+                (span, Some(Consumer { vcpu, state, error: *error }))
             }
             (Kind::ActionRequired, None) => return stop(*error, StopReason::NotDeliverable, sink),
         };
         let channel = &mut self.channel;
-        self.handover
-            .report(loss, is_free(context), context.now_ns, &mut |step| channel.take(step, context, sink));
+        self.handshake.report(span, consumer, is_free(context), context.now_ns, &mut |step| {
+            channel.carry_out(step, context, sink);
+        });
     }
 
     fn tick(&mut self, context: &ReporterContext, sink: &mut dyn ActionSink) {
         let channel = &mut self.channel;
-        self.handover.tick(is_free(context), context.now_ns, &mut |step| channel.take(step, context, sink));
+        self.handshake
+            .tick(is_free(context), context.now_ns, &mut |step| channel.carry_out(step, context, sink));
     }
 
     fn driver_up(&mut self, context: &ReporterContext) {
-        self.handover.driver_up(context.now_ns);
+        self.handshake.driver_up(context.now_ns);
     }
 
     fn reset(&mut self, still_poisoned: bool, context: &ReporterContext, sink: &mut dyn ActionSink) {
         let channel = &mut self.channel;
         channel.restore(sink);
-        self.handover.reset(still_poisoned, &mut |step| channel.take(step, context, sink));
+        self.handshake.reset(still_poisoned, &mut |step| channel.carry_out(step, context, sink));
     }
 
-    fn has_room(&self) -> bool {
-        self.handover.queued() < CAPACITY
+    fn has_capacity(&self) -> bool {
+        self.handshake.queued() < CAPACITY
     }
 
     fn acknowledge_register(&self) -> Option<u64> {
@@ -121,7 +125,7 @@ impl Reporter for Ghes {
     }
 
     fn deadline_ns(&self) -> Option<u64> {
-        self.handover.deadline_ns()
+        self.handshake.deadline_ns()
     }
 }
 
@@ -130,7 +134,7 @@ fn is_free(context: &ReporterContext) -> bool {
 }
 
 impl Channel {
-    fn take(&mut self, step: Step, context: &ReporterContext, sink: &mut dyn ActionSink) {
+    fn carry_out(&mut self, step: Step, context: &ReporterContext, sink: &mut dyn ActionSink) {
         let source = self.claim.slot().source.id;
         match step {
             Step::Write(record) => self.write(&record, context, sink),
@@ -151,15 +155,16 @@ impl Channel {
         }
     }
 
-    /// The register first, so that an acknowledgement can only be of this record; then the block's body, and last its first field, by
-    /// which a guest that polls knows that there is something to read.
+    /// The register first, so that an acknowledgement can only be of this record; then the block's body; last its first field, by which a
+    /// polling guest sees that the block is not empty.
     fn write(&mut self, record: &Record, context: &ReporterContext, sink: &mut dyn ActionSink) {
         let Slot { source, ack_gpa, block_gpa, .. } = *self.claim.slot();
         self.written = self.written.saturating_add(1);
-        // No two records of the area have a number in common: the last digit is the source's.
+        // No two records of the area have the same number: the last digit is the source's.
         let number = self.written.saturating_mul(10).saturating_add(u64::from(source.id % 10));
-        let report = MemoryReport::uncorrected(record.kind(), context.unix_seconds, number);
-        // Cannot fail: a block of a page holds what one record tells of.
+        let report =
+            MemoryReport::uncorrected(record.kind(), context.unix_seconds, number).with_part(self.part);
+        // Cannot fail: a record is no larger than a block.
         let Ok(len) = MemoryBlocks::new(record.span, report).write_next(&mut self.block) else { return };
         let (status, body) = self.block.split_at(STATUS_LEN);
         let body = body.get(..len.saturating_sub(STATUS_LEN)).unwrap_or_default();
@@ -173,14 +178,16 @@ impl Channel {
             span: record.span,
         }));
         self.notify(record, sink);
-        sink.act(Action::Event(ErrorEvent::Answered { span: record.span, response: self.response }));
+        sink.act(Action::Event(ErrorEvent::Handled { span: record.span, response: self.response }));
     }
 
     fn notify(&self, record: &Record, sink: &mut dyn ActionSink) {
-        match (self.claim.slot().source.notification, record.consumer) {
-            (Notification::Polled { .. }, _) => {}
+        let notification = self.claim.slot().source.notification;
+        if notification.needs_error_device() {
+            return sink.act(Action::RaiseErrorEvent);
+        }
+        match (notification, record.consumer) {
             (Notification::External { gsi }, _) => sink.act(Action::RaiseInterrupt { gsi }),
-            (Notification::Gpio | Notification::Gsiv, _) => sink.act(Action::RaiseErrorEvent),
             (Notification::Nmi, consumer) => {
                 sink.act(Action::InjectNmi { vcpu: consumer.map_or(0, |consumer| consumer.vcpu) });
             }
@@ -193,8 +200,8 @@ impl Channel {
             (Notification::Sei, consumer) => {
                 sink.act(self.injector.serror(consumer.map_or(0, |consumer| consumer.vcpu)));
             }
-            // Nobody consumed it, or not on this architecture: the next abort that the guest takes finds the record.
-            (Notification::Sea, _) => {}
+            // A polled record, or one for SEA without a consumer, which the guest reads at its next abort.
+            _ => {}
         }
     }
 
@@ -211,10 +218,10 @@ impl Channel {
             }
             _ => return stop(error, StopReason::Unacknowledged, sink),
         };
-        sink.act(Action::Event(ErrorEvent::Answered { span, response }));
+        sink.act(Action::Event(ErrorEvent::Handled { span, response }));
     }
 
-    /// The block is empty and ours to write.
+    /// Initialises the source's part of the record area: the block is empty and free.
     fn restore(&mut self, sink: &mut dyn ActionSink) {
         let Slot { cell_gpa, ack_gpa, block_gpa, .. } = *self.claim.slot();
         self.block.fill(0);

@@ -1,4 +1,4 @@
-//! The guest is not told.
+//! The guest is not notified.
 
 use alloc::boxed::Box;
 
@@ -13,7 +13,7 @@ pub(super) const REGISTRATION: Registration = Registration {
     build: |_| Ok(Box::new(Ignore)),
 };
 
-/// Leaves what was found to the ledger.
+/// Leaves detected errors to the ledger.
 #[derive(Clone, Copy, Debug)]
 pub struct Ignore;
 
@@ -22,7 +22,7 @@ impl Reporter for Ignore {
         REGISTRATION.name
     }
 
-    fn report(&mut self, error: &MemoryError, _moment: &ReporterContext, sink: &mut dyn ActionSink) {
-        sink.act(Action::Event(ErrorEvent::Answered { span: error.span, response: Response::Ignore }));
+    fn report(&mut self, error: &MemoryError, _context: &ReporterContext, sink: &mut dyn ActionSink) {
+        sink.act(Action::Event(ErrorEvent::Handled { span: error.span, response: Response::Ignore }));
     }
 }

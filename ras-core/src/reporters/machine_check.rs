@@ -15,65 +15,66 @@ use crate::vcpu_state::{MachineCheckState, VcpuState};
 pub(super) const REGISTRATION: Registration = Registration {
     name: "machine_check",
     carries: |response| matches!(response, Response::Mce),
-    build: |Setup { answer, host, .. }| {
-        let reporter = MachineCheckReporter::new(host).ok_or(BuildError::NoMachineCheck(answer.chosen))?;
-        Ok(Box::new(reporter.with_timeouts(&answer.timeouts)))
+    build: |Setup { response, host, .. }| {
+        let reporter = MachineCheckReporter::new(host).ok_or(BuildError::NoMachineCheck(response.chosen))?;
+        Ok(Box::new(reporter.with_timeouts(&response.timeouts)))
     },
 };
 
-/// Tells the guest by machine check.
+/// Notifies the guest by machine checks.
 ///
 /// | | Intel | AMD |
 /// |---|---|---|
 /// | consumed | SRAR, data load | uncorrected, poison |
-/// | found | SRAO, memory scrub | deferred, poison |
-/// | found, while no exception can be taken | UCNA, where KVM raises the interrupt for it | as before: it takes none |
-/// | who takes it | all vCPUs together, or one where the guest switched local machine checks on | one |
+/// | detected | SRAO, memory scrub | deferred, poison |
+/// | detected, while no exception can be taken | UCNA, if KVM supports its interrupt (CMCI) | the same: it needs no exception |
+/// | taken by | all vCPUs together, or one if the guest enabled local machine checks | one vCPU |
 ///
-/// KVM_X86_SET_MCE raises no exception for what is not uncorrected: it stores a deferred error, and the guest finds it when it looks.
+/// KVM_X86_SET_MCE raises no exception for an error that is not uncorrected: it stores a deferred error, which the guest reads when it polls
+/// its banks.
 ///
-/// A machine check while another is in progress would end the guest (KVM: triple fault), and an UCNA would clear the MCG_STATUS that the
-/// handler is about to read (KVM stores the zero that makes it one). Neither is tried. Where several vCPUs touch poisoned memory at once this
-/// is the rule, not the exception: each takes part in the machine check of the other. The vCPU is held for a moment and entered again: it
-/// takes the machine check that waits for it, then touches the page again and is told. Only a guest that leaves one in progress for longer
-/// than the patience is stopped. What nobody consumed waits as long, and is then left to the ledger.
+/// A machine check while another is in progress would shut the guest down (KVM: triple fault), and an UCNA would clear the MCG_STATUS that
+/// the handler is about to read (KVM stores the zero that defines an UCNA). Both are avoided. If several vCPUs access poisoned memory at the
+/// same time, this is the normal case: each takes part in the machine check of the other. The vCPU is held for a moment and entered again:
+/// it takes the pending machine check, then accesses the page again and is notified. The guest is only stopped if a machine check stays in
+/// progress for longer than the timeout. Detected errors are retried for that time, and then left to the ledger.
 #[derive(Clone, Debug)]
 pub struct MachineCheckReporter {
     vendor: Vendor,
     host: MachineCheckAbilities,
     timeout_ns: u64,
-    /// vCPUs that cannot be told yet of what they consumed.
+    /// vCPUs that consumed an error and cannot be notified yet.
     busy: Queue<Busy, CAPACITY>,
-    /// What nobody consumed and cannot be told yet.
-    later: Queue<Later, CAPACITY>,
+    /// Detected errors that cannot be reported yet.
+    deferred: Queue<Deferred, CAPACITY>,
 }
 
-/// A vCPU that another machine check stands in the way of.
+/// A vCPU that cannot be notified because another machine check is in progress.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Busy {
     vcpu: u32,
     since_ns: u64,
-    /// When it last touched poisoned memory.
+    /// When it last accessed poisoned memory.
     last_ns: u64,
     held: bool,
 }
 
-/// Something that nobody consumed and that could not be told yet.
+/// A detected error that could not be reported yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Later {
+struct Deferred {
     error: MemoryError,
     since_ns: u64,
-    /// When it was last tried.
+    /// When reporting was last tried.
     last_ns: u64,
 }
 
-/// vCPUs, and errors, that wait at once.
+/// Number of vCPUs, and of errors, that can be queued.
 const CAPACITY: usize = 64;
-/// How long is waited before the next attempt.
-const PAUSE_NS: u64 = 1_000_000;
+/// Interval between attempts.
+const RETRY_INTERVAL_NS: u64 = 1_000_000;
 
 impl MachineCheckReporter {
-    /// The reporter for that host; none where its machine checks have no software recovery.
+    /// The reporter for that host. `None` if its machine checks have no software recovery.
     #[must_use]
     pub fn new(host: &HostAbilities) -> Option<Self> {
         let ArchAbilities::X86_64(host) = host.arch else { return None };
@@ -83,11 +84,11 @@ impl MachineCheckReporter {
             host: mce,
             timeout_ns: 2_000_000_000,
             busy: Queue::new(),
-            later: Queue::new(),
+            deferred: Queue::new(),
         })
     }
 
-    /// Waits so long for a machine check that is in progress ([`Timeouts::acknowledge_ms`]); without this, two seconds.
+    /// Sets how long a machine check may be in progress ([`Timeouts::acknowledge_ms`]). The default is two seconds.
     #[must_use]
     pub fn with_timeouts(self, timeouts: &Timeouts) -> Self {
         MachineCheckReporter { timeout_ns: timeouts.acknowledge_ns(), ..self }
@@ -97,9 +98,8 @@ impl MachineCheckReporter {
         self.host.banks.min(BANKS)
     }
 
-    /// The bank of an error: never the same for the two kinds, so that one that the guest has not read yet does not make the other look
-    /// overflowed, which Linux takes as fatal. And not bank 0 where there are others: early Intel processors of family 6 keep something
-    /// else there, and Linux leaves it alone.
+    /// The bank of an error: different for the two kinds, so that an unread error of one does not make the other look overflowed, which is
+    /// fatal for Linux. Not bank 0 if there are others: early Intel processors of family 6 use it otherwise, and Linux skips it.
     fn bank(&self, kind: Kind) -> u8 {
         let last = self.banks().saturating_sub(1);
         match kind {
@@ -126,7 +126,7 @@ impl MachineCheckReporter {
         MachineCheck { bank: self.bank(kind), status, addr: page(gpa), misc: MISC, mcg_status }
     }
 
-    /// All vCPUs take an Intel machine check together, unless it is local.
+    /// Whether all vCPUs take it together: Intel's, unless it is local.
     fn is_broadcast(&self, vcpu: MachineCheckState) -> bool {
         self.vendor == Vendor::Intel && !(vcpu.local && self.host.has(MachineCheckAbilities::LMCE_P))
     }
@@ -134,8 +134,8 @@ impl MachineCheckReporter {
     fn inject(&self, error: &MemoryError, vcpu: u32, state: MachineCheckState, sink: &mut dyn ActionSink) {
         let mut registers = self.registers(error.kind, error.gpa);
         if self.is_broadcast(state) {
-            // Uncorrected and not enabled: the others meet, find nothing of theirs, and go on. Linux leaves this in the bank until it looks
-            // for corrected errors, minutes later: in the bank of the next error it would look overflowed.
+            // Uncorrected and not enabled: the other vCPUs rendezvous, see no error of their own, and continue. Linux leaves this in the bank
+            // until it polls for corrected errors, minutes later: in the bank of the next error it would look like an overflow.
             let bystander = MachineCheck {
                 bank: self.banks().saturating_sub(3),
                 status: status::VAL | status::UC,
@@ -148,11 +148,11 @@ impl MachineCheckReporter {
             registers.mcg_status |= mcg::LMCE;
         }
         sink.act(Action::MachineCheck { target: Target::Vcpu(vcpu), registers });
-        sink.act(Action::Event(ErrorEvent::Answered { span: error.span, response: Response::Mce }));
+        sink.act(Action::Event(ErrorEvent::Handled { span: error.span, response: Response::Mce }));
     }
 
-    /// Uncorrected, no action required: stored, and told by the interrupt for corrected errors. Needs no exception.
-    fn interrupt(&self, error: &MemoryError, sink: &mut dyn ActionSink) {
+    /// UCNA: uncorrected, no action required. It is stored and signalled by the interrupt for corrected errors, without an exception.
+    fn inject_ucna(&self, error: &MemoryError, sink: &mut dyn ActionSink) {
         let registers = MachineCheck {
             bank: self.bank(Kind::ActionOptional),
             status: status::UNCORRECTED | status::SCRUB,
@@ -161,16 +161,16 @@ impl MachineCheckReporter {
             mcg_status: 0,
         };
         sink.act(Action::MachineCheck { target: Target::Vcpu(0), registers });
-        sink.act(Action::Event(ErrorEvent::Answered { span: error.span, response: Response::Mce }));
+        sink.act(Action::Event(ErrorEvent::Handled { span: error.span, response: Response::Mce }));
     }
 
-    /// Whether a vCPU that stands so, and all that take part, can take the exception.
-    fn takes(&self, state: MachineCheckState) -> bool {
+    /// Whether a vCPU in that state, and all others that take part, can take the exception.
+    fn can_take(&self, state: MachineCheckState) -> bool {
         state.enabled && !state.in_progress && (state.others_ready || !self.is_broadcast(state))
     }
 
-    /// Tells vCPU 0 of what nobody consumed, where it can be told now.
-    fn report_detected(
+    /// Reports a detected error to vCPU 0, if that is possible now. Returns whether it was.
+    fn try_report_detected(
         &self,
         error: &MemoryError,
         state: Option<MachineCheckState>,
@@ -180,20 +180,20 @@ impl MachineCheckReporter {
             (Vendor::Amd, _) => {
                 let registers = self.registers(Kind::ActionOptional, error.gpa);
                 sink.act(Action::MachineCheck { target: Target::Vcpu(0), registers });
-                sink.act(Action::Event(ErrorEvent::Answered { span: error.span, response: Response::Mce }));
+                sink.act(Action::Event(ErrorEvent::Handled { span: error.span, response: Response::Mce }));
             }
-            (Vendor::Intel, Some(state)) if self.takes(state) => self.inject(error, 0, state, sink),
+            (Vendor::Intel, Some(state)) if self.can_take(state) => self.inject(error, 0, state, sink),
             (Vendor::Intel, Some(state))
                 if !state.in_progress && self.host.has(MachineCheckAbilities::CMCI_P) =>
             {
-                self.interrupt(error, sink);
+                self.inject_ucna(error, sink);
             }
             (Vendor::Intel, _) => return false,
         }
         true
     }
 
-    /// Has a vCPU try again a moment later, or says that it has tried for too long.
+    /// Holds a vCPU until the next attempt, or returns an error after too many attempts.
     fn hold(&mut self, vcpu: u32, now_ns: u64, sink: &mut dyn ActionSink) -> Result<(), StillBusy> {
         let before = self.busy.take_first(|busy| busy.vcpu == vcpu);
         let since_ns = before
@@ -210,12 +210,12 @@ impl MachineCheckReporter {
         if pushed.is_ok() {
             sink.act(Action::Hold { vcpu });
         }
-        // Where there is no room to hold it, it is entered again at once, and asks again.
+        // If the queue is full, the vCPU is not held: it is entered again immediately, and is reported again.
         Ok(())
     }
 }
 
-/// A machine check has been in progress for longer than the patience.
+/// A machine check has been in progress for longer than the timeout.
 struct StillBusy;
 
 impl Reporter for MachineCheckReporter {
@@ -229,7 +229,7 @@ impl Reporter for MachineCheckReporter {
             _ => None,
         };
         match (error.kind, error.vcpu, state) {
-            (Kind::ActionRequired, Some(vcpu), Some(state)) if self.takes(state) => {
+            (Kind::ActionRequired, Some(vcpu), Some(state)) if self.can_take(state) => {
                 self.busy.take_first(|busy| busy.vcpu == vcpu);
                 self.inject(error, vcpu, state, sink);
             }
@@ -240,9 +240,9 @@ impl Reporter for MachineCheckReporter {
             }
             (Kind::ActionRequired, ..) => stop(*error, StopReason::NotDeliverable, sink),
             (Kind::ActionOptional, ..) => {
-                let later = Later { error: *error, since_ns: context.now_ns, last_ns: context.now_ns };
-                if !self.report_detected(error, state, sink) && self.later.push(later).is_err() {
-                    sink.act(Action::Event(ErrorEvent::Answered {
+                let deferred = Deferred { error: *error, since_ns: context.now_ns, last_ns: context.now_ns };
+                if !self.try_report_detected(error, state, sink) && self.deferred.push(deferred).is_err() {
+                    sink.act(Action::Event(ErrorEvent::Handled {
                         span: error.span,
                         response: Response::Ignore,
                     }));
@@ -253,7 +253,7 @@ impl Reporter for MachineCheckReporter {
 
     fn tick(&mut self, context: &ReporterContext, sink: &mut dyn ActionSink) {
         for busy in self.busy.iter_mut() {
-            if busy.held && context.now_ns.saturating_sub(busy.last_ns) >= PAUSE_NS {
+            if busy.held && context.now_ns.saturating_sub(busy.last_ns) >= RETRY_INTERVAL_NS {
                 busy.held = false;
                 sink.act(Action::Release { vcpu: busy.vcpu });
             }
@@ -262,71 +262,71 @@ impl Reporter for MachineCheckReporter {
             Some(VcpuState::X86_64(state)) => Some(state),
             _ => None,
         };
-        // One at a time: with the first, a machine check is in progress.
-        let Some(&Later { error, since_ns, .. }) = self.later.iter().next() else { return };
-        if self.report_detected(&error, state, sink) {
-            self.later.pop();
+        // One at a time: after the first, a machine check is in progress.
+        let Some(&Deferred { error, since_ns, .. }) = self.deferred.iter().next() else { return };
+        if self.try_report_detected(&error, state, sink) {
+            self.deferred.pop();
         } else if context.now_ns.saturating_sub(since_ns) >= self.timeout_ns {
-            self.later.pop();
-            sink.act(Action::Event(ErrorEvent::Answered { span: error.span, response: Response::Ignore }));
-        } else if let Some(first) = self.later.first_mut() {
+            self.deferred.pop();
+            sink.act(Action::Event(ErrorEvent::Handled { span: error.span, response: Response::Ignore }));
+        } else if let Some(first) = self.deferred.first_mut() {
             first.last_ns = context.now_ns;
         }
     }
 
-    fn reset(&mut self, _still_lost: bool, _moment: &ReporterContext, _sink: &mut dyn ActionSink) {
+    fn reset(&mut self, _still_poisoned: bool, _context: &ReporterContext, _sink: &mut dyn ActionSink) {
         self.busy = Queue::new();
-        self.later = Queue::new();
+        self.deferred = Queue::new();
     }
 
     fn deadline_ns(&self) -> Option<u64> {
         let held = self.busy.iter().filter(|busy| busy.held).map(|busy| busy.last_ns);
-        // The first is tried each moment; nobody tells when the guest is ready.
-        let later = self.later.iter().take(1).map(|later| later.last_ns);
-        held.chain(later).map(|last_ns| last_ns.saturating_add(PAUSE_NS)).min()
+        // The first is retried: nothing signals that the guest is ready.
+        let deferred = self.deferred.iter().take(1).map(|deferred| deferred.last_ns);
+        held.chain(deferred).map(|last_ns| last_ns.saturating_add(RETRY_INTERVAL_NS)).min()
     }
 }
 
-/// Banks that a guest gets where the host has more: 10, as other machines of this kind have.
+/// Number of banks of a guest, if the host has more: 10, as other VMMs have.
 pub const BANKS: u8 = 10;
-/// The bank of consumed errors in a guest with so many.
+/// The bank of consumed errors in a guest with [`BANKS`].
 pub const CONSUMED_BANK: u8 = BANKS - 1;
-/// The bank of found errors in a guest with so many.
+/// The bank of detected errors in a guest with [`BANKS`].
 pub const DETECTED_BANK: u8 = BANKS - 2;
 
-/// What MCG_CAP the guest's vCPUs are to be set up with (KVM_X86_SETUP_MCE): what these machine checks need of what KVM supports.
+/// MCG_CAP of the guest's vCPUs (KVM_X86_SETUP_MCE): the supported bits that these machine checks need.
 #[must_use]
 pub const fn guest_mcg_cap(supported: u64) -> u64 {
     let wanted = MachineCheckAbilities::CTL_P | MachineCheckAbilities::SER_P | MachineCheckAbilities::CMCI_P;
     supported & wanted | BANKS as u64
 }
 
-/// MCi_MISC: a physical address (mode 2, bits 8:6), good to 4 KiB (12, bits 5:0). Linux clears the address's bits below, so that a coarser
-/// granule would take the wrong page from the guest.
+/// MCi_MISC: a physical address (mode 2, bits 8:6), valid to 4 KiB (12, bits 5:0). Linux clears the address's bits below: with a coarser
+/// granule it would offline the wrong page.
 const MISC: u64 = 2 << 6 | 12;
 
-/// First address of the page of 4 KiB.
+/// First address of the 4 KiB page.
 const fn page(gpa: u64) -> u64 {
     gpa & !0xfff
 }
 
 /// MCi_STATUS (Intel SDM volume 3, Machine-Check Architecture, IA32_MCi_STATUS; AMD APM volume 2, chapter 9).
 mod status {
-    /// The bank holds something.
+    /// The bank holds an error.
     pub(super) const VAL: u64 = 1 << 63;
     /// Uncorrected.
     pub(super) const UC: u64 = 1 << 61;
-    /// Reported, with a physical address and the detail about it: VAL, EN, MISCV, ADDRV.
+    /// Enabled, with a valid physical address: VAL, EN, MISCV, ADDRV.
     pub(super) const REPORTED: u64 = VAL | 1 << 60 | 1 << 59 | 1 << 58;
-    /// The same and UC.
+    /// The same, and UC.
     pub(super) const UNCORRECTED: u64 = REPORTED | UC;
-    /// Intel: told by an exception.
+    /// Intel: signalled by an exception.
     pub(super) const S: u64 = 1 << 56;
     /// Intel: action required.
     pub(super) const AR: u64 = 1 << 55;
-    /// AMD: nobody consumed it yet.
+    /// AMD: deferred, not consumed yet.
     pub(super) const DEFERRED: u64 = 1 << 44;
-    /// AMD: the data is marked as lost.
+    /// AMD: poisoned data.
     pub(super) const POISON: u64 = 1 << 43;
     /// Intel: data load, an architecturally defined SRAR error.
     pub(super) const DATA_LOAD: u64 = 0x134;
@@ -336,10 +336,10 @@ mod status {
 
 /// MCG_STATUS (Intel SDM volume 3, Machine-Check Architecture, IA32_MCG_STATUS).
 mod mcg {
-    /// The exception is being taken, and the program can go on where it was: MCIP and RIPV.
+    /// MCIP and RIPV: the exception is in progress, and the program can be resumed.
     pub(super) const TAKEN: u64 = 1 << 2 | 1;
-    /// The instruction that was interrupted is the one that consumed the error.
+    /// The interrupted instruction is the one that consumed the error.
     pub(super) const EIPV: u64 = 1 << 1;
-    /// Only this processor takes it.
+    /// Local: only this processor takes it.
     pub(super) const LMCE: u64 = 1 << 3;
 }

@@ -1,9 +1,10 @@
-//! Those who tell the guest.
+//! Reporters: each notifies the guest of errors in one way.
 //!
-//! A [`Reporter`] takes a [`MemoryError`] and says what is to be done ([`Action`](crate::actions::Action)). It asks nothing: what it must
-//! know of the guest comes with the [`ReporterContext`]. Nothing on its way allocates memory.
+//! A [`Reporter`] turns a [`MemoryError`] into [`Action`](crate::actions::Action)s. It queries nothing: what it needs to know of the guest
+//! is in the [`ReporterContext`]. Handling an error allocates no memory.
 //!
-//! Each is one file and one line in [`REGISTRY`], which picks the one that carries an answer of the plan.
+//! A reporter is one file here and one line in [`REGISTRY`], which finds the one for a response of the plan. A response that writes
+//! records is handled by [`Ghes`](ghes::Ghes), whatever its notification type.
 
 pub mod claim;
 #[cfg(feature = "external-abort")]
@@ -20,8 +21,9 @@ use core::fmt::Debug;
 
 use crate::abilities::HostAbilities;
 use crate::actions::ActionSink;
+use crate::memory_blocks::PartName;
 use crate::memory_error::MemoryError;
-use crate::plan::Answer;
+use crate::plan::ResponsePlan;
 use crate::response::Response;
 use crate::vcpu_state::VcpuState;
 
@@ -35,88 +37,91 @@ pub use ignore::Ignore;
 pub use machine_check::MachineCheckReporter;
 pub use stop::Stop;
 
-/// Tells the guest of errors, in one way.
+/// Notifies the guest of errors, in one way.
 pub trait Reporter: Debug + Send {
-    /// The name by which [`REGISTRY`] knows it.
+    /// The name of its entry in [`REGISTRY`].
     fn name(&self) -> &'static str;
 
-    /// Tells of an error. A consumed one comes with the state of the vCPU that consumed it, which is not entered before `sink` has taken
-    /// every action.
+    /// Reports an error. For a consumed one, `context` has the state of the vCPU that consumed it, and that vCPU is not entered before
+    /// `sink` has taken every action.
     fn report(&mut self, error: &MemoryError, context: &ReporterContext, sink: &mut dyn ActionSink);
 
-    /// Lets time pass, or looks whether the guest has acknowledged something.
-    fn tick(&mut self, _moment: &ReporterContext, _sink: &mut dyn ActionSink) {}
+    /// Advances the time: retries, times out, and checks whether the guest has acknowledged a record.
+    fn tick(&mut self, _context: &ReporterContext, _sink: &mut dyn ActionSink) {}
 
-    /// The guest's driver is known to have started: from now on an acknowledgement is expected of it.
-    fn driver_up(&mut self, _moment: &ReporterContext) {}
+    /// The guest's driver is known to have started: from now on it is expected to acknowledge.
+    fn driver_up(&mut self, _context: &ReporterContext) {}
 
-    /// The guest was reset. Comes after its memory was filled anew; no vCPU is held any longer. What was found and not acknowledged is
-    /// told again at the next tick where the pages are `still_poisoned`.
-    fn reset(&mut self, _still_lost: bool, _moment: &ReporterContext, _sink: &mut dyn ActionSink) {}
+    /// The guest was reset. Called after its memory was initialised again, with no vCPU held. If the pages are `still_poisoned`, detected
+    /// errors that were not acknowledged are reported again at the next tick.
+    fn reset(&mut self, _still_poisoned: bool, _context: &ReporterContext, _sink: &mut dyn ActionSink) {}
 
-    /// Whether one more error can be told, or wait to be.
-    fn has_room(&self) -> bool {
+    /// Whether one more error can be reported or queued.
+    fn has_capacity(&self) -> bool {
         true
     }
 
-    /// GPA of the 64-bit acknowledge register whose value it wants to be told; none if it has none.
+    /// GPA of the 64-bit acknowledge register whose value it needs in the context. `None` if it has none.
     fn acknowledge_register(&self) -> Option<u64> {
         None
     }
 
-    /// When [`tick`](Self::tick) has something to do at the latest, in nanoseconds; none if never.
+    /// When [`tick`](Self::tick) has to be called at the latest: nanoseconds of the VMM's monotonic clock. `None`: never.
     fn deadline_ns(&self) -> Option<u64> {
         None
     }
 }
 
-/// What a reporter must know of the world when it acts.
+/// The state of clock and guest when a reporter acts.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ReporterContext {
     /// Nanoseconds of the VMM's monotonic clock.
     pub now_ns: u64,
     /// Seconds since 1970 (UTC), for timestamps.
     pub unix_seconds: u64,
-    /// What [`Reporter::acknowledge_register`] held at `now_ns`; 0 where it cannot be read. A value that is older than the record in the
-    /// block is not taken for its acknowledgement.
+    /// Value of [`Reporter::acknowledge_register`] at `now_ns`; 0 if it cannot be read. A value that was read before the record was
+    /// written is not taken as its acknowledgement.
     pub acknowledge_register: u64,
-    /// How the vCPU stands that consumed the error; for a machine check about what nobody consumed, vCPU 0. None where it is not known.
+    /// State of the vCPU that consumed the error; for a machine check about a detected error, of vCPU 0. `None` if it is unknown.
     pub vcpu: Option<VcpuState>,
 }
 
-/// What a reporter is made from.
+/// What a reporter is built from.
 #[derive(Debug)]
 pub struct Setup<'a> {
-    /// The answer that it carries.
-    pub answer: &'a Answer,
-    /// The host that it works on.
+    /// The response that it carries out.
+    pub response: &'a ResponsePlan,
+    /// The host.
     pub host: &'a HostAbilities,
-    /// The status blocks that nobody owns yet.
+    /// The status blocks that have no writer yet.
     pub claims: &'a mut Claims,
+    /// The name of the memory in its records.
+    pub part: PartName,
 }
 
-/// A reporter that can be had by its name.
+/// An entry of [`REGISTRY`].
 #[derive(Clone, Copy, Debug)]
 pub struct Registration {
-    /// Its name.
+    /// The reporter's name.
     pub name: &'static str,
-    /// Whether it carries that response.
+    /// Whether it carries out that response.
     pub carries: fn(Response) -> bool,
-    /// Makes one.
+    /// Builds one.
     pub build: fn(&mut Setup<'_>) -> Result<Box<dyn Reporter>, BuildError>,
 }
 
-/// Why there is no reporter for an answer.
+/// Why no reporter can be built for a response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum BuildError {
-    /// None carries it in this build.
-    #[error("no reporter of this build carries {0}")]
+    /// The crate was built without the feature that carries it out.
+    #[error("no reporter of this build carries out {0}")]
     NotBuilt(Response),
-    /// It writes records, and there is no block for them, or another reporter owns it.
-    #[error("{0} needs a status block, and there is none, or it is taken")]
+    /// It writes records, and its status block does not exist or has a writer already.
+    #[error("{0} needs a status block that no other reporter writes, and there is none")]
     NoBlock(Response),
-    /// It is told by machine checks, and the host has none that a guest survives.
-    #[error("{0} needs machine checks, and the host has none")]
+    /// It needs machine checks with software recovery, and the host has none.
+    #[error("{0} needs machine checks with software recovery, and the host has none")]
     NoMachineCheck(Response),
 }
 
@@ -132,18 +137,18 @@ pub const REGISTRY: &[Registration] = &[
     ignore::REGISTRATION,
 ];
 
-/// The reporter of that name; none where this build has none.
+/// The reporter of that name. `None` if this build has none.
 #[must_use]
 pub fn find(name: &str) -> Option<&'static Registration> {
     REGISTRY.iter().find(|registration| registration.name == name)
 }
 
-/// Makes the reporter that carries an answer.
+/// Builds the reporter that carries out a response.
 ///
 /// # Errors
-/// When this build has none, or what it needs is not there.
+/// Returns an error if this build has none, or if something that it needs is missing.
 pub fn build(setup: &mut Setup<'_>) -> Result<Box<dyn Reporter>, BuildError> {
-    let response = setup.answer.chosen;
+    let response = setup.response.chosen;
     let registration = REGISTRY.iter().find(|registration| (registration.carries)(response));
     (registration.ok_or(BuildError::NotBuilt(response))?.build)(setup)
 }
@@ -154,10 +159,10 @@ mod tests {
 
     #[test]
     #[cfg(all(feature = "ghes", feature = "machine-check"))]
-    fn every_response_is_carried_by_one_reporter_and_every_reporter_has_its_name() {
+    fn one_reporter_carries_out_each_response_and_names_are_unique() {
         for response in Response::ALL {
             assert_eq!(
-                REGISTRY.iter().filter(|reporter| (reporter.carries)(response)).count(),
+                REGISTRY.iter().filter(|reporter| (reporter.carries)(*response)).count(),
                 1,
                 "{response}"
             );

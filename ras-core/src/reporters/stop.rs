@@ -22,13 +22,13 @@ impl Reporter for Stop {
         REGISTRATION.name
     }
 
-    fn report(&mut self, error: &MemoryError, _moment: &ReporterContext, sink: &mut dyn ActionSink) {
+    fn report(&mut self, error: &MemoryError, _context: &ReporterContext, sink: &mut dyn ActionSink) {
         stop(*error, StopReason::Planned, sink);
     }
 }
 
-/// Stops the VM for an error of the guest's.
+/// Stops the VM because of an error in the guest's memory.
 pub(crate) fn stop(error: MemoryError, reason: StopReason, sink: &mut dyn ActionSink) {
-    sink.act(Action::Event(ErrorEvent::Answered { span: error.span, response: Response::Stop }));
+    sink.act(Action::Event(ErrorEvent::Handled { span: error.span, response: Response::Stop }));
     sink.act(Action::Stop { report: StopReport { reason, error: Some(error) } });
 }

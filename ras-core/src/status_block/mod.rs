@@ -1,4 +1,4 @@
-//! Generic error status blocks: what a guest finds at the address that an error source names.
+//! Generic error status blocks (ACPI 6.5, 18.3.2.7.1): the records at the address of an error source.
 
 mod reader;
 mod wire;
@@ -6,4 +6,4 @@ mod writer;
 
 pub use reader::{Entry, StatusBlock};
 pub use wire::{DataEntryHeader, StatusBlockHeader, block_status, section_flags, valid};
-pub use writer::{BlockWriter, Heading, NoRoom};
+pub use writer::{BlockWriter, BufferTooSmall, Heading};

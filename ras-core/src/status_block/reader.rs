@@ -1,21 +1,21 @@
-//! Reads blocks, without copying them.
+//! A reader of status blocks that copies nothing.
 
 use zerocopy::FromBytes;
 
 use super::wire::{DataEntryHeader, StatusBlockHeader, valid};
 use crate::cper::SectionView;
-use crate::decode_error::{DecodeError, Wanted};
+use crate::decode_error::{DecodeError, Expected};
 use crate::fru_text::FruText;
 use crate::guid::Guid;
 use crate::severity::Severity;
 use crate::timestamp::Timestamp;
 
-/// A status block whose lengths agree. What its numbers mean is not judged.
+/// A decoded status block: its lengths are consistent. Other values are not checked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StatusBlock<'a> {
-    /// Its first bytes.
+    /// Its header.
     pub header: &'a StatusBlockHeader,
-    /// Raw data; empty in blocks of ours.
+    /// Raw data; empty in blocks of this crate.
     pub raw_data: &'a [u8],
     entries: &'a [u8],
 }
@@ -23,21 +23,21 @@ pub struct StatusBlock<'a> {
 /// An entry of a block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Entry<'a> {
-    /// Where it starts, from the block's start.
+    /// Its offset in the block.
     pub offset: usize,
-    /// Its first bytes.
+    /// Its header.
     pub header: &'a DataEntryHeader,
     /// The timestamp, valid or not, of entries since revision 3.0.
     pub timestamp: Option<&'a Timestamp>,
-    /// What it tells of, as bytes.
+    /// Its payload.
     pub payload: &'a [u8],
 }
 
 impl<'a> StatusBlock<'a> {
-    /// Reads the block at the start of `bytes`; more may follow it.
+    /// Decodes the block at the start of `bytes`; more may follow it.
     ///
     /// # Errors
-    /// When a length does not agree with another, or with the bytes that are there.
+    /// Returns an error if a length is inconsistent with another or with `bytes`.
     pub fn read(bytes: &'a [u8]) -> Result<Self, DecodeError> {
         let (header, behind) = StatusBlockHeader::ref_from_prefix(bytes)
             .map_err(|_| too_short(0, "length of the block", bytes.len(), size_of::<StatusBlockHeader>()))?;
@@ -46,28 +46,28 @@ impl<'a> StatusBlock<'a> {
             offset: core::mem::offset_of!(StatusBlockHeader, data_length),
             what: "data length",
             found: header.data_length.get().into(),
-            wanted: Wanted::AtMost(behind.len() as u64),
+            expected: Expected::AtMost(behind.len() as u64),
         })?;
 
         let raw_data = match header.raw_data_length.get() as usize {
             0 => &[],
             len => {
                 let offset = header.raw_data_offset.get() as usize;
-                let error = |wanted| DecodeError {
+                let error = |expected| DecodeError {
                     offset: core::mem::offset_of!(StatusBlockHeader, raw_data_offset),
                     what: "raw data offset",
                     found: offset as u64,
-                    wanted,
+                    expected,
                 };
                 if offset < header_len + entries.len() {
-                    return Err(error(Wanted::AtLeast((header_len + entries.len()) as u64)));
+                    return Err(error(Expected::AtLeast((header_len + entries.len()) as u64)));
                 }
-                let from = bytes.get(offset..).ok_or(error(Wanted::AtMost(bytes.len() as u64)))?;
+                let from = bytes.get(offset..).ok_or(error(Expected::AtMost(bytes.len() as u64)))?;
                 from.get(..len).ok_or(DecodeError {
                     offset: core::mem::offset_of!(StatusBlockHeader, raw_data_length),
                     what: "raw data length",
                     found: len as u64,
-                    wanted: Wanted::AtMost(from.len() as u64),
+                    expected: Expected::AtMost(from.len() as u64),
                 })?
             }
         };
@@ -78,7 +78,7 @@ impl<'a> StatusBlock<'a> {
 
     /// Its entries, in their order.
     pub fn entries(&self) -> impl Iterator<Item = Entry<'a>> + use<'a> {
-        // All of them could be read when the block was.
+        // All of them were decoded once when the block was.
         self.walk().map_while(Result::ok)
     }
 
@@ -97,7 +97,7 @@ impl<'a> StatusBlock<'a> {
 }
 
 impl<'a> Entry<'a> {
-    /// The entry at the start of `bytes`, and what is behind it.
+    /// The entry at the start of `bytes`, and the bytes after it.
     fn read(offset: usize, bytes: &'a [u8]) -> Result<(Self, &'a [u8]), DecodeError> {
         let too_short = |needed| too_short(offset, "length left for an entry", bytes.len(), needed);
         let (header, mut behind) =
@@ -113,39 +113,39 @@ impl<'a> Entry<'a> {
             offset: offset + core::mem::offset_of!(DataEntryHeader, error_data_length),
             what: "error data length",
             found: payload_len.into(),
-            wanted: Wanted::AtMost(behind.len() as u64),
+            expected: Expected::AtMost(behind.len() as u64),
         })?;
         Ok((Entry { offset, header, timestamp, payload }, behind))
     }
 
-    /// How bad it is; none where the number is none.
+    /// Its severity. `None` if the number is not defined.
     #[must_use]
     pub fn severity(&self) -> Option<Severity> {
         Severity::from_number(self.header.severity.get())
     }
 
-    /// The part that broke.
+    /// FRU id, if valid.
     #[must_use]
     pub fn fru_id(&self) -> Option<Guid> {
         self.has(valid::FRU_ID).then_some(self.header.fru_id)
     }
 
-    /// The part that broke, in words.
+    /// FRU text, if valid.
     #[must_use]
     pub fn fru_text(&self) -> Option<FruText> {
         self.has(valid::FRU_TEXT).then_some(self.header.fru_text)
     }
 
-    /// When.
+    /// Timestamp, if valid.
     #[must_use]
     pub fn time(&self) -> Option<Timestamp> {
         self.timestamp.copied().filter(|_| self.has(valid::TIMESTAMP))
     }
 
-    /// What it tells of.
+    /// Its decoded payload.
     ///
     /// # Errors
-    /// When the payload is too short for what it says; offsets count from the block's start.
+    /// Returns an error if the payload is too short for its counts and lengths. Offsets in errors are relative to the block.
     pub fn section(&self) -> Result<SectionView<'a>, DecodeError> {
         let header_len = size_of::<DataEntryHeader>() + self.timestamp.map_or(0, size_of_val);
         SectionView::read(self.header.section_type, self.payload, self.offset + header_len)
@@ -157,5 +157,5 @@ impl<'a> Entry<'a> {
 }
 
 fn too_short(offset: usize, what: &'static str, found: usize, needed: usize) -> DecodeError {
-    DecodeError { offset, what, found: found as u64, wanted: Wanted::AtLeast(needed as u64) }
+    DecodeError { offset, what, found: found as u64, expected: Expected::AtLeast(needed as u64) }
 }

@@ -1,4 +1,4 @@
-//! The bytes of a block and of its entries' headers.
+//! The wire structures of a block and of its entries.
 
 use zerocopy::little_endian::{U16, U32};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
@@ -7,32 +7,32 @@ use crate::fru_text::FruText;
 use crate::guid::Guid;
 use crate::severity::Severity;
 
-/// Generic Error Status Block, without what follows it (ACPI 6.5, 18.3.2.7.1).
+/// Generic Error Status Block, fixed part (ACPI 6.5, 18.3.2.7.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
 #[repr(C)]
 pub struct StatusBlockHeader {
-    /// [`block_status`]; zero: nothing to read here. Written last, so that a guest that looks meanwhile finds nothing.
+    /// [`block_status`]; zero: the block is empty. Written last, so that a guest never reads an incomplete block.
     pub block_status: U32,
-    /// Where raw data starts, from the block's start.
+    /// Offset of the raw data in the block.
     pub raw_data_offset: U32,
-    /// Bytes of raw data.
+    /// Length of the raw data in bytes.
     pub raw_data_length: U32,
-    /// Bytes of all entries.
+    /// Length of all entries in bytes.
     pub data_length: U32,
-    /// [`Severity`]: that of the worst entry.
+    /// [`Severity`] of the most severe entry.
     pub severity: U32,
 }
 
 const _: () = assert!(size_of::<StatusBlockHeader>() == 20);
 
 impl StatusBlockHeader {
-    /// Entries, as the block counts them. Readers go by the data's length instead: other VMMs leave it zero.
+    /// Number of entries, according to the block status. Readers use the data length instead: other VMMs leave it zero.
     #[must_use]
     pub const fn entry_count(&self) -> u32 {
         self.block_status.get() >> block_status::COUNT_SHIFT & block_status::MAX_COUNT
     }
 
-    /// The severity; none where the number is none.
+    /// The severity. `None` if the number is not defined.
     #[must_use]
     pub const fn severity(&self) -> Option<Severity> {
         Severity::from_number(self.severity.get())
@@ -41,9 +41,9 @@ impl StatusBlockHeader {
 
 /// Bits of [`StatusBlockHeader::block_status`].
 pub mod block_status {
-    /// An uncorrectable error is in the block.
+    /// The block has an uncorrectable error.
     pub const UNCORRECTABLE: u32 = 1 << 0;
-    /// A correctable error is.
+    /// The block has a correctable error.
     pub const CORRECTABLE: u32 = 1 << 1;
     /// More than one uncorrectable error.
     pub const MULTIPLE_UNCORRECTABLE: u32 = 1 << 2;
@@ -51,10 +51,10 @@ pub mod block_status {
     pub const MULTIPLE_CORRECTABLE: u32 = 1 << 3;
     /// First bit of the entry count.
     pub const COUNT_SHIFT: u32 = 4;
-    /// The most that ten bits can count.
+    /// The largest ten-bit count.
     pub const MAX_COUNT: u32 = (1 << 10) - 1;
 
-    /// The names of the bits that are set, from the lowest up.
+    /// The names of the bits that are set, lowest first.
     pub fn names(status: u32) -> impl Iterator<Item = &'static str> {
         const NAMES: [&str; 4] =
             ["uncorrectable", "correctable", "multiple-uncorrectable", "multiple-correctable"];
@@ -62,26 +62,26 @@ pub mod block_status {
     }
 }
 
-/// Generic Error Data Entry, revision 2.1, without its payload (ACPI 6.5, 18.3.2.7.1). Revision 3.0 has a
-/// [`Timestamp`](crate::Timestamp) behind it.
+/// Generic Error Data Entry, revision 2.1, without its payload (ACPI 6.5, 18.3.2.7.1). In revision 3.0 a
+/// [`Timestamp`](crate::Timestamp) follows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
 #[repr(C)]
 pub struct DataEntryHeader {
-    /// What the payload is.
+    /// Section type of the payload.
     pub section_type: Guid,
     /// [`Severity`].
     pub severity: U32,
     /// [`DataEntryHeader::WITHOUT_TIMESTAMP`] or [`DataEntryHeader::WITH_TIMESTAMP`].
     pub revision: U16,
-    /// [`valid`]: which of the fields below hold something.
+    /// [`valid`]: which of the fields below are valid.
     pub validation: u8,
     /// [`section_flags`].
     pub flags: u8,
-    /// Bytes of the payload.
+    /// Length of the payload in bytes.
     pub error_data_length: U32,
-    /// The part that broke.
+    /// FRU id.
     pub fru_id: Guid,
-    /// The part that broke, in words.
+    /// FRU text.
     pub fru_text: FruText,
 }
 
@@ -93,7 +93,7 @@ impl DataEntryHeader {
     /// Revision 3.0: 72 bytes before the payload.
     pub const WITH_TIMESTAMP: u16 = 0x0300;
 
-    /// Whether a timestamp lies between header and payload.
+    /// Whether there is a timestamp between header and payload.
     #[must_use]
     pub const fn has_timestamp(&self) -> bool {
         self.revision.get() >= Self::WITH_TIMESTAMP
@@ -102,34 +102,34 @@ impl DataEntryHeader {
 
 /// Bits of [`DataEntryHeader::validation`].
 pub mod valid {
-    /// The part's id.
+    /// The FRU id.
     pub const FRU_ID: u8 = 1 << 0;
-    /// Its text.
+    /// The FRU text.
     pub const FRU_TEXT: u8 = 1 << 1;
-    /// The time, since revision 3.0.
+    /// The timestamp, since revision 3.0.
     pub const TIMESTAMP: u8 = 1 << 2;
 }
 
 /// Bits of an entry's flags, the same in a record's section descriptor (UEFI 2.10, N.2.2).
 pub mod section_flags {
-    /// The section is the one to look at first.
+    /// Primary: the section of the error itself.
     pub const PRIMARY: u8 = 1 << 0;
-    /// The error was not contained: it may have reached disks or networks.
+    /// Containment warning: the error may have reached storage or network.
     pub const CONTAINMENT_WARNING: u8 = 1 << 1;
-    /// The component was reset and must be set up again.
+    /// Reset: the component was reset and must be initialised again.
     pub const RESET: u8 = 1 << 2;
-    /// So many corrected errors that the resource should be given up: Linux then takes the page out of use.
+    /// Error threshold exceeded: the resource should no longer be used. Linux soft-offlines the page of a corrected error.
     pub const THRESHOLD_EXCEEDED: u8 = 1 << 3;
-    /// The component could not be asked.
+    /// Resource not accessible: the component could not be queried.
     pub const RESOURCE_NOT_ACCESSIBLE: u8 = 1 << 4;
-    /// Contained, not corrected, and not consumed yet.
+    /// Latent error: contained, not corrected, and not consumed yet.
     pub const LATENT: u8 = 1 << 5;
-    /// Came from somewhere else.
+    /// Propagated from another component.
     pub const PROPAGATED: u8 = 1 << 6;
-    /// More errors than could be logged.
+    /// Overflow: more errors than could be logged.
     pub const OVERFLOW: u8 = 1 << 7;
 
-    /// The names of the bits that are set, from the lowest up.
+    /// The names of the bits that are set, lowest first.
     pub fn names(flags: u8) -> impl Iterator<Item = &'static str> {
         const NAMES: [&str; 8] = [
             "primary",

@@ -1,4 +1,4 @@
-//! Writes blocks, without a heap.
+//! A writer of status blocks that allocates no memory.
 
 use zerocopy::IntoBytes;
 use zerocopy::little_endian::{U16, U32};
@@ -10,34 +10,34 @@ use crate::guid::Guid;
 use crate::severity::Severity;
 use crate::timestamp::Timestamp;
 
-/// What stands before an entry's payload.
+/// The header fields of an entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Heading {
-    /// How bad it is.
+    /// Severity.
     pub severity: Severity,
-    /// [`section_flags`](super::section_flags).
+    /// Flags: [`section_flags`](super::section_flags).
     pub flags: u8,
-    /// The part that broke.
+    /// FRU id.
     pub fru_id: Option<Guid>,
-    /// The part that broke, in words.
+    /// FRU text.
     pub fru_text: Option<FruText>,
-    /// When.
+    /// Timestamp.
     pub time: Option<Timestamp>,
 }
 
-/// The entry does not fit the block.
+/// The entry does not fit into the block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("an entry of {needed} bytes does not fit the {available} bytes that the block has left")]
-pub struct NoRoom {
-    /// Bytes of the entry.
+#[error("an entry of {needed} bytes does not fit into the {available} bytes that are left of the block")]
+pub struct BufferTooSmall {
+    /// Length of the entry in bytes.
     pub needed: usize,
-    /// Bytes that are left.
+    /// Bytes that are left of the block.
     pub available: usize,
 }
 
-/// Writes a status block, entry by entry, into `bytes`. What it says of itself (counts, lengths, severity) follows from its entries.
+/// Writes a status block into `bytes`, entry by entry. Its counts, lengths and severity follow from its entries.
 ///
-/// A guest may look at a block at any time: hand it the bytes behind the first four, then the first four.
+/// A guest may read a block at any time: copy the bytes after the first four to it, then the first four.
 #[derive(Debug)]
 pub struct BlockWriter<'a> {
     header: &'a mut [u8],
@@ -50,15 +50,15 @@ pub struct BlockWriter<'a> {
 }
 
 impl<'a> BlockWriter<'a> {
-    /// A block without entries.
+    /// An empty block.
     ///
     /// # Errors
-    /// When `bytes` cannot hold even that: 20 bytes.
-    pub fn new(bytes: &'a mut [u8]) -> Result<Self, NoRoom> {
+    /// Returns an error if `bytes` is shorter than its header: 20 bytes.
+    pub fn new(bytes: &'a mut [u8]) -> Result<Self, BufferTooSmall> {
         let header_len = size_of::<StatusBlockHeader>();
         let available = bytes.len();
         let (header, entries) =
-            bytes.split_at_mut_checked(header_len).ok_or(NoRoom { needed: header_len, available })?;
+            bytes.split_at_mut_checked(header_len).ok_or(BufferTooSmall { needed: header_len, available })?;
         Ok(BlockWriter {
             header,
             entries,
@@ -73,19 +73,19 @@ impl<'a> BlockWriter<'a> {
     /// Adds an entry of revision 3.0.
     ///
     /// # Errors
-    /// When it does not fit, or the block counts as many entries as it can; the block is then as it was.
-    pub fn push(&mut self, heading: &Heading, section: &impl Section) -> Result<(), NoRoom> {
+    /// Returns an error, and leaves the block unchanged, if the entry does not fit or the block has the largest number of entries.
+    pub fn push(&mut self, heading: &Heading, section: &impl Section) -> Result<(), BufferTooSmall> {
         let mut payload_len = 0;
         section.parts(&mut |part| payload_len += part.len());
         let needed = size_of::<DataEntryHeader>() + size_of::<Timestamp>() + payload_len;
         let free = self.entries.get_mut(self.used..).unwrap_or_default();
         let available = if self.count < block_status::MAX_COUNT { free.len() } else { 0 };
         if needed > available {
-            return Err(NoRoom { needed, available });
+            return Err(BufferTooSmall { needed, available });
         }
         // Held by every length of a slice that a block's own 32-bit length can count, and refused beyond.
         let Ok(error_data_length) = u32::try_from(payload_len) else {
-            return Err(NoRoom { needed, available });
+            return Err(BufferTooSmall { needed, available });
         };
 
         let header = DataEntryHeader {
@@ -116,8 +116,8 @@ impl<'a> BlockWriter<'a> {
         Ok(())
     }
 
-    /// Completes the block and gives its length in bytes. A block without entries says that there is nothing to read.
-    #[must_use = "the block's length is what is to be copied to the guest"]
+    /// Completes the block and returns its length in bytes. A block without entries has the status of an empty one.
+    #[must_use = "that many bytes have to be copied to the guest"]
     pub fn finish(self) -> usize {
         let status =
             bits(self.uncorrectable, block_status::UNCORRECTABLE, block_status::MULTIPLE_UNCORRECTABLE)
@@ -135,7 +135,7 @@ impl<'a> BlockWriter<'a> {
     }
 }
 
-/// Block status for so many errors of a kind.
+/// Block status bits for a number of errors of one kind.
 const fn bits(errors: u32, one: u32, multiple: u32) -> u32 {
     match errors {
         0 => 0,
@@ -148,7 +148,7 @@ const fn flag(set: bool, bit: u8) -> u8 {
     if set { bit } else { 0 }
 }
 
-/// Copies `part` to the front of `rest`, which is left with what is behind it. What does not fit is dropped.
+/// Copies `part` to the front of `rest` and advances it. Bytes that do not fit are dropped.
 fn copy(rest: &mut &mut [u8], part: &[u8]) {
     let (front, behind) = core::mem::take(rest).split_at_mut_checked(part.len()).unwrap_or_default();
     front.iter_mut().zip(part).for_each(|(to, from)| *to = *from);

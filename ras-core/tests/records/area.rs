@@ -1,18 +1,18 @@
-//! Where records lie.
+//! The layout of record areas.
 
 use std::collections::BTreeSet;
 
 use proptest::prelude::*;
 use ras_core::{ErrorSource, LayoutError, Notification, RecordArea};
 
-/// So many sources; their ids descend, for their order is not that of their ids.
+/// A number of sources with descending ids: their order is not that of their ids.
 fn sources(count: u16) -> Vec<ErrorSource> {
     (0..count).rev().map(|id| ErrorSource { id, notification: Notification::Sea }).collect()
 }
 
 proptest! {
     #[test]
-    fn nothing_shares_a_page_with_another_kind(count in 1..=2000_u16, page in 0..1_u64 << 32) {
+    fn cells_registers_and_blocks_share_no_page(count in 1..=2000_u16, page in 0..1_u64 << 32) {
         let base = page * RecordArea::ALIGNMENT;
         let needed = RecordArea::bytes_needed(count.into());
         let area = RecordArea::lay_out(base, needed, &sources(count))?;
@@ -40,25 +40,25 @@ proptest! {
     }
 
     #[test]
-    fn a_guest_finds_free_and_empty_blocks(count in 1..=600_u16) {
+    fn blocks_are_free_and_empty_at_the_start(count in 1..=600_u16) {
         let base = 0x4010_0000;
         let area = RecordArea::lay_out(base, u64::MAX, &sources(count))?;
         let mut bytes = area.initial_bytes();
         prop_assert_eq!(bytes.len() as u64, area.bytes());
         for slot in area.slots() {
-            for (gpa, wanted) in [(slot.cell_gpa, slot.block_gpa), (slot.ack_gpa, 1)] {
+            for (gpa, expected) in [(slot.cell_gpa, slot.block_gpa), (slot.ack_gpa, 1)] {
                 let place = (gpa - base) as usize;
                 let word: &mut [u8] = &mut bytes[place..place + 8];
-                prop_assert_eq!(&*word, wanted.to_le_bytes());
+                prop_assert_eq!(&*word, expected.to_le_bytes());
                 word.fill(0);
             }
         }
-        prop_assert!(bytes.iter().all(|byte| *byte == 0), "something else is in the area");
+        prop_assert!(bytes.iter().all(|byte| *byte == 0), "the rest of the area is not zero");
     }
 }
 
 #[test]
-fn areas_that_can_not_be() {
+fn invalid_areas_are_refused() {
     let lay_out =
         |base, available, sources: &[ErrorSource]| RecordArea::lay_out(base, available, sources).err();
     assert_eq!(lay_out(0, u64::MAX, &[]), Some(LayoutError::NoSources));

@@ -1,29 +1,29 @@
-//! The decoder takes anything: it reads it or says where it is broken, and agrees with the rules of Linux.
+//! The decoder accepts any bytes: it decodes them or returns an error with an offset, and agrees with the rules of Linux.
 //!
 //! `PROPTEST_CASES=1000000` runs each test a million times.
 
 use proptest::prelude::*;
-use ras_core::acceptance::{LinuxVerdict, Rejection, linux_accepts};
+use ras_core::acceptance::{LinuxOutcome, Rejection, linux_accepts};
 use ras_core::cper::record::{Record, RecordHeader};
-use ras_core::{BlockWriter, DecodeError, Decoded, Heading, Notification, Severity, StatusBlock, Wanted};
+use ras_core::{BlockWriter, DecodeError, Decoded, Expected, Heading, Notification, Severity, StatusBlock};
 
 use crate::sections::{self, AnySection};
 
 const MOST: u32 = 64 << 10;
 
-/// Bytes of a block with the given sections in it.
+/// The bytes of a block with these sections.
 fn block(sections: &[AnySection]) -> Vec<u8> {
     let heading =
         Heading { severity: Severity::Recoverable, flags: 0, fru_id: None, fru_text: None, time: None };
     let mut bytes = vec![0; 0x4000];
-    let mut block = BlockWriter::new(&mut bytes).expect("room for a block");
-    sections.iter().for_each(|section| section.push_to(&mut block, &heading).expect("room for its entries"));
+    let mut block = BlockWriter::new(&mut bytes).expect("a block fits");
+    sections.iter().for_each(|section| section.push_to(&mut block, &heading).expect("its entries fit"));
     let len = block.finish();
     bytes.truncate(len);
     bytes
 }
 
-/// Blocks with a few bytes changed, mostly in their headers, and cut or not.
+/// Blocks with a few bytes changed, mostly in their headers, truncated or not.
 fn mutated_blocks() -> impl Strategy<Value = Vec<u8>> {
     let change = (prop_oneof![0..128_usize, any::<usize>()], any::<u8>());
     let sections = prop::collection::vec(sections::any_section(), 0..4);
@@ -42,7 +42,7 @@ fn mutated_blocks() -> impl Strategy<Value = Vec<u8>> {
     )
 }
 
-/// Something that starts as a record does.
+/// Bytes that start like a record.
 fn records() -> impl Strategy<Value = Vec<u8>> {
     (prop::collection::vec(any::<u8>(), 0..600), 0..6_u8, any::<bool>()).prop_map(
         |(mut bytes, sections, marked)| {
@@ -55,7 +55,7 @@ fn records() -> impl Strategy<Value = Vec<u8>> {
             if let Some(count) = bytes.get_mut(10..12) {
                 count.copy_from_slice(&[sections, 0]);
             }
-            // Sections that mostly lie in the record, of types that are known.
+            // Sections of known types, mostly within the record.
             for section in 0..usize::from(sections) {
                 let descriptor = 128 + 72 * section;
                 if let Some(place) = bytes.get_mut(descriptor..descriptor + 8) {
@@ -70,42 +70,42 @@ fn records() -> impl Strategy<Value = Vec<u8>> {
     )
 }
 
-/// Reads and describes `bytes`, as `ghest decode` does.
+/// Decodes and describes `bytes`.
 fn decode(bytes: &[u8]) -> Result<String, DecodeError> {
     Decoded::read(bytes).map(|decoded| decoded.describe().to_string())
 }
 
 proptest! {
     #[test]
-    fn any_bytes_are_read_or_refused(bytes in prop::collection::vec(any::<u8>(), 0..400)) {
+    fn any_bytes_are_decoded_or_refused(bytes in prop::collection::vec(any::<u8>(), 0..400)) {
         if let Err(error) = decode(&bytes) {
             prop_assert!(error.offset <= bytes.len(), "{error}");
         }
     }
 
     #[test]
-    fn broken_blocks_are_read_or_refused(bytes in mutated_blocks()) {
+    fn invalid_blocks_are_decoded_or_refused(bytes in mutated_blocks()) {
         if let Err(error) = decode(&bytes) {
             prop_assert!(error.offset <= bytes.len(), "{error}");
         }
     }
 
     #[test]
-    fn records_are_read_or_refused(bytes in records()) {
+    fn records_are_decoded_or_refused(bytes in records()) {
         if let Err(error) = decode(&bytes) {
             prop_assert!(error.offset <= bytes.len(), "{error}");
         }
     }
 
-    /// Two readers that know nothing of one another.
+    /// Two independent decoders.
     #[test]
-    fn the_decoder_reads_what_linux_takes(bytes in mutated_blocks()) {
+    fn the_decoder_accepts_what_linux_accepts(bytes in mutated_blocks()) {
         let read = StatusBlock::read(&bytes);
         let raw_data = bytes.get(8..12).is_some_and(|length| length != [0; 4]);
         match linux_accepts(&bytes, MOST, Notification::Gsiv) {
-            // Linux does not look at a block that says it is empty.
-            Ok(LinuxVerdict::NothingToRead) => {}
-            // The decoder wants raw data to be there; Linux copies whatever is.
+            // Linux does not read a block with the status of an empty one.
+            Ok(LinuxOutcome::NothingToRead) => {}
+            // The decoder requires all of the raw data; Linux copies what there is.
             Ok(_) if raw_data => {}
             Ok(_) => prop_assert!(read.is_ok(), "{read:?}"),
             // A block may be longer than Linux reads.
@@ -116,27 +116,27 @@ proptest! {
 }
 
 #[test]
-fn errors_say_where_and_what() {
+fn errors_have_offset_and_field() {
     let mut bytes = block(&[AnySection::Raw(ras_core::Guid::ZERO, vec![1; 8])]);
     assert_eq!(bytes.len(), 20 + 72 + 8);
     // The length of the entry's payload.
     bytes[20 + 24] = 9;
-    let error = StatusBlock::read(&bytes).expect_err("one byte more than there is");
+    let error = StatusBlock::read(&bytes).expect_err("one byte too many");
     assert_eq!(
         error,
-        DecodeError { offset: 44, what: "error data length", found: 9, wanted: Wanted::AtMost(8) }
+        DecodeError { offset: 44, what: "error data length", found: 9, expected: Expected::AtMost(8) }
     );
-    assert_eq!(error.to_string(), "at byte 0x2c: error data length is 0x9, wanted at most 0x8");
+    assert_eq!(error.to_string(), "at byte 0x2c: error data length is 0x9, expected at most 0x8");
 
     let error = StatusBlock::read(&bytes[..19]).expect_err("less than a header");
     assert_eq!(
         error,
-        DecodeError { offset: 0, what: "length of the block", found: 19, wanted: Wanted::AtLeast(20) }
+        DecodeError { offset: 0, what: "length of the block", found: 19, expected: Expected::AtLeast(20) }
     );
 }
 
 #[test]
-fn raw_data_lies_behind_the_entries() -> Result<(), DecodeError> {
+fn raw_data_follows_the_entries() -> Result<(), DecodeError> {
     let mut bytes = block(&[]);
     bytes.extend(*b"..raw");
     bytes[4] = 22;
@@ -144,7 +144,7 @@ fn raw_data_lies_behind_the_entries() -> Result<(), DecodeError> {
     assert_eq!(StatusBlock::read(&bytes)?.raw_data, b"raw");
     bytes[4] = 19;
     let error = StatusBlock::read(&bytes).expect_err("in the header");
-    assert_eq!((error.what, error.wanted), ("raw data offset", Wanted::AtLeast(20)));
+    assert_eq!((error.what, error.expected), ("raw data offset", Expected::AtLeast(20)));
     Ok(())
 }
 
@@ -164,25 +164,25 @@ fn a_record_with_a_memory_section_is_described() -> Result<(), DecodeError> {
     ras_core::cper::Section::parts(&memory, &mut |part| bytes.extend_from_slice(part));
 
     let text = decode(&bytes)?;
-    for wanted in ["notification           boot", "section 1:", "physical address       0x80000000"] {
-        assert!(text.contains(wanted), "{text}");
+    for expected in ["notification           boot", "section 1:", "physical address       0x80000000"] {
+        assert!(text.contains(expected), "{text}");
     }
     // The older section ends after the type.
     bytes[132] = 73;
     assert!(decode(&bytes)?.contains("0x80000000"));
-    // A shorter one is said to be broken, and shown.
+    // A shorter one is reported as broken, with its bytes.
     bytes[132] = 72;
-    assert!(decode(&bytes)?.contains("length of the memory error section is 0x48, wanted at least 0x49"));
-    // One that leaves the record is none.
+    assert!(decode(&bytes)?.contains("length of the memory error section is 0x48, expected at least 0x49"));
+    // A section that exceeds the record is an error.
     bytes[132] = 81;
-    let error = Record::read(&bytes).expect_err("beyond the end");
-    assert_eq!((error.offset, error.found, error.wanted), (128, 281, Wanted::AtMost(280)));
+    let error = Record::read(&bytes).expect_err("it exceeds the record");
+    assert_eq!((error.offset, error.found, error.expected), (128, 281, Expected::AtMost(280)));
     Ok(())
 }
 
 #[cfg(feature = "serde")]
 #[test]
-fn programs_get_names_and_values() -> Result<(), Box<dyn core::error::Error>> {
+fn a_serialised_description_has_names_and_values() -> Result<(), Box<dyn core::error::Error>> {
     let bytes =
         block(&[AnySection::Memory(ras_core::cper::memory::MemorySection::poisoned_page(0x8000_0000))]);
     let json = serde_json::to_value(Decoded::read(&bytes)?.describe())?;
@@ -208,7 +208,7 @@ fn programs_get_names_and_values() -> Result<(), Box<dyn core::error::Error>> {
 }
 
 #[test]
-fn raw_data_may_not_lie_among_the_entries() -> Result<(), DecodeError> {
+fn raw_data_must_not_overlap_the_entries() -> Result<(), DecodeError> {
     let mut bytes = block(&[AnySection::Raw(ras_core::Guid::ZERO, vec![1; 8])]);
     bytes.push(b'r');
     bytes[8] = 1;
@@ -216,7 +216,7 @@ fn raw_data_may_not_lie_among_the_entries() -> Result<(), DecodeError> {
     assert_eq!(StatusBlock::read(&bytes)?.raw_data, b"r");
     bytes[4] = 99;
     let error = StatusBlock::read(&bytes).expect_err("the last byte of the entry");
-    assert_eq!((error.offset, error.found, error.wanted), (4, 99, Wanted::AtLeast(100)));
+    assert_eq!((error.offset, error.found, error.expected), (4, 99, Expected::AtLeast(100)));
     Ok(())
 }
 
@@ -241,7 +241,7 @@ fn entries_have_a_timestamp_since_revision_3() -> Result<(), DecodeError> {
 }
 
 #[test]
-fn an_arm_section_ends_where_it_says() -> Result<(), Box<dyn core::error::Error>> {
+fn the_length_of_an_arm_section_is_checked() -> Result<(), Box<dyn core::error::Error>> {
     use ras_core::cper::SectionView;
     use ras_core::cper::arm_processor::{ArmErrorInfo, ArmProcessorHeader};
 
@@ -260,13 +260,13 @@ fn an_arm_section_ends_where_it_says() -> Result<(), Box<dyn core::error::Error>
     assert!(matches!(entry.section()?, SectionView::ArmProcessor(arm) if arm.vendor == [1]));
 
     // Too short for the error that it counts; longer than the entry.
-    for (length, offset, wanted) in
-        [(71, 20 + 72 + 40, Wanted::AtLeast(32)), (75, section_length, Wanted::AtMost(74))]
+    for (length, offset, expected) in
+        [(71, 20 + 72 + 40, Expected::AtLeast(32)), (75, section_length, Expected::AtMost(74))]
     {
         bytes[section_length] = length;
         let entry = StatusBlock::read(&bytes)?.entries().next().ok_or("no entry")?;
         let error = entry.section().expect_err("its length is wrong");
-        assert_eq!((error.offset, error.wanted), (offset, wanted));
+        assert_eq!((error.offset, error.expected), (offset, expected));
     }
     Ok(())
 }

@@ -1,8 +1,8 @@
-//! Error records: what is written, what is read, and where they lie.
+//! Error records: writing, decoding and layout.
 
 mod area;
 mod decoder;
-mod judgement;
 mod layout;
+mod linux_model;
 mod round_trip;
 mod sections;

@@ -1,13 +1,13 @@
-//! What is written can be read again, and Linux would take it.
+//! Blocks that are written can be decoded, and Linux accepts them.
 
 use core::num::NonZeroU32;
 
 use proptest::prelude::*;
-use ras_core::acceptance::{GuestAction, LinuxVerdict, linux_accepts};
+use ras_core::acceptance::{GuestAction, LinuxOutcome, linux_accepts};
 use ras_core::status_block::Entry;
 use ras_core::{
-    BlockWriter, FruText, Guid, Heading, Kind, MemoryBlocks, MemoryReport, NoRoom, Notification, Severity,
-    Span, StatusBlock, Timestamp, blocks_needed,
+    BlockWriter, BufferTooSmall, FruText, Guid, Heading, Kind, MemoryBlocks, MemoryReport, Notification,
+    PartName, Severity, Span, StatusBlock, Timestamp, blocks_needed,
 };
 
 use crate::sections::{self, AnySection};
@@ -37,8 +37,8 @@ fn headings() -> impl Strategy<Value = Heading> {
     )
 }
 
-/// Writes as many of the entries as fit, and gives their number and the block's length.
-fn write(entries: &[(Heading, AnySection)], bytes: &mut [u8]) -> Result<(usize, usize), NoRoom> {
+/// Writes as many of the entries as fit, and returns their number and the block's length.
+fn write(entries: &[(Heading, AnySection)], bytes: &mut [u8]) -> Result<(usize, usize), BufferTooSmall> {
     let mut block = BlockWriter::new(bytes)?;
     let written =
         entries.iter().take_while(|(heading, section)| section.push_to(&mut block, heading).is_ok()).count();
@@ -57,14 +57,14 @@ fn heading_of(entry: &Entry<'_>) -> Option<Heading> {
 
 proptest! {
     #[test]
-    fn every_block_reads_as_it_was_written(
+    fn every_block_is_decoded_as_it_was_written(
         entries in prop::collection::vec((headings(), sections::any_section()), 0..24),
         len in 20..=0x2000_usize,
     ) {
         let mut bytes = vec![0xa5; len];
         let (written, block_len) = write(&entries, &mut bytes)?;
         prop_assert!(block_len <= len);
-        prop_assert!(bytes[block_len..].iter().all(|byte| *byte == 0xa5), "bytes behind the block were touched");
+        prop_assert!(bytes[block_len..].iter().all(|byte| *byte == 0xa5), "bytes after the block were changed");
 
         let block = StatusBlock::read(&bytes[..block_len])?;
         let entries = &entries[..written];
@@ -78,24 +78,24 @@ proptest! {
     }
 
     #[test]
-    fn linux_takes_every_block_with_entries(
+    fn linux_accepts_every_block_with_entries(
         entries in prop::collection::vec((headings(), sections::any_section()), 1..24),
         notification in notifications(),
     ) {
         let mut bytes = [0; BLOCK_LEN];
         let (written, len) = write(&entries, &mut bytes)?;
-        // The guest sees the whole block, not only what was written.
-        let verdict = linux_accepts(&bytes, BLOCK_LEN as u32, notification)?;
-        prop_assert_eq!(&verdict, &linux_accepts(&bytes[..len], len as u32, notification)?);
+        // The guest reads the whole block, not only the bytes that were written.
+        let outcome = linux_accepts(&bytes, BLOCK_LEN as u32, notification)?;
+        prop_assert_eq!(&outcome, &linux_accepts(&bytes[..len], len as u32, notification)?);
         if written == 0 {
-            prop_assert_eq!(verdict, LinuxVerdict::NothingToRead);
+            prop_assert_eq!(outcome, LinuxOutcome::NothingToRead);
             return Ok(());
         }
         let fatal = entries[..written].iter().any(|(heading, _)| heading.severity == Severity::Fatal);
-        match verdict {
-            LinuxVerdict::NothingToRead => prop_assert!(false, "entries were overlooked"),
-            LinuxVerdict::Panic => prop_assert!(fatal),
-            LinuxVerdict::Handled { actions, .. } => {
+        match outcome {
+            LinuxOutcome::NothingToRead => prop_assert!(false, "entries were not read"),
+            LinuxOutcome::Panic => prop_assert!(fatal),
+            LinuxOutcome::Handled { actions, .. } => {
                 prop_assert!(!fatal);
                 let short = actions.iter().find(|action| matches!(action, GuestAction::TooShort { .. }));
                 prop_assert_eq!(short, None);
@@ -104,7 +104,7 @@ proptest! {
     }
 
     #[test]
-    fn linux_finds_every_lost_page_once(
+    fn linux_offlines_every_poisoned_page_once(
         gpa in 0..1_u64 << 52,
         log2_len in 12..=24_u8,
         notification in notifications(),
@@ -118,9 +118,9 @@ proptest! {
         let mut bytes = [0; BLOCK_LEN];
         while blocks.write_next(&mut bytes)? > 0 {
             written += 1;
-            let verdict = linux_accepts(&bytes, BLOCK_LEN as u32, notification)?;
-            let LinuxVerdict::Handled { actions, kills_current_task: false } = verdict else {
-                return Err(TestCaseError::fail(format!("{verdict:?}")));
+            let outcome = linux_accepts(&bytes, BLOCK_LEN as u32, notification)?;
+            let LinuxOutcome::Handled { actions, kills_current_task: false } = outcome else {
+                return Err(TestCaseError::fail(format!("{outcome:?}")));
             };
             for action in actions {
                 match action {
@@ -135,7 +135,7 @@ proptest! {
     }
 
     #[test]
-    fn two_errors_never_look_the_same(gpa: u64, time in any::<u32>(), number in 0..1_000_000_000 - 1_u64) {
+    fn the_records_of_two_errors_differ(gpa: u64, time in any::<u32>(), number in 0..1_000_000_000 - 1_u64) {
         let block = |number| {
             let report = MemoryReport::uncorrected(Kind::ActionRequired, time.into(), number);
             let mut bytes = [0; BLOCK_LEN];
@@ -146,8 +146,10 @@ proptest! {
 }
 
 #[test]
-fn a_corrected_error_beyond_the_threshold_moves_the_page() -> Result<(), Box<dyn core::error::Error>> {
+fn a_corrected_error_beyond_the_threshold_soft_offlines_the_page() -> Result<(), Box<dyn core::error::Error>>
+{
     let report = MemoryReport {
+        part: PartName::MEMORY,
         severity: Severity::Corrected,
         flags: ras_core::status_block::section_flags::THRESHOLD_EXCEEDED,
         time: Timestamp::from_unix(0),
@@ -157,7 +159,7 @@ fn a_corrected_error_beyond_the_threshold_moves_the_page() -> Result<(), Box<dyn
     MemoryBlocks::new(Span::around(0x1_2345_6789, 12), report).write_next(&mut bytes)?;
     assert_eq!(
         linux_accepts(&bytes, BLOCK_LEN as u32, Notification::Gsiv),
-        Ok(LinuxVerdict::Handled {
+        Ok(LinuxOutcome::Handled {
             actions: vec![GuestAction::SoftOffline { pfn: 0x12_3456 }],
             kills_current_task: false
         })
@@ -166,17 +168,17 @@ fn a_corrected_error_beyond_the_threshold_moves_the_page() -> Result<(), Box<dyn
 }
 
 #[test]
-fn wide_losses_take_many_blocks() {
+fn wide_spans_take_several_blocks() {
     for (log2_len, blocks) in [(12, 1), (16, 1), (17, 2), (21, 32), (30, 16_384)] {
         assert_eq!(blocks_needed(Span::around(0, log2_len), BLOCK_LEN), Some(blocks), "2^{log2_len} bytes");
     }
-    // Room for one entry, and for none.
+    // Blocks that hold one entry, and none.
     assert_eq!(blocks_needed(Span::around(0, 13), 172), Some(2));
     assert_eq!(blocks_needed(Span::around(0, 13), 171), None);
 }
 
 #[test]
-fn the_last_page_of_all_has_a_block() -> Result<(), NoRoom> {
+fn the_last_page_of_the_address_space_has_a_block() -> Result<(), BufferTooSmall> {
     let report = MemoryReport::uncorrected(Kind::ActionOptional, 0, 0);
     let mut blocks = MemoryBlocks::new(Span::around(u64::MAX, 12), report);
     let mut bytes = [0; 172];
@@ -185,7 +187,7 @@ fn the_last_page_of_all_has_a_block() -> Result<(), NoRoom> {
 }
 
 #[test]
-fn what_does_not_fit_leaves_the_block_as_it_was() -> Result<(), Box<dyn core::error::Error>> {
+fn an_entry_that_does_not_fit_leaves_the_block_unchanged() -> Result<(), Box<dyn core::error::Error>> {
     let heading =
         Heading { severity: Severity::Recoverable, flags: 0, fru_id: None, fru_text: None, time: None };
     let mut bytes = [0; 172 + 151];
@@ -193,16 +195,16 @@ fn what_does_not_fit_leaves_the_block_as_it_was() -> Result<(), Box<dyn core::er
     let section = ras_core::cper::memory::MemorySection::poisoned_page(0x1000);
     block.push(&heading, &section)?;
     let fatal = Heading { severity: Severity::Fatal, ..heading };
-    assert_eq!(block.push(&fatal, &section), Err(NoRoom { needed: 152, available: 151 }));
+    assert_eq!(block.push(&fatal, &section), Err(BufferTooSmall { needed: 152, available: 151 }));
     assert_eq!(block.finish(), 172);
     assert_eq!(StatusBlock::read(&bytes)?.header.severity(), Some(Severity::Recoverable));
 
-    assert_eq!(BlockWriter::new(&mut [0; 19]).err(), Some(NoRoom { needed: 20, available: 19 }));
+    assert_eq!(BlockWriter::new(&mut [0; 19]).err(), Some(BufferTooSmall { needed: 20, available: 19 }));
     Ok(())
 }
 
 #[test]
-fn a_block_counts_no_more_entries_than_ten_bits_can() -> Result<(), Box<dyn core::error::Error>> {
+fn a_block_has_at_most_1023_entries() -> Result<(), Box<dyn core::error::Error>> {
     let heading =
         Heading { severity: Severity::Informational, flags: 0, fru_id: None, fru_text: None, time: None };
     let empty = ras_core::cper::RawSection { kind: Guid::ZERO, bytes: &[] };
@@ -211,7 +213,7 @@ fn a_block_counts_no_more_entries_than_ten_bits_can() -> Result<(), Box<dyn core
     for _ in 0..1023 {
         block.push(&heading, &empty)?;
     }
-    assert_eq!(block.push(&heading, &empty), Err(NoRoom { needed: 72, available: 0 }));
+    assert_eq!(block.push(&heading, &empty), Err(BufferTooSmall { needed: 72, available: 0 }));
     let len = block.finish();
     let block = StatusBlock::read(&bytes[..len])?;
     assert_eq!((block.header.entry_count(), block.entries().count()), (1023, 1023));
@@ -219,9 +221,11 @@ fn a_block_counts_no_more_entries_than_ten_bits_can() -> Result<(), Box<dyn core
 }
 
 #[test]
-fn the_last_nine_digits_of_an_errors_number_are_shown() -> Result<(), Box<dyn core::error::Error>> {
-    for (number, text) in [(999_999_999, "ghest mem #999999999"), (u64::MAX, "ghest mem #709551615")] {
-        let report = MemoryReport::uncorrected(Kind::ActionRequired, 0, number);
+fn the_fru_text_is_the_part_and_the_last_nine_digits_of_the_number() -> Result<(), Box<dyn core::error::Error>>
+{
+    for (number, text) in [(999_999_999, "123456789 #999999999"), (u64::MAX, "123456789 #709551615")] {
+        let part = PartName::new("123456789").ok_or("nine characters fit")?;
+        let report = MemoryReport::uncorrected(Kind::ActionRequired, 0, number).with_part(part);
         let mut bytes = [0; BLOCK_LEN];
         MemoryBlocks::new(Span::around(0, 12), report).write_next(&mut bytes)?;
         let shown = StatusBlock::read(&bytes)?.entries().next().and_then(|entry| entry.fru_text());

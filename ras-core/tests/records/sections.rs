@@ -1,4 +1,4 @@
-//! Sections of every type, with anything in them.
+//! Sections of every type, with arbitrary contents.
 
 use proptest::prelude::*;
 use ras_core::cper::arm_processor::{self, ArmContext, ArmErrorInfo, ArmProcessor, ArmProcessorHeader};
@@ -8,10 +8,10 @@ use ras_core::cper::memory::MemorySection;
 use ras_core::cper::x86_processor::{self, X86Context, X86ErrorInfo, X86Processor, X86ProcessorHeader};
 use ras_core::cper::{RawSection, SectionView};
 use ras_core::status_block::Entry;
-use ras_core::{BlockWriter, Guid, Heading, NoRoom};
+use ras_core::{BlockWriter, BufferTooSmall, Guid, Heading};
 use zerocopy::{FromBytes, Immutable, KnownLayout};
 
-/// A section that owns what it is made of.
+/// A section that owns its parts.
 #[derive(Clone, Debug)]
 pub(crate) enum AnySection {
     Memory(MemorySection),
@@ -31,14 +31,14 @@ pub(crate) enum AnySection {
     Raw(Guid, Vec<u8>),
 }
 
-/// A structure of which any bytes are one.
+/// A structure for which any bytes are valid.
 fn wire<T: FromBytes + KnownLayout + Immutable + core::fmt::Debug>() -> impl Strategy<Value = T> {
     prop::collection::vec(any::<u8>(), size_of::<T>())
         .prop_filter_map("size", |bytes| T::read_from_bytes(&bytes).ok())
 }
 
-fn bytes(most: usize) -> impl Strategy<Value = Vec<u8>> {
-    prop::collection::vec(any::<u8>(), 0..=most)
+fn bytes(max: usize) -> impl Strategy<Value = Vec<u8>> {
+    prop::collection::vec(any::<u8>(), 0..=max)
 }
 
 pub(crate) fn any_section() -> impl Strategy<Value = AnySection> {
@@ -63,7 +63,11 @@ pub(crate) fn any_section() -> impl Strategy<Value = AnySection> {
 }
 
 impl AnySection {
-    pub(crate) fn push_to(&self, block: &mut BlockWriter<'_>, heading: &Heading) -> Result<(), NoRoom> {
+    pub(crate) fn push_to(
+        &self,
+        block: &mut BlockWriter<'_>,
+        heading: &Heading,
+    ) -> Result<(), BufferTooSmall> {
         match self {
             AnySection::Memory(memory) => block.push(heading, memory),
             AnySection::Arm { header, infos, contexts, vendor } => {
@@ -82,7 +86,7 @@ impl AnySection {
         }
     }
 
-    /// That `entry` holds this section, to the last field.
+    /// Asserts that `entry` holds this section, field by field.
     pub(crate) fn assert_read(&self, entry: &Entry<'_>) -> Result<(), TestCaseError> {
         match (self, entry.section()?) {
             (AnySection::Memory(memory), SectionView::Memory(read)) => {
@@ -118,7 +122,7 @@ impl AnySection {
             (AnySection::Raw(kind, bytes), SectionView::Other(read)) => {
                 prop_assert_eq!(RawSection { kind: *kind, bytes }, read);
             }
-            (written, read) => prop_assert!(false, "{written:?} was read as {read:?}"),
+            (written, read) => prop_assert!(false, "{written:?} was decoded as {read:?}"),
         }
         Ok(())
     }

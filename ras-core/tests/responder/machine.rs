@@ -1,4 +1,4 @@
-//! A machine without vCPUs, and a guest that reads what it is told.
+//! A machine without vCPUs, and a guest that reads its records.
 
 use core::num::NonZeroU32;
 use std::collections::BTreeMap;
@@ -7,10 +7,10 @@ use ras_core::abilities::{ArchAbilities, Fact, HostAbilities, MachineCheckAbilit
 use ras_core::actions::{Action, ErrorEvent, Target};
 use ras_core::plan::{TablesView, plan, sources_wanted};
 use ras_core::reporters::ReporterContext;
-use ras_core::request::{Arch, Asynchronous, OnMissingSupport, Repair, Request, Synchronous, TableSet};
-use ras_core::responder::{Responder, ResponderContext, Side};
+use ras_core::request::{Arch, OnMissingSupport, Repair, Request, TableSet};
+use ras_core::responder::{Responder, ResponderContext, ResponderOptions};
 use ras_core::vcpu_state::{Access, Consumption, ExceptionLevel, MachineCheckState, VcpuState};
-use ras_core::{Kind, MemoryError, Origin, RecordArea, Span, StatusBlock};
+use ras_core::{Kind, MemoryError, Origin, RecordArea, Response, Span, StatusBlock};
 
 pub(crate) const SECOND: u64 = 1_000_000_000;
 pub(crate) const USER: VcpuState =
@@ -23,7 +23,7 @@ pub(crate) const READY: MachineCheckState = MachineCheckState {
     detected_unread: false,
 };
 
-/// A machine without vCPUs: guest memory by page, and what was to be done.
+/// A machine without vCPUs: guest memory by address, and the actions as text.
 pub(crate) struct Machine {
     pub(crate) responder: Responder,
     pub(crate) area: Option<RecordArea>,
@@ -36,8 +36,8 @@ impl Machine {
     pub(crate) fn new(
         host: &HostAbilities,
         set: TableSet,
-        synchronous: Synchronous,
-        asynchronous: Asynchronous,
+        synchronous: Option<Response>,
+        asynchronous: Option<Response>,
     ) -> Self {
         let request = Request {
             arch: host.architecture(),
@@ -52,7 +52,7 @@ impl Machine {
         let area = RecordArea::lay_out(1 << 30, 1 << 20, &sources).ok();
         let tables = TablesView { set, record_area: area.as_ref(), error_device: set == TableSet::Acpi };
         let plan = plan(&request, host, &tables).unwrap();
-        let responder = Responder::new(&plan, host, area.as_ref()).unwrap();
+        let responder = Responder::new(&plan, host, area.as_ref(), ResponderOptions::new()).unwrap();
         let mut machine = Machine { responder, area, memory: BTreeMap::new(), done: Vec::new(), now: SECOND };
         machine.fill();
         machine
@@ -74,19 +74,19 @@ impl Machine {
 
     pub(crate) fn context(&mut self, vcpu: Option<VcpuState>) -> ResponderContext {
         self.now += 1;
-        let register = |side| self.responder.acknowledge_register(side).map_or(0, |gpa| self.word(gpa));
+        let register = |kind| self.responder.acknowledge_register(kind).map_or(0, |gpa| self.word(gpa));
         ResponderContext {
             context: ReporterContext {
                 now_ns: self.now,
                 unix_seconds: 1_545_416_260 + self.now / SECOND,
-                acknowledge_register: register(Side::Consumed),
+                acknowledge_register: register(Kind::ActionRequired),
                 vcpu,
             },
-            detected_register: register(Side::Detected),
+            detected_register: register(Kind::ActionOptional),
         }
     }
 
-    /// Runs `call`, writes what is to be written, and gives the rest in words.
+    /// Runs `call`, carries out its writes, and returns the other actions as text.
     pub(crate) fn run(
         &mut self,
         call: impl FnOnce(&mut Responder, &mut dyn ras_core::actions::ActionSink),
@@ -94,7 +94,7 @@ impl Machine {
         let (memory, done) = (&mut self.memory, &mut self.done);
         let mut sink = |action: Action<'_>| match action {
             Action::Write { gpa, bytes } => memory.extend((gpa..).zip(bytes.iter().copied())),
-            Action::Event(ErrorEvent::Answered { response, .. }) => done.push(format!("answered {response}")),
+            Action::Event(ErrorEvent::Handled { response, .. }) => done.push(format!("handled {response}")),
             Action::Event(ErrorEvent::RecordWritten { source, .. }) => done.push(format!("record {source}")),
             Action::Event(ErrorEvent::Acknowledged { source, .. }) => {
                 done.push(format!("acknowledged {source}"))
@@ -112,7 +112,7 @@ impl Machine {
             Action::Release { vcpu } => done.push(format!("release {vcpu}")),
             Action::RaiseErrorEvent => done.push("error event".into()),
             Action::RaiseInterrupt { gsi } => done.push(format!("interrupt {gsi}")),
-            Action::Stop { report } => done.push(format!("stop {} {:?}", report.status(), report.reason)),
+            Action::Stop { report } => done.push(format!("stop {:?}", report.reason)),
             Action::MachineCheck { target: Target::Vcpu(vcpu), registers } => done.push(format!(
                 "mce {vcpu} bank {} {:#x} {:#x} {:#x} {:#x}",
                 registers.bank, registers.status, registers.addr, registers.misc, registers.mcg_status
@@ -138,7 +138,7 @@ impl Machine {
         self.run(|responder, sink| responder.report(&error, &context, sink))
     }
 
-    pub(crate) fn found(&mut self, gpa: u64, log2_len: u8, state: Option<VcpuState>) -> Vec<String> {
+    pub(crate) fn detected(&mut self, gpa: u64, log2_len: u8, state: Option<VcpuState>) -> Vec<String> {
         let span = Span::around(gpa, log2_len);
         let error = MemoryError {
             span,
@@ -161,8 +161,8 @@ impl Machine {
         self.run(|responder, sink| responder.tick(&context, sink))
     }
 
-    /// What Linux does: reads the block that the cell points at, then clears its first field, then acknowledges.
-    pub(crate) fn guest_takes(&mut self, source: u16) -> Vec<u64> {
+    /// Does what Linux does: reads the block at the cell's address, clears its first field, and acknowledges. Returns the pages.
+    pub(crate) fn guest_reads(&mut self, source: u16) -> Vec<u64> {
         let slot = self.area.as_ref().unwrap().slot(source).unwrap();
         assert_eq!(self.word(slot.cell_gpa), slot.block_gpa);
         let bytes = self.read(slot.block_gpa, u64::from(slot.block_len));
@@ -177,7 +177,7 @@ impl Machine {
     }
 }
 
-/// The addresses in a block's memory sections, where they are at 16.
+/// The addresses in a block's memory sections, at offset 16 of each.
 pub(crate) fn pages_of(block: &StatusBlock<'_>) -> Vec<u64> {
     let page = |payload: &[u8]| u64::from_le_bytes(payload[16..24].try_into().unwrap());
     block.entries().map(|entry| page(entry.payload)).collect()

@@ -1,89 +1,93 @@
-//! x86 guests are told by machine checks.
+//! x86 guests that are notified by machine checks.
 
 use ras_core::abilities::{MachineCheckAbilities, Vendor};
 use ras_core::actions::{Action, Target};
-use ras_core::request::{Asynchronous, Synchronous, TableSet};
+use ras_core::request::TableSet;
 use ras_core::vcpu_state::{MachineCheckState, VcpuState};
-use ras_core::{Kind, MemoryError, Origin, Span};
+use ras_core::{Kind, MemoryError, Origin, Response, Span};
 
 use crate::machine::{Machine, READY, SECOND, SER_P, x86};
 
 #[test]
-fn machine_checks_are_those_of_the_vendor() {
+fn machine_checks_have_the_format_of_the_vendor() {
     let ready = VcpuState::X86_64(READY);
-    let mut intel =
-        Machine::new(&x86(SER_P, Vendor::Intel), TableSet::MpTable, Synchronous::Auto, Asynchronous::Auto);
+    let mut intel = Machine::new(&x86(SER_P, Vendor::Intel), TableSet::MpTable, None, None);
     assert_eq!(
         intel.consumed(0x1234_5678, 12, 1, ready),
         [
             "mce all but 1 0xa000000000000000 0x5",
             "mce 1 bank 9 0xbd80000000000134 0x12345000 0x8c 0x7",
-            "answered mce"
+            "handled mce"
         ]
     );
     assert_eq!(
-        intel.found(0x1234_5000, 12, Some(ready))[1],
+        intel.detected(0x1234_5000, 12, Some(ready))[1],
         "mce 0 bank 8 0xbd000000000000c0 0x12345000 0x8c 0x5"
     );
-    let mut amd = Machine::new(&x86(SER_P, Vendor::Amd), TableSet::Acpi, Synchronous::Mce, Asynchronous::Mce);
+    let mut amd =
+        Machine::new(&x86(SER_P, Vendor::Amd), TableSet::Acpi, Some(Response::Mce), Some(Response::Mce));
     assert_eq!(
         amd.consumed(0x1234_5678, 12, 1, ready),
-        ["mce 1 bank 9 0xbc00080000000000 0x12345000 0x8c 0x7", "answered mce"]
+        ["mce 1 bank 9 0xbc00080000000000 0x12345000 0x8c 0x7", "handled mce"]
     );
     assert_eq!(
-        amd.found(0x1234_5000, 12, Some(ready))[0],
+        amd.detected(0x1234_5000, 12, Some(ready))[0],
         "mce 0 bank 8 0x9c00180000000000 0x12345000 0x8c 0x5"
     );
 }
 
 #[test]
-fn a_local_machine_check_takes_one_vcpu_where_guest_and_host_have_it() {
+fn a_local_machine_check_is_taken_by_one_vcpu_if_guest_and_host_support_it() {
     let local = VcpuState::X86_64(MachineCheckState { local: true, others_ready: false, ..READY });
     let lmce = x86(SER_P | MachineCheckAbilities::LMCE_P, Vendor::Intel);
-    let mut machine = Machine::new(&lmce, TableSet::MpTable, Synchronous::Mce, Asynchronous::Ignore);
+    let mut machine = Machine::new(&lmce, TableSet::MpTable, Some(Response::Mce), Some(Response::Ignore));
     assert_eq!(
         machine.consumed(0x1000, 12, 1, local),
-        ["mce 1 bank 9 0xbd80000000000134 0x1000 0x8c 0xf", "answered mce"]
+        ["mce 1 bank 9 0xbd80000000000134 0x1000 0x8c 0xf", "handled mce"]
     );
-    let mut machine =
-        Machine::new(&x86(SER_P, Vendor::Intel), TableSet::MpTable, Synchronous::Mce, Asynchronous::Ignore);
+    let mut machine = Machine::new(
+        &x86(SER_P, Vendor::Intel),
+        TableSet::MpTable,
+        Some(Response::Mce),
+        Some(Response::Ignore),
+    );
     assert_eq!(machine.consumed(0x1000, 12, 1, local), ["hold 1"]);
 }
 
 #[test]
-fn a_machine_check_that_would_end_the_guest_is_not_tried() {
+fn a_machine_check_that_would_be_fatal_is_not_injected() {
     let off = VcpuState::X86_64(MachineCheckState { enabled: false, ..READY });
     let cmci = x86(SER_P | MachineCheckAbilities::CMCI_P, Vendor::Intel);
-    for (host, found) in [
-        (&cmci, vec!["mce 0 bank 8 0xbc000000000000c0 0x1000 0x8c 0x0", "answered mce"]),
+    for (host, detected) in [
+        (&cmci, vec!["mce 0 bank 8 0xbc000000000000c0 0x1000 0x8c 0x0", "handled mce"]),
         (&x86(SER_P, Vendor::Intel), vec![]),
-        (&x86(SER_P, Vendor::Amd), vec!["mce 0 bank 8 0x9c00180000000000 0x1000 0x8c 0x5", "answered mce"]),
+        (&x86(SER_P, Vendor::Amd), vec!["mce 0 bank 8 0x9c00180000000000 0x1000 0x8c 0x5", "handled mce"]),
     ] {
-        let mut machine = Machine::new(host, TableSet::MpTable, Synchronous::Mce, Asynchronous::Mce);
-        assert_eq!(machine.consumed(0x1000, 12, 1, off), ["answered stop", "stop 10 NotDeliverable"]);
-        assert_eq!(machine.found(0x1000, 12, Some(off)), found);
+        let mut machine = Machine::new(host, TableSet::MpTable, Some(Response::Mce), Some(Response::Mce));
+        assert_eq!(machine.consumed(0x1000, 12, 1, off), ["handled stop", "stop NotDeliverable"]);
+        assert_eq!(machine.detected(0x1000, 12, Some(off)), detected);
     }
 }
 
-/// vCPU 1 consumed something at the same time as another, and takes part in the machine check of that one first.
+/// vCPU 1 consumed an error at the same time as vCPU 0, and takes part in the machine check of vCPU 0 first.
 #[test]
-fn vcpus_that_consume_at_once_are_told_one_after_the_other() {
+fn vcpus_that_consume_errors_simultaneously_are_notified_one_after_the_other() {
     let busy = VcpuState::X86_64(MachineCheckState { in_progress: true, others_ready: false, ..READY });
     let mut machine =
-        Machine::new(&x86(SER_P, Vendor::Intel), TableSet::MpTable, Synchronous::Mce, Asynchronous::Mce);
-    assert_eq!(machine.consumed(0x1000, 12, 0, VcpuState::X86_64(READY)).last().unwrap(), "answered mce");
+        Machine::new(&x86(SER_P, Vendor::Intel), TableSet::MpTable, Some(Response::Mce), Some(Response::Mce));
+    assert_eq!(machine.consumed(0x1000, 12, 0, VcpuState::X86_64(READY)).last().unwrap(), "handled mce");
     assert_eq!(machine.consumed(0x1000, 12, 1, busy), ["hold 1"]);
     assert_eq!(machine.tick(), [""; 0]);
     machine.now = machine.responder.deadline_ns().unwrap();
     assert_eq!(machine.tick(), ["release 1"]);
     assert_eq!(machine.responder.deadline_ns(), None);
-    assert_eq!(machine.consumed(0x1000, 12, 1, VcpuState::X86_64(READY)).last().unwrap(), "answered mce");
-    // A guest that never gets through with one is not waited for.
+    assert_eq!(machine.consumed(0x1000, 12, 1, VcpuState::X86_64(READY)).last().unwrap(), "handled mce");
+    // If a machine check stays in progress, the VM is stopped.
     let since = machine.now;
     loop {
         let done = machine.consumed(0x1000, 12, 1, busy);
         if done != ["hold 1"] {
-            assert_eq!(done, ["answered stop", "stop 10 Unacknowledged"]);
+            assert_eq!(done, ["handled stop", "stop Unacknowledged"]);
             break;
         }
         machine.now = machine.responder.deadline_ns().unwrap();
@@ -92,30 +96,30 @@ fn vcpus_that_consume_at_once_are_told_one_after_the_other() {
     assert!((2 * SECOND..3 * SECOND).contains(&(machine.now - since)));
 }
 
-/// An UCNA would take MCG_STATUS from the handler of the machine check that is in progress.
+/// An UCNA would clear MCG_STATUS before the handler of the machine check in progress has read it.
 #[test]
-fn what_was_found_waits_for_a_machine_check_in_progress() {
+fn a_detected_error_waits_for_a_machine_check_in_progress() {
     let busy = Some(VcpuState::X86_64(MachineCheckState { in_progress: true, ..READY }));
     let cmci = x86(SER_P | MachineCheckAbilities::CMCI_P, Vendor::Intel);
-    let mut machine = Machine::new(&cmci, TableSet::MpTable, Synchronous::Mce, Asynchronous::Mce);
-    assert_eq!(machine.found(0x1000, 12, busy), [""; 0]);
-    assert_eq!(machine.found(0x2000, 12, busy), [""; 0]);
+    let mut machine = Machine::new(&cmci, TableSet::MpTable, Some(Response::Mce), Some(Response::Mce));
+    assert_eq!(machine.detected(0x1000, 12, busy), [""; 0]);
+    assert_eq!(machine.detected(0x2000, 12, busy), [""; 0]);
     assert_eq!(machine.tick_in(busy), [""; 0]);
     let ready = Some(VcpuState::X86_64(READY));
     assert_eq!(
         machine.tick_in(ready)[1..],
-        ["mce 0 bank 8 0xbd000000000000c0 0x1000 0x8c 0x5", "answered mce"]
+        ["mce 0 bank 8 0xbd000000000000c0 0x1000 0x8c 0x5", "handled mce"]
     );
     machine.now += 2 * SECOND;
-    assert_eq!(machine.tick_in(busy), ["answered ignore"]);
+    assert_eq!(machine.tick_in(busy), ["handled ignore"]);
     assert_eq!(machine.responder.deadline_ns(), None);
 }
 
-/// What is left in a bystander's bank until Linux polls would make the next error there look overflowed, and that is fatal.
+/// The entry that stays in a bystander's bank until Linux polls would make the next error there look overflowed, which is fatal.
 #[test]
-fn a_bystanders_bank_is_no_errors_bank() {
+fn the_bank_of_bystanders_is_not_used_for_errors() {
     let mut machine =
-        Machine::new(&x86(SER_P, Vendor::Intel), TableSet::MpTable, Synchronous::Mce, Asynchronous::Mce);
+        Machine::new(&x86(SER_P, Vendor::Intel), TableSet::MpTable, Some(Response::Mce), Some(Response::Mce));
     let mut banks = [Vec::new(), Vec::new()];
     let context = machine.context(Some(VcpuState::X86_64(READY)));
     for (kind, vcpu) in [(Kind::ActionRequired, Some(1)), (Kind::ActionOptional, None)] {

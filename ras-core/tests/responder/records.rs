@@ -1,67 +1,67 @@
-//! Guests are told by records and by exceptions alone.
+//! Guests that are notified by records, and by exceptions without a record.
 
 use ras_core::abilities::Vendor;
 use ras_core::actions::{FaultAddress, StopReason};
-use ras_core::request::{Asynchronous, Synchronous, TableSet};
+use ras_core::request::TableSet;
 use ras_core::vcpu_state::{Access, Consumption, ExceptionLevel, VcpuState};
 use ras_core::{Kind, MemoryError, Origin, Response, Span};
 
 use crate::machine::{Machine, READY, SECOND, USER, arm, x86};
 
 #[test]
-fn a_record_and_an_abort_for_the_vcpu_that_consumed_it() {
-    let mut machine = Machine::new(&arm(), TableSet::Acpi, Synchronous::Auto, Asynchronous::Auto);
-    let told = machine.consumed(0x8000_1234, 12, 1, USER);
-    assert_eq!(told, ["record 0", "abort 1 0x92000410 NotValid", "answered sea"]);
-    assert_eq!(machine.guest_takes(0), [0x8000_1000]);
+fn the_vcpu_that_consumed_an_error_gets_a_record_and_an_abort() {
+    let mut machine = Machine::new(&arm(), TableSet::Acpi, None, None);
+    let actions = machine.consumed(0x8000_1234, 12, 1, USER);
+    assert_eq!(actions, ["record 0", "abort 1 0x92000410 NotValid", "handled sea"]);
+    assert_eq!(machine.guest_reads(0), [0x8000_1000]);
     assert_eq!(machine.tick(), ["acknowledged 0"]);
     let entry = machine.responder.ledger().at(0x8000_1fff).unwrap();
-    assert_eq!((entry.answered, entry.acknowledged_ns), (Some(Response::Sea), Some(SECOND + 2)));
+    assert_eq!((entry.response, entry.acknowledged_ns), (Some(Response::Sea), Some(SECOND + 2)));
 }
 
 #[test]
 fn a_second_vcpu_waits_for_its_record() {
-    let mut machine = Machine::new(&arm(), TableSet::Acpi, Synchronous::Sea, Asynchronous::Gsiv);
+    let mut machine = Machine::new(&arm(), TableSet::Acpi, Some(Response::Sea), Some(Response::Gsiv));
     machine.consumed(0x8000_1000, 12, 0, USER);
     assert_eq!(machine.consumed(0x8000_5000, 12, 1, USER), ["queued 0", "hold 1"]);
     assert_eq!(machine.consumed(0x8000_1000, 12, 2, USER), ["coalesced 0", "hold 2"]);
     assert_eq!(machine.tick(), [""; 0]);
-    assert_eq!(machine.guest_takes(0), [0x8000_1000]);
+    assert_eq!(machine.guest_reads(0), [0x8000_1000]);
     assert_eq!(
         machine.tick(),
-        ["acknowledged 0", "release 2", "record 0", "abort 1 0x92000410 NotValid", "answered sea"]
+        ["acknowledged 0", "release 2", "record 0", "abort 1 0x92000410 NotValid", "handled sea"]
     );
-    assert_eq!(machine.guest_takes(0), [0x8000_5000]);
+    assert_eq!(machine.guest_reads(0), [0x8000_5000]);
 }
 
 #[test]
 fn a_guest_that_does_not_acknowledge_gets_plain_aborts() {
-    let mut machine = Machine::new(&arm(), TableSet::Acpi, Synchronous::Sea, Asynchronous::Gsiv);
+    let mut machine = Machine::new(&arm(), TableSet::Acpi, Some(Response::Sea), Some(Response::Gsiv));
     let context = machine.context(None);
     machine.responder.driver_up(&context);
     machine.consumed(0x8000_1000, 12, 0, USER);
     machine.consumed(0x8000_5000, 12, 1, USER);
     machine.now = machine.responder.deadline_ns().unwrap();
-    assert_eq!(machine.tick(), ["overdue 0", "abort 1 0x92000410 NotValid", "answered abort"]);
-    assert_eq!(machine.consumed(0x8000_9000, 12, 2, USER), ["abort 2 0x92000410 NotValid", "answered abort"]);
-    // A kernel that starts later, after a crash, finds the record and answers: records flow again.
-    assert_eq!(machine.guest_takes(0), [0x8000_1000]);
+    assert_eq!(machine.tick(), ["overdue 0", "abort 1 0x92000410 NotValid", "handled abort"]);
+    assert_eq!(machine.consumed(0x8000_9000, 12, 2, USER), ["abort 2 0x92000410 NotValid", "handled abort"]);
+    // A kernel that starts later, after a crash, reads the record and acknowledges: the next record is written.
+    assert_eq!(machine.guest_reads(0), [0x8000_1000]);
     assert_eq!(
         machine.consumed(0x8000_9000, 12, 2, USER),
-        ["acknowledged 0", "record 0", "abort 2 0x92000410 NotValid", "answered sea"]
+        ["acknowledged 0", "record 0", "abort 2 0x92000410 NotValid", "handled sea"]
     );
 }
 
 #[test]
-fn what_was_lost_with_it_is_told_as_found() {
-    let mut machine = Machine::new(&arm(), TableSet::Acpi, Synchronous::Sea, Asynchronous::Gsiv);
-    let told = machine.consumed(0x8020_5678, 21, 0, USER);
-    assert_eq!(told[..3], ["record 0", "abort 0 0x92000410 NotValid", "answered sea"]);
-    assert_eq!(told[3..6], ["record 1", "error event", "answered gsiv"]);
-    let mut pages = machine.guest_takes(0);
+fn the_rest_of_a_consumed_span_is_reported_as_detected() {
+    let mut machine = Machine::new(&arm(), TableSet::Acpi, Some(Response::Sea), Some(Response::Gsiv));
+    let actions = machine.consumed(0x8020_5678, 21, 0, USER);
+    assert_eq!(actions[..3], ["record 0", "abort 0 0x92000410 NotValid", "handled sea"]);
+    assert_eq!(actions[3..6], ["record 1", "error event", "handled gsiv"]);
+    let mut pages = machine.guest_reads(0);
     assert!(pages.contains(&0x8020_5000));
     loop {
-        let more = machine.guest_takes(1);
+        let more = machine.guest_reads(1);
         if more.is_empty() {
             break;
         }
@@ -75,35 +75,35 @@ fn what_was_lost_with_it_is_told_as_found() {
     assert_eq!((ledger.entries().len(), ledger.poisoned_bytes()), (32, 2 << 20));
 }
 
-/// A new kernel knows nothing: neither of what the old one left unread, nor of what that acknowledged, nor of what it died of.
+/// A new kernel has seen no record: neither those that the old one left unread, nor those that it acknowledged.
 #[test]
-fn what_is_lost_is_told_again_after_a_reset() {
-    let mut machine = Machine::new(&arm(), TableSet::Acpi, Synchronous::Sea, Asynchronous::Polled);
-    assert_eq!(machine.found(0x9000_0000, 12, None), ["record 1", "answered polled"]);
-    assert_eq!(machine.found(0x9000_4000, 12, None), ["queued 1"]);
+fn poisoned_pages_are_reported_again_after_a_reset() {
+    let mut machine = Machine::new(&arm(), TableSet::Acpi, Some(Response::Sea), Some(Response::Polled));
+    assert_eq!(machine.detected(0x9000_0000, 12, None), ["record 1", "handled polled"]);
+    assert_eq!(machine.detected(0x9000_4000, 12, None), ["queued 1"]);
     machine.consumed(0x9000_8000, 12, 0, USER);
-    machine.guest_takes(0);
+    machine.guest_reads(0);
     assert_eq!(machine.tick(), ["acknowledged 0"]);
     machine.consumed(0x9000_c000, 12, 0, USER);
     machine.consumed(0x9000_d000, 12, 1, USER);
-    machine.found(0x9000_e000, 12, None);
+    machine.detected(0x9000_e000, 12, None);
     machine.responder.repaired(Span::around(0x9000_e000, 12), machine.now);
     machine.fill();
     let context = machine.context(None);
     assert_eq!(machine.run(|responder, sink| responder.reset(true, &context, sink)), [""; 0]);
-    assert_eq!((machine.guest_takes(0).len(), machine.guest_takes(1).len()), (0, 0));
+    assert_eq!((machine.guest_reads(0).len(), machine.guest_reads(1).len()), (0, 0));
     let unreported = machine.responder.ledger().entries().iter().filter(|entry| entry.is_poisoned());
-    assert_eq!(unreported.filter(|entry| entry.answered.is_none()).count(), 5);
-    let mut told = Vec::new();
+    assert_eq!(unreported.filter(|entry| entry.response.is_none()).count(), 5);
+    let mut reported = Vec::new();
     for _ in 0..6 {
         machine.tick();
-        assert_eq!(machine.guest_takes(0), [0; 0]);
-        told.extend(machine.guest_takes(1));
+        assert_eq!(machine.guest_reads(0), [0; 0]);
+        reported.extend(machine.guest_reads(1));
     }
-    assert_eq!(told, [0x9000_0000, 0x9000_4000, 0x9000_8000, 0x9000_c000, 0x9000_d000]);
+    assert_eq!(reported, [0x9000_0000, 0x9000_4000, 0x9000_8000, 0x9000_c000, 0x9000_d000]);
     let mut repairable: Vec<u64> = machine.responder.ledger().repairable().map(|span| span.gpa).collect();
-    assert_eq!(repairable, told);
-    // Where the new guest cannot use them, it is told of none.
+    assert_eq!(repairable, reported);
+    // If the new guest cannot use them, none is reported.
     let context = machine.context(None);
     machine.run(|responder, sink| responder.reset(false, &context, sink));
     assert_eq!(machine.tick(), [""; 0]);
@@ -111,106 +111,106 @@ fn what_is_lost_is_told_again_after_a_reset() {
     assert!(machine.responder.ledger().repairable().eq(repairable.iter().map(|gpa| Span::around(*gpa, 12))));
 }
 
-/// A kernel that copies itself out of a crash touches every page of a loss, one by one.
+/// A crash kernel that copies memory reads every page of a span, one by one.
 #[test]
-fn what_was_lost_with_it_is_told_once() {
-    let mut machine = Machine::new(&arm(), TableSet::Acpi, Synchronous::Sea, Asynchronous::Gsiv);
-    let mut told = 0;
+fn the_rest_of_a_consumed_span_is_reported_once() {
+    let mut machine = Machine::new(&arm(), TableSet::Acpi, Some(Response::Sea), Some(Response::Gsiv));
+    let mut reported = 0;
     for page in 0..512 {
         let done = machine.consumed(0x8020_0000 + (page << 12), 21, 0, USER);
         assert!(done.contains(&"record 0".into()), "{page} {done:?}");
-        assert!(machine.guest_takes(0).contains(&(0x8020_0000 + (page << 12))));
+        assert!(machine.guest_reads(0).contains(&(0x8020_0000 + (page << 12))));
         loop {
-            let more = machine.guest_takes(1).len();
-            told += more;
+            let more = machine.guest_reads(1).len();
+            reported += more;
             machine.tick();
             if more == 0 {
                 break;
             }
         }
     }
-    assert_eq!(told, 512 - 16);
+    assert_eq!(reported, 512 - 16);
     let ledger = machine.responder.ledger();
     assert!(ledger.repairable().eq([Span::around(0x8020_0000, 21)]));
 }
 
 #[test]
-fn no_two_records_are_alike() {
-    let mut machine = Machine::new(&arm(), TableSet::Acpi, Synchronous::Sea, Asynchronous::Gsiv);
+fn no_two_records_are_equal() {
+    let mut machine = Machine::new(&arm(), TableSet::Acpi, Some(Response::Sea), Some(Response::Gsiv));
     let mut seen = std::collections::HashSet::new();
     for source in [0, 1, 0, 1] {
         if source == 0 {
             machine.consumed(0x8000_1000, 12, 0, USER);
         } else {
-            machine.found(0x8000_1000, 12, None);
+            machine.detected(0x8000_1000, 12, None);
         }
         let block = machine.area.as_ref().unwrap().slot(source).unwrap().block_gpa;
         assert!(seen.insert(machine.read(block, 172)));
-        machine.guest_takes(source);
+        machine.guest_reads(source);
         machine.tick();
     }
 }
 
 #[test]
-fn a_devicetree_guest_gets_the_exception_alone() {
+fn a_devicetree_guest_gets_an_exception_without_a_record() {
     let known = VcpuState::Aarch64(Consumption {
         level: ExceptionLevel::El1,
         access: Access::Write,
         far: Some(0xffff_0000_1234_5678),
     });
-    let mut machine = Machine::new(&arm(), TableSet::Devicetree, Synchronous::Auto, Asynchronous::Auto);
+    let mut machine = Machine::new(&arm(), TableSet::Devicetree, None, None);
     let far = FaultAddress::At(0xffff_0000_1234_5678);
     assert_eq!(
         machine.consumed(0x8000_1000, 12, 3, known),
-        [format!("abort 3 0x96000050 {far:?}"), "answered abort".into()]
+        [format!("abort 3 0x96000050 {far:?}"), "handled abort".into()]
     );
-    assert_eq!(machine.found(0x8000_1000, 12, None), ["answered ignore"]);
-    let mut machine = Machine::new(&arm(), TableSet::Devicetree, Synchronous::Serror, Asynchronous::Stop);
-    assert_eq!(machine.consumed(0x8000_1000, 12, 3, known), ["serror 3 Some(c11)", "answered serror"]);
+    assert_eq!(machine.detected(0x8000_1000, 12, None), ["handled ignore"]);
+    let mut machine =
+        Machine::new(&arm(), TableSet::Devicetree, Some(Response::Serror), Some(Response::Stop));
+    assert_eq!(machine.consumed(0x8000_1000, 12, 3, known), ["serror 3 Some(c11)", "handled serror"]);
     assert_eq!(
-        machine.found(0x8000_1000, 12, None),
-        ["answered stop".into(), format!("stop 10 {:?}", StopReason::Planned)]
+        machine.detected(0x8000_1000, 12, None),
+        ["handled stop".into(), format!("stop {:?}", StopReason::Planned)]
     );
 }
 
 #[test]
 fn an_x86_guest_without_recovery_gets_a_record_and_an_nmi() {
-    let mut machine =
-        Machine::new(&x86(0, Vendor::Amd), TableSet::Acpi, Synchronous::Auto, Asynchronous::External);
+    let mut machine = Machine::new(&x86(0, Vendor::Amd), TableSet::Acpi, None, Some(Response::External));
     assert_eq!(
         machine.consumed(0x1234, 12, 1, VcpuState::X86_64(READY)),
-        ["record 0", "nmi 1", "answered nmi"]
+        ["record 0", "nmi 1", "handled nmi"]
     );
-    assert_eq!(machine.guest_takes(0), [0x1000]);
+    assert_eq!(machine.guest_reads(0), [0x1000]);
     assert_eq!(
-        machine.found(0x5000, 12, None),
-        ["acknowledged 0", "record 1", "interrupt 20", "answered external"]
+        machine.detected(0x5000, 12, None),
+        ["acknowledged 0", "record 1", "interrupt 20", "handled external"]
     );
-    assert_eq!(machine.guest_takes(1), [0x5000]);
+    assert_eq!(machine.guest_reads(1), [0x5000]);
 }
 
-/// The guest acknowledged the record and killed who touched the page; then another touches it.
+/// The guest acknowledged the record and killed the process; then another process accesses the page.
 #[test]
-fn whoever_touches_a_page_later_is_told_again() {
-    let mut machine = Machine::new(&arm(), TableSet::Acpi, Synchronous::Sea, Asynchronous::Gsiv);
+fn a_page_that_is_consumed_again_is_reported_again() {
+    let mut machine = Machine::new(&arm(), TableSet::Acpi, Some(Response::Sea), Some(Response::Gsiv));
     for vcpu in [0, 0, 1] {
-        let told = machine.consumed(0x8000_1000, 12, vcpu, USER);
-        assert_eq!(told[told.len() - 3], "record 0");
-        assert_eq!(told[told.len() - 1], "answered sea");
+        let actions = machine.consumed(0x8000_1000, 12, vcpu, USER);
+        assert_eq!(actions[actions.len() - 3], "record 0");
+        assert_eq!(actions[actions.len() - 1], "handled sea");
         assert!(machine.responder.ledger().at(0x8000_1000).unwrap().acknowledged_ns.is_none());
-        assert_eq!(machine.guest_takes(0), [0x8000_1000]);
+        assert_eq!(machine.guest_reads(0), [0x8000_1000]);
     }
-    // Found again, and consumed once more: each has its record.
-    assert_eq!(machine.found(0x8000_1000, 12, None)[1..], ["record 1", "error event", "answered gsiv"]);
+    // Detected again, and consumed once more: each has its record.
+    assert_eq!(machine.detected(0x8000_1000, 12, None)[1..], ["record 1", "error event", "handled gsiv"]);
     assert_eq!(machine.consumed(0x8000_1000, 12, 1, USER)[0], "record 0");
-    assert_eq!((machine.guest_takes(0), machine.guest_takes(1)), (vec![0x8000_1000], vec![0x8000_1000]));
+    assert_eq!((machine.guest_reads(0), machine.guest_reads(1)), (vec![0x8000_1000], vec![0x8000_1000]));
     assert_eq!(machine.tick(), ["acknowledged 0", "acknowledged 1"]);
 }
 
-/// Its abort and its record come together, and nothing lets it run before.
+/// Its abort comes with its record, and it does not run before.
 #[test]
 fn a_vcpu_that_is_held_is_entered_with_its_record_and_abort() {
-    let mut machine = Machine::new(&arm(), TableSet::Acpi, Synchronous::Sea, Asynchronous::Gsiv);
+    let mut machine = Machine::new(&arm(), TableSet::Acpi, Some(Response::Sea), Some(Response::Gsiv));
     machine.consumed(0x8000_1000, 12, 0, USER);
     let state = VcpuState::Aarch64(Consumption {
         level: ExceptionLevel::El1,
@@ -218,19 +218,19 @@ fn a_vcpu_that_is_held_is_entered_with_its_record_and_abort() {
         far: Some(0x1234),
     });
     assert_eq!(machine.consumed(0x8000_5000, 12, 1, state), ["queued 0", "hold 1"]);
-    machine.guest_takes(0);
-    // As it stood when it was held.
-    assert_eq!(machine.tick(), ["acknowledged 0", "record 0", "abort 1 0x96000050 At(4660)", "answered sea"]);
-    // Its kernel dies of the abort and never reads the record; another program of that vCPU goes on without one.
-    assert_eq!(machine.consumed(0x8000_9000, 12, 1, USER), ["abort 1 0x92000410 NotValid", "answered abort"]);
-    // That abort has Linux drain the record, whoever it was for; the page is told when it is touched again.
-    assert_eq!(machine.guest_takes(0), [0x8000_5000]);
+    machine.guest_reads(0);
+    // With the state that it had when it was held.
+    assert_eq!(machine.tick(), ["acknowledged 0", "record 0", "abort 1 0x96000050 At(4660)", "handled sea"]);
+    // Its kernel panics at the abort and never reads the record; a further error of that vCPU is handled without one.
+    assert_eq!(machine.consumed(0x8000_9000, 12, 1, USER), ["abort 1 0x92000410 NotValid", "handled abort"]);
+    // Linux reads the record at that abort, whichever vCPU it was for; the page is reported when it is accessed again.
+    assert_eq!(machine.guest_reads(0), [0x8000_5000]);
     assert_eq!(machine.consumed(0x8000_9000, 12, 1, USER)[..2], ["acknowledged 0", "record 0"]);
 }
 
 #[test]
-fn what_a_device_touched_is_told_as_found() {
-    let mut machine = Machine::new(&arm(), TableSet::Acpi, Synchronous::Sea, Asynchronous::Gsiv);
+fn memory_that_a_device_accessed_is_reported_as_detected() {
+    let mut machine = Machine::new(&arm(), TableSet::Acpi, Some(Response::Sea), Some(Response::Gsiv));
     let error = MemoryError {
         span: Span::around(0x8000_1000, 12),
         gpa: 0x8000_1000,
@@ -241,29 +241,29 @@ fn what_a_device_touched_is_told_as_found() {
     };
     let context = machine.context(None);
     let done = machine.run(|responder, sink| responder.report(&error, &context, sink));
-    assert_eq!(done, ["record 1", "error event", "answered gsiv"]);
+    assert_eq!(done, ["record 1", "error event", "handled gsiv"]);
 }
 
-/// The queue of a block has room for 64 losses. What finds none waits in the ledger, however much it is, and is told when there is room.
+/// The queue of a block holds 64 errors. Errors that do not fit stay in the ledger, and are reported once the queue has capacity.
 #[test]
-fn a_storm_is_told_whole_and_page_by_page_once() {
+fn a_storm_of_errors_is_reported_completely_and_each_page_once() {
     const PAGES: u64 = 1000;
-    let mut machine = Machine::new(&arm(), TableSet::Acpi, Synchronous::Sea, Asynchronous::Gsiv);
+    let mut machine = Machine::new(&arm(), TableSet::Acpi, Some(Response::Sea), Some(Response::Gsiv));
     let page = |index: u64| 0x8000_0000 + index * 0x10_0000;
     let overflowed = (0..PAGES).filter(|index| {
-        machine.found(page(*index), 12, None).iter().any(|what| what.starts_with("overflowed"))
+        machine.detected(page(*index), 12, None).iter().any(|what| what.starts_with("overflowed"))
     });
     assert_eq!(overflowed.count() as u64, PAGES - 65);
-    let mut told = Vec::new();
+    let mut reported = Vec::new();
     loop {
-        let pages = machine.guest_takes(1);
+        let pages = machine.guest_reads(1);
         if pages.is_empty() {
             break;
         }
-        told.extend(pages);
+        reported.extend(pages);
         machine.tick();
     }
-    told.sort_unstable();
-    assert!(told.into_iter().eq((0..PAGES).map(page)), "each page is told, and once");
+    reported.sort_unstable();
+    assert!(reported.into_iter().eq((0..PAGES).map(page)), "each page is reported once");
     assert!(machine.responder.ledger().entries().iter().all(|entry| entry.acknowledged_ns.is_some()));
 }

@@ -1,4 +1,4 @@
-//! `ghest` as a child process, which never outlives its time limit.
+//! `ghest` as a child process with a time limit.
 
 use std::ffi::OsStr;
 use std::fmt::Write as _;
@@ -13,10 +13,10 @@ use super::stream::Stream;
 
 /// The command under test.
 pub(crate) const GHEST: &str = env!("CARGO_BIN_EXE_ghest");
-/// Far more than any of these boots takes, on a machine that has other things to do as well.
+/// Far more than any of these boots takes on a busy machine.
 pub(crate) const TIME_LIMIT: Duration = Duration::from_secs(30);
 
-/// A `ghest` to be run. Without further words its standard input is empty.
+/// A `ghest` to be run. Its standard input is empty by default.
 pub(crate) struct Ghest {
     command: Command,
     stdin: Stdio,
@@ -34,7 +34,7 @@ impl Ghest {
         Ghest::new(["boot"]).arg(&profile.path)
     }
 
-    /// A command that becomes `ghest` or waits for it; arguments are for `ghest`.
+    /// A command that executes `ghest` or waits for it; arguments are those of `ghest`.
     pub(crate) fn within(mut command: Command) -> Self {
         command.env_remove("RUST_LOG").env_remove("NO_COLOR");
         Ghest { command, stdin: Stdio::null(), stdout: Stdio::piped(), stderr: Stdio::piped() }
@@ -98,7 +98,7 @@ impl Ghest {
     }
 }
 
-/// A `ghest` that runs. It is killed where a test is done with it, or its time is over, before it has ended.
+/// A running `ghest`. It is killed at the end of its test or of its time limit.
 pub(crate) struct Running {
     child: Child,
     shown: String,
@@ -108,12 +108,12 @@ pub(crate) struct Running {
 }
 
 impl Running {
-    /// Waits until the guest has said `text`.
+    /// Waits until the guest has printed `text`.
     pub(crate) fn wait_for(&mut self, text: &str) {
         self.wait_for_times(text, 1);
     }
 
-    /// Waits until the guest has said `text` so many times.
+    /// Waits until the guest has printed `text` that number of times.
     pub(crate) fn wait_for_times(&mut self, text: &str, times: usize) {
         if !self.stdout.wait_for(text, times, self.deadline) {
             self.give_up(&format!("{text:?} did not come"));
@@ -173,14 +173,14 @@ pub(crate) struct Outcome {
 }
 
 impl Outcome {
-    /// Asserts how it ended.
+    /// Asserts its exit status.
     #[track_caller]
     pub(crate) fn expect(self, status: i32) -> Self {
         assert_eq!(self.status.code(), Some(status), "{self}");
         self
     }
 
-    /// Asserts that it ended with status 0 and that the guest found everything as it should be.
+    /// Asserts status 0 and a guest's report without a failure.
     #[track_caller]
     pub(crate) fn expect_ok(self) -> Self {
         let outcome = self.expect(0);
@@ -188,14 +188,14 @@ impl Outcome {
         outcome
     }
 
-    /// Asserts the last line on stderr: the one that says what happened.
+    /// Asserts the last line on stderr, which reports the end.
     #[track_caller]
     pub(crate) fn expect_last(self, line: &str) -> Self {
         assert_eq!(self.stderr.lines().last(), Some(line), "{self}");
         self
     }
 
-    /// Asserts that stderr holds a text.
+    /// Asserts that stderr contains a text.
     #[track_caller]
     pub(crate) fn expect_said(self, text: &str) -> Self {
         assert!(self.stderr.contains(text), "{text:?} was not said\n{self}");
@@ -206,7 +206,7 @@ impl Outcome {
         String::from_utf8_lossy(&self.stdout).into_owned()
     }
 
-    /// What follows the key in each line `probe: KEY ...` of the guest's report.
+    /// The rest of each line `probe: KEY ...` of the guest's report.
     pub(crate) fn probe(&self, key: &str) -> Vec<String> {
         self.stdout()
             .lines()
@@ -216,7 +216,7 @@ impl Outcome {
             .collect()
     }
 
-    /// What it printed, as JSON.
+    /// Its standard output, as JSON.
     #[track_caller]
     pub(crate) fn json(&self) -> serde_json::Value {
         serde_json::from_slice(&self.stdout).unwrap_or_else(|error| panic!("{error}\n{self}"))

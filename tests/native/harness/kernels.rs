@@ -1,4 +1,4 @@
-//! Kernels made up for tests: good ones that do one thing, and files that are no good.
+//! Generated kernels for tests: valid ones that do one thing, and invalid files.
 
 use linux_loader::loader::bootparam::setup_header;
 use platform::x86_64::{POWER_PORT, RESET_VALUE, S5_SLEEP_TYPE, SERIAL_PORT};
@@ -7,7 +7,7 @@ use vm_memory::ByteValued;
 /// Where a bzImage's protected-mode code is loaded.
 pub(crate) const LOAD: u64 = 0x10_0000;
 
-/// Bytes that repeat too late for a part that is lost, doubled or out of place to go unseen.
+/// Bytes with such a long period that a missing, repeated or misplaced part is noticed.
 pub(crate) fn pattern(len: u64) -> Vec<u8> {
     (0..len).map(|n| (n * n % 251 + n / 251) as u8).collect()
 }
@@ -29,7 +29,7 @@ pub(crate) fn prints_memory(gpa: u32, len: u32) -> Vec<u8> {
     bz_image(&prints(&what))
 }
 
-/// A bzImage that adds one to a digit in its memory, which begins as `0`, prints what it was, and resets.
+/// A bzImage that prints a digit in its memory, initially `0`, increments it and resets.
 pub(crate) fn counts_boots() -> Vec<u8> {
     let [serial_low, serial_high] = SERIAL_PORT.to_le_bytes();
     let [reset_low, reset_high] = (POWER_PORT + 2).to_le_bytes();
@@ -63,11 +63,11 @@ pub(crate) fn bz_image(code: &[u8]) -> Vec<u8> {
     let mut body = vec![0; 0x200];
     body.extend(code);
     body.resize(body.len().next_multiple_of(16), 0);
-    bz_image_of(setup_header { syssize: (body.len() / 16) as u32, ..good_header() }, &body)
+    bz_image_of(setup_header { syssize: (body.len() / 16) as u32, ..valid_header() }, &body)
 }
 
-/// A setup header without faults, of a kernel that takes 1 MiB.
-pub(crate) fn good_header() -> setup_header {
+/// A valid setup header, of a kernel that needs 1 MiB.
+pub(crate) fn valid_header() -> setup_header {
     setup_header {
         setup_sects: 1,
         boot_flag: 0xaa55,
@@ -85,7 +85,7 @@ pub(crate) fn good_header() -> setup_header {
     }
 }
 
-/// A bzImage of a setup header, whatever it says, and protected-mode code.
+/// A bzImage with any setup header and protected-mode code.
 pub(crate) fn bz_image_of(header: setup_header, body: &[u8]) -> Vec<u8> {
     let mut file = vec![0; 0x1f1];
     file.extend(header.as_slice());
@@ -101,14 +101,14 @@ pub(crate) struct Elf {
     pub(crate) entry: u64,
     /// Where the segment is loaded.
     pub(crate) gpa: u64,
-    /// What of it the program header says is in the file.
+    /// p_filesz of its program header.
     pub(crate) in_file: u64,
     pub(crate) in_memory: u64,
 }
 
 impl Elf {
-    /// Nothing is wrong with it.
-    pub(crate) fn good() -> Self {
+    /// A valid file.
+    pub(crate) fn valid() -> Self {
         Elf { machine: 62, entry: LOAD, gpa: LOAD, in_file: 16, in_memory: 0x1000 }
     }
 

@@ -1,4 +1,4 @@
-//! What the tests are made of.
+//! The harness of the tests.
 
 pub(crate) mod ghest;
 pub(crate) mod kernels;

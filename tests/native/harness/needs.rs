@@ -1,12 +1,12 @@
-//! What a test needs of the machine that it runs on.
+//! Requirements of tests.
 
 use std::fs::File;
 use std::process::Command;
 
-/// A test's result: it has passed, or cannot be run here. A failure is a panic.
+/// A test's result: passed, or not run on this machine. A failure is a panic.
 pub(crate) type Checked = Result<(), Missing>;
 
-/// What this machine lacks.
+/// A requirement that this machine does not meet.
 #[derive(Debug)]
 pub(crate) struct Missing(pub(crate) String);
 
@@ -16,7 +16,7 @@ impl std::fmt::Display for Missing {
     }
 }
 
-/// A KVM that this user may open.
+/// A /dev/kvm that this user can open.
 pub(crate) fn kvm() -> Checked {
     match File::options().read(true).write(true).open("/dev/kvm") {
         Ok(_) => Ok(()),
@@ -24,18 +24,18 @@ pub(crate) fn kvm() -> Checked {
     }
 }
 
-/// The rights of root.
+/// Root.
 pub(crate) fn root() -> Checked {
     if rustix::process::geteuid().is_root() { Ok(()) } else { Err(Missing("the rights of root".into())) }
 }
 
-/// A mount namespace of one's own.
+/// A mount namespace.
 pub(crate) fn mounts() -> Checked {
     root()?;
     works("a mount namespace (unshare --mount)", Command::new("unshare").args(["--mount", "true"]))
 }
 
-/// A program: `version` is a command that succeeds where it is installed.
+/// A program: `version` is a command that succeeds if it is installed.
 pub(crate) fn works(what: &str, version: &mut Command) -> Checked {
     match version.output() {
         Ok(output) if output.status.success() => Ok(()),

@@ -6,13 +6,13 @@ use std::os::fd::OwnedFd;
 
 use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer, openpt, ptsname, unlockpt};
 
-/// Both ends of a new one, which is nobody's controlling terminal.
+/// Both ends of a new pseudo-terminal, which is no process's controlling terminal.
 pub(crate) struct Pty {
-    /// Where the person sits.
+    /// The user's end.
     pub(crate) master: File,
-    /// Where programs are.
+    /// The programs' end.
     pub(crate) line: OwnedFd,
-    /// The line's path.
+    /// The path of the programs' end.
     pub(crate) path: OsString,
 }
 

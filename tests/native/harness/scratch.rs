@@ -1,4 +1,4 @@
-//! A directory that goes away with its test, and the profiles in it.
+//! A temporary directory for a test, and the profiles in it.
 
 use std::path::PathBuf;
 
@@ -41,7 +41,7 @@ pub(crate) struct Profile {
 }
 
 impl Profile {
-    /// Where a diagnostic about the value of `key` points: `FILE:LINE:COLUMN`.
+    /// The place in a diagnostic about the value of `key`: `FILE:LINE:COLUMN`.
     pub(crate) fn place(&self, key: &str) -> String {
         let start = format!("{key} = ");
         let line =

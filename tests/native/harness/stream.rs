@@ -1,10 +1,10 @@
-//! What a process writes, collected while it runs.
+//! The output of a process, collected while it runs.
 
 use std::io::Read;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-/// The far end of a pipe or terminal, read by a thread of its own.
+/// The other end of a pipe or terminal, read by a thread.
 #[derive(Clone)]
 pub(crate) struct Stream(Arc<(Mutex<State>, Condvar)>);
 
@@ -35,17 +35,17 @@ impl Stream {
         stream
     }
 
-    /// A stream of nothing.
+    /// An empty stream.
     pub(crate) fn empty() -> Self {
         Stream::read(std::io::empty())
     }
 
-    /// Everything so far.
+    /// Everything that was read so far.
     pub(crate) fn so_far(&self) -> Vec<u8> {
         self.lock().bytes.clone()
     }
 
-    /// Waits until `text` has come so many times; false where it ends or the deadline passes first.
+    /// Waits until `text` was read that number of times; `false` if the stream ends or the deadline passes before.
     pub(crate) fn wait_for(&self, text: &str, times: usize, deadline: Instant) -> bool {
         let found = |state: &State| {
             state.bytes.windows(text.len()).filter(|part| *part == text.as_bytes()).count() >= times
@@ -53,7 +53,7 @@ impl Stream {
         found(&self.wait_until(deadline, |state| found(state) || state.ended))
     }
 
-    /// Waits for the end and gives everything.
+    /// Waits for the end and returns everything.
     pub(crate) fn to_end(&self, deadline: Instant) -> Vec<u8> {
         self.wait_until(deadline, |state| state.ended).bytes.clone()
     }

@@ -1,8 +1,7 @@
-//! `ghest` in a terminal: a pseudo-terminal that is the controlling one of a session, as under a shell.
+//! `ghest` in a pseudo-terminal that is the controlling terminal of a session, as under a shell.
 //!
-//! The session has a leader between the test and `ghest`: when a leader ends, the kernel hangs its terminal up and puts
-//! its modes back, and no test could see in which state `ghest` left them. The leader is this program itself, started
-//! with [`LEADER`].
+//! The session has a leader between the test and `ghest`: when a leader ends, the kernel hangs up its terminal and resets its modes, so
+//! that a test could not see the modes after `ghest`. The leader is this program itself, started with [`LEADER`].
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -19,14 +18,14 @@ use super::ghest::{GHEST, TIME_LIMIT};
 use super::pty::Pty;
 use super::stream::Stream;
 
-/// First argument of this program where it is to lead a session.
+/// First argument of this program if it leads a session.
 pub(crate) const LEADER: &str = "--lead-session";
 
 /// A `ghest` in a terminal.
 pub(crate) struct Terminal {
     leader: Child,
     /// `pid N`, then `status N`, from the leader.
-    news: Stream,
+    leader_output: Stream,
     pid: Pid,
     keyboard: File,
     pub(crate) screen: Stream,
@@ -52,12 +51,13 @@ impl Terminal {
             .spawn()
             .expect("a child process");
         let stderr = leader.stderr.take().map_or_else(Stream::empty, Stream::read);
-        let news = leader.stdout.take().map_or_else(Stream::empty, Stream::read);
+        let leader_output = leader.stdout.take().map_or_else(Stream::empty, Stream::read);
         let deadline = Instant::now() + TIME_LIMIT;
-        let pid =
-            number(&news, "pid ", deadline).and_then(Pid::from_raw).expect("the leader tells ghest's pid");
+        let pid = number(&leader_output, "pid ", deadline)
+            .and_then(Pid::from_raw)
+            .expect("the leader reports ghest's pid");
         let screen = Stream::read(keyboard.try_clone().expect("a descriptor"));
-        Terminal { leader, news, pid, keyboard, screen, stderr, line, before, deadline }
+        Terminal { leader, leader_output, pid, keyboard, screen, stderr, line, before, deadline }
     }
 
     /// Waits until `text` is on the screen.
@@ -65,7 +65,7 @@ impl Terminal {
         self.wait_for_times(text, 1);
     }
 
-    /// Waits until `text` is on the screen so many times.
+    /// Waits until `text` is on the screen that number of times.
     pub(crate) fn wait_for_times(&self, text: &str, times: usize) {
         assert!(self.screen.wait_for(text, times, self.deadline), "{text:?} did not come\n{}", self.shown());
     }
@@ -78,20 +78,20 @@ impl Terminal {
         kill_process(self.pid, signal).expect("a signal to ghest");
     }
 
-    /// Whether keys reach `ghest` one by one, unshown, and none of them makes a signal.
+    /// Whether `ghest` reads each key immediately, without echo, and no key raises a signal.
     pub(crate) fn is_raw(&self) -> bool {
         let cooked = LocalModes::ICANON | LocalModes::ECHO | LocalModes::ISIG;
         !tcgetattr(&self.line).expect("modes").local_modes.intersects(cooked)
     }
 
-    /// Waits for the end and asserts that the terminal is as it was before. Gives the status, the screen and stderr.
+    /// Waits for the end and asserts that the terminal's modes are restored. Returns the status, the screen and stderr.
     #[track_caller]
     pub(crate) fn finish(mut self) -> (i32, String, String) {
-        let status = number(&self.news, "status ", self.deadline);
+        let status = number(&self.leader_output, "status ", self.deadline);
         let after = tcgetattr(&self.line).expect("modes");
         assert_eq!(format!("{after:?}"), format!("{:?}", self.before), "modes changed\n{}", self.shown());
         let status = status.unwrap_or_else(|| panic!("ghest does not end, or was killed\n{}", self.shown()));
-        // The leader ends, and with it the last writer to stderr.
+        // The leader, the last writer to stderr, ends.
         drop(self.leader.stdin.take());
         let stderr = String::from_utf8_lossy(&self.stderr.to_end(self.deadline)).into_owned();
         (status, String::from_utf8_lossy(&self.screen.so_far()).into_owned(), stderr)
@@ -106,13 +106,13 @@ impl Terminal {
 
 impl Drop for Terminal {
     fn drop(&mut self) {
-        // Its end hangs the terminal up, which ends a ghest that is still there. Errors mean that it has ended.
+        // Its end hangs up the terminal, which ends a ghest that is still running. Errors mean that it has ended.
         let _ = self.leader.kill();
         let _ = self.leader.wait();
     }
 }
 
-/// Modes that no program would set by itself, so that a reset to defaults is not taken for a restore.
+/// Modes that no program sets, so that defaults are not mistaken for restored modes.
 fn unusual_modes(line: &OwnedFd) -> Termios {
     let mut modes = tcgetattr(line).expect("modes");
     modes.local_modes.remove(LocalModes::ECHOK);
@@ -121,15 +121,15 @@ fn unusual_modes(line: &OwnedFd) -> Termios {
     tcgetattr(line).expect("modes")
 }
 
-/// The number in the line `WHAT N` of the leader's news, which it writes in one piece.
-fn number(news: &Stream, what: &str, deadline: Instant) -> Option<i32> {
-    news.wait_for(what, 1, deadline);
-    let news = String::from_utf8(news.so_far()).ok()?;
-    news.lines().find_map(|line| line.strip_prefix(what)?.parse().ok())
+/// The number in the line `WHAT N` of the leader's output.
+fn number(output: &Stream, what: &str, deadline: Instant) -> Option<i32> {
+    output.wait_for(what, 1, deadline);
+    let output = String::from_utf8(output.so_far()).ok()?;
+    output.lines().find_map(|line| line.strip_prefix(what)?.parse().ok())
 }
 
-/// Leads a session with a controlling terminal, runs the command in it, and tells of it on stdout. Stays until its
-/// standard input ends, so that the terminal does.
+/// Leads a session with a controlling terminal, runs the command in it, and reports its pid and status on stdout. Runs until its
+/// standard input ends, so that the terminal stays open.
 pub(crate) fn lead_session(mut command: impl Iterator<Item = OsString>) -> ExitCode {
     setsid().expect("a child leads no process group");
     let path = std::env::var_os("GHEST_TEST_TERMINAL").expect("the path of a terminal");
@@ -146,7 +146,7 @@ pub(crate) fn lead_session(mut command: impl Iterator<Item = OsString>) -> ExitC
     let status = child.wait().expect("a child to wait for");
     println!("status {}", status.code().map_or("none".into(), |code| code.to_string()));
     stdout().flush().expect("a pipe that is read");
-    // An error is an end as well.
+    // An error is an end too.
     let _ = stdin().read(&mut [0]);
     ExitCode::SUCCESS
 }

@@ -1,17 +1,17 @@
-//! Tests as libtest-mimic takes them.
+//! Tests for libtest-mimic.
 
 use libtest_mimic::{Completion, Trial};
 
 use super::Checked;
 
-/// A test. Where this machine lacks what it needs it counts as ignored, and says so on stderr.
+/// A test. If this machine does not meet its requirements it is ignored, with a line on stderr.
 pub(crate) fn trial(name: impl Into<String>, test: impl FnOnce() -> Checked + Send + 'static) -> Trial {
     let name = name.into();
     let shown = name.clone();
     Trial::ignorable_test(name, move || match test() {
         Ok(()) => Ok(Completion::Completed),
         Err(missing) => {
-            // In one piece, so that what other tests write does not get into it.
+            // One write, so that it is not mixed with the output of other tests.
             let loud = format!("\n*** NOT TESTED: {shown}: {missing} ***\n");
             eprint!("{loud}");
             Ok(Completion::ignored_with(missing))

@@ -1,23 +1,23 @@
-//! What the host's init says on the port `control` (`images/host-init.sh`): lines, and files announced by a line.
+//! The protocol of the host's init on the port `control` (`images/host-init.sh`): lines, and files that a line announces.
 
 use crate::error::{Error, Result};
 
-/// One piece of the host's report.
+/// One message of the host.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Report {
     /// The host is up.
     Ready,
     /// A scenario's command ended with this status.
     Exit(i32),
-    /// What a step's command printed.
+    /// The last line that a step's command printed.
     Answer(String),
-    /// A file that the command left.
+    /// A file that the command wrote to `out/`.
     File { name: String, content: Vec<u8> },
-    /// That was all of this scenario.
+    /// The last message of a scenario.
     End,
 }
 
-/// Puts reports together from the bytes as they come.
+/// Assembles messages from the bytes that are received.
 #[derive(Default)]
 pub(crate) struct Reports {
     pending: Vec<u8>,
@@ -28,12 +28,12 @@ impl Reports {
         self.pending.extend(bytes);
     }
 
-    /// The next report that is complete.
+    /// The next complete message; `None` if more bytes are needed.
     pub(crate) fn next(&mut self) -> Result<Option<Report>> {
         let Some(end) = self.pending.iter().position(|byte| *byte == b'\n') else { return Ok(None) };
         let line = String::from_utf8_lossy(self.pending.get(..end).unwrap_or_default()).into_owned();
         let after = end + 1;
-        let unknown = || Error::new(format!("the host says {line:?}, which means nothing"));
+        let unknown = || Error::new(format!("the host sent an unknown message: {line:?}"));
         let words: Vec<&str> = line.split(' ').collect();
         let (report, used) = match words.as_slice() {
             ["ready"] => (Report::Ready, after),
@@ -59,7 +59,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn reports_come_whole_however_the_bytes_come() {
+    fn messages_are_assembled_byte_by_byte() {
         let stream = b"ready\nanswer 12 o'clock\nexit 4\nfile events.jsonl 5\n{\"a\"\nfile empty 0\nend\n";
         let mut reports = Reports::default();
         let mut seen = Vec::new();
@@ -76,7 +76,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_that_is_no_report_is_an_error() {
+    fn an_unknown_line_is_an_error() {
         let mut reports = Reports::default();
         reports.push(b"exit soon\n");
         assert!(reports.next().unwrap_err().to_string().contains("exit soon"));

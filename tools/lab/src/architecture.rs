@@ -1,11 +1,11 @@
-//! The two architectures, and their names elsewhere.
+//! The two architectures and their names.
 
 use std::fmt;
 
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
-/// A host's architecture, which is its guests' too.
+/// The architecture of a host and of its guests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 #[value(rename_all = "lower")]

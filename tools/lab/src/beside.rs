@@ -9,12 +9,12 @@ use crate::report::Count;
 use crate::workspace::Workspace;
 use crate::{run, scenario};
 
-/// The page that the table is written to.
+/// The document that the table is written to.
 const PAGE: &str = "docs/beside-qemu.md";
-/// What begins a line for the table.
+/// The prefix of a line for the table.
 const FACT: &str = "fact ";
 
-/// Runs the scenarios of `beside-qemu` and prints what came of them; with `document`, the page is written anew.
+/// Runs the scenarios of `beside-qemu` and prints the table; `document` also rewrites the document.
 pub(crate) fn beside_qemu(workspace: &Workspace, cache: &Cache, document: bool) -> Result<Count> {
     let scenarios = scenario::load(&workspace.scenarios().join("beside-qemu"))?;
     let mut tables = BTreeMap::<String, Table>::new();
@@ -40,12 +40,12 @@ pub(crate) fn beside_qemu(workspace: &Workspace, cache: &Cache, document: bool) 
         fs::write(&path, text).context(format_args!("cannot write {}", path.display()))?;
     }
     if tables.values().any(|table| table.monitors.len() < 2) {
-        return Err(Error::new("one of the two monitors left no facts"));
+        return Err(Error::new("one of the two VMMs reported no facts"));
     }
     Ok(Count::of(&verdicts))
 }
 
-/// What each monitor's run said, by fact; facts in the order in which they were first said.
+/// The facts that the run of each VMM reported; in the order in which they were first reported.
 #[derive(Debug, Default)]
 struct Table {
     facts: Vec<String>,
@@ -72,7 +72,7 @@ impl Table {
         text += &row(std::iter::repeat_n("---".to_owned(), self.monitors.len() + 1).collect());
         for fact in &self.facts {
             let cell = |said: &BTreeMap<String, String>| match said.get(fact).map(String::as_str) {
-                None => "never came to say".to_owned(),
+                None => "not reported".to_owned(),
                 Some("") => "none".to_owned(),
                 Some(value) => value.replace('|', "\\|"),
             };
@@ -85,7 +85,7 @@ impl Table {
 fn page(heading: &str, tables: &BTreeMap<String, Table>) -> String {
     let mut text = format!(
         "# The same poisoned page under ghest and under QEMU\n\nWritten by `cargo lab beside-qemu --document`, from runs on an emulated \
-         arm64 host with real KVM and a page that its kernel really lost. {heading}\n"
+         arm64 host with real KVM and a page that its kernel has poisoned. {heading}\n"
     );
     for (case, table) in tables {
         let title = match case.as_str() {
@@ -103,14 +103,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn facts_of_both_stand_side_by_side() {
+    fn facts_of_both_are_columns() {
         let mut table = Table::default();
         table.add("ghest", "noise\r\nfact records: 2\r\nfact a | b: \r\n");
         table.add("qemu", "fact records: 0\nfact exit: 1\n");
         assert_eq!(
             table.markdown(),
-            "|  | ghest | qemu |\n| --- | --- | --- |\n| records | 2 | 0 |\n| a | b | none | never came to say |\n\
-             | exit | never came to say | 1 |\n"
+            "|  | ghest | qemu |\n| --- | --- | --- |\n| records | 2 | 0 |\n| a | b | none | not reported |\n\
+             | exit | not reported | 1 |\n"
         );
     }
 }

@@ -1,4 +1,4 @@
-//! Sets of packages that the lab needs, unpacked side by side under the cache.
+//! Sets of packages that the lab needs, each unpacked in a directory of the cache.
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
@@ -24,16 +24,16 @@ pub(crate) struct Bundle {
 pub(crate) struct Unpacked {
     /// The packages' file system tree.
     pub(crate) root: PathBuf,
-    /// What it was made of.
+    /// The packages that were unpacked.
     pub(crate) packages: Vec<Package>,
 }
 
 /// Where packages are kept between runs.
 pub(crate) struct Cache {
     directory: PathBuf,
-    /// Look for newer versions even of what is there.
+    /// Look for newer versions of packages that are in the cache already.
     refresh: bool,
-    /// Releases whose lists are as new as they get.
+    /// Releases whose lists were updated in this run.
     updated: RefCell<BTreeSet<Release>>,
 }
 
@@ -77,7 +77,7 @@ pub(crate) fn emulators() -> Bundle {
 
 /// A Rust compiler with the standard library of both architectures.
 ///
-/// What links its programs is the machine's own (`cargo lab setup`), and so is the C library it runs with.
+/// Linker and C library are those of this machine (`cargo lab setup`).
 pub(crate) fn rust() -> Bundle {
     Bundle {
         name: "rust".to_owned(),
@@ -94,7 +94,7 @@ impl Cache {
         Self { directory, refresh, updated: RefCell::default() }
     }
 
-    /// The bundle, fetched if it is not there (or to be refreshed).
+    /// The bundle, fetched if it is not in the cache (or is to be refreshed).
     pub(crate) fn get(&self, bundle: &Bundle) -> Result<Unpacked> {
         let directory = self.directory.join("bundles").join(&bundle.name);
         let cached = read_manifest(&directory);
@@ -120,14 +120,14 @@ impl Cache {
         let packages = if self.refresh || !apt.has_lists() {
             update().and_then(|()| fetch())
         } else {
-            // Lists from an earlier day may name a version that a security update has replaced since.
+            // Old lists may name a version that a security update has replaced.
             fetch().or_else(|_| update().and_then(|()| fetch()))
         };
         let packages = packages.context(format_args!("cannot fetch {}", bundle.name))?;
         Ok(Unpacked { root: directory.join("root"), packages })
     }
 
-    /// The apt that fetches for this cache from a release.
+    /// apt for a release, with its directory in this cache.
     pub(crate) fn apt(&self, release: Release) -> Result<Apt> {
         Apt::new(&self.directory, release)
     }

@@ -1,4 +1,4 @@
-//! The script of a console: what to wait for, what to remember of it, and what to do then.
+//! The script of a console: what to wait for, which words to capture, and what to do then.
 
 use std::collections::BTreeMap;
 
@@ -6,23 +6,23 @@ use serde::Deserialize;
 
 use crate::error::{Error, Result};
 
-/// One step; steps are taken in order, each when its text has come after the one before.
+/// One step. Steps are taken in order, each once its text has appeared after that of the previous step.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Step {
     /// Text on the guest's console to wait for.
     pub(crate) expect: String,
-    /// Words of the line that `expect` is in, by name: `{ page = "gpa" }` is what follows the word `gpa` after `expect`,
-    /// and is the shell variable `page` of this step's commands and of later ones. A line without it is not the one.
+    /// Words of the line that contains `expect`, by name: `{ page = "gpa" }` is the word that follows `gpa` after `expect`.
+    /// It is the shell variable `page` in the commands of this step and of later ones. A line without it does not match.
     #[serde(default)]
     pub(crate) capture: BTreeMap<String, String>,
     /// Typed on the guest's console then.
     pub(crate) send: Option<String>,
-    /// Shell command run on the host then, in the scenario's directory.
+    /// Shell command that is then run on the host, in the scenario's directory.
     pub(crate) host: Option<String>,
-    /// As `host`; the last line that it prints is typed on the guest's console.
+    /// The same; the last line that it prints is typed on the guest's console.
     pub(crate) answer: Option<String>,
-    /// How often the step is taken, one time after the other.
+    /// How many times the step is taken.
     #[serde(default = "once")]
     pub(crate) times: usize,
 }
@@ -48,7 +48,7 @@ impl Step {
         let bad = self.capture.iter().find(|(name, word)| !is_variable(name) || !is_word(word));
         bad.map_or(Ok(()), |(name, word)| {
             Err(Error::new(format!(
-                "capture: {name:?} = {word:?} is no variable and the word before its value"
+                "capture: {name:?} = {word:?}: a variable and the word before its value are expected"
             )))
         })
     }
@@ -57,14 +57,14 @@ impl Step {
 /// Words of the console, by the names that a scenario gives them.
 pub(crate) type Words = BTreeMap<String, String>;
 
-/// Where a console's script stands.
+/// The state of a console's script.
 pub(crate) struct Conversation<'a> {
     steps: &'a [Step],
-    /// How often the first of them was taken.
+    /// How many times the first of them was taken.
     taken: usize,
-    /// The text that is waited for does not begin before here in the transcript.
+    /// The expected text does not begin before this position of the transcript.
     from: usize,
-    /// What was captured, by name.
+    /// Captured words, by name.
     captured: Words,
 }
 
@@ -73,20 +73,20 @@ impl<'a> Conversation<'a> {
         Self { steps, taken: 0, from: 0, captured: Words::new() }
     }
 
-    /// The next step that the transcript so far calls for.
+    /// The next step whose text is in the transcript; `None` if more has to be read.
     pub(crate) fn next(&mut self, transcript: &[u8]) -> Option<&'a Step> {
         let (step, rest) = self.steps.split_first()?;
         loop {
             let ahead = transcript.get(self.from..)?;
             let Some(at) = find(ahead, step.expect.as_bytes()) else {
-                // Its beginning may be the transcript's end.
+                // The text may begin at the end of the transcript.
                 self.from = self.from.max((transcript.len() + 1).saturating_sub(step.expect.len()));
                 return None;
             };
             let end = at + step.expect.len();
             if !step.capture.is_empty() {
                 let after = ahead.get(end..)?;
-                // The line goes on.
+                // The line is not complete yet.
                 let line = after.get(..find(after, b"\n")?)?;
                 let Some(captured) = capture(&step.capture, &String::from_utf8_lossy(line)) else {
                     self.from += end;
@@ -103,25 +103,25 @@ impl<'a> Conversation<'a> {
         }
     }
 
-    /// A step's command, with what was captured so far.
+    /// A step's command, preceded by assignments of the captured words.
     pub(crate) fn command(&self, command: &str) -> String {
         let assign = |(name, word): (&String, &String)| format!("{name}={word}; ");
         self.captured.iter().map(assign).collect::<String>() + command
     }
 
-    /// What was captured.
+    /// The captured words.
     pub(crate) fn into_words(self) -> Words {
         self.captured
     }
 
-    /// The text that is still waited for.
+    /// The text that has not appeared yet.
     pub(crate) fn waits_for(&self) -> Option<&'a str> {
         self.steps.first().map(|step| step.expect.as_str())
     }
 }
 
-/// The words that were asked for. What a guest says is run by nobody: only letters, digits and a few signs that mean nothing
-/// to a shell are taken.
+/// The requested words; `None` if one is missing. The guest's output must not become shell code: only letters, digits and a few
+/// characters without a meaning to a shell are accepted.
 fn capture(wanted: &BTreeMap<String, String>, line: &str) -> Option<Words> {
     let is_plain = |word: &&str| word.chars().all(|c| c.is_ascii_alphanumeric() || "._:-".contains(c));
     let word = |(name, before): (&String, &String)| {
@@ -131,12 +131,12 @@ fn capture(wanted: &BTreeMap<String, String>, line: &str) -> Option<Words> {
     wanted.iter().map(word).collect()
 }
 
-/// The names that a text has after a `$`.
+/// The names after a `$` in a text.
 pub(crate) fn variables(text: &str) -> impl Iterator<Item = &str> {
     text.split('$').skip(1).map(name_at_start).filter(|name| !name.is_empty())
 }
 
-/// A text with the words for its variables.
+/// A text with its variables replaced by words.
 pub(crate) fn fill_in(text: &str, words: &Words) -> String {
     let mut parts = text.split('$');
     let mut filled = parts.next().unwrap_or_default().to_owned();
@@ -156,7 +156,7 @@ fn name_at_start(text: &str) -> &str {
     text.split(is_other).next().unwrap_or_default()
 }
 
-/// Where `needle` first begins in `haystack`.
+/// The position of the first `needle` in `haystack`.
 pub(crate) fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {
     if needle.is_empty() {
         return Some(0);
@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn steps_are_taken_in_order_and_once() {
+    fn steps_are_taken_once_and_in_order() {
         let steps = [step("name? ", "a\n"), step("name? ", "b\n"), step("bye", "")];
         let mut conversation = Conversation::new(&steps);
         let mut transcript = Vec::new();
@@ -197,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn a_step_is_taken_as_often_as_it_says() {
+    fn a_step_is_taken_the_given_number_of_times() {
         let steps = [Step { times: 2, ..step("round", "") }, step("end", "")];
         let mut conversation = Conversation::new(&steps);
         let transcript = b"round one\nround two\nround three\nend";
@@ -209,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn texts_are_filled_in_with_words() {
+    fn variables_are_replaced_by_words() {
         let words = [("page".to_owned(), "0x2000".to_owned())].into();
         assert_eq!(fill_in("at $page, $pages, 1$", &words), "at 0x2000, $pages, 1$");
         assert_eq!(variables("at $page, 1$ $a_1x").collect::<Vec<_>>(), ["page", "a_1x"]);
@@ -219,8 +219,8 @@ mod tests {
     fn words_of_a_whole_line_become_variables() {
         let steps = [capturing("page 0", "first", "gpa"), capturing("page 1", "second", "gpa")];
         let mut conversation = Conversation::new(&steps);
-        let mut transcript = b"victim page 0 is not told yet\r\nvictim page 0 va 0x1 gpa 0x20".to_vec();
-        assert_eq!(conversation.next(&transcript), None, "the line goes on");
+        let mut transcript = b"victim page 0 has no address yet\r\nvictim page 0 va 0x1 gpa 0x20".to_vec();
+        assert_eq!(conversation.next(&transcript), None, "the line is not complete");
         transcript.extend(b"00\r\nvictim page 1 gpa $(reboot)\nvictim page 1 gpa 0x3000\n");
         assert_eq!(conversation.next(&transcript), Some(&steps[0]));
         assert_eq!(conversation.command("poison $first"), "first=0x2000; poison $first");

@@ -1,4 +1,4 @@
-//! Writes a `newc` cpio archive, the form in which Linux takes its initramfs.
+//! A writer of `newc` cpio archives, the format of Linux's initramfs.
 //!
 //! Source: Linux, Documentation/driver-api/early-userspace/buffer-format.rst.
 
@@ -12,7 +12,7 @@ const REGULAR: u32 = 0o100_000;
 const SYMLINK: u32 = 0o120_777;
 const CHARACTER_DEVICE: u32 = 0o020_600;
 
-/// An archive in the making; paths have no leading slash, missing parent directories come by themselves.
+/// An archive that is being written. Paths have no leading slash; missing parent directories are added.
 #[derive(Default)]
 pub(crate) struct Archive {
     bytes: Vec<u8>,
@@ -45,7 +45,7 @@ impl Archive {
         self.entry(path, CHARACTER_DEVICE, (major, minor), &[])
     }
 
-    /// Closes the archive and gives its bytes.
+    /// Completes the archive and returns its bytes.
     pub(crate) fn finish(mut self) -> Result<Vec<u8>> {
         self.entry("TRAILER!!!", 0, (0, 0), &[])?;
         Ok(self.bytes)

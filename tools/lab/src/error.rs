@@ -1,8 +1,8 @@
-//! What went wrong, as the one line that the person at the terminal reads.
+//! Errors of the lab, as one line for the terminal.
 
 use std::fmt;
 
-/// A failure of the lab itself, not of a scenario.
+/// A failure of the lab, not of a scenario.
 #[derive(Debug)]
 pub(crate) struct Error(String);
 
@@ -22,19 +22,19 @@ impl fmt::Display for Error {
 
 impl std::error::Error for Error {}
 
-/// Says what was being done when an error came up.
+/// Adds what failed to an error.
 pub(crate) trait Context<T> {
-    fn context(self, doing: impl fmt::Display) -> Result<T>;
+    fn context(self, what: impl fmt::Display) -> Result<T>;
 }
 
 impl<T, E: fmt::Display> Context<T> for std::result::Result<T, E> {
-    fn context(self, doing: impl fmt::Display) -> Result<T> {
-        self.map_err(|error| Error(format!("{doing}: {error}")))
+    fn context(self, what: impl fmt::Display) -> Result<T> {
+        self.map_err(|error| Error(format!("{what}: {error}")))
     }
 }
 
 impl<T> Context<T> for Option<T> {
-    fn context(self, doing: impl fmt::Display) -> Result<T> {
-        self.ok_or_else(|| Error(doing.to_string()))
+    fn context(self, what: impl fmt::Display) -> Result<T> {
+        self.ok_or_else(|| Error(what.to_string()))
     }
 }

@@ -8,23 +8,23 @@ pub(crate) struct Host {
     pub(crate) machine: &'static [&'static str],
     /// The kernel's name of the first serial port.
     pub(crate) console: &'static str,
-    /// More words of the kernel's command line.
+    /// Further parameters of the kernel's command line.
     pub(crate) cmdline: &'static str,
-    /// Kernel that it runs when a scenario names none.
+    /// Kernel of the host if a scenario names none.
     pub(crate) kernel: &'static str,
-    /// Modules to load; what they need comes along.
+    /// Modules to load, in addition to their dependencies.
     pub(crate) modules: &'static [&'static str],
 }
 
 const X86_64: Host = Host {
     emulator: "qemu-system-x86_64",
-    // One processor: with two, QEMU's SVM now and then runs a guest on a stale translation, and the guest, or the host
-    // itself, dies of a page fault at an address that is mapped.
+    // One processor: with two, QEMU's SVM occasionally uses a stale translation, and the guest or the host takes a page fault at a
+    // mapped address.
     machine: &["-M", "q35", "-cpu", "EPYC,+svm,+npt", "-smp", "1", "-m", "8G"],
     console: "ttyS0",
-    // A tick that is always there: QEMU's SVM writes to the processor's pending interrupts without a lock at VMRUN and #VMEXIT, and
-    // loses one that comes at that moment. It stays requested at the local APIC, and is seen when the next one comes; with a tick
-    // on demand the lost one is now and then the tick itself, and the host stands still.
+    // A periodic tick: QEMU's SVM updates the processor's pending interrupts without a lock at VMRUN and #VMEXIT, and drops an
+    // interrupt that arrives at that moment. It stays pending in the local APIC and is delivered with the next one. Without a
+    // periodic tick the dropped interrupt can be the timer's, and the host hangs.
     cmdline: "nohz=off highres=off",
     kernel: "6.1",
     modules: &["virtio_pci", "virtio_console", "kvm-amd", "hwpoison-inject"],
@@ -32,9 +32,9 @@ const X86_64: Host = Host {
 
 const AARCH64: Host = Host {
     emulator: "qemu-system-aarch64",
-    // Without pointer authentication: its emulation takes most of the time otherwise. Without 52-bit addresses: a fault on a page
-    // below a table of the guest's tells the host the level of that table, and KVM knows none before 0 (6.1), or makes no
-    // progress (6.12 with pages of 16 KiB).
+    // No pointer authentication: its emulation would take most of the time. No 52-bit addresses: a stage 2 fault during a walk of the
+    // guest's tables reports the level of the table, and KVM knows no level below 0 (6.1), or makes no progress (6.12 with pages of
+    // 16 KiB).
     machine: &[
         "-M",
         "virt,virtualization=on,gic-version=3",

@@ -1,4 +1,4 @@
-//! The initramfs of hosts and of guests.
+//! The initramfs of hosts and guests.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -11,7 +11,7 @@ use crate::kernel::{KernelFiles, Module};
 use crate::program::Program;
 use crate::scenario::Scenario;
 
-/// What goes into a host.
+/// The contents of a host's initramfs.
 pub(crate) struct HostImage<'a> {
     pub(crate) busybox: &'a Path,
     pub(crate) modules: &'a [Module],
@@ -23,13 +23,13 @@ pub(crate) struct HostImage<'a> {
     pub(crate) scenarios: Vec<&'a Scenario>,
 }
 
-/// The program under test, and the shared libraries that it loads, to be put where they were.
+/// The program under test, and the shared libraries that it loads, which keep their paths.
 pub(crate) struct Ghest {
     pub(crate) program: PathBuf,
     pub(crate) libraries: Vec<PathBuf>,
 }
 
-/// The programs by which memory is lost (`tools/victim`), linked statically: guests have no libraries.
+/// The programs of `tools/victim`, linked statically: guests have no libraries.
 pub(crate) struct Tools {
     pub(crate) victim: PathBuf,
     pub(crate) poison: PathBuf,
@@ -81,7 +81,7 @@ impl HostImage<'_> {
     }
 }
 
-/// A guest's initramfs: busybox, `victim`, modules, and the scenario's script as the end of its init.
+/// A guest's initramfs: busybox, `victim`, modules, and an init that ends with the scenario's script.
 fn guest(busybox: &Path, tools: &Tools, script: &str, modules: &[Module]) -> Result<Vec<u8>> {
     let mut archive = base(busybox, "busybox")?;
     archive.file("bin/victim", 0o755, &read(&tools.victim)?)?;
@@ -91,7 +91,7 @@ fn guest(busybox: &Path, tools: &Tools, script: &str, modules: &[Module]) -> Res
     archive.finish()
 }
 
-/// Modules, and the order in which they load.
+/// Adds modules, and the order in which they are loaded.
 fn add_modules(archive: &mut Archive, directory: &str, modules: &[Module]) -> Result<()> {
     let order: String = modules.iter().map(|(name, _)| format!("{name}\n")).collect();
     archive.file(&format!("{directory}/order"), 0o644, order.as_bytes())?;
@@ -103,7 +103,7 @@ fn add_modules(archive: &mut Archive, directory: &str, modules: &[Module]) -> Re
 
 fn base(busybox: &Path, path: &str) -> Result<Archive> {
     let mut archive = Archive::default();
-    // The kernel opens it for init before anything is mounted.
+    // The kernel opens it for init before devtmpfs is mounted.
     archive.character_device("dev/console", 5, 1)?;
     archive.file(path, 0o755, &read(busybox)?)?;
     Ok(archive)

@@ -1,4 +1,4 @@
-//! Debian's kernels: which there are, and what is taken from their packages.
+//! Debian's kernels, and the files of their packages.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -11,17 +11,17 @@ use crate::bundle::{Bundle, Unpacked};
 use crate::error::{Context, Error, Result};
 use crate::process;
 
-/// A kernel that scenarios name by its key.
+/// A kernel, named by its key in scenarios.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Kernel {
     pub(crate) key: &'static str,
     pub(crate) architecture: Architecture,
     release: Release,
-    /// The package that always depends on the newest of its kind.
+    /// The metapackage that depends on the newest version.
     package: &'static str,
 }
 
-/// Every kernel that there is for scenarios. x86_64's cloud flavour lacks machine checks and memory failure handling.
+/// The kernels for scenarios. The cloud flavour of x86_64 has neither X86_MCE nor MEMORY_FAILURE.
 const KERNELS: &[Kernel] = &[
     Kernel { key: "6.1", architecture: X86_64, release: Release::Bookworm, package: "linux-image-amd64" },
     Kernel { key: "6.12", architecture: X86_64, release: Release::Trixie, package: "linux-image-amd64" },
@@ -37,7 +37,7 @@ const KERNELS: &[Kernel] = &[
         release: Release::Bookworm,
         package: "linux-image-cloud-arm64",
     },
-    // The cloud flavour has no keys, and so no power button in a devicetree.
+    // The cloud flavour has no gpio-keys driver, and so no power button in a devicetree.
     Kernel {
         key: "6.1-generic",
         architecture: Aarch64,
@@ -50,7 +50,7 @@ const KERNELS: &[Kernel] = &[
         release: Release::Trixie,
         package: "linux-image-cloud-arm64",
     },
-    // Its own pages are of 16 KiB.
+    // Its pages are 16 KiB.
     Kernel {
         key: "6.12-16k",
         architecture: Aarch64,
@@ -65,11 +65,11 @@ const KERNELS: &[Kernel] = &[
     },
 ];
 
-/// Looks a kernel up; the error names those that there are.
+/// The kernel with a key; an error lists the known keys.
 pub(crate) fn kernel(architecture: Architecture, key: &str) -> Result<&'static Kernel> {
     let of_architecture = || KERNELS.iter().filter(move |kernel| kernel.architecture == architecture);
     of_architecture().find(|kernel| kernel.key == key).context(format_args!(
-        "no {architecture} kernel {key:?}: there are {}",
+        "unknown {architecture} kernel {key:?}; known: {}",
         of_architecture().map(|kernel| kernel.key).collect::<Vec<_>>().join(", ")
     ))
 }
@@ -79,7 +79,7 @@ impl Kernel {
         Bundle {
             name: format!("linux-{}-{}", self.key, self.architecture),
             release: self.release,
-            // Up to 6.12 one package holds all; later image and modules are apart.
+            // Up to 6.12 one package contains everything; later image and modules are separate.
             packages: vec![(
                 self.package,
                 self.architecture,
@@ -95,11 +95,11 @@ pub(crate) struct KernelFiles {
     pub(crate) image: PathBuf,
     /// Module files by module name.
     modules: BTreeMap<String, PathBuf>,
-    /// Modules that are part of the image, where the package lists them: before 7.
+    /// Modules that are built into the image; `None` if the package does not list them (from 7 on).
     builtin: Option<BTreeSet<String>>,
 }
 
-/// A module ready to load: its name and its uncompressed contents.
+/// A module: its name and its uncompressed contents.
 pub(crate) type Module = (String, Vec<u8>);
 
 impl KernelFiles {
@@ -119,7 +119,7 @@ impl KernelFiles {
         Ok(Self { image, modules, builtin })
     }
 
-    /// The named modules and all that they need, in the order in which they load.
+    /// The named modules and their dependencies, in the order in which they are loaded.
     pub(crate) fn modules(&self, names: &[impl AsRef<str>]) -> Result<Vec<Module>> {
         let mut loaded = Vec::new();
         for name in names {
@@ -156,7 +156,7 @@ impl KernelFiles {
 fn walk(directory: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
     for entry in fs::read_dir(directory).context(format_args!("cannot list {}", directory.display()))? {
         let entry = entry.context("cannot list a directory")?;
-        let kind = entry.file_type().context("cannot tell a file's type")?;
+        let kind = entry.file_type().context("cannot get a file's type")?;
         if kind.is_dir() {
             walk(&entry.path(), files)?;
         } else if kind.is_file() {
@@ -166,7 +166,7 @@ fn walk(directory: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
     Ok(())
 }
 
-/// `kvm-amd` of `kernel/arch/x86/kvm/kvm-amd.ko.xz`, with the one spelling for its hyphen.
+/// `kvm_amd` for `kernel/arch/x86/kvm/kvm-amd.ko.xz`: module names have `_` for `-`.
 fn module_name(path: &Path) -> Option<String> {
     let name = path.file_name()?.to_str()?;
     let stem = name.strip_suffix(".ko").or_else(|| name.strip_suffix(".ko.xz"))?;
@@ -206,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn modules_come_after_what_they_need_and_builtin_ones_not_at_all() {
+    fn modules_follow_their_dependencies_and_built_in_ones_are_skipped() {
         let directory = tempfile::tempdir().unwrap();
         for (name, needs) in [("kvm-amd", "kvm"), ("kvm", "irqbypass"), ("irqbypass", "")] {
             let content = format!("\0depends={needs}\0");
@@ -224,8 +224,8 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_kernel_is_told_with_those_that_exist() {
+    fn the_error_of_an_unknown_kernel_lists_the_known_ones() {
         let error = kernel(X86_64, "5.10").unwrap_err().to_string();
-        assert_eq!(error, "no x86_64 kernel \"5.10\": there are 6.1, 6.12, 7.3");
+        assert_eq!(error, "unknown x86_64 kernel \"5.10\"; known: 6.1, 6.12, 7.3");
     }
 }

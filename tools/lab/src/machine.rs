@@ -1,4 +1,4 @@
-//! A running emulated host, and the two wires to it: `control`, and `guest`, the console of what runs there.
+//! A running emulated host and its two virtio-serial ports: `control`, and `guest`, the console of the scenario's command.
 
 use std::fs::{self, File};
 use std::io::{ErrorKind, Read, Write};
@@ -14,28 +14,28 @@ use crate::error::{Context, Error, Result};
 use crate::host::Host;
 use crate::process;
 
-/// Time for the emulator to connect, which it does before it emulates anything.
-const CONNECT_LIMIT: Duration = Duration::from_secs(30);
+/// Time for the emulator to connect to the sockets, before emulation begins.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// An emulated host. Dropping it ends it.
+/// An emulated host. Its emulator is killed when it is dropped.
 pub(crate) struct Machine {
     emulator: Child,
     control: UnixStream,
     guest: UnixStream,
-    heard: Receiver<Heard>,
+    output: Receiver<Output>,
 }
 
-/// What came out of a host.
-pub(crate) enum Heard {
+/// Output of a host.
+pub(crate) enum Output {
     Control(Vec<u8>),
     Guest(Vec<u8>),
-    /// A wire was cut: the host is gone.
-    Gone,
-    /// Nothing until the deadline.
-    Silence,
+    /// A port was closed: the host has ended.
+    Closed,
+    /// Nothing was received until the deadline.
+    Timeout,
 }
 
-/// What a host boots, and where what is said meanwhile goes.
+/// What a host boots, and with which emulator.
 pub(crate) struct Boot<'a> {
     pub(crate) emulator: &'a Path,
     pub(crate) kernel: &'a Path,
@@ -45,13 +45,13 @@ pub(crate) struct Boot<'a> {
 }
 
 impl Machine {
-    /// Starts a host; its own console goes to the file `console`.
+    /// Starts a host; its console is written to the file `console`.
     pub(crate) fn start(host: &Host, boot: &Boot<'_>, console: &Path) -> Result<Self> {
-        // Abstract sockets leave nothing behind, however the lab ends.
+        // Abstract sockets need no removal, however the lab ends.
         let socket = |port: &str| format!("ghesthouse-lab-{}-{port}", std::process::id());
         let listen = |port: &str| -> Result<UnixListener> {
             let address = SocketAddr::from_abstract_name(socket(port)).context("cannot name a socket")?;
-            let listener = UnixListener::bind_addr(&address).context("cannot make a socket")?;
+            let listener = UnixListener::bind_addr(&address).context("cannot create a socket")?;
             listener.set_nonblocking(true).context("cannot set up a socket")?;
             Ok(listener)
         };
@@ -77,35 +77,35 @@ impl Machine {
             Ok(both) => both,
             Err(error) => {
                 end(&mut emulator);
-                return Err(Error::new(format!("{error}\n{}", said(boot))));
+                return Err(Error::new(format!("{error}\n{}", log_of(boot))));
             }
         };
-        let (sender, heard) = mpsc::channel();
-        listen_to(&control, sender.clone(), Heard::Control)?;
-        listen_to(&guest, sender, Heard::Guest)?;
-        Ok(Self { emulator, control, guest, heard })
+        let (sender, output) = mpsc::channel();
+        forward(&control, sender.clone(), Output::Control)?;
+        forward(&guest, sender, Output::Guest)?;
+        Ok(Self { emulator, control, guest, output })
     }
 
-    /// Waits for the next piece of news.
-    pub(crate) fn hear(&self, deadline: Instant) -> Heard {
-        match self.heard.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
-            Ok(heard) => heard,
-            Err(RecvTimeoutError::Timeout) => Heard::Silence,
-            Err(RecvTimeoutError::Disconnected) => Heard::Gone,
+    /// Waits for output.
+    pub(crate) fn receive(&self, deadline: Instant) -> Output {
+        match self.output.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+            Ok(output) => output,
+            Err(RecvTimeoutError::Timeout) => Output::Timeout,
+            Err(RecvTimeoutError::Disconnected) => Output::Closed,
         }
     }
 
-    /// Asks the host's init for something.
+    /// Sends a command to the host's init.
     pub(crate) fn command(&mut self, line: &str) -> Result<()> {
-        self.control.write_all(format!("{line}\n").as_bytes()).context("the host does not listen any more")
+        self.control.write_all(format!("{line}\n").as_bytes()).context("cannot write to the host")
     }
 
     /// Types on the guest's console.
     pub(crate) fn type_text(&mut self, text: &str) -> Result<()> {
-        self.guest.write_all(text.as_bytes()).context("the host does not listen any more")
+        self.guest.write_all(text.as_bytes()).context("cannot write to the host")
     }
 
-    /// Powers the host off; one that does not go by itself is ended.
+    /// Powers the host off; its emulator is killed if that takes too long.
     pub(crate) fn power_off(mut self) -> Result<()> {
         self.command("poweroff")?;
         let deadline = Instant::now() + Duration::from_secs(20);
@@ -130,26 +130,26 @@ pub(crate) fn interactive(host: &Host, boot: &Boot<'_>) -> Result<()> {
     let mut command = process::mortal(boot.emulator);
     emulator_arguments(&mut command, host, boot, "quiet lab.shell")?;
     command.args(["-display", "none", "-serial", "mon:stdio"]);
-    process::run(&mut command).map_err(|error| Error::new(format!("{error}\n{}", said(boot))))
+    process::run(&mut command).map_err(|error| Error::new(format!("{error}\n{}", log_of(boot))))
 }
 
 fn emulator_arguments(command: &mut Command, host: &Host, boot: &Boot<'_>, extra: &str) -> Result<()> {
     command.args(host.machine).args(["-no-reboot", "-nodefaults", "-net", "none"]);
     command.arg("-kernel").arg(boot.kernel).arg("-initrd").arg(boot.initramfs);
-    // A host that panics reboots, which ends the emulator at once.
+    // A host that panics reboots, which ends the emulator (-no-reboot).
     command.arg("-append").arg(format!("console={} panic=-1 {} {extra}", host.console, host.cmdline));
-    // It warns of each processor feature that it does not emulate: of use only when it fails.
-    command.stderr(File::create(boot.log).context("cannot make the emulator's log")?);
+    // It warns of each processor feature that it does not emulate; shown only if it fails.
+    command.stderr(File::create(boot.log).context("cannot create the emulator's log")?);
     Ok(())
 }
 
-/// What the emulator said.
-fn said(boot: &Boot<'_>) -> String {
+/// The emulator's own messages.
+fn log_of(boot: &Boot<'_>) -> String {
     fs::read_to_string(boot.log).unwrap_or_default().trim_end().to_owned()
 }
 
 fn accept(listener: &UnixListener, emulator: &mut Child) -> Result<UnixStream> {
-    let deadline = Instant::now() + CONNECT_LIMIT;
+    let deadline = Instant::now() + CONNECT_TIMEOUT;
     loop {
         match listener.accept() {
             Ok((stream, _)) => {
@@ -160,7 +160,7 @@ fn accept(listener: &UnixListener, emulator: &mut Child) -> Result<UnixStream> {
             Err(error) => return Err(error).context("cannot connect to the emulator"),
         }
         if let Some(status) = emulator.try_wait().context("cannot wait for the emulator")? {
-            return Err(Error::new(format!("the emulator ended at once ({status})")));
+            return Err(Error::new(format!("the emulator ended ({status})")));
         }
         if Instant::now() > deadline {
             return Err(Error::new("the emulator did not connect"));
@@ -169,17 +169,18 @@ fn accept(listener: &UnixListener, emulator: &mut Child) -> Result<UnixStream> {
     }
 }
 
-fn listen_to(stream: &UnixStream, sender: Sender<Heard>, wrap: fn(Vec<u8>) -> Heard) -> Result<()> {
+/// Sends what is read from a port to a channel, from a thread.
+fn forward(stream: &UnixStream, sender: Sender<Output>, wrap: fn(Vec<u8>) -> Output) -> Result<()> {
     let mut stream = stream.try_clone().context("cannot share a socket")?;
     thread::spawn(move || {
         let mut buffer = [0; 16 << 10];
         loop {
-            let heard = match stream.read(&mut buffer) {
-                Ok(0) | Err(_) => Heard::Gone,
+            let output = match stream.read(&mut buffer) {
+                Ok(0) | Err(_) => Output::Closed,
                 Ok(count) => wrap(buffer.get(..count).unwrap_or_default().to_vec()),
             };
-            let last = matches!(heard, Heard::Gone);
-            if sender.send(heard).is_err() || last {
+            let last = matches!(output, Output::Closed);
+            if sender.send(output).is_err() || last {
                 return;
             }
         }
@@ -187,7 +188,7 @@ fn listen_to(stream: &UnixStream, sender: Sender<Heard>, wrap: fn(Vec<u8>) -> He
     Ok(())
 }
 
-/// Both fail only for a child that is gone already.
+/// Kills a child. Both calls fail only for a child that has ended already.
 fn end(child: &mut Child) {
     child.kill().and_then(|()| child.wait().map(drop)).unwrap_or_default();
 }

@@ -42,23 +42,23 @@ use crate::run::{Missing, Parts};
 use crate::scenario::{Scenario, Set};
 use crate::workspace::Workspace;
 
-/// Real hosts, under emulation, for what this machine's own /dev/kvm cannot do
+/// Emulated hosts with KVM and memory failure handling, for what this machine's own /dev/kvm cannot do
 #[derive(Parser)]
 #[command(name = "cargo lab", bin_name = "cargo lab")]
 struct Cli {
     #[command(subcommand)]
     command: Command,
-    /// Put this program on hosts instead of building ghest; it suits hosts of one architecture only
+    /// Use this program on hosts instead of building ghest; it suits hosts of one architecture only
     #[arg(long, global = true, value_name = "PROGRAM")]
     ghest: Option<PathBuf>,
-    /// Take the scenarios of the full set too, not only those of the default set
+    /// Include the scenarios of the full set, not only those of the default set
     #[arg(long, global = true)]
     full: bool,
 }
 
 #[derive(Subcommand)]
 enum Command {
-    /// Install what this machine needs (emulators, compilers, table readers); silent when nothing is missing
+    /// Install what this machine needs (compilers, table readers) and unpack emulators; removes no package, prints nothing if nothing is missing
     Setup,
     /// Fetch the newest Debian kernels and tools that the scenarios need into the cache
     Fetch,
@@ -73,23 +73,23 @@ enum Command {
         #[arg(long)]
         host_kernel: Option<String>,
     },
-    /// Set up, run the workspace's tests, run the scenarios
+    /// Set up, run the workspace's tests and the scenarios
     Test,
-    /// Have a guest lose a page under ghest and under QEMU, and print what came of it, side by side
+    /// Poison a page of a guest under ghest and under QEMU, and print what each reports, side by side
     BesideQemu {
-        /// Write the page of the documentation anew
+        /// Rewrite docs/beside-qemu.md
         #[arg(long)]
         document: bool,
     },
-    /// Compare how one guest lives under both kinds of tables, with a page of it really lost on an emulated host
+    /// Compare one guest under both table sets, with a page of it poisoned on an emulated host
     Compare(compare::Options),
-    /// Measure ghest: on this machine's own /dev/kvm, and beside another monitor on an emulated host
+    /// Measure ghest: on this machine's own /dev/kvm, and beside another VMM on an emulated host
     Bench,
 }
 
 #[derive(Args)]
 struct Choice {
-    /// Only scenarios whose names contain one of these; a whole name is enough for one of the full set
+    /// Only scenarios whose names contain one of these; a complete name also selects one of the full set
     filters: Vec<String>,
     /// Only scenarios on hosts of this architecture
     #[arg(long)]
@@ -97,7 +97,7 @@ struct Choice {
     /// List the scenarios instead of running them
     #[arg(long)]
     list: bool,
-    /// Keep the hosts' initramfs beside the transcripts
+    /// Keep the initramfs of each host beside the transcripts
     #[arg(long)]
     keep: bool,
 }
@@ -116,7 +116,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Does what was asked; gives a count where something was counted.
+/// Executes a command; returns the count of tests or scenarios, if it runs any.
 fn execute(Cli { command, ghest, full }: Cli) -> Result<Option<Count>> {
     let workspace = Workspace::find(ghest, matches!(command, Command::Bench))?;
     if matches!(command, Command::Setup) {
@@ -131,7 +131,7 @@ fn execute(Cli { command, ghest, full }: Cli) -> Result<Option<Count>> {
         let is_chosen = |scenario: &Scenario| choice.takes(scenario, in_set(scenario));
         let chosen: Vec<Scenario> = all.into_iter().filter(is_chosen).collect();
         if chosen.is_empty() {
-            return Err(Error::new("no scenario is chosen: see cargo lab run --list --full"));
+            return Err(Error::new("no scenario matches: see cargo lab run --list --full"));
         }
         if choice.list {
             for Scenario { host, set, name, .. } in &chosen {
@@ -214,12 +214,12 @@ fn shell(
     scenarios: &[Scenario],
 ) -> Result<()> {
     let key = kernel.unwrap_or_else(|| Host::of(architecture).kernel.to_owned());
-    let there: Vec<&Scenario> = scenarios.iter().filter(|scenario| scenario.host == architecture).collect();
-    let parts = Parts::get(workspace, cache, architecture, &key, &there);
+    let on_host: Vec<&Scenario> = scenarios.iter().filter(|scenario| scenario.host == architecture).collect();
+    let parts = Parts::get(workspace, cache, architecture, &key, &on_host);
     let parts = parts.map_err(|(Missing::Packages(error) | Missing::Part(error))| error)?;
-    let directory = tempfile::tempdir().context("cannot make a directory for the initramfs")?;
+    let directory = tempfile::tempdir().context("cannot create a directory for the initramfs")?;
     let initramfs = directory.path().join("initramfs.cpio");
-    parts.write_initramfs(workspace, there, &initramfs)?;
+    parts.write_initramfs(workspace, on_host, &initramfs)?;
     println!("Ctrl-A x ends the emulation immediately");
     let log = directory.path().join("emulator.log");
     let boot =

@@ -1,14 +1,14 @@
-//! One scenario file, many scenarios: every combination of the values in its `[matrix]`.
+//! Expands a scenario file to one scenario for every combination of the values in its `[matrix]`.
 //!
-//! `@axis@` in any string stands for the value of that axis, `@axis.field@` for a field of a value that is a table. A
-//! string that is nothing else becomes the value itself: number, text or list. A table in a list may say `when = { axis =
-//! value }` (or a list of values, or `"axis.field"`): it is left out of the other combinations.
+//! `@axis@` in any string is replaced by the value of that axis, `@axis.field@` by a field of a value that is a table. A string that
+//! consists of nothing else becomes the value itself: number, text or list. A table in a list may have `when = { axis = value }` (or a
+//! list of values, or `"axis.field"`): other combinations do not have that table.
 
 use toml::{Table, Value};
 
 use crate::error::{Context, Error, Result};
 
-/// Expands a scenario file's table; the results have no `matrix` and no `when` any more.
+/// Expands a scenario file's table; the results have neither `matrix` nor `when`.
 pub(crate) fn expand(mut file: Table) -> Result<Vec<Table>> {
     let axes = match file.remove("matrix") {
         None => Table::new(),
@@ -19,7 +19,7 @@ pub(crate) fn expand(mut file: Table) -> Result<Vec<Table>> {
         .iter()
         .map(|chosen| match resolve(Value::Table(file.clone()), chosen)? {
             Some(Value::Table(scenario)) => Ok(scenario),
-            _ => Err(Error::new("when: belongs into the tables of a list")),
+            _ => Err(Error::new("when: allowed in tables of a list only")),
         })
         .collect()
 }
@@ -132,12 +132,12 @@ mod tests {
     }
 
     #[test]
-    fn without_a_matrix_there_is_one() {
+    fn a_file_without_a_matrix_is_one_scenario() {
         assert_eq!(expand_text("name = 'a@b'").unwrap(), ["name = \"a@b\"\n"]);
     }
 
     #[test]
-    fn every_combination_once_with_numbers_kept_as_numbers() {
+    fn every_combination_occurs_once_and_numbers_stay_numbers() {
         let file = "name = '@kernel@-@vcpus@'\ncount = '@vcpus@'\nmatrix.kernel = ['6.1', '6.12']\nmatrix.vcpus = [1, 4]";
         let expected = ["6.1-1", "6.1-4", "6.12-1", "6.12-4"];
         let scenarios = expand(file.parse().unwrap()).unwrap();
@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn lists_come_in_whole_and_fields_are_conditions_too() {
+    fn lists_are_values_and_fields_are_conditions() {
         let file = "step = '@case.step@'\nsee = [{ text = 'x', when = { 'case.name' = 'b' } }]\n\
                     [[matrix.case]]\nname = 'a'\nstep = [{ expect = 'e' }]\n[[matrix.case]]\nname = 'b'\nstep = []";
         let scenarios = expand(file.parse().unwrap()).unwrap();
@@ -170,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn conditions_leave_tables_out() {
+    fn tables_with_an_unmet_condition_are_omitted() {
         let file = "matrix.firmware = ['acpi', 'mptable']\n[[see]]\ntext = 'DSDT'\nwhen = { firmware = 'acpi' }\n\
                     [[see]]\ntext = 'both'\nwhen = { firmware = ['acpi', 'mptable'] }";
         let texts: Vec<usize> = expand(file.parse().unwrap())
@@ -182,12 +182,12 @@ mod tests {
     }
 
     #[test]
-    fn mistakes_are_told() {
+    fn mistakes_are_reported() {
         let error = |text: &str| expand_text(text).unwrap_err().to_string();
         assert_eq!(error("a = '@vcpu@'\nmatrix.vcpus = [1]"), "vcpu: the matrix has no vcpu");
         assert_eq!(error("a = '@c.x@'\nmatrix.c = [{ y = 1 }]"), "c.x: this c has no x");
         assert_eq!(error("matrix.vcpus = []"), "matrix.vcpus: a list of values is expected");
         assert_eq!(error("matrix.a = [1]\ns = [{ when = { b = 1 } }]"), "when: b: the matrix has no b");
-        assert_eq!(error("matrix.a = [1]\nwhen = { a = 2 }"), "when: belongs into the tables of a list");
+        assert_eq!(error("matrix.a = [1]\nwhen = { a = 2 }"), "when: allowed in tables of a list only");
     }
 }

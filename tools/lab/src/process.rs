@@ -1,4 +1,4 @@
-//! Other programs: run to their end, or started so that they cannot outlive the lab.
+//! Child processes that run to their end, or that are killed when the lab ends.
 
 use std::ffi::OsStr;
 use std::os::unix::process::CommandExt;
@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 
 use crate::error::{Context, Error, Result};
 
-/// Runs a program and gives back its standard output.
+/// Runs a program and returns its standard output.
 pub(crate) fn output(command: &mut Command) -> Result<Vec<u8>> {
     let name = command.get_program().to_string_lossy().into_owned();
     let output = command.stdin(Stdio::null()).output().context(format_args!("cannot run {name}"))?;
@@ -19,7 +19,7 @@ pub(crate) fn output(command: &mut Command) -> Result<Vec<u8>> {
     Err(Error::new(format!("{name} {}: {}\n{}", arguments.join(" "), output.status, said.trim_end())))
 }
 
-/// As [`output`], for programs that print text.
+/// The same as [`output`], for programs that print text.
 pub(crate) fn text(command: &mut Command) -> Result<String> {
     String::from_utf8(output(command)?).context("output that is not UTF-8")
 }
@@ -31,17 +31,17 @@ pub(crate) fn run(command: &mut Command) -> Result<()> {
     if status.success() { Ok(()) } else { Err(Error::new(format!("{name}: {status}"))) }
 }
 
-/// A command that the kernel kills when the lab goes away, however it goes.
+/// A command that the kernel kills when the lab ends, for whatever reason.
 ///
-/// `setpriv` (util-linux, essential on Debian) sets the parent-death signal and becomes the program. The signal is
-/// tied to the thread that starts it: start from the main thread.
+/// `setpriv` (util-linux, essential on Debian) sets the parent-death signal and executes the program. The signal is sent when the
+/// thread that started it ends: start it from the main thread.
 pub(crate) fn mortal(program: &Path) -> Command {
     let mut command = Command::new("setpriv");
     command.args(["--pdeathsig", "KILL"]).arg(program);
     command
 }
 
-/// As [`mortal`], in a process group of its own: the terminal's Ctrl-C reaches the lab only.
+/// The same as [`mortal`], in its own process group: the terminal's Ctrl-C is sent to the lab only.
 pub(crate) fn mortal_in_background(program: &Path) -> Command {
     let mut command = mortal(program);
     command.process_group(0).stdin(Stdio::null());

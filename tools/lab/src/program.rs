@@ -1,5 +1,5 @@
-//! Programs of Debian's that hosts can have beside `ghest`, each in a directory of its own with the libraries it was
-//! built for: the lab's machine may be another release of Debian than they are from.
+//! Debian's programs that hosts can have beside `ghest`, each in a directory of its own with the libraries it was built for: the
+//! lab's machine may run another release of Debian.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -20,15 +20,15 @@ pub(crate) struct Program {
     pub(crate) name: &'static str,
     pub(crate) architecture: Architecture,
     release: Release,
-    /// What it is in, and what its files are in. A package of all architectures is named as one of the lab's machine.
+    /// The packages of the program and of its files. A package for all architectures is given with that of the lab's machine.
     packages: &'static [(&'static str, Architecture)],
-    /// What the packages want beside them, but the program does not need.
+    /// Dependencies of the packages that the program does not need.
     without: &'static [&'static str],
     /// The executable in the package.
     executable: &'static str,
     /// Files that it reads.
     data: &'static [&'static str],
-    /// Arguments that tell it where its files are; `@` stands for its directory.
+    /// Arguments with the paths of its files; `@` is replaced by its directory.
     arguments: &'static str,
 }
 
@@ -47,7 +47,7 @@ const PROGRAMS: &[Program] = &[
         ],
         arguments: "-L @/usr/share/seabios -L @/usr/share/qemu",
     },
-    // With firmware: QEMU's records of memory errors are put into the guest by it.
+    // With UEFI firmware, which installs QEMU's error records in the guest.
     Program {
         name: "qemu-virt",
         architecture: Aarch64,
@@ -60,7 +60,7 @@ const PROGRAMS: &[Program] = &[
     },
 ];
 
-/// The dynamic linker, as packages have it, and where they have libraries.
+/// Paths of the dynamic linker and of libraries in packages.
 fn libraries(architecture: Architecture) -> (&'static str, [&'static str; 2]) {
     match architecture {
         X86_64 => (
@@ -71,10 +71,10 @@ fn libraries(architecture: Architecture) -> (&'static str, [&'static str; 2]) {
     }
 }
 
-/// Looks a program up.
+/// The program with a name.
 pub(crate) fn program(architecture: Architecture, name: &str) -> Result<&'static Program> {
     let fits = |program: &&Program| program.name == name && program.architecture == architecture;
-    PROGRAMS.iter().find(fits).context(format_args!("no program {name:?} for {architecture} hosts"))
+    PROGRAMS.iter().find(fits).context(format_args!("unknown program {name:?} for {architecture} hosts"))
 }
 
 impl Program {
@@ -90,7 +90,7 @@ impl Program {
         }
     }
 
-    /// Puts the program into a host: its files under `lab/programs/NAME`, and a command of its name.
+    /// Adds the program to a host: its files under `lab/programs/NAME`, and a command of its name.
     pub(crate) fn add(&self, unpacked: &Unpacked, archive: &mut Archive) -> Result<()> {
         let home = format!("lab/programs/{}", self.name);
         let root = &unpacked.root;
@@ -115,7 +115,7 @@ impl Program {
         archive.file(&format!("lab/bin/{}", self.name), 0o755, command.as_bytes())
     }
 
-    /// The libraries that its dynamic linker would load, by the names that it looks for; none is this machine's.
+    /// The libraries that its dynamic linker loads, by their sonames; all are from the packages.
     fn libraries(&self, root: &Path) -> Result<BTreeMap<String, PathBuf>> {
         let (_, directories) = libraries(self.architecture);
         let mut found = BTreeMap::new();

@@ -1,4 +1,4 @@
-//! What a run leaves: a directory for each scenario, a summary, and lines for the person who watches.
+//! The results of a run: a directory for each scenario, a summary, and lines on the terminal.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -11,13 +11,13 @@ use crate::error::{Context, Result};
 use crate::scenario::Scenario;
 use crate::verdict::{Evidence, Outcome, Verdict};
 
-/// Runs that are kept, the one that begins among them.
+/// Number of runs that are kept, including the current one.
 const KEPT_RUNS: usize = 20;
 
 /// Lines of each console that are shown for a scenario that failed.
 const LAST_LINES: usize = 15;
 
-/// How many came out how; shown as the closing line of every runner.
+/// Numbers of outcomes, shown as the last line of every runner.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub(crate) struct Count {
     pub(crate) passed: usize,
@@ -40,7 +40,7 @@ impl Count {
         }
     }
 
-    /// Whether this may pass for success. Where `CI` is set nobody would notice what was skipped.
+    /// Whether the run was successful. With `CI` set a skipped scenario is a failure: nobody would notice it.
     pub(crate) fn is_good(self) -> bool {
         let nothing_ran = self.passed == 0 && self.skipped > 0;
         self.failed == 0 && !nothing_ran && (self.skipped == 0 || std::env::var_os("CI").is_none())
@@ -66,7 +66,7 @@ impl fmt::Display for Count {
     }
 }
 
-/// The directory of a run, filled as it goes on.
+/// The directory of a run.
 pub(crate) struct Records {
     directory: PathBuf,
     verdicts: Vec<Verdict>,
@@ -81,9 +81,9 @@ struct Summary<'a> {
 }
 
 impl Records {
-    /// Starts the next run under `runs`; old ones go.
+    /// Creates the directory of a new run under `runs`, and removes old ones.
     pub(crate) fn new(runs: &Path) -> Result<Self> {
-        fs::create_dir_all(runs).context(format_args!("cannot make {}", runs.display()))?;
+        fs::create_dir_all(runs).context(format_args!("cannot create {}", runs.display()))?;
         let listing = fs::read_dir(runs).context("cannot list earlier runs")?;
         let numbered = |name: PathBuf| Some((name.file_name()?.to_str()?.parse::<u32>().ok()?, name));
         let mut earlier: Vec<_> = listing.flatten().filter_map(|entry| numbered(entry.path())).collect();
@@ -94,20 +94,19 @@ impl Records {
         for (_, old) in earlier.drain(..old) {
             fs::remove_dir_all(&old).context(format_args!("cannot remove {}", old.display()))?;
         }
-        fs::create_dir(&directory).context(format_args!("cannot make {}", directory.display()))?;
+        fs::create_dir(&directory).context(format_args!("cannot create {}", directory.display()))?;
         Ok(Self { directory, verdicts: Vec::new(), hosts: 0 })
     }
 
-    /// A directory for what belongs to a host rather than to a scenario.
+    /// Creates a directory for the files of a host.
     pub(crate) fn host_directory(&mut self) -> Result<PathBuf> {
         self.hosts += 1;
         let directory = self.directory.join(format!("host-{}", self.hosts));
-        fs::create_dir(&directory).context(format_args!("cannot make {}", directory.display()))?;
+        fs::create_dir(&directory).context(format_args!("cannot create {}", directory.display()))?;
         Ok(directory)
     }
 
-    /// Records one scenario; `console` is the console of the host that it ran on, `before` how much had been said there
-    /// when it began, in bytes.
+    /// Records one scenario; `console` is the console log of its host, `before` the size of that log in bytes when the scenario began.
     pub(crate) fn add(
         &mut self,
         verdict: Verdict,
@@ -116,7 +115,7 @@ impl Records {
         before: usize,
     ) -> Result<()> {
         let directory = self.directory.join(&verdict.name);
-        fs::create_dir(&directory).context(format_args!("cannot make {}", directory.display()))?;
+        fs::create_dir(&directory).context(format_args!("cannot create {}", directory.display()))?;
         let write = |name: &str, content: &[u8]| {
             let path = directory.join(name);
             fs::write(&path, content).context(format_args!("cannot write {}", path.display()))
@@ -135,7 +134,7 @@ impl Records {
         self.close_scenario(verdict)
     }
 
-    /// Records scenarios that never ran because their host did not come up.
+    /// Records scenarios that were not run because their host did not start.
     pub(crate) fn unrun_on<'s>(
         &mut self,
         scenarios: impl IntoIterator<Item = &'s &'s Scenario>,
@@ -146,7 +145,7 @@ impl Records {
         self.unrun(scenarios, Outcome::Failed, why)
     }
 
-    /// Records scenarios that never ran.
+    /// Records scenarios that were not run.
     pub(crate) fn unrun<'s>(
         &mut self,
         scenarios: impl IntoIterator<Item = &'s &'s Scenario>,
@@ -155,7 +154,7 @@ impl Records {
     ) -> Result<()> {
         for scenario in scenarios {
             fs::create_dir(self.directory.join(&scenario.name))
-                .context("cannot make a scenario's directory")?;
+                .context("cannot create a scenario's directory")?;
             self.close_scenario(Verdict {
                 name: scenario.name.clone(),
                 outcome,
@@ -217,7 +216,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_closing_line_tells_of_skips_only_when_there_are_some() {
+    fn the_last_line_mentions_skips_only_if_there_are_any() {
         let mut count = Count { passed: 3, failed: 0, skipped: 0 };
         assert_eq!(count.to_string(), "3 passed, 0 failed");
         count.add(Outcome::Skipped);
@@ -225,21 +224,21 @@ mod tests {
     }
 
     #[test]
-    fn nothing_but_skips_is_no_success() {
+    fn a_run_of_skipped_scenarios_is_not_successful() {
         assert!(!Count { passed: 0, failed: 0, skipped: 2 }.is_good());
         assert!(!Count { passed: 2, failed: 1, skipped: 0 }.is_good());
         assert!(Count { passed: 2, failed: 0, skipped: 0 }.is_good());
     }
 
     #[test]
-    fn runs_are_numbered_on() {
+    fn runs_are_numbered() {
         let runs = tempfile::tempdir().unwrap();
         assert!(Records::new(runs.path()).unwrap().directory.ends_with("0001"));
         assert!(Records::new(runs.path()).unwrap().directory.ends_with("0002"));
     }
 
     #[test]
-    fn the_last_runs_are_kept_and_what_is_no_run() {
+    fn the_last_runs_and_other_files_are_kept() {
         let runs = tempfile::tempdir().unwrap();
         fs::write(runs.path().join("note"), "").unwrap();
         for _ in 0..KEPT_RUNS + 3 {

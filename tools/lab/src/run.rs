@@ -1,4 +1,4 @@
-//! A run: scenarios grouped by host, one boot of a host for all of its scenarios, a verdict for each.
+//! A run: scenarios grouped by host, one boot of each host for all of its scenarios, and a verdict for each scenario.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fs;
@@ -20,7 +20,7 @@ use crate::session::{Aftermath, Session};
 use crate::verdict::{self, Evidence, Outcome, Verdict};
 use crate::workspace::Workspace;
 
-/// Runs scenarios and says what came of each.
+/// Runs scenarios and returns their verdicts.
 pub(crate) fn run(
     workspace: &Workspace,
     cache: &Cache,
@@ -30,7 +30,7 @@ pub(crate) fn run(
     run_with(workspace, cache, scenarios, keep, &mut |_, _| {})
 }
 
-/// The same, with each scenario's verdict and what was said on its guest's console shown to `look` as it comes.
+/// The same; `look` is called with each verdict and the transcript of the guest's console.
 pub(crate) fn run_and_show(
     workspace: &Workspace,
     cache: &Cache,
@@ -40,7 +40,7 @@ pub(crate) fn run_and_show(
     run_with(workspace, cache, scenarios, false, look)
 }
 
-/// Who looks at a scenario's end: its verdict, and what was said on its guest's console.
+/// Called at the end of a scenario with its verdict and the transcript of its guest's console.
 type Look<'a> = dyn FnMut(&Verdict, &[u8]) + 'a;
 
 fn run_with(
@@ -65,7 +65,7 @@ fn run_with(
     records.close()
 }
 
-/// Everything that a host is put together from.
+/// Everything that a host consists of.
 pub(crate) struct Parts {
     pub(crate) host: &'static Host,
     pub(crate) emulator: Emulator,
@@ -79,16 +79,16 @@ pub(crate) struct Parts {
     versions: BTreeMap<String, String>,
 }
 
-/// What keeps a host from being put together.
+/// Why a host cannot be assembled.
 pub(crate) enum Missing {
-    /// Packages could not be had, as without a network.
+    /// Packages could not be fetched, for example without a network.
     Packages(Error),
-    /// Something is wrong here: the checkout does not build, or a package is not what it was.
+    /// The checkout does not build, or a package has unexpected contents.
     Part(Error),
 }
 
 impl Parts {
-    /// Fetches and builds what a host for these scenarios needs.
+    /// Fetches and builds the parts of a host for these scenarios.
     pub(crate) fn get<'s>(
         workspace: &Workspace,
         cache: &Cache,
@@ -115,12 +115,12 @@ impl Parts {
             cache.get(bundle).map_err(Missing::Packages)?;
         }
         let emulator = Emulator::get(workspace, cache, architecture).map_err(Missing::Packages)?;
-        Self::put_together(workspace, cache, architecture, emulator, &kernels, &programs, &bundles)
+        Self::assemble(workspace, cache, architecture, emulator, &kernels, &programs, &bundles)
             .map_err(Missing::Part)
     }
 
-    /// With all packages in the cache; the first kernel is the host's.
-    fn put_together(
+    /// Builds the parts, with all packages in the cache; the first kernel is the host's.
+    fn assemble(
         workspace: &Workspace,
         cache: &Cache,
         architecture: Architecture,
@@ -135,7 +135,7 @@ impl Parts {
             files.insert(kernel.key, KernelFiles::find(&cache.get(&kernel.bundle())?)?);
         }
         let host_files =
-            kernels.first().and_then(|kernel| files.get(kernel.key)).context("a host without a kernel")?;
+            kernels.first().and_then(|kernel| files.get(kernel.key)).context("a host needs a kernel")?;
         let (image, modules) = (host_files.image.clone(), host_files.modules(host.modules)?);
         files.retain(|key, _| kernels.iter().skip(1).any(|kernel| kernel.key == *key));
         let mut versions = BTreeMap::from([(host.emulator.to_owned(), emulator.version.clone())]);
@@ -180,7 +180,7 @@ impl Parts {
     }
 }
 
-/// Runs all scenarios of a host, on as few boots of it as they leave it alive for.
+/// Runs all scenarios of a host. It is booted again only after a scenario that has made it unusable.
 fn run_on_host(
     workspace: &Workspace,
     parts: &Parts,
@@ -217,15 +217,15 @@ fn run_on_host(
         loop {
             let Some(scenario) = waiting.pop_front() else {
                 if let Err(error) = session.close() {
-                    eprintln!("{error}; it was ended");
+                    eprintln!("{error}; its emulator was killed");
                 }
                 break;
             };
             let began = Instant::now();
             let before = fs::metadata(&console).map_or(0, |file| file.len() as usize);
             let (evidence, aftermath) = session.run(scenario);
-            if verdict::lost_by_the_emulator(scenario, &evidence) && repeated.insert(&scenario.name) {
-                println!("REPEATED {}: the emulated processor lost its guest in mid-boot", scenario.name);
+            if verdict::failed_by_the_emulator(scenario, &evidence) && repeated.insert(&scenario.name) {
+                println!("REPEATED {}: the emulated processor reset its guest during boot", scenario.name);
                 waiting.push_front(scenario);
             } else {
                 let verdict = judge(scenario, &evidence, began, parts);
@@ -234,7 +234,7 @@ fn run_on_host(
             }
             match aftermath {
                 Aftermath::Usable(again) => session = again,
-                Aftermath::Lost => break,
+                Aftermath::Unusable => break,
             }
         }
     }

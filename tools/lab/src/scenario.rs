@@ -1,4 +1,4 @@
-//! Scenarios: what runs on a host, what is said to it, and what must come of it. All of it is data.
+//! Scenarios: what runs on a host, its input, and the expected results. A scenario is data.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -13,7 +13,7 @@ use crate::error::{Context, Error, Result};
 use crate::host::Host;
 use crate::{kernel, matrix, program};
 
-/// One scenario, after its file's matrix was expanded.
+/// One scenario, after expansion of its file's matrix.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub(crate) struct Scenario {
@@ -21,30 +21,30 @@ pub(crate) struct Scenario {
     pub(crate) name: String,
     /// Architecture of the emulated host.
     pub(crate) host: Architecture,
-    /// When it is run; of several sets the widest counts.
+    /// The set that it belongs to; the widest of several.
     #[serde(default, deserialize_with = "widest")]
     pub(crate) set: Set,
     /// Kernel of the host, by its key; the host has a default.
     host_kernel: Option<String>,
-    /// Shell script run on the host, in a directory of its own that holds `profile.toml`, `kernel` and `initrd` as far
-    /// as the scenario has them. What it leaves in `out/` is collected.
+    /// Shell script that runs on the host, in a directory that contains `profile.toml`, `kernel` and `initrd` if the scenario has
+    /// them. Files in `out/` are collected.
     #[serde(default = "boot_profile")]
     pub(crate) command: String,
     /// The profile's text.
     pub(crate) profile: Option<String>,
-    /// Or a profile of the checkout, by its path in it.
+    /// The path of a profile in the checkout, instead of the text.
     pub(crate) profile_from: Option<PathBuf>,
     /// Kernel of the guest, by its key.
     pub(crate) kernel: Option<String>,
-    /// Shell script that ends the guest's init.
+    /// Shell script at the end of the guest's init.
     pub(crate) init: Option<String>,
-    /// Modules of its kernel that the guest's init loads before that; what they need comes along.
+    /// Kernel modules that the guest's init loads before, with their dependencies.
     #[serde(default)]
     pub(crate) modules: Vec<String>,
     /// Programs that its host has beside `ghest`, by their names.
     #[serde(default)]
     pub(crate) programs: Vec<String>,
-    /// Seconds until the command is killed and the scenario has failed.
+    /// Seconds until the command is killed and the scenario fails.
     #[serde(default = "two_minutes")]
     pub(crate) limit: u64,
     /// Exit status that the command must have.
@@ -53,19 +53,19 @@ pub(crate) struct Scenario {
     /// The console's script.
     #[serde(default, rename = "step")]
     pub(crate) steps: Vec<Step>,
-    /// What must be seen.
+    /// Expected texts.
     #[serde(default)]
     pub(crate) see: Vec<Seen>,
-    /// What must not be seen on the guest's console, besides what no Linux guest may show.
+    /// Texts that must not appear on the guest's console, besides those that no Linux guest may print.
     #[serde(default)]
     pub(crate) never: Vec<String>,
-    /// Lines that hold one of these may be seen all the same.
+    /// Lines that contain one of these are ignored by `never`.
     #[serde(default)]
     pub(crate) allow: Vec<String>,
-    /// Events that the event file must hold.
+    /// Expected events.
     #[serde(default, rename = "event")]
     pub(crate) events: Vec<ExpectedEvent>,
-    /// Values that JSON files must hold.
+    /// Expected values in JSON files.
     #[serde(default)]
     pub(crate) json: Vec<ExpectedValue>,
 }
@@ -74,10 +74,10 @@ pub(crate) struct Scenario {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Set {
-    /// All of them.
+    /// Every run.
     #[default]
     Default,
-    /// Only those that ask for everything.
+    /// Runs with `--full`.
     Full,
 }
 
@@ -90,31 +90,31 @@ impl fmt::Display for Set {
     }
 }
 
-/// A text that must be seen.
+/// An expected text.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Seen {
-    /// `$NAME` in it stands for a word that was captured.
+    /// `$NAME` in it is replaced by a captured word.
     pub(crate) text: String,
-    /// Exactly this often; at least once when left out.
+    /// The exact number; at least 1 if absent.
     pub(crate) count: Option<usize>,
-    /// A file of `out/` instead of the guest's console.
+    /// A file in `out/` instead of the guest's console.
     pub(crate) file: Option<String>,
 }
 
-/// Events that must be in the event file.
+/// Expected events.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct ExpectedEvent {
-    /// Keys and values that such an event has, among others. The value `"$NAME"` is the number that was captured.
+    /// Keys and values of such an event, which may have others too. The value `"$NAME"` is a captured number.
     pub(crate) has: serde_json::Map<String, serde_json::Value>,
-    /// Exactly this often; at least once when left out.
+    /// The exact number; at least 1 if absent.
     pub(crate) count: Option<usize>,
-    /// Of the events with the same value of this key only one is counted.
+    /// Events with the same value of this key are counted once.
     pub(crate) distinct: Option<String>,
 }
 
-/// A value in a JSON file of `out/`.
+/// An expected value in a JSON file in `out/`.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct ExpectedValue {
@@ -124,7 +124,7 @@ pub(crate) struct ExpectedValue {
     pub(crate) is: serde_json::Value,
 }
 
-/// One set, or a list of them, one for each axis of a matrix.
+/// One set, or a list with one for each axis of a matrix.
 fn widest<'de, D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Set, D::Error> {
     let sets = match toml::Value::deserialize(deserializer)? {
         toml::Value::Array(sets) => sets,
@@ -160,7 +160,7 @@ impl Scenario {
             return Err(Error::new("profile and profile-from exclude each other"));
         }
         if !self.modules.is_empty() && (self.kernel.is_none() || self.init.is_none()) {
-            return Err(Error::new("modules: of which kernel, loaded by which init?"));
+            return Err(Error::new("modules: kernel and init are required"));
         }
         self.steps.iter().try_for_each(Step::check)?;
         let captures = |name: &str| self.steps.iter().any(|step| step.capture.contains_key(name));
@@ -253,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn the_scenarios_of_the_checkout_are_good() {
+    fn the_scenarios_of_the_checkout_are_valid() {
         let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/scenarios");
         let scenarios = load(&directory).unwrap();
         let boots = |prefix: &str| scenarios.iter().filter(|it| it.name.starts_with(prefix)).count();

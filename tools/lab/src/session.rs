@@ -1,44 +1,44 @@
-//! One scenario on a host that is up: its command runs, its console is talked to, its files come back.
+//! One scenario on a running host: its command, the script of its console, and its files.
 
 use std::time::{Duration, Instant};
 
 use crate::agent::{Report, Reports};
 use crate::conversation::{Conversation, find};
 use crate::error::{Error, Result};
-use crate::machine::{Heard, Machine};
+use crate::machine::{Machine, Output};
 use crate::scenario::Scenario;
 use crate::verdict::Evidence;
 
-/// Time for a host from its start to its first word.
-const BOOT_LIMIT: Duration = Duration::from_secs(120);
-/// Time for a host to hand over what a killed command left.
-const GRACE: Duration = Duration::from_secs(20);
+/// Time for a host from its start to its first message.
+const BOOT_TIMEOUT: Duration = Duration::from_secs(120);
+/// Time for a host to transfer the files of a killed command.
+const COLLECTION_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// A host that is up and idle.
+/// A host that is running and idle.
 pub(crate) struct Session {
     machine: Machine,
     reports: Reports,
 }
 
-/// How a scenario left its host.
+/// The state of the host after a scenario.
 pub(crate) enum Aftermath {
     Usable(Session),
-    /// The host hangs or is gone; it was ended.
-    Lost,
+    /// The host hangs or has ended; its emulator was killed.
+    Unusable,
 }
 
 impl Session {
-    /// Waits until the host is up.
+    /// Waits until the host is running.
     pub(crate) fn open(machine: Machine) -> Result<Self> {
         let mut session = Self { machine, reports: Reports::default() };
-        let deadline = Instant::now() + BOOT_LIMIT;
+        let deadline = Instant::now() + BOOT_TIMEOUT;
         loop {
-            match session.machine.hear(deadline) {
-                Heard::Control(bytes) => session.reports.push(&bytes),
-                Heard::Guest(_) => {}
-                Heard::Gone => return Err(Error::new("the host ended before it was up")),
-                Heard::Silence => {
-                    return Err(Error::new(format!("the host was not up after {BOOT_LIMIT:?}")));
+            match session.machine.receive(deadline) {
+                Output::Control(bytes) => session.reports.push(&bytes),
+                Output::Guest(_) => {}
+                Output::Closed => return Err(Error::new("the host ended during its boot")),
+                Output::Timeout => {
+                    return Err(Error::new(format!("the host was not running after {BOOT_TIMEOUT:?}")));
                 }
             }
             if session.reports.next()? == Some(Report::Ready) {
@@ -53,7 +53,7 @@ impl Session {
             Ok(()) => (evidence, Aftermath::Usable(self)),
             Err(error) => {
                 evidence.trouble.push(error.to_string());
-                (evidence, Aftermath::Lost)
+                (evidence, Aftermath::Unusable)
             }
         }
     }
@@ -62,7 +62,11 @@ impl Session {
         self.machine.power_off()
     }
 
-    /// Fills the evidence until all of it is there; fails when the host is lost.
+    /// Collects the evidence.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the host cannot be used any more.
     fn collect(&mut self, scenario: &Scenario, evidence: &mut Evidence) -> Result<()> {
         let mut conversation = Conversation::new(&scenario.steps);
         let mark = format!("\x1eend {}\x1e", scenario.name);
@@ -72,8 +76,8 @@ impl Session {
         let (mut console_done, mut files_done) = (false, false);
         self.machine.command(&format!("run {}", scenario.name))?;
         while !(console_done && files_done) {
-            match self.machine.hear(deadline) {
-                Heard::Control(bytes) => {
+            match self.machine.receive(deadline) {
+                Output::Control(bytes) => {
                     self.reports.push(&bytes);
                     while let Some(report) = self.reports.next()? {
                         match report {
@@ -84,11 +88,11 @@ impl Session {
                             Report::File { name, content } => drop(evidence.files.insert(name, content)),
                             Report::Answer(line) => self.machine.type_text(&format!("{line}\n"))?,
                             Report::End => files_done = true,
-                            Report::Ready => return Err(Error::new("the host's init began anew")),
+                            Report::Ready => return Err(Error::new("the host's init restarted")),
                         }
                     }
                 }
-                Heard::Guest(bytes) => {
+                Output::Guest(bytes) => {
                     evidence.transcript.extend(bytes);
                     let tail = evidence.transcript.len().saturating_sub(mark.len() + (16 << 10));
                     let recent = evidence.transcript.get(tail..).unwrap_or_default();
@@ -109,17 +113,17 @@ impl Session {
                         }
                     }
                 }
-                Heard::Gone => return Err(Error::new("the host ended")),
-                Heard::Silence if stopped => return Err(Error::new("the host hangs")),
-                Heard::Silence => {
-                    evidence.trouble.push(format!("not done after {} s: killed", scenario.limit));
+                Output::Closed => return Err(Error::new("the host ended")),
+                Output::Timeout if stopped => return Err(Error::new("the host hangs")),
+                Output::Timeout => {
+                    evidence.trouble.push(format!("not finished after {} s: killed", scenario.limit));
                     self.machine.command("stop")?;
                     stopped = true;
-                    deadline = Instant::now() + GRACE;
+                    deadline = Instant::now() + COLLECTION_TIMEOUT;
                 }
             }
         }
-        evidence.unheard = conversation.waits_for().map(str::to_owned);
+        evidence.awaited = conversation.waits_for().map(str::to_owned);
         evidence.words = conversation.into_words();
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! `cargo lab test`: everything that can fail, in one command.
+//! `cargo lab test`: all tests in one command.
 
 use std::io::{BufRead, BufReader};
 use std::process::Stdio;
@@ -7,7 +7,7 @@ use crate::error::{Context, Error, Result};
 use crate::report::Count;
 use crate::workspace::Workspace;
 
-/// Runs the workspace's own tests, showing them as they go.
+/// Runs the workspace's tests, and prints their output.
 pub(crate) fn cargo_test(workspace: &Workspace) -> Result<Count> {
     let mut cargo = workspace.cargo();
     cargo.args(["test", "--workspace", "--no-fail-fast"]).stdout(Stdio::piped());
@@ -15,7 +15,7 @@ pub(crate) fn cargo_test(workspace: &Workspace) -> Result<Count> {
     let mut count = Count::default();
     if let Some(stdout) = child.stdout.take() {
         for line in BufReader::new(stdout).lines() {
-            let line = line.context("cannot read what cargo says")?;
+            let line = line.context("cannot read cargo's output")?;
             println!("{line}");
             if let Some(result) = test_result(&line) {
                 count = count + result;
@@ -43,7 +43,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn closing_lines_of_test_programs_are_read() {
+    fn the_last_line_of_a_test_program_is_parsed() {
         let line = "test result: FAILED. 12 passed; 1 failed; 2 ignored; 0 measured; 0 filtered out; finished in 0.1s";
         assert_eq!(test_result(line), Some(Count { passed: 12, failed: 1, skipped: 2 }));
         assert_eq!(test_result("test cpio ... ok"), None);

@@ -1,4 +1,4 @@
-//! Judges what a scenario left behind.
+//! Compares the results of a scenario with what it expects.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -11,51 +11,51 @@ use crate::architecture::Architecture;
 use crate::conversation::{Words, fill_in, find};
 use crate::scenario::{ExpectedEvent, ExpectedValue, Scenario, Seen};
 
-/// What no Linux guest may show: each would be of our making.
+/// Texts that no Linux guest may print: ghest would be the cause of each.
 const NEVER_ON_LINUX: &[&str] =
     &["ACPI Error", "ACPI BIOS Error", "FW BUG", "[Firmware Bug]", "WARNING:", "Oops", "BUG:"];
 
-/// File of `out/` in which the monitor writes its events.
+/// The event file in `out/`.
 pub(crate) const EVENTS: &str = "events.jsonl";
 
-/// File in which the monitor's own words are.
+/// The file with the VMM's stderr.
 const STDERR: &str = "stderr.log";
 
-/// All that was collected of a scenario.
+/// Everything that was collected of a scenario.
 #[derive(Default)]
 pub(crate) struct Evidence {
-    /// The command's exit status; none when it did not end by itself.
+    /// The command's exit status; `None` if it was killed.
     pub(crate) status: Option<i32>,
     /// The guest's console.
     pub(crate) transcript: Vec<u8>,
-    /// What the command left in `out/`.
+    /// The files in `out/`.
     pub(crate) files: BTreeMap<String, Vec<u8>>,
-    /// What was captured on the console.
+    /// Words captured on the console.
     pub(crate) words: Words,
-    /// Text that the console's script still waited for.
-    pub(crate) unheard: Option<String>,
-    /// When each step was taken, and the command's end was heard of, after it was asked for.
+    /// Text that the console's script was still waiting for.
+    pub(crate) awaited: Option<String>,
+    /// Times of each step and of the command's end, from its start.
     pub(crate) steps: Vec<Duration>,
     pub(crate) ended: Option<Duration>,
-    /// What befell the host or the command: a time limit, for example.
+    /// Problems of the host or the command, for example its time limit.
     pub(crate) trouble: Vec<String>,
 }
 
-/// The verdict on one scenario, as it is written to `verdict.json`.
+/// The verdict on one scenario, written to `verdict.json`.
 #[derive(Debug, Serialize)]
 pub(crate) struct Verdict {
     pub(crate) name: String,
     pub(crate) outcome: Outcome,
-    /// Why it failed or was skipped; empty when passed.
+    /// Why it failed or was skipped; empty if it passed.
     pub(crate) reasons: Vec<String>,
     pub(crate) seconds: f64,
-    /// Seconds at which each step was taken, and at which the command had ended.
+    /// Times of each step and of the command's end, in seconds.
     pub(crate) steps: Vec<f64>,
     pub(crate) ended: Option<f64>,
-    /// Where what it left is.
+    /// The directory with its results.
     #[serde(skip)]
     pub(crate) directory: PathBuf,
-    /// Versions of the packages that took part, by name.
+    /// Versions of the packages and of the emulator, by name.
     pub(crate) versions: BTreeMap<String, String>,
 }
 
@@ -67,7 +67,7 @@ pub(crate) enum Outcome {
     Skipped,
 }
 
-/// Everything that is wrong with the evidence; nothing when the scenario has passed.
+/// The differences between evidence and scenario; empty if the scenario has passed.
 pub(crate) fn faults(scenario: &Scenario, evidence: &Evidence) -> Vec<String> {
     let mut faults = evidence.trouble.clone();
     match evidence.status {
@@ -76,24 +76,24 @@ pub(crate) fn faults(scenario: &Scenario, evidence: &Evidence) -> Vec<String> {
         None if faults.is_empty() => faults.push("no exit status".to_owned()),
         None => {}
     }
-    if let Some(text) = &evidence.unheard {
-        faults.push(format!("the console's script still waited for {text:?}"));
+    if let Some(text) = &evidence.awaited {
+        faults.push(format!("the console's script still waits for {text:?}"));
     }
     faults.extend(scenario.see.iter().filter_map(|seen| not_seen(seen, evidence)));
     let linux: &[&str] = if scenario.kernel.is_some() { NEVER_ON_LINUX } else { &[] };
     let never = scenario.never.iter().map(String::as_str).chain(linux.iter().copied());
     for text in never {
         let line = line_with(&evidence.transcript, text, &scenario.allow);
-        faults.extend(line.map(|line| format!("seen, but must not be: {line}")));
+        faults.extend(line.map(|line| format!("unexpected: {line}")));
     }
     faults.extend(wrong_events(&scenario.events, evidence));
     faults.extend(scenario.json.iter().filter_map(|expected| wrong_value(expected, evidence)));
     faults
 }
 
-/// Whether the emulator, and not what is tested, ended a Linux guest: QEMU's SVM, on a busy machine, now and then loses a
-/// guest of its guest in the middle of its boot. What it leaves is unmistakable: a triple fault, and a vCPU that was reset.
-pub(crate) fn lost_by_the_emulator(scenario: &Scenario, evidence: &Evidence) -> bool {
+/// Whether the emulator, and not the tested program, ended a Linux guest: QEMU's SVM, on a busy machine, occasionally resets the vCPU of
+/// a nested guest during its boot. The signature is a triple fault of a vCPU at its reset vector.
+pub(crate) fn failed_by_the_emulator(scenario: &Scenario, evidence: &Evidence) -> bool {
     let said = |text: &str| {
         evidence.files.get(STDERR).is_some_and(|content| find(content, text.as_bytes()).is_some())
     };
@@ -114,7 +114,7 @@ fn not_seen(seen: &Seen, evidence: &Evidence) -> Option<String> {
     let count = occurrences(content, text.as_bytes());
     match seen.count {
         Some(wanted) if count != wanted => Some(format!("{text:?}: {count} times in {place}, not {wanted}")),
-        None if count == 0 => Some(format!("not seen in {place}: {text:?}")),
+        None if count == 0 => Some(format!("missing in {place}: {text:?}")),
         _ => None,
     }
 }
@@ -128,7 +128,7 @@ fn wrong_events(expected: &[ExpectedEvent], evidence: &Evidence) -> Vec<String> 
     for line in String::from_utf8_lossy(content).lines() {
         match serde_json::from_str::<Value>(line) {
             Ok(event) => events.push(event),
-            Err(error) => faults.push(format!("{EVENTS} holds a line that is not JSON ({error}): {line}")),
+            Err(error) => faults.push(format!("{EVENTS} has a line that is not JSON ({error}): {line}")),
         }
     }
     for ExpectedEvent { has, count: wanted, distinct } in expected {
@@ -152,7 +152,7 @@ fn wrong_events(expected: &[ExpectedEvent], evidence: &Evidence) -> Vec<String> 
     faults
 }
 
-/// The number that a value stands for, where it is the name of a captured word.
+/// The number of a captured word, if a value is its name; the value itself otherwise.
 fn captured(value: &Value, words: &Words) -> Value {
     let word = value.as_str().and_then(|text| words.get(text.strip_prefix('$')?));
     let number = word.and_then(|word| match word.strip_prefix("0x") {
@@ -175,7 +175,7 @@ fn wrong_value(expected: &ExpectedValue, evidence: &Evidence) -> Option<String> 
     }
 }
 
-/// The first line that holds the text, and nothing that is allowed.
+/// The first line that contains the text, and no allowed text.
 fn line_with(transcript: &[u8], text: &str, allowed: &[String]) -> Option<String> {
     let holds = |line: &[u8], text: &str| find(line, text.as_bytes()).is_some();
     let is_fault = |line: &&[u8]| holds(line, text) && !allowed.iter().any(|allowed| holds(line, allowed));
@@ -220,20 +220,20 @@ mod tests {
     }
 
     #[test]
-    fn nothing_asked_nothing_wrong() {
+    fn a_scenario_without_expectations_passes() {
         assert!(faults_of("", "anything", "").is_empty());
     }
 
     #[test]
-    fn status_script_and_trouble_count() {
+    fn status_script_and_problems_are_faults() {
         let evidence = Evidence {
-            unheard: Some("login: ".into()),
+            awaited: Some("login: ".into()),
             trouble: vec!["too long".into()],
             ..evidence("", "")
         };
         let found = faults(&scenario("status = 4"), &evidence);
         let expected =
-            ["too long", "exit status 0, not 4", "the console's script still waited for \"login: \""];
+            ["too long", "exit status 0, not 4", "the console's script still waits for \"login: \""];
         assert_eq!(found, expected);
     }
 
@@ -246,16 +246,16 @@ mod tests {
             found,
             [
                 "\"processor\": 2 times in the guest's console, not 1",
-                "not seen in the guest's console: \"memory\""
+                "missing in the guest's console: \"memory\""
             ]
         );
         assert_eq!(faults_of("see = [{ text = 'x', file = 'none' }]", "x", ""), ["no file none"]);
     }
 
     #[test]
-    fn linux_guests_have_to_be_content() {
+    fn errors_of_linux_guests_are_faults() {
         let log = "fine\n[    0.1] ACPI BIOS Error (bug): no\r\nfine\n";
-        let expected = ["seen, but must not be: [    0.1] ACPI BIOS Error (bug): no"];
+        let expected = ["unexpected: [    0.1] ACPI BIOS Error (bug): no"];
         assert_eq!(faults_of("kernel = '6.1'", log, ""), expected);
         assert!(faults_of("", log, "").is_empty());
         assert!(faults_of("kernel = '6.1'\nallow = ['(bug): no']", log, "").is_empty());
@@ -273,25 +273,26 @@ mod tests {
     }
 
     #[test]
-    fn captured_words_are_texts_on_the_console_and_numbers_in_events() {
+    fn captured_words_are_text_on_the_console_and_numbers_in_events() {
         let evidence = Evidence {
             words: [("page".to_owned(), "0x2000".to_owned())].into(),
-            ..evidence("lost: 0x2000\n", "{\"gpa\":8192}\n")
+            ..evidence("poisoned: 0x2000\n", "{\"gpa\":8192}\n")
         };
         let faults_of = |more: &str| faults(&scenario(more), &evidence);
         assert!(
-            faults_of("see = [{ text = 'lost: $page' }]\nevent = [{ has = { gpa = '$page' } }]").is_empty()
+            faults_of("see = [{ text = 'poisoned: $page' }]\nevent = [{ has = { gpa = '$page' } }]")
+                .is_empty()
         );
-        let found = faults_of("see = [{ text = 'found: $page' }]\nevent = [{ has = { hva = '$page' } }]");
+        let found = faults_of("see = [{ text = 'detected: $page' }]\nevent = [{ has = { hva = '$page' } }]");
         let expected = [
-            "not seen in the guest's console: \"found: 0x2000\"",
+            "missing in the guest's console: \"detected: 0x2000\"",
             "0 events with {\"hva\":8192}, not at least 1",
         ];
         assert_eq!(found, expected);
     }
 
     #[test]
-    fn events_are_counted_by_what_makes_them_different() {
+    fn events_with_the_same_value_are_counted_once() {
         let events =
             "{\"event\":\"a\",\"gpa\":1}\n{\"event\":\"a\",\"gpa\":2}\n{\"event\":\"a\",\"gpa\":1}\n";
         let count = |count: usize| {
@@ -313,11 +314,11 @@ mod tests {
     }
 
     #[test]
-    fn only_a_guest_that_died_by_a_reset_vcpu_in_its_boot_was_lost_by_the_emulator() {
+    fn only_a_guest_that_died_by_a_reset_vcpu_in_its_boot_was_failed_by_the_emulator() {
         let lost = |more: &str, transcript: &str, stderr: &str| {
             let mut evidence = evidence(transcript, "");
             evidence.files.insert(STDERR.to_owned(), stderr.into());
-            lost_by_the_emulator(&scenario(more), &evidence)
+            failed_by_the_emulator(&scenario(more), &evidence)
         };
         let died = "ghest: the guest crashed: vCPU 0: triple fault; rip=0xfff0 rsp=0x0";
         assert!(lost("kernel = '6.1'", "[    3.2] audit: type=2000", died));

@@ -1,4 +1,4 @@
-//! The checkout: where things are in it, and how its programs are built for the hosts.
+//! The checkout: its directories, and the build of its programs for the hosts.
 
 use std::collections::BTreeMap;
 use std::env;
@@ -13,53 +13,54 @@ use crate::error::{Context, Error, Result};
 use crate::image::{Ghest, Tools};
 use crate::process;
 
-/// The checkout that the lab works for.
+/// The checkout that the lab is run in.
 pub(crate) struct Workspace {
     pub(crate) root: PathBuf,
-    /// Taken instead of a `ghest` that is built here.
-    ghest_instead: Option<PathBuf>,
-    /// Whether `ghest` is built to be fast.
+    /// A `ghest` to use instead of building one.
+    given_ghest: Option<PathBuf>,
+    /// Whether `ghest` is built in release mode.
     optimised: bool,
 }
 
 impl Workspace {
-    /// The checkout around the current directory.
-    pub(crate) fn find(ghest_instead: Option<PathBuf>, optimised: bool) -> Result<Self> {
+    /// The checkout that contains the current directory.
+    pub(crate) fn find(given_ghest: Option<PathBuf>, optimised: bool) -> Result<Self> {
         let here = env::current_dir().context("no current directory")?;
         let root = here.ancestors().find(|directory| directory.join("tests/scenarios").is_dir());
-        let root = root.context("not in a checkout: there is no tests/scenarios here or above")?.to_owned();
-        Ok(Self { root, ghest_instead, optimised })
+        let root =
+            root.context("not in a checkout: no tests/scenarios in this directory or above it")?.to_owned();
+        Ok(Self { root, given_ghest, optimised })
     }
 
     pub(crate) fn scenarios(&self) -> PathBuf {
         self.root.join("tests/scenarios")
     }
 
-    /// What the lab keeps, all of it.
+    /// The lab's directory.
     pub(crate) fn lab(&self) -> PathBuf {
         self.root.join("target/lab")
     }
 
-    /// Fetched packages, which several checkouts may share.
+    /// The directory of fetched packages, which several checkouts may share (`LAB_CACHE`).
     pub(crate) fn cache(&self) -> PathBuf {
         env::var_os("LAB_CACHE").map_or_else(|| self.lab().join("cache"), PathBuf::from)
     }
 
-    /// Cargo, the one that the lab was started with.
+    /// The Cargo that has started the lab.
     pub(crate) fn cargo(&self) -> Command {
         let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
         command.current_dir(&self.root);
         command
     }
 
-    /// What building programs for hosts of an architecture takes from Debian.
+    /// The packages that a build for an architecture needs.
     pub(crate) fn needs(&self, architecture: Architecture) -> Option<Bundle> {
         (architecture == Architecture::Aarch64).then(bundle::rust)
     }
 
     /// Builds `ghest` for hosts of an architecture.
     pub(crate) fn ghest(&self, architecture: Architecture, cache: &Cache) -> Result<Ghest> {
-        if let Some(program) = &self.ghest_instead {
+        if let Some(program) = &self.given_ghest {
             let libraries = shared_libraries(program).unwrap_or_default();
             return Ok(Ghest { program: program.clone(), libraries });
         }
@@ -79,7 +80,7 @@ impl Workspace {
         }
     }
 
-    /// Builds `victim` and `poison` for hosts and guests of an architecture: small, as each guest has one.
+    /// Builds `victim` and `poison` for hosts and guests of an architecture, stripped: the initramfs of each guest contains one.
     pub(crate) fn tools(&self, architecture: Architecture, cache: &Cache) -> Result<Tools> {
         let mut cargo = self.build("victim");
         cargo.args(["--bins", "--release"]).env("CARGO_PROFILE_RELEASE_STRIP", "symbols");
@@ -89,7 +90,7 @@ impl Workspace {
         Ok(Tools { victim: built("victim")?, poison: built("poison")? })
     }
 
-    /// A build of a package whose outcome [`executables`] reads.
+    /// The build of a package, for [`executables`].
     fn build(&self, package: &str) -> Command {
         let mut cargo = self.cargo();
         cargo.args(["build", "--quiet", "--package", package]);
@@ -97,10 +98,10 @@ impl Workspace {
         cargo
     }
 
-    /// Makes a build one for an architecture, of programs that need no libraries.
+    /// Sets up a static build for an architecture.
     fn link_statically(&self, cargo: &mut Command, architecture: Architecture, cache: &Cache) -> Result<()> {
         const FLAGS: &str = "-C target-feature=+crt-static";
-        // A directory for each, apart from the machine's own: another compiler, other flags.
+        // A target directory for each: compiler and flags differ.
         let (target, directory) = match architecture {
             Architecture::X86_64 => ("x86_64-unknown-linux-gnu", "static"),
             Architecture::Aarch64 => ("aarch64-unknown-linux-gnu", "cross"),
@@ -116,12 +117,12 @@ impl Workspace {
         Ok(())
     }
 
-    /// Puts the compiler for aarch64 where the workspace's own tests look for it.
+    /// Makes the compiler for aarch64 available to the workspace's tests.
     pub(crate) fn prepare_compiler(&self, cache: &Cache) -> Result<()> {
         self.compiler(&cache.get(&bundle::rust())?).map(drop)
     }
 
-    /// A compiler that runs from where it was unpacked, with the libraries that were unpacked with it.
+    /// A script that runs the unpacked compiler with its unpacked libraries.
     fn compiler(&self, rust: &Unpacked) -> Result<PathBuf> {
         let root = rust.root.canonicalize().context("cannot find the unpacked compiler")?;
         let root = root.display();
@@ -148,7 +149,7 @@ impl Workspace {
     }
 }
 
-/// Builds a package, and gives the executables that were built, by name.
+/// Builds a package, and returns its executables by name.
 fn executables(cargo: &mut Command, package: &str) -> Result<BTreeMap<String, PathBuf>> {
     let output = cargo.stderr(Stdio::inherit()).output().context("cannot run cargo")?;
     if !output.status.success() {
@@ -158,16 +159,16 @@ fn executables(cargo: &mut Command, package: &str) -> Result<BTreeMap<String, Pa
         let name = message.pointer("/target/name")?.as_str()?.to_owned();
         Some((name, PathBuf::from(message.get("executable")?.as_str()?)))
     };
-    let said = String::from_utf8_lossy(&output.stdout);
-    Ok(said.lines().filter_map(|line| serde_json::from_str(line).ok()).filter_map(built).collect())
+    let messages = String::from_utf8_lossy(&output.stdout);
+    Ok(messages.lines().filter_map(|line| serde_json::from_str(line).ok()).filter_map(built).collect())
 }
 
-/// One of them.
+/// Takes the executable with a name.
 fn executable(built: &mut BTreeMap<String, PathBuf>, name: &str) -> Result<PathBuf> {
     built.remove(name).context(format_args!("cargo built no executable {name}"))
 }
 
-/// The libraries that the dynamic linker would load, itself included.
+/// The libraries that the dynamic linker loads, and the linker itself.
 fn shared_libraries(program: &Path) -> Result<Vec<PathBuf>> {
     Ok(libraries_in(&process::text(Command::new("ldd").arg(program))?))
 }
@@ -182,7 +183,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn libraries_are_those_with_a_path() {
+    fn libraries_without_a_path_are_ignored() {
         let listing = "\tlinux-vdso.so.1 (0x00007fff)\n\tlibc.so.6 => /lib/x86_64-linux-gnu/libc.so.6 (0x00007f)\n\
                        \t/lib64/ld-linux-x86-64.so.2 (0x00007f)\n";
         let expected = ["/lib/x86_64-linux-gnu/libc.so.6", "/lib64/ld-linux-x86-64.so.2"].map(PathBuf::from);

@@ -6,7 +6,7 @@ use devices::ged::GenericEventDevice;
 use devices::pl011::Pl011;
 use devices::pl031::Pl031;
 use devices::{ConsolePort, error_device, ged, pl011, pl031, power_button};
-use machine_profile::Firmware;
+use machine_profile::TableSet;
 use platform::{DeviceNode, aarch64};
 
 use super::{Board, BoardError, PowerButton, Wiring};
@@ -27,7 +27,7 @@ pub(super) fn nodes() -> Vec<DeviceNode> {
 
 pub(super) fn attach(
     wiring: &mut Wiring<'_>,
-    firmware: Firmware,
+    firmware: TableSet,
     output: Output,
 ) -> Result<Board, BoardError> {
     let line = wiring.level_line(aarch64::SERIAL_INTID);
@@ -42,8 +42,8 @@ pub(super) fn attach(
 
     // The button is wired to what the guest's tables describe.
     let power_button = match firmware {
-        Firmware::Acpi => PowerButton::Event(Arc::clone(&events)),
-        Firmware::Devicetree | Firmware::MpTable => {
+        TableSet::Acpi => PowerButton::Event(Arc::clone(&events)),
+        TableSet::Devicetree | TableSet::MpTable => {
             PowerButton::Line(wiring.edge_line(aarch64::POWER_BUTTON_INTID)?)
         }
     };

@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use devices::ged::{self, GenericEventDevice};
 use devices::kind::DeviceError;
 use devices::{ConsolePort, InterruptLine, LevelLine};
-use machine_profile::Firmware;
+use machine_profile::TableSet;
 use platform::{Arch, DeviceNode};
 
 use crate::bus::{MachineBus, Occupied};
@@ -103,7 +103,7 @@ pub fn console(arch: Arch) -> &'static str {
 pub(crate) fn attach(
     arch: Arch,
     wiring: &mut Wiring<'_>,
-    firmware: Firmware,
+    firmware: TableSet,
     lifecycle: &Arc<Lifecycle>,
     output: Output,
 ) -> Result<Board, BoardError> {

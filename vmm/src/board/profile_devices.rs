@@ -6,7 +6,7 @@ use devices::PoisonObserver;
 use devices::kind::{Kind, Place, Resources};
 use guest_memory::GuestRam;
 use machine_profile::device_kind::DeviceConfig;
-use machine_profile::{Firmware, Machine};
+use machine_profile::{Machine, TableSet};
 use platform::{Arch, DeviceNode, aarch64, x86_64};
 
 use super::{BoardError, Wiring};
@@ -70,7 +70,7 @@ pub fn nodes(machine: &Machine) -> Result<Vec<DeviceNode>, PlaceError> {
 /// Returns an error if the devices have no place in the machine.
 pub fn command_line(machine: &Machine) -> Result<String, PlaceError> {
     let mut words = vec![machine.boot.cmdline.clone()];
-    if machine.firmware == Firmware::MpTable {
+    if machine.firmware == TableSet::MpTable {
         let devices = placed(machine)?;
         words.extend(devices.iter().filter_map(|device| device.kind.kernel_parameter(device.place)));
     }

@@ -8,7 +8,7 @@ use devices::power::PowerRegisters;
 use devices::rtc::RealTimeClock;
 use devices::serial::SerialPort;
 use devices::{ConsolePort, error_device, ged, i8042, power, power_button, rtc, serial};
-use machine_profile::Firmware;
+use machine_profile::TableSet;
 use platform::{DeviceNode, x86_64};
 
 use super::{Board, BoardError, PowerButton, Wiring};
@@ -28,7 +28,7 @@ pub(super) fn nodes() -> Vec<DeviceNode> {
 
 pub(super) fn attach(
     wiring: &mut Wiring<'_>,
-    firmware: Firmware,
+    firmware: TableSet,
     lifecycle: &Arc<Lifecycle>,
     output: Output,
 ) -> Result<Board, BoardError> {
@@ -50,8 +50,8 @@ pub(super) fn attach(
 
     // An MP table cannot describe a power button.
     let power_button = match firmware {
-        Firmware::Acpi => PowerButton::Event(Arc::clone(&events)),
-        Firmware::Devicetree | Firmware::MpTable => PowerButton::Absent,
+        TableSet::Acpi => PowerButton::Event(Arc::clone(&events)),
+        TableSet::Devicetree | TableSet::MpTable => PowerButton::Absent,
     };
     let console: Arc<Mutex<dyn ConsolePort>> = serial;
     Ok(Board { console, events, power_button })

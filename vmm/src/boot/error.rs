@@ -1,4 +1,4 @@
-//! Why a guest could not be put into memory.
+//! Why a guest cannot be loaded into memory.
 
 use std::io;
 use std::path::PathBuf;
@@ -7,140 +7,146 @@ use guest_memory::AccessError;
 
 use crate::describe::DescribeError;
 
-/// Why a guest could not be put into memory. [`key`](Self::key) names the key of the profile that asked for it.
+/// Why a guest cannot be loaded into memory. [`key`](Self::key) is the profile's key that caused it.
 #[derive(Debug, thiserror::Error)]
 pub enum BootError {
-    /// The tables.
+    /// The tables cannot be built.
     #[error(transparent)]
     Describe(#[from] DescribeError),
-    /// The host gives no random numbers.
-    #[error("no random seed for the guest: {0}")]
+    /// The host has no random numbers for the guest's seeds.
+    #[error("getrandom(2) for the guest's seeds: {0}")]
     Seed(io::Error),
-    /// The kernel's file.
+    /// The kernel's file cannot be loaded.
     #[error("{path}: {error}")]
     Kernel {
-        /// The file; `builtin:probe` for the built-in guest.
+        /// Its path, or `builtin:probe` for the built-in guest.
         path: String,
-        /// What is wrong with it.
+        /// Why.
         error: ImageError,
     },
     /// The initrd's file cannot be read.
     #[error("{path}: {source}")]
     Initrd {
-        /// The file.
+        /// Its path.
         path: PathBuf,
-        /// What the host said.
+        /// Why.
         source: io::Error,
     },
     /// The initrd does not fit between the kernel and the end of memory.
     #[error(
-        "the initrd of {len} bytes does not fit: the kernel takes memory up to {kernel_end:#x}, \
+        "the initrd of {len} bytes does not fit: the kernel uses memory up to {kernel_end:#x}, \
          and memory for an initrd ends at {limit:#x}"
     )]
     InitrdTooLarge {
         /// Bytes of the initrd.
         len: u64,
-        /// The first GPA after what the kernel takes.
+        /// The first GPA after the kernel.
         kernel_end: u64,
-        /// The first GPA that the initrd may not take.
+        /// The first GPA that the initrd cannot use.
         limit: u64,
     },
     /// The memory map has too many regions for the protocol.
-    #[error("the memory map has {0} regions, more than the boot protocol has room for")]
+    #[error("the memory map has {0} regions, more than the boot protocol's table holds")]
     MemoryMap(usize),
-    /// What has its place in every machine's memory cannot be put there.
-    #[error("tables and boot parameters cannot be put in their place: {0}")]
+    /// Tables or data structures of the boot protocol cannot be written. Their GPA is fixed.
+    #[error("tables and boot parameters cannot be written to guest memory: {0}")]
     Fixed(AccessError),
 }
 
-/// What is wrong with a kernel's file.
+/// Why a kernel's file cannot be loaded.
 #[derive(Debug, thiserror::Error)]
 pub enum ImageError {
     /// It cannot be read.
     #[error("{0}")]
     Read(io::Error),
-    /// It is no kernel of this architecture.
-    #[error("this is not {wanted}: it has {len} bytes and starts with {start}")]
+    /// It is not a kernel of this architecture.
+    #[error("expected {expected}, found a file of {len} bytes that starts with {start}")]
     Unknown {
-        /// What would be one.
-        wanted: &'static str,
+        /// The formats that can be loaded.
+        expected: &'static str,
         /// Bytes of the file.
         len: u64,
-        /// Its first bytes.
+        /// Its first bytes, in hexadecimal.
         start: String,
     },
-    /// It ends before its header says so.
-    #[error("the file is cut short: its header speaks of {wanted} bytes, it has {len}")]
+    /// It is shorter than its header says.
+    #[error("the file is truncated: {what} needs {expected} bytes, the file has {len}")]
     Truncated {
-        /// Bytes that the header speaks of.
-        wanted: u64,
+        /// The field or structure that determines the length.
+        what: &'static str,
+        /// Bytes that the file must have for it.
+        expected: u64,
         /// Bytes of the file.
         len: u64,
     },
-    /// It is damaged or of a kind that the loader does not take.
+    /// It is damaged, or of a kind that cannot be loaded.
     #[error("the file cannot be loaded: {0}")]
     Loader(String),
-    /// Its 64-bit entry is missing.
-    #[error("the kernel has no 64-bit entry (boot protocol {major}.{minor}, XLF_KERNEL_64 not set)")]
-    No64BitEntry {
-        /// Version of the boot protocol.
-        major: u8,
-        /// Version of the boot protocol.
-        minor: u8,
-    },
-    /// PVH was asked for and the file has no PVH note.
-    #[error("the file has no PVH entry (an ELF note of owner `Xen` and type 18)")]
-    NoPvhEntry,
-    /// It wants memory that the machine has not.
+    /// It has no 64-bit entry.
     #[error(
-        "the kernel takes memory from {start:#x} to {end:#x}, and memory below the hole ends at {limit:#x}"
+        "the kernel has no 64-bit entry: it needs boot protocol 2.12 with XLF_KERNEL_64 in xloadflags (offset 0x236), and has {major}.{minor}, xloadflags {xloadflags:#x}"
+    )]
+    No64BitEntry {
+        /// Major version of the boot protocol.
+        major: u8,
+        /// Minor version of the boot protocol.
+        minor: u8,
+        /// The header's xloadflags.
+        xloadflags: u16,
+    },
+    /// The profile requests PVH, and the file has no PVH note.
+    #[error(
+        "the file has no PVH entry: an ELF note with the name `Xen` and the type 18 (XEN_ELFNOTE_PHYS32_ENTRY)"
+    )]
+    NoPvhEntry,
+    /// It needs memory that the machine does not have.
+    #[error(
+        "the kernel needs memory from {start:#x} to {end:#x}, and the first range of memory ends at {limit:#x}"
     )]
     TooLarge {
-        /// First GPA that it takes.
+        /// The first GPA that it uses.
         start: u64,
-        /// First GPA after it.
+        /// The first GPA after it.
         end: u64,
-        /// End of memory.
+        /// The end of memory.
         limit: u64,
     },
-    /// It wants to lie where the VMM puts tables and parameters.
-    #[error(
-        "the kernel wants to be loaded at {start:#x}, below 1 MiB, where the boot parameters and tables are"
-    )]
+    /// Its load address is where the tables and boot parameters are.
+    #[error("the kernel's load address is {start:#x}: below 1 MiB are the tables and boot parameters")]
     TooLow {
-        /// First GPA that it takes.
+        /// The first GPA that it uses.
         start: u64,
     },
-    /// It is entered outside of what was loaded.
-    #[error("the kernel's entry {entry:#x} is not in what it loads ({start:#x} to {end:#x})")]
+    /// Its entry is outside of its segments.
+    #[error("the kernel's entry {entry:#x} is not in its segments ({start:#x} to {end:#x})")]
     EntryOutside {
-        /// The entry.
+        /// The entry's GPA.
         entry: u64,
-        /// First GPA that it takes.
+        /// The first GPA that it uses.
         start: u64,
-        /// First GPA after it.
+        /// The first GPA after it.
         end: u64,
     },
 }
 
 impl BootError {
-    /// The key of the profile that asked for what cannot be had, and a way out.
+    /// The profile's key that caused the error, and a suggestion.
     #[must_use]
     pub fn key(&self) -> (&'static str, &'static str) {
         match self {
             BootError::Kernel { error, .. } => match error {
                 ImageError::TooLarge { .. } => ("machine.memory", "give the machine more memory"),
                 ImageError::NoPvhEntry | ImageError::No64BitEntry { .. } => {
-                    ("boot.protocol", "choose \"auto\", or a kernel that has this entry")
+                    ("boot.protocol", "use \"auto\", or a kernel that has this entry")
                 }
                 _ => (
                     "boot.kernel",
-                    "name a kernel for this architecture, or leave it out for the built-in guest",
+                    "name a kernel for this architecture, or remove the key to boot the built-in guest",
                 ),
             },
-            BootError::Describe(_) => ("machine.firmware", "choose other tables"),
-            BootError::Seed(_) => ("boot", "run on a host whose getrandom(2) works"),
-            BootError::Initrd { .. } => ("boot.initrd", "name a file that can be read, or leave it out"),
+            BootError::Describe(_) => ("machine.firmware", "use another table set"),
+            BootError::Seed(_) => ("boot", "use a host whose getrandom(2) works"),
+            BootError::Initrd { .. } => ("boot.initrd", "name a file that can be read, or remove the key"),
             BootError::InitrdTooLarge { .. } | BootError::MemoryMap(_) | BootError::Fixed(_) => {
                 ("machine.memory", "give the machine more memory")
             }

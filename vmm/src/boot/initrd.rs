@@ -1,5 +1,5 @@
-//! The initrd: as high as it may lie in the first run of memory, so that the kernel has room to unpack itself, and below what
-//! is lost there.
+//! The initrd: loaded as high as possible in the first range of memory, which leaves the space below to the kernel's
+//! decompressor, and outside of poisoned memory.
 
 use std::path::Path;
 
@@ -12,7 +12,7 @@ pub(super) fn load<K>(
     path: &Path,
     memory: &GuestMemoryMmap,
     low_end: u64,
-    lost: &[Range],
+    poisoned: &[Range],
     kernel: &Loaded<K>,
 ) -> Result<Range, BootError> {
     let failed = |source| BootError::Initrd { path: path.to_owned(), source };
@@ -21,15 +21,15 @@ pub(super) fn load<K>(
     if len == 0 {
         return Err(failed(std::io::Error::other("the file is empty")));
     }
-    // initrd_addr_max is the last address that may be taken.
+    // `initrd_max` is the last usable address.
     let limit = low_end.min(kernel.initrd_max.saturating_add(1));
     let too_large = BootError::InitrdTooLarge { len, kernel_end: kernel.end, limit };
     let place = |limit: u64| Some(Range { start: limit.checked_sub(len)? & !0xfff, len });
-    let mut found = place(limit);
-    while let Some(in_the_way) = found.and_then(|place| lost.iter().find(|lost| lost.overlaps(place))) {
-        found = place(in_the_way.start);
+    let mut candidate = place(limit);
+    while let Some(overlap) = candidate.and_then(|place| poisoned.iter().find(|it| it.overlaps(place))) {
+        candidate = place(overlap.start);
     }
-    let Some(Range { start, .. }) = found.filter(|place| place.start >= kernel.end) else {
+    let Some(Range { start, .. }) = candidate.filter(|place| place.start >= kernel.end) else {
         return Err(too_large);
     };
     let size = usize::try_from(len).map_err(|_| too_large)?;

@@ -1,15 +1,15 @@
-//! Putting a kernel and what it needs into guest memory.
+//! Loads a kernel and what it needs into guest memory.
 //!
-//! The order is the same on both architectures: the kernel, above everything that the machine itself keeps; the initrd,
-//! as high as it may lie; the tables, which on aarch64 name the other two; what the boot protocol hands over.
+//! The sequence is the same on both architectures: the kernel, above everything that the platform reserves; the initrd, as
+//! high as possible; the tables, which on aarch64 refer to both; the data structures of the boot protocol.
 
 #[cfg_attr(target_arch = "x86_64", path = "x86_64/mod.rs")]
 #[cfg_attr(target_arch = "aarch64", path = "aarch64/mod.rs")]
 mod arch;
+#[cfg(any(target_arch = "aarch64", test))]
+mod compression;
 mod error;
 mod initrd;
-#[cfg(any(target_arch = "aarch64", test))]
-mod packing;
 
 use std::fs::File;
 use std::io::{self, Cursor, Read, Seek};
@@ -28,34 +28,34 @@ use crate::describe::DescribeError;
 
 /// A kernel in guest memory.
 struct Loaded<K> {
-    /// How it is entered, as far as its file says.
+    /// How it is entered, as far as its file determines that.
     kind: K,
-    /// The first GPA after all memory that it takes before it looks at the memory map.
+    /// The first GPA after all memory that it uses before it reads the memory map.
     end: u64,
-    /// The last GPA that its initrd may have.
+    /// The last GPA that its initrd may use.
     initrd_max: u64,
 }
 
-/// Puts everything into guest memory and says how to enter it. `describe` builds the tables.
+/// Loads everything into guest memory and returns how to enter it. `describe` builds the tables.
 ///
-/// The kernel is given `command_line`, which may say more than the profile does. `lost` is memory that nothing can be put into:
-/// an initrd and an arm64 kernel find another place.
+/// The kernel gets `command_line`, which may hold more than the profile's. `poisoned` is memory that cannot be used: an initrd
+/// and an arm64 kernel are loaded elsewhere.
 ///
 /// # Errors
-/// Where a file cannot be read, is not what it should be, or does not fit.
+/// Returns an error if a file cannot be read, has the wrong format, or does not fit.
 pub fn load(
     boot: &Boot,
     command_line: String,
     ram: &GuestRam,
-    lost: &[Range],
+    poisoned: &[Range],
     platform: &Platform,
     describe: impl FnOnce(&Chosen) -> Result<GuestTables, DescribeError>,
 ) -> Result<Entry, BootError> {
     let memory = ram.memory();
     let low_end = platform.memory.usable_end();
-    let kernel = load_kernel(boot, memory, low_end, lost)?;
+    let kernel = load_kernel(boot, memory, low_end, poisoned)?;
     let initrd = match &boot.initrd {
-        Some(path) => Some(initrd::load(path, memory, low_end, lost, &kernel)?),
+        Some(path) => Some(initrd::load(path, memory, low_end, poisoned, &kernel)?),
         None => None,
     };
     let chosen = Chosen { command_line, initrd, ..arch::seeds()? };
@@ -70,37 +70,37 @@ fn load_kernel(
     boot: &Boot,
     memory: &GuestMemoryMmap,
     low_end: u64,
-    lost: &[Range],
+    poisoned: &[Range],
 ) -> Result<Loaded<arch::Kind>, BootError> {
     let (path, outcome) = match &boot.kernel {
         Kernel::BuiltinProbe => {
             let image = Cursor::new(probe_guest::IMAGE);
-            ("builtin:probe".to_owned(), arch::load_kernel(image, boot.protocol, memory, low_end, lost))
+            ("builtin:probe".to_owned(), arch::load_kernel(image, boot.protocol, memory, low_end, poisoned))
         }
         Kernel::File(path) => {
             let outcome = open_regular(path)
                 .map_err(ImageError::Read)
-                .and_then(|file| arch::load_kernel(file, boot.protocol, memory, low_end, lost));
+                .and_then(|file| arch::load_kernel(file, boot.protocol, memory, low_end, poisoned));
             (path.display().to_string(), outcome)
         }
     };
     outcome.map_err(|error| BootError::Kernel { path, error })
 }
 
-/// Opens a file that can be read at any place and ends: not a directory, nor a pipe that would be waited for.
+/// Opens a regular file. Anything else is refused: a pipe would block, a device may not end.
 fn open_regular(path: &Path) -> io::Result<File> {
     if !path.metadata()?.is_file() {
-        return Err(io::Error::other("this is not a regular file"));
+        return Err(io::Error::other("not a regular file"));
     }
     File::open(path)
 }
 
-/// Writes what this VMM made itself to where it belongs.
+/// Writes a table or a data structure of the boot protocol to guest memory.
 fn put(ram: &GuestRam, bytes: &[u8], gpa: u64) -> Result<(), BootError> {
     ram.write(gpa, bytes).map_err(BootError::Fixed)
 }
 
-/// Fills `start` from an image's beginning, as far as the image goes, and returns how far that was.
+/// Reads the first bytes of an image and returns how many there are: fewer than `start` holds if the image is shorter.
 fn read_start(image: &mut (impl Read + Seek), start: &mut [u8]) -> io::Result<usize> {
     image.rewind()?;
     let mut got = 0;
@@ -113,10 +113,10 @@ fn read_start(image: &mut (impl Read + Seek), start: &mut [u8]) -> io::Result<us
     Ok(got)
 }
 
-/// The error of a file that is no kernel of this architecture.
-fn unknown(wanted: &'static str, start: &[u8], len: u64) -> ImageError {
+/// The error for a file that is not a kernel of this architecture.
+fn unknown_format(expected: &'static str, start: &[u8], len: u64) -> ImageError {
     let start = start.iter().take(8).map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().join(" ");
-    ImageError::Unknown { wanted, len, start }
+    ImageError::Unknown { expected, len, start }
 }
 
 fn u64_at(bytes: &[u8], at: usize) -> u64 {

@@ -4,7 +4,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::Args;
-use guest_memory::sigbus;
 use machine_profile::{OnReboot, Profile};
 use platform::Arch;
 use ras_core::actions::{StopReason, StopReport};
@@ -15,10 +14,10 @@ use vmm::control::Server;
 use vmm::journal::{Journal, Note};
 use vmm::kvm::offered;
 use vmm::lifecycle::Ending;
-use vmm::machine::{self, Environment, MachineError, PreservedState, no};
+use vmm::machine::{self, Environment, MachineError, PreservedState, host_error};
 use vmm::plan::{Blueprint, PlanError};
-use vmm::ras::inject::Spec;
-use vmm::ras::{fatal_signal, request};
+use vmm::ras::fatal_signal;
+use vmm::ras::inject::InjectionSpec;
 use vmm::signals::Signals;
 use vmm::status::Status;
 use vmm::timings::{Phase, Timings};
@@ -29,32 +28,33 @@ use super::{ProfileArgs, diagnostics, output, plan, profiles};
 pub(super) struct Options {
     #[command(flatten)]
     profile: ProfileArgs,
-    /// Write what happens to this file, one JSON object a line.
+    /// Write events to this file, one JSON object per line.
     #[arg(long, value_name = "FILE")]
     events: Option<PathBuf>,
-    /// Write how long each phase of the boot took to this file, as JSON.
+    /// Write the time at which each phase of the boot ended to this file, as JSON.
     #[arg(long, value_name = "FILE")]
     timings: Option<PathBuf>,
-    /// Listen at this socket for `ghest ctl`, instead of the profile's `control.socket`.
+    /// Listen at this socket for `ghest ctl`. Overrides the profile's `control.socket`.
     #[arg(long, value_name = "SOCKET")]
     control: Option<PathBuf>,
-    /// Lose memory of the guest: `ar@GPA` or `ao@GPA` (consumed by whoever touches it next, or found), then, after commas,
-    /// `via=simulate|madvise|notice`, `span=4KiB`, `after=2s`, and last `when=TEXT` to wait until the guest's console has
-    /// shown a text. `ar@{TEXT}` takes the word that the guest's console shows after a text (`*` in it stands for anything
-    /// on that line). May be repeated.
-    #[arg(long, value_name = "ORDER")]
-    inject: Vec<Spec>,
-    /// End at once when this process, the parent, does: `ghest compare` leaves nothing running.
+    /// Inject a memory error: `ar@GPA` (action required: the next vCPU that accesses the page consumes the error) or `ao@GPA`
+    /// (action optional: the error is detected and not consumed). Keys follow after commas: `via=simulate|madvise|notice`,
+    /// `span=4KiB`, `after=2s`, and as the last one `when=TEXT`, which waits until the guest has written TEXT to its console.
+    /// `ar@{TEXT}` takes the address from the guest's console: the word that follows TEXT (`*` in TEXT matches anything on
+    /// that line). May be repeated.
+    #[arg(long, value_name = "SPEC")]
+    inject: Vec<InjectionSpec>,
+    /// Exit as soon as this process, the parent, has ended: for `ghest compare`, which leaves no process behind.
     #[arg(long, value_name = "PID", hide = true)]
     with_parent: Option<i32>,
 }
 
 pub(super) fn run(options: &Options, timings: Timings) -> Status {
     if let Some(parent) = options.with_parent {
-        // From here on its end is noticed; and it may have ended before.
-        let asked = set_parent_process_death_signal(Some(Signal::KILL));
-        if asked.is_err() || getppid().is_none_or(|pid| pid.as_raw_nonzero().get() != parent) {
-            return output::say("the process that wanted this machine has ended", Status::Failure);
+        // The signal is sent at its end from now on. It may have ended before.
+        let armed = set_parent_process_death_signal(Some(Signal::KILL));
+        if armed.is_err() || getppid().is_none_or(|pid| pid.as_raw_nonzero().get() != parent) {
+            return output::report("the parent process has ended", Status::Failure);
         }
     }
     let profile = match profiles::load(&options.profile, Arch::NATIVE) {
@@ -77,14 +77,14 @@ pub(super) fn run(options: &Options, timings: Timings) -> Status {
     {
         return cannot_write(Some(path), &error);
     }
-    output::say(&message, status)
+    output::report(&message, status)
 }
 
 fn cannot_write(path: Option<&Path>, error: &std::io::Error) -> Status {
-    output::say(&format!("{}: {error}", path.unwrap_or(Path::new("")).display()), Status::Failure)
+    output::report(&format!("{}: {error}", path.unwrap_or(Path::new("")).display()), Status::Failure)
 }
 
-/// Why there is no machine.
+/// Why the machine cannot be started.
 enum Failure {
     Plan(PlanError),
     Open(OpenError),
@@ -101,43 +101,46 @@ fn boot(
     let machine = &profile.machine;
     let kvm = open().map_err(Failure::Open)?;
     let offered = offered(&kvm).map_err(|error| Failure::Machine(error.into()))?;
-    let abilities = vcpu::abilities::of_this_host(request::arch(machine.arch));
+    let abilities = vcpu::abilities::of_this_host(machine.arch);
     let blueprint = Blueprint::of(machine, offered, abilities).map_err(Failure::Plan)?;
     // A plan is plain data: strings and numbers always make JSON.
     journal.write(Note::Plan(serde_json::to_value(&blueprint.plan).unwrap_or_default()));
-    let signals = Signals::take().map_err(|error| Failure::Machine(no("descriptors for signals")(error)))?;
-    // What cannot go on says so; from here on, and before any other thread is there.
+    let signals = Signals::install().map_err(|error| Failure::Machine(host_error("socketpair(2)")(error)))?;
+    // Before any other thread is started: a SIGBUS that ends the process is reported from now on.
     if let Some(events) = journal.last_line() {
-        fatal_signal::write_to(events);
+        fatal_signal::set_event_file(events);
     }
-    sigbus::install(fatal_signal::say)
-        .map_err(|error| Failure::Machine(no("handler for memory errors")(error)))?;
+    fatal_signal::install_handler()
+        .map_err(|error| Failure::Machine(host_error("sigaction(2) (SIGBUS)")(error)))?;
     let preserved = PreservedState::new(machine, &blueprint, &options.inject, journal, timings)
         .map_err(Failure::Machine)?;
     let control = match options.control.as_ref().or(machine.control_socket.as_ref()) {
         Some(path) => Some(Server::listen(path).map_err(|error| Failure::Control(path.clone(), error))?),
         None => None,
     };
-    let mut around =
+    let mut environment =
         Environment { journal: Arc::clone(journal), timings: Arc::clone(timings), signals, control };
     let mut kvm = Some(kvm);
     loop {
         let kvm = kvm.take().map_or_else(open, Ok).map_err(Failure::Open)?;
-        let lost = preserved.lost_for_good();
-        let prepared = match machine::prepare(kvm, machine, &blueprint, &preserved, &around) {
-            // It found its place in this memory once.
-            Err(MachineError::Boot(error)) if !lost.is_empty() => {
-                let lost: Vec<_> =
-                    lost.iter().map(|it| format!("{} bytes at {:#x}", it.len, it.start)).collect();
-                tracing::error!("{error}; lost: {}", lost.join(", "));
-                return Ok(Ending::MemoryError(StopReport { reason: StopReason::InTheWay, error: None }));
+        let poisoned = preserved.permanently_poisoned();
+        let prepared = match machine::prepare(kvm, machine, &blueprint, &preserved, &environment) {
+            // It fitted into this memory at the first boot.
+            Err(MachineError::Boot(error)) if !poisoned.is_empty() => {
+                let poisoned: Vec<_> =
+                    poisoned.iter().map(|it| format!("{} bytes at {:#x}", it.len, it.start)).collect();
+                tracing::error!("{error}; poisoned: {}", poisoned.join(", "));
+                return Ok(Ending::MemoryError(StopReport {
+                    reason: StopReason::CannotRestart,
+                    error: None,
+                }));
             }
             prepared => prepared.map_err(Failure::Machine)?,
         };
-        let ending = prepared.run(&preserved, &mut around).map_err(Failure::Machine)?;
+        let ending = prepared.run(&preserved, &mut environment).map_err(Failure::Machine)?;
         match (&ending, machine.on_reboot) {
             (Ending::Reset(_), OnReboot::Restart) | (Ending::ControlReset, _) => {
-                tracing::info!("{ending}: it starts again");
+                tracing::info!("{ending}: the machine boots again");
                 preserved.renew().map_err(Failure::Machine)?;
             }
             _ => return Ok(ending),
@@ -146,7 +149,7 @@ fn boot(
 }
 
 impl Failure {
-    /// Prints where the profile asks for what cannot be had, and says what happened.
+    /// Prints a diagnostic at the profile's key that requests what is not possible. Returns the message and the status.
     fn report(&self, profile: &Profile) -> (String, Status) {
         let refuse = |key: &str, error: &dyn std::fmt::Display, help: &str| {
             diagnostics::print(&[profile.problem(key, error.to_string(), help)]);
@@ -155,37 +158,43 @@ impl Failure {
             Failure::Plan(error) => {
                 let (problem, status) = plan::refusal(profile, error);
                 diagnostics::print(&[problem]);
-                (format!("no machine: {error}"), status)
+                (format!("the machine cannot start: {error}"), status)
             }
             Failure::Open(error) => (
                 format!(
-                    "no machine: {error}\n  KVM is what runs guests. Load its module (kvm-intel, kvm-amd), ask for access \
-                     to /dev/kvm,\n  or run an emulated host that has it: cargo lab shell --host {}",
+                    "the machine cannot start: {error}\n  Guests run on KVM. Load its module (kvm-intel, kvm-amd), get access to /dev/kvm,\n  \
+                     or use an emulated host that has it: cargo lab shell --host {}",
                     Arch::NATIVE
                 ),
                 Status::Host,
             ),
-            Failure::Control(path, error) => (format!("{}: {error}", path.display()), Status::Failure),
+            Failure::Control(path, error) => {
+                (format!("control socket {}: {error}", path.display()), Status::Failure)
+            }
             Failure::Machine(MachineError::Boot(error)) => {
                 let (key, help) = error.key();
                 refuse(key, error, help);
-                (format!("no machine: {error}"), Status::Usage)
+                (format!("the machine cannot start: {error}"), Status::Usage)
             }
             Failure::Machine(MachineError::Board(BoardError::Device { index, source })) => {
                 refuse(&format!("device.{index}.{}", source.key), source, source.help);
-                (format!("no machine: {source}"), Status::Usage)
+                (format!("the machine cannot start: {source}"), Status::Usage)
             }
             Failure::Machine(MachineError::Memory(error)) => {
-                refuse("memory.backing", error, "give the host more, or ask for less or another backing");
-                (format!("no machine: {error}"), Status::Host)
+                refuse(
+                    "memory.backing",
+                    error,
+                    "use less memory, another backing, or a host with more memory",
+                );
+                (format!("the machine cannot start: {error}"), Status::Host)
             }
             Failure::Machine(
                 error @ (MachineError::Kvm(_)
                 | MachineError::Board(BoardError::Kvm(_) | BoardError::EventFd(_))
                 | MachineError::Threads(_)
                 | MachineError::Host { .. }),
-            ) => (format!("no machine: {error}"), Status::Host),
-            Failure::Machine(error) => (format!("no machine: {error}"), Status::Failure),
+            ) => (format!("the machine cannot start: {error}"), Status::Host),
+            Failure::Machine(error) => (format!("the machine cannot start: {error}"), Status::Failure),
         }
     }
 }

@@ -15,7 +15,7 @@ pub(super) struct Options {
     profiles: Vec<PathBuf>,
     #[command(flatten)]
     set: SetArgs,
-    /// Check for guests of this architecture; without it, for this machine's.
+    /// Check for guests of this architecture. Default: the host's.
     #[arg(long, value_enum)]
     arch: Option<ArchName>,
 }
@@ -30,7 +30,7 @@ pub(super) fn run(options: &Options) -> Status {
     for path in &options.profiles {
         match profiles::load_one(path, &overrides, arch) {
             Ok(profile) => good.push(profile),
-            Err(found) => problems.extend(found),
+            Err(more) => problems.extend(more),
         }
     }
     problems.extend(machine_profile::conflicts(&good));

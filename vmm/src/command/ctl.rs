@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
 use ras_core::Kind;
-use vmm::control::{Request, call};
-use vmm::ras::inject::{InjectionRequest, Via, address, log2_span};
+use vmm::control::{Request, send_request};
+use vmm::ras::inject::{InjectionMethod, InjectionRequest, parse_log2_span, parse_number};
 use vmm::status::Status;
 
 use super::output;
@@ -16,42 +16,42 @@ pub(super) struct Options {
     #[arg(value_name = "SOCKET")]
     socket: PathBuf,
     #[command(subcommand)]
-    request: Word,
+    command: ControlCommand,
 }
 
-/// A request, as words.
+/// A request, on the command line.
 #[derive(Clone, Copy, Debug, Subcommand)]
-enum Word {
-    /// Print its name and state.
+enum ControlCommand {
+    /// Print the machine's name and state.
     Status,
-    /// Take its vCPUs out of the guest.
+    /// Pause its vCPUs.
     Pause,
-    /// Let them go on.
+    /// Resume its vCPUs.
     Resume,
     /// Press its power button.
     PowerButton,
-    /// Lose memory of its guest.
+    /// Inject a memory error.
     Inject {
-        /// A guest physical address in what is lost: decimal, or hexadecimal after 0x.
+        /// Any guest physical address in the span: decimal, or hexadecimal after 0x.
         #[arg(long, value_parser = gpa)]
         gpa: u64,
-        /// What kind of error.
+        /// The kind of error.
         #[arg(long, value_enum)]
-        kind: InjectedKind,
-        /// How it is lost.
-        #[arg(long, value_enum, default_value = "simulate")]
-        via: InjectedVia,
-        /// Bytes that are lost: a power of two from 4KiB to 1GiB.
+        kind: KindName,
+        /// How the memory is poisoned.
+        #[arg(long = "via", value_name = "VIA", value_enum, default_value = "simulate")]
+        method: MethodName,
+        /// Size of the poisoned memory: a power of two from 4KiB to 1GiB.
         #[arg(long, value_parser = span, default_value = "4KiB")]
         span: u8,
     },
-    /// Print what was lost so far.
+    /// Print the ledger of poisoned pages.
     Ledger,
-    /// Print how often each event happened, and how much is lost.
+    /// Print counters: how often each event happened, and how much memory is poisoned.
     Metrics,
-    /// Print where guest memory is in its process.
+    /// Print where guest memory is mapped in its process.
     MemoryMap,
-    /// Start it again from its profile.
+    /// Reset it: it boots again from its profile.
     Reset,
     /// Stop it.
     Stop,
@@ -59,72 +59,75 @@ enum Word {
 
 /// A kind of error.
 #[derive(Clone, Copy, Debug, ValueEnum)]
-enum InjectedKind {
-    /// Action required: the next vCPU that touches it consumes it.
+enum KindName {
+    /// Action required: the next vCPU that accesses the page consumes the error.
     Ar,
-    /// Action optional: found, and not consumed by anyone yet.
+    /// Action optional: the error is detected, no vCPU has consumed it.
     Ao,
 }
 
-/// How memory is lost.
+/// How memory is poisoned.
 #[derive(Clone, Copy, Debug, ValueEnum)]
-enum InjectedVia {
-    /// It is taken from the guest, and signals are raised as the host would raise them; works on any host.
+enum MethodName {
+    /// Remove the pages from the guest's memslots and raise signals as the host's kernel would. Works on any host.
     Simulate,
-    /// The host's kernel is told that it is broken; needs its memory failure handling, and CAP_SYS_ADMIN.
+    /// Let the host's kernel poison the pages: madvise(MADV_HWPOISON). Needs CONFIG_MEMORY_FAILURE and CAP_SYS_ADMIN.
     Madvise,
-    /// Nothing is lost: the guest is told so (with `--kind ao`).
+    /// Poison no page, only report the error to the guest. With `--kind ao` only.
     Notice,
 }
 
-impl From<InjectedKind> for Kind {
-    fn from(kind: InjectedKind) -> Self {
+impl From<KindName> for Kind {
+    fn from(kind: KindName) -> Self {
         match kind {
-            InjectedKind::Ar => Kind::ActionRequired,
-            InjectedKind::Ao => Kind::ActionOptional,
+            KindName::Ar => Kind::ActionRequired,
+            KindName::Ao => Kind::ActionOptional,
         }
     }
 }
 
-impl From<InjectedVia> for Via {
-    fn from(via: InjectedVia) -> Self {
-        match via {
-            InjectedVia::Simulate => Via::Simulate,
-            InjectedVia::Madvise => Via::Madvise,
-            InjectedVia::Notice => Via::Notice,
+impl From<MethodName> for InjectionMethod {
+    fn from(method: MethodName) -> Self {
+        match method {
+            MethodName::Simulate => InjectionMethod::Simulate,
+            MethodName::Madvise => InjectionMethod::Madvise,
+            MethodName::Notice => InjectionMethod::Notice,
         }
     }
 }
 
 fn gpa(text: &str) -> Result<u64, String> {
-    address(text).ok_or_else(|| "an address is decimal, or hexadecimal after 0x".into())
+    parse_number(text).ok_or_else(|| "expected an address: decimal, or hexadecimal after 0x".into())
 }
 
 /// The base-two logarithm of a span.
 fn span(text: &str) -> Result<u8, String> {
-    log2_span(text).ok_or_else(|| "a span is a power of two from 4KiB to 1GiB".into())
+    parse_log2_span(text).ok_or_else(|| "expected a power of two from 4KiB to 1GiB".into())
 }
 
 pub(super) fn run(options: &Options) -> Status {
-    let request = match options.request {
-        Word::Status => Request::Status,
-        Word::Pause => Request::Pause,
-        Word::Resume => Request::Resume,
-        Word::PowerButton => Request::PowerButton,
-        Word::Inject { gpa, kind, via, span } => {
-            Request::Inject(InjectionRequest { gpa, log2_len: span, kind: kind.into(), via: via.into() })
-        }
-        Word::Ledger => Request::Ledger,
-        Word::Metrics => Request::Metrics,
-        Word::MemoryMap => Request::MemoryMap,
-        Word::Reset => Request::Reset,
-        Word::Stop => Request::Stop,
+    let request = match options.command {
+        ControlCommand::Status => Request::Status,
+        ControlCommand::Pause => Request::Pause,
+        ControlCommand::Resume => Request::Resume,
+        ControlCommand::PowerButton => Request::PowerButton,
+        ControlCommand::Inject { gpa, kind, method, span } => Request::Inject(InjectionRequest {
+            gpa,
+            log2_len: span,
+            kind: kind.into(),
+            method: method.into(),
+        }),
+        ControlCommand::Ledger => Request::Ledger,
+        ControlCommand::Metrics => Request::Metrics,
+        ControlCommand::MemoryMap => Request::MemoryMap,
+        ControlCommand::Reset => Request::Reset,
+        ControlCommand::Stop => Request::Stop,
     };
-    match call(&options.socket, request) {
-        Ok(answer) => {
-            let printed = output::print(&format!("{answer}\n"));
-            if answer["ok"] == true { printed } else { Status::Failure }
+    match send_request(&options.socket, request) {
+        Ok(response) => {
+            let printed = output::print(&format!("{response}\n"));
+            if response["ok"] == true { printed } else { Status::Failure }
         }
-        Err(error) => output::say(&format!("{}: {error}", options.socket.display()), Status::Failure),
+        Err(error) => output::report(&format!("{}: {error}", options.socket.display()), Status::Failure),
     }
 }

@@ -10,17 +10,17 @@ use super::output;
 
 #[derive(Args, Debug)]
 pub(super) struct Options {
-    /// A file that holds an error status block or a CPER record.
+    /// A file with an error status block or a CPER record.
     #[arg(value_name = "FILE")]
     file: PathBuf,
-    /// Print what it says as JSON.
+    /// Print it as JSON.
     #[arg(long)]
     json: bool,
 }
 
 pub(super) fn run(options: &Options) -> Status {
     let refuse = |error: &dyn std::fmt::Display| {
-        output::say(&format!("{}: {error}", options.file.display()), Status::Usage)
+        output::report(&format!("{}: {error}", options.file.display()), Status::Usage)
     };
     let bytes = match std::fs::read(&options.file) {
         Ok(bytes) => bytes,

@@ -1,4 +1,4 @@
-//! Problems of profiles, as a person reads them: the line, the text underlined, the way out.
+//! Problems of profiles on standard error: the line, the underlined text, and the suggestion.
 
 use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
 use machine_profile::Diagnostic;
@@ -7,7 +7,7 @@ use serde_json::json;
 use super::logging::LogFormat;
 use super::output;
 
-/// Prints problems to stderr, in colours where stderr is a terminal and `NO_COLOR` is not set.
+/// Prints problems to standard error, in colours if that is a terminal and `NO_COLOR` is not set.
 pub(super) fn print(problems: &[Diagnostic]) {
     let renderer = Renderer::styled();
     for problem in problems {

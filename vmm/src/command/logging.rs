@@ -1,22 +1,22 @@
-//! Log lines on stderr.
+//! The log on standard error.
 
 use std::io::{self, IsTerminal};
 
 use clap::ValueEnum;
 use tracing_subscriber::EnvFilter;
 
-/// How log lines are written.
+/// The format of log lines.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub(crate) enum LogFormat {
-    /// For people.
+    /// Plain text.
     #[default]
     Text,
-    /// One JSON object a line.
+    /// One JSON object per line.
     Json,
 }
 
-/// Starts to log: warnings, with `-v` what happens, with `-vv` details, with `-vvv` everything. The environment variable
-/// `RUST_LOG` says it more exactly.
+/// Starts logging: warnings, with `-v` also info, with `-vv` also debug, with `-vvv` also trace. The environment variable
+/// `RUST_LOG` overrides the level and can set it per module.
 pub(super) fn start(verbose: u8, format: LogFormat) {
     let level = match verbose {
         0 => "warn",

@@ -1,4 +1,4 @@
-//! The commands: what they are called, what they take, and what each does.
+//! The command line: commands and their options.
 
 mod boot;
 mod check;
@@ -24,7 +24,7 @@ use vmm::timings::Timings;
 
 use logging::LogFormat;
 
-/// Boots virtual machines from TOML profiles, and tells their guests the truth about broken memory.
+/// Boots virtual machines from TOML profiles, and reports host memory errors to their guests as a physical server does.
 #[derive(Debug, Parser)]
 #[command(
     name = "ghest",
@@ -33,12 +33,12 @@ use logging::LogFormat;
         0    the guest shut down, or the command succeeded\n  \
         1    an internal or I/O error\n  \
         2    bad usage or a bad profile\n  \
-        3    this host cannot do what was asked\n  \
+        3    this host cannot do what was requested\n  \
         4    the guest crashed\n  \
-        10   stopped by the profile's answer to a memory error\n  \
+        10   stopped by the profile's response to a memory error\n  \
         11   a memory error in the VMM's own memory\n  \
         128+ stopped by that signal\n\n\
-        `ghest COMMAND --help` tells more of each command."
+        `ghest COMMAND --help` describes each command."
 )]
 struct Cli {
     #[command(subcommand)]
@@ -49,44 +49,45 @@ struct Cli {
 
 #[derive(Args, Debug)]
 struct Global {
-    /// Say more on stderr; twice for even more.
+    /// Log more to standard error: info, twice for debug, three times for trace.
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     verbose: u8,
-    /// How log lines on stderr are written.
+    /// Format of the log on standard error.
     #[arg(long, global = true, value_enum, default_value_t, value_name = "FORMAT")]
     log_format: LogFormat,
 }
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Boot a machine; its console is on stdin and stdout.
+    /// Boot a machine. Its console is standard input and output.
     ///
-    /// In a terminal every key goes to the guest, but those after Ctrl-A: `Ctrl-A x` stops the machine, `Ctrl-A h` helps.
+    /// In a terminal every key goes to the guest, except for escape sequences: `Ctrl-A x` stops the machine, `Ctrl-A h` prints
+    /// help.
     Boot(boot::Options),
-    /// Boot a profile's guest under each kind of tables of this architecture, and show both side by side.
+    /// Boot a profile's guest with each table set of this architecture, and compare the boots side by side.
     ///
-    /// Same guest, same memory errors: once described by ACPI, once by a devicetree (arm64) or an MP table (x86_64). What the
-    /// other tables cannot carry of the profile's `[ras]` becomes `auto`, and is told. Each guest boots in a process of its own:
-    /// one that crashes or hangs is told as that, and the other side still comes out.
+    /// Same guest, same memory errors: once with ACPI, once with a devicetree (arm64) or an MP table (x86_64). Responses of the
+    /// profile's `[ras]` that the other table set does not support become `auto`, and the comparison says so. Each guest boots in
+    /// its own process: if one crashes or hangs, this is reported, and the comparison still has the other side.
     ///
-    /// In the text, `*` marks what differs and `~` what was measured.
+    /// In the text, `*` marks differences and `~` measured values.
     #[command(after_help = "Examples:\n  \
         ghest compare config-examples/quickstart.toml\n  \
         ghest compare config-examples/quickstart.toml --inject ar@0x2000000\n  \
         ghest compare config-examples/quickstart.toml --inject ao@0x2000000 --html errors.html\n\n\
-        Its exit status is 0 when both sides came out, whatever became of the guests.")]
+        The exit status is 0 if both sides were recorded, however the guests ended.")]
     Compare(compare::Options),
-    /// Ask something of a running machine by its control socket.
+    /// Send a request to a running machine through its control socket.
     Ctl(ctl::Options),
-    /// Validate profiles: silent when they are good, else every problem with its place.
+    /// Validate profiles. Prints nothing if they are valid, otherwise every problem with its line and column.
     Check(check::Options),
-    /// Print what a profile asks for, which tables its guest gets, what becomes of memory errors, and why.
+    /// Print what a profile requests, which tables its guest gets, how each kind of memory error is reported, and why.
     Plan(plan::Options),
-    /// Write every table as the guest would find it. Needs no KVM.
+    /// Write every table that the guest would get to a file. Needs no KVM.
     Tables(tables::Options),
     /// Decode an error status block or a CPER record.
     Decode(decode::Options),
-    /// Print what this host can do, and what each thing it cannot do costs.
+    /// Print the capabilities of this host, and what each missing one costs.
     Probe(probe::Options),
     /// Print the JSON Schema of profiles.
     Schema,
@@ -98,7 +99,7 @@ enum Command {
     },
 }
 
-/// A profile and what is set over it.
+/// A profile and its overrides.
 #[derive(Args, Debug)]
 struct ProfileArgs {
     /// The machine's profile, a TOML file.
@@ -110,12 +111,12 @@ struct ProfileArgs {
 
 #[derive(Args, Debug)]
 struct SetArgs {
-    /// Set a key over the profile, with the same checks: `--set machine.vcpus=4`. May be repeated.
+    /// Override a key of the profile, with the same checks: `--set machine.vcpus=4`. May be repeated.
     #[arg(long, value_name = "PATH=VALUE")]
     set: Vec<String>,
 }
 
-/// An architecture, as a word.
+/// An architecture, on the command line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum ArchName {
     #[value(name = "aarch64")]
@@ -133,12 +134,12 @@ impl From<ArchName> for Arch {
     }
 }
 
-/// Does what the command line says.
+/// Parses the command line and runs the command.
 pub(crate) fn run(timings: Timings) -> Status {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
-            // Help and version are no errors, and clap knows where each belongs.
+            // clap returns help and version as errors too. They go to standard output.
             let status = if error.use_stderr() { Status::Usage } else { Status::Success };
             return if error.print().is_ok() { status } else { Status::Failure };
         }

@@ -1,4 +1,4 @@
-//! What commands print on stdout, and what `ghest` says on stderr beside its log.
+//! What commands print on standard output, and messages on standard error beside the log.
 
 use std::io::{self, Write};
 use std::sync::OnceLock;
@@ -9,7 +9,7 @@ use vmm::status::Status;
 
 use super::logging::LogFormat;
 
-/// How lines on stderr are written; set once, before anything is said.
+/// The format of messages on standard error. Set once, before the first message.
 static FORMAT: OnceLock<LogFormat> = OnceLock::new();
 
 pub(super) fn set_format(format: LogFormat) {
@@ -21,12 +21,12 @@ pub(super) fn format() -> LogFormat {
     FORMAT.get().copied().unwrap_or_default()
 }
 
-/// Prints all that a command has to say. A reader that goes away has seen enough.
+/// Prints the output of a command. A closed pipe is not an error.
 pub(super) fn print(text: &str) -> Status {
     let mut out = io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            say(&format!("stdout cannot be written: {error}"), Status::Failure)
+            report(&format!("write(2) to standard output: {error}"), Status::Failure)
         }
         _ => Status::Success,
     }
@@ -36,12 +36,12 @@ pub(super) fn print(text: &str) -> Status {
 pub(super) fn print_json(value: &impl Serialize) -> Status {
     match serde_json::to_string_pretty(value) {
         Ok(text) => print(&format!("{text}\n")),
-        Err(error) => say(&error.to_string(), Status::Failure),
+        Err(error) => report(&error.to_string(), Status::Failure),
     }
 }
 
-/// The last line on stderr, whatever the log level: what happened. Returns the status that it tells of.
-pub(super) fn say(message: &str, status: Status) -> Status {
+/// Prints a message to standard error, whatever the log level. Returns `status`, which it explains.
+pub(super) fn report(message: &str, status: Status) -> Status {
     let line = match format() {
         LogFormat::Text => format!("ghest: {message}"),
         LogFormat::Json => {
@@ -49,7 +49,7 @@ pub(super) fn say(message: &str, status: Status) -> Status {
             json!({ "level": level, "message": message, "status": status.code() }).to_string()
         }
     };
-    // There is nobody left to tell where stderr is gone.
+    // An error cannot be reported: standard error is gone.
     let _ = writeln!(io::stderr().lock(), "{line}");
     status
 }

@@ -6,12 +6,12 @@ use clap::Args;
 use machine_profile::{Diagnostic, Profile};
 use platform::Arch;
 use platform::aarch64::Features;
+use ras_core::Response;
 use ras_core::abilities::HostAbilities;
-use ras_core::plan::Answer;
+use ras_core::plan::ResponsePlan;
 use vmm::board::profile_devices::PlaceError;
 use vmm::describe::DescribeError;
-use vmm::plan::{Blueprint, Plan, PlanError};
-use vmm::ras::request;
+use vmm::plan::{Blueprint, PlanError};
 use vmm::status::Status;
 
 use super::{ArchName, ProfileArgs, diagnostics, output, profiles};
@@ -27,30 +27,30 @@ pub(super) struct Options {
     json: bool,
 }
 
-/// The host that is planned for.
+/// The host to plan for.
 #[derive(Args, Debug)]
 pub(super) struct HostArgs {
-    /// Plan for the host whose abilities are in this file (`ghest probe --abilities` writes one); without it, for this host.
+    /// Plan for the host whose abilities are in this file, as `ghest probe --abilities` prints them. Default: this host.
     #[arg(long, value_name = "FILE")]
     host: Option<PathBuf>,
-    /// Plan for guests of this architecture; without it, for this machine's. Nothing is known of a host of another one
-    /// unless `--host` says it.
+    /// Plan for guests of this architecture. Default: this host's. For another one, `--host` has to describe the host:
+    /// otherwise nothing is assumed about it.
     #[arg(long, value_enum)]
     arch: Option<ArchName>,
 }
 
 impl HostArgs {
-    /// The architecture that was named, or this machine's.
+    /// The architecture of `--arch`, or this host's.
     pub(super) fn arch(&self) -> Arch {
         self.arch.map_or(Arch::NATIVE, Arch::from)
     }
 
-    /// What the host can do.
+    /// The abilities of the host.
     pub(super) fn abilities(&self) -> Result<HostAbilities, Status> {
         match &self.host {
             Some(path) => read_abilities(path)
-                .map_err(|error| output::say(&format!("{}: {error}", path.display()), Status::Usage)),
-            None => Ok(vcpu::abilities::of_this_host(request::arch(self.arch()))),
+                .map_err(|error| output::report(&format!("{}: {error}", path.display()), Status::Usage)),
+            None => Ok(vcpu::abilities::of_this_host(self.arch())),
         }
     }
 }
@@ -58,7 +58,8 @@ impl HostArgs {
 fn read_abilities(path: &Path) -> Result<HostAbilities, String> {
     let text = std::fs::read_to_string(path).map_err(|error| error.to_string())?;
     // The error names line and column.
-    serde_json::from_str(&text).map_err(|error| format!("these are not a host's abilities: {error}"))
+    serde_json::from_str(&text)
+        .map_err(|error| format!("expected the abilities of a host (`ghest probe --abilities`): {error}"))
 }
 
 pub(super) fn run(options: &Options) -> Status {
@@ -66,71 +67,72 @@ pub(super) fn run(options: &Options) -> Status {
         Ok(blueprint) => blueprint,
         Err(status) => return status,
     };
-    if options.json { output::print_json(&blueprint.plan) } else { output::print(&text(&blueprint.plan)) }
+    if options.json { output::print_json(&blueprint.plan) } else { output::print(&text(&blueprint)) }
 }
 
-/// Plans a profile, or says why not.
+/// Plans a profile, or reports why that fails.
 fn blueprint(profile: &ProfileArgs, host: &HostArgs) -> Result<Blueprint, Status> {
     let profile = profiles::load(profile, host.arch())?;
     let abilities = host.abilities()?;
     Blueprint::of(&profile.machine, Features::default(), abilities).map_err(|error| refuse(&profile, &error))
 }
 
-/// Says why there is no plan.
+/// Reports why there is no plan.
 pub(super) fn refuse(profile: &Profile, error: &PlanError) -> Status {
     let (problem, status) = refusal(profile, error);
     diagnostics::print(&[problem]);
-    output::say(&format!("no machine: {error}"), status)
+    output::report(&format!("the machine cannot be planned: {error}"), status)
 }
 
-fn text(plan: &Plan) -> String {
-    let Plan { machine, architecture, vcpus, memory, kernel, firmware, because, tables, ras } = plan;
+fn text(blueprint: &Blueprint) -> String {
+    let report = &blueprint.plan;
+    let (vcpus, memory, ras) = (report.vcpus, report.memory >> 20, &report.ras);
     let mut lines = vec![
-        format!("machine       {machine} ({architecture}, {vcpus} vCPUs, {} MiB)", memory >> 20),
-        format!("kernel        {kernel}"),
-        format!("tables        {firmware}: {because}"),
+        format!("machine       {} ({}, {vcpus} vCPUs, {memory} MiB)", report.machine, report.architecture),
+        format!("kernel        {}", report.kernel),
+        format!("tables        {}: {}", report.firmware, report.because),
     ];
-    for table in tables {
+    for table in &report.tables {
         lines.push(format!("                {:<24} {:>7} bytes at {:#x}", table.name, table.len, table.gpa));
     }
-    for (what, answer) in [
+    for (what, response) in [
         ("consumed", &ras.consumed),
-        ("found", &ras.detected),
+        ("detected", &ras.detected),
         ("by a device", &ras.touched_by_device),
         ("VMM's own", &ras.own_memory),
     ] {
-        lines.extend(answer_lines(what, answer));
+        lines.extend(response_lines(what, response));
     }
     lines.extend(ras.notes.iter().map(|note| format!("note          {note}")));
     lines.join("\n") + "\n"
 }
 
-/// One kind of error: what was asked, what is done, and why.
-fn answer_lines(what: &str, answer: &Answer) -> Vec<String> {
-    let asked = answer.asked.map_or_else(|| "auto".to_owned(), |asked| asked.to_string());
+/// One class of error: what was requested, what is done, and why.
+fn response_lines(what: &str, response: &ResponsePlan) -> Vec<String> {
+    let requested = response.requested.map_or("auto", Response::name);
     let mut lines = vec![
-        format!("{what:<13} {}{}", answer.chosen, if answer.degraded { " (degraded)" } else { "" }),
-        format!("                asked       {asked}"),
-        format!("                because     {}", answer.because),
+        format!("{what:<13} {}{}", response.chosen, if response.degraded { " (degraded)" } else { "" }),
+        format!("                requested   {requested}"),
+        format!("                because     {}", response.reason),
     ];
-    if let Some(source) = answer.source {
+    if let Some(source) = response.source {
         lines.push(format!("                source      {source}"));
     }
-    if let Some(fallback) = answer.unacknowledged {
+    if let Some(fallback) = response.unacknowledged {
         lines.push(format!(
-            "                else        {fallback}, once a record is not acknowledged within {} ms",
-            answer.timeouts.acknowledge_ms
+            "                fallback    {fallback}, if a record is not acknowledged within {} ms",
+            response.timeouts.acknowledge_ms
         ));
     }
-    for candidate in answer.possible.iter().filter(|candidate| candidate.response != answer.chosen) {
-        let obstacles: Vec<_> = candidate.obstacles.iter().map(ToString::to_string).collect();
-        let obstacles = if obstacles.is_empty() { "possible".to_owned() } else { obstacles.join("; ") };
-        lines.push(format!("                not {:<8}{obstacles}", candidate.response));
+    for candidate in response.candidates.iter().filter(|candidate| candidate.response != response.chosen) {
+        let unmet: Vec<_> = candidate.unmet.iter().map(ToString::to_string).collect();
+        let unmet = if unmet.is_empty() { "possible".to_owned() } else { unmet.join("; ") };
+        lines.push(format!("                not {:<8}{unmet}", candidate.response));
     }
     lines
 }
 
-/// Why there is no plan, at the key of the profile that asked for what cannot be had.
+/// Why there is no plan, as a diagnostic at the profile's key that caused it.
 pub(super) fn refusal(profile: &Profile, error: &PlanError) -> (Diagnostic, Status) {
     let (key, help, status) = match error {
         PlanError::Describe(DescribeError::Devices(PlaceError::TooMany { max, .. })) => {
@@ -140,12 +142,13 @@ pub(super) fn refusal(profile: &Profile, error: &PlanError) -> (Diagnostic, Stat
             ("device".to_owned(), "build ghest with that kind of device", Status::Host)
         }
         PlanError::Describe(DescribeError::Build(_)) => {
-            ("machine.firmware".to_owned(), "choose other tables, or fewer vCPUs", Status::Host)
+            ("machine.firmware".to_owned(), "use another table set, or fewer vCPUs", Status::Host)
         }
-        PlanError::Refused(refusal) => {
-            let key = refusal.key().map_or("machine.firmware".to_owned(), |key| format!("ras.{key}"));
-            let status = if refusal.is_mistake() { Status::Usage } else { Status::Host };
-            (key, "choose another answer, or `on-missing-support = \"degrade\"`", status)
+        PlanError::Refused(error) => {
+            let field = error.request_field();
+            let key = field.map_or("machine.firmware".to_owned(), |field| format!("ras.{field}"));
+            let status = if error.is_invalid_request() { Status::Usage } else { Status::Host };
+            (key, "use another response, or `on-missing-support = \"degrade\"`", status)
         }
     };
     (profile.problem(&key, error.to_string(), help), status)

@@ -8,10 +8,10 @@ use super::output;
 
 #[derive(Args, Debug)]
 pub(super) struct Options {
-    /// Print what was found as JSON.
+    /// Print the capabilities as JSON.
     #[arg(long)]
     json: bool,
-    /// Print what matters to plans, as a file for `ghest plan --host`.
+    /// Print what plans depend on, as the file for `ghest plan --host`.
     #[arg(long, conflicts_with = "json")]
     abilities: bool,
 }

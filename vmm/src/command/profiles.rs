@@ -8,7 +8,7 @@ use vmm::status::Status;
 
 use super::{ProfileArgs, SetArgs, diagnostics, output};
 
-/// Reads a profile, or prints everything that is wrong with it.
+/// Reads a profile, or prints all its problems.
 pub(super) fn load(args: &ProfileArgs, arch: Arch) -> Result<Profile, Status> {
     let overrides = overrides(&args.set)?;
     load_one(&args.profile, &overrides, arch).map_err(|problems| refuse(&problems))
@@ -18,7 +18,7 @@ pub(super) fn load_one(path: &Path, overrides: &[Override], arch: Arch) -> Resul
     machine_profile::load(path, overrides, arch, &devices::kinds())
 }
 
-/// Every `--set`, or everything that is wrong with them.
+/// Parses every `--set`, or prints all their problems.
 pub(super) fn overrides(args: &SetArgs) -> Result<Vec<Override>, Status> {
     let (mut overrides, mut problems) = (Vec::new(), Vec::new());
     for text in &args.set {
@@ -30,9 +30,9 @@ pub(super) fn overrides(args: &SetArgs) -> Result<Vec<Override>, Status> {
     if problems.is_empty() { Ok(overrides) } else { Err(refuse(&problems)) }
 }
 
-/// Prints problems of profiles, and how many they are.
+/// Prints problems of profiles, and their number.
 pub(super) fn refuse(problems: &[Diagnostic]) -> Status {
     diagnostics::print(problems);
     let plural = if problems.len() == 1 { "" } else { "s" };
-    output::say(&format!("{} problem{plural}", problems.len()), Status::Usage)
+    output::report(&format!("{} problem{plural}", problems.len()), Status::Usage)
 }

@@ -18,7 +18,7 @@ pub(super) struct Options {
     profile: ProfileArgs,
     #[command(flatten)]
     host: HostArgs,
-    /// The directory to write to; made where it is missing.
+    /// The directory to write to. It is created if it does not exist.
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
     /// Print a list of the tables as JSON.
@@ -40,7 +40,7 @@ pub(super) fn run(options: &Options) -> Status {
         tables.tables.iter().try_for_each(|table| fs::write(options.out.join(table.file_name), &table.bytes))
     });
     if let Err(error) = written {
-        return output::say(&format!("{}: {error}", options.out.display()), Status::Failure);
+        return output::report(&format!("{}: {error}", options.out.display()), Status::Failure);
     }
     if options.json {
         let list = tables.tables.iter().map(|table| {
@@ -51,7 +51,7 @@ pub(super) fn run(options: &Options) -> Status {
                 "len": table.bytes.len(),
             })
         });
-        return output::print_json(&json!({ "kind": tables.set.word(), "tables": list.collect::<Vec<_>>() }));
+        return output::print_json(&json!({ "kind": tables.set.name(), "tables": list.collect::<Vec<_>>() }));
     }
     let lines = tables
         .tables

@@ -1,11 +1,11 @@
-//! Keys that are for the VMM and not for the guest: those after `Ctrl-A`.
+//! Escape sequences: keys after `Ctrl-A` are for the VMM, not for the guest.
 
-/// What a key after `Ctrl-A` asks for.
+/// What an escape sequence requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Request {
     /// Stop the machine.
     Quit,
-    /// Say which keys there are.
+    /// Show the help text.
     Help,
 }
 
@@ -17,7 +17,7 @@ pub(super) const HELP: &str = "\r\n\
 
 const CTRL_A: u8 = 1;
 
-/// Takes escapes out of a stream of keys.
+/// Removes escape sequences from a stream of keys.
 #[derive(Debug, Default)]
 pub(super) struct Escapes {
     /// The last key was `Ctrl-A`.
@@ -25,8 +25,8 @@ pub(super) struct Escapes {
 }
 
 impl Escapes {
-    /// Leaves in `keys` what is for the guest, and returns what is not, in its order. An unknown key after `Ctrl-A` goes
-    /// nowhere, with its `Ctrl-A`.
+    /// Removes escape sequences from `keys`, which then holds the keys for the guest, and returns what they request. An
+    /// unknown sequence is discarded.
     pub(super) fn filter(&mut self, keys: &mut Vec<u8>) -> Vec<Request> {
         let mut requests = Vec::new();
         keys.retain(|&key| {
@@ -62,17 +62,17 @@ mod tests {
     }
 
     #[test]
-    fn keys_go_to_the_guest_and_escapes_do_not() {
+    fn escape_sequences_do_not_reach_the_guest() {
         assert_eq!(filter(&[b"ls\r\x01hx\x01x"]), (b"ls\rx".to_vec(), vec![Request::Help, Request::Quit]));
     }
 
     #[test]
-    fn an_escape_may_come_in_two_parts() {
+    fn an_escape_sequence_may_arrive_in_two_reads() {
         assert_eq!(filter(&[b"a\x01", b"xb"]), (b"ab".to_vec(), vec![Request::Quit]));
     }
 
     #[test]
-    fn ctrl_a_twice_is_one_for_the_guest() {
+    fn ctrl_a_twice_sends_one_to_the_guest() {
         assert_eq!(filter(&[b"\x01\x01x\x01z"]), (b"\x01x".to_vec(), vec![]));
     }
 }

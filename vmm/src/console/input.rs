@@ -13,8 +13,8 @@ use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 use super::escape::{Escapes, HELP, Request};
 use crate::lifecycle::{Ending, Lifecycle};
 
-/// How often input that a driver's loopback test turned away is offered again.
-const RETRY_MS: i32 = 20;
+/// How often input is offered again that the port has refused, for example during a driver's loopback test.
+const RETRY_INTERVAL_MS: i32 = 20;
 
 /// The thread that reads standard input.
 pub struct Input {
@@ -23,16 +23,16 @@ pub struct Input {
 }
 
 impl Input {
-    /// Starts to read.
+    /// Starts reading.
     ///
     /// # Errors
-    /// Where the host gives no eventfd or thread.
+    /// Returns an error if an eventfd, an epoll instance or the thread cannot be created.
     pub fn start(port: Arc<Mutex<dyn ConsolePort>>, lifecycle: &Arc<Lifecycle>) -> io::Result<Self> {
         let stop = Arc::new(EventFd::new(EFD_NONBLOCK)?);
         let room = lock(&port).rx_space().try_clone()?;
         let reader = Reader {
             keys: Waiter::new(&stdin(), &stop)?,
-            space: Waiter::new(&room, &stop)?,
+            port_ready: Waiter::new(&room, &stop)?,
             room,
             port,
             lifecycle: Arc::clone(lifecycle),
@@ -42,24 +42,24 @@ impl Input {
         Ok(Input { stop, thread })
     }
 
-    /// Stops reading. What the guest has not taken is lost.
+    /// Stops reading. Input that the guest has not read is discarded.
     pub fn stop(self) {
-        // Fails only where it was written 2^64 times.
+        // Fails only if the counter would overflow.
         let _ = self.stop.write(1);
         if self.thread.join().is_err() {
-            tracing::error!("the console's input thread panicked");
+            tracing::error!("the thread console-input panicked");
         }
     }
 }
 
 struct Reader {
     port: Arc<Mutex<dyn ConsolePort>>,
-    /// Signalled when the guest has emptied the port's input FIFO.
+    /// Signalled when the guest has emptied the port's receive FIFO.
     room: EventFd,
     keys: Waiter,
-    space: Waiter,
+    port_ready: Waiter,
     lifecycle: Arc<Lifecycle>,
-    /// Only keys of a terminal can be escapes.
+    /// `None` if standard input is not a terminal: then there are no escape sequences.
     escapes: Option<Escapes>,
 }
 
@@ -67,48 +67,48 @@ impl Reader {
     fn read_to_end(mut self) {
         let stdin = stdin();
         let mut bytes = [0; 4096];
-        while let Woken::Ready = self.keys.wait(FOR_EVER) {
+        while let WaitResult::Ready = self.keys.wait(NO_TIMEOUT) {
             match rustix::io::read(&stdin, &mut bytes) {
-                // The end of input is no reason to stop the guest.
+                // The guest keeps running at the end of input.
                 Ok(0) => return,
                 Ok(count) => {
                     let mut keys = bytes[..count].to_vec();
-                    self.answer_escapes(&mut keys);
-                    if !self.give(&keys) {
+                    self.handle_escapes(&mut keys);
+                    if !self.send(&keys) {
                         return;
                     }
                 }
                 Err(rustix::io::Errno::INTR | rustix::io::Errno::AGAIN) => {}
                 Err(error) => {
-                    tracing::warn!(%error, "standard input cannot be read: the guest gets no more of it");
+                    tracing::warn!(%error, "read(2) of standard input failed: the guest gets no more input");
                     return;
                 }
             }
         }
     }
 
-    fn answer_escapes(&mut self, keys: &mut Vec<u8>) {
+    fn handle_escapes(&mut self, keys: &mut Vec<u8>) {
         let Some(escapes) = &mut self.escapes else { return };
         for request in escapes.filter(keys) {
             match request {
                 Request::Quit => self.lifecycle.end(Ending::Quit),
-                // Help that cannot be shown is not worth an end.
+                // An error is ignored: the guest keeps running without the help text.
                 Request::Help => drop(stderr().write_all(HELP.as_bytes())),
             }
         }
     }
 
-    /// Gives the guest all of `keys`, as it takes them. False where the machine stops first.
-    fn give(&self, mut keys: &[u8]) -> bool {
+    /// Sends `keys` to the guest as fast as it reads them. Returns false if the machine stops first.
+    fn send(&self, mut keys: &[u8]) -> bool {
         while !keys.is_empty() {
-            let taken = lock(&self.port).input(keys);
-            keys = &keys[taken..];
+            let accepted = lock(&self.port).input(keys);
+            keys = &keys[accepted..];
             if !keys.is_empty() {
-                match self.space.wait(RETRY_MS) {
-                    // An error means that the room was found already.
-                    Woken::Ready => drop(self.room.read()),
-                    Woken::TimedOut => {}
-                    Woken::Stopped => return false,
+                match self.port_ready.wait(RETRY_INTERVAL_MS) {
+                    // An error means that it was read already.
+                    WaitResult::Ready => drop(self.room.read()),
+                    WaitResult::TimedOut => {}
+                    WaitResult::Stopped => return false,
                 }
             }
         }
@@ -116,15 +116,15 @@ impl Reader {
     }
 }
 
-/// Waits for a descriptor, or for the end.
+/// Waits until a descriptor is readable or reading has to stop.
 struct Waiter {
     epoll: Epoll,
-    /// A regular file: epoll does not take it, and it is always ready.
+    /// A regular file: always readable, and refused by epoll.
     always_ready: bool,
 }
 
-/// Why waiting ended.
-enum Woken {
+/// Why a wait ended.
+enum WaitResult {
     Ready,
     TimedOut,
     Stopped,
@@ -132,7 +132,7 @@ enum Woken {
 
 const READY: u64 = 0;
 const STOP: u64 = 1;
-const FOR_EVER: i32 = -1;
+const NO_TIMEOUT: i32 = -1;
 
 impl Waiter {
     fn new(what: &impl AsRawFd, stop: &EventFd) -> io::Result<Self> {
@@ -147,20 +147,20 @@ impl Waiter {
         Ok(Waiter { epoll, always_ready })
     }
 
-    fn wait(&self, patience_ms: i32) -> Woken {
+    fn wait(&self, timeout_ms: i32) -> WaitResult {
         let mut events = [EpollEvent::default(); 2];
-        let patience_ms = if self.always_ready { 0 } else { patience_ms };
+        let timeout_ms = if self.always_ready { 0 } else { timeout_ms };
         loop {
-            match self.epoll.wait(patience_ms, &mut events) {
+            match self.epoll.wait(timeout_ms, &mut events) {
                 Ok(count) if events[..count].iter().any(|event| event.data() == STOP) => {
-                    return Woken::Stopped;
+                    return WaitResult::Stopped;
                 }
-                Ok(0) if !self.always_ready => return Woken::TimedOut,
-                Ok(_) => return Woken::Ready,
+                Ok(0) if !self.always_ready => return WaitResult::TimedOut,
+                Ok(_) => return WaitResult::Ready,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => {
-                    tracing::error!(%error, "standard input cannot be waited for");
-                    return Woken::Stopped;
+                    tracing::error!(%error, "epoll_wait(2) on standard input failed");
+                    return WaitResult::Stopped;
                 }
             }
         }

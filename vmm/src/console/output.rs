@@ -8,30 +8,30 @@ use std::time::{Duration, Instant};
 
 use vcpu::{Control, RunState};
 
-use crate::ras::inject::Schedule;
+use super::ConsoleObserver;
 
-/// Bytes that wait for the reader before the guest has to.
-const CAPACITY: usize = 64 << 10;
-/// How long the writer lets bytes gather. A serial port gives them one by one: written one by one, each would cost the vCPU
-/// that gives it a wake-up, and the writer a system call. A line that grows meanwhile is waited for, so that what else is said
-/// on a terminal does not tear it.
-const GATHER: Duration = Duration::from_millis(1);
-/// Bytes of a line that is waited for.
-const LINE: usize = 256;
-/// How often a vCPU that waits for the reader looks whether the machine is to stop.
-const STOP_CHECK: Duration = Duration::from_millis(100);
-/// How long the reader has to take what is left once the machine has ended.
+/// Bytes in the queue above which a vCPU waits for the reader.
+const QUEUE_CAPACITY: usize = 64 << 10;
+/// How long the writer waits for more bytes before it writes. A serial port delivers single bytes: without the delay each
+/// would cost the vCPU a wake-up of the writer, and the writer a system call. If a line is still growing after the delay, only
+/// the lines before it are written, so that log lines on the same terminal do not split it.
+const GATHER_DELAY: Duration = Duration::from_millis(1);
+/// Bytes above which an incomplete line is written all the same.
+const MAX_LINE_LEN: usize = 256;
+/// How often a vCPU that waits for the reader checks whether it has to stop.
+const STOP_POLL_INTERVAL: Duration = Duration::from_millis(100);
+/// How long the reader may take to read what is left when the machine has ended.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// The serial port's writer. Never fails: what nobody reads any more is dropped.
+/// The serial port's writer. It never fails: what cannot be written is discarded.
 #[derive(Clone)]
 pub struct Output {
     queue: Arc<Queue>,
     control: Arc<Control>,
-    listener: Arc<Schedule>,
+    observer: Arc<dyn ConsoleObserver>,
 }
 
-/// The thread that empties the queue.
+/// The thread that drains the queue.
 pub(super) struct Writer {
     output: Output,
     thread: JoinHandle<()>,
@@ -39,23 +39,23 @@ pub(super) struct Writer {
 
 struct Queue {
     state: Mutex<State>,
-    /// The queue has become non-empty or closed, or is no longer full.
+    /// Signalled when the queue is no longer empty or full, and when it is closed or done.
     changed: Condvar,
 }
 
 #[derive(Default)]
 struct State {
     bytes: VecDeque<u8>,
-    /// The machine has ended: no more will come.
+    /// The machine has ended: no bytes will be added.
     closed: bool,
-    /// Everything was written, or nobody reads.
+    /// All bytes were written, or writing has failed.
     done: bool,
 }
 
 impl Writer {
-    pub(super) fn start(control: &Arc<Control>, listener: Arc<Schedule>) -> io::Result<Self> {
+    pub(super) fn start(control: &Arc<Control>, observer: Arc<dyn ConsoleObserver>) -> io::Result<Self> {
         let queue = Arc::new(Queue { state: Mutex::default(), changed: Condvar::new() });
-        let output = Output { queue: Arc::clone(&queue), control: Arc::clone(control), listener };
+        let output = Output { queue: Arc::clone(&queue), control: Arc::clone(control), observer };
         let thread =
             Builder::new().name("console-output".into()).spawn(move || queue.drain_to(io::stdout()))?;
         Ok(Writer { output, thread })
@@ -65,8 +65,8 @@ impl Writer {
         self.output.clone()
     }
 
-    /// Waits until everything is written. A reader that takes nothing is not waited for: the thread is left behind, and
-    /// ends with the process.
+    /// Waits until all bytes are written, [`DRAIN_TIMEOUT`] at most. After that the thread is left running; it ends with the
+    /// process.
     pub(super) fn finish(self) {
         let queue = &self.output.queue;
         let mut state = queue.lock();
@@ -78,7 +78,8 @@ impl Writer {
             if left.is_zero() {
                 tracing::warn!(
                     bytes = state.bytes.len(),
-                    "nobody reads the console: its last bytes are lost"
+                    timeout = ?DRAIN_TIMEOUT,
+                    "standard output is not read: the rest of the guest's console output is discarded"
                 );
                 return;
             }
@@ -86,7 +87,7 @@ impl Writer {
         }
         drop(state);
         if self.thread.join().is_err() {
-            tracing::error!("the console's thread panicked");
+            tracing::error!("the thread console-output panicked");
         }
     }
 }
@@ -96,7 +97,7 @@ impl Queue {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Writes what comes, until the queue is closed or nobody reads.
+    /// Writes the queue's bytes until it is closed or writing fails.
     fn drain_to(&self, mut out: impl Write) {
         let mut chunk = Vec::new();
         loop {
@@ -110,20 +111,20 @@ impl Queue {
             let before = state.bytes.len();
             if !state.closed {
                 drop(state);
-                sleep(GATHER);
+                sleep(GATHER_DELAY);
                 state = self.lock();
             }
             let is_growing = state.bytes.len() > before && !state.closed;
-            let was_full = state.bytes.len() >= CAPACITY;
-            let ripe = if is_growing { whole_lines(&state.bytes) } else { state.bytes.len() };
+            let was_full = state.bytes.len() >= QUEUE_CAPACITY;
+            let ready = if is_growing { complete_lines_len(&state.bytes) } else { state.bytes.len() };
             chunk.clear();
-            chunk.extend(state.bytes.drain(..ripe));
+            chunk.extend(state.bytes.drain(..ready));
             drop(state);
             if was_full {
                 self.changed.notify_all();
             }
             if let Err(error) = out.write_all(&chunk).and_then(|()| out.flush()) {
-                tracing::warn!(%error, "the console cannot be written: the guest's output is dropped from here on");
+                tracing::warn!(%error, "write(2) to standard output failed: the guest's console output is discarded from now on");
                 break;
             }
         }
@@ -134,27 +135,32 @@ impl Queue {
     }
 }
 
-/// How many of these bytes are whole lines; all of them, where what is no whole line is longer than lines are.
-fn whole_lines(bytes: &VecDeque<u8>) -> usize {
-    let tail = bytes.iter().rev().take(LINE).position(|byte| *byte == b'\n');
-    match tail {
-        Some(tail) => bytes.len() - tail,
-        None if bytes.len() < LINE => 0,
+/// Bytes of the complete lines; all bytes if the incomplete line has [`MAX_LINE_LEN`] bytes or more.
+fn complete_lines_len(bytes: &VecDeque<u8>) -> usize {
+    let incomplete = bytes.iter().rev().take(MAX_LINE_LEN).position(|byte| *byte == b'\n');
+    match incomplete {
+        Some(incomplete) => bytes.len() - incomplete,
+        None if bytes.len() < MAX_LINE_LEN => 0,
         None => bytes.len(),
     }
 }
 
 impl Write for Output {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.listener.hear(bytes);
+        self.observer.output(bytes);
         let mut state = self.queue.lock();
-        // A pause is heeded too: what does not fit then is kept all the same, and there is not more than a vCPU had in hand.
-        while state.bytes.len() >= CAPACITY && !state.done && self.control.run_state() == RunState::Run {
-            state =
-                self.queue.changed.wait_timeout(state, STOP_CHECK).unwrap_or_else(PoisonError::into_inner).0;
+        // A pause ends the wait too: then the bytes are queued although it is full. They are at most those of one exit.
+        while state.bytes.len() >= QUEUE_CAPACITY && !state.done && self.control.run_state() == RunState::Run
+        {
+            state = self
+                .queue
+                .changed
+                .wait_timeout(state, STOP_POLL_INTERVAL)
+                .unwrap_or_else(PoisonError::into_inner)
+                .0;
         }
         let is_paused = self.control.run_state() == RunState::Pause;
-        if !state.done && (state.bytes.len() < CAPACITY || is_paused) {
+        if !state.done && (state.bytes.len() < QUEUE_CAPACITY || is_paused) {
             let was_empty = state.bytes.is_empty();
             state.bytes.extend(bytes);
             if was_empty {
@@ -175,12 +181,12 @@ mod tests {
 
     use super::*;
 
-    /// A reader that takes a chunk only when it is told to.
-    struct Slow(mpsc::Receiver<()>, Arc<Mutex<Vec<u8>>>);
+    /// Takes a chunk for each message of the channel.
+    struct SlowReader(mpsc::Receiver<()>, Arc<Mutex<Vec<u8>>>);
 
-    impl Write for Slow {
+    impl Write for SlowReader {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            // An error means that there is no more to wait for.
+            // An error means that the sender is gone: take the rest without waiting.
             let _ = self.0.recv();
             self.1.lock().expect("no panic").extend(bytes);
             Ok(bytes.len())
@@ -190,20 +196,26 @@ mod tests {
         }
     }
 
+    struct NoObserver;
+
+    impl ConsoleObserver for NoObserver {
+        fn output(&self, _: &[u8]) {}
+    }
+
     fn output() -> Output {
         let queue = Arc::new(Queue { state: Mutex::default(), changed: Condvar::new() });
-        Output { queue, control: Arc::new(Control::default()), listener: Arc::default() }
+        Output { queue, control: Arc::new(Control::default()), observer: Arc::new(NoObserver) }
     }
 
     #[test]
-    fn a_slow_reader_holds_the_writer_and_gets_every_byte() {
+    fn a_slow_reader_blocks_the_writer_and_gets_every_byte() {
         let mut output = output();
         let queue = Arc::clone(&output.queue);
         let (go, gate) = mpsc::channel();
         let taken = Arc::new(Mutex::new(Vec::new()));
-        let reader = Slow(gate, Arc::clone(&taken));
+        let reader = SlowReader(gate, Arc::clone(&taken));
         let drain = std::thread::spawn(move || queue.drain_to(reader));
-        let total = 3 * CAPACITY;
+        let total = 3 * QUEUE_CAPACITY;
         let writer = std::thread::spawn(move || {
             for n in 0..total {
                 output.write_all(&[n as u8]).expect("never fails");
@@ -221,22 +233,22 @@ mod tests {
     }
 
     #[test]
-    fn lines_that_grow_are_written_whole() {
-        let ripe = |text: &str| whole_lines(&text.bytes().collect());
-        assert_eq!(ripe("a line\nthe begin"), 7);
-        assert_eq!(ripe("a line\n"), 7);
-        assert_eq!(ripe("the begin"), 0);
-        assert_eq!(ripe(&"x".repeat(LINE)), LINE);
-        assert_eq!(ripe(&format!("a line\n{}", "x".repeat(LINE))), 7 + LINE);
+    fn an_incomplete_line_is_kept_until_it_is_too_long() {
+        let ready = |text: &str| complete_lines_len(&text.bytes().collect());
+        assert_eq!(ready("a line\nthe begin"), 7);
+        assert_eq!(ready("a line\n"), 7);
+        assert_eq!(ready("the begin"), 0);
+        assert_eq!(ready(&"x".repeat(MAX_LINE_LEN)), MAX_LINE_LEN);
+        assert_eq!(ready(&format!("a line\n{}", "x".repeat(MAX_LINE_LEN))), 7 + MAX_LINE_LEN);
     }
 
     #[test]
-    fn a_stop_frees_a_writer_whose_reader_is_stuck() {
+    fn a_stop_unblocks_a_writer_whose_reader_is_stuck() {
         let mut output = output();
         output.control.set(RunState::Stop);
-        for _ in 0..2 * CAPACITY {
+        for _ in 0..2 * QUEUE_CAPACITY {
             output.write_all(b"x").expect("never fails");
         }
-        assert_eq!(output.queue.lock().bytes.len(), CAPACITY);
+        assert_eq!(output.queue.lock().bytes.len(), QUEUE_CAPACITY);
     }
 }

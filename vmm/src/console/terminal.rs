@@ -9,15 +9,15 @@ use rustix::termios::{OptionalActions, OutputModes, Termios, isatty, tcgetattr, 
 #[derive(Debug)]
 pub(super) struct RawTerminal(());
 
-/// How the terminal was before.
-static BEFORE: Mutex<Option<Termios>> = Mutex::new(None);
+/// The terminal's mode before raw mode.
+static SAVED_MODE: Mutex<Option<Termios>> = Mutex::new(None);
 
 impl RawTerminal {
-    /// Enters raw mode, where standard input is a terminal and this process may read from it. Line ends that are
-    /// written are still translated, so that logs stay readable.
+    /// Enters raw mode. Returns `None` if standard input is not a terminal, or this process is in its background. Line ends
+    /// in the output are still translated, so that logs stay readable.
     pub(super) fn enter() -> Option<Self> {
         let stdin = stdin();
-        // In the background, changing a terminal's mode stops the process.
+        // A background process that changes a terminal's mode is stopped by SIGTTOU.
         let foreground = tcgetpgrp(&stdin).is_ok_and(|group| group == rustix::process::getpgrp());
         if !isatty(&stdin) || !foreground {
             return None;
@@ -27,7 +27,7 @@ impl RawTerminal {
         raw.make_raw();
         raw.output_modes |= OutputModes::OPOST | OutputModes::ONLCR;
         restore_on_panic();
-        *BEFORE.lock().unwrap_or_else(PoisonError::into_inner) = Some(before);
+        *SAVED_MODE.lock().unwrap_or_else(PoisonError::into_inner) = Some(before);
         if tcsetattr(&stdin, OptionalActions::Drain, &raw).is_err() {
             restore();
             return None;
@@ -42,17 +42,18 @@ impl Drop for RawTerminal {
     }
 }
 
-/// Puts the terminal back, once.
+/// Restores the terminal's mode, once.
 fn restore() {
-    if let Some(before) = BEFORE.lock().unwrap_or_else(PoisonError::into_inner).take() {
-        // There is nothing left to do where the terminal has gone.
+    if let Some(before) = SAVED_MODE.lock().unwrap_or_else(PoisonError::into_inner).take() {
+        // An error means that the terminal is gone.
         let _ = tcsetattr(stdin(), OptionalActions::Now, &before);
     }
 }
 
-/// Puts the terminal back from within a signal's handler, which cannot wait: whoever holds the lock is doing it.
-pub(super) fn restore_in_a_handler() {
-    let before = match BEFORE.try_lock() {
+/// Restores the terminal's mode in a signal handler, which must not wait for a lock: a thread that holds it is restoring the
+/// mode itself.
+pub(super) fn restore_in_signal_handler() {
+    let before = match SAVED_MODE.try_lock() {
         Ok(before) => before,
         Err(TryLockError::Poisoned(before)) => before.into_inner(),
         Err(TryLockError::WouldBlock) => return,
@@ -62,7 +63,7 @@ pub(super) fn restore_in_a_handler() {
     }
 }
 
-/// A panic on any thread puts the terminal back before its message is printed.
+/// Makes a panic on any thread restore the terminal's mode before its message is printed.
 fn restore_on_panic() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {

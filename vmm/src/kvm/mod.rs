@@ -1,10 +1,11 @@
-//! The machine in KVM: memory slots, interrupt controllers, lines, vCPUs.
+//! The VM in KVM: memslots, interrupt controllers, interrupt lines, vCPUs.
 
 #[cfg_attr(target_arch = "x86_64", path = "x86_64.rs")]
 #[cfg_attr(target_arch = "aarch64", path = "aarch64.rs")]
 mod arch;
-mod slots;
+mod memslots;
 
+use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use devices::{InterruptLine, Level};
@@ -18,35 +19,55 @@ pub use arch::{SetupError, offered};
 
 use crate::boot::Entry;
 
-use slots::Slots;
+use memslots::Memslots;
 
-/// Why KVM does not give us the machine.
+/// Why a VM cannot be set up in KVM.
 #[derive(Debug, thiserror::Error)]
 pub enum KvmError {
-    /// A request that every KVM grants.
-    #[error("KVM refuses {what}: {source}")]
-    Refused {
-        /// What was asked for.
-        what: &'static str,
-        /// What KVM said.
+    /// An ioctl failed.
+    #[error("{ioctl}: {source}{}", remedy(.source))]
+    Ioctl {
+        /// Its name and its object, for example `KVM_CREATE_VCPU (vCPU 3)`.
+        ioctl: String,
+        /// Its errno.
         source: kvm_ioctls::Error,
     },
-    /// More vCPUs than this host's KVM allows.
-    #[error("this host's KVM allows {limit} vCPUs, and the machine has {wanted}")]
+    /// More vCPUs than KVM on this host supports.
+    #[error("KVM on this host supports {limit} vCPUs (KVM_CAP_MAX_VCPUS), the profile has {wanted}")]
     TooManyVcpus {
-        /// vCPUs of the machine.
+        /// vCPUs of the profile.
         wanted: usize,
         /// KVM_CAP_MAX_VCPUS.
         limit: usize,
     },
-    /// A register that KVM does not take.
+    /// The platform describes a machine of another architecture.
+    #[error("the platform describes a machine of another architecture than this host's")]
+    OtherArchitecture,
+    /// The registers of a vCPU cannot be set up.
     #[error(transparent)]
     Setup(#[from] SetupError),
 }
 
-/// Makes a [`KvmError::Refused`] of what KVM said.
-fn refused(what: &'static str) -> impl FnOnce(kvm_ioctls::Error) -> KvmError {
-    move |source| KvmError::Refused { what, source }
+/// Makes a [`KvmError::Ioctl`] of an errno.
+fn ioctl_failed(ioctl: impl fmt::Display) -> impl FnOnce(kvm_ioctls::Error) -> KvmError {
+    move |source| KvmError::Ioctl { ioctl: ioctl.to_string(), source }
+}
+
+/// What the user can do about an errno, if anything.
+fn remedy(source: &kvm_ioctls::Error) -> &'static str {
+    match source.errno() {
+        libc::EMFILE => "; raise the limit of open files (ulimit -n)",
+        libc::ENOMEM => "; the host is out of memory for KVM, or a cgroup limits it",
+        _ => "",
+    }
+}
+
+/// A VM and the memory that its memslots map.
+struct MappedVm {
+    fd: VmFd,
+    /// After `fd`: fields are dropped in this order, and the memory has to stay mapped while the VM can access it. A vCPU's
+    /// descriptor keeps the VM alive too; each [`KvmPort`] has a clone of the memory.
+    ram: GuestRam,
 }
 
 /// A virtual machine in KVM, with its memory.
@@ -54,92 +75,110 @@ pub struct KvmVm {
     vcpus: Vec<VcpuFd>,
     /// Interrupt controllers, which live as long as their descriptors.
     _controllers: arch::Controllers,
-    slots: Mutex<Slots>,
-    vm: Arc<VmFd>,
+    memslots: Mutex<Memslots>,
+    vm: Arc<MappedVm>,
     kvm: Kvm,
-    /// Mapped for as long as KVM may touch it: dropped last.
-    ram: GuestRam,
 }
 
 impl KvmVm {
-    /// The platform's machine, with memory, interrupt controllers and vCPUs that have no registers yet.
+    /// Creates the platform's VM: memory, interrupt controllers, and vCPUs whose registers [`ports`](Self::ports) sets.
     ///
     /// # Errors
-    /// Where KVM refuses, or has not what the machine needs.
+    /// Returns an error if an ioctl fails, or if KVM supports fewer vCPUs than the platform has.
     pub fn new(kvm: Kvm, ram: GuestRam, platform: &Platform) -> Result<Self, KvmError> {
         let (wanted, limit) = (platform.cpus.len(), kvm.get_max_vcpus());
         if wanted > limit {
             return Err(KvmError::TooManyVcpus { wanted, limit });
         }
-        let vm = Arc::new(arch::create_vm(&kvm, platform)?);
-        let slots = Mutex::new(Slots::new(Arc::clone(&vm), &ram)?);
-        let (vcpus, controllers) = arch::create_vcpus(&vm, platform)?;
-        Ok(KvmVm { vcpus, _controllers: controllers, slots, vm, kvm, ram })
+        let vm = Arc::new(MappedVm { fd: arch::create_vm(&kvm, platform)?, ram });
+        let memslots = Mutex::new(Memslots::new(Arc::clone(&vm))?);
+        let (vcpus, controllers) = arch::create_vcpus(&vm.fd, platform)?;
+        Ok(KvmVm { vcpus, _controllers: controllers, memslots, vm, kvm })
     }
 
-    /// Takes pages from the guest: an access to them leaves to the VMM. While no vCPU is in the guest.
+    /// Removes pages from the memslots: an access to them exits to the VMM. Call it only while no vCPU runs.
     ///
     /// # Errors
-    /// Where KVM refuses.
+    /// Returns an error if an ioctl fails.
     pub fn punch_hole(&self, span: Span) -> Result<(), KvmError> {
-        self.slots.lock().unwrap_or_else(PoisonError::into_inner).punch_hole(span.gpa, span.bytes())
+        self.memslots.lock().unwrap_or_else(PoisonError::into_inner).punch_hole(span.gpa, span.bytes())
     }
 
-    /// Gives pages back that were taken from the guest. While no vCPU is in the guest.
+    /// Maps pages again that [`punch_hole`](Self::punch_hole) removed. Call it only while no vCPU runs.
     ///
     /// # Errors
-    /// Where KVM refuses.
+    /// Returns an error if an ioctl fails.
     pub fn fill_hole(&self, span: Span) -> Result<(), KvmError> {
-        match self.ram.host_address(span.gpa) {
-            Some(hva) => {
-                let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
-                slots.fill_hole(span.gpa, span.bytes(), hva)
-            }
-            None => Ok(()),
-        }
+        self.memslots.lock().unwrap_or_else(PoisonError::into_inner).fill_hole(span.gpa, span.bytes())
     }
 
-    /// Gives a device a level-triggered line to a GSI.
+    /// A level-triggered interrupt line to a GSI.
     #[must_use]
     pub fn level(&self, gsi: u32) -> KvmLevel {
-        KvmLevel { vm: Arc::clone(&self.vm), line: arch::level_line(gsi) }
+        KvmLevel { vm: Arc::clone(&self.vm), irq: arch::level_irq(gsi) }
     }
 
     /// The guest's memory.
     #[must_use]
     pub fn ram(&self) -> &GuestRam {
-        &self.ram
+        &self.vm.ram
     }
 
-    /// Makes each edge of a line an edge on a GSI.
+    /// Makes each signal of an edge-triggered line raise a GSI (KVM_IRQFD).
     ///
     /// # Errors
-    /// Where KVM refuses.
+    /// Returns an error if an ioctl fails.
     pub fn bind(&self, line: &InterruptLine, gsi: u32) -> Result<(), KvmError> {
-        self.vm.register_irqfd(line.event(), arch::route(gsi)).map_err(refused("an interrupt line"))
+        let ioctl = format_args!("KVM_IRQFD (GSI {gsi})");
+        self.vm.fd.register_irqfd(line.event(), arch::irqfd_gsi(gsi)).map_err(ioctl_failed(ioctl))
     }
 
-    /// The vCPUs, ready to run; the first enters the kernel, the others wait for it to start them.
+    /// Sets the vCPUs' registers and returns the vCPUs, ready to run: the first starts at `entry`, the others wait until
+    /// the guest starts them.
     ///
     /// # Errors
-    /// Where KVM refuses.
+    /// Returns an error if an ioctl fails.
     pub fn ports(&mut self, entry: &Entry) -> Result<Vec<KvmPort>, KvmError> {
         arch::set_up(&self.kvm, &self.vcpus, entry)?;
-        Ok(self.vcpus.drain(..).map(|fd| KvmPort::new(fd, self.ram.clone())).collect())
+        Ok(self.vcpus.drain(..).map(|fd| KvmPort::new(fd, self.vm.ram.clone())).collect())
     }
 }
 
-/// A level-triggered line.
+/// A level-triggered interrupt line.
 pub struct KvmLevel {
-    vm: Arc<VmFd>,
-    /// KVM_IRQ_LINE's name of it.
-    line: u32,
+    vm: Arc<MappedVm>,
+    /// `irq` of KVM_IRQ_LINE.
+    irq: u32,
 }
 
 impl Level for KvmLevel {
     fn set(&self, asserted: bool) {
-        if let Err(error) = self.vm.set_irq_line(self.line, asserted) {
-            tracing::error!(line = self.line, %error, "an interrupt line cannot be driven");
+        if let Err(error) = self.vm.fd.set_irq_line(self.irq, asserted) {
+            tracing::error!(irq = self.irq, asserted, %error, "KVM_IRQ_LINE failed");
         }
+    }
+}
+
+/// The main thread, vCPU threads and device workers share these.
+const _: () = {
+    const fn is_send_and_sync<T: Send + Sync>() {}
+    is_send_and_sync::<KvmVm>();
+    is_send_and_sync::<KvmLevel>();
+    is_send_and_sync::<KvmError>();
+};
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_message_names_the_ioctl_its_object_the_errno_and_the_remedy() {
+        let message =
+            |errno| ioctl_failed("KVM_CREATE_VCPU (vCPU 3)")(kvm_ioctls::Error::new(errno)).to_string();
+        assert_eq!(message(libc::EINVAL), "KVM_CREATE_VCPU (vCPU 3): Invalid argument (os error 22)");
+        assert_eq!(
+            message(libc::EMFILE),
+            "KVM_CREATE_VCPU (vCPU 3): Too many open files (os error 24); raise the limit of open files (ulimit -n)"
+        );
     }
 }

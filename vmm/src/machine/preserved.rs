@@ -1,4 +1,5 @@
-//! What outlasts a reset of the machine: its memory, what is known to be lost of it, and who hears of losses.
+//! The state that is preserved across a reset of the machine: its memory, the ledger of poisoned pages, the listener for
+//! detected errors, and injection requests that are not due yet.
 
 use std::io;
 use std::sync::Arc;
@@ -12,40 +13,41 @@ use machine_profile::{Backing as BackingKind, Machine};
 use platform::Range;
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
-use super::{MachineError, no};
+use super::{MachineError, host_error};
 use crate::journal::Journal;
 use crate::plan::Blueprint;
-use crate::ras::inject::{Schedule, Spec};
+use crate::ras::inject::{InjectionSpec, Schedule};
 use crate::ras::{DetectedError, Reporting};
 use crate::timings::{Phase, Timings};
 
-/// A machine's memory and all that is known of it, from the first boot to the end.
+/// A machine's memory and what is known about its errors, from the first boot to the end.
 pub struct PreservedState {
     pub(super) ram: GuestRam,
     pub(super) reporting: Arc<Reporting>,
     pub(super) schedule: Arc<Schedule>,
     pub(super) detected_errors: DetectedErrors,
     sender: DetectedErrorSender,
-    /// The thread that the host tells of poisoned memory which nobody consumed.
+    /// The early-kill thread: the host signals poisoned pages to it that nobody has consumed.
     _ao_listener: AoListener,
 }
 
 impl PreservedState {
-    /// Maps the memory, and listens for what is lost of it. The main thread calls it before it starts any other.
+    /// Maps the memory and starts the AO listener. Call it on the main thread, before any other thread is started.
     ///
     /// # Errors
-    /// Where the host gives no memory or no thread, or this build cannot carry the plan.
+    /// Returns an error if the memory cannot be mapped, the listener cannot be started, or this build has no reporter for a
+    /// response of the plan.
     pub fn new(
         machine: &Machine,
         blueprint: &Blueprint,
-        orders: &[Spec],
+        injections: &[InjectionSpec],
         journal: &Arc<Journal>,
         timings: &Arc<Timings>,
     ) -> Result<Self, MachineError> {
-        let (detected_errors, sender) = DetectedErrors::new().map_err(no("event descriptor"))?;
-        let found = sender.clone();
-        let listener = AoListener::start(move |fault| found.send(DetectedError::Signalled(fault)))
-            .map_err(no("thread for memory errors"))?;
+        let (detected_errors, sender) = DetectedErrors::new().map_err(host_error("eventfd(2)"))?;
+        let signals = sender.clone();
+        let listener = AoListener::start(move |fault| signals.send(DetectedError::Signalled(fault)))
+            .map_err(host_error("starting the AO listener's thread"))?;
         let runs: Vec<_> = blueprint.platform.memory.ram.iter().map(|run| (run.start, run.len)).collect();
         let ram = GuestRam::allocate(&runs, backing(machine))?;
         timings.mark(Phase::Memory);
@@ -61,33 +63,34 @@ impl PreservedState {
         Ok(PreservedState {
             ram,
             reporting: Arc::new(reporting),
-            schedule: Arc::new(Schedule::new(orders)),
+            schedule: Arc::new(Schedule::new(injections)),
             detected_errors,
             sender,
             _ao_listener: listener,
         })
     }
 
-    /// Makes the memory what it is when a machine is switched on, for the next boot: empty, and whole but for what the profile
-    /// says is never repaired.
+    /// Prepares the memory for the next boot: all pages are zero, and poisoned ones are replaced unless `ras.repair` is
+    /// `never`.
     ///
     /// # Errors
-    /// Where the host gives no fresh memory.
+    /// Returns an error if the host has no memory for fresh pages.
     pub fn renew(&self) -> Result<(), MachineError> {
-        self.ram.renew_all_but(&self.reporting.lost_over_reset()).map_err(no("fresh memory"))?;
+        let kept = self.reporting.poisoned_across_reset();
+        self.ram.zero_except(&kept).map_err(host_error("replacing guest memory by fresh pages"))?;
         self.reporting.repaired_by_reset();
         Ok(())
     }
 
-    /// What is lost, and stays so over a reset.
+    /// The memory that stays poisoned across a reset.
     #[must_use]
-    pub fn lost_for_good(&self) -> Vec<Range> {
-        let lost = self.reporting.lost_over_reset().into_iter();
-        lost.map(|(start, len)| Range { start, len }).collect()
+    pub fn permanently_poisoned(&self) -> Vec<Range> {
+        let ranges = self.reporting.poisoned_across_reset().into_iter();
+        ranges.map(|(start, len)| Range { start, len }).collect()
     }
 
-    /// Where a device tells of poisoned memory that it touched.
-    pub(super) fn touched(&self) -> Arc<dyn PoisonObserver> {
+    /// What devices report accesses to poisoned memory to.
+    pub(super) fn poison_observer(&self) -> Arc<dyn PoisonObserver> {
         Arc::new(self.sender.clone())
     }
 }
@@ -100,13 +103,13 @@ fn backing(machine: &Machine) -> Backing {
     }
 }
 
-/// What was found lost, on its way to the main thread.
+/// The main thread's queue of detected errors.
 pub(super) struct DetectedErrors {
     receiver: Receiver<DetectedError>,
     wake: Arc<EventFd>,
 }
 
-/// The other end of it, for any thread.
+/// The sending end of the queue, for any thread.
 #[derive(Clone)]
 struct DetectedErrorSender {
     sender: Sender<DetectedError>,
@@ -117,22 +120,22 @@ impl DetectedErrors {
     fn new() -> io::Result<(Self, DetectedErrorSender)> {
         let (sender, receiver) = mpsc::channel();
         let wake = Arc::new(EventFd::new(EFD_NONBLOCK)?);
-        let far_end = DetectedErrorSender { sender, wake: Arc::clone(&wake) };
-        Ok((DetectedErrors { receiver, wake }, far_end))
+        let sender = DetectedErrorSender { sender, wake: Arc::clone(&wake) };
+        Ok((DetectedErrors { receiver, wake }, sender))
     }
 
-    /// Readable when something may have been found.
+    /// Readable if errors may be pending.
     pub(super) fn wake(&self) -> &EventFd {
         &self.wake
     }
 
-    /// The next that is found, waited for so long at most.
-    pub(super) fn next(&self, patience: Duration) -> Option<DetectedError> {
-        self.receiver.recv_timeout(patience).ok()
+    /// Takes the next error, and waits for it until the timeout. `None` if none came.
+    pub(super) fn next(&self, timeout: Duration) -> Option<DetectedError> {
+        self.receiver.recv_timeout(timeout).ok()
     }
 
-    /// What was found.
-    pub(super) fn all(&self) -> impl Iterator<Item = DetectedError> + '_ {
+    /// Takes the errors that are pending.
+    pub(super) fn pending(&self) -> impl Iterator<Item = DetectedError> + '_ {
         // An error means that it was read already.
         let _ = self.wake.read();
         self.receiver.try_iter()
@@ -140,9 +143,10 @@ impl DetectedErrors {
 }
 
 impl DetectedErrorSender {
-    fn send(&self, found: DetectedError) {
-        // Nobody listens only where the machine has ended; the eventfd is full only where nobody has read 2^64 of them.
-        let _ = self.sender.send(found);
+    fn send(&self, error: DetectedError) {
+        // Fails only if the receiver is gone: the machine has ended.
+        let _ = self.sender.send(error);
+        // Fails only if the counter would overflow.
         let _ = self.wake.write(1);
     }
 }
@@ -152,3 +156,11 @@ impl PoisonObserver for DetectedErrorSender {
         self.send(DetectedError::Touched { gpa, log2_len });
     }
 }
+
+/// The main thread owns it; device workers hold the sender.
+const _: () = {
+    const fn is_send<T: Send>() {}
+    const fn is_send_and_sync<T: Send + Sync>() {}
+    is_send::<PreservedState>();
+    is_send_and_sync::<DetectedErrorSender>();
+};

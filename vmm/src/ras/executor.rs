@@ -1,4 +1,4 @@
-//! What carries actions out.
+//! Carries out the responder's actions.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -11,22 +11,22 @@ use vcpu::{Control, Injection};
 use crate::journal::{Journal, Note};
 use crate::lifecycle::{Ending, Lifecycle};
 
-/// The parts of a machine that an error is told by.
+/// The parts of a machine by which errors are reported.
 pub struct ActionExecutor {
     /// The event device that notifies the error device.
     pub events: Arc<Mutex<GenericEventDevice>>,
-    /// The interrupt line of a source that has one of its own.
+    /// The interrupt line of the error source that has its own interrupt. `None` if no source has.
     pub external: Option<InterruptLine>,
-    /// Where exceptions are left for vCPUs.
+    /// Queues exceptions for vCPUs.
     pub control: Arc<Control>,
-    /// vCPUs.
+    /// Number of vCPUs.
     pub vcpus: u32,
-    /// Where the machine's end is announced.
+    /// Ends the machine.
     pub lifecycle: Arc<Lifecycle>,
 }
 
 impl ActionExecutor {
-    /// Does it, and notes how the guest was notified, where it was.
+    /// Carries out an action. If it notifies the guest, this is noted in the journal.
     pub(super) fn carry_out(&mut self, action: Action<'_>, ram: &GuestRam, journal: &Journal) {
         let inject = |vcpu: u32, injection: Injection, how: &'static str| {
             self.control.inject(vcpu, injection);
@@ -35,8 +35,8 @@ impl ActionExecutor {
         match action {
             Action::Write { gpa, bytes } => {
                 if let Err(error) = write(ram, gpa, bytes) {
-                    tracing::error!(gpa, %error, "a record cannot be written: what is said of it from here on is not so");
-                    let report = StopReport { reason: StopReason::RecordsLost, error: None };
+                    tracing::error!(gpa, %error, "an error record cannot be written to guest memory: the machine stops");
+                    let report = StopReport { reason: StopReason::RecordAreaPoisoned, error: None };
                     self.lifecycle.end(Ending::MemoryError(report));
                 }
             }
@@ -58,7 +58,7 @@ impl ActionExecutor {
             }
             Action::InjectNmi { vcpu } => inject(vcpu, Injection::Nmi, "nmi"),
             Action::MachineCheck { target: Target::Vcpu(vcpu), registers } => {
-                // What is not uncorrected raises no exception: the guest finds it when it looks.
+                // Without UC there is no exception: the guest finds the error when it polls its banks.
                 let how = if registers.status & UC != 0 { "machine-check" } else { "machine-check-bank" };
                 inject(vcpu, Injection::MachineCheck(registers), how);
             }
@@ -76,7 +76,7 @@ impl ActionExecutor {
                 journal.note(Note::Released(vcpu));
             }
             Action::Stop { report } => self.lifecycle.end(Ending::MemoryError(report)),
-            Action::Event(mark) => journal.note(Note::ErrorEvent(mark)),
+            Action::Event(event) => journal.note(Note::ErrorEvent(event)),
         }
     }
 }
@@ -84,7 +84,7 @@ impl ActionExecutor {
 /// MCi_STATUS.UC (Intel SDM volume 3, Machine-Check Architecture, IA32_MCi_STATUS).
 const UC: u64 = 1 << 61;
 
-/// Four and eight aligned bytes are one store, which the guest sees after all that came before.
+/// Writes to guest memory. Four or eight aligned bytes are one store, which the guest observes after all earlier ones.
 fn write(ram: &GuestRam, gpa: u64, bytes: &[u8]) -> Result<(), AccessError> {
     let is_aligned = gpa.is_multiple_of(bytes.len().max(1) as u64);
     if let (true, Ok(value)) = (is_aligned, <[u8; 8]>::try_from(bytes)) {

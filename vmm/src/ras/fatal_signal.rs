@@ -1,13 +1,14 @@
-//! What is said when the process itself is hit: a thread touched memory that is lost, and cannot go on.
+//! The report of a SIGBUS that ends the process: a thread accessed poisoned memory and cannot continue.
 //!
-//! It runs in the signal's handler: no lock, no allocation, only system calls that a handler may make. It puts the terminal
-//! back, says what happened on standard error, closes the event file's story with its last line, and gives the exit status.
+//! It runs in the signal handler, so it takes no lock, does not allocate, and makes only async-signal-safe calls. It restores
+//! the terminal's mode, writes a line to standard error and the last line of the event file, and determines the exit status.
 
 use std::fmt::{self, Write};
+use std::io;
 use std::os::fd::BorrowedFd;
 use std::sync::OnceLock;
 
-use guest_memory::sigbus::FatalSignal;
+use guest_memory::sigbus::{self, FatalSignal};
 use ras_core::actions::StopReason;
 use rustix::io::write;
 use rustix::stdio::stderr;
@@ -16,106 +17,113 @@ use crate::console;
 use crate::journal::LastLine;
 use crate::status::Status;
 
-/// Where the event file's last line goes.
+/// The event file.
 static EVENTS: OnceLock<LastLine> = OnceLock::new();
 
-/// From now on the event file gets its last line, however the process ends.
-pub fn write_to(events: LastLine) {
+/// Sets the event file that the report writes its last line to. Only the first call has an effect.
+pub fn set_event_file(events: LastLine) {
     // An error means that it was set before.
     let _ = EVENTS.set(events);
 }
 
-/// Says them. The process ends with what is returned.
+/// Installs the process's SIGBUS handler, with the report of this module for a signal that ends the process.
+///
+/// # Errors
+/// Returns an error if it is installed already, or sigaction(2) fails.
+#[expect(unsafe_code, reason = "a function is installed that runs in a signal handler")]
+pub fn install_handler() -> io::Result<()> {
+    // SAFETY: `report` is async-signal-safe: it reads statics that are set once, tries the terminal's lock without waiting, formats into
+    // a buffer on the stack, and calls write(2) and tcsetattr(3). It does not wait, allocate or unwind.
+    unsafe { sigbus::install(report) }
+}
+
+/// Reports the signal and returns the exit status of the process. Async-signal-safe.
 #[must_use]
-pub fn say(signal: &FatalSignal) -> i32 {
-    console::put_back_in_a_handler();
-    let told = Told(signal);
-    let status = told.status();
-    let mut line = Line::default();
-    // What does not fit is cut off.
-    let _ = writeln!(line, "ghest: {told}");
-    put(stderr(), &line);
+fn report(signal: &FatalSignal) -> i32 {
+    console::restore_terminal_in_signal_handler();
+    let report = Report(signal);
+    let status = report.status();
+    let mut line = LineBuffer::default();
+    // An error means that the line was truncated.
+    let _ = writeln!(line, "ghest: {report}");
+    write_line(stderr(), &line);
     if let Some(events) = EVENTS.get() {
-        let mut line = Line::default();
+        let mut line = LineBuffer::default();
         let time = events.elapsed().as_nanos();
         let _ = writeln!(
             line,
-            "{{\"t_ns\":{time},\"event\":\"stopped\",\"reason\":\"{told}\",\"status\":{}}}",
+            "{{\"t_ns\":{time},\"event\":\"stopped\",\"reason\":\"{report}\",\"status\":{}}}",
             status.code()
         );
-        put(events.descriptor(), &line);
+        write_line(events.descriptor(), &line);
     }
     status.code().into()
 }
 
-/// si_code of a SIGBUS (linux/asm-generic/siginfo.h): memory was consumed, or found, lost.
+/// BUS_MCEERR_AR and BUS_MCEERR_AO: si_code of a SIGBUS (linux/asm-generic/siginfo.h).
 const BUS_MCEERR: [i32; 2] = [4, 5];
 
-/// What happened, in words that need no escape in JSON.
-struct Told<'a>(&'a FatalSignal);
+/// The text of the report. It needs no escapes in JSON.
+struct Report<'a>(&'a FatalSignal);
 
-impl Told<'_> {
+impl Report<'_> {
     fn is_memory_error(&self) -> bool {
         BUS_MCEERR.contains(&self.0.code)
     }
 
     fn status(&self) -> Status {
         match (self.is_memory_error(), self.0.guest) {
-            (true, None) => Status::MemoryError(account(StopReason::OwnMemory)),
-            (true, Some(_)) => Status::MemoryError(account(StopReason::NotDeliverable)),
+            (true, None) => Status::of_stop(StopReason::OwnMemory),
+            (true, Some(_)) => Status::of_stop(StopReason::NotDeliverable),
             (false, _) if self.0.code <= 0 => Status::Signal(libc::SIGBUS as u8),
             (false, _) => Status::Failure,
         }
     }
 }
 
-const fn account(reason: StopReason) -> u8 {
-    ras_core::actions::StopReport { reason, error: None }.status()
-}
-
-impl fmt::Display for Told<'_> {
+impl fmt::Display for Report<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let FatalSignal { hva, code, log2_len, guest } = self.0;
         match (self.is_memory_error(), guest) {
             (true, None) => write!(
                 f,
-                "stopped: memory of the VMM itself was lost: 2^{log2_len} bytes around address {hva:#x} of its process"
+                "stopped: memory error in the VMM's own memory: 2^{log2_len} bytes around HVA {hva:#x}"
             ),
             (true, Some(gpa)) => write!(
                 f,
-                "stopped: the VMM touched poisoned memory of its guest where it cannot do without: 2^{log2_len} bytes around {gpa:#x}"
+                "stopped: the VMM accessed poisoned guest memory and cannot recover: 2^{log2_len} bytes around GPA {gpa:#x}"
             ),
-            (false, _) if *code <= 0 => write!(f, "stopped by SIGBUS, which a process sent"),
+            (false, _) if *code <= 0 => write!(f, "stopped by a SIGBUS that a process sent"),
             (false, Some(gpa)) => write!(
                 f,
-                "a bus error (si_code {code}) at {gpa:#x} of the guest, which is no memory error: the file behind its memory \
-                 was cut short, or the host's pool of huge pages is empty"
+                "SIGBUS (si_code {code}) at GPA {gpa:#x}, not a memory error: the file behind guest memory was truncated, or the \
+                 host's pool of huge pages is exhausted"
             ),
             (false, None) => write!(
                 f,
-                "a bus error (si_code {code}) at address {hva:#x}, which is no memory error: a file that is mapped was cut short"
+                "SIGBUS (si_code {code}) at HVA {hva:#x}, not a memory error: a mapped file was truncated"
             ),
         }
     }
 }
 
-/// A line on the stack.
-struct Line {
+/// A line on the stack. What does not fit is truncated.
+struct LineBuffer {
     bytes: [u8; 512],
     len: usize,
 }
 
-impl Default for Line {
+impl Default for LineBuffer {
     fn default() -> Self {
-        Line { bytes: [0; 512], len: 0 }
+        LineBuffer { bytes: [0; 512], len: 0 }
     }
 }
 
-impl Write for Line {
+impl Write for LineBuffer {
     fn write_str(&mut self, text: &str) -> fmt::Result {
-        let room = self.bytes.get_mut(self.len..).ok_or(fmt::Error)?;
-        let len = room.len().min(text.len());
-        if let (Some(to), Some(from)) = (room.get_mut(..len), text.as_bytes().get(..len)) {
+        let free = self.bytes.get_mut(self.len..).ok_or(fmt::Error)?;
+        let len = free.len().min(text.len());
+        if let (Some(to), Some(from)) = (free.get_mut(..len), text.as_bytes().get(..len)) {
             to.copy_from_slice(from);
         }
         self.len += len;
@@ -123,8 +131,8 @@ impl Write for Line {
     }
 }
 
-fn put(to: BorrowedFd<'_>, line: &Line) {
-    // There is nobody left to tell where it cannot be written.
+fn write_line(to: BorrowedFd<'_>, line: &LineBuffer) {
+    // An error cannot be reported anywhere.
     let _ = write(to, line.bytes.get(..line.len).unwrap_or_default());
 }
 
@@ -133,24 +141,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_death_has_its_words_and_its_status() {
-        let told = |code, guest| {
+    fn each_cause_has_its_text_and_exit_status() {
+        let report = |code, guest| {
             let signal = FatalSignal { hva: 0x7f00_0000_1000, code, log2_len: 12, guest };
-            (Told(&signal).status().code(), Told(&signal).to_string())
+            (Report(&signal).status().code(), Report(&signal).to_string())
         };
-        let (status, words) = told(4, None);
-        assert!(status == 11 && words.contains("0x7f0000001000"), "{words}");
-        let (status, words) = told(4, Some(0x2000));
-        assert!(status == 10 && words.contains("around 0x2000"), "{words}");
-        let (status, words) = told(2, Some(0x2000));
-        assert!(status == 1 && words.contains("cut short"), "{words}");
-        assert_eq!(told(0, None), (135, "stopped by SIGBUS, which a process sent".into()));
-        assert!(!told(2, None).1.contains(['"', '\\']));
+        let (status, text) = report(4, None);
+        assert!(status == 11 && text.contains("0x7f0000001000"), "{text}");
+        let (status, text) = report(4, Some(0x2000));
+        assert!(status == 10 && text.contains("around GPA 0x2000"), "{text}");
+        let (status, text) = report(2, Some(0x2000));
+        assert!(status == 1 && text.contains("truncated"), "{text}");
+        assert_eq!(report(0, None), (135, "stopped by a SIGBUS that a process sent".into()));
+        assert!(!report(2, None).1.contains(['"', '\\']));
     }
 
     #[test]
-    fn a_line_that_is_too_long_is_cut_off() {
-        let mut line = Line::default();
+    fn a_line_that_is_too_long_is_truncated() {
+        let mut line = LineBuffer::default();
         assert!(write!(line, "{}", "x".repeat(600)).is_err());
         assert_eq!(line.len, 512);
     }

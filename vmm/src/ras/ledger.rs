@@ -1,4 +1,4 @@
-//! What is known to be lost, and what of it is replaced by fresh memory.
+//! The ledger of poisoned pages, and their repair: their replacement by fresh pages.
 
 use guest_memory::sigbus;
 use ras_core::Span;
@@ -8,19 +8,19 @@ use serde_json::{Value, json};
 use super::Reporting;
 use crate::journal::Note;
 
-/// How long a guest that has acknowledged an error has to take the page from its programs: Linux acknowledges before it does.
+/// How long a guest may take to offline a page after it has acknowledged the error: Linux acknowledges first.
 const GUEST_OFFLINE_DELAY_NS: u64 = 1_000_000_000;
 
 impl Reporting {
-    /// What was lost so far, as JSON.
+    /// The ledger, as JSON.
     #[must_use]
     pub fn ledger(&self) -> Value {
-        // Not written as JSON under the lock: a vCPU may wait for it.
+        // JSON is made after the lock is released: a vCPU may wait for it.
         let ledger = self.lock().responder.ledger().clone();
         json!({ "entries": ledger, "bytes_lost": ledger.poisoned_bytes() })
     }
 
-    /// How often each event happened, and what can be said in numbers of memory errors, as JSON.
+    /// Counters, as JSON: how often each event happened, and the size of the ledger.
     #[must_use]
     pub fn metrics(&self) -> Value {
         self.journal.flush();
@@ -37,7 +37,7 @@ impl Reporting {
         })
     }
 
-    /// Spans that the profile allows to be replaced by fresh memory while the guest runs.
+    /// Spans whose pages may be replaced while the guest runs, according to the profile's `ras.repair`.
     #[must_use]
     pub fn repairable(&self) -> Vec<Span> {
         if self.repair != Repair::WhenAcknowledged {
@@ -49,36 +49,36 @@ impl Reporting {
         repairable.filter(|span| !state.unrepairable.contains(span)).collect()
     }
 
-    /// The runs of memory, as GPA and bytes, that stay lost when the machine is reset.
+    /// The ranges of memory, as GPA and bytes, that stay poisoned across a reset.
     #[must_use]
-    pub fn lost_over_reset(&self) -> Vec<(u64, u64)> {
+    pub fn poisoned_across_reset(&self) -> Vec<(u64, u64)> {
         if self.repair != Repair::Never {
             return Vec::new();
         }
-        self.lock().responder.ledger().lost().collect()
+        self.lock().responder.ledger().poisoned_ranges().collect()
     }
 
-    /// Fresh memory took the place of these pages.
+    /// Records that these pages were replaced.
     pub fn repaired(&self, span: Span) {
-        self.memslot_holes.fill_hole(span);
+        self.memslot_holes.remove(span);
         self.lock().responder.repaired(span, self.now_ns());
         self.journal.write(Note::Repaired(span));
     }
 
-    /// They could not be replaced, and stay lost.
+    /// Records that these pages could not be replaced: they stay poisoned.
     pub fn not_repaired(&self, span: Span, error: &std::io::Error) {
-        tracing::error!(%error, "poisoned memory cannot be replaced");
+        tracing::error!(%error, "poisoned pages cannot be replaced");
         self.lock().unrepairable.push(span);
         self.journal.write(Note::NotRepaired(span));
     }
 
-    /// Fresh memory took the place of everything that was lost and does not stay so over a reset.
+    /// Records that a reset replaced all pages that do not stay poisoned across it.
     pub fn repaired_by_reset(&self) {
         if self.repair != Repair::Never {
             let entries = self.lock().responder.ledger().entries().to_vec();
-            let lost = entries.into_iter().filter(|entry| entry.is_poisoned()).map(|entry| entry.span);
-            lost.for_each(|span| self.repaired(span));
-            // What nobody has touched is in no ledger.
+            let poisoned = entries.into_iter().filter(|entry| entry.is_poisoned()).map(|entry| entry.span);
+            poisoned.for_each(|span| self.repaired(span));
+            // Holes that nobody has accessed are not in the ledger.
             self.memslot_holes.clear();
             self.lock().unrepairable.clear();
         }

@@ -1,56 +1,55 @@
-//! Pages that the guest was left without on purpose: the honest model of a page that the host has unmapped, on any KVM.
+//! Pages that were removed from the guest's memslots. An access to one exits to the VMM, as an access to a page that the host
+//! has unmapped does, on any KVM.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use ras_core::Span;
 
-/// Pages that are in no memory slot. Whoever changes the slots writes it down here, while no vCPU is in the guest.
+/// The holes in the guest's memslots. Whoever changes the memslots updates it, while no vCPU runs.
 #[derive(Debug, Default)]
 pub struct MemslotHoles(Mutex<Vec<Span>>);
 
 impl MemslotHoles {
-    /// These pages are in no slot from now on.
-    pub fn punch_hole(&self, span: Span) {
+    /// Adds a hole.
+    pub fn insert(&self, span: Span) {
         self.lock().push(span);
     }
 
-    /// They are in one again.
-    pub fn fill_hole(&self, span: Span) {
-        self.lock().retain(|memslot_holes| !span.contains(memslot_holes.gpa));
+    /// Removes all holes that start in `span`.
+    pub fn remove(&self, span: Span) {
+        self.lock().retain(|hole| !span.contains(hole.gpa));
     }
 
-    /// All are in one again.
+    /// Removes all holes.
     pub fn clear(&self) {
         self.lock().clear();
     }
 
-    /// Whether that page is one of them.
+    /// Whether `gpa` is in a hole.
     #[must_use]
     pub fn contains(&self, gpa: u64) -> bool {
-        self.around(gpa).is_some()
+        self.hole_at(gpa).is_some()
     }
 
-    /// The span that was left out together with that page.
+    /// The hole that contains `gpa`. `None` if there is none.
     #[must_use]
-    pub fn around(&self, gpa: u64) -> Option<Span> {
-        self.lock().iter().copied().find(|span| span.contains(gpa))
+    pub fn hole_at(&self, gpa: u64) -> Option<Span> {
+        self.lock().iter().copied().find(|hole| hole.contains(gpa))
     }
 
-    /// Whether any page of that span is one of them.
+    /// Whether any page of `span` is in a hole.
     #[must_use]
     pub fn overlaps(&self, span: Span) -> bool {
-        self.lock()
-            .iter()
-            .any(|memslot_holes| memslot_holes.contains(span.gpa) || span.contains(memslot_holes.gpa))
+        self.lock().iter().any(|hole| hole.contains(span.gpa) || span.contains(hole.gpa))
     }
 
-    /// Those within that span.
+    /// The holes that start in `span`.
     #[must_use]
     pub fn within(&self, span: Span) -> Vec<Span> {
-        self.lock().iter().copied().filter(|memslot_holes| span.contains(memslot_holes.gpa)).collect()
+        self.lock().iter().copied().filter(|hole| span.contains(hole.gpa)).collect()
     }
 
-    /// All of them.
+    /// All holes.
     #[must_use]
     pub fn spans(&self) -> Vec<Span> {
         self.lock().clone()

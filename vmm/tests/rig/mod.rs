@@ -1,8 +1,9 @@
-//! The way from a signal to the exception that answers it, on real KVM, with a guest of a few instructions: one vCPU in real
-//! mode that reads a page which is in no memory slot, takes an NMI, acknowledges its record, and says so at a port.
+//! From the SIGBUS to the exception that reports it, on real KVM, with a guest of a few instructions: one vCPU in real mode reads a
+//! page in a memslot hole, takes an NMI, acknowledges its record, and writes to a port.
 //!
-//! What answers is what answers in `ghest`: the run loop, the signal's handler, [`Reporting`] and its hands.
+//! The run loop, the signal handler, [`Reporting`] and its [`ActionExecutor`] are those of `ghest`.
 
+use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
@@ -13,10 +14,13 @@ use guest_memory::{Backing, GuestRam, sigbus};
 use kvm_bindings::kvm_userspace_memory_region;
 use kvm_ioctls::{Kvm, VcpuFd, VmFd};
 use ras_core::plan::{TablesView, plan, sources_wanted};
-use ras_core::request::{Arch, Asynchronous, OnMissingSupport, Repair, Request, Synchronous, TableSet};
+use ras_core::request::{Arch, OnMissingSupport, Repair, Request, TableSet};
 use ras_core::vcpu_state::VcpuState;
-use ras_core::{RecordArea, Span};
-use vcpu::{Bus, Control, Exit, Injected, Injection, KvmPort, PoisonAccess, RunError, RunState, VcpuPort};
+use ras_core::{RecordArea, Response, Span};
+use vcpu::{
+    Control, Exit, Injected, Injection, IoBus, KickFlag, KvmPort, MemoryErrorHandler, PoisonAccess, RunError,
+    RunState, Unmapped, VcpuEnvironment, VcpuExitReason, VcpuPort,
+};
 use vmm::journal::Journal;
 use vmm::lifecycle::Lifecycle;
 use vmm::ras::{ActionExecutor, Reporting};
@@ -24,24 +28,24 @@ use vmm::timings::Timings;
 
 /// Bytes of the guest's memory.
 const MEMORY: u64 = 1 << 20;
-/// Where the record area is: cells, acknowledge registers and blocks, 64 KiB each.
+/// The record area: error block addresses, acknowledge registers and status blocks, 64 KiB each.
 const RECORDS: u64 = 0x1_0000;
-/// The page that is in no slot.
-const LOST: u64 = 0x9000;
-/// The interrupt vector table's entry of the NMI, in real mode.
+/// The page that no memory slot contains.
+const POISONED: u64 = 0x9000;
+/// The NMI's entry of the interrupt vector table.
 const NMI_VECTOR: u64 = 2 * 4;
-/// Where the code is.
+/// The code.
 const CODE: u64 = 0x1000;
-/// Where the NMI's handler is.
+/// The NMI handler.
 const HANDLER: u64 = 0x2000;
-/// Written twice in a row: the time between the two is one exit and one entry.
+/// The port of two writes in a row, between which there is one exit and one entry.
 const BARE: u16 = 0x10;
-/// Written when a round is over.
+/// The port that is written at the end of a round.
 const ROUND: u16 = 0x11;
 
 /// `out 0x10, al` twice, `mov al, [0x9000]`, `out 0x11, al`, and again.
 const LOOP: [u8; 11] = [0xe6, 0x10, 0xe6, 0x10, 0xa0, 0x00, 0x90, 0xe6, 0x11, 0xeb, 0xf5];
-/// Sets the acknowledge register of the source (ds = 0x2000, byte 0 = 1), steps over the read of three bytes, and returns.
+/// Sets the acknowledge register of the source (ds = 0x2000, byte 0 = 1), skips the read instruction of three bytes, and returns.
 const ACKNOWLEDGE: [u8; 23] = [
     0x50, // push ax
     0x1e, // push ds
@@ -57,59 +61,66 @@ const ACKNOWLEDGE: [u8; 23] = [
     0xcf, // iret
 ];
 
-/// Nanoseconds of one round.
+/// The times of one round, in nanoseconds.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Round {
-    /// From one exit to the next, where nothing is answered but a port.
+    /// One exit and entry for a port.
     pub(crate) bare: u64,
-    /// From the exit at the poisoned page, through the signal and its handler, to what the handler left.
+    /// From the exit at the poisoned page, through the signal and its handler, to the queued fault.
     pub(crate) signalled: u64,
-    /// Of the vCPU's access, taken back: only a simulated loss has one.
+    /// To abandon the vCPU's access, which only a simulated error needs.
     pub(crate) undone: u64,
-    /// From what the handler left, without that, to the exception that the vCPU was given.
+    /// From the queued fault, without that, to the injected exception.
     pub(crate) answered: u64,
-    /// From there to the exit that the guest makes when it has acknowledged the record.
+    /// From there to the exit after the guest has acknowledged the record.
     pub(crate) acknowledged: u64,
-    /// Allocations of the vCPU's thread from the exit at the poisoned page to the exception.
+    /// Allocations of the vCPU's thread from the exit at the poisoned page to the injected exception.
     pub(crate) allocations: usize,
 }
 
-/// What the vCPU's thread runs on.
+/// What the vCPU runs with, and what measures it.
 struct Rig {
     reporting: Reporting,
     control: Arc<Control>,
     allocations: fn() -> usize,
     rounds: usize,
     start: Instant,
-    /// A loss was met, and not flush yet.
+    /// An error was consumed, and its log output is pending.
     pending: AtomicBool,
     last: AtomicU64,
     count: AtomicU64,
     done: Mutex<(Round, Vec<Round>)>,
 }
 
-/// Runs so many rounds. `allocations` counts those of the calling thread so far.
+/// Runs a number of rounds. `allocations` returns the count of the calling thread.
 ///
 /// # Errors
-/// Where this machine has no KVM that can be used.
+/// Returns an error if this machine has no usable KVM.
+#[expect(unsafe_code, reason = "a signal handler is installed")]
 pub(crate) fn rounds(rounds: usize, allocations: fn() -> usize) -> Result<Vec<Round>, String> {
     let kvm = Kvm::new().map_err(|error| format!("/dev/kvm: {error}"))?;
     let ram = GuestRam::allocate(&[(0, MEMORY)], Backing::Anonymous).map_err(|error| error.to_string())?;
     let (_vm, fd) = machine(&kvm, &ram).map_err(|error| format!("KVM: {error}"))?;
-    // Fails where it was installed by another round.
-    let _ = sigbus::install(|_| 1);
+    // Fails if an earlier call has installed it.
+    // SAFETY: the function only returns a number.
+    let _ = unsafe { sigbus::install(|_| 1) };
 
-    let rig = rig(&ram, rounds, allocations);
+    let rig = Arc::new(rig(&ram, rounds, allocations));
     ram.write(RECORDS, &area().initial_bytes()).expect("memory");
     let mut port = Timed { port: KvmPort::new(fd, ram.clone()), rig: &rig };
-    let end = vcpu::run(0, &mut port, &rig, &rig.control);
-    assert_eq!(end, vcpu::End::Stopped);
-    Ok(rig.done.into_inner().expect("no panic").1)
+    let environment = VcpuEnvironment {
+        io: Arc::clone(&rig) as _,
+        memory_errors: Arc::clone(&rig) as _,
+        observer: Arc::new(()),
+    };
+    let reason = vcpu::run(0, &mut port, &environment, &rig.control);
+    assert_eq!(reason, VcpuExitReason::Stopped);
+    Ok(std::mem::take(&mut rig.done.lock().expect("no panic").1))
 }
 
 fn area() -> RecordArea {
     let sources: Vec<_> = sources_wanted(&request(), &host(), None).collect();
-    RecordArea::lay_out(RECORDS, MEMORY - RECORDS, &sources).expect("room for one source")
+    RecordArea::lay_out(RECORDS, MEMORY - RECORDS, &sources).expect("one source fits")
 }
 
 fn host() -> ras_core::abilities::HostAbilities {
@@ -120,8 +131,8 @@ fn request() -> Request {
     Request {
         arch: Arch::X86_64,
         tables: TableSet::Acpi,
-        synchronous: Synchronous::Nmi,
-        asynchronous: Asynchronous::Ignore,
+        synchronous: Some(Response::Nmi),
+        asynchronous: Some(Response::Ignore),
         poll_interval_ms: core::num::NonZeroU32::MIN,
         on_missing_support: OnMissingSupport::Degrade,
         repair: Repair::OnReset,
@@ -138,7 +149,7 @@ fn rig(ram: &GuestRam, rounds: usize, allocations: fn() -> usize) -> Rig {
     let lifecycle = Lifecycle::new(Arc::clone(&control), Arc::clone(&journal), Arc::clone(&clock));
     let reporting =
         Reporting::new(&plan, &host, Some(&area), ram.clone(), journal, clock).expect("a reporter");
-    reporting.memslot_holes().punch_hole(Span::around(LOST, 12));
+    reporting.memslot_holes().insert(Span::around(POISONED, 12));
     reporting.attach(ActionExecutor {
         events: Arc::new(Mutex::new(GenericEventDevice::new(InterruptLine::new().expect("an eventfd")))),
         external: None,
@@ -159,7 +170,8 @@ fn rig(ram: &GuestRam, rounds: usize, allocations: fn() -> usize) -> Rig {
     }
 }
 
-/// A vCPU that stands at the loop, and memory without the poisoned page.
+/// A vCPU at the start of the loop, and memory slots around the poisoned page.
+#[expect(unsafe_code, reason = "memory slots are added")]
 fn machine(kvm: &Kvm, ram: &GuestRam) -> Result<(VmFd, VcpuFd), kvm_ioctls::Error> {
     for (gpa, bytes) in [(CODE, &LOOP[..]), (HANDLER, &ACKNOWLEDGE[..])] {
         ram.write(gpa, bytes).expect("memory");
@@ -169,8 +181,9 @@ fn machine(kvm: &Kvm, ram: &GuestRam) -> Result<(VmFd, VcpuFd), kvm_ioctls::Erro
     vm.set_tss_address(0xfffb_d000)?;
     vm.create_irq_chip()?;
     let hva = ram.host_address(0).expect("memory");
-    for (slot, gpa, end) in [(0, 0, LOST), (1, LOST + 0x1000, MEMORY)] {
-        add_memory(&vm, slot, gpa, end - gpa, hva + gpa)?;
+    for (slot, gpa, end) in [(0, 0, POISONED), (1, POISONED + 0x1000, MEMORY)] {
+        // SAFETY: the range is within `ram`, which the caller drops after the machine.
+        unsafe { add_memory(&vm, slot, gpa, end - gpa, hva + gpa)? };
     }
     let fd = vm.create_vcpu(0)?;
     let mut sregs = fd.get_sregs()?;
@@ -182,8 +195,12 @@ fn machine(kvm: &Kvm, ram: &GuestRam) -> Result<(VmFd, VcpuFd), kvm_ioctls::Erro
     Ok((vm, fd))
 }
 
-#[expect(unsafe_code, reason = "KVM is given host addresses")]
-fn add_memory(vm: &VmFd, slot: u32, gpa: u64, len: u64, hva: u64) -> Result<(), kvm_ioctls::Error> {
+/// Adds a memory slot.
+///
+/// # Safety
+/// The host memory from `hva` on must exist as long as the machine.
+#[expect(unsafe_code, reason = "KVM accesses host memory")]
+unsafe fn add_memory(vm: &VmFd, slot: u32, gpa: u64, len: u64, hva: u64) -> Result<(), kvm_ioctls::Error> {
     let region = kvm_userspace_memory_region {
         slot,
         flags: 0,
@@ -191,7 +208,7 @@ fn add_memory(vm: &VmFd, slot: u32, gpa: u64, len: u64, hva: u64) -> Result<(), 
         memory_size: len,
         userspace_addr: hva,
     };
-    // SAFETY: the caller's `GuestRam` maps it and outlives the machine.
+    // SAFETY: as the caller guarantees.
     unsafe { vm.set_user_memory_region(region) }
 }
 
@@ -200,7 +217,7 @@ impl Rig {
         self.start.elapsed().as_nanos() as u64
     }
 
-    /// Time since the last call, which this is for the next.
+    /// The time since the last call.
     fn lap(&self) -> u64 {
         let now = self.now();
         now - self.last.swap(now, Ordering::Relaxed)
@@ -211,19 +228,14 @@ impl Rig {
         let (round, rounds) = &mut *done;
         change(round, rounds);
     }
-
-    fn touched(&self, gpa: u64) {
-        self.count.store((self.allocations)() as u64, Ordering::Relaxed);
-        self.lap();
-        assert!(self.reporting.touched_lost(gpa), "{gpa:#x} is the poisoned page");
-        self.pending.store(true, Ordering::Relaxed);
-    }
 }
 
-impl Bus for Rig {
-    fn port_in(&self, _: u16, _: &mut [u8]) {}
+impl IoBus for Rig {
+    fn port_in(&self, _: u16, _: &mut [u8]) -> Result<(), Unmapped> {
+        Err(Unmapped)
+    }
 
-    fn port_out(&self, port: u16, _: &[u8]) {
+    fn port_out(&self, port: u16, _: &[u8]) -> Result<(), Unmapped> {
         let lap = self.lap();
         match port {
             BARE => self.with(|round, _| round.bare = lap),
@@ -234,18 +246,31 @@ impl Bus for Rig {
                     self.control.set(RunState::Stop);
                 }
             }),
-            _ => {}
+            _ => return Err(Unmapped),
         }
+        Ok(())
     }
 
-    fn mmio_read(&self, gpa: u64, _: &mut [u8]) {
-        self.touched(gpa);
+    fn mmio_read(&self, _: u64, _: &mut [u8]) -> Result<(), Unmapped> {
+        Err(Unmapped)
     }
 
-    fn mmio_write(&self, _: u64, _: &[u8]) {}
+    fn mmio_write(&self, _: u64, _: &[u8]) -> Result<(), Unmapped> {
+        Err(Unmapped)
+    }
+}
 
-    fn memory_error(&self, vcpu: u32, lost: PoisonAccess, state: &mut dyn FnMut() -> Option<VcpuState>) {
-        self.reporting.consumed(vcpu, lost, state);
+impl MemoryErrorHandler for Rig {
+    fn unmapped_access(&self, gpa: u64) -> bool {
+        self.count.store((self.allocations)() as u64, Ordering::Relaxed);
+        self.lap();
+        assert!(self.reporting.unmapped_access(gpa), "{gpa:#x} is the poisoned page");
+        self.pending.store(true, Ordering::Relaxed);
+        true
+    }
+
+    fn consumed(&self, vcpu: u32, access: PoisonAccess, state: &mut dyn FnMut() -> Option<VcpuState>) {
+        self.reporting.consumed(vcpu, access, state);
     }
 
     fn flush(&self) {
@@ -254,17 +279,17 @@ impl Bus for Rig {
             let allocations = (self.allocations)() - self.count.load(Ordering::Relaxed) as usize;
             self.with(|round, _| (round.answered, round.allocations) = (lap, allocations));
             self.reporting.flush();
-            // What is written down is not the guest's time.
+            // Log output does not count as time of the guest.
             self.lap();
         }
     }
 
-    fn attend(&self) {
-        self.reporting.tick();
+    fn poll(&self) {
+        self.reporting.poll();
     }
 }
 
-/// KVM's vCPU, and the time that an access takes to be taken back: the first thing that is done about a signal here.
+/// KVM's vCPU, which measures how long an access takes to be abandoned: the first step after the signal.
 struct Timed<'r> {
     port: KvmPort,
     rig: &'r Rig,
@@ -287,15 +312,15 @@ impl VcpuPort for Timed<'_> {
         self.port.inject(injection)
     }
 
-    fn state(&mut self, lost: Option<&PoisonAccess>) -> Option<VcpuState> {
-        self.port.state(lost)
+    fn state(&mut self, access: Option<&PoisonAccess>) -> Option<VcpuState> {
+        self.port.state(access)
     }
 
     fn clear_kick(&mut self) {
         self.port.clear_kick();
     }
 
-    fn kick_flag(&mut self) -> *mut u8 {
+    fn kick_flag(&mut self) -> io::Result<Option<KickFlag>> {
         self.port.kick_flag()
     }
 

@@ -31,9 +31,11 @@ pub(crate) fn machine() -> (Driver, TempDir) {
     (driver, directory)
 }
 
+#[expect(unsafe_code, reason = "a signal handler is installed")]
 pub(crate) fn install_handler() {
     static INSTALLED: Once = Once::new();
-    INSTALLED.call_once(|| sigbus::install(|_| 99).expect("a handler"));
+    // SAFETY: the function only returns a number.
+    INSTALLED.call_once(|| unsafe { sigbus::install(|_| 99) }.expect("a handler"));
 }
 
 /// Changes the length of the memory's file: pages past it raise SIGBUS.
@@ -144,14 +146,14 @@ fn poisoned_pages_are_reported() {
     driver.descriptor(DESCRIPTORS, 0, data, 48, INDIRECT_TABLE, 0);
     driver.offer(0);
     driver.await_status(NEEDS_RESET);
-    driver.ram.renew(data, 512).expect("repaired");
+    driver.ram.replace_pages(data, 512).expect("repaired");
     driver.start(0);
     assert_eq!(request(&mut driver, IN, HEADER, data), (0, 513), "repaired");
 
     poison(&driver, AVAILABLE).expect("poisoned before");
     driver.write(QUEUE_NOTIFY, 0);
     driver.await_status(NEEDS_RESET);
-    driver.ram.renew(AVAILABLE, 1).expect("repaired");
+    driver.ram.replace_pages(AVAILABLE, 1).expect("repaired");
     driver.start(0);
     assert_eq!(request(&mut driver, IN, HEADER, data), (0, 513), "repaired");
     let reported = driver.reported.0.lock().expect("no panic").clone();
@@ -162,13 +164,13 @@ fn poisoned_pages_are_reported() {
 #[expect(unsafe_code, reason = "madvise(2) is called")]
 fn poison(driver: &Driver, gpa: u64) -> std::io::Result<()> {
     let hva = driver.ram.host_address(gpa).expect("memory");
-    let outcome = sigbus::listening(|| {
+    let outcome = sigbus::capture_action_required(|| {
         // SAFETY: a page of guest memory, to which no reference exists.
         match unsafe { libc::madvise(hva as *mut libc::c_void, 1, libc::MADV_HWPOISON) } {
             0 => Ok(()),
             _ => Err(std::io::Error::last_os_error()),
         }
     });
-    while sigbus::take().is_some() {}
+    while sigbus::take_fault().is_some() {}
     outcome
 }

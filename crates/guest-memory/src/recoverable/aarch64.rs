@@ -1,12 +1,12 @@
-//! The accesses on aarch64.
+//! The access routines for aarch64.
 
-#![expect(unsafe_code, reason = "the lint takes assembly for it")]
+#![expect(unsafe_code, reason = "the lint applies to global assembly")]
 
-/// Entries of the table.
+/// Entries in the table.
 pub(super) const ENTRIES: usize = 7;
 
-// The registers of a copy move on only when both accesses of a step are done, so that a fault finds them as they were
-// before the step. A fault among the words goes on byte by byte: the copy stops at the very byte that is not there.
+// The registers of a copy advance only after both accesses of a step, so that a fault leaves them as they were before the step.
+// After a fault in the loop of words the copy continues byte by byte, so that it stops at the exact byte.
 core::arch::global_asm!(
     ".pushsection .text.ghest_recoverable, \"ax\", @progbits",
     ".balign 16",
@@ -122,12 +122,12 @@ core::arch::global_asm!(
     ".popsection",
 );
 
-/// Where the interrupted thread is.
+/// The instruction at which the thread was interrupted.
 pub(super) fn program_counter(context: &libc::ucontext_t) -> u64 {
     context.uc_mcontext.pc
 }
 
-/// Where it goes on.
+/// Sets the instruction at which it resumes.
 pub(super) fn set_program_counter(context: &mut libc::ucontext_t, to: u64) {
     context.uc_mcontext.pc = to;
 }

@@ -1,31 +1,30 @@
-//! Accesses to memory that may not be there.
+//! Accesses to memory whose pages may be poisoned or missing.
 //!
-//! # What for
-//! A device model copies from and to guest memory. Where the host has lost a page of it, or has no page to put there, the
-//! access ends in a SIGBUS, and that in the end of the process. With these accesses it ends in an error instead.
+//! # Use case
+//! A device model copies from and to guest memory. If a page is poisoned, or the host cannot provide one, an ordinary access
+//! raises SIGBUS and ends the process. These accesses return an error instead.
 //!
-//! # How
-//! The instructions that touch guest memory are a few, in assembly, and a table names them: from where, to where, and
-//! where to go on. The process's SIGBUS handler ([`crate::sigbus`]) looks the interrupted instruction up, writes down what
-//! the signal said, and lets the thread go on at the other place. Nothing is unwound and nothing is jumped across: the
-//! routine returns to its caller in the ordinary way, with how many bytes it has not copied.
+//! # Mechanism
+//! A few assembly routines contain every instruction that touches guest memory. A table lists the address ranges of these
+//! instructions, with a recovery address for each. The SIGBUS handler ([`crate::sigbus`]) looks the interrupted instruction up,
+//! stores what the signal said, and resumes the thread at the recovery address. Nothing is unwound: the routine returns to its
+//! caller in the ordinary way, with the count of bytes that it has not copied.
 //!
-//! # What callers promise
-//! The pointers are of mappings that live. [`crate::sigbus::install`] was called; before that a SIGBUS ends the process.
-//! One of the two pointers is of guest memory that is registered: a page that this process itself has lost is not made
-//! good, since what was in it is gone.
+//! # Contract
+//! The pointers belong to live mappings. [`crate::sigbus::install`] was called; before that a SIGBUS ends the process. One of the
+//! two pointers is registered guest memory: an access to a poisoned page of this process's own memory is not recovered.
 //!
-//! # What is promised
-//! - Bytes are copied in ascending order, and all before the one that is told of are copied.
-//! - Loads and stores of 2, 4 and 8 bytes are single accesses, and acquire and release.
+//! # Guarantees
+//! - Bytes are copied in ascending order, and all bytes before the one that is reported are copied.
+//! - Loads and stores of 2, 4 and 8 bytes are single accesses, with acquire and release ordering.
 //!
-//! # What is not
-//! - Copies are not atomic: a guest that writes at the same time is read in part.
-//! - A store that reaches a page beyond the one that is lost may have changed bytes after the one that is told of.
-//! - SIGSEGV: a mapping that is not there, or that may not be written, ends the process as ever.
+//! # Non-guarantees
+//! - Copies are not atomic: bytes that a guest writes at the same time may be copied in part.
+//! - A store that also touches the page after the poisoned one may have changed bytes after the one that is reported.
+//! - SIGSEGV: an access to an unmapped address, or a write to a read-only mapping, ends the process.
 //!
-//! # What it costs
-//! Nothing where memory is well: a call, and `rep movsb` or a loop of 8 bytes. A fault costs a signal, or two on aarch64.
+//! # Cost
+//! Without a fault: a call, and `rep movsb` or a loop of 8 bytes. A fault costs one signal, or two on aarch64.
 
 #[cfg(target_arch = "aarch64")]
 #[path = "aarch64.rs"]
@@ -41,11 +40,11 @@ use crate::sigbus::{self, Recovered};
 pub(crate) struct Stopped {
     /// Bytes that were copied.
     pub(crate) done: usize,
-    /// What the signal said.
+    /// What the signal reported.
     pub(crate) signal: Recovered,
 }
 
-/// Instructions that may fault, and where to go on. Relative to the table.
+/// Instructions that may fault, and their recovery address. Offsets from the table.
 #[repr(C)]
 struct Entry {
     first: i32,
@@ -54,7 +53,7 @@ struct Entry {
 }
 
 #[expect(unsafe_code, reason = "the routines are written in assembly")]
-// SAFETY: the signatures are those of the routines, which follow the C ABI of their architecture.
+// SAFETY: the signatures match the routines, which follow the C ABI of their architecture.
 unsafe extern "C" {
     fn ghest_recoverable_copy(to: *mut u8, from: *const u8, len: usize) -> usize;
     fn ghest_recoverable_load_u64(from: *const u64, to: *mut u64) -> usize;
@@ -68,42 +67,42 @@ unsafe extern "C" {
 /// Copies bytes.
 ///
 /// # Safety
-/// Both places are mapped, `to` may be written, and they do not overlap.
+/// Both ranges are mapped, `to` is writable, and they do not overlap.
 #[expect(unsafe_code, reason = "it takes raw pointers")]
 pub(crate) unsafe fn copy(to: *mut u8, from: *const u8, len: usize) -> Result<(), Stopped> {
-    // SAFETY: as the caller promises.
+    // SAFETY: as the caller guarantees.
     let left = unsafe { ghest_recoverable_copy(to, from, len) };
     outcome(left, len - left)
 }
 
-/// Loads 8 aligned bytes at once.
+/// Loads 8 aligned bytes in one access.
 ///
 /// # Safety
-/// The place is mapped, and aligned.
+/// The address is mapped and aligned.
 #[expect(unsafe_code, reason = "it takes a raw pointer")]
 pub(crate) unsafe fn load_u64(from: *const u64) -> Result<u64, Stopped> {
     let mut value = 0;
-    // SAFETY: as the caller promises.
+    // SAFETY: as the caller guarantees.
     outcome(unsafe { ghest_recoverable_load_u64(from, &raw mut value) }, 0).map(|()| value)
 }
 
-/// Stores 8 aligned bytes at once.
+/// Stores 8 aligned bytes in one access.
 ///
 /// # Safety
-/// The place is mapped, may be written, and is aligned.
+/// The address is mapped, writable and aligned.
 #[expect(unsafe_code, reason = "it takes a raw pointer")]
 pub(crate) unsafe fn store_u64(to: *mut u64, value: u64) -> Result<(), Stopped> {
-    // SAFETY: as the caller promises.
+    // SAFETY: as the caller guarantees.
     outcome(unsafe { ghest_recoverable_store_u64(to, value) }, 0)
 }
 
-/// Stores 4 aligned bytes at once.
+/// Stores 4 aligned bytes in one access.
 ///
 /// # Safety
-/// The place is mapped, may be written, and is aligned.
+/// The address is mapped, writable and aligned.
 #[expect(unsafe_code, reason = "it takes a raw pointer")]
 pub(crate) unsafe fn store_u32(to: *mut u32, value: u32) -> Result<(), Stopped> {
-    // SAFETY: as the caller promises.
+    // SAFETY: as the caller guarantees.
     outcome(unsafe { ghest_recoverable_store_u32(to, value) }, 0)
 }
 
@@ -132,7 +131,8 @@ fn outcome(left: usize, done: usize) -> Result<(), Stopped> {
     if left == 0 { Ok(()) } else { Err(Stopped { done, signal: sigbus::recovered() }) }
 }
 
-/// Lets an interrupted thread go on behind its access. False where it was at none. Async-signal-safe.
+/// Makes an interrupted thread resume at the recovery address of its access. Returns false if it was not in one of these
+/// accesses. Async-signal-safe.
 pub(crate) fn resume(context: &mut libc::ucontext_t) -> bool {
     let table = table();
     let base = std::ptr::from_ref(table) as u64;
@@ -147,6 +147,6 @@ pub(crate) fn resume(context: &mut libc::ucontext_t) -> bool {
 
 #[expect(unsafe_code, reason = "the table is written in assembly")]
 fn table() -> &'static [Entry; architecture::ENTRIES] {
-    // SAFETY: as many entries as that are there, and nobody writes them.
+    // SAFETY: the table has exactly this many entries, is aligned, and is never written.
     unsafe { &ghest_recoverable_table }
 }

@@ -1,11 +1,11 @@
-//! The accesses on x86_64.
+//! The access routines for x86_64.
 
-#![expect(unsafe_code, reason = "the lint takes assembly for it")]
+#![expect(unsafe_code, reason = "the lint applies to global assembly")]
 
-/// Entries of the table.
+/// Entries in the table.
 pub(super) const ENTRIES: usize = 6;
 
-// `rep movsb` counts RCX down with each byte it has copied, so a fault leaves in it how many it has not. The direction
+// `rep movsb` decrements RCX with each byte it has copied, so after a fault RCX is the count of bytes not copied. The direction
 // flag is clear by the ABI.
 core::arch::global_asm!(
     ".pushsection .text.ghest_recoverable, \"ax\", @progbits",
@@ -105,12 +105,12 @@ core::arch::global_asm!(
     ".popsection",
 );
 
-/// Where the interrupted thread is.
+/// The instruction at which the thread was interrupted.
 pub(super) fn program_counter(context: &libc::ucontext_t) -> u64 {
     context.uc_mcontext.gregs[libc::REG_RIP as usize] as u64
 }
 
-/// Where it goes on.
+/// Sets the instruction at which it resumes.
 pub(super) fn set_program_counter(context: &mut libc::ucontext_t, to: u64) {
     context.uc_mcontext.gregs[libc::REG_RIP as usize] = to as i64;
 }

@@ -1,9 +1,11 @@
-//! The thread that is told of errors that nobody has consumed.
+//! The thread that is notified of detected errors (action optional).
 //!
-//! The kernel sends such an error's signal to one thread of a process, the first that asked for it, and drops it where an
-//! earlier one still waits there. So after each signal the thread also looks for poisoned pages itself ([`super::pagemap`]).
+//! The kernel sends the signal of a detected error to one thread of a process, the first that has set PR_MCE_KILL_EARLY, and drops it
+//! if an earlier one is still pending there. So after each signal the thread also scans guest memory for poisoned pages
+//! ([`super::pagemap`]).
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -21,36 +23,37 @@ use super::ring::Ring;
 use super::{Action, BUS_MCEERR_AO, Fault, siginfo};
 use crate::ranges;
 
-/// The thread that is told of errors that nobody has consumed. One a process; dropping it stops and joins it.
+/// The early-kill thread of this process (PR_MCE_KILL_EARLY), which is notified of errors that no thread has consumed. A process has
+/// at most one. Dropping it stops and joins the thread.
 ///
-/// It is told of a page once by a signal, and once by its own search where the signal was dropped. A page that a thread
-/// [took](super::take) as required may be told of here as well.
+/// Each poisoned page is reported once for its signal, or once by the thread's own scan if its signal was dropped. A page that
+/// another thread [took](super::take_fault) as action required may be reported here as well.
 #[derive(Debug)]
 pub struct AoListener {
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
 
-/// No more than one search of all memory in this time.
-const BETWEEN_SEARCHES: Duration = Duration::from_millis(100);
+/// The least time between two scans of guest memory.
+const SCAN_INTERVAL: Duration = Duration::from_millis(100);
 
-/// What handlers put for the thread.
+/// Faults from handlers to the thread.
 static FAULTS: Ring<256> = Ring::new();
 
-/// What wakes the thread. It is never closed: a handler may be about to write to it.
+/// Wakes the thread. It is never closed: a handler may be about to write to it.
 static WAKE: OnceLock<OwnedFd> = OnceLock::new();
 
-/// Whether there is a thread.
-static IS_TAKEN: AtomicBool = AtomicBool::new(false);
+/// Whether the thread exists.
+static IS_RUNNING: AtomicBool = AtomicBool::new(false);
 
-/// What others want of the thread. No handler asks for it.
-static REQUESTS: Mutex<Requests> = Mutex::new(Requests { renewed: Vec::new(), to_raise: Vec::new() });
+/// Requests of other threads to this one. Handlers do not lock it.
+static REQUESTS: Mutex<Requests> = Mutex::new(Requests { replaced: Vec::new(), to_raise: Vec::new() });
 
-/// Empty while there is no thread.
+/// Empty while the thread does not exist.
 struct Requests {
-    /// Memory that is new, or gone: (HVA, bytes).
-    renewed: Vec<(u64, u64)>,
-    /// Faults that the thread is to send to itself.
+    /// Memory that was replaced or unmapped: (HVA, bytes). Pages in it are reported again if they are poisoned again.
+    replaced: Vec<(u64, u64)>,
+    /// Faults for the thread to send to itself.
     to_raise: Vec<Fault>,
 }
 
@@ -59,28 +62,32 @@ fn requests() -> MutexGuard<'static, Requests> {
 }
 
 impl AoListener {
-    /// Starts the thread, which calls `found` for each page. This thread, and those that it starts from now on, are told
-    /// of what they touch only: call it early, from the main thread.
+    /// Starts the thread, which calls `report` for each poisoned page. The calling thread, and those that it starts from now on, are
+    /// set to PR_MCE_KILL_LATE, so that they are notified only of pages that they touch. Call it early, from the main thread.
     ///
     /// # Errors
-    /// `AlreadyExists` where there is one; or what the host says.
-    pub fn start(found: impl FnMut(Fault) + Send + 'static) -> io::Result<Self> {
-        let place = Place::take().ok_or(io::ErrorKind::AlreadyExists)?;
-        ask_for(Policy::Late);
+    /// `AlreadyExists` if the process has one; or the error of eventfd(2) or of starting the thread.
+    pub fn start(report: impl FnMut(Fault) + Send + 'static) -> io::Result<Self> {
+        let running = Running::claim().ok_or(io::ErrorKind::AlreadyExists)?;
+        set_policy(Policy::Late);
         if WAKE.get().is_none() {
-            // Nobody else can set it: this is the only one that starts.
+            // Cannot be set by now: `running` excludes other starts.
             let _ = WAKE.set(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
         }
         let stop = Arc::new(AtomicBool::new(false));
-        let mut search =
-            Search { found, pagemap: Pagemap::open().ok(), told: HashMap::new(), stop: Arc::clone(&stop) };
+        let mut listener = Listener {
+            report,
+            pagemap: Pagemap::open().ok(),
+            reported: HashMap::new(),
+            stop: Arc::clone(&stop),
+        };
         let (started, is_started) = mpsc::channel();
         let thread = Builder::new().name("ao-listener".into()).spawn(move || {
-            let _place = place;
-            ask_for(Policy::Early);
-            // Fails only where nobody waits any more.
+            let _running = running;
+            set_policy(Policy::Early);
+            // Fails only if the receiver is gone.
             let _ = started.send(());
-            search.run();
+            listener.run();
         })?;
         let listener = AoListener { stop, thread: Some(thread) };
         is_started.recv().map_err(io::Error::other)?;
@@ -93,43 +100,43 @@ impl Drop for AoListener {
         self.stop.store(true, Ordering::SeqCst);
         wake();
         if let Some(thread) = self.thread.take() {
-            // A panic was told of by the thread itself.
+            // The panic hook has reported a panic.
             let _ = thread.join();
         }
     }
 }
 
-/// The place of the one thread, which is free again when this is dropped.
-struct Place;
+/// Held by the one thread of the process.
+struct Running;
 
-impl Place {
-    fn take() -> Option<Self> {
-        // Not `then_some`: a place that is made and dropped would free that of the thread.
-        (!IS_TAKEN.swap(true, Ordering::SeqCst)).then(|| Place)
+impl Running {
+    fn claim() -> Option<Self> {
+        // Not `then_some`: it would make and drop a second one, which resets the flag.
+        (!IS_RUNNING.swap(true, Ordering::SeqCst)).then(|| Running)
     }
 }
 
-impl Drop for Place {
+impl Drop for Running {
     fn drop(&mut self) {
         let mut requests = requests();
-        requests.renewed.clear();
+        requests.replaced.clear();
         requests.to_raise.clear();
-        IS_TAKEN.store(false, Ordering::SeqCst);
+        IS_RUNNING.store(false, Ordering::SeqCst);
     }
 }
 
-/// Keeps a fault for the thread and wakes it. False where there is no room. Async-signal-safe.
-pub(super) fn put(fault: Fault) -> bool {
-    let is_kept = FAULTS.put(fault);
-    // Also where it is full: the search finds what the ring does not tell.
+/// Queues a fault for the thread and wakes it. Returns false if the queue is full. Async-signal-safe.
+pub(super) fn push(fault: Fault) -> bool {
+    let is_queued = FAULTS.push(fault);
+    // Also if the queue is full: the scan reports pages whose faults were dropped.
     wake();
-    is_kept
+    is_queued
 }
 
-/// Has the thread send itself a fault.
+/// Makes the thread send itself a fault.
 pub(super) fn raise(fault: Fault) -> io::Result<()> {
     let mut requests = requests();
-    if !IS_TAKEN.load(Ordering::SeqCst) {
+    if !IS_RUNNING.load(Ordering::SeqCst) {
         return Err(io::ErrorKind::NotFound.into());
     }
     requests.to_raise.push(fault);
@@ -138,110 +145,110 @@ pub(super) fn raise(fault: Fault) -> io::Result<()> {
     Ok(())
 }
 
-/// What was lost there is no more.
-pub(crate) fn forget(hva: u64, len: u64) {
+/// The memory was replaced or unmapped: a page in it that is poisoned later is reported again.
+pub(crate) fn memory_replaced(hva: u64, len: u64) {
     let mut requests = requests();
-    if IS_TAKEN.load(Ordering::SeqCst) {
-        requests.renewed.push((hva, len));
+    if IS_RUNNING.load(Ordering::SeqCst) {
+        requests.replaced.push((hva, len));
     }
 }
 
 /// Async-signal-safe: a load and a system call.
 fn wake() {
     if let Some(event) = WAKE.get() {
-        // Fails only where 2^64 - 2 wakes are pending.
+        // Fails only if 2^64 - 2 wakes are pending.
         let _ = rustix::io::write(event, &1_u64.to_ne_bytes());
     }
 }
 
-/// A kernel without memory failures may not know the request, and a sandbox may refuse it: what is lost is told of when it is touched
-/// then.
-fn ask_for(policy: Policy) {
+/// PR_MCE_KILL of this thread. It fails without CONFIG_MEMORY_FAILURE and in a sandbox that refuses it: then a poisoned page is
+/// reported only when it is touched.
+fn set_policy(policy: Policy) {
     let _ = set_machine_check_memory_corruption_kill_policy(Some(policy));
 }
 
-/// By what a page was told of.
+/// What reported a page first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum By {
+enum Source {
     Signal,
-    /// Its signal was dropped, or is about to come.
-    Search,
+    /// Its signal was dropped, or is about to arrive.
+    Scan,
 }
 
-/// What the thread owns.
-struct Search<F> {
-    found: F,
-    /// None where the host does not let this process see its own page tables: signals alone are told of then.
+/// The state of the thread.
+struct Listener<F> {
+    report: F,
+    /// `None` if the process cannot read its own pagemap: then only signals are reported.
     pagemap: Option<Pagemap>,
-    /// Pages that were told of, by the HVA of their first byte.
-    told: HashMap<u64, By>,
+    /// Pages that were reported, by the HVA of their first byte.
+    reported: HashMap<u64, Source>,
     stop: Arc<AtomicBool>,
 }
 
-impl<F: FnMut(Fault)> Search<F> {
+impl<F: FnMut(Fault)> Listener<F> {
     fn run(&mut self) {
         let Some(event) = WAKE.get() else { return };
-        let mut next_search = Instant::now();
-        let mut is_search_due = false;
+        let mut next_scan = Instant::now();
+        let mut is_scan_due = false;
         while !self.stop.load(Ordering::SeqCst) {
-            let patience = is_search_due.then(|| next_search.saturating_duration_since(Instant::now()));
-            wait(event.as_fd(), patience);
+            let timeout = is_scan_due.then(|| next_scan.saturating_duration_since(Instant::now()));
+            wait(event.as_fd(), timeout);
             self.serve_requests();
-            while let Some(fault) = FAULTS.take() {
-                is_search_due = true;
-                self.tell_of_signal(fault);
+            while let Some(fault) = FAULTS.pop() {
+                is_scan_due = true;
+                self.report_signal(fault);
             }
-            if is_search_due && Instant::now() >= next_search {
-                is_search_due = false;
-                self.search();
-                next_search = Instant::now() + BETWEEN_SEARCHES;
+            if is_scan_due && Instant::now() >= next_scan {
+                is_scan_due = false;
+                self.scan();
+                next_scan = Instant::now() + SCAN_INTERVAL;
             }
         }
     }
 
     fn serve_requests(&mut self) {
         let mut requests = requests();
-        for (hva, len) in requests.renewed.drain(..) {
-            self.told.retain(|&page, _| page < hva || page - hva >= len);
+        for (hva, len) in requests.replaced.drain(..) {
+            self.reported.retain(|&page, _| page < hva || page - hva >= len);
         }
         for fault in requests.to_raise.drain(..) {
-            // Fails only where the host's limit of pending signals is reached.
+            // Fails only at the limit of pending signals (RLIMIT_SIGPENDING).
             let _ = siginfo::send_to_this_thread(BUS_MCEERR_AO, fault);
         }
     }
 
-    fn tell_of_signal(&mut self, fault: Fault) {
+    fn report_signal(&mut self, fault: Fault) {
         let page = fault.hva & !(page_size(fault.hva) - 1);
-        // The search was faster than the signal.
-        if self.told.insert(page, By::Signal) != Some(By::Search) {
-            (self.found)(fault);
+        // Not again if the scan reported the page before its signal arrived.
+        if self.reported.insert(page, Source::Signal) != Some(Source::Scan) {
+            (self.report)(fault);
         }
     }
 
-    fn search(&mut self) {
-        let Search { found, pagemap: Some(pagemap), told, stop } = self else { return };
+    fn scan(&mut self) {
+        let Listener { report, pagemap: Some(pagemap), reported, stop } = self else { return };
         for range in ranges::all().take_while(|_| !stop.load(Ordering::SeqCst)) {
             pagemap.poisoned_pages(range, |hva| {
-                if let std::collections::hash_map::Entry::Vacant(place) = told.entry(hva) {
-                    place.insert(By::Search);
-                    found(Fault { hva, log2_len: range.log2_page, action: Action::Optional });
+                if let Entry::Vacant(entry) = reported.entry(hva) {
+                    entry.insert(Source::Scan);
+                    report(Fault { hva, log2_len: range.log2_page, action: Action::Optional });
                 }
             });
         }
     }
 }
 
-/// Bytes of the page that an address of the guest's is in.
+/// Bytes of the page of an HVA: the backing's page size in guest memory, the base page size elsewhere.
 fn page_size(hva: u64) -> u64 {
     let range = ranges::all().find(|range| hva >= range.hva && hva - range.hva < range.len);
     range.map_or(rustix::param::page_size() as u64, |range| 1 << range.log2_page)
 }
 
-/// Waits until it is woken, or time has run out.
-fn wait(event: BorrowedFd<'_>, patience: Option<Duration>) {
-    let patience = patience.and_then(|patience| Timespec::try_from(patience).ok());
-    // EINTR: by the very signal, whose handler has made the eventfd readable.
-    let _ = poll(&mut [PollFd::new(&event, PollFlags::IN)], patience.as_ref());
-    // Fails where it was not woken.
+/// Waits until the thread is woken or the timeout has elapsed.
+fn wait(event: BorrowedFd<'_>, timeout: Option<Duration>) {
+    let timeout = timeout.and_then(|timeout| Timespec::try_from(timeout).ok());
+    // EINTR: by the signal, whose handler has made the eventfd readable.
+    let _ = poll(&mut [PollFd::new(&event, PollFlags::IN)], timeout.as_ref());
+    // EAGAIN after a timeout.
     let _ = rustix::io::read(event, &mut [0; 8]);
 }

@@ -1,78 +1,90 @@
-//! The handler, and what it writes down for its thread.
+//! The SIGBUS handler, and the per-thread queue that it stores to.
 
 use std::cell::Cell;
 use std::io;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use super::ring::Ring;
 use super::siginfo::BusInfo;
 use super::{Action, BUS_MCEERR_AO, BUS_MCEERR_AR, FatalSignal, Fault, ao_listener};
 use crate::{ranges, recoverable};
 
-/// Faults that are kept for a thread. One guest entry gives one or two.
-const KEPT: usize = 16;
+/// Faults that are queued for a thread. One guest entry causes one or two.
+const THREAD_FAULT_CAPACITY: usize = 16;
 
-static FATAL_SIGNAL_REPORT: OnceLock<fn(&FatalSignal) -> i32> = OnceLock::new();
+/// Set once the handler is installed.
+static ON_FATAL: OnceLock<fn(&FatalSignal) -> i32> = OnceLock::new();
 
+/// Serialises installations. The handler does not take it.
+static INSTALLING: Mutex<()> = Mutex::new(());
+
+/// Faults that were dropped.
 static OVERFLOWED: AtomicU64 = AtomicU64::new(0);
 
 thread_local! {
-    /// Needs no initialisation and no destructor, so that a handler finds it in place.
+    /// Const-initialised and without a destructor, so that a handler can access it at any time.
     static THREAD: Thread = const {
         Thread {
-            is_listening: AtomicBool::new(false),
+            captures: AtomicBool::new(false),
             faults: Ring::new(),
             recovered: Cell::new(Recovered { hva: 0, code: 0, log2_len: 0 }),
         }
     };
 }
 
-/// What a thread and its handler share.
+/// What a thread shares with the handler that runs on it.
 struct Thread {
-    is_listening: AtomicBool,
-    faults: Ring<KEPT>,
+    /// Whether action-required faults are queued.
+    captures: AtomicBool,
+    faults: Ring<THREAD_FAULT_CAPACITY>,
+    /// Written by the handler only while the thread is inside an access of [`recoverable`], and read by the thread after it.
     recovered: Cell<Recovered>,
 }
 
-/// What the signal of a recovered access said.
+/// The signal of a recovered access.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Recovered {
     /// `si_addr`.
     pub(crate) hva: u64,
     /// `si_code`.
     pub(crate) code: i32,
-    /// `si_addr_lsb`, where the code is of a poisoned page.
+    /// `si_addr_lsb`. 0 if the code is not that of a poisoned page.
     pub(crate) log2_len: u8,
 }
 
 impl Recovered {
-    /// Whether the host has lost the page, rather than has none.
+    /// Whether the page is poisoned. Otherwise the host cannot provide it.
     pub(crate) fn is_poisoned(&self) -> bool {
         self.code == BUS_MCEERR_AR
     }
 }
 
-/// What the signal of this thread's last recovered access said.
+/// The signal of this thread's last recovered access.
 pub(crate) fn recovered() -> Recovered {
     THREAD.with(|thread| thread.recovered.get())
 }
 
-pub(super) fn install(fatal_signal: fn(&FatalSignal) -> i32) -> io::Result<()> {
-    FATAL_SIGNAL_REPORT.set(fatal_signal).map_err(|_| io::ErrorKind::AlreadyExists)?;
-    register()
+pub(super) fn install(on_fatal: fn(&FatalSignal) -> i32) -> io::Result<()> {
+    let _installing = INSTALLING.lock().unwrap_or_else(PoisonError::into_inner);
+    if ON_FATAL.get().is_some() {
+        return Err(io::ErrorKind::AlreadyExists.into());
+    }
+    register()?;
+    // A fatal signal between the two exits with status 1, without a report. Set before `register`, a failure of that would be final.
+    ON_FATAL.set(on_fatal).map_err(|_| io::ErrorKind::AlreadyExists.into())
 }
 
 #[expect(unsafe_code, reason = "sigaction(2) and pthread_sigmask(3) are called")]
 fn register() -> io::Result<()> {
     let handler: extern "C" fn(i32, *mut libc::siginfo_t, *mut libc::c_void) = on_sigbus;
-    // SAFETY: an all-zero sigaction and an all-zero set are valid values of theirs.
+    // SAFETY: both are plain C structures for which all zeros are a valid value.
     let (mut action, mut set): (libc::sigaction, libc::sigset_t) =
         unsafe { (std::mem::zeroed(), std::mem::zeroed()) };
     action.sa_sigaction = handler as usize;
-    // A thread's stack may be what is lost: threads of the standard library have another for signals.
+    // The poisoned page may be in the thread's stack. Threads of the standard library have an alternate signal stack.
     action.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK;
-    // SAFETY: sets of this function's own are emptied and filled, and the handler has the signature of SA_SIGINFO.
+    // SAFETY: the pointers are to locals, and the handler has the signature that SA_SIGINFO requires.
     let outcome = unsafe {
         libc::sigemptyset(&raw mut action.sa_mask);
         libc::sigaction(libc::SIGBUS, &raw const action, std::ptr::null_mut())
@@ -80,7 +92,7 @@ fn register() -> io::Result<()> {
     if outcome != 0 {
         return Err(io::Error::last_os_error());
     }
-    // SAFETY: as before.
+    // SAFETY: the pointers are to locals.
     let outcome = unsafe {
         libc::sigemptyset(&raw mut set);
         libc::sigaddset(&raw mut set, libc::SIGBUS);
@@ -89,77 +101,77 @@ fn register() -> io::Result<()> {
     if outcome == 0 { Ok(()) } else { Err(io::Error::from_raw_os_error(outcome)) }
 }
 
-pub(super) fn listening<R>(enter: impl FnOnce() -> R) -> R {
-    /// Restores what was, also where `enter` panics.
-    struct Before(bool);
-    impl Drop for Before {
+pub(super) fn capture_action_required<R>(enter: impl FnOnce() -> R) -> R {
+    /// Restores the previous state, also if `enter` panics.
+    struct Restore(bool);
+    impl Drop for Restore {
         fn drop(&mut self) {
-            THREAD.with(|thread| thread.is_listening.store(self.0, Ordering::SeqCst));
+            THREAD.with(|thread| thread.captures.store(self.0, Ordering::SeqCst));
         }
     }
-    let _before = Before(THREAD.with(|thread| thread.is_listening.swap(true, Ordering::SeqCst)));
+    let _restore = Restore(THREAD.with(|thread| thread.captures.swap(true, Ordering::SeqCst)));
     enter()
 }
 
-pub(super) fn take() -> Option<Fault> {
-    THREAD.with(|thread| thread.faults.take())
+pub(super) fn take_fault() -> Option<Fault> {
+    THREAD.with(|thread| thread.faults.pop())
 }
 
 pub(super) fn overflowed() -> u64 {
     OVERFLOWED.load(Ordering::Relaxed)
 }
 
-#[expect(unsafe_code, reason = "what the kernel gives a handler are pointers")]
+#[expect(unsafe_code, reason = "a signal handler receives raw pointers")]
 extern "C" fn on_sigbus(_: i32, info: *mut libc::siginfo_t, context: *mut libc::c_void) {
-    // SAFETY: with SA_SIGINFO these are a siginfo_t, here of SIGBUS, and a ucontext_t, and nobody else's meanwhile.
+    // SAFETY: with SA_SIGINFO the kernel passes a siginfo_t, here of SIGBUS, and a ucontext_t, which belong to the handler while it runs.
     let (info, context) = unsafe { (&*info.cast::<BusInfo>(), &mut *context.cast::<libc::ucontext_t>()) };
-    // SAFETY: the C library gives each thread a place for it.
+    // SAFETY: the C library returns this thread's errno, which nothing else accesses while the handler runs.
     let errno = unsafe { &mut *libc::__errno_location() };
     let before = *errno;
-    if !is_dealt_with(info, context) {
+    if !handle(info, context) {
         let signal = FatalSignal {
             hva: if info.code > 0 { info.address } else { 0 },
             code: info.code,
             log2_len: log2_len(info),
             guest: (info.code > 0).then(|| ranges::guest_address(info.address)).flatten(),
         };
-        let status = FATAL_SIGNAL_REPORT.get().map_or(1, |fatal_signal| fatal_signal(&signal));
-        // SAFETY: _exit(2) is made for this.
+        let status = ON_FATAL.get().map_or(1, |on_fatal| on_fatal(&signal));
+        // SAFETY: _exit(2) is async-signal-safe and does not return.
         unsafe { libc::_exit(status) };
     }
     *errno = before;
 }
 
-/// False where the process cannot go on. Async-signal-safe.
-fn is_dealt_with(info: &BusInfo, context: &mut libc::ucontext_t) -> bool {
+/// Returns false if the process cannot continue. Async-signal-safe.
+fn handle(info: &BusInfo, context: &mut libc::ucontext_t) -> bool {
     if info.code == BUS_MCEERR_AO {
         let fault = Fault { hva: info.address, log2_len: log2_len(info), action: Action::Optional };
-        if !ao_listener::put(fault) {
+        if !ao_listener::push(fault) {
             OVERFLOWED.fetch_add(1, Ordering::Relaxed);
         }
         return true;
     }
-    // Sent by a process: it says nothing of memory.
+    // Sent by a process: it carries no address.
     if info.code <= 0 {
         return false;
     }
-    let is_guests = ranges::guest_address(info.address).is_some();
+    let is_guest_memory = ranges::guest_address(info.address).is_some();
     THREAD.with(|thread| {
-        if is_guests && recoverable::resume(context) {
+        if is_guest_memory && recoverable::resume(context) {
             let (hva, code, log2_len) = (info.address, info.code, log2_len(info));
             thread.recovered.set(Recovered { hva, code, log2_len });
             return true;
         }
-        if info.code != BUS_MCEERR_AR || !thread.is_listening.load(Ordering::SeqCst) {
+        if info.code != BUS_MCEERR_AR || !thread.captures.load(Ordering::SeqCst) {
             return false;
         }
         let fault = Fault { hva: info.address, log2_len: log2_len(info), action: Action::Required };
-        if thread.faults.put(fault) {
+        if thread.faults.push(fault) {
             return true;
         }
         OVERFLOWED.fetch_add(1, Ordering::Relaxed);
-        // An instruction of the thread's own that faults for ever, on memory of this process, must not do so in silence.
-        is_guests
+        // Not guest memory: an instruction of the thread itself that faults without end must not do so silently.
+        is_guest_memory
     })
 }
 

@@ -1,23 +1,23 @@
-//! SIGBUS: how the kernel tells of a page that the host has lost, and how this process lives on.
+//! SIGBUS: how the kernel notifies this process of poisoned pages, and how the process survives.
 //!
-//! | signal | what becomes of it |
+//! | signal | handling |
 //! |---|---|
-//! | an access of [`GuestRam`](crate::GuestRam)'s own meets a page that is not there | the access ends in an error |
-//! | action optional: an error that nobody has consumed | kept, and told to the [`AoListener`] |
-//! | action required, while the thread is [`listening`] | kept for the thread to [`take`] |
-//! | any other | fatal-signal report, and the end of the process |
+//! | an access of [`GuestRam`](crate::GuestRam) itself touches a poisoned or missing page | the access returns an error |
+//! | action optional (AO): an error that no thread has consumed | queued for the [`AoListener`] |
+//! | action required (AR), inside [`capture_action_required`] | queued for the thread, see [`take_fault`] |
+//! | any other | fatal-signal report, then the process exits |
 //!
-//! The handler stores to places that were there before, and makes a system call or two. Nothing in it locks, allocates or
-//! logs.
+//! The handler stores to preallocated memory and makes one or two system calls. It does not lock, allocate or log.
 //!
 //! ```
 //! use guest_memory::sigbus::{self, Action, Fault};
 //!
-//! sigbus::install(|_| 1)?;
+//! // SAFETY: the function does nothing but return a number.
+//! unsafe { sigbus::install(|_| 1)? };
 //! let fault = Fault { hva: 0x7000_0000_0000, log2_len: 12, action: Action::Required };
-//! // Stands for KVM_RUN, whose guest touches a page that the host has lost.
-//! sigbus::listening(|| sigbus::raise(fault))?;
-//! assert_eq!(sigbus::take(), Some(fault));
+//! // Stands for a KVM_RUN whose guest touches a poisoned page.
+//! sigbus::capture_action_required(|| sigbus::raise(fault))?;
+//! assert_eq!(sigbus::take_fault(), Some(fault));
 //! # Ok::<(), std::io::Error>(())
 //! ```
 
@@ -30,82 +30,90 @@ mod siginfo;
 use std::io;
 
 pub use self::ao_listener::AoListener;
-pub(crate) use self::ao_listener::forget;
+pub(crate) use self::ao_listener::memory_replaced;
 pub(crate) use self::handler::{Recovered, recovered};
 
-/// A page that the host has lost, as a signal told of it.
+/// A poisoned page, as a SIGBUS reported it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fault {
-    /// HVA in it (`si_addr`).
+    /// HVA in the page (`si_addr`).
     pub hva: u64,
-    /// log2 of how many bytes are lost (`si_addr_lsb`).
+    /// Base-two logarithm of the poisoned bytes (`si_addr_lsb`).
     pub log2_len: u8,
-    /// Whether somebody waits.
+    /// Whether a thread has consumed the error.
     pub action: Action,
 }
 
-/// What a fault asks for.
+/// The action that a fault requires, from its `si_code`. Exhaustive: the kernel has these two codes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// The thread has touched the page and cannot go on without it (BUS_MCEERR_AR).
+    /// BUS_MCEERR_AR: the thread has consumed the error and cannot continue without the page.
     Required,
-    /// Nobody has touched it yet (BUS_MCEERR_AO).
+    /// BUS_MCEERR_AO: the error was detected; no thread has consumed it.
     Optional,
 }
 
-/// Why the process cannot go on.
+/// The SIGBUS that ends the process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FatalSignal {
-    /// HVA that was touched (`si_addr`); 0 where the signal was sent by a process.
+    /// HVA that was accessed (`si_addr`). 0 if a process sent the signal.
     pub hva: u64,
-    /// `si_code`: BUS_MCEERR_AR (4) for a page that the host has lost, BUS_ADRERR (2) for one that it does not have. 0 and
-    /// less where a process sent the signal.
+    /// `si_code`: BUS_MCEERR_AR (4) or BUS_MCEERR_AO (5) for a poisoned page, BUS_ADRERR (2) for a page that the host cannot
+    /// provide. 0 or less if a process sent the signal.
     pub code: i32,
-    /// log2 of how many bytes are lost (`si_addr_lsb`); 0 where that does not apply.
+    /// Base-two logarithm of the poisoned bytes (`si_addr_lsb`). 0 for other codes than BUS_MCEERR_*.
     pub log2_len: u8,
-    /// The GPA, where the address is a guest's memory.
+    /// The GPA. `None` if the address is not guest memory.
     pub guest: Option<u64>,
 }
 
-/// `si_code` of the kernel's memory failures (Linux, `include/uapi/asm-generic/siginfo.h`).
+/// `si_code` of a memory failure (Linux, `include/uapi/asm-generic/siginfo.h`).
 const BUS_MCEERR_AR: i32 = 4;
 const BUS_MCEERR_AO: i32 = 5;
 
-/// Installs the handler, once a process, and unblocks the signal for this thread and those that it starts: a thread that
-/// blocks it is killed by a fault of its own, and told of no other.
+/// Installs the process's SIGBUS handler, and unblocks the signal for this thread and the threads that it starts later. A thread that
+/// blocks SIGBUS is killed by a fault of its own.
 ///
-/// `fatal_signal` is called in the handler where the process cannot go on. It may make async-signal-safe calls only. What
-/// it returns is the process's exit status.
+/// The handler calls `on_fatal` if the process cannot continue, and exits with the status that it returns.
+///
+/// # Safety
+/// `on_fatal` runs in a signal handler that may have interrupted any code of this process. It must be async-signal-safe
+/// (signal-safety(7)): it must not allocate, lock, unwind, or access data that the interrupted code may have been changing, other
+/// than atomically.
 ///
 /// # Errors
-/// Where it was installed before, or the host refuses.
-pub fn install(fatal_signal: fn(&FatalSignal) -> i32) -> io::Result<()> {
-    handler::install(fatal_signal)
+/// `AlreadyExists` if it is installed; or the error of sigaction(2) or pthread_sigmask(3), after which it can be called again.
+#[expect(unsafe_code, reason = "the caller's function runs in a signal handler")]
+pub unsafe fn install(on_fatal: fn(&FatalSignal) -> i32) -> io::Result<()> {
+    handler::install(on_fatal)
 }
 
-/// Runs `enter` (KVM_RUN, madvise), during which a fault whose action is required is not one of this thread's own
-/// instructions: it is kept for [`take`], and the thread goes on. System calls that it interrupts return `EINTR`.
-pub fn listening<R>(enter: impl FnOnce() -> R) -> R {
-    handler::listening(enter)
+/// Runs `enter` (KVM_RUN, madvise) and meanwhile queues action-required faults for [`take_fault`], so that the thread continues.
+/// System calls that the signal interrupts return `EINTR`.
+///
+/// The faults must come from the kernel's work for this thread. If an instruction of `enter` itself touches a poisoned page, it
+/// faults again each time it is resumed: on guest memory without end, on other memory until the queue is full and the process exits.
+pub fn capture_action_required<R>(enter: impl FnOnce() -> R) -> R {
+    handler::capture_action_required(enter)
 }
 
-/// The oldest fault that is kept for this thread. It keeps 16; what comes while all are kept is [counted](overflowed).
+/// Removes the oldest fault from this thread's queue. The queue holds 16 faults; further ones are [counted](overflowed) and dropped.
 #[must_use]
-pub fn take() -> Option<Fault> {
-    handler::take()
+pub fn take_fault() -> Option<Fault> {
+    handler::take_fault()
 }
 
-/// How many faults could not be kept, for a thread or for the [`AoListener`], since the process began.
+/// The number of faults that were dropped since the process started, because a thread's queue or the [`AoListener`]'s was full.
 #[must_use]
 pub fn overflowed() -> u64 {
     handler::overflowed()
 }
 
-/// Sends a signal as the kernel would: to this thread, and for [`Action::Optional`] to the [`AoListener`]'s. That thread sends it
-/// to itself, soon: a thread may feign the kernel's signals to itself only.
+/// Sends a SIGBUS as the kernel would: [`Action::Required`] to this thread, before this returns; [`Action::Optional`] to the thread
+/// of the [`AoListener`], which sends it to itself shortly after, because a thread may only forge a kernel signal to itself.
 ///
 /// # Errors
-/// `NotFound` where there is no [`AoListener`]; or what the host says.
+/// `NotFound` if no [`AoListener`] is running; or the error of rt_tgsigqueueinfo(2).
 pub fn raise(fault: Fault) -> io::Result<()> {
     match fault.action {
         Action::Required => siginfo::send_to_this_thread(BUS_MCEERR_AR, fault),

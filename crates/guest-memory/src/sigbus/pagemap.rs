@@ -1,7 +1,7 @@
-//! Looking for poisoned pages (Linux, `Documentation/admin-guide/mm/pagemap.rst`).
+//! Scans for poisoned pages (Linux, `Documentation/admin-guide/mm/pagemap.rst`).
 //!
-//! A page that the host has lost leaves an entry in the process's page table that reads like one of a page in swap. What
-//! tells them apart is an attempt to have the page.
+//! A poisoned page leaves an entry in the process's page table that pagemap shows like that of a swapped page. Populating the page
+//! distinguishes them.
 
 use std::fs::File;
 use std::io;
@@ -10,13 +10,13 @@ use std::os::unix::fs::FileExt;
 use crate::pages::{self, EHWPOISON};
 use crate::ranges::Range;
 
-/// The page table of this process, as its kernel shows it.
+/// /proc/self/pagemap.
 pub(super) struct Pagemap {
     file: File,
     entries: Vec<u8>,
 }
 
-/// Bytes that are read at once: 8 for each page.
+/// Bytes that are read in one call: 8 for each page.
 const CHUNK: usize = 256 << 10;
 
 const IS_PRESENT: u64 = 1 << 63;
@@ -27,11 +27,11 @@ impl Pagemap {
         Ok(Pagemap { file: File::open("/proc/self/pagemap")?, entries: vec![0; CHUNK] })
     }
 
-    /// Calls `found` with the HVA of each poisoned page of a range. What cannot be read is not lost.
-    pub(super) fn poisoned_pages(&mut self, range: Range, mut found: impl FnMut(u64)) {
+    /// Calls `report` with the HVA of each poisoned page of a region. Pages whose entry cannot be read are skipped.
+    pub(super) fn poisoned_pages(&mut self, range: Range, mut report: impl FnMut(u64)) {
         let base_page = rustix::param::page_size() as u64;
         let page = 1_u64 << range.log2_page;
-        // The kernel shows no entry for poisoned huge pages, so each that is not there is tried.
+        // pagemap shows no entry for poisoned huge pages, so each huge page that is not present is tried.
         let is_huge = page > base_page;
         let mut at = range.hva;
         while at < range.hva + range.len {
@@ -44,7 +44,7 @@ impl Pagemap {
                 let entry = u64::from_ne_bytes(*entry);
                 let is_candidate = if is_huge { hva.is_multiple_of(page) } else { entry & IS_SWAPPED != 0 };
                 if entry & IS_PRESENT == 0 && is_candidate && is_poisoned(hva, page) {
-                    found(hva);
+                    report(hva);
                 }
             }
             at += pages * base_page;
@@ -52,9 +52,9 @@ impl Pagemap {
     }
 }
 
-/// Whether a page cannot be had because the host has lost it. A kernel before 5.14 does not say.
+/// Whether a page is poisoned. A kernel before 5.14 does not report it.
 fn is_poisoned(hva: u64, len: u64) -> bool {
-    pages::populate(hva, len, pages::For::Reading).is_err_and(|error| error.raw_os_error() == Some(EHWPOISON))
+    pages::populate_read(hva, len).is_err_and(|error| error.raw_os_error() == Some(EHWPOISON))
 }
 
 #[cfg(test)]
@@ -62,16 +62,16 @@ mod tests {
     use super::*;
     use crate::{Backing, GuestRam};
 
-    /// Ranges larger than a chunk, of pages that are there, that were never there, and that the host has no file for.
+    /// A region larger than a chunk, with pages that are present and pages that were never touched.
     #[test]
-    fn memory_that_is_well_has_no_lost_pages() {
+    fn intact_memory_has_no_poisoned_pages() {
         for backing in [Backing::Anonymous, Backing::Memfd] {
             let ram = GuestRam::allocate(&[(0, 300 << 20)], backing).expect("memory");
             ram.write(0x1000, &[1; 0x3000]).expect("memory");
             let slot = ram.slots().next().expect("a slot");
             let range = Range { hva: slot.hva, len: slot.len, gpa: 0, log2_page: 12 };
             let mut pagemap = Pagemap::open().expect("a page table");
-            pagemap.poisoned_pages(range, |hva| panic!("{hva:#x} is not lost"));
+            pagemap.poisoned_pages(range, |hva| panic!("{hva:#x} is not poisoned"));
         }
     }
 }

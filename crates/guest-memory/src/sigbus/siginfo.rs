@@ -1,4 +1,4 @@
-//! What comes with the signal.
+//! `siginfo_t` of a SIGBUS.
 
 use std::io;
 
@@ -12,15 +12,15 @@ pub(super) struct BusInfo {
     pub(super) code: i32,
     padding: i32,
     pub(super) address: u64,
-    /// With the codes of memory failures only.
+    /// Valid with BUS_MCEERR_* only.
     pub(super) address_lsb: i16,
     rest: [u16; 51],
 }
 
 const _: () = assert!(size_of::<BusInfo>() == size_of::<libc::siginfo_t>());
 
-/// Sends a fault to this thread, as the kernel would. To another one no process may.
-#[expect(unsafe_code, reason = "no crate has this system call")]
+/// Sends a SIGBUS to this thread, as the kernel would. The kernel does not allow a forged `si_code` to any other thread.
+#[expect(unsafe_code, reason = "rt_tgsigqueueinfo(2) is called, which rustix does not wrap")]
 pub(super) fn send_to_this_thread(code: i32, fault: Fault) -> io::Result<()> {
     let info = BusInfo {
         signal: libc::SIGBUS,
@@ -33,7 +33,7 @@ pub(super) fn send_to_this_thread(code: i32, fault: Fault) -> io::Result<()> {
     };
     let process = rustix::process::getpid().as_raw_nonzero().get();
     let thread = rustix::thread::gettid().as_raw_nonzero().get();
-    // SAFETY: the kernel reads a siginfo_t, whose size this has.
+    // SAFETY: the kernel reads a siginfo_t; `info` has its size and layout.
     let outcome =
         unsafe { libc::syscall(libc::SYS_rt_tgsigqueueinfo, process, thread, libc::SIGBUS, &raw const info) };
     if outcome == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }

@@ -1,11 +1,10 @@
-//! Exceptions that the VMM makes a vCPU take, and how it stood at the access that they are about.
+//! Injection of exceptions into an aarch64 vCPU, and its registers at the access that they report.
 
 use guest_memory::GuestRam;
 use kvm_bindings::kvm_vcpu_events;
 use kvm_ioctls::VcpuFd;
 use ras_core::actions::FaultAddress;
 use ras_core::vcpu_state::{Access, Consumption, ExceptionLevel, VcpuState};
-use vmm_sys_util::errno::Error;
 
 use super::registers::{
     ELR_EL1, ESR_EL1, FAR_EL1, PC, PSTATE, SCTLR_EL1, SPSR_EL1, TCR_EL1, TTBR0_EL1, TTBR1_EL1, VBAR_EL1, X0,
@@ -13,11 +12,11 @@ use super::registers::{
 };
 use crate::exception_entry::{Entered, Taken};
 use crate::kvm_port::Abort;
-use crate::port::{Injected, Injection};
-use crate::run_loop::PoisonAccess;
+use crate::poison_access::PoisonAccess;
+use crate::port::{Injected, Injection, RunError};
 use crate::stage1::Translation;
 
-/// Makes a vCPU take exceptions, and says how it stands.
+/// Injects exceptions and reads the registers that decide about them.
 #[derive(Debug)]
 pub(crate) struct Exceptions(());
 
@@ -26,16 +25,16 @@ impl Exceptions {
         Exceptions(())
     }
 
-    /// Makes a vCPU take an exception when it is entered next.
-    pub(crate) fn inject(&mut self, fd: &VcpuFd, injection: Injection) -> Result<Injected, Error> {
-        // Nothing of what KVM says is pending is said back to it: it shows a syndrome where it was given none.
+    /// Injects an exception, which the vCPU takes at its next entry.
+    pub(crate) fn inject(&mut self, fd: &VcpuFd, injection: Injection) -> Result<Injected, RunError> {
+        // Not read back from KVM first: KVM reports a syndrome for a pending SError even if it was given none.
         let mut events = kvm_vcpu_events::default();
         match injection {
             Injection::Abort { esr, far: far @ (FaultAddress::At(_) | FaultAddress::NotValid) } => {
                 take_abort(fd, esr, far)?;
                 return Ok(Injected::Done);
             }
-            // KVM's own injection shows the address of the vCPU's last abort.
+            // KVM's own injection leaves the address of the vCPU's last abort in FAR_EL1.
             Injection::Abort { far: FaultAddress::OfLastAbort, .. } => events.exception.ext_dabt_pending = 1,
             Injection::Serror { syndrome } => {
                 events.exception.serror_pending = 1;
@@ -45,22 +44,22 @@ impl Exceptions {
                 }
             }
             Injection::Nmi | Injection::MachineCheck(_) | Injection::SharedMachineCheck(_) => {
-                return Err(Error::new(libc::ENOTSUP));
+                return Err(RunError::NoSuchException(injection));
             }
         }
-        fd.set_vcpu_events(&events)?;
+        fd.set_vcpu_events(&events).map_err(RunError::of("KVM_SET_VCPU_EVENTS"))?;
         Ok(Injected::Done)
     }
 
-    /// How a vCPU stands. What it did and at which address is known where the hardware's own abort came through. Else it has
-    /// fetched its instruction where that lies in what was `lost`; and any other access is taken for a read, which is what
-    /// a guest can do least wrong about.
+    /// The exception level of a vCPU and the access that it made. After KVM_EXIT_ARM_SEA the syndrome tells both kind and address.
+    /// Otherwise the access was an instruction fetch if the PC points into the poisoned memory of `access`, and is reported as a read if
+    /// not: the kind that a guest handles most conservatively.
     pub(crate) fn state(
         &mut self,
         fd: &VcpuFd,
         abort: Option<Abort>,
         ram: &GuestRam,
-        lost: Option<&PoisonAccess>,
+        poison: Option<&PoisonAccess>,
     ) -> Option<VcpuState> {
         let mode = get(fd, PSTATE).ok()? & MODE;
         let level = match mode {
@@ -76,7 +75,7 @@ impl Exceptions {
                 };
                 (access, (esr & FNV == 0).then_some(gva))
             }
-            None => match lost.and_then(|lost| fetched_from(fd, mode, ram, lost)) {
+            None => match poison.and_then(|poison| fetched_from(fd, mode, ram, poison)) {
                 Some(address) => (Access::Fetch, Some(address)),
                 None => (Access::Read, None),
             },
@@ -85,9 +84,9 @@ impl Exceptions {
     }
 }
 
-/// The virtual address of the instruction that the vCPU stands at, where it lies in what was lost.
-fn fetched_from(fd: &VcpuFd, mode: u64, ram: &GuestRam, lost: &PoisonAccess) -> Option<u64> {
-    let lost = lost.span(ram)?;
+/// The virtual address of the instruction at the PC. `None` if it is not in the poisoned memory.
+fn fetched_from(fd: &VcpuFd, mode: u64, ram: &GuestRam, poison: &PoisonAccess) -> Option<u64> {
+    let poisoned = poison.span(ram)?;
     let translation = Translation {
         system_control: get(fd, SCTLR_EL1).ok()?,
         control: get(fd, TCR_EL1).ok()?,
@@ -95,17 +94,17 @@ fn fetched_from(fd: &VcpuFd, mode: u64, ram: &GuestRam, lost: &PoisonAccess) -> 
         upper: get(fd, TTBR1_EL1).ok()?,
     };
     let pc = get(fd, PC).ok()?;
-    // A 32-bit program's instruction may have its second half on the next page.
+    // An AArch32 instruction may have its second half on the next page.
     let second_half = (mode & AARCH32 != 0).then(|| pc.wrapping_add(2) & u64::from(u32::MAX));
     [Some(pc), second_half].into_iter().flatten().find(|address| {
         let gpa = translation.gpa(*address, |gpa| ram.load_u64(gpa).ok());
-        gpa.is_some_and(|gpa| lost.contains(gpa))
+        gpa.is_some_and(|gpa| poisoned.contains(gpa))
     })
 }
 
 /// PSTATE.M (Arm ARM DDI 0487, C5.2.19).
 const MODE: u64 = 0x1f;
-/// PSTATE.M\[4\]: a 32-bit program.
+/// PSTATE.M\[4\]: AArch32.
 const AARCH32: u64 = 0x10;
 /// PSTATE.M: EL0.
 const EL0T: u64 = 0;
@@ -116,52 +115,60 @@ const FNV: u64 = 1 << 10;
 /// ESR_ELx.ISS of a data abort: a write.
 const WNR: u64 = 1 << 6;
 
-/// What the processor does when it takes a synchronous abort to EL1, done to its registers.
-fn take_abort(fd: &VcpuFd, esr: u32, far: FaultAddress) -> Result<(), Error> {
+/// Sets the registers as the processor does when it takes a synchronous abort to EL1.
+fn take_abort(fd: &VcpuFd, esr: u32, far: FaultAddress) -> Result<(), RunError> {
     let taken = Taken {
-        pc: get(fd, PC)?,
-        pstate: get(fd, PSTATE)?,
-        vector_base: get(fd, VBAR_EL1)?,
-        system_control: get(fd, SCTLR_EL1)?,
+        pc: read(fd, PC)?,
+        pstate: read(fd, PSTATE)?,
+        vector_base: read(fd, VBAR_EL1)?,
+        system_control: read(fd, SCTLR_EL1)?,
     };
     let Entered { pc, pstate } = taken.to_el1();
-    set(fd, ELR_EL1, taken.pc)?;
-    set(fd, SPSR_EL1, taken.pstate)?;
-    set(fd, ESR_EL1, esr.into())?;
+    write(fd, ELR_EL1, taken.pc)?;
+    write(fd, SPSR_EL1, taken.pstate)?;
+    write(fd, ESR_EL1, esr.into())?;
     if let FaultAddress::At(address) = far {
-        set(fd, FAR_EL1, address)?;
+        write(fd, FAR_EL1, address)?;
     }
-    set(fd, PSTATE, pstate)?;
-    set(fd, PC, pc)
+    write(fd, PSTATE, pstate)?;
+    write(fd, PC, pc)
 }
 
-/// GPA of the instruction that a vCPU stands at: KVM does not translate here.
+fn read(fd: &VcpuFd, id: u64) -> Result<u64, RunError> {
+    get(fd, id).map_err(RunError::of("KVM_GET_ONE_REG"))
+}
+
+fn write(fd: &VcpuFd, id: u64, value: u64) -> Result<(), RunError> {
+    set(fd, id, value).map_err(RunError::of("KVM_SET_ONE_REG"))
+}
+
+/// GPA of the instruction at the PC. Always `None`: KVM_TRANSLATE does not exist on aarch64.
 pub(crate) fn instruction_gpa(_: &VcpuFd) -> Option<u64> {
     None
 }
 
 /// X0 to X30.
-const GENERAL: usize = 31;
+const GENERAL_REGISTERS: usize = 31;
 
-/// The registers that completing an access to memory changes.
+/// The registers that the completion of an access may change.
 pub(crate) struct Registers {
-    general: [u64; GENERAL],
+    general: [u64; GENERAL_REGISTERS],
     pc: u64,
 }
 
 impl Registers {
-    pub(crate) fn of(fd: &VcpuFd) -> Result<Self, Error> {
-        let mut general = [0; GENERAL];
+    pub(crate) fn of(fd: &VcpuFd) -> Result<Self, RunError> {
+        let mut general = [0; GENERAL_REGISTERS];
         for (value, index) in general.iter_mut().zip(0..) {
-            *value = get(fd, X0 + 2 * index)?;
+            *value = read(fd, X0 + 2 * index)?;
         }
-        Ok(Registers { general, pc: get(fd, PC)? })
+        Ok(Registers { general, pc: read(fd, PC)? })
     }
 
-    pub(crate) fn put_back(&self, fd: &VcpuFd) -> Result<(), Error> {
+    pub(crate) fn restore(&self, fd: &VcpuFd) -> Result<(), RunError> {
         for (value, index) in self.general.iter().zip(0..) {
-            set(fd, X0 + 2 * index, *value)?;
+            write(fd, X0 + 2 * index, *value)?;
         }
-        set(fd, PC, self.pc)
+        write(fd, PC, self.pc)
     }
 }

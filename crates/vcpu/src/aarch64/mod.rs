@@ -1,4 +1,4 @@
-//! What an aarch64 vCPU is before it first enters the guest.
+//! The initial state of an aarch64 vCPU.
 
 mod exceptions;
 pub(crate) mod registers;
@@ -14,53 +14,54 @@ pub(crate) use exceptions::{Exceptions, Registers, instruction_gpa};
 
 use registers::{MPIDR_EL1, PC, PSTATE, X0};
 
-/// How the kernel is entered (Documentation/arch/arm64/booting.rst): MMU and caches off, interrupts masked, EL1.
+/// The entry of a kernel (Documentation/arch/arm64/booting.rst): EL1, MMU and caches off, interrupts masked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Entry {
     /// First instruction.
     pub pc: u64,
-    /// GPA of the devicetree, handed over in X0.
+    /// GPA of the devicetree, passed in X0.
     pub devicetree: u64,
 }
 
-/// What KVM can show a guest beyond what every vCPU has.
+/// Optional processor features that KVM supports for a guest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CpuFeatures {
     /// PMUv3.
     pub performance_monitors: bool,
-    /// Scalable vectors.
+    /// SVE.
     pub sve: bool,
-    /// Pointer authentication, by address and by generic key: KVM wants both or none.
+    /// Pointer authentication, with address and generic keys: KVM accepts both or none.
     pub pointer_authentication: bool,
 }
 
-/// A vCPU could not be set up.
+/// The initial state of a vCPU could not be set.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum SetupError {
-    /// KVM refuses a request.
-    #[error("{what} of vCPU {vcpu} cannot be set: {source}")]
-    Refused {
-        /// What was asked for.
-        what: &'static str,
+    /// An ioctl failed.
+    #[error("{call} (vCPU {vcpu}): {source}")]
+    Call {
+        /// The ioctl and its object, for example `KVM_ARM_VCPU_INIT`.
+        call: &'static str,
         /// Index of the vCPU.
         vcpu: u32,
-        /// What KVM said.
+        /// Its error.
         source: kvm_ioctls::Error,
     },
-    /// KVM gave the vCPU another name than the tables.
-    #[error("KVM calls vCPU {vcpu} by affinity {found:#x}, and the tables by {told:#x}")]
+    /// KVM gave the vCPU another MPIDR affinity than the firmware tables.
+    #[error("MPIDR_EL1 (vCPU {vcpu}): affinity {actual:#x} in KVM, {expected:#x} in the firmware tables")]
     Affinity {
         /// Index of the vCPU.
         vcpu: u32,
         /// MPIDR affinity in KVM.
-        found: u64,
-        /// MPIDR affinity in the tables.
-        told: u64,
+        actual: u64,
+        /// MPIDR affinity in the firmware tables.
+        expected: u64,
     },
 }
 
 impl CpuFeatures {
-    /// Asks KVM. A capability that is missing is a feature that the guest does not get.
+    /// The features that KVM supports, from its capabilities.
     #[must_use]
     pub fn supported(vm: &VmFd) -> Self {
         CpuFeatures {
@@ -71,14 +72,14 @@ impl CpuFeatures {
         }
     }
 
-    /// Initialises the vCPU of index `vcpu` with these features. All but the first are off until PSCI starts them.
+    /// Initialises the vCPU of index `vcpu` with these features. All vCPUs except the first are off until PSCI CPU_ON starts them.
     ///
     /// # Errors
-    /// Where KVM refuses, or knows the vCPU by another affinity than `told`.
-    pub fn initialise(self, vm: &VmFd, fd: &VcpuFd, vcpu: u32, told: u64) -> Result<(), SetupError> {
-        let refused = |what| move |source| SetupError::Refused { what, vcpu, source };
+    /// Returns an error if an ioctl fails, or the vCPU's MPIDR affinity is not `affinity`.
+    pub fn initialise(self, vm: &VmFd, fd: &VcpuFd, vcpu: u32, affinity: u64) -> Result<(), SetupError> {
+        let failed = |call| move |source| SetupError::Call { call, vcpu, source };
         let mut init = kvm_vcpu_init::default();
-        vm.get_preferred_target(&mut init).map_err(refused("the processor model"))?;
+        vm.get_preferred_target(&mut init).map_err(failed("KVM_ARM_PREFERRED_TARGET"))?;
         let mut feature = |bit: u32, wanted: bool| init.features[0] |= u32::from(wanted) << bit;
         feature(KVM_ARM_VCPU_PSCI_0_2, true);
         feature(KVM_ARM_VCPU_POWER_OFF, vcpu != 0);
@@ -86,41 +87,43 @@ impl CpuFeatures {
         feature(KVM_ARM_VCPU_SVE, self.sve);
         feature(KVM_ARM_VCPU_PTRAUTH_ADDRESS, self.pointer_authentication);
         feature(KVM_ARM_VCPU_PTRAUTH_GENERIC, self.pointer_authentication);
-        fd.vcpu_init(&init).map_err(refused("the initial state"))?;
+        fd.vcpu_init(&init).map_err(failed("KVM_ARM_VCPU_INIT"))?;
         if self.sve {
-            // The bit is also the name of the feature to finalise; it is far below i32's limit.
-            fd.vcpu_finalize(&(KVM_ARM_VCPU_SVE as i32)).map_err(refused("the vector length"))?;
+            // The feature to finalise is the number of its bit, which is far below i32::MAX.
+            fd.vcpu_finalize(&(KVM_ARM_VCPU_SVE as i32)).map_err(failed("KVM_ARM_VCPU_FINALIZE of SVE"))?;
         }
-        let found = registers::get(fd, MPIDR_EL1).map_err(refused("MPIDR_EL1"))? & AFFINITY;
-        if found != told {
-            return Err(SetupError::Affinity { vcpu, found, told });
+        let mpidr = registers::get(fd, MPIDR_EL1).map_err(failed("KVM_GET_ONE_REG of MPIDR_EL1"))?;
+        if mpidr & AFFINITY != affinity {
+            return Err(SetupError::Affinity { vcpu, actual: mpidr & AFFINITY, expected: affinity });
         }
         Ok(())
     }
 
-    /// Wires the performance monitors' overflow to a private interrupt. After the GIC was initialised.
+    /// Connects the PMU's overflow interrupt to a PPI. Called after the GIC was initialised.
     ///
     /// # Errors
-    /// Where KVM refuses.
+    /// Returns an error if an ioctl fails.
     pub fn wire_performance_monitors(self, fd: &VcpuFd, vcpu: u32, intid: u32) -> Result<(), SetupError> {
         if !self.performance_monitors {
             return Ok(());
         }
-        let refused = |source| SetupError::Refused { what: "performance monitors", vcpu, source };
+        let failed = |call| move |source| SetupError::Call { call, vcpu, source };
         let attribute = |attr: u32, addr: u64| kvm_device_attr {
             group: KVM_ARM_VCPU_PMU_V3_CTRL,
             attr: attr.into(),
             addr,
             flags: 0,
         };
-        // KVM reads the number through the address, during the call.
+        // KVM reads the number from the address during the ioctl.
         let intid_address = std::ptr::from_ref(&intid) as u64;
-        fd.set_device_attr(&attribute(KVM_ARM_VCPU_PMU_V3_IRQ, intid_address)).map_err(refused)?;
-        fd.set_device_attr(&attribute(KVM_ARM_VCPU_PMU_V3_INIT, 0)).map_err(refused)
+        fd.set_device_attr(&attribute(KVM_ARM_VCPU_PMU_V3_IRQ, intid_address))
+            .map_err(failed("KVM_SET_DEVICE_ATTR of KVM_ARM_VCPU_PMU_V3_IRQ"))?;
+        fd.set_device_attr(&attribute(KVM_ARM_VCPU_PMU_V3_INIT, 0))
+            .map_err(failed("KVM_SET_DEVICE_ATTR of KVM_ARM_VCPU_PMU_V3_INIT"))
     }
 }
 
-/// Whether vCPUs have the RAS extension (ID_AA64PFR0_EL1.RAS, bits 28 to 31); none where that cannot be asked.
+/// Whether vCPUs have the RAS extension (ID_AA64PFR0_EL1.RAS, bits 31:28). `None` if a vCPU cannot be created to read it.
 #[must_use]
 pub fn has_ras_extension(kvm: &Kvm) -> Option<bool> {
     let vm = kvm.create_vm().ok()?;
@@ -135,15 +138,17 @@ const AFFINITY: u64 = 0xff_00ff_ffff;
 /// PSTATE: EL1 with its own stack pointer, debug exceptions, SErrors, IRQs and FIQs masked.
 const EL1H_MASKED: u64 = 0x3c5;
 
-/// Sets the boot processor's registers. The others get theirs from PSCI.
+/// Sets the boot processor's registers. PSCI CPU_ON sets those of the others.
 ///
 /// # Errors
-/// Where KVM refuses.
+/// Returns an error if an ioctl fails.
 pub fn enter_at(fd: &VcpuFd, entry: Entry) -> Result<(), SetupError> {
-    for (what, id, value) in
-        [("PSTATE", PSTATE, EL1H_MASKED), ("PC", PC, entry.pc), ("X0", X0, entry.devicetree)]
-    {
-        registers::set(fd, id, value).map_err(|source| SetupError::Refused { what, vcpu: 0, source })?;
+    for (call, id, value) in [
+        ("KVM_SET_ONE_REG of PSTATE", PSTATE, EL1H_MASKED),
+        ("KVM_SET_ONE_REG of PC", PC, entry.pc),
+        ("KVM_SET_ONE_REG of X0", X0, entry.devicetree),
+    ] {
+        registers::set(fd, id, value).map_err(|source| SetupError::Call { call, vcpu: 0, source })?;
     }
     Ok(())
 }

@@ -1,10 +1,11 @@
-//! Registers by KVM's numbers for them (Documentation/virt/kvm/api.rst, 4.68; arch/arm64/include/uapi/asm/kvm.h).
+//! Register ids of KVM_GET_ONE_REG and KVM_SET_ONE_REG (Documentation/virt/kvm/api.rst, 4.68;
+//! arch/arm64/include/uapi/asm/kvm.h).
 
 use kvm_ioctls::VcpuFd;
 
 /// KVM_REG_ARM64 | KVM_REG_SIZE_U64.
 const ARM64_U64: u64 = 0x6030_0000_0000_0000;
-/// KVM_REG_ARM_CORE: `struct kvm_regs` by offsets in 32-bit words.
+/// KVM_REG_ARM_CORE: offsets in `struct kvm_regs`, in 32-bit words.
 const CORE: u64 = ARM64_U64 | 0x10 << 16;
 /// KVM_REG_ARM64_SYSREG.
 const SYSTEM: u64 = ARM64_U64 | 0x13 << 16;
@@ -17,7 +18,7 @@ pub(crate) const PC: u64 = CORE | 2 * 32;
 pub(crate) const PSTATE: u64 = CORE | 2 * 33;
 /// ELR_EL1, after SP_EL1.
 pub(crate) const ELR_EL1: u64 = CORE | 2 * 35;
-/// SPSR_EL1, the first of the banked ones.
+/// SPSR_EL1, the first of the banked SPSRs.
 pub(crate) const SPSR_EL1: u64 = CORE | 2 * 36;
 /// SCTLR_EL1: op0 3, op1 0, CRn 1, CRm 0, op2 0.
 pub(crate) const SCTLR_EL1: u64 = SYSTEM | 3 << 14 | 1 << 7;

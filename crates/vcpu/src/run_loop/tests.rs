@@ -1,12 +1,17 @@
-//! The run loop against a hypervisor that plays a script.
+//! The run loop with a scripted hypervisor.
 
 use std::collections::VecDeque;
-use std::sync::Mutex;
+use std::io;
+use std::sync::{Arc, Mutex};
+
+use ras_core::vcpu_state::VcpuState;
 
 use super::*;
+use crate::environment::{IoBus, MemoryErrorHandler, Unmapped, VcpuObserver};
+use crate::kick::KickFlag;
 use crate::port::{Injected, Injection, RunError};
 
-/// A hypervisor that plays a script.
+/// A hypervisor that returns the exits of a script, and then a triple fault.
 struct Script {
     steps: VecDeque<Step>,
     data: [u8; 8],
@@ -75,8 +80,8 @@ impl VcpuPort for Script {
         self.kicks_cleared += 1;
     }
 
-    fn kick_flag(&mut self) -> *mut u8 {
-        std::ptr::null_mut()
+    fn kick_flag(&mut self) -> io::Result<Option<KickFlag>> {
+        Ok(None)
     }
 
     fn registers(&mut self) -> String {
@@ -84,41 +89,71 @@ impl VcpuPort for Script {
     }
 }
 
-/// A bus that writes down what it is asked and answers with 0x5a.
+/// Records calls. As a bus it has devices below port 0x8000 and GPA 1 << 40, which return 0x5a.
 #[derive(Default)]
-struct Notes(Mutex<Vec<String>>);
+struct Recorder(Mutex<Vec<String>>);
 
-impl Notes {
-    fn note(&self, line: String) {
-        self.0.lock().expect("one thread").push(line);
+impl Recorder {
+    fn record(&self, line: String) {
+        self.0.lock().expect("no panic").push(line);
     }
 
-    fn taken(&self) -> Vec<String> {
-        std::mem::take(&mut *self.0.lock().expect("one thread"))
+    fn take(&self) -> Vec<String> {
+        std::mem::take(&mut *self.0.lock().expect("no panic"))
+    }
+
+    fn mapped(&self, is_mapped: bool) -> Result<(), Unmapped> {
+        if is_mapped { Ok(()) } else { Err(Unmapped) }
     }
 }
 
-impl Bus for Notes {
-    fn port_in(&self, port: u16, data: &mut [u8]) {
-        data.fill(0x5a);
-        self.note(format!("in {port:#x} {}", data.len()));
+impl IoBus for Recorder {
+    fn port_in(&self, port: u16, data: &mut [u8]) -> Result<(), Unmapped> {
+        self.record(format!("in {port:#x} {}", data.len()));
+        self.mapped(port < 0x8000).map(|()| data.fill(0x5a))
     }
-    fn port_out(&self, port: u16, data: &[u8]) {
-        self.note(format!("out {port:#x} {data:x?}"));
+    fn port_out(&self, port: u16, data: &[u8]) -> Result<(), Unmapped> {
+        self.record(format!("out {port:#x} {data:x?}"));
+        self.mapped(port < 0x8000)
     }
-    fn mmio_read(&self, gpa: u64, data: &mut [u8]) {
-        data.fill(0x5a);
-        self.note(format!("read {gpa:#x} {}", data.len()));
+    fn mmio_read(&self, gpa: u64, data: &mut [u8]) -> Result<(), Unmapped> {
+        self.record(format!("read {gpa:#x} {}", data.len()));
+        self.mapped(gpa < 1 << 40).map(|()| data.fill(0x5a))
     }
-    fn mmio_write(&self, gpa: u64, data: &[u8]) {
-        self.note(format!("write {gpa:#x} {data:x?}"));
+    fn mmio_write(&self, gpa: u64, data: &[u8]) -> Result<(), Unmapped> {
+        self.record(format!("write {gpa:#x} {data:x?}"));
+        self.mapped(gpa < 1 << 40)
     }
+}
+
+impl MemoryErrorHandler for Recorder {
+    fn consumed(&self, vcpu: u32, access: PoisonAccess, _: &mut dyn FnMut() -> Option<VcpuState>) {
+        self.record(format!("consumed {vcpu} {access:?}"));
+    }
+}
+
+impl VcpuObserver for Recorder {
     fn vcpu_started(&self, vcpu: u32) {
-        self.note(format!("started {vcpu}"));
+        self.record(format!("started {vcpu}"));
     }
     fn first_exit(&self, vcpu: u32, exit: &'static str) {
-        self.note(format!("first {vcpu} {exit}"));
+        self.record(format!("first {vcpu} {exit}"));
     }
+}
+
+fn environment<T: IoBus + MemoryErrorHandler + VcpuObserver + 'static>(all: &Arc<T>) -> VcpuEnvironment {
+    VcpuEnvironment {
+        io: Arc::clone(all) as _,
+        memory_errors: Arc::clone(all) as _,
+        observer: Arc::clone(all) as _,
+    }
+}
+
+/// Runs vCPU 3 to the end of a script. Returns the reason and the recorded calls.
+fn run_script(script: &mut Script, control: &Control) -> (VcpuExitReason, Vec<String>) {
+    let recorder = Arc::new(Recorder::default());
+    let reason = run(3, script, &environment(&recorder), control);
+    (reason, recorder.take())
 }
 
 #[test]
@@ -130,10 +165,10 @@ fn accesses_reach_the_bus_in_order() {
         Step::MmioRead(0xd000_0000, 4),
         Step::MmioWrite(0xd000_0004, vec![1, 2]),
     ]);
-    let bus = Notes::default();
-    assert_eq!(run(3, &mut script, &bus, &Control::default()), End::TripleFault);
+    let (reason, calls) = run_script(&mut script, &Control::default());
+    assert_eq!(reason, VcpuExitReason::TripleFault);
     assert_eq!(
-        bus.taken(),
+        calls,
         [
             "started 3",
             "first 3 port-out",
@@ -149,175 +184,224 @@ fn accesses_reach_the_bus_in_order() {
 #[test]
 fn a_string_instruction_is_several_accesses() {
     let mut script = Script::new([Step::PortOut(0x3f8, 1, vec![1, 2, 3]), Step::PortIn(0x60, 2, 4)]);
-    let bus = Notes::default();
-    run(3, &mut script, &bus, &Control::default());
-    assert_eq!(
-        bus.taken()[2..],
-        ["out 0x3f8 [1]", "out 0x3f8 [2]", "out 0x3f8 [3]", "in 0x60 2", "in 0x60 2"]
-    );
+    let (_, calls) = run_script(&mut script, &Control::default());
+    assert_eq!(calls[2..], ["out 0x3f8 [1]", "out 0x3f8 [2]", "out 0x3f8 [3]", "in 0x60 2", "in 0x60 2"]);
     assert_eq!(script.data[..4], [0x5a; 4]);
 }
 
 #[test]
-fn each_deadly_exit_has_its_end() {
-    let ends: [(fn() -> Outcome, End); 7] = [
-        (|| Ok(Exit::Shutdown), End::TripleFault),
-        (|| Ok(Exit::EntryFailed { reason: 0x21 }), End::EntryFailed(0x21)),
-        (|| Ok(Exit::InternalError { suberror: 1, at: Some(0x1000) }), End::InternalError(1)),
-        (|| Ok(Exit::UndecodedAccess { gpa: 0x1000 }), End::UndecodedAccess(0x1000)),
-        (|| Ok(Exit::Unexpected { reason: 99 }), End::UnhandledExit(99)),
-        (
-            || Ok(Exit::MemoryFault { gpa: 0x1000, size: 4096, flags: 0, errno: libc::EFAULT }),
-            End::MemoryFault { gpa: 0x1000, size: 4096, errno: libc::EFAULT },
-        ),
-        (
-            || Err(RunError(std::io::Error::from_raw_os_error(libc::EIO))),
-            End::RunFailed(RunError(std::io::Error::from_raw_os_error(libc::EIO)).to_string()),
-        ),
-    ];
-    for (make, end) in ends {
-        let mut script = Script::new([Step::Other(make)]);
-        assert_eq!(run(3, &mut script, &Notes::default(), &Control::default()), end);
+fn a_read_without_a_device_returns_all_ones() {
+    for (step, len) in [(Step::PortIn(0x8000, 2, 4), 4), (Step::MmioRead(1 << 40, 8), 8)] {
+        let mut script = Script::new([step]);
+        let (reason, calls) = run_script(&mut script, &Control::default());
+        assert_eq!(reason, VcpuExitReason::TripleFault);
+        assert!(!calls.iter().any(|call| call.starts_with("consumed")), "{calls:?}");
+        assert_eq!(script.data[..len], [0xff; 8][..len]);
+        assert_eq!(script.abandoned, 0);
     }
 }
 
 #[test]
-fn a_stop_keeps_the_guest_from_being_entered() {
+fn each_final_exit_has_its_reason() {
+    let failed = || RunError::Call { call: "KVM_RUN", source: io::Error::from_raw_os_error(libc::EIO) };
+    assert_eq!(failed().to_string(), "KVM_RUN: Input/output error (os error 5)");
+    let reasons: [(fn() -> Outcome, VcpuExitReason); 7] = [
+        (|| Ok(Exit::Shutdown), VcpuExitReason::TripleFault),
+        (|| Ok(Exit::EntryFailed { reason: 0x21 }), VcpuExitReason::EntryFailed(0x21)),
+        (|| Ok(Exit::InternalError { suberror: 1, at: Some(0x1000) }), VcpuExitReason::InternalError(1)),
+        (|| Ok(Exit::UndecodedAccess { gpa: 0x1000 }), VcpuExitReason::UndecodedAccess(0x1000)),
+        (|| Ok(Exit::Unexpected { reason: 99 }), VcpuExitReason::UnhandledExit(99)),
+        (
+            || Ok(Exit::MemoryFault { gpa: 0x1000, size: 4096, flags: 0, errno: libc::EFAULT }),
+            VcpuExitReason::MemoryFault { gpa: 0x1000, size: 4096, errno: libc::EFAULT },
+        ),
+        (
+            || Err(RunError::Call { call: "KVM_RUN", source: io::Error::from_raw_os_error(libc::EIO) }),
+            VcpuExitReason::RunFailed(failed().to_string()),
+        ),
+    ];
+    for (make, reason) in reasons {
+        let mut script = Script::new([Step::Other(make)]);
+        assert_eq!(run_script(&mut script, &Control::default()).0, reason);
+    }
+}
+
+#[test]
+fn a_stopped_vcpu_does_not_enter_the_guest() {
     let control = Control::default();
     control.set(RunState::Stop);
     control.set(RunState::Run);
     let mut script = Script::new([]);
-    assert_eq!(run(3, &mut script, &Notes::default(), &control), End::Stopped);
+    assert_eq!(run_script(&mut script, &control).0, VcpuExitReason::Stopped);
     assert_eq!(script.kicks_cleared, 1);
 }
 
 #[test]
-fn a_vcpu_takes_its_own_exceptions_before_it_is_entered() {
+fn pending_exceptions_of_the_vcpu_are_injected_before_the_entry() {
     let control = Control::default();
     control.inject(1, Injection::Nmi);
-    control.inject(0, Injection::Nmi);
-    control.inject(0, Injection::Nmi);
+    control.inject(3, Injection::Nmi);
+    control.inject(3, Injection::Nmi);
     let mut script = Script::new([]);
-    run(0, &mut script, &Notes::default(), &control);
+    run_script(&mut script, &control);
     assert_eq!(script.injected, [Injection::Nmi; 2]);
     assert_eq!(control.take_injection(1), Some(Injection::Nmi));
     assert_eq!(control.take_injection(1), None);
 }
 
 #[test]
-fn a_wish_made_by_an_exit_is_heeded_before_the_next_entry() {
-    /// Switches the machine off at the first write.
-    struct PowerOff(Control);
-    impl Bus for PowerOff {
-        fn port_in(&self, _: u16, _: &mut [u8]) {}
-        fn port_out(&self, _: u16, _: &[u8]) {
-            self.0.set(RunState::Stop);
+fn a_state_requested_by_an_exit_takes_effect_before_the_next_entry() {
+    /// Stops the vCPUs at the first write to a port.
+    struct PowerOff(Arc<Control>);
+    impl IoBus for PowerOff {
+        fn port_in(&self, _: u16, _: &mut [u8]) -> Result<(), Unmapped> {
+            Err(Unmapped)
         }
-        fn mmio_read(&self, _: u64, _: &mut [u8]) {}
-        fn mmio_write(&self, _: u64, _: &[u8]) {}
+        fn port_out(&self, _: u16, _: &[u8]) -> Result<(), Unmapped> {
+            self.0.set(RunState::Stop);
+            Ok(())
+        }
+        fn mmio_read(&self, _: u64, _: &mut [u8]) -> Result<(), Unmapped> {
+            Err(Unmapped)
+        }
+        fn mmio_write(&self, _: u64, _: &[u8]) -> Result<(), Unmapped> {
+            Err(Unmapped)
+        }
     }
-    let bus = PowerOff(Control::default());
+    let control = Arc::new(Control::default());
+    let environment = VcpuEnvironment {
+        io: Arc::new(PowerOff(Arc::clone(&control))),
+        memory_errors: Arc::new(Recorder::default()),
+        observer: Arc::new(()),
+    };
     let mut script = Script::new([Step::PortOut(0x600, 1, vec![0x34])]);
-    assert_eq!(run(3, &mut script, &bus, &bus.0), End::Stopped);
+    assert_eq!(run(3, &mut script, &environment, &control), VcpuExitReason::Stopped);
 }
 
 #[test]
-fn a_pause_is_left_when_the_wish_changes() {
+fn a_paused_vcpu_resumes() {
     let control = Control::default();
     control.set(RunState::Pause);
     std::thread::scope(|scope| {
-        let vcpu = scope.spawn(|| run(0, &mut Script::new([]), &Notes::default(), &control));
-        assert!(control.await_parked(1, std::time::Duration::from_secs(10)));
+        let vcpu = scope.spawn(|| run_script(&mut Script::new([]), &control).0);
+        assert!(control.await_parked(1, Duration::from_secs(10)));
         control.set(RunState::Run);
-        assert_eq!(vcpu.join().expect("no panic"), End::TripleFault);
+        assert_eq!(vcpu.join().expect("no panic"), VcpuExitReason::TripleFault);
     });
 }
 
-/// A machine that loses the page at which the guest reads, and holds the vCPU for it as often as it is told to.
+/// A machine whose memory at 0x7000 is poisoned. It holds the vCPU that consumes the error for a number of polls, and then injects an
+/// NMI.
 #[derive(Default)]
-struct Losing {
+struct Poisoned {
     control: Control,
-    notes: Notes,
-    held: Mutex<u32>,
+    recorder: Recorder,
+    polls_until_release: Mutex<u32>,
 }
 
-impl Bus for Losing {
-    fn port_in(&self, _: u16, _: &mut [u8]) {}
-    fn port_out(&self, port: u16, data: &[u8]) {
-        self.notes.port_out(port, data);
+impl IoBus for Poisoned {
+    fn port_in(&self, _: u16, _: &mut [u8]) -> Result<(), Unmapped> {
+        Err(Unmapped)
     }
-    fn mmio_read(&self, gpa: u64, _: &mut [u8]) {
-        let fault = sigbus::Fault { hva: gpa, log2_len: 12, action: sigbus::Action::Required };
-        sigbus::listening(|| sigbus::raise(fault)).expect("a signal to oneself");
+    fn port_out(&self, port: u16, data: &[u8]) -> Result<(), Unmapped> {
+        self.recorder.port_out(port, data)
     }
-    fn mmio_write(&self, _: u64, _: &[u8]) {}
-    fn memory_error(&self, vcpu: u32, lost: PoisonAccess, _: &mut dyn FnMut() -> Option<VcpuState>) {
-        self.notes.note(format!("lost {vcpu} {lost:?}"));
-        if *self.held.lock().expect("one thread") > 0 {
+    fn mmio_read(&self, _: u64, _: &mut [u8]) -> Result<(), Unmapped> {
+        Err(Unmapped)
+    }
+    fn mmio_write(&self, _: u64, _: &[u8]) -> Result<(), Unmapped> {
+        Err(Unmapped)
+    }
+}
+
+impl MemoryErrorHandler for Poisoned {
+    fn consumed(&self, vcpu: u32, access: PoisonAccess, state: &mut dyn FnMut() -> Option<VcpuState>) {
+        self.recorder.consumed(vcpu, access, state);
+        if *self.polls_until_release.lock().expect("no panic") > 0 {
             self.control.hold(vcpu);
         } else {
             self.control.inject(vcpu, Injection::Nmi);
         }
     }
-    fn attend(&self) {
-        let mut held = self.held.lock().expect("one thread");
-        *held -= 1;
-        self.notes.note("attends".into());
-        if *held == 0 {
+    fn unmapped_access(&self, gpa: u64) -> bool {
+        if gpa != 0x7000 {
+            return false;
+        }
+        let fault = sigbus::Fault { hva: gpa, log2_len: 12, action: sigbus::Action::Required };
+        sigbus::capture_action_required(|| sigbus::raise(fault)).expect("a signal to this thread");
+        true
+    }
+    fn poll(&self) {
+        let mut polls = self.polls_until_release.lock().expect("no panic");
+        *polls -= 1;
+        self.recorder.record("poll".into());
+        if *polls == 0 {
             self.control.inject(0, Injection::Nmi);
         }
     }
 }
 
+impl VcpuObserver for Poisoned {}
+
+#[expect(unsafe_code, reason = "a signal handler is installed")]
 fn install_handler() {
-    // An error means that another test did.
-    let _ = sigbus::install(|_| 1);
+    // Fails if another test has installed it.
+    // SAFETY: the function only returns a number.
+    let _ = unsafe { sigbus::install(|_| 1) };
 }
 
 #[test]
-fn an_access_to_lost_memory_is_taken_back_and_answered_before_the_next_entry() {
+fn an_access_to_poisoned_memory_is_abandoned_and_reported_before_the_next_entry() {
     install_handler();
-    let bus = Losing::default();
+    let machine = Arc::new(Poisoned::default());
     let mut script = Script::new([
         Step::MmioRead(0x7000, 4),
+        Step::MmioWrite(0x7000, vec![1]),
+        Step::MmioRead(0x8000, 4),
+        Step::Other(|| Ok(Exit::InternalError { suberror: 1, at: Some(0x7000) })),
         Step::Other(|| Ok(Exit::MemoryFault { gpa: 0x5000, size: 4096, flags: 0, errno: libc::EHWPOISON })),
         Step::Other(|| Ok(Exit::ArmSea { esr: 0, gva: 0, gpa: Some(0x6000) })),
         Step::PortOut(1, 1, vec![9]),
     ]);
-    assert_eq!(run(0, &mut script, &bus, &bus.control), End::TripleFault);
-    assert_eq!(script.abandoned, 1, "only an access that was begun is taken back");
-    assert_eq!(script.injected, [Injection::Nmi; 3]);
+    let reason = run(0, &mut script, &environment(&machine), &machine.control);
+    assert_eq!(reason, VcpuExitReason::TripleFault);
+    assert_eq!(script.abandoned, 2, "only MMIO accesses to poisoned memory are abandoned");
+    assert_eq!(script.injected, [Injection::Nmi; 5]);
     let fault = sigbus::Fault { hva: 0x7000, log2_len: 12, action: sigbus::Action::Required };
-    let told = [
-        PoisonAccess::Signalled(fault),
-        PoisonAccess::Named { gpa: 0x5000, size: 4096 },
-        PoisonAccess::Unclaimed { gpa: Some(0x6000) },
+    let accesses = [
+        PoisonAccess::Sigbus(fault),
+        PoisonAccess::Sigbus(fault),
+        PoisonAccess::Sigbus(fault),
+        PoisonAccess::MemoryFault { gpa: 0x5000, size: 4096 },
+        PoisonAccess::ArmSea { gpa: Some(0x6000) },
     ];
-    let told = told.map(|lost| format!("lost 0 {lost:?}"));
-    assert_eq!(bus.notes.taken(), [&told[0], &told[1], &told[2], "out 0x1 [9]"]);
+    let mut calls: Vec<_> = accesses.iter().map(|access| format!("consumed 0 {access:?}")).collect();
+    calls.push("out 0x1 [9]".into());
+    assert_eq!(machine.recorder.take(), calls);
 }
 
 #[test]
-fn a_held_vcpu_is_not_entered_before_it_has_an_exception_to_take() {
+fn a_held_vcpu_does_not_enter_the_guest_before_an_exception_is_injected() {
     install_handler();
-    let bus = Losing { held: Mutex::new(3), ..Losing::default() };
+    let machine = Arc::new(Poisoned { polls_until_release: Mutex::new(3), ..Poisoned::default() });
     let mut script = Script::new([Step::MmioRead(0x7000, 4), Step::PortOut(1, 1, vec![9])]);
-    assert_eq!(run(0, &mut script, &bus, &bus.control), End::TripleFault);
-    assert_eq!(bus.notes.taken()[1..], ["attends", "attends", "attends", "out 0x1 [9]"]);
+    let reason = run(0, &mut script, &environment(&machine), &machine.control);
+    assert_eq!(reason, VcpuExitReason::TripleFault);
+    assert_eq!(machine.recorder.take()[1..], ["poll", "poll", "poll", "out 0x1 [9]"]);
     assert_eq!(script.injected, [Injection::Nmi]);
-    assert!(!bus.control.has_attention());
+    assert!(!machine.control.has_pending());
 }
 
 #[test]
-fn a_held_vcpu_hears_of_a_stop_and_of_a_pause() {
+fn a_held_vcpu_pauses_and_stops() {
     let control = Control::default();
-    control.hold(0);
+    control.hold(3);
     control.set(RunState::Pause);
     std::thread::scope(|scope| {
-        let vcpu = scope.spawn(|| run(0, &mut Script::new([]), &Notes::default(), &control));
-        assert!(control.await_parked(1, std::time::Duration::from_secs(10)));
+        let vcpu = scope.spawn(|| run_script(&mut Script::new([]), &control).0);
+        assert!(control.await_parked(1, Duration::from_secs(10)));
         control.set(RunState::Run);
         control.set(RunState::Stop);
-        assert_eq!(vcpu.join().expect("no panic"), End::Stopped);
+        assert_eq!(vcpu.join().expect("no panic"), VcpuExitReason::Stopped);
     });
 }

@@ -1,20 +1,20 @@
-//! CPUID: what KVM supports, shaped for one vCPU of one machine.
+//! CPUID of a vCPU, derived from what KVM supports.
 //!
 //! Sources: Intel SDM volume 2A, CPUID (2023-12); AMD64 Architecture Programmer's Manual volume 3, appendix E.
 
 use kvm_bindings::{KVM_CPUID_FLAG_SIGNIFCANT_INDEX, kvm_cpuid_entry2};
 
-/// Where a vCPU stands among its likes: one package, one thread a core.
+/// The topology of a vCPU: one package, one thread per core.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Topology {
-    /// x2APIC id of this vCPU, which is also its index.
+    /// x2APIC id of this vCPU; also its index.
     pub apic_id: u32,
-    /// vCPUs of the machine.
+    /// Number of vCPUs of the machine, at least 1.
     pub vcpus: u32,
 }
 
 impl Topology {
-    /// Bits of an x2APIC id that tell the vCPUs of the package apart.
+    /// Bits of an x2APIC id that distinguish the vCPUs of the package.
     fn package_shift(self) -> u32 {
         self.vcpus.max(1).next_power_of_two().trailing_zeros()
     }
@@ -24,22 +24,22 @@ impl Topology {
 const TSC_DEADLINE: u32 = 1 << 24;
 /// Leaf 1 ECX: x2APIC.
 const X2APIC: u32 = 1 << 21;
-/// Leaf 1 ECX: there is a hypervisor.
+/// Leaf 1 ECX: a hypervisor is present.
 const HYPERVISOR: u32 = 1 << 31;
 /// Leaf 1 EDX: more than one logical processor in the package.
 const HTT: u32 = 1 << 28;
 /// Leaf 1 EDX: machine-check exception and architecture.
 const MCE_MCA: u32 = 1 << 7 | 1 << 14;
-/// Leaf 8000_0001 ECX, AMD: the cores are no threads of one core.
+/// Leaf 8000_0001 ECX, AMD: the logical processors are cores, not threads (CmpLegacy).
 const CMP_LEGACY: u32 = 1 << 1;
-/// Leaf 8000_0001 ECX, AMD: leaves 8000_001d and 8000_001e are there.
+/// Leaf 8000_0001 ECX, AMD: leaves 8000_001d and 8000_001e exist (TopologyExtensions).
 const TOPOLOGY_EXTENSIONS: u32 = 1 << 22;
 
-/// Leaf 8000_0007 EBX, AMD: an overflow of machine-check banks can be survived, and so can an uncorrected error of which the
-/// data is marked as lost. Linux panics at such a machine check without both.
+/// Leaf 8000_0007 EBX, AMD: McaOverflowRecov and SUCCOR: software can recover from an overflow of the machine-check banks, and from an
+/// uncorrected error whose data is poisoned. Without both, Linux panics on such a machine check.
 const OVERFLOW_RECOVERY_SUCCOR: u32 = 1 << 1 | 1 << 0;
 
-/// The CPUID entries of a vCPU, from those that KVM supports.
+/// The CPUID entries of a vCPU, from those that KVM supports (KVM_GET_SUPPORTED_CPUID).
 #[must_use]
 pub fn shape(
     supported: &[kvm_cpuid_entry2],
@@ -64,12 +64,12 @@ pub fn shape(
                 }
             }
             0x8000_0007 if amd => leaf.ebx |= OVERFLOW_RECOVERY_SUCCOR,
-            // Bits 0-7: threads of the package, less one. Bits 12-15: how many bits of the APIC id they take.
+            // Bits 7:0: threads of the package, minus 1. Bits 15:12: bits of the APIC id for them.
             0x8000_0008 if amd => {
                 leaf.ecx =
                     leaf.ecx & !0xf0ff | (topology.vcpus - 1).min(0xff) | topology.package_shift() << 12;
             }
-            // EAX: extended APIC id. EBX: core id, one thread a core. ECX: one node.
+            // EAX: extended APIC id. EBX: core id, one thread per core. ECX: one node.
             0x8000_001e if amd => {
                 leaf.eax = topology.apic_id;
                 leaf.ebx = topology.apic_id & 0xff;
@@ -86,7 +86,7 @@ pub fn shape(
 const AUTHENTIC_AMD: (u32, u32, u32) = (0x6874_7541, 0x6974_6e65, 0x444d_4163);
 
 fn shape_features(leaf: &mut kvm_cpuid_entry2, topology: Topology, tsc_deadline: bool) {
-    // EBX: initial APIC id, and the number of APIC ids that the package may use.
+    // EBX: initial APIC id, and the number of APIC ids of the package.
     let ids = topology.vcpus.next_power_of_two().min(0xff);
     leaf.ebx = leaf.ebx & 0xffff | ids << 16 | (topology.apic_id & 0xff) << 24;
     leaf.ecx |= HYPERVISOR | X2APIC;
@@ -101,7 +101,7 @@ fn shape_features(leaf: &mut kvm_cpuid_entry2, topology: Topology, tsc_deadline:
     }
 }
 
-/// Leaf 4: who shares a cache. The first two levels are a core's own, the last is the package's.
+/// Leaf 4: sharing of caches. Each core has its own first and second level; the package shares the third.
 fn share_caches(leaf: &mut kvm_cpuid_entry2, topology: Topology) {
     if leaf.eax & 0x1f == 0 {
         return;
@@ -109,11 +109,11 @@ fn share_caches(leaf: &mut kvm_cpuid_entry2, topology: Topology) {
     let level = leaf.eax >> 5 & 0x7;
     let ids = (1 << topology.package_shift()) - 1;
     let sharing = if level >= 3 { ids } else { 0 };
-    // Bits 14-25: ids that share the cache, less one. Bits 26-31: ids that the package reserves for cores, less one.
+    // Bits 25:14: ids that share the cache, minus 1. Bits 31:26: ids that the package reserves for cores, minus 1.
     leaf.eax = leaf.eax & 0x3fff | (sharing & 0xfff) << 14 | (ids & 0x3f) << 26;
 }
 
-/// Leaf b: the levels of the x2APIC id. Level 0 are the threads of a core, level 1 the cores of the package.
+/// Leaf b: the levels of the x2APIC id. Level 0 is the threads of a core, level 1 the cores of the package.
 fn extended_topology(topology: Topology) -> [kvm_cpuid_entry2; 3] {
     let leaf = |index: u32, shift: u32, logical: u32, kind: u32| kvm_cpuid_entry2 {
         function: 0xb,
@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn every_vcpu_has_its_own_id_in_every_leaf_that_tells_one() {
+    fn every_leaf_with_an_apic_id_has_that_of_the_vcpu() {
         for apic_id in 0..6 {
             let shaped = shape(&supported(AUTHENTIC_AMD), Topology { apic_id, vcpus: 6 }, true);
             assert_eq!(leaf(&shaped, 1, 0).ebx >> 24, apic_id);
@@ -169,21 +169,21 @@ mod tests {
     }
 
     #[test]
-    fn six_vcpus_take_three_bits() {
+    fn six_vcpus_need_three_bits_of_the_apic_id() {
         let shaped = shape(&supported(AUTHENTIC_AMD), Topology { apic_id: 0, vcpus: 6 }, true);
         assert_eq!((leaf(&shaped, 0xb, 1).eax, leaf(&shaped, 0xb, 1).ebx), (3, 6));
         assert_eq!(leaf(&shaped, 0x8000_0008, 0).ecx & 0xf0ff, 3 << 12 | 5);
         assert_eq!(leaf(&shaped, 1, 0).ebx >> 16 & 0xff, 8);
-        assert_eq!(leaf(&shaped, 4, 0).eax >> 14 & 0xfff, 0, "a second-level cache is a core's own");
+        assert_eq!(leaf(&shaped, 4, 0).eax >> 14 & 0xfff, 0, "each core has its own second-level cache");
     }
 
     #[test]
-    fn features_are_told_by_what_is_there() {
+    fn features_depend_on_vendor_topology_and_kvm() {
         let one = shape(&supported((0, 0, 0)), Topology { apic_id: 0, vcpus: 1 }, false);
         assert_eq!(leaf(&one, 1, 0).edx & HTT, 0);
         assert_eq!(leaf(&one, 1, 0).ecx & TSC_DEADLINE, 0);
         assert_eq!(leaf(&one, 1, 0).ecx & HYPERVISOR, HYPERVISOR);
-        assert_eq!(leaf(&one, 0x8000_001e, 0).eax, 9, "not AMD: not ours to shape");
+        assert_eq!(leaf(&one, 0x8000_001e, 0).eax, 9, "not AMD: unchanged");
         assert_eq!(leaf(&one, 0x8000_0007, 0).ebx, 0, "not AMD: no such bits");
         let amd = shape(&supported(AUTHENTIC_AMD), Topology { apic_id: 0, vcpus: 1 }, false);
         assert_eq!(leaf(&amd, 0x8000_0007, 0).ebx, OVERFLOW_RECOVERY_SUCCOR);

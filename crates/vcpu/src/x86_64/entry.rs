@@ -1,8 +1,8 @@
-//! The boot processor's registers, as boot protocols want them.
+//! The boot processor's registers, as the boot protocols require them.
 
 use kvm_bindings::{kvm_regs, kvm_segment, kvm_sregs};
 
-/// How the kernel is entered.
+/// The entry of a kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Entry {
     /// The 64-bit entry of the Linux/x86 boot protocol (Documentation/arch/x86/boot.rst, "64-bit boot protocol"):
@@ -12,7 +12,7 @@ pub enum Entry {
         rip: u64,
         /// GPA of `struct boot_params`.
         boot_params: u64,
-        /// GPA of the page tables' root.
+        /// GPA of the root page table.
         page_tables: u64,
     },
     /// PVH (Xen's docs/misc/pvh.pandoc): 32-bit protected mode without paging, EBX at the start info.
@@ -27,21 +27,21 @@ pub enum Entry {
 /// GPA of the boot processor's first GDT.
 pub const BOOT_GDT_GPA: u64 = 0x500;
 
-/// The GDT: null, unused, code at 0x10, data at 0x18, as the Linux protocol numbers them, and a TSS.
+/// The GDT: null, unused, code at 0x10 and data at 0x18 as the Linux boot protocol requires, and a TSS at 0x20.
 pub const BOOT_GDT: [u64; 5] = [0, 0, 0x00af_9b00_0000_ffff, 0x00cf_9300_0000_ffff, 0x0000_8b00_0000_0067];
 
-/// The identity map of the first 4 GiB in 2 MiB pages, for the 64-bit entry.
+/// Page tables that map the first 4 GiB to themselves in 2 MiB pages, for the 64-bit entry.
 #[derive(Clone, Copy, Debug)]
 pub struct PageTables {
-    /// GPA of the root; the other five pages follow it.
+    /// GPA of the root table. The other five tables follow it.
     pub root: u64,
 }
 
 impl PageTables {
-    /// Bytes: the root, one page of directory pointers, four directories.
+    /// Bytes: the PML4, one page-directory-pointer table, four page directories.
     pub const LEN: u64 = 6 * PAGE;
 
-    /// The tables' entries, page after page.
+    /// The entries of the tables, in ascending order of address.
     pub fn entries(self) -> impl Iterator<Item = u64> {
         let pointers = self.root + PAGE;
         let directories = pointers + PAGE;
@@ -68,7 +68,7 @@ const CR0_PG: u64 = 1 << 31;
 const CR4_PAE: u64 = 1 << 5;
 /// EFER: long mode enabled and active.
 const EFER_LME_LMA: u64 = 1 << 8 | 1 << 10;
-/// RFLAGS: the bit that is always set; interrupts are off.
+/// RFLAGS: bit 1 is always set; interrupts are disabled.
 const RFLAGS: u64 = 1 << 1;
 
 impl Entry {
@@ -83,7 +83,7 @@ impl Entry {
         }
     }
 
-    /// Changes what the protocol wants and leaves the rest as reset left it.
+    /// Sets what the protocol requires and leaves the rest in its reset state.
     pub(super) fn apply(self, sregs: &mut kvm_sregs) {
         let long_mode = matches!(self, Entry::Linux64 { .. });
         sregs.cs =
@@ -111,7 +111,7 @@ impl Entry {
     }
 }
 
-/// A segment over all of the first 4 GiB.
+/// A flat segment over the first 4 GiB.
 const FLAT: kvm_segment = kvm_segment {
     base: 0,
     limit: 0xffff_ffff,
@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn descriptors_say_what_the_segment_registers_hold() {
+    fn the_gdt_matches_the_segment_registers() {
         let mut sregs = kvm_sregs::default();
         Entry::Linux64 { rip: 0, boot_params: 0, page_tables: 0x9000 }.apply(&mut sregs);
         for segment in [sregs.cs, sregs.ds] {

@@ -1,5 +1,5 @@
-//! The local APIC's wires, as a PC's firmware leaves them: virtual wire mode (Intel MultiProcessor Specification 1.4,
-//! 3.6.2.2), the legacy interrupt controller on LINT0 and the NMI on LINT1.
+//! The LINT pins of the local APIC, as a PC's firmware sets them: virtual wire mode (Intel MultiProcessor Specification 1.4,
+//! 3.6.2.2), with the legacy interrupt controller on LINT0 and the NMI on LINT1.
 
 use kvm_bindings::kvm_lapic_state;
 
@@ -14,7 +14,7 @@ const NMI: u32 = 0x400;
 /// Delivery mode ExtINT.
 const EXT_INT: u32 = 0x700;
 
-/// Sets both wires and leaves everything else, their masks included, as reset left it: LINT0 is unmasked by KVM.
+/// Sets the delivery modes of both pins. Everything else, including their masks, keeps its reset value; KVM unmasks LINT0.
 pub(super) fn wire(lapic: &mut kvm_lapic_state) {
     set_delivery_mode(lapic, LVT_LINT0, EXT_INT);
     set_delivery_mode(lapic, LVT_LINT1, NMI);

@@ -1,4 +1,4 @@
-//! KVM's emulated machine check (Documentation/virt/kvm/api.rst, 4.104 to 4.106), which kvm-ioctls has no calls for.
+//! KVM's emulated machine check (Documentation/virt/kvm/api.rst, 4.104 to 4.106), whose ioctls kvm-ioctls does not wrap.
 
 use kvm_bindings::{KVMIO, kvm_x86_mce};
 use kvm_ioctls::{Kvm, VcpuFd};
@@ -10,7 +10,7 @@ use ras_core::reporters::machine_check::guest_mcg_cap;
 
 use numbers::{KVM_X86_GET_MCE_CAP_SUPPORTED, KVM_X86_SET_MCE, KVM_X86_SETUP_MCE};
 
-/// The calls' numbers (linux/kvm.h).
+/// The numbers of the ioctls (linux/kvm.h).
 mod numbers {
     use super::{KVMIO, ioctl_ior_nr, ioctl_iow_nr, kvm_x86_mce};
 
@@ -19,39 +19,39 @@ mod numbers {
     ioctl_iow_nr!(KVM_X86_SET_MCE, KVMIO, 0x9e, kvm_x86_mce);
 }
 
-/// Bits of MCG_CAP that a guest can be given.
+/// The bits of IA32_MCG_CAP that KVM supports for a guest (KVM_X86_GET_MCE_CAP_SUPPORTED).
 ///
 /// # Errors
-/// Where KVM does not say.
-#[expect(unsafe_code, reason = "kvm-ioctls has no such call")]
+/// Returns the error of the ioctl.
+#[expect(unsafe_code, reason = "an ioctl is called that kvm-ioctls does not wrap")]
 pub fn supported(kvm: &Kvm) -> Result<u64, Error> {
     let mut bits = 0_u64;
-    // SAFETY: KVM writes the one u64 that the call is declared with, and the descriptor is /dev/kvm.
+    // SAFETY: the descriptor is /dev/kvm, and KVM writes one u64, as the ioctl is declared.
     match unsafe { ioctl_with_mut_ref(kvm, KVM_X86_GET_MCE_CAP_SUPPORTED(), &mut bits) } {
         0 => Ok(bits),
         _ => errno_result(),
     }
 }
 
-/// Gives a vCPU machine checks with software error recovery, as far as KVM supports it. Before its first run.
+/// Sets IA32_MCG_CAP of a vCPU, with software error recovery if KVM supports it (KVM_X86_SETUP_MCE). Called before its first entry.
 ///
 /// # Errors
-/// Where KVM refuses.
-#[expect(unsafe_code, reason = "kvm-ioctls has no such call")]
+/// Returns the error of the ioctl.
+#[expect(unsafe_code, reason = "an ioctl is called that kvm-ioctls does not wrap")]
 pub(super) fn set_up(fd: &VcpuFd, supported: u64) -> Result<(), Error> {
     let mcg_cap = guest_mcg_cap(supported);
-    // SAFETY: KVM reads the one u64 that the call is declared with, and the descriptor is a vCPU's.
+    // SAFETY: the descriptor is a vCPU, and KVM reads one u64, as the ioctl is declared.
     match unsafe { ioctl_with_ref(fd, KVM_X86_SETUP_MCE(), &mcg_cap) } {
         0 => Ok(()),
         _ => errno_result(),
     }
 }
 
-/// Makes a vCPU take a machine check. On its own thread, outside the guest.
+/// Injects a machine check (KVM_X86_SET_MCE). Called by the vCPU's thread, outside the guest.
 ///
 /// # Errors
-/// Where KVM refuses: a bank that the vCPU has not, or a status that is not valid.
-#[expect(unsafe_code, reason = "kvm-ioctls has no such call")]
+/// EINVAL if the vCPU does not have the bank, or the status is not valid.
+#[expect(unsafe_code, reason = "an ioctl is called that kvm-ioctls does not wrap")]
 pub(super) fn raise(fd: &VcpuFd, check: &ras_core::actions::MachineCheck) -> Result<(), Error> {
     let mce = kvm_x86_mce {
         status: check.status,
@@ -61,7 +61,7 @@ pub(super) fn raise(fd: &VcpuFd, check: &ras_core::actions::MachineCheck) -> Res
         bank: check.bank,
         ..Default::default()
     };
-    // SAFETY: KVM reads the one structure that the call is declared with, and the descriptor is a vCPU's.
+    // SAFETY: the descriptor is a vCPU, and KVM reads one `kvm_x86_mce`, as the ioctl is declared.
     match unsafe { ioctl_with_ref(fd, KVM_X86_SET_MCE(), &mce) } {
         0 => Ok(()),
         _ => errno_result(),

@@ -1,4 +1,4 @@
-//! What an x86_64 vCPU is before it first enters the guest.
+//! The initial state of an x86_64 vCPU.
 
 mod cpuid;
 mod entry;
@@ -13,29 +13,29 @@ pub use cpuid::{Topology, shape};
 pub use entry::{BOOT_GDT, BOOT_GDT_GPA, Entry, PageTables};
 pub(crate) use exceptions::{Exceptions, Registers, instruction_gpa};
 
-/// A vCPU could not be set up.
+/// The initial state of a vCPU could not be set: the ioctl that failed, and its error.
 #[derive(Debug, thiserror::Error)]
-#[error("{what} of vCPU {vcpu} cannot be set: {source}")]
+#[error("{call} (vCPU {vcpu}): {source}")]
 pub struct SetupError {
-    what: &'static str,
+    call: &'static str,
     vcpu: u32,
     source: kvm_ioctls::Error,
 }
 
-/// What KVM can show a guest, read once for all vCPUs of a machine.
+/// What KVM supports of a guest's processor, read once for all vCPUs of a machine.
 #[derive(Debug)]
 pub struct GuestCpu {
     supported: Vec<kvm_cpuid_entry2>,
     tsc_deadline: bool,
-    /// Bits of MCG_CAP.
+    /// Supported bits of IA32_MCG_CAP. `None` without KVM_CAP_MCE.
     machine_checks: Option<u64>,
 }
 
 impl GuestCpu {
-    /// Asks KVM.
+    /// Reads it from KVM.
     ///
     /// # Errors
-    /// Where KVM does not say.
+    /// Returns the error of KVM_GET_SUPPORTED_CPUID or KVM_X86_GET_MCE_CAP_SUPPORTED.
     pub fn supported(kvm: &Kvm) -> Result<Self, kvm_ioctls::Error> {
         Ok(GuestCpu {
             supported: kvm.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)?.as_slice().to_vec(),
@@ -48,30 +48,30 @@ impl GuestCpu {
         })
     }
 
-    /// Sets CPUID, the local APIC's wires, machine checks that a guest can survive and, on the boot processor, the registers that the boot protocol wants.
-    /// The other processors wait for INIT and SIPI, as KVM leaves them.
+    /// Sets CPUID, the local APIC's LINT pins, recoverable machine checks and, on the boot processor, the registers that the boot
+    /// protocol requires. The other processors wait for INIT and SIPI.
     ///
     /// # Errors
-    /// Where KVM refuses a value.
+    /// Returns an error if an ioctl fails.
     pub fn set_up(&self, fd: &VcpuFd, topology: Topology, entry: &Entry) -> Result<(), SetupError> {
         let vcpu = topology.apic_id;
-        let failed = |what| move |source| SetupError { what, vcpu, source };
+        let failed = |call| move |source| SetupError { call, vcpu, source };
         let cpuid =
             kvm_bindings::CpuId::from_entries(&shape(&self.supported, topology, self.tsc_deadline)).map_err(
-                |_| SetupError { what: "CPUID", vcpu, source: kvm_ioctls::Error::new(libc::E2BIG) },
+                |_| SetupError { call: "KVM_SET_CPUID2", vcpu, source: kvm_ioctls::Error::new(libc::E2BIG) },
             )?;
-        fd.set_cpuid2(&cpuid).map_err(failed("CPUID"))?;
-        let mut lapic = fd.get_lapic().map_err(failed("local APIC"))?;
+        fd.set_cpuid2(&cpuid).map_err(failed("KVM_SET_CPUID2"))?;
+        let mut lapic = fd.get_lapic().map_err(failed("KVM_GET_LAPIC"))?;
         local_apic::wire(&mut lapic);
-        fd.set_lapic(&lapic).map_err(failed("local APIC"))?;
+        fd.set_lapic(&lapic).map_err(failed("KVM_SET_LAPIC"))?;
         if let Some(supported) = self.machine_checks {
-            machine_check::set_up(fd, supported).map_err(failed("machine checks"))?;
+            machine_check::set_up(fd, supported).map_err(failed("KVM_X86_SETUP_MCE"))?;
         }
         if vcpu == 0 {
-            fd.set_regs(&entry.regs()).map_err(failed("registers"))?;
-            let mut sregs = fd.get_sregs().map_err(failed("system registers"))?;
+            fd.set_regs(&entry.regs()).map_err(failed("KVM_SET_REGS"))?;
+            let mut sregs = fd.get_sregs().map_err(failed("KVM_GET_SREGS"))?;
             entry.apply(&mut sregs);
-            fd.set_sregs(&sregs).map_err(failed("system registers"))?;
+            fd.set_sregs(&sregs).map_err(failed("KVM_SET_SREGS"))?;
         }
         Ok(())
     }

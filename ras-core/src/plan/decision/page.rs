@@ -5,11 +5,11 @@ use alloc::vec::Vec;
 use core::fmt::Write;
 
 use super::ErrorClass::{self, Consumed, Detected};
-use super::{ALWAYS, Always, rows};
+use super::{EXCLUSIONS, Exclusion, FIXED, FixedRow, rows};
 use crate::request::{Arch, TableSet};
 use crate::response::Response;
 
-/// The table as people read it: Markdown, the text of this page.
+/// The table in Markdown: the text of this page.
 #[must_use]
 pub fn markdown() -> String {
     let mut page = String::from(HEADING);
@@ -20,10 +20,15 @@ pub fn markdown() -> String {
             }
         }
     }
-    page.push_str("\n## Always\n\n| error | becomes | because | source |\n|---|---|---|---|\n");
-    for always in ALWAYS {
-        let Always { class, becomes, because, source } = always;
-        line(&mut page, format_args!("| {} | {becomes} | {because} | {source} |", class.title()));
+    page.push_str("\n## Every guest\n\n| error | response | reason | reference |\n|---|---|---|---|\n");
+    for FixedRow { class, response, reason, reference } in FIXED {
+        let class = class.description();
+        line(&mut page, format_args!("| {class} | {response} | {reason} | {reference} |"));
+    }
+    page.push_str("\n## Excluded\n\n| architecture | tables | responses | reason |\n|---|---|---|---|\n");
+    for Exclusion { arch, tables, responses, reason } in EXCLUSIONS {
+        let responses = responses.iter().map(|it| it.name()).collect::<Vec<_>>().join(", ");
+        line(&mut page, format_args!("| {arch} | {tables} | {responses} | {reason} |"));
     }
     page
 }
@@ -31,16 +36,16 @@ pub fn markdown() -> String {
 const HEADING: &str = "\
 # The decision table
 
-What each kind of memory error becomes. One table in the code; this page is printed from it.
+The response to each class of memory error. This page is generated from the one table in the code.
 
-The rows of a section stand best first. `auto` takes the first possible one marked *auto*. Where there is none, and where a response
-asked for by name is not possible, `degrade` takes the first possible one marked *auto* or *degraded*, and `refuse` does not start.
-*On request* means: only by its name. A response that has no row in the section of its guest is a mistake of the profile, and refused
+The rows of a section are sorted, best first. `auto` uses the first possible row marked *auto*. If there is none, or a response that
+was requested by name is not possible, `degrade` uses the first possible row marked *auto* or *degraded*, and `refuse` does not start.
+*On request* means: only by its name. A response without a row in the section of its guest is an error of the profile, and is refused
 on every host.
 
-*Never acknowledged* is what happens once the guest has left a record unread for too long, *no progress* once a vCPU keeps touching a
-page that the guest was told about. \"Morse 2018\" is James Morse's mail of 21 December 2018 to kvmarm and linux-kernel, \"Re: [RFC RESEND
-PATCH] kvm: arm64: export memory error recovery capability to user space\".
+*Unacknowledged* is the fallback if the guest leaves a record unread for too long, *no progress* the fallback if a vCPU keeps
+accessing a page that was reported to the guest. \"Morse 2018\" is James Morse's mail of 21 December 2018 to kvmarm and linux-kernel,
+\"Re: [RFC RESEND PATCH] kvm: arm64: export memory error recovery capability to user space\".
 ";
 
 fn section(page: &mut String, class: ErrorClass, arch: Arch, tables: TableSet) {
@@ -48,22 +53,22 @@ fn section(page: &mut String, class: ErrorClass, arch: Arch, tables: TableSet) {
     if rows.peek().is_none() {
         return;
     }
-    line(page, format_args!("\n## {}, {arch}, {tables}\n", class.title()));
-    page.push_str("| response | chosen | needs | never acknowledged | no progress | because | source |\n");
+    line(page, format_args!("\n## Errors {}, {arch}, {tables}\n", class.description()));
+    page.push_str("| response | chosen | requires | unacknowledged | no progress | reason | reference |\n");
     page.push_str("|---|---|---|---|---|---|---|\n");
     for row in rows {
-        let needs = row.needs.iter().map(|need| need.title()).collect::<Vec<_>>().join("; ");
-        let word = |response: Option<Response>| response.map_or("", Response::word);
+        let requires = row.requires.iter().map(|it| it.description()).collect::<Vec<_>>().join("; ");
+        let name = |response: Option<Response>| response.map_or("", Response::name);
         line(
             page,
             format_args!(
-                "| {} | {} | {needs} | {} | {} | {} | {} |",
+                "| {} | {} | {requires} | {} | {} | {} | {} |",
                 row.response,
-                row.preference.title(),
-                word(row.unacknowledged),
-                word(row.stalled),
-                row.because,
-                row.source
+                row.preference.description(),
+                name(row.unacknowledged),
+                name(row.stalled),
+                row.reason,
+                row.reference
             ),
         );
     }
@@ -80,9 +85,9 @@ mod tests {
 
     use super::*;
 
-    /// `BLESS=1 cargo test -p ras-core` writes the page anew.
+    /// `BLESS=1 cargo test -p ras-core` writes the page.
     #[test]
-    fn the_page_is_the_table() {
+    fn the_page_in_docs_is_generated_from_the_table() {
         let page = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/decision-table.md");
         if std::env::var_os("BLESS").is_some() {
             std::fs::write(page, markdown()).unwrap();

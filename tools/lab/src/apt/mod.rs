@@ -1,4 +1,4 @@
-//! Debian packages without touching the machine's apt: own lists, own sources, own cache, nothing installed.
+//! Debian packages without a change to the machine's apt: its own lists, sources and cache; nothing is installed.
 
 mod sources;
 
@@ -14,7 +14,7 @@ use crate::architecture::Architecture;
 use crate::error::{Context, Error, Result};
 use crate::{process, setup};
 
-/// A part of Debian, with lists of its own: apt's own rules pick the version within it.
+/// A release of Debian, with its own package lists: apt selects the version within it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Release {
     Bookworm,
@@ -56,12 +56,12 @@ pub(crate) struct Package {
     pub(crate) version: String,
 }
 
-/// Which of a package's dependencies come along.
+/// Which dependencies of a package are fetched too.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Follow {
-    /// Those whose names begin with one of these.
+    /// Those whose names begin with one of these prefixes.
     Only(&'static [&'static str]),
-    /// All, but not these and what only they need.
+    /// All except these, and except what only these depend on.
     AllBut(&'static [&'static str]),
 }
 
@@ -74,18 +74,18 @@ impl Follow {
     }
 }
 
-/// apt, told to keep to a directory of the lab's.
+/// apt, confined to a directory of the lab.
 pub(crate) struct Apt {
     directory: PathBuf,
     release: Release,
 }
 
 impl Apt {
-    /// Sets up `release` under `cache`; what is there already stays.
+    /// Sets up `release` under `cache`; existing files are kept.
     pub(crate) fn new(cache: &Path, release: Release) -> Result<Self> {
         let apt = Self { directory: cache.join("apt").join(release.name()), release };
         for part in ["sources", "lists/partial", "cache/archives/partial"] {
-            fs::create_dir_all(apt.directory.join(part)).context("cannot make apt's directories")?;
+            fs::create_dir_all(apt.directory.join(part)).context("cannot create apt's directories")?;
         }
         fs::write(apt.directory.join("status"), "").context("cannot write the empty package status")?;
         let mirrors = Mirrors::of_this_machine()?;
@@ -98,7 +98,7 @@ impl Apt {
         Ok(apt)
     }
 
-    /// Whether lists were ever fetched.
+    /// Whether package lists have been fetched.
     pub(crate) fn has_lists(&self) -> bool {
         let lists = fs::read_dir(self.directory.join("lists")).into_iter().flatten().flatten();
         lists.map(|entry| entry.file_name()).any(|name| name.to_string_lossy().contains("_Packages"))
@@ -109,7 +109,7 @@ impl Apt {
         process::output(self.command("apt-get").args(["update", "--error-on=any"])).map(drop)
     }
 
-    /// The version that apt would take of a package, and of what it needs.
+    /// The version of a package that apt would select, and those of its dependencies.
     pub(crate) fn resolve(
         &self,
         name: &str,
@@ -142,10 +142,10 @@ impl Apt {
         Ok(found.into_values().collect())
     }
 
-    /// Fetches and unpacks packages into one tree.
+    /// Downloads packages and unpacks them into one tree.
     pub(crate) fn unpack(&self, packages: &[Package], root: &Path) -> Result<()> {
         let archives =
-            tempfile::tempdir_in(&self.directory).context("cannot make a directory for archives")?;
+            tempfile::tempdir_in(&self.directory).context("cannot create a directory for archives")?;
         let exact = packages.iter().map(|it| format!("{}:{}={}", it.name, it.architecture, it.version));
         process::output(self.command("apt-get").arg("download").args(exact).current_dir(archives.path()))?;
         let fetched = fs::read_dir(archives.path()).context("cannot list the fetched archives")?;
@@ -153,7 +153,7 @@ impl Apt {
         if fetched.len() != packages.len() {
             return Err(Error::new(format!("apt fetched {} of {} packages", fetched.len(), packages.len())));
         }
-        fs::create_dir_all(root).context(format_args!("cannot make {}", root.display()))?;
+        fs::create_dir_all(root).context(format_args!("cannot create {}", root.display()))?;
         for archive in fetched {
             process::output(Command::new("dpkg-deb").arg("--extract").arg(archive).arg(root))?;
         }
@@ -178,19 +178,19 @@ impl Apt {
         option("Acquire::Languages", "none");
         option("Acquire::Retries", "3");
         if setup::is_root() {
-            // apt's unprivileged user may not write to a checkout.
+            // apt's unprivileged user has no write permission in a checkout.
             option("APT::Sandbox::User", "root");
         }
         command
     }
 }
 
-/// The fields of `apt-cache show` that matter here.
+/// Fields of `apt-cache show`.
 struct Record<'a> {
     name: &'a str,
     architecture: &'a str,
     version: &'a str,
-    /// Names only; of alternatives the first.
+    /// Names only; the first of several alternatives.
     depends: Vec<&'a str>,
 }
 

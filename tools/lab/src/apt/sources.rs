@@ -5,20 +5,20 @@ use std::path::Path;
 
 use crate::error::{Context, Result};
 
-/// Where the machine gets Debian from: nothing here is known to the lab, all is taken over from the machine.
+/// Where the machine gets Debian from. The lab knows no mirror: all of this is taken from the machine's configuration.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Mirrors {
     pub(crate) archive: Source,
-    /// Security updates; machines exist that have none.
+    /// Security updates; `None` if the machine has no such source.
     pub(crate) security: Option<Source>,
 }
 
-/// One place to fetch from.
+/// One package source.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Source {
     uri: String,
     components: Vec<String>,
-    /// Fields that decide whether apt trusts it, by their deb822 names, taken over unchanged.
+    /// Fields that decide whether apt trusts the source, by their deb822 names, unchanged.
     trust: BTreeMap<String, String>,
 }
 
@@ -40,8 +40,9 @@ impl Mirrors {
                 _ => {}
             }
         }
-        Self::among(&sources)
-            .context("no Debian archive among the sources in /etc/apt: the lab is built from it")
+        Self::among(&sources).context(
+            "no Debian archive among the sources in /etc/apt: the lab fetches its packages from there",
+        )
     }
 
     fn among(sources: &[Source]) -> Option<Self> {
@@ -99,7 +100,7 @@ fn one_line_source(line: &str) -> Option<Source> {
     Some(Source { uri, components: words.collect(), trust })
 }
 
-/// Stanzas of `Field: value`, parted by empty lines; a value goes on in lines that begin with a blank.
+/// Stanzas of `Field: value`, separated by empty lines; lines that begin with a blank continue a value.
 fn deb822_sources(text: &str) -> Vec<Source> {
     let lines: Vec<&str> = text.lines().filter(|line| !line.starts_with('#')).collect();
     lines.split(|line| line.trim().is_empty()).filter_map(deb822_source).collect()
@@ -183,7 +184,7 @@ Signed-By:
     }
 
     #[test]
-    fn sources_of_others_and_disabled_ones_are_not_debian() {
+    fn third_party_and_disabled_sources_are_ignored() {
         let others = "deb http://packages.example/linux/debian bookworm stable\n\
                       deb http://apt.example bookworm main\n";
         assert_eq!(Mirrors::among(&one_line_sources(others)), None);
@@ -193,7 +194,7 @@ Signed-By:
     }
 
     #[test]
-    fn a_machine_without_security_updates_still_has_an_archive() {
+    fn security_updates_are_optional() {
         let mirrors = Mirrors::among(&one_line_sources("deb http://mirror.example/debian sid main")).unwrap();
         assert_eq!(mirrors.security, None);
     }

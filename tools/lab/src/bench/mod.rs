@@ -1,4 +1,4 @@
-//! `cargo lab bench`: what `ghest` costs, alone and beside another monitor in the same run.
+//! `cargo lab bench`: measurements of `ghest`, alone and beside another VMM in the same run.
 
 mod native;
 mod side_by_side;
@@ -24,14 +24,14 @@ pub(crate) fn bench(workspace: &Workspace, cache: &Cache) -> Result<()> {
     side_by_side::bench(workspace, cache)
 }
 
-const HEADINGS: &str = "    least    median      most";
+const HEADINGS: &str = "  minimum    median   maximum";
 
-/// A line of the report: what was measured, and what came of it.
+/// A line of the report: what was measured, and the result.
 fn row(what: &str, values: impl fmt::Display) -> String {
     format!("  {what:44} {values}")
 }
 
-/// Measurements of the same thing.
+/// Measurements of one quantity.
 struct Spread(Vec<f64>);
 
 impl Spread {
@@ -40,7 +40,7 @@ impl Spread {
         Self(values)
     }
 
-    /// The middle one; of two, the greater.
+    /// The median; the greater of the two middle ones if their number is even.
     fn median(&self) -> f64 {
         self.0.get(self.0.len() / 2).copied().unwrap_or(f64::NAN)
     }
@@ -60,7 +60,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_spread_shows_least_middle_and_most() {
+    fn a_spread_shows_minimum_median_and_maximum() {
         let spread = Spread::new(vec![3.0, 10.0, 1.25]);
         assert_eq!(format!("{spread:.2}"), "     1.25      3.00     10.00");
         assert_eq!(Spread::new(vec![1.0, 2.0]).median(), 2.0);

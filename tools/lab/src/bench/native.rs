@@ -13,7 +13,7 @@ use crate::error::{Context, Error, Result};
 use crate::{process, setup};
 
 const BOOTS: usize = 20;
-/// The size of the guest's memory, in KiB: what the mapping is known by.
+/// The size of the guest's memory in KiB, by which its mapping is recognised.
 const GUEST_KIB: u64 = 128 << 10;
 const PROFILE: &str = "[machine]\nvcpus = 1\nmemory = \"128MiB\"\nfirmware = \"acpi\"\n";
 const HANGING: &str = "boot.cmdline=probe.exit=hang";
@@ -21,7 +21,7 @@ const HANGING: &str = "boot.cmdline=probe.exit=hang";
 const REPORT_END: &str = "probe: ok";
 
 pub(super) fn bench(ghest: &Path) -> Result<()> {
-    let directory = tempfile::tempdir().context("cannot make a directory")?;
+    let directory = tempfile::tempdir().context("cannot create a directory")?;
     let profile = directory.path().join("machine.toml");
     fs::write(&profile, PROFILE).context("cannot write a profile")?;
     if Path::new("/dev/kvm").exists() {
@@ -69,10 +69,10 @@ fn times(ghest: &Path, profile: &Path, directory: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The proportional set size of all mappings but the guest's memory, when its report is complete and it idles.
+/// The proportional set size of all mappings except the guest's memory, once the guest is idle.
 fn memory(ghest: &Path, profile: &Path) -> Result<()> {
     let mut command = process::mortal_in_background(ghest);
-    // A memfd's mapping is never joined with a neighbour.
+    // The mapping of a memfd is not merged with its neighbours.
     let backing = "memory.backing=memfd";
     command
         .arg("boot")
@@ -84,16 +84,16 @@ fn memory(ghest: &Path, profile: &Path) -> Result<()> {
     let console = monitor.stdout.take().context("no console")?;
     let reported =
         BufReader::new(console).lines().map_while(|line| line.ok()).any(|line| line.trim() == REPORT_END);
-    // It has said its last word a moment before it halts.
+    // It prints its last line a moment before it halts.
     std::thread::sleep(Duration::from_millis(300));
     let smaps = fs::read_to_string(format!("/proc/{}/smaps", monitor.id()));
     monitor.kill().and_then(|()| monitor.wait().map(drop)).context("cannot end ghest")?;
     if !reported {
-        return Err(Error::new("the built-in guest did not come to its end"));
+        return Err(Error::new("the built-in guest did not complete its report"));
     }
     let memory = Memory::of(&smaps.context("cannot read smaps")?)?;
-    println!("{}", row("KiB beyond the guest's own (aim: 4096)", format_args!("{:19}", memory.own)));
-    println!("{}", row("KiB of the guest's own", format_args!("{:19}", memory.guest)));
+    println!("{}", row("KiB besides the guest's memory (aim: 4096)", format_args!("{:19}", memory.own)));
+    println!("{}", row("KiB of the guest's memory", format_args!("{:19}", memory.guest)));
     Ok(())
 }
 
@@ -105,7 +105,7 @@ struct Memory {
 }
 
 impl Memory {
-    /// Reads `/proc/PID/smaps` (proc(5)), in which `Size` comes before `Pss` in each mapping.
+    /// Parses `/proc/PID/smaps` (proc(5)), in which `Size` precedes `Pss` in each mapping.
     fn of(smaps: &str) -> Result<Self> {
         let (mut size, mut found, mut memory) = (0, false, Self { own: 0, guest: 0 });
         for line in smaps.lines() {
@@ -117,7 +117,7 @@ impl Memory {
                 *(if size == GUEST_KIB { &mut memory.guest } else { &mut memory.own }) += kib;
             }
         }
-        if found { Ok(memory) } else { Err(Error::new("no mapping is as big as the guest's memory")) }
+        if found { Ok(memory) } else { Err(Error::new("no mapping has the size of the guest's memory")) }
     }
 }
 
@@ -150,7 +150,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_guests_memory_is_set_apart_by_its_size() {
+    fn the_guests_memory_is_recognised_by_its_size() {
         let smaps = "00400000-00500000 r-xp 0 00:00 0 ghest\nSize: 1024 kB\nRss: 900 kB\nPss: 450 kB\n\
                      7f0000000000-7f0008000000 rw-p 0 00:00 0\nSize: 131072 kB\nPss: 2048 kB\n\
                      7ffe00000000-7ffe00021000 rw-p 0 00:00 0 [stack]\nSize: 132 kB\nPss: 12 kB\nPss_Dirty: 12 kB\n";
@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn valgrinds_count_is_found() {
+    fn valgrinds_count_is_parsed() {
         assert_eq!(collected("==1== Events    : Ir\n==1== Collected : 632101\n"), Some(632_101));
         assert_eq!(collected("==1== killed"), None);
     }

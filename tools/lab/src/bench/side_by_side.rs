@@ -1,4 +1,4 @@
-//! The same kernel under `ghest` and under another monitor, by turns on the same host.
+//! The same kernel under `ghest` and under another VMM, alternately on the same host.
 
 use std::collections::BTreeMap;
 
@@ -16,7 +16,7 @@ pub(super) fn bench(workspace: &Workspace, cache: &Cache) -> Result<()> {
     let scenarios = scenario::load(&workspace.scenarios().join("benchmark"))?;
     let verdicts = run::run(workspace, cache, &scenarios, false)?;
     if !Count::of(&verdicts).is_good() {
-        return Err(Error::new("the boots that are to be compared did not all come to their end"));
+        return Err(Error::new("not all boots were completed"));
     }
     // Seconds by what was measured, and then by monitor.
     let mut measured = BTreeMap::<(&str, &str), BTreeMap<&str, Vec<f64>>>::new();
@@ -45,7 +45,7 @@ pub(super) fn bench(workspace: &Workspace, cache: &Cache) -> Result<()> {
 
 const OURS: &str = "ghest";
 
-/// One boot, and what was measured of it in seconds.
+/// One boot, and its measured times in seconds.
 struct Boot<'a> {
     kind: &'a str,
     monitor: &'a str,
@@ -53,8 +53,7 @@ struct Boot<'a> {
 }
 
 impl<'a> Boot<'a> {
-    /// What a verdict measured, whose name is `BOOT-KIND-MONITOR`: between its last two steps, and from the first of them to the
-    /// monitor's end.
+    /// The times of a verdict named `BOOT-KIND-MONITOR`: between its last two steps, and from the first of these to the VMM's end.
     fn of(verdict: &'a Verdict) -> Result<Self> {
         let parts: Vec<&str> = verdict.name.split('-').collect();
         match (parts.as_slice(), verdict.steps.as_slice(), verdict.ended) {
@@ -68,15 +67,15 @@ impl<'a> Boot<'a> {
                 monitor,
                 marks: vec![
                     ("from start to user space", up - started),
-                    ("from start to the monitor's end", ended - started),
+                    ("from start to the VMM's end", ended - started),
                 ],
             }),
-            _ => Err(Error::new(format!("{}: no benchmark of this kind", verdict.name))),
+            _ => Err(Error::new(format!("{}: unknown benchmark", verdict.name))),
         }
     }
 }
 
-/// Says why kvmtool is not there to be compared with.
+/// Prints why kvmtool is not part of the comparison.
 fn without_kvmtool(cache: &Cache) -> Result<()> {
     for release in [Release::Bookworm, Release::Trixie, Release::TrixieBackports] {
         let apt = cache.apt(release)?;
@@ -84,9 +83,9 @@ fn without_kvmtool(cache: &Cache) -> Result<()> {
         println!(
             "  SKIPPED kvmtool: {}",
             match (apt.has_lists(), found) {
-                (true, true) => format!("{} has it by now", release.name()),
+                (true, true) => format!("{} has it now", release.name()),
                 (true, false) => format!("{} has no such package", release.name()),
-                (false, _) => format!("the packages of {} are not known here", release.name()),
+                (false, _) => format!("the package lists of {} were not fetched", release.name()),
             }
         );
     }

@@ -1,4 +1,4 @@
-//! What memory errors cost on this machine: from a signal to the exception that answers it, and ten thousand at once.
+//! The cost of memory errors on this machine: from a signal to its exception, and ten thousand at the same time.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -13,9 +13,9 @@ use crate::error::{Context, Error, Result};
 use crate::process;
 use crate::workspace::Workspace;
 
-/// Pages that are found lost at once, each by itself: far more than a block's queue has room for.
+/// Pages with an error that is detected at the same time, one error each: far more than the queue of a status block holds.
 const PAGES: u64 = 10_000;
-/// The guest waits for all of them, for as long as it takes to print them.
+/// The guest waits until all of them have been reported and printed.
 const PROFILE: &str = "[machine]\nvcpus = 1\nmemory = \"256MiB\"\nfirmware = \"acpi\"\n\n\
                        [boot]\ncmdline = \"probe.await-errors=10000 probe.timeout=600000\"\n";
 
@@ -29,9 +29,9 @@ pub(super) fn bench(workspace: &Workspace, ghest: &Path) -> Result<()> {
     storm(ghest)
 }
 
-/// Each page is told in a record of its own, read and acknowledged by the built-in guest; none is lost and none is told twice.
+/// Each page is reported in a record of its own, which the built-in guest reads and acknowledges, exactly once.
 fn storm(ghest: &Path) -> Result<()> {
-    let directory = tempfile::tempdir().context("cannot make a directory")?;
+    let directory = tempfile::tempdir().context("cannot create a directory")?;
     let (profile, events) = (directory.path().join("machine.toml"), directory.path().join("events"));
     fs::write(&profile, PROFILE).context("cannot write a profile")?;
     let mut command = Command::new(ghest);
@@ -43,11 +43,11 @@ fn storm(ghest: &Path) -> Result<()> {
     let began = Instant::now();
     let console = process::text(&mut command)?;
     let seconds = began.elapsed().as_secs_f64();
-    let mut told = BTreeMap::<&str, u64>::new();
+    let mut reported = BTreeMap::<&str, u64>::new();
     console
         .lines()
         .filter_map(|line| line.strip_prefix("probe: error page "))
-        .for_each(|page| *told.entry(page).or_default() += 1);
+        .for_each(|page| *reported.entry(page).or_default() += 1);
     let mut after: Vec<f64> = fs::read_to_string(&events)
         .context("no events")?
         .lines()
@@ -55,10 +55,13 @@ fn storm(ghest: &Path) -> Result<()> {
         .filter(|event| event.get("event").is_some_and(|name| name == "acknowledged"))
         .filter_map(|event| Some(event.get("after_ns")?.as_f64()? / 1e6))
         .collect();
-    if told.len() as u64 != PAGES || told.values().any(|times| *times != 1) || after.len() as u64 != PAGES {
+    if reported.len() as u64 != PAGES
+        || reported.values().any(|times| *times != 1)
+        || after.len() as u64 != PAGES
+    {
         return Err(Error::new(format!(
-            "of {PAGES} pages {} were told and {} acknowledged",
-            told.len(),
+            "of {PAGES} pages {} were reported and {} acknowledged",
+            reported.len(),
             after.len()
         )));
     }
@@ -66,7 +69,10 @@ fn storm(ghest: &Path) -> Result<()> {
     let median = after.get(after.len() / 2).copied().unwrap_or(f64::NAN);
     println!(
         "{}",
-        row(&format!("{PAGES} pages found at once: told, each once"), format_args!("{:19}", told.len()))
+        row(
+            &format!("{PAGES} pages detected at the same time: reported once each"),
+            format_args!("{:19}", reported.len())
+        )
     );
     println!("{}", row("seconds for all, the guest's console included", format_args!("{seconds:19.1}")));
     println!("{}", row("ms from a record to its acknowledgement", format_args!("{median:19.2}")));

@@ -8,14 +8,14 @@ const HEAD: &str = "\
 # ACPI and devicetree: what your guest loses
 
 One guest, one memory error, two descriptions of the same machine. Everything below was read from real runs: an unmodified
-Debian kernel boots under `ghest` on an emulated host, one of its processes has a page, the host's kernel really loses that page
-(`MADV_HWPOISON`), and the process touches it.
+Debian kernel boots under `ghest` on an emulated host, the host's kernel poisons a page of one of its processes (`MADV_HWPOISON`), and
+the process touches it.
 
-**In a sentence:** on arm64 ACPI is what lets the guest know *which* page is broken: it takes that page out of use, and the process
-gets a SIGBUS that names the address (`BUS_MCEERR_AR`); under a devicetree the same process dies of a SIGBUS that names nothing, and
-the kernel goes on using the page. On x86_64 a consumed error is a machine check under either description; what the MP table
-loses is the record of what was found and not yet touched, and most of what else ACPI tells of the machine. (In the runs below the
-host tells of the page as found first. The ACPI guest has that by a record; the other one by a machine check, like all else.)
+**In a sentence:** on arm64 the guest gets the address of the poisoned page with ACPI only: it offlines that page, and the process
+gets a SIGBUS with the address (`BUS_MCEERR_AR`); with a devicetree the same process dies of a SIGBUS without an address, and
+the kernel continues to use the page. On x86_64 a consumed error is a machine check with either description; what an MP table guest
+loses is the record of a detected error, and most of the other facts that ACPI describes. (In the runs below the host first reports
+the error as detected. The ACPI guest gets a record of it, the other one a machine check, as for every error.)
 
 The same without a Linux kernel, in a second on any machine with KVM:
 
@@ -27,21 +27,21 @@ This page is generated; to change it, change `tools/lab/src/compare/document.rs`
 
 ```sh
 cargo lab compare --document              # every host and kernel
-cargo lab compare --document --no-run     # from the last good runs
+cargo lab compare --document --no-run     # from the last successful runs
 ```
 ";
 
-/// Sections whose differences are told for the first kernel of an architecture, in this order.
-const TOLD: [&str; 5] = ["error-1", "end", "found", "plan", "tables"];
+/// Sections whose differences are shown for the first kernel of an architecture, in this order.
+const SHOWN: [&str; 5] = ["error-1", "end", "found", "plan", "tables"];
 
 pub(super) fn page(comparisons: &[(String, Comparison)]) -> String {
     let mut page = HEAD.to_owned();
     page.push_str("\n## The error, on every kernel that was tried\n\n");
     page.push_str(&overview(comparisons));
-    let mut told = Vec::new();
+    let mut shown = Vec::new();
     for (name, comparison) in comparisons {
         let architecture = &comparison.machine.architecture;
-        let is_first = !told.contains(architecture);
+        let is_first = !shown.contains(architecture);
         let _ = write!(page, "\n## {architecture}, kernel {}\n\n", kernel(name));
         let _ =
             write!(page, "```sh\ncargo lab compare --host {architecture} --kernel {}\n```\n\n", kernel(name));
@@ -49,7 +49,7 @@ pub(super) fn page(comparisons: &[(String, Comparison)]) -> String {
             let _ = write!(page, "On the host, `ghest compare profile.toml --inject '{order}'`.\n\n");
         }
         if is_first {
-            told.push(architecture.clone());
+            shown.push(architecture.clone());
             page.push_str(&differences(comparison));
         }
         let whole = text(comparison, Look { width: 118, colour: false, fold: false });
@@ -65,7 +65,7 @@ fn kernel(name: &str) -> &str {
 }
 
 fn overview(comparisons: &[(String, Comparison)]) -> String {
-    let mut table = "| host and kernel | tables | the guest is notified by | record | acknowledged | the kernel | the process | given up | the guest |\n\
+    let mut table = "| host and kernel | tables | the guest is notified by | record | acknowledged | the kernel | the process | offlined | the guest |\n\
                      |---|---|---|---|---|---|---|---|---|\n"
         .to_owned();
     for (name, comparison) in comparisons {
@@ -78,7 +78,7 @@ fn overview(comparisons: &[(String, Comparison)]) -> String {
             let recoveries = guest.iter().filter(|line| line.contains("recovery action"));
             let recovery: Vec<&str> = recoveries.filter_map(|line| line.rsplit(": ").next()).collect();
             let signal = line("process: SIGBUS").and_then(|line| line.strip_prefix("process: "));
-            let corrupted = values("end", "corrupted").first().map_or("not told", String::as_str);
+            let corrupted = values("end", "corrupted").first().map_or("unknown", String::as_str);
             let cells = [
                 if number == 0 { name.replace('-', ", ") } else { String::new() },
                 side.tables.clone(),
@@ -100,14 +100,14 @@ fn overview(comparisons: &[(String, Comparison)]) -> String {
     table
 }
 
-/// Whether the guest outlived the error: another of its processes came to its end.
+/// Whether the guest survived the error: another of its processes ended normally.
 fn survived(side: &Side, processes: &[String]) -> String {
     let bystander = processes.iter().any(|process| process == "bystander: status 0");
     let ended = matches!(side.ending, compare::Ending::Exited { status: 0, .. });
     match (ended, bystander) {
-        (true, true) => "goes on, and so does its other process".into(),
+        (true, true) => "continues, and so does its other process".into(),
         (true, false) => "ended".into(),
-        (false, _) => "is lost".into(),
+        (false, _) => "crashed".into(),
     }
 }
 
@@ -115,7 +115,7 @@ fn survived(side: &Side, processes: &[String]) -> String {
 fn differences(comparison: &Comparison) -> String {
     let names: Vec<&str> = comparison.sides.iter().map(|side| side.tables.as_str()).collect();
     let mut text = String::new();
-    for key in TOLD {
+    for key in SHOWN {
         let Some(section) = comparison.sections.iter().find(|section| section.key == key) else { continue };
         let rows = named(&section.rows);
         if rows.is_empty() {
@@ -139,7 +139,7 @@ fn differences(comparison: &Comparison) -> String {
     text
 }
 
-/// The rows that differ, each with a name that stands for itself: what is indented is of the row above.
+/// The rows that differ, each with a complete name: an indented row belongs to the row above.
 fn named(rows: &[Row]) -> Vec<(String, &Row)> {
     let mut above = "";
     let mut named = Vec::new();
@@ -163,19 +163,19 @@ fn missing(comparisons: &[(String, Comparison)]) -> String {
     let mut text = if missing.is_empty() {
         "- Every other combination of host and kernel that the lab has is above.\n".to_owned()
     } else {
-        format!("- Not run for this page, or without a good run: {}.\n", missing.join(", "))
+        format!("- Not run for this page, or without a successful run: {}.\n", missing.join(", "))
     };
     text.push_str(
-        "- The hosts are emulated: times are those of an emulator on a busy machine, and only their order means anything.\n\
-         - `MADV_HWPOISON` stands for the memory controller. From the host kernel's `memory_failure()` on everything is what a\n  \
-           real loss takes.\n\
-         - The error is one that a process consumes. What a kernel touches itself is another story: Linux on arm64 looks at no\n  \
-           record then, and dies under either description.\n",
+        "- The hosts are emulated: times are those of an emulator on a busy machine, and only their order is meaningful.\n\
+         - `MADV_HWPOISON` replaces the memory controller. From the host kernel's `memory_failure()` on everything is as for a\n  \
+           hardware error.\n\
+         - A process consumes the error. If the guest's kernel consumes one itself, Linux on arm64 reads no record and\n  \
+           crashes with either description.\n",
     );
     text
 }
 
-/// Text in a cell of a table: nothing of it is markup.
+/// Text in a cell of a table, with markup escaped.
 fn escape(text: &str) -> String {
     let mut escaped = String::new();
     for character in text.chars() {
@@ -198,12 +198,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_page_of_nothing_says_what_is_missing() {
-        assert!(page(&[]).contains("without a good run: aarch64-6.1, "));
+    fn an_empty_document_lists_what_is_missing() {
+        assert!(page(&[]).contains("without a successful run: aarch64-6.1, "));
     }
 
     #[test]
-    fn a_guests_words_are_no_markup() {
+    fn the_guests_output_is_escaped() {
         assert_eq!(escape("a|b <script> *x* `y`"), "a\\|b &lt;script&gt; \\*x\\* \\`y\\`");
     }
 }

@@ -1,4 +1,4 @@
-//! `cargo lab compare`: one guest under both kinds of tables, on emulated hosts, with memory that is really lost.
+//! `cargo lab compare`: one guest under both table sets, on emulated hosts, with memory that the host has poisoned.
 
 mod document;
 
@@ -19,7 +19,7 @@ use crate::workspace::Workspace;
 
 /// The scenarios that compare are called `compare-HOST-KERNEL`.
 const PREFIX: &str = "compare-";
-/// The page, in the checkout.
+/// The document, in the checkout.
 const PAGE: &str = "docs/acpi-and-devicetree.md";
 
 #[derive(Args)]
@@ -30,21 +30,21 @@ pub(crate) struct Options {
     /// Only with the guest kernel of this key; without it, 6.1, and for a document all
     #[arg(long)]
     kernel: Option<String>,
-    /// Write what was compared to this file, as JSON
+    /// Write the comparisons to this file, as JSON
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
-    /// Write it to this file, as a page for a browser
+    /// Write the comparison to this file, as HTML
     #[arg(long, value_name = "FILE")]
     html: Option<PathBuf>,
-    /// Write docs/acpi-and-devicetree.md anew, from this run and the last good ones of the other hosts and kernels
+    /// Rewrite docs/acpi-and-devicetree.md, from this run and the last successful ones of the other hosts and kernels
     #[arg(long)]
     document: bool,
-    /// Write that page without running anything
+    /// Rewrite that document without running anything
     #[arg(long, requires = "document")]
     no_run: bool,
 }
 
-/// Compares, and shows it.
+/// Runs and prints comparisons.
 pub(crate) fn compare(
     options: &Options,
     workspace: &Workspace,
@@ -52,12 +52,12 @@ pub(crate) fn compare(
     mut scenarios: Vec<Scenario>,
 ) -> Result<Option<Count>> {
     let kept = workspace.lab().join("compare");
-    fs::create_dir_all(&kept).context(format_args!("cannot make {}", kept.display()))?;
+    fs::create_dir_all(&kept).context(format_args!("cannot create {}", kept.display()))?;
     let mut count = None;
     if !options.no_run {
         scenarios.retain(|scenario| options.takes(scenario));
         if scenarios.is_empty() {
-            return Err(Error::new("nothing is compared so: see cargo lab run --list --full compare"));
+            return Err(Error::new("no comparison matches: see cargo lab run --list --full compare"));
         }
         let verdicts = run::run(workspace, cache, &scenarios, false)?;
         for verdict in verdicts.iter().filter(|verdict| verdict.outcome == Outcome::Passed) {
@@ -73,9 +73,9 @@ pub(crate) fn compare(
     if options.document {
         let page = document::page(&comparisons(&kept)?);
         let path = workspace.root.join(PAGE);
-        fs::create_dir_all(workspace.root.join("docs")).context("cannot make docs")?;
+        fs::create_dir_all(workspace.root.join("docs")).context("cannot create docs")?;
         write(&path, &page)?;
-        println!("{} is written", path.display());
+        println!("wrote {}", path.display());
     }
     Ok(count)
 }
@@ -90,7 +90,7 @@ impl Options {
     }
 }
 
-/// What was compared last on each host, with each kernel; by name.
+/// The last comparison of each host and kernel, by name.
 fn comparisons(directory: &Path) -> Result<Vec<(String, Comparison)>> {
     let listing = fs::read_dir(directory).context(format_args!("cannot list {}", directory.display()))?;
     let mut comparisons = Vec::new();

@@ -1,4 +1,4 @@
-//! The arm64 Image, as it is or packed (Documentation/arch/arm64/booting.rst; zboot: drivers/firmware/efi/libstub).
+//! The arm64 Image, plain or compressed (Documentation/arch/arm64/booting.rst; zboot: drivers/firmware/efi/libstub).
 
 use std::io::{Cursor, Read, Seek, SeekFrom};
 
@@ -9,11 +9,11 @@ use platform::Range;
 use platform::aarch64::KERNEL_START;
 use vm_memory::{GuestAddress, GuestMemoryMmap, ReadVolatile};
 
-use super::super::{ImageError, Loaded, packing, read_start, u64_at, unknown};
+use super::super::{ImageError, Loaded, compression, read_start, u64_at, unknown_format};
 
 /// How a kernel is entered.
 pub(crate) struct Kind {
-    /// First instruction.
+    /// GPA of the first instruction.
     pub(crate) pc: u64,
 }
 
@@ -21,9 +21,9 @@ pub(crate) struct Kind {
 const HEADER: usize = 64;
 /// magic: "ARM\x64", at offset 56.
 const MAGIC: &[u8] = b"ARM\x64";
-/// The image lies this far, and text_offset, from a place that is as much aligned.
+/// The image is loaded `text_offset` bytes after an address with this alignment.
 const ALIGNMENT: usize = 2 << 20;
-/// An initrd and its kernel lie within one window of 32 GiB, aligned to 1 GiB.
+/// Kernel and initrd have to be within one window of 32 GiB that is aligned to 1 GiB.
 const INITRD_WINDOW: u64 = 32 << 30;
 
 pub(crate) fn load<F: Read + ReadVolatile + Seek>(
@@ -31,42 +31,42 @@ pub(crate) fn load<F: Read + ReadVolatile + Seek>(
     _: BootProtocol,
     memory: &GuestMemoryMmap,
     end_of_memory: u64,
-    lost: &[Range],
+    poisoned: &[Range],
 ) -> Result<Loaded<Kind>, ImageError> {
     let len = image.seek(SeekFrom::End(0)).map_err(ImageError::Read)?;
     let mut start = [0; HEADER];
     let got = read_start(&mut image, &mut start).map_err(ImageError::Read)?;
-    if let Some(packed) = packing::of(&start[..got]) {
+    if let Some(compressed) = compression::of(&start[..got]) {
         image.rewind().map_err(ImageError::Read)?;
         let mut bytes = Vec::new();
         image.read_to_end(&mut bytes).map_err(ImageError::Read)?;
-        let unpacked = packing::unpack(packed, &bytes, end_of_memory)?;
-        return load_plain(Cursor::new(&unpacked[..]), memory, end_of_memory, lost);
+        let decompressed = compression::decompress(compressed, &bytes, end_of_memory)?;
+        return load_plain(Cursor::new(&decompressed[..]), memory, end_of_memory, poisoned);
     }
     if start.get(56..60) != Some(MAGIC) {
-        return Err(unknown("an arm64 Image, plain, gzip or zboot", &start[..got], len));
+        return Err(unknown_format("an arm64 Image, plain, gzip or zboot", &start[..got], len));
     }
-    load_plain(image, memory, end_of_memory, lost)
+    load_plain(image, memory, end_of_memory, poisoned)
 }
 
 fn load_plain<F: Read + ReadVolatile + Seek>(
     mut image: F,
     memory: &GuestMemoryMmap,
     end_of_memory: u64,
-    lost: &[Range],
+    poisoned: &[Range],
 ) -> Result<Loaded<Kind>, ImageError> {
     let len = image.seek(SeekFrom::End(0)).map_err(ImageError::Read)?;
     let mut header = [0; HEADER];
     if read_start(&mut image, &mut header).map_err(ImageError::Read)? < HEADER {
-        return Err(ImageError::Truncated { wanted: HEADER as u64, len });
+        return Err(ImageError::Truncated { what: "the Image header", expected: HEADER as u64, len });
     }
     if header[56..60] != *MAGIC {
-        return Err(unknown("an arm64 Image", &header, len));
+        return Err(unknown_format("an arm64 Image", &header, len));
     }
-    // image_size counts what the file leaves out, as uninitialised data. Kernels before 3.17 do not say it.
+    // image_size includes uninitialised data, which is not in the file. It is 0 in kernels before 3.17.
     let (text_offset, image_size) = match (u64_at(&header, 8), u64_at(&header, 16)) {
         (_, 0) => (0x8_0000, len),
-        told => told,
+        fields => fields,
     };
     let place = |base: u64| Range { start: base.saturating_add(text_offset), len: image_size.max(len) };
     let Range { start, len } = place(KERNEL_START);
@@ -76,8 +76,9 @@ fn load_plain<F: Read + ReadVolatile + Seek>(
     }
     let mut places =
         (KERNEL_START..).step_by(ALIGNMENT).take_while(|base| place(*base).end() <= end_of_memory);
-    let base =
-        places.find(|base| !lost.iter().any(|lost| lost.overlaps(place(*base)))).unwrap_or(KERNEL_START);
+    let base = places
+        .find(|base| !poisoned.iter().any(|range| range.overlaps(place(*base))))
+        .unwrap_or(KERNEL_START);
     let end = place(base).end();
     let loaded = PE::load(memory, Some(GuestAddress(base)), &mut image, None)
         .map_err(|error| ImageError::Loader(error.to_string()))?;

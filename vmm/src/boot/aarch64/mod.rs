@@ -1,7 +1,7 @@
 //! aarch64: the Image and its devicetree (Documentation/arch/arm64/booting.rst).
 //!
-//! What lies where is in [`platform::aarch64`]. The same hand-over serves both kinds of tables: under ACPI the
-//! devicetree holds nothing but `/chosen`, which leads to the EFI tables.
+//! [`platform::aarch64`] has the memory map. The hand-over is the same for both table sets: with ACPI, the devicetree has
+//! only `/chosen`, which refers to the EFI tables.
 
 mod image;
 
@@ -14,11 +14,11 @@ pub(super) use image::{Kind, load as load_kernel};
 
 use super::BootError;
 
-/// Seeds from the host's random numbers.
+/// Seeds from the host's random number generator.
 pub(super) fn seeds() -> Result<Chosen, BootError> {
     let mut bytes = [0; 72];
     let got = rustix::rand::getrandom(&mut bytes[..], rustix::rand::GetRandomFlags::empty());
-    // Up to 256 bytes come whole.
+    // Requests of up to 256 bytes are never short.
     if let Err(error) = got {
         return Err(BootError::Seed(error.into()));
     }

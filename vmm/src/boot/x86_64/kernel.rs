@@ -10,13 +10,13 @@ use machine_profile::BootProtocol;
 use platform::Range;
 use vm_memory::{GuestAddress, GuestMemoryMmap, ReadVolatile};
 
-use super::super::{ImageError, Loaded, read_start, u64_at, unknown};
+use super::super::{ImageError, Loaded, read_start, u64_at, unknown_format};
 
 /// How a kernel is entered.
 pub(crate) enum Kind {
     Linux64 {
         rip: u64,
-        /// Of a bzImage; an ELF file has none.
+        /// The header of a bzImage. `None` for an ELF file.
         setup_header: Option<setup_header>,
     },
     Pvh {
@@ -24,7 +24,7 @@ pub(crate) enum Kind {
     },
 }
 
-/// Where kernels begin.
+/// Lowest load address of a kernel.
 const LOAD_START: u64 = 0x10_0000;
 /// Offset of the 64-bit entry in the protected-mode code (boot.rst, "64-bit boot protocol").
 const ENTRY_64: u64 = 0x200;
@@ -32,7 +32,7 @@ const ENTRY_64: u64 = 0x200;
 const EM_X86_64: u16 = 62;
 /// xloadflags: the kernel has the 64-bit entry.
 const XLF_KERNEL_64: u16 = 1;
-/// xloadflags: kernel, parameters and initrd may lie above 4 GiB.
+/// xloadflags: kernel, boot parameters and initrd may be above 4 GiB.
 const XLF_CAN_BE_LOADED_ABOVE_4G: u16 = 2;
 
 pub(crate) fn load<F: Read + ReadVolatile + Seek>(
@@ -51,11 +51,11 @@ pub(crate) fn load<F: Read + ReadVolatile + Seek>(
     } else if start.get(0x202..0x206) == Some(b"HdrS") {
         load_bz_image(image, start, len, protocol, memory, low_end)
     } else {
-        Err(unknown("a bzImage or a 64-bit ELF file", start, len))
+        Err(unknown_format("a bzImage or a 64-bit ELF file", start, len))
     }
 }
 
-/// Bytes that tell kinds of kernel apart, a bzImage's setup header included.
+/// Bytes up to the end of a bzImage's setup header.
 const HEADER: usize = 0x280;
 
 fn load_bz_image<F: Read + ReadVolatile + Seek>(
@@ -71,14 +71,14 @@ fn load_bz_image<F: Read + ReadVolatile + Seek>(
     }
     // syssize counts the protected-mode code in units of 16 bytes; it comes after the boot sector and the setup code.
     if start.len() < HEADER {
-        return Err(ImageError::Truncated { wanted: HEADER as u64, len });
+        return Err(ImageError::Truncated { what: "the setup header", expected: HEADER as u64, len });
     }
     let setup_sectors = if start[0x1f1] == 0 { 4 } else { u64::from(start[0x1f1]) };
     let code = (u64::from(u16_at(start, 0x1f4)) | u64::from(u16_at(start, 0x1f6)) << 16) * 16;
-    let wanted = (setup_sectors + 1) * 512 + code;
-    // The count is rounded up.
-    if len + 15 < wanted {
-        return Err(ImageError::Truncated { wanted, len });
+    let expected = (setup_sectors + 1) * 512 + code;
+    // syssize is rounded up.
+    if len + 15 < expected {
+        return Err(ImageError::Truncated { what: "syssize (offset 0x1f4)", expected, len });
     }
     if LOAD_START + code > low_end {
         return Err(ImageError::TooLarge { start: LOAD_START, end: LOAD_START + code, limit: low_end });
@@ -86,14 +86,14 @@ fn load_bz_image<F: Read + ReadVolatile + Seek>(
     let loaded =
         BzImage::load(memory, None, &mut image, Some(GuestAddress(LOAD_START))).map_err(loader_error)?;
     let Some(header) = loaded.setup_header else {
-        return Err(ImageError::Loader("the loader found no setup header".into()));
+        return Err(ImageError::Loader("it has no setup header (offset 0x1f1)".into()));
     };
     let (xloadflags, version) = (header.xloadflags, header.version);
     if version < 0x20c || xloadflags & XLF_KERNEL_64 == 0 {
         let [minor, major] = version.to_le_bytes();
-        return Err(ImageError::No64BitEntry { major, minor });
+        return Err(ImageError::No64BitEntry { major, minor, xloadflags });
     }
-    // The kernel unpacks itself to pref_address and takes init_size bytes there.
+    // The kernel decompresses itself to pref_address and uses init_size bytes there.
     let start = loaded.kernel_load.0;
     let end = loaded.kernel_end.max(header.pref_address.saturating_add(header.init_size.into()));
     if end > low_end {
@@ -138,17 +138,17 @@ fn load_elf<F: Read + ReadVolatile + Seek>(
     Ok(Loaded { kind, end: extent.end, initrd_max: u64::MAX })
 }
 
-/// The memory that an ELF file's segments take, uninitialised parts included.
+/// The memory that an ELF file's segments use, including uninitialised data.
 fn elf_extent(image: &mut (impl Read + Seek), len: u64) -> Result<std::ops::Range<u64>, ImageError> {
     let mut header = [0; 64];
     if read_start(image, &mut header).map_err(ImageError::Read)? < header.len() {
-        return Err(ImageError::Truncated { wanted: 64, len });
+        return Err(ImageError::Truncated { what: "the ELF header", expected: 64, len });
     }
     // e_machine of Elf64_Ehdr.
     let machine = u16_at(&header, 18);
     if machine != EM_X86_64 {
         return Err(ImageError::Loader(format!(
-            "it is for machine {machine} (ELF), and x86_64 is {EM_X86_64}"
+            "e_machine (offset 18) is {machine}: expected {EM_X86_64}, x86_64"
         )));
     }
     // e_phoff, e_phentsize and e_phnum.
@@ -156,12 +156,12 @@ fn elf_extent(image: &mut (impl Read + Seek), len: u64) -> Result<std::ops::Rang
     let (size, count) = (u64::from(u16_at(&header, 54)), u64::from(u16_at(&header, 56)));
     if size != 56 {
         return Err(ImageError::Loader(format!(
-            "a program header of {size} bytes is not of a 64-bit ELF file"
+            "e_phentsize (offset 54) is {size}: expected 56, the size of a program header of a 64-bit ELF file"
         )));
     }
-    let wanted = table.saturating_add(size * count);
-    if wanted > len {
-        return Err(ImageError::Truncated { wanted, len });
+    let expected = table.saturating_add(size * count);
+    if expected > len {
+        return Err(ImageError::Truncated { what: "the program header table", expected, len });
     }
     image.seek(SeekFrom::Start(table)).map_err(ImageError::Read)?;
     let (mut start, mut end) = (u64::MAX, 0);
@@ -173,15 +173,15 @@ fn elf_extent(image: &mut (impl Read + Seek), len: u64) -> Result<std::ops::Rang
         if segment[..4] != 1_u32.to_le_bytes() || in_memory == 0 {
             continue;
         }
-        let wanted = offset.saturating_add(in_file);
-        if wanted > len {
-            return Err(ImageError::Truncated { wanted, len });
+        let expected = offset.saturating_add(in_file);
+        if expected > len {
+            return Err(ImageError::Truncated { what: "a segment", expected, len });
         }
         start = start.min(gpa);
         end = end.max(gpa.saturating_add(in_memory.max(in_file)));
     }
     if start >= end {
-        return Err(ImageError::Loader("there is nothing to load in it".into()));
+        return Err(ImageError::Loader("it has no segment to load (PT_LOAD)".into()));
     }
     Ok(start..end)
 }

@@ -11,13 +11,13 @@ use super::{BootError, COMMAND_LINE, HandOver, put};
 const BOOT_PARAMS: u64 = 0x7000;
 /// GPA of the page tables.
 const PAGE_TABLES: PageTables = PageTables { root: 0x9000 };
-/// setup_header.type_of_loader: a boot loader without a number of its own.
+/// setup_header.type_of_loader: a boot loader without an assigned number.
 const LOADER_UNDEFINED: u8 = 0xff;
 /// setup_header.header: "HdrS".
 const HEADER_MAGIC: u32 = 0x5372_6448;
 /// setup_header.boot_flag.
 const BOOT_FLAG: u16 = 0xaa55;
-/// Version that an ELF kernel is told, which has no header of its own: 2.15.
+/// setup_header.version for an ELF kernel, which has no setup header: 2.15.
 const PROTOCOL: u16 = 0x20f;
 
 pub(super) fn hand_over(
@@ -38,11 +38,11 @@ pub(super) fn hand_over(
     params.hdr.cmd_line_ptr = COMMAND_LINE as u32;
     params.hdr.cmdline_size = to.chosen.command_line.len() as u32;
     if let Some(initrd) = to.chosen.initrd {
-        // Below the hole, so both have 32 bits.
+        // The initrd is below 4 GiB.
         params.hdr.ramdisk_image = initrd.start as u32;
         params.hdr.ramdisk_size = initrd.len as u32;
     }
-    // Zero where there is none: the kernel then looks for one, and finds none.
+    // 0 without ACPI: the kernel then scans memory for an RSDP and finds none.
     params.acpi_rsdp_addr = to.rsdp.unwrap_or(0);
     let regions = &to.map.regions;
     if regions.len() > params.e820_table.len() {
@@ -63,13 +63,13 @@ pub(super) fn hand_over(
     Ok(Entry::Linux64 { rip, boot_params: BOOT_PARAMS, page_tables: PAGE_TABLES.root })
 }
 
-/// The GDT that the segment registers were loaded from.
+/// Writes the GDT that the segment registers were loaded from.
 pub(super) fn put_gdt(to: &HandOver<'_>) -> Result<(), BootError> {
     let gdt: Vec<u8> = BOOT_GDT.into_iter().flat_map(u64::to_le_bytes).collect();
     put(to.ram, &gdt, BOOT_GDT_GPA)
 }
 
-/// Types of memory as BIOS function e820 numbers them (ACPI 6.5, table 15.1); PVH uses the same.
+/// The type of a region in the e820 map (ACPI 6.5, table 15.1). PVH uses the same numbers.
 pub(super) const fn e820_type(kind: RegionKind) -> u32 {
     match kind {
         RegionKind::Usable => 1,

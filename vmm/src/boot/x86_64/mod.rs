@@ -29,8 +29,8 @@ use super::{BootError, put};
 /// GPA of the command line.
 const COMMAND_LINE: u64 = 0x2_0000;
 
-/// What a PC's firmware does when it is jumped to: it resets the machine, here by the keyboard controller. Linux comes by
-/// where it finds ACPI's hardware-reduced machine without EFI.
+/// Code at the reset vector, which resets the machine by the keyboard controller as a PC's firmware would. Linux jumps there
+/// to reboot a hardware-reduced ACPI machine without EFI.
 ///
 /// ```text
 /// b0 fe   mov al, 0xfe
@@ -40,17 +40,17 @@ const COMMAND_LINE: u64 = 0x2_0000;
 /// ```
 const RESET_CODE: [u8; 7] = [0xb0, 0xfe, 0xe6, 0x64, 0xf4, 0xeb, 0xfd];
 
-/// What a kernel is handed, whatever the protocol.
+/// What every boot protocol passes to the kernel.
 struct HandOver<'a> {
     ram: &'a GuestRam,
     map: &'a MemoryMap,
     chosen: &'a Chosen,
-    /// GPA of the RSDP; none where the tables are not ACPI's.
+    /// GPA of the RSDP. `None` if the tables are not ACPI.
     rsdp: Option<u64>,
 }
 
-/// No seeds: this VMM writes none of the structures in which these protocols could carry them. A guest takes its own from
-/// RDRAND, where the host's processor has it.
+/// No seeds: this VMM writes none of the structures that could carry them (EFI, setup_data). A guest uses RDRAND, if the host's
+/// processor has it.
 pub(super) fn seeds() -> Result<Chosen, BootError> {
     Ok(Chosen::default())
 }

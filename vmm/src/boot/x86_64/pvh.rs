@@ -13,14 +13,14 @@ const START_INFO: u64 = 0x6000;
 const MODULES: u64 = 0x6040;
 /// GPA of the memory map, up to the boot parameters' page.
 const MEMORY_MAP: u64 = 0x6080;
-/// Most entries that fit there.
-const MEMORY_MAP_MAX: usize = (0x7000 - MEMORY_MAP as usize) / size_of::<hvm_memmap_table_entry>();
+/// Entries that fit there.
+const MAX_MEMORY_MAP_ENTRIES: usize = (0x7000 - MEMORY_MAP as usize) / size_of::<hvm_memmap_table_entry>();
 /// hvm_start_info.magic.
 const MAGIC: u32 = 0x336e_c578;
 
 pub(super) fn hand_over(to: &HandOver<'_>, eip: u32) -> Result<Entry, BootError> {
     let regions = &to.map.regions;
-    if regions.len() > MEMORY_MAP_MAX {
+    if regions.len() > MAX_MEMORY_MAP_ENTRIES {
         return Err(BootError::MemoryMap(regions.len()));
     }
     for (region, index) in regions.iter().zip(0..) {

@@ -1,4 +1,4 @@
-//! A guest that boots in a `ghest` of its own, so that its crash, hang or exit status is only told.
+//! Boots a guest in a child process, so that its crash, hang or exit status only ends that process.
 
 use std::fs;
 use std::io::{self, Read};
@@ -15,48 +15,48 @@ use vmm::signals::Signals;
 
 use super::progress::Progress;
 
-/// What a guest boots with.
+/// The parameters of a guest's boot.
 pub(super) struct Boot<'a> {
     pub(super) profile: &'a Path,
     pub(super) set: &'a [String],
-    pub(super) orders: &'a [String],
-    /// The profile names a control socket: it must not be taken.
+    pub(super) injections: &'a [String],
+    /// The profile names a control socket. The child must not use that path.
     pub(super) has_socket: bool,
     pub(super) directory: &'a Path,
     pub(super) limit: Duration,
 }
 
-/// A signal asked for the end.
+/// This signal requested the end.
 pub(super) struct Interrupted(pub(super) u8);
 
-/// How often is looked for signals and time.
-const TURN: Duration = Duration::from_millis(20);
-/// Time for a `ghest` that was asked to end to write down what happened.
-const GRACE: Duration = Duration::from_secs(5);
-/// Chunks of output that wait to be read, each of at most [`CHUNK`] bytes: then the guest waits.
-const CHUNKS: usize = 16;
-const CHUNK: usize = 16 << 10;
-/// Bytes of what it says on stderr that are kept.
-const SAID: usize = 64 << 10;
-/// Bytes of a file of its that are read.
-const FILE: u64 = 8 << 20;
+/// How often signals and the time limit are checked.
+const POLL_INTERVAL: Duration = Duration::from_millis(20);
+/// Time from SIGTERM to SIGKILL, in which the child writes its last events.
+const TERMINATION_TIMEOUT: Duration = Duration::from_secs(5);
+/// Chunks of output, of at most [`CHUNK_LEN`] bytes each, that are queued before the guest has to wait.
+const QUEUED_CHUNKS: usize = 16;
+const CHUNK_LEN: usize = 16 << 10;
+/// Bytes of standard error that are kept: the last ones.
+const MAX_STDERR_LEN: usize = 64 << 10;
+/// Bytes of an event or timings file that are read.
+const MAX_FILE_LEN: u64 = 8 << 20;
 
 impl Boot<'_> {
-    /// Boots it, and waits for its end: `tables`, `changes` and `plan` of the recording are for the caller to fill in.
+    /// Boots the guest and waits for its end. The caller fills in `tables`, `changes` and `plan` of the recording.
     pub(super) fn run(
         &self,
         signals: &mut Signals,
         progress: &mut Progress,
     ) -> Result<Recording, Interrupted> {
         let [events, timings] = ["events", "timings"].map(|name| self.directory.join(name));
-        // What the guest before left.
+        // Left by the previous guest.
         for path in [&events, &timings] {
             let _ = fs::remove_file(path);
         }
         let began = Instant::now();
         let mut running = match self.start(&events, &timings) {
             Ok(running) => running,
-            Err(error) => return Ok(nothing("", format!("no process: {error}"))),
+            Err(error) => return Ok(not_started("", format!("the process cannot be started: {error}"))),
         };
         let mut console = Console::default();
         let (status, hung) = running.watch(self.limit, signals, |t_ns, bytes| {
@@ -67,7 +67,7 @@ impl Boot<'_> {
         let after_ns = nanoseconds(began.elapsed());
         let ending = match (hung, status) {
             (true, _) => Ending::Hung { limit_ns: nanoseconds(self.limit) },
-            (false, Err(error)) => Ending::NotStarted { why: format!("it cannot be waited for: {error}") },
+            (false, Err(error)) => Ending::NotStarted { why: format!("waitpid(2): {error}") },
             (false, Ok(status)) => match (status.code(), status.signal()) {
                 (Some(status), _) => Ending::Exited { status, after_ns },
                 (None, signal) => Ending::Killed { signal: signal.unwrap_or_default(), after_ns },
@@ -77,12 +77,12 @@ impl Boot<'_> {
             console,
             events: read(&events),
             timings: read(&timings),
-            stderr: running.said(),
+            stderr: running.stderr(),
             ..unfilled(ending)
         })
     }
 
-    fn start(&self, events: &Path, timings: &Path) -> io::Result<Running> {
+    fn start(&self, events: &Path, timings: &Path) -> io::Result<RunningChild> {
         let mut command = Command::new(std::env::current_exe()?);
         command.arg("boot").arg("--with-parent").arg(std::process::id().to_string());
         command.arg("--events").arg(events).arg("--timings").arg(timings);
@@ -92,31 +92,31 @@ impl Boot<'_> {
         for set in self.set {
             command.arg("--set").arg(set);
         }
-        for order in self.orders {
-            command.arg("--inject").arg(order);
+        for spec in self.injections {
+            command.arg("--inject").arg(spec);
         }
         command.arg("--").arg(self.profile);
-        // Ctrl-C is for whoever compares: in a group of its own, the guest's process does not get it.
+        // In a process group of its own, the child does not get the SIGINT of Ctrl-C: this process handles it.
         command.process_group(0).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        Running::of(command.spawn()?)
+        Ok(RunningChild::new(command.spawn()?))
     }
 }
 
-/// A `ghest` that runs. It is killed with this.
-struct Running {
+/// A running child. It is killed when this is dropped.
+struct RunningChild {
     child: Child,
     began: Instant,
     output: Receiver<(Instant, Vec<u8>)>,
     stderr: Option<JoinHandle<Vec<u8>>>,
 }
 
-impl Running {
-    fn of(mut child: Child) -> io::Result<Self> {
+impl RunningChild {
+    fn new(mut child: Child) -> Self {
         let began = Instant::now();
-        let (sender, output) = sync_channel(CHUNKS);
+        let (sender, output) = sync_channel(QUEUED_CHUNKS);
         let stdout = child.stdout.take();
         let stderr = child.stderr.take();
-        let running = Running {
+        let running = RunningChild {
             child,
             began,
             output,
@@ -125,59 +125,59 @@ impl Running {
         if let Some(mut stdout) = stdout {
             spawn(move || forward(&mut stdout, &sender));
         }
-        Ok(running)
+        running
     }
 
-    /// Takes what it writes until it ends; whether it had to be ended, because its time was over.
+    /// Passes its output to `consume` until it ends. Also returns whether it exceeded the time limit and was terminated.
     fn watch(
         &mut self,
         limit: Duration,
         signals: &mut Signals,
-        mut take: impl FnMut(u64, &[u8]),
+        mut consume: impl FnMut(u64, &[u8]),
     ) -> Result<(io::Result<ExitStatus>, bool), Interrupted> {
         let mut hung = false;
         let mut deadline = self.began + limit;
         let mut open = true;
         loop {
             if open {
-                match self.output.recv_timeout(TURN) {
+                match self.output.recv_timeout(POLL_INTERVAL) {
                     Ok((time, bytes)) => {
-                        take(nanoseconds(time.saturating_duration_since(self.began)), &bytes)
+                        consume(nanoseconds(time.saturating_duration_since(self.began)), &bytes)
                     }
                     Err(RecvTimeoutError::Timeout) => {}
                     Err(RecvTimeoutError::Disconnected) => open = false,
                 }
             } else {
                 match self.child.try_wait() {
-                    Ok(None) => std::thread::sleep(TURN.min(Duration::from_millis(2))),
+                    Ok(None) => std::thread::sleep(POLL_INTERVAL.min(Duration::from_millis(2))),
                     Ok(Some(status)) => return Ok((Ok(status), hung)),
                     Err(error) => return Ok((Err(error), hung)),
                 }
             }
-            if let Some(signal) = signals.pending() {
+            if let Some(signal) = signals.take_pending() {
                 return Err(Interrupted(signal));
             }
             if Instant::now() < deadline {
                 continue;
             }
             if hung {
-                // It was asked, and did not: its output ends with it.
+                // It did not end after SIGTERM. Its output ends with it.
                 let _ = self.child.kill();
             } else {
                 let _ = kill_process(Pid::from_child(&self.child), Signal::TERM);
             }
-            (hung, deadline) = (true, Instant::now() + GRACE);
+            (hung, deadline) = (true, Instant::now() + TERMINATION_TIMEOUT);
         }
     }
 
-    /// The end of what it said on stderr.
-    fn said(&mut self) -> String {
-        let said = self.stderr.take().and_then(|thread| thread.join().ok());
-        String::from_utf8_lossy(&said.unwrap_or_default()).into_owned()
+    /// The end of its standard error.
+    fn stderr(&mut self) -> String {
+        let bytes = self.stderr.take().and_then(|thread| thread.join().ok());
+        String::from_utf8_lossy(&bytes.unwrap_or_default()).into_owned()
     }
 }
 
-impl Drop for Running {
+impl Drop for RunningChild {
     fn drop(&mut self) {
         // Errors mean that it has ended.
         let _ = self.child.kill();
@@ -186,7 +186,7 @@ impl Drop for Running {
 }
 
 fn forward(stdout: &mut impl Read, sender: &SyncSender<(Instant, Vec<u8>)>) {
-    let mut chunk = vec![0; CHUNK];
+    let mut chunk = vec![0; CHUNK_LEN];
     while let Ok(len @ 1..) = stdout.read(&mut chunk) {
         let bytes = chunk.get(..len).unwrap_or_default().to_vec();
         if sender.send((Instant::now(), bytes)).is_err() {
@@ -200,17 +200,17 @@ fn keep_end(stderr: &mut impl Read) -> Vec<u8> {
     let mut chunk = [0; 4096];
     while let Ok(len @ 1..) = stderr.read(&mut chunk) {
         kept.extend(chunk.iter().take(len));
-        let over = kept.len().saturating_sub(SAID);
+        let over = kept.len().saturating_sub(MAX_STDERR_LEN);
         kept.drain(..over);
     }
     kept
 }
 
-/// What is in a file, as far as it is not too much; nothing where it is not there.
+/// The first [`MAX_FILE_LEN`] bytes of a file. Empty if it cannot be opened.
 fn read(path: &Path) -> String {
     let mut bytes = Vec::new();
-    let file = fs::File::open(path).map(|file| file.take(FILE));
-    // What was read before an error counts.
+    let file = fs::File::open(path).map(|file| file.take(MAX_FILE_LEN));
+    // What was read before an error is kept.
     let _ = file.and_then(|mut file| file.read_to_end(&mut bytes));
     String::from_utf8_lossy(&bytes).into_owned()
 }
@@ -219,8 +219,8 @@ fn nanoseconds(time: Duration) -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// A side without a boot.
-pub(super) fn nothing(tables: &str, why: String) -> Recording {
+/// The recording of a guest that was not booted.
+pub(super) fn not_started(tables: &str, why: String) -> Recording {
     Recording { tables: tables.into(), ..unfilled(Ending::NotStarted { why }) }
 }
 

@@ -1,82 +1,87 @@
-//! What is set over a profile so that the same guest meets the same errors under either kind of tables.
+//! The overrides of a profile with which the same guest gets the same errors under each table set.
 
 use std::str::FromStr;
 
 use compare::Change;
-use machine_profile::{Diagnostic, Firmware, Override, Profile};
+use machine_profile::{Diagnostic, Override, Profile, TableSet};
 use platform::Arch;
-use vmm::ras::inject::{Spec, SpecError, When};
+use vmm::ras::inject::{InjectionSpec, InjectionSpecError, Trigger};
 
 use super::super::{ProfileArgs, profiles};
 
-/// The kinds of tables that a guest of an architecture can be described by.
-pub(super) const fn table_sets(arch: Arch) -> [Firmware; 2] {
+/// The table sets that can describe a guest of an architecture.
+pub(super) const fn table_sets(arch: Arch) -> [TableSet; 2] {
     match arch {
-        Arch::Aarch64 => [Firmware::Acpi, Firmware::Devicetree],
-        Arch::X86_64 => [Firmware::Acpi, Firmware::MpTable],
+        Arch::Aarch64 => [TableSet::Acpi, TableSet::Devicetree],
+        Arch::X86_64 => [TableSet::Acpi, TableSet::MpTable],
     }
 }
 
-/// An order, and how it was written.
+/// An injection spec with its text.
 #[derive(Clone, Debug)]
-pub(super) struct Ordered {
+pub(super) struct GivenSpec {
     text: String,
-    spec: Spec,
+    spec: InjectionSpec,
 }
 
-impl FromStr for Ordered {
-    type Err = SpecError;
+impl FromStr for GivenSpec {
+    type Err = InjectionSpecError;
 
-    fn from_str(text: &str) -> Result<Self, SpecError> {
-        Ok(Ordered { text: text.to_owned(), spec: text.parse()? })
+    fn from_str(text: &str) -> Result<Self, InjectionSpecError> {
+        Ok(GivenSpec { text: text.to_owned(), spec: text.parse()? })
     }
 }
 
-/// Words of the built-in guest's command line that say what it does about errors.
-const ERROR_WORDS: [&str; 4] = ["probe.touch=", "probe.store=", "probe.fetch=", "probe.await-errors="];
-/// Words that it takes to touch pages.
-const MOST_WORDS: usize = 8;
+/// Parameters of the built-in guest's command line that make it access pages or wait for errors.
+const ERROR_PARAMETERS: [&str; 4] = ["probe.touch=", "probe.store=", "probe.fetch=", "probe.await-errors="];
+/// Pages that the built-in guest's command line can name.
+const MAX_TOUCHED_PAGES: usize = 8;
 
-/// The orders as both guests get them, and the command line where it has to be another one: a built-in guest that has no
-/// words about errors touches what it is to lose, and loses it then. Both ways, whether it is told or not, it ends by itself.
-pub(super) fn orders(orders: &[Ordered], builtin: bool, cmdline: &str) -> (Vec<String>, Option<String>) {
-    let as_written = || orders.iter().map(|order| order.text.clone()).collect();
-    let has_words = cmdline.split_whitespace().any(|word| ERROR_WORDS.iter().any(|it| word.starts_with(it)));
-    if !builtin || orders.is_empty() || has_words {
-        return (as_written(), None);
+/// The injection specs that both guests get. If the guest is the built-in one and its command line says nothing about errors,
+/// it also gets another command line, which makes it access each poisoned page, and the page is poisoned when it does. The
+/// guest ends by itself whether or not it is notified.
+pub(super) fn injections(specs: &[GivenSpec], builtin: bool, cmdline: &str) -> (Vec<String>, Option<String>) {
+    let is_about_errors = |word: &str| ERROR_PARAMETERS.iter().any(|name| word.starts_with(name));
+    if !builtin || specs.is_empty() || cmdline.split_whitespace().any(is_about_errors) {
+        return (specs.iter().map(|given| given.text.clone()).collect(), None);
     }
     let mut words = vec![cmdline.to_owned()];
     let mut texts = Vec::new();
-    for (number, Ordered { text, spec }) in orders.iter().enumerate() {
-        if spec.shown.is_some() || number >= MOST_WORDS {
+    for (number, GivenSpec { text, spec }) in specs.iter().enumerate() {
+        if spec.address_pattern.is_some() || number >= MAX_TOUCHED_PAGES {
             texts.push(text.clone());
             continue;
         }
-        let word = spec.order.gpa & !7;
-        words.push(format!("probe.touch={word:#x}"));
-        let at_once = spec.when == When::After(std::time::Duration::ZERO);
-        texts.push(if at_once { format!("{text},when=probe: touching {word:#x}") } else { text.clone() });
+        // The guest reads an aligned word.
+        let gpa = spec.request.gpa & !7;
+        words.push(format!("probe.touch={gpa:#x}"));
+        let has_no_trigger = spec.trigger == Trigger::After(std::time::Duration::ZERO);
+        texts.push(if has_no_trigger {
+            format!("{text},when=probe: touching {gpa:#x}")
+        } else {
+            text.clone()
+        });
     }
     words.retain(|word| !word.is_empty());
     (texts, Some(words.join(" ")))
 }
 
-/// A profile for one kind of tables.
+/// A profile for one table set.
 pub(super) struct Settings {
     pub(super) profile: Profile,
-    /// What is set, as `--set` takes it.
+    /// Arguments of `--set`.
     pub(super) set: Vec<String>,
     pub(super) changes: Vec<Change>,
 }
 
-/// Answers that a kind of tables may be unable to carry: `auto` is taken instead.
-const ANSWERS: [&str; 2] = ["ras.synchronous", "ras.asynchronous"];
+/// Keys whose responses a table set may not support. They become `auto` then.
+const RESPONSE_KEYS: [&str; 2] = ["ras.synchronous", "ras.asynchronous"];
 
 impl Settings {
-    /// Sets the tables, and what these cannot carry to `auto`.
+    /// Sets the table set, and responses that it does not support to `auto`.
     ///
     /// # Errors
-    /// What is wrong with the profile beyond that.
+    /// Returns the other problems of the profile.
     pub(super) fn new(args: &ProfileArgs, tables: &str, cmdline: Option<&str>) -> Result<Self, String> {
         let is_ours = |text: &&String| {
             let key = text.split('=').next().unwrap_or_default().trim();
@@ -84,7 +89,7 @@ impl Settings {
         };
         let mut set: Vec<String> = args.set.set.iter().filter(|text| !is_ours(text)).cloned().collect();
         set.push(format!("machine.firmware={tables}"));
-        // A string of JSON is one of TOML: whatever is in the command line stays a string.
+        // A JSON string is a TOML string too.
         set.extend(cmdline.map(|cmdline| format!("boot.cmdline={}", serde_json::Value::from(cmdline))));
         let mut changes: Vec<Change> = Vec::new();
         loop {
@@ -93,11 +98,12 @@ impl Settings {
                 Err(problems) => problems,
             };
             let can_change = |problem: &&Diagnostic| {
-                ANSWERS.contains(&problem.key.as_str()) && !changes.iter().any(|it| it.key == problem.key)
+                RESPONSE_KEYS.contains(&problem.key.as_str())
+                    && !changes.iter().any(|it| it.key == problem.key)
             };
             let Some(problem) = problems.iter().find(can_change) else {
-                let told = problems.iter().map(|problem| format!("{}: {}", problem.key, problem.message));
-                return Err(told.collect::<Vec<_>>().join("; "));
+                let lines = problems.iter().map(|problem| format!("{}: {}", problem.key, problem.message));
+                return Err(lines.collect::<Vec<_>>().join("; "));
             };
             set.retain(|text| !text.starts_with(&format!("{}=", problem.key)));
             set.push(format!("{}=auto", problem.key));
@@ -118,23 +124,23 @@ fn load(args: &ProfileArgs, set: &[String]) -> Result<Profile, Vec<Diagnostic>> 
 mod tests {
     use super::*;
 
-    fn ordered(texts: &[&str]) -> Vec<Ordered> {
-        texts.iter().map(|text| text.parse().expect("an order")).collect()
+    fn given(texts: &[&str]) -> Vec<GivenSpec> {
+        texts.iter().map(|text| text.parse().expect("a spec")).collect()
     }
 
     #[test]
-    fn the_built_in_guest_touches_what_it_is_to_lose() {
-        let given = ordered(&["ar@0x2000004", "ao@0x3000000,after=1s"]);
-        let (texts, cmdline) = orders(&given, true, "probe.timeout=100");
+    fn the_built_in_guest_accesses_each_poisoned_page() {
+        let specs = given(&["ar@0x2000004", "ao@0x3000000,after=1s"]);
+        let (texts, cmdline) = injections(&specs, true, "probe.timeout=100");
         assert_eq!(texts, ["ar@0x2000004,when=probe: touching 0x2000000", "ao@0x3000000,after=1s"]);
         assert_eq!(cmdline.as_deref(), Some("probe.timeout=100 probe.touch=0x2000000 probe.touch=0x3000000"));
     }
 
     #[test]
-    fn who_says_what_happens_is_left_alone() {
-        let given = ordered(&["ar@0x2000000"]);
-        assert_eq!(orders(&given, true, "probe.store=0x2000000"), (vec!["ar@0x2000000".into()], None));
-        assert_eq!(orders(&given, false, ""), (vec!["ar@0x2000000".into()], None));
-        assert_eq!(orders(&[], true, ""), (vec![], None));
+    fn an_explicit_command_line_is_not_changed() {
+        let specs = given(&["ar@0x2000000"]);
+        assert_eq!(injections(&specs, true, "probe.store=0x2000000"), (vec!["ar@0x2000000".into()], None));
+        assert_eq!(injections(&specs, false, ""), (vec!["ar@0x2000000".into()], None));
+        assert_eq!(injections(&[], true, ""), (vec![], None));
     }
 }

@@ -24,9 +24,11 @@ impl PoisonObserver for Ignore {
     fn touched(&self, _: u64, _: u8) {}
 }
 
+#[expect(unsafe_code, reason = "a signal handler is installed")]
 fn ram() -> GuestRam {
     static INSTALLED: Once = Once::new();
-    INSTALLED.call_once(|| sigbus::install(|_| 99).expect("a handler"));
+    // SAFETY: the function only returns a number.
+    INSTALLED.call_once(|| unsafe { sigbus::install(|_| 99) }.expect("a handler"));
     GuestRam::allocate(&[(0, MEMORY)], Backing::Memfd).expect("memory")
 }
 

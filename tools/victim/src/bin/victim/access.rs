@@ -86,6 +86,21 @@ pub(crate) fn read(memory: &Memory, page: usize) -> Outcome {
     }
 }
 
+/// Reads a word of a page, by its index; `None` if the page is poisoned.
+pub(crate) fn load(memory: &Memory, page: usize, word: usize) -> Option<u64> {
+    let from = memory.word(page, word);
+    // SAFETY: the word is the memory's own, and aligned.
+    let Loaded { abandoned, value } = sigbus::during(Activity::Access, || unsafe { victim_load(from) });
+    (abandoned == 0).then_some(value)
+}
+
+/// Writes a word of a page, by its index; `false` if the page is poisoned.
+pub(crate) fn store(memory: &Memory, page: usize, word: usize, value: u64) -> bool {
+    let to = memory.word(page, word);
+    // SAFETY: as above, and nobody holds a reference to it.
+    sigbus::during(Activity::Access, || unsafe { victim_store(to, value) }) == 0
+}
+
 /// Writes a page's word with its current contents.
 pub(crate) fn write(memory: &Memory, page: usize) -> Outcome {
     let value = Memory::pattern(page);

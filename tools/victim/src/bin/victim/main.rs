@@ -3,6 +3,7 @@
 mod access;
 mod memory;
 mod sigbus;
+mod virtio_block;
 
 use std::fs::OpenOptions;
 use std::io::{self, BufRead, BufReader};
@@ -20,6 +21,7 @@ const HELP: &str = "\
 Maps pages, prints their addresses, accesses them on command, and prints the outcome. Needs root.
 
 Usage: victim [OPTIONS]
+       victim virtio-block --help     a driver whose virtqueue is poisoned
 
 Options:
   --name NAME      Name in its output (victim)
@@ -52,7 +54,11 @@ A SIGBUS is printed, and then kills the process unless --survive is set:
 ";
 
 fn main() -> ExitCode {
-    match Options::parse(std::env::args().skip(1)) {
+    let mut arguments = std::env::args().skip(1).peekable();
+    if arguments.next_if(|argument| argument == "virtio-block").is_some() {
+        return drive(virtio_block::Options::parse(arguments));
+    }
+    match Options::parse(arguments) {
         Ok(None) => {
             print!("{HELP}");
             ExitCode::SUCCESS
@@ -66,6 +72,26 @@ fn main() -> ExitCode {
         },
         Err(error) => {
             eprintln!("victim: {error}\nSee victim --help");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn drive(options: Result<Option<virtio_block::Options>, String>) -> ExitCode {
+    match options {
+        Ok(None) => {
+            print!("{}", virtio_block::HELP);
+            ExitCode::SUCCESS
+        }
+        Ok(Some(options)) => match options.run() {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("victim virtio-block: {error}");
+                ExitCode::FAILURE
+            }
+        },
+        Err(error) => {
+            eprintln!("victim virtio-block: {error}\nSee victim virtio-block --help");
             ExitCode::from(2)
         }
     }

@@ -64,6 +64,12 @@ impl Memory {
         self.start.wrapping_add(page * self.page_len)
     }
 
+    /// Where a word of a page is.
+    pub(crate) fn word(&self, page: usize, word: usize) -> *mut u64 {
+        assert!(word < self.page_len / size_of::<u64>(), "word {word} of a page");
+        self.page(page).cast::<u64>().wrapping_add(word)
+    }
+
     /// The word of a page that is read and written.
     pub(crate) fn probe(&self, page: usize) -> *mut u64 {
         self.page(page).wrapping_add(self.page_len / 2).cast()

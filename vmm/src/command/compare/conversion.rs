@@ -1,9 +1,10 @@
-//! Plan, machine and host, in the words of a comparison.
+//! Plan, machine and host, converted to the types of the crate `compare`.
 
 use compare::{Answer, Host, Lack, Machine, Plan, Table};
 use machine_profile::Kernel;
-use ras_core::plan::Answer as Planned;
+use ras_core::plan::ResponsePlan;
 use vcpu::host::KvmState;
+use vmm::plan::Blueprint;
 
 pub(super) fn machine(machine: &machine_profile::Machine) -> Machine {
     Machine {
@@ -19,16 +20,17 @@ pub(super) fn machine(machine: &machine_profile::Machine) -> Machine {
     }
 }
 
-pub(super) fn plan(plan: &vmm::plan::Plan) -> Plan {
-    let ras = &plan.ras;
-    let table = |table: &vmm::plan::PlannedTable| Table {
+pub(super) fn plan(blueprint: &Blueprint) -> Plan {
+    let report = &blueprint.plan;
+    let ras = &report.ras;
+    let tables = report.tables.iter().map(|table| Table {
         name: table.name.into(),
         gpa: table.gpa,
         len: table.len as u64,
-    };
+    });
     Plan {
-        because: plan.because.into(),
-        tables: plan.tables.iter().map(table).collect(),
+        because: report.because.into(),
+        tables: tables.collect(),
         answers: [
             ("consumed", &ras.consumed),
             ("found", &ras.detected),
@@ -41,35 +43,35 @@ pub(super) fn plan(plan: &vmm::plan::Plan) -> Plan {
     }
 }
 
-fn answer((class, answer): (&str, &Planned)) -> Answer {
-    let others = answer.possible.iter().filter(|candidate| candidate.response != answer.chosen);
+fn answer((class, response): (&str, &ResponsePlan)) -> Answer {
+    let others = response.candidates.iter().filter(|candidate| candidate.response != response.chosen);
     let ruled_out = others.map(|candidate| {
-        let obstacles: Vec<_> = candidate.obstacles.iter().map(ToString::to_string).collect();
-        let why = if obstacles.is_empty() { "possible, not preferred".into() } else { obstacles.join("; ") };
+        let unmet: Vec<_> = candidate.unmet.iter().map(ToString::to_string).collect();
+        let why = if unmet.is_empty() { "possible, not preferred".into() } else { unmet.join("; ") };
         format!("{}: {why}", candidate.response)
     });
     Answer {
         question: class.into(),
-        asked: answer.asked.map(|asked| asked.to_string()),
-        chosen: answer.chosen.to_string(),
-        degraded: answer.degraded,
-        because: answer.because.clone(),
-        source: answer.source,
-        otherwise: answer
+        asked: response.requested.map(|requested| requested.to_string()),
+        chosen: response.chosen.to_string(),
+        degraded: response.degraded,
+        because: response.reason.clone(),
+        source: response.source,
+        otherwise: response
             .unacknowledged
-            .map(|fallback| format!("{fallback}, {} ms after", answer.timeouts.acknowledge_ms)),
+            .map(|fallback| format!("{fallback}, {} ms after", response.timeouts.acknowledge_ms)),
         ruled_out: ruled_out.collect(),
     }
 }
 
-/// This host, and what it cannot do.
+/// This host and the capabilities that it lacks.
 pub(super) fn host() -> Host {
     let host = vcpu::host::probe();
     let mut lacks = Vec::new();
     if let KvmState::Absent { reason } = &host.kvm {
         lacks.push(Lack { what: "KVM".into(), cost: format!("nothing boots here ({reason})") });
     }
-    // What it does not do about poisoned memory is among the notes of every plan.
+    // Missing memory failure handling is among the notes of every plan.
     let missing = host.capabilities.iter().filter(|capability| capability.value <= 0);
     lacks.extend(missing.map(|it| Lack { what: it.name.into(), cost: it.without.into() }));
     Host { kernel: host.kernel, lacks }

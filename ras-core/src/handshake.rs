@@ -1,7 +1,7 @@
-//! How one status block goes to and fro between the VMM and its guest.
+//! The acknowledge handshake of one status block (GHESv2: ACPI 6.5, 18.3.2.8), on the VMM's side.
 //!
-//! A block has one owner on our side, a [`Handover`]. It has no clock, reads no memory and writes none: it is told the time and whether
-//! the acknowledge register says "free", and says [`Step`] by step what is to be done.
+//! A [`Handshake`] has no clock and accesses no memory. Its input is the time and bit 0 of the acknowledge register; its output are
+//! [`Step`]s to carry out.
 //!
 //! ```text
 //!             report                  deadline, driver seen
@@ -14,15 +14,15 @@
 //!                         acknowledged, reset
 //! ```
 //!
-//! What it keeps to:
-//! - A record is written only into a block that is free: at the start, after the guest's acknowledgement, or after a reset.
-//! - What comes in between waits in order. An error that a written or waiting record tells of already is not queued again.
-//! - The queue is bounded. What finds no room is counted and said.
-//! - A vCPU that waits for a record is held, but never for longer than the patience of the record before; then it is answered without a
-//!   record. It is not held at all where the guest has shown that it does not acknowledge, nor where the record before was told to the
-//!   same vCPU, which could not acknowledge it while held.
-//! - A record that was never acknowledged stays: a driver that starts late (early boot, kdump) finds it, acknowledges it, and records
-//!   flow again.
+//! Guarantees:
+//! - A record is written only into a free block: at the start, after the guest's acknowledgement, or after a reset.
+//! - Errors that arrive in between are queued in order. An error that is part of a written or queued record is not queued again.
+//! - The queue is bounded. Errors that do not fit are counted and reported.
+//! - A vCPU is held for a record until the timeout of the record before it at the longest; then it is given the fallback response. It is
+//!   not held if the guest does not acknowledge, nor if the record before was reported to the same vCPU, which could not acknowledge it
+//!   while held.
+//! - A record that was not acknowledged stays in the block: a driver that starts late (early boot, kdump) reads and acknowledges it, and
+//!   the queue moves on.
 
 use crate::memory_error::{Kind, MemoryError, Span};
 use crate::queue::Queue;
@@ -31,107 +31,101 @@ use crate::vcpu_state::VcpuState;
 /// A vCPU that consumed an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Consumer {
-    /// Which, by index.
+    /// Its index.
     pub vcpu: u32,
-    /// How it stood then, where its answer asks for that. It stays so while it is held.
+    /// Its state at that time, if the response needs it. It does not change while the vCPU is held.
     pub state: Option<VcpuState>,
-    /// What it met.
+    /// The error.
     pub error: MemoryError,
 }
 
-/// A loss that is to be told, whole.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct PendingError {
-    /// What was lost. More than a block holds is told in several.
-    pub span: Span,
-    /// Who consumed it; then its span is no wider than one block tells: [`Record::LOG2_MOST`].
-    pub consumer: Option<Consumer>,
-}
-
-/// What one block tells.
+/// The contents of one status block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Record {
-    /// What was lost, no more than one block tells.
+    /// The poisoned pages: no more than 2 to the power of [`Self::MAX_LOG2_LEN`] bytes.
     pub span: Span,
-    /// Who consumed it.
+    /// The vCPU that consumed the error. `None` for a detected error.
     pub consumer: Option<Consumer>,
-    /// When it was written, in nanoseconds.
+    /// When it was written, in nanoseconds of the VMM's monotonic clock.
     pub written_ns: u64,
 }
 
 impl Record {
-    /// Binary logarithm of the most bytes that one block tells of: 16 pages of 4 KiB ([`crate::MAX_MEMORY_ENTRIES`]).
-    pub const LOG2_MOST: u8 = 12 + crate::MAX_MEMORY_ENTRIES.ilog2() as u8;
+    /// Binary logarithm of the largest span that one block reports: 16 pages of 4 KiB ([`crate::MAX_MEMORY_ENTRIES`]).
+    pub const MAX_LOG2_LEN: u8 = 12 + crate::MAX_MEMORY_ENTRIES.ilog2() as u8;
 
-    /// Whether someone consumed it.
+    /// Whether the error was consumed.
     #[must_use]
     pub const fn kind(&self) -> Kind {
         if self.consumer.is_some() { Kind::ActionRequired } else { Kind::ActionOptional }
     }
 }
 
-/// Something to be done, in order.
+/// A step to carry out, in order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Step {
-    /// This record is written into the block, and the guest is notified.
+    /// Write this record into the block and notify the guest.
     Write(Record),
-    /// This vCPU waits.
+    /// Hold this vCPU.
     Hold(u32),
-    /// This one no longer does.
+    /// Release this vCPU.
     Release(u32),
-    /// This vCPU is answered without a record.
+    /// Give this vCPU the fallback response, which needs no record.
     Fallback(Consumer, Span),
-    /// This waits for the record before.
+    /// This error was queued.
     Queued(Span),
-    /// This is told of by a record that is written or waits.
+    /// This error is part of a written or queued record.
     Coalesced(Span),
-    /// This record was acknowledged, so many nanoseconds after it was written.
+    /// This record was acknowledged, that number of nanoseconds after it was written.
     Acknowledged(Record, u64),
-    /// This record should have been.
+    /// This record was not acknowledged in time.
     Overdue(Record),
-    /// No room: this will not be told of. So many were not.
+    /// This error did not fit into the queue and will not be reported: the number of such errors so far.
     Overflowed(Span, u64),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum State {
-    /// Ours to write.
+    /// The VMM may write the block.
     Free,
-    /// Written; the guest has until then.
+    /// A record was written; the guest has until then to acknowledge it.
     Waiting { record: Record, deadline_ns: u64 },
-    /// Written, and nobody seems to be there yet.
+    /// A record was written, and no driver has been seen yet.
     Parked { record: Record },
-    /// Written, and the guest that was there does not answer.
+    /// A record was written, and the guest's driver did not acknowledge it in time.
     Overdue { record: Record },
 }
 
-/// What waits for its turn.
+/// An error in the queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Pending {
-    loss: PendingError,
-    /// First GPA that no block told of.
+    /// All pages. A span that is wider than one block is reported in several.
+    span: Span,
+    /// If there is one, the span is no wider than one block.
+    consumer: Option<Consumer>,
+    /// First GPA that no record has reported yet.
     next: u64,
 }
 
-/// The owner of one status block, with room for `N` losses and as many vCPUs that wait.
+/// The handshake of one status block, with a queue of `N` errors and up to `N` vCPUs that are held.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Handover<const N: usize> {
+pub struct Handshake<const N: usize> {
     state: State,
-    /// The guest's driver acknowledged something, or its start was seen otherwise.
+    /// The guest's driver acknowledged a record, or its start was seen otherwise.
     driver_seen: bool,
     queue: Queue<Pending, N>,
-    /// vCPUs that touched what a record tells of already, and what.
+    /// vCPUs that consumed a part of a record that is written or queued, and that part.
     waiters: Queue<(Consumer, Span), N>,
     timeout_ns: u64,
     overflowed: u64,
 }
 
-impl<const N: usize> Handover<N> {
-    /// The owner of a free block. A guest that has not acknowledged a record `timeout_ns` after it was written is taken not to.
+impl<const N: usize> Handshake<N> {
+    /// The handshake of a free block. A record counts as not acknowledged `timeout_ns` after it was written.
     #[must_use]
     pub const fn new(timeout_ns: u64) -> Self {
-        const { assert!(N > 0, "a loss wider than a block waits in the queue") };
-        Handover {
+        const { assert!(N > 0, "an error wider than a block is queued") };
+        Handshake {
             state: State::Free,
             driver_seen: false,
             queue: Queue::new(),
@@ -141,38 +135,46 @@ impl<const N: usize> Handover<N> {
         }
     }
 
-    /// Tells of a loss. `free` is bit 0 of the acknowledge register, as it was at `now_ns`.
-    pub fn report(&mut self, loss: PendingError, free: bool, now_ns: u64, step: &mut impl FnMut(Step)) {
+    /// Reports an error; for a consumed one, `span` is no wider than one block ([`Record::MAX_LOG2_LEN`]). `free` is bit 0 of the
+    /// acknowledge register at `now_ns`.
+    pub fn report(
+        &mut self,
+        span: Span,
+        consumer: Option<Consumer>,
+        free: bool,
+        now_ns: u64,
+        step: &mut impl FnMut(Step),
+    ) {
         self.tick(free, now_ns, step);
-        if self.tells_of(loss.span) {
-            step(Step::Coalesced(loss.span));
-            if let Some(consumer) = loss.consumer {
-                self.wait(consumer, loss.span, step);
+        if self.covers(span) {
+            step(Step::Coalesced(span));
+            if let Some(consumer) = consumer {
+                self.wait(consumer, span, step);
             }
             return;
         }
-        if let Some(consumer) = loss.consumer
+        if let Some(consumer) = consumer
             && !self.may_hold(consumer)
         {
-            return step(Step::Fallback(consumer, loss.span));
+            return step(Step::Fallback(consumer, span));
         }
         let is_free = matches!(self.state, State::Free);
-        if self.queue.push(Pending { loss, next: loss.span.gpa }).is_err() {
-            self.overflow(loss.span, step);
-            if let Some(consumer) = loss.consumer {
-                step(Step::Fallback(consumer, loss.span));
+        if self.queue.push(Pending { span, consumer, next: span.gpa }).is_err() {
+            self.overflow(span, step);
+            if let Some(consumer) = consumer {
+                step(Step::Fallback(consumer, span));
             }
         } else if is_free {
             self.write_next(now_ns, step);
         } else {
-            step(Step::Queued(loss.span));
-            if let Some(consumer) = loss.consumer {
+            step(Step::Queued(span));
+            if let Some(consumer) = consumer {
                 step(Step::Hold(consumer.vcpu));
             }
         }
     }
 
-    /// Lets time pass, or looks at the acknowledge register, whose bit 0 was `free` at `now_ns`.
+    /// Advances the time and checks for an acknowledgement: `free` is bit 0 of the acknowledge register at `now_ns`.
     pub fn tick(&mut self, free: bool, now_ns: u64, step: &mut impl FnMut(Step)) {
         // A register that was read no later than the record was written says nothing about this record.
         if free
@@ -183,12 +185,12 @@ impl<const N: usize> Handover<N> {
         }
         match self.state {
             State::Free => self.write_next(now_ns, step),
-            State::Waiting { record, deadline_ns } if now_ns >= deadline_ns => self.give_up(record, step),
+            State::Waiting { record, deadline_ns } if now_ns >= deadline_ns => self.time_out(record, step),
             State::Waiting { .. } | State::Parked { .. } | State::Overdue { .. } => {}
         }
     }
 
-    /// The guest's driver is known to be there: from now on it is expected to acknowledge what is written.
+    /// The guest's driver is known to have started: from now on it is expected to acknowledge records.
     pub fn driver_up(&mut self, now_ns: u64) {
         self.driver_seen = true;
         if let State::Parked { record } = self.state {
@@ -196,23 +198,22 @@ impl<const N: usize> Handover<N> {
         }
     }
 
-    /// The guest was reset and its record area restored. Who consumed something is gone; what was found and not acknowledged is told
-    /// again at the next [`tick`](Self::tick) where the pages are `still_poisoned`, and forgotten where they were repaired.
+    /// The guest was reset and its record area initialised. Consumers no longer exist. Detected errors that were not acknowledged are
+    /// reported again at the next [`tick`](Self::tick) if the pages are `still_poisoned`, and dropped if they were repaired.
     pub fn reset(&mut self, still_poisoned: bool, step: &mut impl FnMut(Step)) {
         let unread = self.written().filter(|record| record.consumer.is_none());
         self.state = State::Free;
         self.driver_seen = false;
         self.waiters = Queue::new();
-        while self.queue.take_first(|pending| !still_poisoned || pending.loss.consumer.is_some()).is_some() {}
-        if let Some(record) = unread.filter(|_| still_poisoned) {
-            let loss = PendingError { span: record.span, consumer: None };
-            if self.queue.push_front(Pending { loss, next: record.span.gpa }).is_err() {
-                self.overflow(record.span, step);
-            }
+        while self.queue.take_first(|pending| !still_poisoned || pending.consumer.is_some()).is_some() {}
+        if let Some(Record { span, .. }) = unread.filter(|_| still_poisoned)
+            && self.queue.push_front(Pending { span, consumer: None, next: span.gpa }).is_err()
+        {
+            self.overflow(span, step);
         }
     }
 
-    /// When [`tick`](Self::tick) has something to do, whatever the guest does; none where only the guest can go on.
+    /// When [`tick`](Self::tick) has to be called at the latest, whatever the guest does. `None`: only the guest can advance the state.
     #[must_use]
     pub const fn deadline_ns(&self) -> Option<u64> {
         match self.state {
@@ -221,7 +222,7 @@ impl<const N: usize> Handover<N> {
         }
     }
 
-    /// The record that the block holds and that the guest has not acknowledged.
+    /// The record in the block that the guest has not acknowledged.
     #[must_use]
     pub const fn written(&self) -> Option<Record> {
         match self.state {
@@ -232,30 +233,30 @@ impl<const N: usize> Handover<N> {
         }
     }
 
-    /// Losses that found no room.
+    /// Number of errors that did not fit into the queue.
     #[must_use]
     pub const fn overflowed(&self) -> u64 {
         self.overflowed
     }
 
-    /// Losses that wait.
+    /// Number of errors in the queue.
     #[must_use]
     pub fn queued(&self) -> usize {
         self.queue.iter().count()
     }
 
-    /// vCPUs that are held.
+    /// The vCPUs that are held.
     pub fn held(&self) -> impl Iterator<Item = u32> {
-        let queued = self.queue.iter().filter_map(|pending| pending.loss.consumer);
+        let queued = self.queue.iter().filter_map(|pending| pending.consumer);
         queued.chain(self.waiters.iter().map(|(consumer, _)| *consumer)).map(|consumer| consumer.vcpu)
     }
 
     fn write_next(&mut self, now_ns: u64, step: &mut impl FnMut(Step)) {
         let Some(first) = self.queue.first_mut() else { return };
-        let PendingError { span: loss, consumer } = first.loss;
-        let span = Span::around(first.next, loss.log2_len.min(Record::LOG2_MOST));
+        let Pending { span: whole, consumer, next } = *first;
+        let span = Span::around(next, whole.log2_len.min(Record::MAX_LOG2_LEN));
         match span.gpa.checked_add(span.bytes()) {
-            Some(next) if loss.contains(next) => first.next = next,
+            Some(next) if whole.contains(next) => first.next = next,
             _ => {
                 self.queue.pop();
             }
@@ -274,8 +275,8 @@ impl<const N: usize> Handover<N> {
         }
     }
 
-    /// Nobody waits any longer for the guest to read this one.
-    fn give_up(&mut self, record: Record, step: &mut impl FnMut(Step)) {
+    /// The record was not acknowledged in time: no vCPU is held for it any longer.
+    fn time_out(&mut self, record: Record, step: &mut impl FnMut(Step)) {
         if self.driver_seen {
             self.state = State::Overdue { record };
             step(Step::Overdue(record));
@@ -285,40 +286,40 @@ impl<const N: usize> Handover<N> {
         while let Some((consumer, span)) = self.waiters.pop() {
             step(Step::Fallback(consumer, span));
         }
-        while let Some(Pending { loss, .. }) =
-            self.queue.take_first(|pending| pending.loss.consumer.is_some())
+        while let Some(Pending { span, consumer, .. }) =
+            self.queue.take_first(|pending| pending.consumer.is_some())
         {
-            if let Some(consumer) = loss.consumer {
-                step(Step::Fallback(consumer, loss.span));
+            if let Some(consumer) = consumer {
+                step(Step::Fallback(consumer, span));
             }
         }
     }
 
-    /// A vCPU touched what a record tells of already.
+    /// Holds a vCPU that consumed a part of a record that is written or queued.
     fn wait(&mut self, consumer: Consumer, span: Span, step: &mut impl FnMut(Step)) {
         if !self.may_hold(consumer) {
             step(Step::Fallback(consumer, span));
         } else if self.waiters.push((consumer, span)).is_ok() {
             step(Step::Hold(consumer.vcpu));
         }
-        // Where there is no room to hold it, it is entered again, touches the page again, and asks again.
+        // If the queue is full, the vCPU is entered again, accesses the page again, and is reported again.
     }
 
     fn may_hold(&self, consumer: Consumer) -> bool {
         match self.state {
             State::Free => true,
-            State::Waiting { record, .. } => record.consumer.is_none_or(|told| told.vcpu != consumer.vcpu),
+            State::Waiting { record, .. } => record.consumer.is_none_or(|other| other.vcpu != consumer.vcpu),
             State::Parked { .. } | State::Overdue { .. } => false,
         }
     }
 
-    /// Whether records that are written or wait tell of all of `span`.
-    fn tells_of(&self, span: Span) -> bool {
-        let block = span.log2_len.min(Record::LOG2_MOST);
+    /// Whether written and queued records report all of `span`.
+    fn covers(&self, span: Span) -> bool {
+        let block = span.log2_len.min(Record::MAX_LOG2_LEN);
         let covers = |wider: Span, gpa| wider.log2_len >= block && wider.contains(gpa);
         (0..1_u64 << (span.log2_len - block)).map(|index| span.gpa + (index << block)).all(|gpa| {
             self.written().is_some_and(|record| covers(record.span, gpa))
-                || self.queue.iter().any(|pending| covers(pending.loss.span, gpa) && gpa >= pending.next)
+                || self.queue.iter().any(|pending| covers(pending.span, gpa) && gpa >= pending.next)
         })
     }
 

@@ -1,19 +1,19 @@
-//! What an answer costs: planning, a look-up in the ledger, and an error from its report to the last action. Times depend on the machine:
-//! each is the least of many runs.
+//! The cost of planning, of a look-up in the ledger, and of an error from its report to the last action. Times depend on the machine: each
+//! is the minimum of many runs.
 
-mod least;
+mod minimum;
 
 use core::num::NonZeroU32;
 use std::hint::black_box;
 
-use least::least;
+use minimum::minimum_ns;
 use ras_core::abilities::{ArchAbilities, Fact, HostAbilities, MachineCheckAbilities, MemoryFailure};
 use ras_core::actions::Action;
 use ras_core::ledger::Ledger;
 use ras_core::plan::{TablesView, plan, sources_wanted};
 use ras_core::reporters::ReporterContext;
-use ras_core::request::{Arch, Asynchronous, OnMissingSupport, Repair, Request, Synchronous, TableSet};
-use ras_core::responder::{Responder, ResponderContext};
+use ras_core::request::{Arch, OnMissingSupport, Repair, Request, TableSet};
+use ras_core::responder::{Responder, ResponderContext, ResponderOptions};
 use ras_core::vcpu_state::{Access, Consumption, ExceptionLevel, MachineCheckState, VcpuState};
 use ras_core::{Kind, MemoryBlocks, MemoryError, MemoryReport, Origin, RecordArea, Response, Span};
 
@@ -32,7 +32,7 @@ fn main() {
     let mut block = [0; 0x1000];
     let record = MemoryReport::uncorrected(Kind::ActionRequired, 1_786_270_272, 17);
     let page = Span::around(0x4020_0000, 12);
-    let one = least(|| MemoryBlocks::new(black_box(page), record).write_next(&mut block));
+    let one = minimum_ns(|| MemoryBlocks::new(black_box(page), record).write_next(&mut block));
     let show = |what: &str, time: f64| println!("{what:44} {time:>9.1} ns {:>8.2} records", time / one);
     show("encode one record", one);
 
@@ -40,7 +40,7 @@ fn main() {
         let (request, host) = (request(arch), host(arch));
         let area = area(&request, &host);
         let tables = TablesView { set: request.tables, record_area: area.as_ref(), error_device: true };
-        show(name, least(|| plan(black_box(&request), &host, &tables).is_ok()));
+        show(name, minimum_ns(|| plan(black_box(&request), &host, &tables).is_ok()));
     }
 
     let mut ledger = Ledger::with_capacity(PAGES as usize);
@@ -50,8 +50,8 @@ fn main() {
         page = (page + factor) % (2 * PAGES);
         page << 12
     };
-    show("ledger, look-up among 100,000 pages", least(|| ledger.at(black_box(next(77_773))).is_some()));
-    show("ledger, known page reported again", least(|| ledger.record(&error(next(77_774)))));
+    show("ledger, look-up among 100,000 pages", minimum_ns(|| ledger.at(black_box(next(77_773))).is_some()));
+    show("ledger, known page reported again", minimum_ns(|| ledger.record(&error(next(77_774)))));
 
     for (name, arch, vcpu, response) in [
         ("report to last action, SEA", Arch::Aarch64, ARM, Response::Sea),
@@ -62,10 +62,12 @@ fn main() {
         let tables = TablesView { set: request.tables, record_area: area.as_ref(), error_device: true };
         let Ok(plan) = plan(&request, &host, &tables) else { return println!("no plan for {arch}") };
         assert_eq!(plan.consumed.chosen, response);
-        let Ok(mut responder) = Responder::new(&plan, &host, area.as_ref()) else { return };
+        let Ok(mut responder) = Responder::new(&plan, &host, area.as_ref(), ResponderOptions::new()) else {
+            return;
+        };
         let (mut time, mut actions) = (0_u64, 0_u64);
-        let took = least(|| {
-            // A second later each: the guest has acknowledged the one before, and touches the next of 512 pages.
+        let took = minimum_ns(|| {
+            // One second after the error before, which the guest has acknowledged: the next of 512 pages.
             time += 1_000_000_000;
             let context = ReporterContext {
                 now_ns: time,
@@ -97,8 +99,8 @@ fn request(arch: Arch) -> Request {
     Request {
         arch,
         tables: TableSet::Acpi,
-        synchronous: Synchronous::Auto,
-        asynchronous: Asynchronous::Auto,
+        synchronous: None,
+        asynchronous: None,
         poll_interval_ms: NonZeroU32::MIN,
         on_missing_support: OnMissingSupport::Degrade,
         repair: Repair::OnReset,

@@ -1,14 +1,14 @@
-//! The judge of blocks, on blocks whose verdict is known.
+//! The model of Linux's driver, on blocks whose outcome is known.
 
-use ras_core::acceptance::{GuestAction, LinuxVerdict, Rejection, linux_accepts};
+use ras_core::acceptance::{GuestAction, LinuxOutcome, Rejection, linux_accepts};
 use ras_core::cper::arm_processor::{ArmErrorInfo, ArmProcessor, ArmProcessorHeader, error_kind, info_valid};
 use ras_core::cper::memory::MemorySection;
 use ras_core::cper::{RawSection, Section};
-use ras_core::{BlockWriter, Guid, Heading, NoRoom, Notification, Severity};
+use ras_core::{BlockWriter, BufferTooSmall, Guid, Heading, Notification, Severity};
 
 const BLOCK_LEN: u32 = 0x1000;
 
-fn block(severities: &[Severity], section: &impl Section) -> Result<[u8; 0x1000], NoRoom> {
+fn block(severities: &[Severity], section: &impl Section) -> Result<[u8; 0x1000], BufferTooSmall> {
     let mut bytes = [0; 0x1000];
     let mut block = BlockWriter::new(&mut bytes)?;
     for severity in severities {
@@ -19,12 +19,12 @@ fn block(severities: &[Severity], section: &impl Section) -> Result<[u8; 0x1000]
     Ok(bytes)
 }
 
-fn handled(actions: &[GuestAction], kills_current_task: bool) -> Result<LinuxVerdict, Rejection> {
-    Ok(LinuxVerdict::Handled { actions: actions.to_vec(), kills_current_task })
+fn handled(actions: &[GuestAction], kills_current_task: bool) -> Result<LinuxOutcome, Rejection> {
+    Ok(LinuxOutcome::Handled { actions: actions.to_vec(), kills_current_task })
 }
 
 #[test]
-fn a_cache_error_of_an_arm_processor_takes_its_page() -> Result<(), Box<dyn core::error::Error>> {
+fn the_page_of_an_arm_cache_error_is_offlined() -> Result<(), Box<dyn core::error::Error>> {
     let of_cache = ArmErrorInfo {
         length: ArmErrorInfo::LENGTH,
         validation: info_valid::PHYSICAL_ADDRESS.into(),
@@ -45,7 +45,7 @@ fn a_cache_error_of_an_arm_processor_takes_its_page() -> Result<(), Box<dyn core
 }
 
 #[test]
-fn a_synchronous_error_without_a_page_costs_the_task() -> Result<(), Box<dyn core::error::Error>> {
+fn a_synchronous_error_without_a_page_kills_the_current_task() -> Result<(), Box<dyn core::error::Error>> {
     let bytes = block(&[Severity::Recoverable], &RawSection { kind: Guid::ZERO, bytes: &[] })?;
     assert_eq!(linux_accepts(&bytes, BLOCK_LEN, Notification::Sea), handled(&[], true));
     assert_eq!(linux_accepts(&bytes, BLOCK_LEN, Notification::Nmi), handled(&[], false));
@@ -53,12 +53,12 @@ fn a_synchronous_error_without_a_page_costs_the_task() -> Result<(), Box<dyn cor
 }
 
 #[test]
-fn the_seventeenth_page_is_forgotten() -> Result<(), Box<dyn core::error::Error>> {
+fn the_seventeenth_page_is_dropped() -> Result<(), Box<dyn core::error::Error>> {
     let bytes = block(&[Severity::Recoverable; 17], &MemorySection::poisoned_page(0x5000))?;
     let mut actions = vec![GuestAction::MemoryFailure { pfn: 5 }; 16];
     actions.push(GuestAction::Dropped { pfn: 5 });
     assert_eq!(linux_accepts(&bytes, BLOCK_LEN, Notification::Gsiv), handled(&actions, false));
-    // A synchronous error does not take that road.
+    // A synchronous error does not use the FIFO.
     let actions = [GuestAction::MemoryFailureActionRequired { pfn: 5 }; 17];
     assert_eq!(linux_accepts(&bytes, BLOCK_LEN, Notification::Sea), handled(&actions, false));
     Ok(())
@@ -68,15 +68,15 @@ fn the_seventeenth_page_is_forgotten() -> Result<(), Box<dyn core::error::Error>
 fn one_fatal_entry_is_enough_to_panic() -> Result<(), Box<dyn core::error::Error>> {
     let section = MemorySection::poisoned_page(0x5000);
     let mut bytes = block(&[Severity::Corrected, Severity::Fatal, Severity::Recoverable], &section)?;
-    assert_eq!(linux_accepts(&bytes, BLOCK_LEN, Notification::Gsiv), Ok(LinuxVerdict::Panic));
-    // As is a severity that is none.
+    assert_eq!(linux_accepts(&bytes, BLOCK_LEN, Notification::Gsiv), Ok(LinuxOutcome::Panic));
+    // So is an undefined severity.
     bytes[16] = 4;
-    assert_eq!(linux_accepts(&bytes, BLOCK_LEN, Notification::Gsiv), Ok(LinuxVerdict::Panic));
+    assert_eq!(linux_accepts(&bytes, BLOCK_LEN, Notification::Gsiv), Ok(LinuxOutcome::Panic));
     Ok(())
 }
 
 #[test]
-fn blocks_that_are_not_taken() -> Result<(), Box<dyn core::error::Error>> {
+fn invalid_blocks_are_rejected() -> Result<(), Box<dyn core::error::Error>> {
     let good = block(&[Severity::Recoverable], &MemorySection::poisoned_page(0x5000))?;
     let judge = |bytes: &[u8], limit| linux_accepts(bytes, limit, Notification::Gsiv).err();
     let changed = |offset: usize, byte| {

@@ -1,0 +1,37 @@
+//! Which error sources the tables need.
+
+use super::decision::{ErrorClass, Preference, Requirement, Row, rows, support};
+use super::{TablesView, check_requirement};
+use crate::abilities::{Fact, HostAbilities};
+use crate::error_source::ErrorSource;
+use crate::notification::Notification;
+use crate::request::Request;
+
+/// The sources that a plan for this request and host would use if the tables had them: at most one for consumed errors (id 0) and one
+/// for detected errors (id 1). Linux uses 64 KiB of a guest's address space for each source, so there are no others.
+///
+/// `own_gsi` is the interrupt of a source that has one of its own. `None`: there is no such source.
+pub fn sources_wanted(
+    request: &Request,
+    host: &HostAbilities,
+    own_gsi: Option<u32>,
+) -> impl Iterator<Item = ErrorSource> {
+    let requested =
+        [(0, ErrorClass::Consumed, request.synchronous), (1, ErrorClass::Detected, request.asynchronous)];
+    let (request, host) = (*request, host.clone());
+    requested.into_iter().filter_map(move |(id, class, requested)| {
+        let Request { arch, tables: set, .. } = request;
+        let tables = TablesView { set, record_area: None, error_device: true };
+        let is_possible = |row: &&Row| {
+            let mut others = row.requires.iter().filter(|it| **it != Requirement::Source);
+            others.all(|it| check_requirement(*it, row, &host, &tables) == Fact::Yes)
+        };
+        let requested = requested.and_then(|response| support(class, arch, set, response).ok());
+        let row = requested.filter(is_possible).or_else(|| {
+            rows(class, arch, set).filter(is_possible).find(|row| row.preference == Preference::Auto)
+        })?;
+        let number = row.response.notification_in(set)?;
+        let notification = Notification::from_number(number, request.poll_interval_ms, own_gsi)?;
+        Some(ErrorSource { id, notification })
+    })
+}

@@ -1,0 +1,140 @@
+//! The event loop of a running machine's main thread.
+
+use std::os::fd::AsRawFd;
+use std::time::Duration;
+
+use event_manager::{EventManager, EventOps, Events, MutEventSubscriber, SubscriberOps};
+use vmm_sys_util::epoll::EventSet;
+use vmm_sys_util::timerfd::TimerFd;
+
+use super::running::RunningMachine;
+use super::{MachineError, host_error};
+use crate::control::Server;
+use crate::lifecycle::{Ending, Lifecycle};
+use crate::signals::Signals;
+
+/// Runs until the machine ends.
+pub(super) fn run(
+    machine: &RunningMachine<'_>,
+    signals: &mut Signals,
+    control: Option<&Server>,
+) -> Result<Ending, MachineError> {
+    let lifecycle = machine.lifecycle;
+    let mut events = EventManager::<Box<dyn MutEventSubscriber + '_>>::new().map_err(MachineError::Events)?;
+    events.add_subscriber(Box::new(EndWatcher(lifecycle)));
+    events.add_subscriber(Box::new(SignalWatcher { signals, lifecycle }));
+    let mut timer = TimerFd::new().map_err(|error| host_error("timerfd_create(2)")(error.into()))?;
+    timer.reset(TICK, None).map_err(|error| host_error("timerfd_settime(2)")(error.into()))?;
+    events.add_subscriber(Box::new(TickWatcher { timer, machine }));
+    events.add_subscriber(Box::new(DetectedErrorWatcher(machine)));
+    if let Some(server) = control {
+        events.add_subscriber(Box::new(ControlWatcher { server, machine }));
+    }
+    loop {
+        events.run().map_err(MachineError::Events)?;
+        if let Some(ending) = lifecycle.ending() {
+            return Ok(ending);
+        }
+    }
+}
+
+/// The interval of [`RunningMachine::tick`].
+const TICK: Duration = Duration::from_millis(20);
+/// The same while a record waits for the guest's acknowledgement: the next record may wait for the same status block.
+const SHORT_TICK: Duration = Duration::from_millis(1);
+
+/// Calls [`RunningMachine::tick`].
+struct TickWatcher<'a> {
+    timer: TimerFd,
+    machine: &'a RunningMachine<'a>,
+}
+
+impl MutEventSubscriber for TickWatcher<'_> {
+    fn process(&mut self, _: Events, _: &mut EventOps<'_>) {
+        // The number of expirations does not matter.
+        let _ = self.timer.wait();
+        self.machine.tick();
+        let next = if self.machine.preserved.reporting.expects_acknowledgement() { SHORT_TICK } else { TICK };
+        if let Err(error) = self.timer.reset(next, None) {
+            tracing::error!(%error, "timerfd_settime(2) failed: acknowledgements and timeouts are no longer checked");
+        }
+    }
+
+    fn init(&mut self, ops: &mut EventOps<'_>) {
+        add(ops, &self.timer);
+    }
+}
+
+/// Reports detected errors.
+struct DetectedErrorWatcher<'a>(&'a RunningMachine<'a>);
+
+impl MutEventSubscriber for DetectedErrorWatcher<'_> {
+    fn process(&mut self, _: Events, _: &mut EventOps<'_>) {
+        self.0.preserved.detected_errors.pending().for_each(|error| self.0.report(error));
+    }
+
+    fn init(&mut self, ops: &mut EventOps<'_>) {
+        add(ops, self.0.preserved.detected_errors.wake());
+    }
+}
+
+/// Responds to requests of the control socket.
+struct ControlWatcher<'a> {
+    server: &'a Server,
+    machine: &'a RunningMachine<'a>,
+}
+
+impl MutEventSubscriber for ControlWatcher<'_> {
+    fn process(&mut self, _: Events, _: &mut EventOps<'_>) {
+        for pending in self.server.pending() {
+            let outcome = self.machine.handle(pending.request);
+            pending.respond(outcome.map_err(|error| error.to_string()));
+        }
+    }
+
+    fn init(&mut self, ops: &mut EventOps<'_>) {
+        add(ops, self.server.wake());
+    }
+}
+
+/// Wakes the event loop when the machine ends.
+struct EndWatcher<'a>(&'a Lifecycle);
+
+impl MutEventSubscriber for EndWatcher<'_> {
+    fn process(&mut self, _: Events, _: &mut EventOps<'_>) {
+        // An error means that it was read already.
+        let _ = self.0.wake().read();
+    }
+
+    fn init(&mut self, ops: &mut EventOps<'_>) {
+        add(ops, self.0.wake());
+    }
+}
+
+/// Ends the machine when a signal requests it.
+struct SignalWatcher<'a> {
+    signals: &'a mut Signals,
+    lifecycle: &'a Lifecycle,
+}
+
+impl MutEventSubscriber for SignalWatcher<'_> {
+    fn process(&mut self, _: Events, _: &mut EventOps<'_>) {
+        if let Some(signal) = self.signals.take_pending() {
+            self.lifecycle.end(Ending::Signal(signal));
+        }
+    }
+
+    fn init(&mut self, ops: &mut EventOps<'_>) {
+        add(ops, self.signals);
+    }
+}
+
+fn add(ops: &mut EventOps<'_>, descriptor: &impl AsRawFd) {
+    if let Err(error) = ops.add(Events::new(descriptor, EventSet::IN)) {
+        tracing::error!(
+            ?error,
+            fd = descriptor.as_raw_fd(),
+            "epoll_ctl(2) failed: a descriptor is not watched"
+        );
+    }
+}

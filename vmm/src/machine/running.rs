@@ -1,0 +1,210 @@
+//! A running machine as its main thread controls it: requests of the control socket, injection, repair.
+
+use std::io;
+use std::time::{Duration, Instant};
+
+use guest_memory::sigbus;
+use ras_core::{Kind, Span};
+use serde_json::{Value, json};
+use vcpu::{RunState, Vcpus};
+
+use super::PreservedState;
+use crate::board::PowerButton;
+use crate::control::Request;
+use crate::kvm::{KvmError, KvmVm};
+use crate::lifecycle::{Ending, Lifecycle};
+use crate::ras::DetectedError;
+use crate::ras::inject::{InjectionMethod, InjectionRequest};
+
+/// A running machine, for the main thread.
+pub(super) struct RunningMachine<'a> {
+    pub(super) name: &'a str,
+    pub(super) vcpus: &'a Vcpus,
+    pub(super) power_button: &'a PowerButton,
+    pub(super) lifecycle: &'a Lifecycle,
+    pub(super) preserved: &'a PreservedState,
+    pub(super) vm: &'a KvmVm,
+    pub(super) started: Instant,
+}
+
+/// How long an injection waits until the AO listener has received its signal. Far more than that takes.
+const SIGNAL_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Why a request fails.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum RequestError {
+    #[error(transparent)]
+    Threads(#[from] vcpu::ThreadError),
+    #[error(transparent)]
+    Kvm(#[from] KvmError),
+    #[error("this machine has no power button: an MP table cannot describe one")]
+    NoPowerButton,
+    #[error("{0} is not memory of this guest")]
+    NotMemory(Span),
+    #[error("{0} is poisoned already")]
+    PoisonedAlready(Span),
+    #[error("the method `notice` poisons no memory, so no vCPU can consume it: use kind `ao`")]
+    ConsumedNotice,
+    #[error("madvise(MADV_HWPOISON) of {span}: {source}{}", madvise_help(.source))]
+    Madvise { span: Span, source: io::Error },
+    #[error("SIGBUS for {span} cannot be raised: {source}")]
+    Raise { span: Span, source: io::Error },
+    #[error("the machine is stopping")]
+    Stopping,
+}
+
+/// What the user can do if MADV_HWPOISON fails.
+fn madvise_help(error: &io::Error) -> &'static str {
+    match error.raw_os_error() {
+        Some(libc::EINVAL) => "; the host's kernel needs CONFIG_MEMORY_FAILURE: use the method `simulate`",
+        Some(libc::EPERM) => "; it needs CAP_SYS_ADMIN",
+        _ => "",
+    }
+}
+
+impl RunningMachine<'_> {
+    /// Handles a request of the control socket and returns the fields of the response.
+    pub(super) fn handle(&self, request: Request) -> Result<Value, RequestError> {
+        match request {
+            Request::Status => {}
+            Request::Pause => self.vcpus.pause()?,
+            Request::Resume => self.vcpus.resume(),
+            Request::PowerButton if self.power_button.press() => {}
+            Request::PowerButton => return Err(RequestError::NoPowerButton),
+            Request::Inject(request) => self.inject(request)?,
+            Request::Ledger => return Ok(self.preserved.reporting.ledger()),
+            Request::Metrics => return Ok(self.preserved.reporting.metrics()),
+            Request::MemoryMap => {
+                let slots = self.vm.ram().slots();
+                let slots = slots.map(|slot| json!({ "gpa": slot.gpa, "len": slot.len, "hva": slot.hva }));
+                return Ok(json!({ "slots": slots.collect::<Vec<_>>() }));
+            }
+            Request::Reset => self.lifecycle.end(Ending::ControlReset),
+            Request::Stop => self.lifecycle.end(Ending::ControlStop),
+        }
+        let state = match self.vcpus.run_state() {
+            RunState::Run => "running",
+            RunState::Pause => "paused",
+            RunState::Stop => "stopping",
+        };
+        Ok(json!({ "machine": self.name, "state": state, "vcpus": self.vcpus.count() }))
+    }
+
+    /// Injects a memory error.
+    fn inject(&self, request: InjectionRequest) -> Result<(), RequestError> {
+        let PreservedState { ram, reporting, .. } = self.preserved;
+        let span = request.span();
+        let last = span.gpa + (span.bytes() - 1);
+        let (Some(_), Some(hva), Some(_)) =
+            (ram.host_address(span.gpa), ram.host_address(request.gpa), ram.host_address(last))
+        else {
+            return Err(RequestError::NotMemory(span));
+        };
+        let fault = sigbus::Fault { hva, log2_len: span.log2_len, action: sigbus::Action::Optional };
+        let raise = || self.raise(fault).map_err(|source| RequestError::Raise { span, source });
+        match (request.method, request.kind) {
+            (InjectionMethod::Notice, Kind::ActionRequired) => return Err(RequestError::ConsumedNotice),
+            (InjectionMethod::Notice, Kind::ActionOptional) => self.report(DetectedError::Noticed { span }),
+            (InjectionMethod::Simulate, kind) => {
+                if reporting.memslot_holes().overlaps(span) {
+                    return Err(RequestError::PoisonedAlready(span));
+                }
+                self.with_vcpus_paused(|| {
+                    self.vm.punch_hole(span)?;
+                    reporting.memslot_holes().insert(span);
+                    Ok(())
+                })?;
+                if kind == Kind::ActionOptional {
+                    raise()?;
+                }
+            }
+            (InjectionMethod::Madvise, kind) => {
+                ram.poison(span.gpa, span.bytes())
+                    .map_err(|source| RequestError::Madvise { span, source })?;
+                // The host's kernel signals pages that it has poisoned. If it does not, the signal is raised here.
+                if kind == Kind::ActionOptional && !self.report_next_detected() {
+                    raise()?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Raises SIGBUS and waits until the error is reported, so that a response to an injection request means that.
+    fn raise(&self, fault: sigbus::Fault) -> io::Result<()> {
+        sigbus::raise(fault)?;
+        self.report_next_detected();
+        Ok(())
+    }
+
+    /// Waits for a detected error and reports it. Returns false if none comes within [`SIGNAL_TIMEOUT`].
+    fn report_next_detected(&self) -> bool {
+        match self.preserved.detected_errors.next(SIGNAL_TIMEOUT) {
+            Some(error) => {
+                self.report(error);
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// Reports a detected error to the guest.
+    pub(super) fn report(&self, error: DetectedError) {
+        self.preserved.reporting.detected(error);
+        self.kick();
+    }
+
+    /// Kicks the vCPUs that have to exit for an error.
+    fn kick(&self) {
+        if self.preserved.reporting.needs_vcpu_state() {
+            self.vcpus.kick();
+        } else {
+            self.vcpus.kick_waiting();
+        }
+    }
+
+    /// Injects what is due, checks for acknowledgements and timeouts, and repairs what may be repaired.
+    pub(super) fn tick(&self) {
+        for request in self.preserved.schedule.take_due(self.started.elapsed()) {
+            if let Err(error) = self.inject(request) {
+                tracing::error!(span = %request.span(), "an injection request of the command line failed: {error}");
+            }
+        }
+        self.preserved.reporting.tick();
+        self.kick();
+        for span in self.preserved.reporting.repairable() {
+            self.repair(span);
+        }
+    }
+
+    /// Replaces poisoned pages by fresh ones.
+    fn repair(&self, span: Span) {
+        let PreservedState { ram, reporting, .. } = self.preserved;
+        if let Err(error) = ram.replace_pages(span.gpa, span.bytes()) {
+            return reporting.not_repaired(span, &error);
+        }
+        for hole in reporting.memslot_holes().within(span) {
+            if let Err(error) = self.with_vcpus_paused(|| Ok(self.vm.fill_hole(hole)?)) {
+                return reporting.not_repaired(span, &io::Error::other(error.to_string()));
+            }
+        }
+        reporting.repaired(span);
+    }
+
+    /// Runs `operation` while no vCPU is in the guest.
+    fn with_vcpus_paused(
+        &self,
+        operation: impl FnOnce() -> Result<(), RequestError>,
+    ) -> Result<(), RequestError> {
+        let requested = self.vcpus.run_state();
+        if requested == RunState::Stop {
+            return Err(RequestError::Stopping);
+        }
+        self.vcpus.pause()?;
+        let outcome = operation();
+        if requested == RunState::Run {
+            self.vcpus.resume();
+        }
+        outcome
+    }
+}

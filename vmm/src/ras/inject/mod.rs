@@ -1,0 +1,15 @@
+//! Injection of memory errors: which memory is poisoned, how, and when.
+//!
+//! - [`InjectionRequest`] is one error: its place, size, kind and method. `ghest ctl inject` sends one.
+//! - [`InjectionSpec`] is the argument of `ghest boot --inject`: a request and its trigger.
+//! - [`Schedule`] keeps the specs of a boot until their time or their console output has come.
+
+mod request;
+mod schedule;
+mod spec;
+
+pub use request::{InjectionMethod, InjectionRequest};
+pub use schedule::Schedule;
+pub use spec::{
+    ConsolePattern, InjectionSpec, InjectionSpecError, Trigger, parse_log2_span, parse_number, parse_time,
+};
