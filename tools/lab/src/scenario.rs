@@ -231,7 +231,7 @@ mod tests {
         assert!(error("programs = ['vi']").contains("no program \"vi\""));
         assert!(error("kernel = '2.4'").contains("there are 6.1, 6.12, 7.3"));
         assert!(error("profile = ''\nprofile-from = 'x'").contains("exclude each other"));
-        assert!(error("init = ''\nmodules = ['evdev']").contains("of which kernel"));
+        assert!(error("init = ''\nmodules = ['evdev']").contains("kernel and init are required"));
         assert!(error("set = 'all'").contains("unknown variant `all`"));
         assert!(error("see = [{ text = 'at $page' }]").contains("nothing captures $page"));
         assert!(error("event = [{ has = { gpa = '$page' } }]").contains("nothing captures $page"));

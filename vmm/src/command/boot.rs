@@ -111,13 +111,25 @@ fn boot(
     }
     fatal_signal::install_handler()
         .map_err(|error| Failure::Machine(host_error("sigaction(2) (SIGBUS)")(error)))?;
-    let memory = MappedMemory::new(machine, &platform, timings).map_err(Failure::Machine)?;
-    let (mut entry, tables) =
-        machine::load(machine, &platform, memory.ram(), &[], timings).map_err(Failure::Machine)?;
+    // A plan is plain data: strings and numbers always make JSON.
+    let write_plan = |blueprint: &Blueprint| {
+        journal.write(Note::Plan(serde_json::to_value(&blueprint.report).unwrap_or_default()));
+    };
+    let loaded = MappedMemory::new(machine, &platform, timings).and_then(|memory| {
+        let (entry, tables) = machine::load(machine, &platform, memory.ram(), &[], timings)?;
+        Ok((memory, entry, tables))
+    });
+    let (memory, mut entry, tables) = match loaded {
+        Ok(loaded) => loaded,
+        // There are no tables to plan from. The plan is still an event, and its refusal is reported first.
+        Err(error) => {
+            write_plan(&Blueprint::of(machine, offered, abilities).map_err(Failure::Plan)?);
+            return Err(Failure::Machine(error));
+        }
+    };
     // Planned from the tables that the guest has.
     let blueprint = Blueprint::new(machine, platform, &tables, abilities).map_err(Failure::Plan)?;
-    // A plan is plain data: strings and numbers always make JSON.
-    journal.write(Note::Plan(serde_json::to_value(&blueprint.report).unwrap_or_default()));
+    write_plan(&blueprint);
     let preserved = PreservedState::new(memory, &blueprint, &options.inject, journal, timings)
         .map_err(Failure::Machine)?;
     let control = match options.control.as_ref().or(machine.control_socket.as_ref()) {
