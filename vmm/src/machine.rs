@@ -9,10 +9,11 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use devices::InterruptLine;
-use guest_memory::AllocateError;
+use firmware_tables::GuestTables;
+use guest_memory::{AllocateError, GuestRam};
 use kvm_ioctls::Kvm;
 use machine_profile::Machine;
-use platform::Platform;
+use platform::{Platform, Range};
 use ras_core::Notification;
 use ras_core::reporters::BuildError;
 use vcpu::{Control, ThreadError, VcpuEnvironment, VcpuExitReason, VcpuExited, Vcpus};
@@ -32,7 +33,7 @@ use crate::signals::Signals;
 use crate::startup::StartupObserver;
 use crate::timings::{Phase, Timings};
 
-pub use preserved::PreservedState;
+pub use preserved::{MappedMemory, PreservedState};
 use running::RunningMachine;
 
 /// Why a machine could not be started.
@@ -44,6 +45,9 @@ pub enum MachineError {
     /// Kernel, initrd or tables do not get into guest memory.
     #[error(transparent)]
     Boot(#[from] BootError),
+    /// The tables of a later boot place the error records elsewhere than those of the first one.
+    #[error("the tables of this boot have another record area than those that the machine was planned from")]
+    RecordArea,
     /// KVM refuses.
     #[error(transparent)]
     Kvm(#[from] KvmError),
@@ -94,33 +98,40 @@ pub struct Prepared {
     vm: KvmVm,
 }
 
-/// Sets a machine up in its memory: kernel, tables, devices, vCPUs.
+/// Loads kernel, initrd and tables into guest memory. `poisoned` is memory that cannot be used.
 ///
 /// # Errors
-/// Where a file, the host or KVM does not give what it needs.
+/// Returns an error if a file cannot be used, or if kernel, initrd or tables do not fit.
+pub fn load(
+    machine: &Machine,
+    platform: &Platform,
+    ram: &GuestRam,
+    poisoned: &[Range],
+    timings: &Timings,
+) -> Result<(boot::Entry, GuestTables), MachineError> {
+    let command_line = profile_devices::command_line(machine).map_err(BoardError::Describe)?;
+    let (entry, tables) = boot::load(&machine.boot, command_line, ram, poisoned, platform, |chosen| {
+        timings.mark(Phase::Kernel);
+        describe::tables(machine, platform, chosen)
+    })?;
+    timings.mark(Phase::Tables);
+    tracing::info!(?entry, tables = machine.firmware.name(), "kernel and tables are in guest memory");
+    Ok((entry, tables))
+}
+
+/// Sets a machine up whose memory is loaded: devices, vCPUs.
+///
+/// # Errors
+/// Returns an error if the host or KVM does not provide what it needs.
 pub fn prepare(
     kvm: Kvm,
     machine: &Machine,
     blueprint: &Blueprint,
+    entry: &boot::Entry,
     preserved: &PreservedState,
     env: &Environment,
 ) -> Result<Prepared, MachineError> {
     let (timings, platform) = (&env.timings, &blueprint.platform);
-    let command_line = profile_devices::command_line(machine).map_err(BoardError::Describe)?;
-    let entry = boot::load(
-        &machine.boot,
-        command_line,
-        &preserved.ram,
-        &preserved.permanently_poisoned(),
-        platform,
-        |chosen| {
-            timings.mark(Phase::Kernel);
-            describe::tables(machine, platform, chosen)
-        },
-    )?;
-    timings.mark(Phase::Tables);
-    tracing::info!(?entry, tables = machine.firmware.name(), "kernel and tables are in guest memory");
-
     let control = Arc::new(Control::default());
     let lifecycle = Lifecycle::new(Arc::clone(&control), Arc::clone(&env.journal), Arc::clone(timings));
     let lifecycle = Arc::new(lifecycle.map_err(host_error("eventfd(2)"))?);
@@ -132,7 +143,7 @@ pub fn prepare(
     let mut wiring = Wiring { bus: &mut bus, vm: &vm };
     let board = board::attach(machine.arch, &mut wiring, machine.firmware, &lifecycle, console.output())?;
     profile_devices::attach(&mut wiring, machine, &preserved.ram, &preserved.poison_observer())?;
-    let ports = vm.ports(&entry)?;
+    let ports = vm.ports(entry)?;
     timings.mark(Phase::Vcpus);
     let name = machine.name.clone();
     preserved.reporting.attach(ActionExecutor {

@@ -4,8 +4,9 @@ use firmware_tables::GuestTables;
 use machine_profile::{Kernel, Machine, TableSet};
 use platform::aarch64::{self, Features};
 use platform::{Arch, Chosen, Platform, x86_64};
+use ras_core::RecordArea;
 use ras_core::abilities::HostAbilities;
-use ras_core::plan::{TablesView, sources_wanted};
+use ras_core::plan::{Plan, TablesView, sources_wanted};
 use serde::Serialize;
 
 use crate::board::profile_devices;
@@ -15,22 +16,22 @@ use crate::ras::request;
 /// Everything that is decided before a machine is made.
 #[derive(Clone, Debug)]
 pub struct Blueprint {
-    /// The plan, as it is shown.
-    pub plan: Plan,
+    /// The plan, for users.
+    pub report: PlanReport,
     /// The hardware.
     pub platform: Platform,
-    /// The tables; on aarch64 they are built once more when kernel and initrd are in their places.
-    pub tables: GuestTables,
+    /// The layout of the error records, as the tables that it was planned from contain it.
+    pub record_area: Option<RecordArea>,
     /// How memory errors are handled.
-    pub ras: ras_core::plan::Plan,
+    pub ras: Plan,
     /// The host that it was planned for.
     pub host: HostAbilities,
 }
 
-/// The plan of a machine, as it is shown.
+/// The plan of a machine, for users: the JSON of `ghest plan --json`.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub struct Plan {
+pub struct PlanReport {
     /// Name of the machine.
     pub machine: String,
     /// Architecture.
@@ -48,7 +49,7 @@ pub struct Plan {
     /// Every table.
     pub tables: Vec<PlannedTable>,
     /// How memory errors are handled.
-    pub ras: ras_core::plan::Plan,
+    pub ras: Plan,
 }
 
 /// A table that the guest gets.
@@ -73,23 +74,35 @@ pub enum PlanError {
     Refused(#[from] ras_core::plan::PlanError),
 }
 
-/// The hardware of a machine and its tables, with the error sources of its profile's responses on such a host.
+/// The hardware of a machine, with the error sources of its profile's responses on such a host.
 ///
 /// # Errors
-/// Where the machine cannot be described.
-pub fn describe(
+/// Returns an error if the machine has more devices than there is room for.
+pub fn platform(
     machine: &Machine,
     offered: Features,
     host: &HostAbilities,
-) -> Result<(Platform, GuestTables), DescribeError> {
-    // The interrupt of a source that has one of its own, where the tables have words for such a source.
+) -> Result<Platform, DescribeError> {
+    // The interrupt of a source that has one of its own, if the tables can describe such a source.
     let own_gsi = match (machine.arch, machine.firmware) {
         (Arch::X86_64, TableSet::Acpi) => Some(x86_64::ERROR_GSI),
         (Arch::Aarch64, TableSet::Devicetree) => Some(aarch64::ERROR_INTID),
         _ => None,
     };
     let sources = sources_wanted(&request::of(machine), host, own_gsi).collect();
-    let platform = describe::platform(machine, offered)?.with_error_sources(sources);
+    Ok(describe::platform(machine, offered)?.with_error_sources(sources))
+}
+
+/// The hardware of a machine and its tables, without those parts of the tables that depend on the place of an initrd.
+///
+/// # Errors
+/// Returns an error if the machine cannot be described.
+pub fn describe(
+    machine: &Machine,
+    offered: Features,
+    host: &HostAbilities,
+) -> Result<(Platform, GuestTables), DescribeError> {
+    let platform = platform(machine, offered, host)?;
     let chosen = Chosen {
         command_line: profile_devices::command_line(machine).map_err(DescribeError::Devices)?,
         ..Default::default()
@@ -99,12 +112,25 @@ pub fn describe(
 }
 
 impl Blueprint {
-    /// Plans a machine for a host that offers this and can do that. The host is not queried here.
+    /// Plans a machine that is not booted, for a host with these features and abilities. The host is not queried here.
     ///
     /// # Errors
-    /// Where the machine cannot be described, or its profile refuses what the host lacks.
+    /// Returns an error if the machine cannot be described, or if its profile requires what the host does not support.
     pub fn of(machine: &Machine, offered: Features, host: HostAbilities) -> Result<Self, PlanError> {
         let (platform, tables) = describe(machine, offered, &host)?;
+        Blueprint::new(machine, platform, &tables, host)
+    }
+
+    /// Plans a machine from the tables that its guest gets.
+    ///
+    /// # Errors
+    /// Returns an error if the profile requires what tables or host do not support.
+    pub fn new(
+        machine: &Machine,
+        platform: Platform,
+        tables: &GuestTables,
+        host: HostAbilities,
+    ) -> Result<Self, PlanError> {
         let request = request::of(machine);
         let view = TablesView {
             set: request.tables,
@@ -112,7 +138,7 @@ impl Blueprint {
             error_device: machine.firmware == TableSet::Acpi,
         };
         let ras = ras_core::plan::plan(&request, &host, &view)?;
-        let plan = Plan {
+        let report = PlanReport {
             machine: machine.name.clone(),
             architecture: machine.arch.name(),
             vcpus: machine.vcpus,
@@ -130,7 +156,7 @@ impl Blueprint {
                 .collect(),
             ras: ras.clone(),
         };
-        Ok(Blueprint { plan, platform, tables, ras, host })
+        Ok(Blueprint { report, platform, record_area: tables.record_area.clone(), ras, host })
     }
 }
 

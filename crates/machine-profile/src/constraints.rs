@@ -165,7 +165,7 @@ fn poll_interval(settings: &ProfileSettings) -> Option<Diagnostic> {
     let used = asynchronous.value.is_none_or(|response| response == Response::Polled);
     (interval.given && !used).then(|| {
         interval
-            .refused("nothing is polled", "leave the key out, or write `asynchronous = \"polled\"`")
+            .refused("nothing is polled", "remove the key, or write `asynchronous = \"polled\"`")
             .with_label(&asynchronous.place, "another response is chosen here")
     })
 }

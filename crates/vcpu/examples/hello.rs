@@ -55,7 +55,7 @@ impl IoBus for Devices {
         match port {
             SERIAL_PORT => std::io::stdout().write_all(data).map_err(|_| Unmapped),
             STOP_PORT => {
-                println!("the guest read {data:#x?} where there is no device");
+                println!("the guest read {data:02x?} where there is no device");
                 self.0.set(RunState::Stop);
                 Ok(())
             }

@@ -9,7 +9,7 @@ use ras_core::{BlockWriter, DecodeError, Decoded, Expected, Heading, Notificatio
 
 use crate::sections::{self, AnySection};
 
-const MOST: u32 = 64 << 10;
+const MAX_LEN: u32 = 64 << 10;
 
 /// The bytes of a block with these sections.
 fn block(sections: &[AnySection]) -> Vec<u8> {
@@ -102,7 +102,7 @@ proptest! {
     fn the_decoder_accepts_what_linux_accepts(bytes in mutated_blocks()) {
         let read = StatusBlock::read(&bytes);
         let raw_data = bytes.get(8..12).is_some_and(|length| length != [0; 4]);
-        match linux_accepts(&bytes, MOST, Notification::Gsiv) {
+        match linux_accepts(&bytes, MAX_LEN, Notification::Gsiv) {
             // Linux does not read a block with the status of an empty one.
             Ok(LinuxOutcome::NothingToRead) => {}
             // The decoder requires all of the raw data; Linux copies what there is.

@@ -36,7 +36,7 @@ struct Loaded<K> {
     initrd_max: u64,
 }
 
-/// Loads everything into guest memory and returns how to enter it. `describe` builds the tables.
+/// Loads everything into guest memory and returns how to enter it, and the tables, which `describe` builds.
 ///
 /// The kernel gets `command_line`, which may hold more than the profile's. `poisoned` is memory that cannot be used: an initrd
 /// and an arm64 kernel are loaded elsewhere.
@@ -50,7 +50,7 @@ pub fn load(
     poisoned: &[Range],
     platform: &Platform,
     describe: impl FnOnce(&Chosen) -> Result<GuestTables, DescribeError>,
-) -> Result<Entry, BootError> {
+) -> Result<(Entry, GuestTables), BootError> {
     let memory = ram.memory();
     let low_end = platform.memory.usable_end();
     let kernel = load_kernel(boot, memory, low_end, poisoned)?;
@@ -63,7 +63,8 @@ pub fn load(
     for table in &tables.tables {
         put(ram, &table.bytes, table.gpa)?;
     }
-    arch::hand_over(ram, &platform.memory, &chosen, tables.entry, kernel.kind)
+    let entry = arch::hand_over(ram, &platform.memory, &chosen, tables.entry, kernel.kind)?;
+    Ok((entry, tables))
 }
 
 fn load_kernel(

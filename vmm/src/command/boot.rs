@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::Args;
-use machine_profile::{OnReboot, Profile};
+use machine_profile::{Machine, OnReboot, Profile};
 use platform::Arch;
 use ras_core::actions::{StopReason, StopReport};
 use rustix::process::{Signal, getppid, set_parent_process_death_signal};
@@ -14,7 +14,7 @@ use vmm::control::Server;
 use vmm::journal::{Journal, Note};
 use vmm::kvm::offered;
 use vmm::lifecycle::Ending;
-use vmm::machine::{self, Environment, MachineError, PreservedState, host_error};
+use vmm::machine::{self, Environment, MachineError, MappedMemory, PreservedState, host_error};
 use vmm::plan::{Blueprint, PlanError};
 use vmm::ras::fatal_signal;
 use vmm::ras::inject::InjectionSpec;
@@ -102,9 +102,8 @@ fn boot(
     let kvm = open().map_err(Failure::Open)?;
     let offered = offered(&kvm).map_err(|error| Failure::Machine(error.into()))?;
     let abilities = vcpu::abilities::of_this_host(machine.arch);
-    let blueprint = Blueprint::of(machine, offered, abilities).map_err(Failure::Plan)?;
-    // A plan is plain data: strings and numbers always make JSON.
-    journal.write(Note::Plan(serde_json::to_value(&blueprint.plan).unwrap_or_default()));
+    let platform =
+        vmm::plan::platform(machine, offered, &abilities).map_err(|error| Failure::Plan(error.into()))?;
     let signals = Signals::install().map_err(|error| Failure::Machine(host_error("socketpair(2)")(error)))?;
     // Before any other thread is started: a SIGBUS that ends the process is reported from now on.
     if let Some(events) = journal.last_line() {
@@ -112,7 +111,26 @@ fn boot(
     }
     fatal_signal::install_handler()
         .map_err(|error| Failure::Machine(host_error("sigaction(2) (SIGBUS)")(error)))?;
-    let preserved = PreservedState::new(machine, &blueprint, &options.inject, journal, timings)
+    // A plan is plain data: strings and numbers always make JSON.
+    let write_plan = |blueprint: &Blueprint| {
+        journal.write(Note::Plan(serde_json::to_value(&blueprint.report).unwrap_or_default()));
+    };
+    let loaded = MappedMemory::new(machine, &platform, timings).and_then(|memory| {
+        let (entry, tables) = machine::load(machine, &platform, memory.ram(), &[], timings)?;
+        Ok((memory, entry, tables))
+    });
+    let (memory, mut entry, tables) = match loaded {
+        Ok(loaded) => loaded,
+        // There are no tables to plan from. The plan is still an event, and its refusal is reported first.
+        Err(error) => {
+            write_plan(&Blueprint::of(machine, offered, abilities).map_err(Failure::Plan)?);
+            return Err(Failure::Machine(error));
+        }
+    };
+    // Planned from the tables that the guest has.
+    let blueprint = Blueprint::new(machine, platform, &tables, abilities).map_err(Failure::Plan)?;
+    write_plan(&blueprint);
+    let preserved = PreservedState::new(memory, &blueprint, &options.inject, journal, timings)
         .map_err(Failure::Machine)?;
     let control = match options.control.as_ref().or(machine.control_socket.as_ref()) {
         Some(path) => Some(Server::listen(path).map_err(|error| Failure::Control(path.clone(), error))?),
@@ -120,31 +138,48 @@ fn boot(
     };
     let mut environment =
         Environment { journal: Arc::clone(journal), timings: Arc::clone(timings), signals, control };
-    let mut kvm = Some(kvm);
+    let mut kvm = kvm;
     loop {
-        let kvm = kvm.take().map_or_else(open, Ok).map_err(Failure::Open)?;
-        let poisoned = preserved.permanently_poisoned();
-        let prepared = match machine::prepare(kvm, machine, &blueprint, &preserved, &environment) {
-            // It fitted into this memory at the first boot.
-            Err(MachineError::Boot(error)) if !poisoned.is_empty() => {
-                let poisoned: Vec<_> =
-                    poisoned.iter().map(|it| format!("{} bytes at {:#x}", it.len, it.start)).collect();
-                tracing::error!("{error}; poisoned: {}", poisoned.join(", "));
-                return Ok(Ending::MemoryError(StopReport {
-                    reason: StopReason::CannotRestart,
-                    error: None,
-                }));
-            }
-            prepared => prepared.map_err(Failure::Machine)?,
-        };
+        let prepared = machine::prepare(kvm, machine, &blueprint, &entry, &preserved, &environment)
+            .map_err(Failure::Machine)?;
         let ending = prepared.run(&preserved, &mut environment).map_err(Failure::Machine)?;
         match (&ending, machine.on_reboot) {
             (Ending::Reset(_), OnReboot::Restart) | (Ending::ControlReset, _) => {
                 tracing::info!("{ending}: the machine boots again");
-                preserved.renew().map_err(Failure::Machine)?;
             }
             _ => return Ok(ending),
         }
+        kvm = open().map_err(Failure::Open)?;
+        entry = match reload(machine, &blueprint, &preserved, timings).map_err(Failure::Machine)? {
+            Some(entry) => entry,
+            None => {
+                let report = StopReport { reason: StopReason::CannotRestart, error: None };
+                return Ok(Ending::MemoryError(report));
+            }
+        };
+    }
+}
+
+/// Loads the memory again after a reset. `None` if poisoned memory that is not repaired leaves no room for what fitted at
+/// the first boot.
+fn reload(
+    machine: &Machine,
+    blueprint: &Blueprint,
+    preserved: &PreservedState,
+    timings: &Timings,
+) -> Result<Option<vmm::boot::Entry>, MachineError> {
+    preserved.renew()?;
+    let poisoned = preserved.permanently_poisoned();
+    match machine::load(machine, &blueprint.platform, preserved.ram(), &poisoned, timings) {
+        Ok((entry, tables)) if tables.record_area == blueprint.record_area => Ok(Some(entry)),
+        Ok(_) => Err(MachineError::RecordArea),
+        Err(MachineError::Boot(error)) if !poisoned.is_empty() => {
+            let poisoned: Vec<_> =
+                poisoned.iter().map(|it| format!("{} bytes at {:#x}", it.len, it.start)).collect();
+            tracing::error!("{error}; poisoned: {}", poisoned.join(", "));
+            Ok(None)
+        }
+        Err(error) => Err(error),
     }
 }
 

@@ -13,7 +13,6 @@ use clap::{Args, ValueEnum};
 use compare::{Comparison, Ending, Look, Only, Recording};
 use machine_profile::Kernel;
 use platform::Arch;
-use vmm::kvm::offered;
 use vmm::plan::Blueprint;
 use vmm::ras::inject;
 use vmm::signals::Signals;
@@ -160,9 +159,8 @@ pub(super) fn run(options: &Options) -> Status {
 
 /// The plan of a machine on this host. `None` if it is refused; the boot reports why.
 fn blueprint(machine: &machine_profile::Machine) -> Option<Blueprint> {
-    let features = vcpu::host::open().ok().and_then(|kvm| offered(&kvm).ok()).unwrap_or_default();
     let abilities = vcpu::abilities::of_this_host(machine.arch);
-    Blueprint::of(machine, features, abilities).ok()
+    Blueprint::of(machine, super::plan::features_of_this_host(), abilities).ok()
 }
 
 fn look(options: &Options) -> Look {

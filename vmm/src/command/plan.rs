@@ -53,6 +53,21 @@ impl HostArgs {
             None => Ok(vcpu::abilities::of_this_host(self.arch())),
         }
     }
+
+    /// The features of the host that shape an aarch64 machine (GIC, PMU). Those of this host if the plan is for it and KVM
+    /// can be opened; otherwise the default ones.
+    pub(super) fn features(&self) -> Features {
+        if self.host.is_none() && self.arch() == Arch::NATIVE {
+            features_of_this_host()
+        } else {
+            Features::default()
+        }
+    }
+}
+
+/// The features of this host, if KVM can be opened; otherwise the default ones.
+pub(super) fn features_of_this_host() -> Features {
+    vcpu::host::open().ok().and_then(|kvm| vmm::kvm::offered(&kvm).ok()).unwrap_or_default()
 }
 
 fn read_abilities(path: &Path) -> Result<HostAbilities, String> {
@@ -67,14 +82,14 @@ pub(super) fn run(options: &Options) -> Status {
         Ok(blueprint) => blueprint,
         Err(status) => return status,
     };
-    if options.json { output::print_json(&blueprint.plan) } else { output::print(&text(&blueprint)) }
+    if options.json { output::print_json(&blueprint.report) } else { output::print(&text(&blueprint)) }
 }
 
 /// Plans a profile, or reports why that fails.
 fn blueprint(profile: &ProfileArgs, host: &HostArgs) -> Result<Blueprint, Status> {
     let profile = profiles::load(profile, host.arch())?;
     let abilities = host.abilities()?;
-    Blueprint::of(&profile.machine, Features::default(), abilities).map_err(|error| refuse(&profile, &error))
+    Blueprint::of(&profile.machine, host.features(), abilities).map_err(|error| refuse(&profile, &error))
 }
 
 /// Reports why there is no plan.
@@ -85,7 +100,7 @@ pub(super) fn refuse(profile: &Profile, error: &PlanError) -> Status {
 }
 
 fn text(blueprint: &Blueprint) -> String {
-    let report = &blueprint.plan;
+    let report = &blueprint.report;
     let (vcpus, memory, ras) = (report.vcpus, report.memory >> 20, &report.ras);
     let mut lines = vec![
         format!("machine       {} ({}, {vcpus} vCPUs, {memory} MiB)", report.machine, report.architecture),

@@ -4,7 +4,6 @@ use std::fs;
 use std::path::PathBuf;
 
 use clap::Args;
-use platform::aarch64::Features;
 use serde_json::json;
 use vmm::plan::describe;
 use vmm::status::Status;
@@ -29,7 +28,7 @@ pub(super) struct Options {
 pub(super) fn run(options: &Options) -> Status {
     let described = profiles::load(&options.profile, options.host.arch()).and_then(|profile| {
         let abilities = options.host.abilities()?;
-        let described = describe(&profile.machine, Features::default(), &abilities);
+        let described = describe(&profile.machine, options.host.features(), &abilities);
         described.map_err(|error| plan::refuse(&profile, &error.into()))
     });
     let tables = match described {

@@ -10,7 +10,7 @@ use devices::PoisonObserver;
 use guest_memory::sigbus::AoListener;
 use guest_memory::{Backing, GuestRam};
 use machine_profile::{Backing as BackingKind, Machine};
-use platform::Range;
+use platform::{Platform, Range};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use super::{MachineError, host_error};
@@ -31,31 +31,55 @@ pub struct PreservedState {
     _ao_listener: AoListener,
 }
 
-impl PreservedState {
+/// Mapped guest memory, whose detected errors are queued until they can be reported.
+pub struct MappedMemory {
+    ram: GuestRam,
+    detected_errors: DetectedErrors,
+    sender: DetectedErrorSender,
+    ao_listener: AoListener,
+}
+
+impl MappedMemory {
     /// Maps the memory and starts the AO listener. Call it on the main thread, before any other thread is started.
     ///
     /// # Errors
-    /// Returns an error if the memory cannot be mapped, the listener cannot be started, or this build has no reporter for a
-    /// response of the plan.
+    /// Returns an error if the memory cannot be mapped or the listener cannot be started.
+    pub fn new(machine: &Machine, platform: &Platform, timings: &Timings) -> Result<Self, MachineError> {
+        let (detected_errors, sender) = DetectedErrors::new().map_err(host_error("eventfd(2)"))?;
+        let signals = sender.clone();
+        let listener = AoListener::start(move |fault| signals.send(DetectedError::Signalled(fault)))
+            .map_err(host_error("starting the AO listener's thread"))?;
+        let runs: Vec<_> = platform.memory.ram.iter().map(|run| (run.start, run.len)).collect();
+        let ram = GuestRam::allocate(&runs, backing(machine))?;
+        timings.mark(Phase::Memory);
+        tracing::info!(bytes = machine.memory.size, backing = ?ram.backing(), "guest memory is mapped");
+        Ok(MappedMemory { ram, detected_errors, sender, ao_listener: listener })
+    }
+
+    /// The memory.
+    #[must_use]
+    pub fn ram(&self) -> &GuestRam {
+        &self.ram
+    }
+}
+
+impl PreservedState {
+    /// The state of a machine that was planned, before its first boot.
+    ///
+    /// # Errors
+    /// Returns an error if this build has no reporter for a response of the plan.
     pub fn new(
-        machine: &Machine,
+        memory: MappedMemory,
         blueprint: &Blueprint,
         injections: &[InjectionSpec],
         journal: &Arc<Journal>,
         timings: &Arc<Timings>,
     ) -> Result<Self, MachineError> {
-        let (detected_errors, sender) = DetectedErrors::new().map_err(host_error("eventfd(2)"))?;
-        let signals = sender.clone();
-        let listener = AoListener::start(move |fault| signals.send(DetectedError::Signalled(fault)))
-            .map_err(host_error("starting the AO listener's thread"))?;
-        let runs: Vec<_> = blueprint.platform.memory.ram.iter().map(|run| (run.start, run.len)).collect();
-        let ram = GuestRam::allocate(&runs, backing(machine))?;
-        timings.mark(Phase::Memory);
-        tracing::info!(bytes = machine.memory.size, backing = ?ram.backing(), "guest memory is mapped");
+        let MappedMemory { ram, detected_errors, sender, ao_listener } = memory;
         let reporting = Reporting::new(
             &blueprint.ras,
             &blueprint.host,
-            blueprint.tables.record_area.as_ref(),
+            blueprint.record_area.as_ref(),
             ram.clone(),
             Arc::clone(journal),
             Arc::clone(timings),
@@ -66,8 +90,14 @@ impl PreservedState {
             schedule: Arc::new(Schedule::new(injections)),
             detected_errors,
             sender,
-            _ao_listener: listener,
+            _ao_listener: ao_listener,
         })
+    }
+
+    /// The memory.
+    #[must_use]
+    pub fn ram(&self) -> &GuestRam {
+        &self.ram
     }
 
     /// Prepares the memory for the next boot: all pages are zero, and poisoned ones are replaced unless `ras.repair` is

@@ -18,9 +18,12 @@ pub struct VirtioKind<C: 'static> {
     pub keys: Keys,
     /// Reads a section.
     pub read: fn(&mut DeviceSection<'_>) -> Result<C, Reported>,
-    /// Makes the device of that configuration, with the VMM's name of it.
-    pub build: fn(&C, &str) -> Result<Box<dyn VirtioDevice>, DeviceError>,
+    /// Creates the device of a configuration, with the VMM's name for it.
+    pub build: fn(&C, &str) -> BuildResult,
 }
+
+/// A device, or why it cannot be created.
+pub type BuildResult = Result<Box<dyn VirtioDevice>, DeviceError>;
 
 impl<C: Any + Debug + PartialEq + Send + Sync> DeviceKind for VirtioKind<C> {
     fn name(&self) -> &'static str {
@@ -41,12 +44,8 @@ impl<C: Any + Debug + PartialEq + Send + Sync> DeviceKind for VirtioKind<C> {
 }
 
 impl<C: Any> VirtioKind<C> {
-    /// Makes the device of a configuration that this kind read.
-    pub(crate) fn device(
-        &self,
-        config: &DeviceConfig,
-        name: &str,
-    ) -> Result<Box<dyn VirtioDevice>, DeviceError> {
+    /// Creates the device of a configuration that this kind read.
+    pub(crate) fn device(&self, config: &DeviceConfig, name: &str) -> BuildResult {
         let config = config.downcast_ref().ok_or_else(|| DeviceError {
             key: "type",
             message: format!("the configuration of {name} is not of {}", self.name),

@@ -21,7 +21,7 @@ pub(super) fn machine(machine: &machine_profile::Machine) -> Machine {
 }
 
 pub(super) fn plan(blueprint: &Blueprint) -> Plan {
-    let report = &blueprint.plan;
+    let report = &blueprint.report;
     let ras = &report.ras;
     let tables = report.tables.iter().map(|table| Table {
         name: table.name.into(),
