@@ -1,11 +1,42 @@
 //! madvise(2) on whole pages.
 
 use std::io;
-
-use crate::ram::HostRange;
+use std::marker::PhantomData;
 
 /// The page is poisoned (Linux, `include/uapi/asm-generic/errno.h`).
 pub(crate) const EHWPOISON: i32 = 133;
+
+/// Host virtual addresses of guest memory: mapped for `'r`, and nothing but guest memory.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct HostRange<'r> {
+    hva: u64,
+    len: u64,
+    _mapping: PhantomData<&'r ()>,
+}
+
+impl HostRange<'_> {
+    /// # Safety
+    /// The range is mapped as long as this value exists, and contains nothing but guest memory.
+    #[expect(unsafe_code, reason = "madvise(2) takes any address")]
+    pub(crate) unsafe fn new(hva: u64, len: u64) -> Self {
+        Self { hva, len, _mapping: PhantomData }
+    }
+
+    /// First HVA.
+    pub(crate) fn hva(self) -> u64 {
+        self.hva
+    }
+
+    /// Bytes.
+    pub(crate) fn len(self) -> u64 {
+        self.len
+    }
+
+    /// Whether an HVA is in the range.
+    pub(crate) fn contains(self, hva: u64) -> bool {
+        hva >= self.hva && hva - self.hva < self.len
+    }
+}
 
 /// Makes pages present and readable, by MADV_POPULATE_READ (Linux 5.14).
 ///

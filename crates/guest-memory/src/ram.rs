@@ -1,6 +1,5 @@
 //! Guest memory as one object.
 
-use std::marker::PhantomData;
 use std::sync::Arc;
 
 use vm_memory::{
@@ -9,7 +8,9 @@ use vm_memory::{
 };
 
 use crate::backing::{AllocateError, Backing};
+use crate::pages::HostRange;
 use crate::ranges::{Range, Registration};
+use crate::sigbus;
 
 /// A contiguous region of guest memory, as a hypervisor needs it for a memory slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,32 +38,6 @@ pub struct GuestRam {
     backing: Backing,
 }
 
-/// Host virtual addresses of guest memory. Only [`GuestRam::host_range`] makes one, so the range is mapped for `'r` and
-/// contains nothing but guest memory.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct HostRange<'r> {
-    hva: u64,
-    len: u64,
-    _ram: PhantomData<&'r GuestRam>,
-}
-
-impl HostRange<'_> {
-    /// First HVA.
-    pub(crate) fn hva(self) -> u64 {
-        self.hva
-    }
-
-    /// Bytes.
-    pub(crate) fn len(self) -> u64 {
-        self.len
-    }
-
-    /// Whether an HVA is in the range.
-    pub(crate) fn contains(self, hva: u64) -> bool {
-        hva >= self.hva && hva - self.hva < self.len
-    }
-}
-
 impl GuestRam {
     /// Maps memory for each region `(gpa, bytes)`. The regions must be in ascending order, must not overlap, and must be multiples
     /// of the backing's page size.
@@ -85,7 +60,7 @@ impl GuestRam {
         let memory = GuestMemoryMmap::from_regions(mapped).map_err(|_| AllocateError::Layout)?;
         let log2_page = page_size.trailing_zeros() as u8;
         let ranges = slots(&memory).map(|Slot { gpa, len, hva, .. }| Range { hva, len, gpa, log2_page });
-        let registration = Registration::new(ranges)?;
+        let registration = Registration::new(ranges, sigbus::memory_replaced)?;
         Ok(GuestRam { _registration: Arc::new(registration), memory, backing })
     }
 
@@ -122,10 +97,12 @@ impl GuestRam {
     }
 
     /// The host addresses of bytes that are all in one region. `None` if they are not.
+    #[expect(unsafe_code, reason = "a range of host addresses stands for mapped guest memory")]
     pub(crate) fn host_range(&self, gpa: u64, len: u64) -> Option<HostRange<'_>> {
         let slot = self.slots().find(|slot| gpa >= slot.gpa && gpa - slot.gpa < slot.len)?;
         let offset = gpa - slot.gpa;
-        (len <= slot.len - offset).then(|| HostRange { hva: slot.hva + offset, len, _ram: PhantomData })
+        // SAFETY: the bytes are in a region that stays mapped while `self` is borrowed.
+        (len <= slot.len - offset).then(|| unsafe { HostRange::new(slot.hva + offset, len) })
     }
 }
 

@@ -4,7 +4,6 @@ use std::sync::atomic::{AtomicU64, Ordering, fence};
 use std::sync::{Mutex, PoisonError};
 
 use crate::backing::AllocateError;
-use crate::sigbus;
 
 /// A region of guest memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,16 +88,23 @@ pub(crate) fn all() -> impl Iterator<Item = Range> {
 
 /// Keeps regions in the table until it is dropped.
 #[derive(Debug)]
-pub(crate) struct Registration(Vec<(usize, Range)>);
+pub(crate) struct Registration {
+    entries: Vec<(usize, Range)>,
+    /// Called with HVA and bytes of each region that is no longer in the table.
+    removed: fn(u64, u64),
+}
 
 impl Registration {
-    /// Adds regions to the table.
+    /// Adds regions to the table. `removed` is called with HVA and bytes of each when it is removed.
     ///
     /// # Errors
     /// Returns [`AllocateError::TooManyRegions`] if the table is full.
-    pub(crate) fn new(ranges: impl Iterator<Item = Range>) -> Result<Self, AllocateError> {
+    pub(crate) fn new(
+        ranges: impl Iterator<Item = Range>,
+        removed: fn(u64, u64),
+    ) -> Result<Self, AllocateError> {
         // On an error it is dropped after the lock, which its drop takes.
-        let mut taken = Registration(Vec::new());
+        let mut taken = Registration { entries: Vec::new(), removed };
         let writers = WRITERS.lock().unwrap_or_else(PoisonError::into_inner);
         for range in ranges {
             let free = TABLE.iter().enumerate().find(|(_, entry)| entry.get().is_none());
@@ -107,7 +113,7 @@ impl Registration {
                 return Err(AllocateError::TooManyRegions { max: MAX_RANGES });
             };
             entry.set(range);
-            taken.0.push((index, range));
+            taken.entries.push((index, range));
         }
         Ok(taken)
     }
@@ -116,11 +122,11 @@ impl Registration {
 impl Drop for Registration {
     fn drop(&mut self) {
         let writers = WRITERS.lock().unwrap_or_else(PoisonError::into_inner);
-        for &(index, range) in &self.0 {
+        for &(index, range) in &self.entries {
             if let Some(entry) = TABLE.get(index) {
                 entry.set(Range { hva: 0, len: 0, gpa: 0, log2_page: 0 });
             }
-            sigbus::memory_replaced(range.hva, range.len);
+            (self.removed)(range.hva, range.len);
         }
         drop(writers);
     }
@@ -135,7 +141,7 @@ mod tests {
         // No process has memory at this address.
         let hva = u64::MAX - 0xffff;
         let range = Range { hva, len: 0x2000, gpa: 0x8000_0000, log2_page: 12 };
-        let registration = Registration::new([range].into_iter()).expect("a free entry");
+        let registration = Registration::new([range].into_iter(), |_, _| ()).expect("a free entry");
         assert_eq!(guest_address(hva - 1), None);
         assert_eq!(guest_address(hva), Some(0x8000_0000));
         assert_eq!(guest_address(hva + 0x1fff), Some(0x8000_1fff));

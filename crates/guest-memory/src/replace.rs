@@ -7,8 +7,8 @@ use rustix::fs::{FallocateFlags, fallocate};
 use vm_memory::{GuestMemoryBackend, GuestMemoryRegion};
 
 use crate::backing::Backing;
-use crate::pages::{self, EHWPOISON};
-use crate::ram::{GuestRam, HostRange};
+use crate::pages::{self, EHWPOISON, HostRange};
+use crate::ram::GuestRam;
 use crate::{AccessError, sigbus};
 
 /// Whole pages of one region.

@@ -57,14 +57,13 @@
 //! assert_eq!(*config, Config { path: "/srv/p.img".into(), read_only: false });
 //! ```
 
-use std::any::Any;
 use std::fmt::{self, Debug, Formatter};
 use std::path::{Component, Path, PathBuf};
-use std::sync::Arc;
 
 use serde_json::{Value as Json, json};
 
 pub use crate::description::{Absent, Default, Key, KeySchema, Keys, Optional, Required};
+pub use crate::device_config::DeviceConfig;
 use crate::diagnostic::Report;
 pub use crate::diagnostic::Reported;
 use crate::forms::unknown_word;
@@ -123,50 +122,6 @@ impl Debug for DeviceKinds {
 /// The key that names the kind.
 pub(crate) const TYPE: &str = "type";
 pub(crate) const TYPE_DOC: &str = "The kind of the device.";
-
-/// The configuration of one device, of the type that its kind chose.
-#[derive(Clone)]
-pub struct DeviceConfig(Arc<dyn ErasedConfig>);
-
-impl DeviceConfig {
-    /// Wraps a configuration.
-    pub fn new<C: Any + Debug + PartialEq + Send + Sync>(config: C) -> Self {
-        DeviceConfig(Arc::new(config))
-    }
-
-    /// The configuration; `None` if it is of another type.
-    #[must_use]
-    pub fn downcast_ref<C: Any>(&self) -> Option<&C> {
-        self.0.as_any().downcast_ref()
-    }
-}
-
-impl Debug for DeviceConfig {
-    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        Debug::fmt(&self.0, f)
-    }
-}
-
-impl PartialEq for DeviceConfig {
-    fn eq(&self, other: &Self) -> bool {
-        self.0.equals(other.0.as_any())
-    }
-}
-
-trait ErasedConfig: Debug + Send + Sync {
-    fn as_any(&self) -> &dyn Any;
-    fn equals(&self, other: &dyn Any) -> bool;
-}
-
-impl<C: Any + Debug + PartialEq + Send + Sync> ErasedConfig for C {
-    fn as_any(&self) -> &dyn Any {
-        self
-    }
-
-    fn equals(&self, other: &dyn Any) -> bool {
-        other.downcast_ref().is_some_and(|other| self == other)
-    }
-}
 
 /// A `[[device]]` section that is being read.
 pub struct DeviceSection<'a> {

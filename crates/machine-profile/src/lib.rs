@@ -67,6 +67,7 @@
 
 mod constraints;
 mod description;
+mod device_config;
 pub mod device_kind;
 mod diagnostic;
 mod forms;

@@ -9,7 +9,7 @@ use platform::Arch;
 use ras_core::Response;
 pub use ras_core::request::{OnMissingSupport, Repair, TableSet};
 
-use crate::device_kind::DeviceConfig;
+use crate::device_config::DeviceConfig;
 
 /// A validated machine.
 #[derive(Clone, Debug, PartialEq)]

@@ -236,7 +236,9 @@ mod tests {
         assert!(error("see = [{ text = 'at $page' }]").contains("nothing captures $page"));
         assert!(error("event = [{ has = { gpa = '$page' } }]").contains("nothing captures $page"));
         assert!(error("step = [{ expect = 'x', times = 0 }]").contains("times = 0"));
-        assert!(error("step = [{ expect = 'x', capture = { A = 'b' } }]").contains("\"A\" = \"b\": a variable"));
+        assert!(
+            error("step = [{ expect = 'x', capture = { A = 'b' } }]").contains("\"A\" = \"b\": a variable")
+        );
         assert!(error("step = [{ expect = 'x', answer = \"a\\nb\" }]").contains("one line: \"a\\nb\""));
         assert!(parse("name = 'A/b'\nhost = 'x86_64'").unwrap_err().to_string().contains("lower case"));
         assert!(parse("name = 'a'\nhost = 'riscv'").unwrap_err().to_string().contains("riscv"));

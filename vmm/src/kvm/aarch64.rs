@@ -16,8 +16,9 @@ use kvm_bindings::{
 use kvm_ioctls::{Cap, DeviceFd, Kvm, VcpuFd, VmFd};
 use platform::aarch64::Features;
 use platform::{InterruptController, Platform};
+pub use vcpu::aarch64::Entry;
 pub use vcpu::aarch64::SetupError;
-use vcpu::aarch64::{CpuFeatures, Entry, enter_at};
+use vcpu::aarch64::{CpuFeatures, enter_at};
 
 use super::{KvmError, ioctl_failed};
 

@@ -15,9 +15,7 @@ use platform::Platform;
 use ras_core::Span;
 use vcpu::KvmPort;
 
-pub use arch::{SetupError, offered};
-
-use crate::boot::Entry;
+pub use arch::{Entry, SetupError, offered};
 
 use memslots::Memslots;
 

@@ -9,8 +9,9 @@ use kvm_ioctls::{Cap, Kvm, VcpuFd, VmFd};
 use platform::Platform;
 use platform::aarch64::Features;
 use platform::x86_64::{KVM_IDENTITY_MAP, KVM_TSS};
+pub use vcpu::x86_64::Entry;
 pub use vcpu::x86_64::SetupError;
-use vcpu::x86_64::{Entry, GuestCpu, Topology};
+use vcpu::x86_64::{GuestCpu, Topology};
 
 use super::{KvmError, ioctl_failed};
 

@@ -33,7 +33,31 @@ mod architecture;
 #[path = "x86_64.rs"]
 mod architecture;
 
-use crate::sigbus::{self, Recovered};
+use std::cell::Cell;
+
+thread_local! {
+    /// The signal of this thread's last recovered access. The handler writes it only while the thread is inside an access, and
+    /// the thread reads it after that. Const-initialised and without a destructor, so that a handler can access it at any time.
+    static SIGNAL: Cell<Recovered> = const { Cell::new(Recovered { hva: 0, code: 0, log2_len: 0 }) };
+}
+
+/// The signal of a recovered access.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Recovered {
+    /// `si_addr`.
+    pub(crate) hva: u64,
+    /// `si_code`.
+    pub(crate) code: i32,
+    /// `si_addr_lsb`. 0 if the code is not that of a poisoned page.
+    pub(crate) log2_len: u8,
+}
+
+impl Recovered {
+    /// Whether the page is poisoned. Otherwise the host cannot provide it.
+    pub(crate) fn is_poisoned(&self) -> bool {
+        self.code == libc::BUS_MCEERR_AR
+    }
+}
 
 /// Where an access stopped.
 #[derive(Clone, Copy, Debug)]
@@ -128,12 +152,12 @@ pub(crate) unsafe fn store_u16(to: *mut u16, value: u16) -> Result<(), Stopped> 
 }
 
 fn outcome(left: usize, done: usize) -> Result<(), Stopped> {
-    if left == 0 { Ok(()) } else { Err(Stopped { done, signal: sigbus::recovered() }) }
+    if left == 0 { Ok(()) } else { Err(Stopped { done, signal: SIGNAL.get() }) }
 }
 
-/// Makes an interrupted thread resume at the recovery address of its access. Returns false if it was not in one of these
-/// accesses. Async-signal-safe.
-pub(crate) fn resume(context: &mut libc::ucontext_t) -> bool {
+/// Makes an interrupted thread resume at the recovery address of its access, which then reports the signal. Returns false if the
+/// thread was not in one of these accesses. Async-signal-safe.
+pub(crate) fn resume(context: &mut libc::ucontext_t, signal: Recovered) -> bool {
     let table = table();
     let base = std::ptr::from_ref(table) as u64;
     let at = architecture::program_counter(context);
@@ -141,6 +165,7 @@ pub(crate) fn resume(context: &mut libc::ucontext_t) -> bool {
     let entry = table.iter().find(|entry| at >= place(entry.first) && at < place(entry.end));
     if let Some(entry) = entry {
         architecture::set_program_counter(context, place(entry.recovery));
+        SIGNAL.set(signal);
     }
     entry.is_some()
 }

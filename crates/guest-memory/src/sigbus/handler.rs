@@ -1,6 +1,5 @@
 //! The SIGBUS handler, and the per-thread queue that it stores to.
 
-use std::cell::Cell;
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
@@ -8,7 +7,8 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 use super::ring::Ring;
 use super::siginfo::BusInfo;
 use super::{Action, BUS_MCEERR_AO, BUS_MCEERR_AR, FatalSignal, Fault, ao_listener};
-use crate::{ranges, recoverable};
+use crate::ranges;
+use crate::recoverable::{self, Recovered};
 
 /// Faults that are queued for a thread. One guest entry causes one or two.
 const THREAD_FAULT_CAPACITY: usize = 16;
@@ -28,7 +28,6 @@ thread_local! {
         Thread {
             captures: AtomicBool::new(false),
             faults: Ring::new(),
-            recovered: Cell::new(Recovered { hva: 0, code: 0, log2_len: 0 }),
         }
     };
 }
@@ -38,31 +37,6 @@ struct Thread {
     /// Whether action-required faults are queued.
     captures: AtomicBool,
     faults: Ring<THREAD_FAULT_CAPACITY>,
-    /// Written by the handler only while the thread is inside an access of [`recoverable`], and read by the thread after it.
-    recovered: Cell<Recovered>,
-}
-
-/// The signal of a recovered access.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Recovered {
-    /// `si_addr`.
-    pub(crate) hva: u64,
-    /// `si_code`.
-    pub(crate) code: i32,
-    /// `si_addr_lsb`. 0 if the code is not that of a poisoned page.
-    pub(crate) log2_len: u8,
-}
-
-impl Recovered {
-    /// Whether the page is poisoned. Otherwise the host cannot provide it.
-    pub(crate) fn is_poisoned(&self) -> bool {
-        self.code == BUS_MCEERR_AR
-    }
-}
-
-/// The signal of this thread's last recovered access.
-pub(crate) fn recovered() -> Recovered {
-    THREAD.with(|thread| thread.recovered.get())
 }
 
 pub(super) fn install(on_fatal: fn(&FatalSignal) -> i32) -> io::Result<()> {
@@ -156,12 +130,11 @@ fn handle(info: &BusInfo, context: &mut libc::ucontext_t) -> bool {
         return false;
     }
     let is_guest_memory = ranges::guest_address(info.address).is_some();
+    let signal = Recovered { hva: info.address, code: info.code, log2_len: log2_len(info) };
+    if is_guest_memory && recoverable::resume(context, signal) {
+        return true;
+    }
     THREAD.with(|thread| {
-        if is_guest_memory && recoverable::resume(context) {
-            let (hva, code, log2_len) = (info.address, info.code, log2_len(info));
-            thread.recovered.set(Recovered { hva, code, log2_len });
-            return true;
-        }
         if info.code != BUS_MCEERR_AR || !thread.captures.load(Ordering::SeqCst) {
             return false;
         }

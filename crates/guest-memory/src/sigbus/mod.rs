@@ -31,7 +31,6 @@ use std::io;
 
 pub use self::ao_listener::AoListener;
 pub(crate) use self::ao_listener::memory_replaced;
-pub(crate) use self::handler::{Recovered, recovered};
 
 /// A poisoned page, as a SIGBUS reported it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
