@@ -30,7 +30,8 @@ fn compiler() -> PathBuf {
 /// Builds the crate for aarch64 as the lab does. Returns the guest's Image.
 pub(crate) fn image() -> Result<Vec<u8>, Failed> {
     let output = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
-        .args(["build", "--quiet", "--package", "probe-guest", "--message-format", "json-render-diagnostics"])
+        .args(["build", "--quiet", "--package", "ghest-probe-guest"])
+        .args(["--message-format", "json-render-diagnostics"])
         .args(["--target", TARGET, "--target-dir"])
         .arg(workspace().join("target/lab/cross"))
         .current_dir(workspace())
@@ -47,7 +48,7 @@ pub(crate) fn image() -> Result<Vec<u8>, Failed> {
         .filter(|message| message["reason"] == "build-script-executed")
         .filter(|message| message["package_id"].as_str().is_some_and(|id| id.contains("probe-guest")))
         .find_map(|message| message["out_dir"].as_str().map(PathBuf::from))
-        .ok_or("cargo ran no build script of probe-guest")?;
+        .ok_or("cargo ran no build script of ghest-probe-guest")?;
     Ok(fs::read(out.join("probe.img"))?)
 }
 
