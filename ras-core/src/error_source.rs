@@ -5,7 +5,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use crate::generic_address::GenericAddress;
 use crate::notification::{Notification, NotificationStructure};
-use crate::record_area::Slot;
+use crate::record_area::RecordSlot;
 
 /// A generic hardware error source with an acknowledge register (GHESv2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -59,7 +59,7 @@ impl GenericErrorSourceV2 {
 
     /// The entry of the source whose cell, register and block are in `slot`.
     #[must_use]
-    pub const fn new(slot: &Slot) -> Self {
+    pub const fn new(slot: &RecordSlot) -> Self {
         GenericErrorSourceV2 {
             kind: U16::new(Self::KIND),
             source_id: U16::new(slot.source.id),
@@ -73,8 +73,8 @@ impl GenericErrorSourceV2 {
             notification: slot.source.notification.structure(),
             error_status_block_length: U32::new(slot.block_len),
             read_ack_register: GenericAddress::quadword(slot.ack_gpa),
-            read_ack_preserve: U64::new(!Slot::FREE),
-            read_ack_write: U64::new(Slot::FREE),
+            read_ack_preserve: U64::new(!RecordSlot::FREE),
+            read_ack_write: U64::new(RecordSlot::FREE),
         }
     }
 }

@@ -156,7 +156,7 @@ pub use guid::Guid;
 pub use memory_blocks::{MAX_MEMORY_ENTRIES, MemoryBlocks, MemoryReport, PartName, blocks_needed};
 pub use memory_error::{Kind, MemoryError, Origin, Span};
 pub use notification::{Notification, NotificationStructure};
-pub use record_area::{LayoutError, RecordArea, Slot};
+pub use record_area::{LayoutError, RecordArea, RecordSlot};
 pub use severity::Severity;
 pub use status_block::{BlockWriter, BufferTooSmall, Heading, StatusBlock};
 pub use timestamp::Timestamp;

@@ -41,7 +41,7 @@ pub struct RecordArea {
 
 /// The addresses of one source's cell, register and block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Slot {
+pub struct RecordSlot {
     /// The source.
     pub source: ErrorSource,
     /// GPA of the cell that holds `block_gpa`: 8 bytes, little endian, aligned.
@@ -54,7 +54,7 @@ pub struct Slot {
     pub block_len: u32,
 }
 
-impl Slot {
+impl RecordSlot {
     /// Bit of the acknowledge register that the guest sets when it has handled a record. The VMM clears it before it writes a record.
     pub const FREE: u64 = 1;
 }
@@ -151,10 +151,10 @@ impl RecordArea {
     }
 
     /// The addresses of every source, in the order of HEST.
-    pub fn slots(&self) -> impl ExactSizeIterator<Item = Slot> {
+    pub fn slots(&self) -> impl ExactSizeIterator<Item = RecordSlot> {
         let acks = self.base + words_len(self.sources.len() as u64);
         let blocks = acks + words_len(self.sources.len() as u64);
-        self.sources.iter().enumerate().map(move |(index, source)| Slot {
+        self.sources.iter().enumerate().map(move |(index, source)| RecordSlot {
             source: *source,
             cell_gpa: self.base + index as u64 * WORD_LEN,
             ack_gpa: acks + index as u64 * WORD_LEN,
@@ -165,7 +165,7 @@ impl RecordArea {
 
     /// The addresses of that source. `None` if the area has no such source.
     #[must_use]
-    pub fn slot(&self, id: u16) -> Option<Slot> {
+    pub fn slot(&self, id: u16) -> Option<RecordSlot> {
         self.slots().find(|slot| slot.source.id == id)
     }
 
@@ -174,7 +174,7 @@ impl RecordArea {
     pub fn initial_bytes(&self) -> Vec<u8> {
         let mut bytes = vec![0; self.bytes() as usize];
         for slot in self.slots() {
-            for (gpa, word) in [(slot.cell_gpa, slot.block_gpa), (slot.ack_gpa, Slot::FREE)] {
+            for (gpa, word) in [(slot.cell_gpa, slot.block_gpa), (slot.ack_gpa, RecordSlot::FREE)] {
                 let cell = bytes.get_mut((gpa - self.base) as usize..).and_then(<[u8]>::first_chunk_mut);
                 if let Some(cell) = cell {
                     *cell = word.to_le_bytes();

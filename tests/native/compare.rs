@@ -21,7 +21,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         interrupted_and_nothing_is_left,
         killed_and_nothing_is_left,
         broken_profile_is_refused_before_anything_boots,
-        orders_are_checked,
+        injection_specs_are_checked,
     ]
 }
 
@@ -252,7 +252,7 @@ fn broken_profile_is_refused_before_anything_boots() -> Checked {
     Ok(())
 }
 
-fn orders_are_checked() -> Checked {
+fn injection_specs_are_checked() -> Checked {
     let scratch = Scratch::new();
     compare(&scratch, PROFILE)
         .args(["--inject", "ar@nowhere"])

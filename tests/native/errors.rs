@@ -15,8 +15,8 @@ pub(crate) fn trials() -> Vec<Trial> {
         a_detected_error_is_a_machine_check,
         guest_takes_records,
         guest_takes_many_pages,
-        guest_gives_up_what_it_touches,
-        guest_hears_of_too_few_errors,
+        guest_offlines_pages_that_it_accesses,
+        guest_is_notified_of_too_few_errors,
         not_the_guests_memory,
         refused_where_the_host_reports_nothing,
         records_are_decoded,
@@ -202,7 +202,7 @@ fn guest_takes_many_pages() -> Checked {
 }
 
 /// A guest that is notified of a page while it uses it, in any way and on any vCPU, offlines the page and continues.
-fn guest_gives_up_what_it_touches() -> Checked {
+fn guest_offlines_pages_that_it_accesses() -> Checked {
     needs::kvm()?;
     for (word, on) in [("touch", 0), ("store", 1), ("fetch", 0), ("fetch", 1)] {
         let scratch = Scratch::new();
@@ -221,7 +221,7 @@ fn guest_gives_up_what_it_touches() -> Checked {
     Ok(())
 }
 
-fn guest_hears_of_too_few_errors() -> Checked {
+fn guest_is_notified_of_too_few_errors() -> Checked {
     needs::kvm()?;
     let scratch = Scratch::new();
     let cmdline = "probe.touch=0x2001000 probe.await-errors=1 probe.timeout=100";

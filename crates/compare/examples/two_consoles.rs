@@ -2,7 +2,7 @@
 //!
 //! `cargo run -p ghest-compare --example two_consoles`
 
-use compare::{Comparison, Console, Ending, Host, Look, Machine, Only, Recording, text};
+use compare::{Comparison, Console, Ending, HostSummary, Look, MachineSummary, Only, Recording, text};
 
 /// A console: milliseconds since the start of the VMM, and a line.
 const ACPI: &[(u64, &str)] = &[
@@ -25,7 +25,7 @@ const MP_TABLE: &[(u64, &str)] = &[
 
 fn main() {
     let recordings = [recording("acpi", ACPI), recording("mptable", MP_TABLE)];
-    let machine = Machine {
+    let machine = MachineSummary {
         name: "example".into(),
         architecture: "x86_64".into(),
         vcpus: 2,
@@ -33,7 +33,7 @@ fn main() {
         kernel: "builtin:probe".into(),
         cmdline: String::new(),
     };
-    let host = Host { kernel: "6.18.44".into(), lacks: Vec::new() };
+    let host = HostSummary { kernel: "6.18.44".into(), lacks: Vec::new() };
     let comparison = Comparison::new(machine, host, Vec::new(), &recordings, Only::All);
     print!("{}", text(&comparison, Look { width: 100, colour: false, fold: false }));
 }

@@ -1,9 +1,9 @@
 //! Builds a [`Comparison`] from two recordings.
 
-use crate::comparison::{Comparison, FORMAT, Machine, Side};
+use crate::comparison::{Comparison, FORMAT, MachineSummary, Side};
 use crate::console;
 use crate::events::{self, Milestone};
-use crate::recording::{Host, Recording};
+use crate::recording::{HostSummary, Recording};
 use crate::rules::Rules;
 use crate::sections::{self, Only};
 use crate::story::Story;
@@ -12,8 +12,8 @@ impl Comparison {
     /// Compares two boots of one machine on one host. `orders` are the injection requests of both boots.
     #[must_use]
     pub fn new(
-        machine: Machine,
-        host: Host,
+        machine: MachineSummary,
+        host: HostSummary,
         orders: Vec<String>,
         recordings: &[Recording; 2],
         only: Only,

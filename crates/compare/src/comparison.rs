@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::events::Milestone;
-use crate::recording::{Change, Ending, Host, Plan};
+use crate::recording::{Change, Ending, HostSummary, PlanSummary};
 use crate::story::Story;
 
 /// Version of the JSON form. It grows with every change that breaks readers.
@@ -17,9 +17,9 @@ pub struct Comparison {
     /// [`FORMAT`].
     pub format: u32,
     /// The machine that both boots have in common.
-    pub machine: Machine,
+    pub machine: MachineSummary,
     /// The host.
-    pub host: Host,
+    pub host: HostSummary,
     /// The injection requests, as written on the command line.
     pub orders: Vec<String>,
     /// The two boots, in the order in which the recordings were given.
@@ -31,7 +31,7 @@ pub struct Comparison {
 /// A virtual machine.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub struct Machine {
+pub struct MachineSummary {
     /// Name from the profile.
     pub name: String,
     /// Architecture: `x86_64` or `aarch64`.
@@ -55,7 +55,7 @@ pub struct Side {
     /// Profile keys that were replaced because this table set does not support them.
     pub changes: Vec<Change>,
     /// The RAS plan; `None` if planning failed.
-    pub plan: Option<Plan>,
+    pub plan: Option<PlanSummary>,
     /// How the process ended.
     pub ending: Ending,
     /// Why it ended, as `ghest` reported it.

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use crate::comparison::{Comparison, Row, Section};
 use crate::escape::escape;
-use crate::recording::{Answer, Plan};
+use crate::recording::{Answer, PlanSummary};
 use crate::timeline::timeline;
 use crate::units::{count, size};
 
@@ -61,7 +61,7 @@ pub fn html(comparison: &Comparison) -> String {
     page
 }
 
-fn card(plan: &Plan) -> String {
+fn card(plan: &PlanSummary) -> String {
     let mut card = format!("<p>{}</p><dl>", escape(&plan.because));
     for answer in &plan.answers {
         let Answer { question, chosen, because, source, degraded, .. } = answer;

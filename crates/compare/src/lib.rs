@@ -13,7 +13,7 @@
 //!
 //! # Example
 //! ```
-//! use compare::{Comparison, Console, Ending, Host, Look, Machine, Only, Recording, text};
+//! use compare::{Comparison, Console, Ending, HostSummary, Look, MachineSummary, Only, Recording, text};
 //!
 //! let boot = |tables: &str, line: &str| {
 //!     let mut console = Console::default();
@@ -31,8 +31,8 @@
 //!     }
 //! };
 //! let recordings = [boot("acpi", "probe: firmware acpi\n"), boot("mptable", "probe: firmware mptable\n")];
-//! let machine = Machine { kernel: "builtin:probe".into(), vcpus: 1, ..Machine::default() };
-//! let comparison = Comparison::new(machine, Host::default(), Vec::new(), &recordings, Only::All);
+//! let machine = MachineSummary { kernel: "builtin:probe".into(), vcpus: 1, ..MachineSummary::default() };
+//! let comparison = Comparison::new(machine, HostSummary::default(), Vec::new(), &recordings, Only::All);
 //! assert!(comparison.row("found", "described-by").is_some_and(|row| row.differs));
 //! print!("{}", text(&comparison, Look { width: 80, colour: false, fold: false }));
 //! ```
@@ -53,11 +53,11 @@ mod timeline;
 mod units;
 mod wrap;
 
-pub use comparison::{Comparison, FORMAT, Machine, Row, Section, Side};
+pub use comparison::{Comparison, FORMAT, MachineSummary, Row, Section, Side};
 pub use console::{Console, Line, printable};
 pub use events::Milestone;
 pub use html::html;
-pub use recording::{Answer, Change, Ending, Host, Lack, Plan, Recording, Table};
+pub use recording::{Answer, Change, Ending, HostSummary, Lack, PlanSummary, Recording, Table};
 pub use sections::Only;
 pub use story::{Acknowledged, Notified, Record, Seen, Story};
 pub use text::{Look, text};

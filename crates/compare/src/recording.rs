@@ -12,7 +12,7 @@ pub struct Recording {
     /// Profile keys that this table set does not support, and their replacements.
     pub changes: Vec<Change>,
     /// The RAS plan; `None` if planning failed.
-    pub plan: Option<Plan>,
+    pub plan: Option<PlanSummary>,
     /// The guest's console.
     pub console: Console,
     /// Contents of the event file: one JSON object a line.
@@ -69,7 +69,7 @@ pub enum Ending {
 
 /// A RAS plan as text.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Plan {
+pub struct PlanSummary {
     /// Why this table set was chosen.
     pub because: String,
     /// All tables.
@@ -128,7 +128,7 @@ impl Answer {
 
 /// The host, which is the same for both boots.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Host {
+pub struct HostSummary {
     /// Kernel release.
     pub kernel: String,
     /// Missing capabilities.

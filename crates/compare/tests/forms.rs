@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use compare::{
-    Answer, Change, Comparison, Console, Ending, Host, Lack, Look, Machine, Only, Plan, Recording, Table,
-    html, text,
+    Answer, Change, Comparison, Console, Ending, HostSummary, Lack, Look, MachineSummary, Only, PlanSummary,
+    Recording, Table, html, text,
 };
 
 fn fixture(name: &str, file: &str) -> String {
@@ -12,7 +12,7 @@ fn fixture(name: &str, file: &str) -> String {
     std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-fn recording(name: &str, tables: &str, plan: Plan) -> Recording {
+fn recording(name: &str, tables: &str, plan: PlanSummary) -> Recording {
     let mut console = Console::default();
     for line in fixture(name, "console.txt").lines() {
         let (time, text) = line.split_once('\t').expect("a time and a line");
@@ -45,9 +45,9 @@ fn answer(question: &str, chosen: &str, source: Option<u16>, because: &str) -> A
     }
 }
 
-fn plan(tables: &[(&str, u64, u64)], answers: Vec<Answer>) -> Plan {
+fn plan(tables: &[(&str, u64, u64)], answers: Vec<Answer>) -> PlanSummary {
     let table = |(name, gpa, len): &(&str, u64, u64)| Table { name: (*name).into(), gpa: *gpa, len: *len };
-    Plan {
+    PlanSummary {
         because: "requested by the profile".into(),
         tables: tables.iter().map(table).collect(),
         answers,
@@ -55,14 +55,14 @@ fn plan(tables: &[(&str, u64, u64)], answers: Vec<Answer>) -> Plan {
     }
 }
 
-fn host() -> Host {
+fn host() -> HostSummary {
     let lack =
         Lack { what: "KVM_CAP_ARM_SEA_TO_USER".into(), cost: "aborts reach the guest as SErrors".into() };
-    Host { kernel: "6.18.44".into(), lacks: vec![lack] }
+    HostSummary { kernel: "6.18.44".into(), lacks: vec![lack] }
 }
 
-fn machine(kernel: &str, architecture: &str) -> Machine {
-    Machine {
+fn machine(kernel: &str, architecture: &str) -> MachineSummary {
+    MachineSummary {
         name: "quickstart".into(),
         architecture: architecture.into(),
         vcpus: 2,

@@ -35,13 +35,13 @@ pub mod sigbus;
 
 pub use access::{AccessError, PoisonedPage};
 pub use backing::{AllocateError, Backing};
-pub use ram::{GuestRam, Slot};
+pub use ram::{GuestRam, Memslot};
 
 /// Every public type may be sent to and shared with other threads.
 const _: () = {
     const fn send_and_sync<T: Send + Sync>() {}
     send_and_sync::<GuestRam>();
-    send_and_sync::<Slot>();
+    send_and_sync::<Memslot>();
     send_and_sync::<Backing>();
     send_and_sync::<AllocateError>();
     send_and_sync::<AccessError>();

@@ -15,7 +15,7 @@ use crate::sigbus;
 /// A contiguous region of guest memory, as a hypervisor needs it for a memory slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Slot {
+pub struct Memslot {
     /// Index of the region, from 0.
     pub index: u32,
     /// First GPA, a multiple of the backing's page size.
@@ -59,7 +59,7 @@ impl GuestRam {
         }
         let memory = GuestMemoryMmap::from_regions(mapped).map_err(|_| AllocateError::Layout)?;
         let log2_page = page_size.trailing_zeros() as u8;
-        let ranges = slots(&memory).map(|Slot { gpa, len, hva, .. }| Range { hva, len, gpa, log2_page });
+        let ranges = slots(&memory).map(|Memslot { gpa, len, hva, .. }| Range { hva, len, gpa, log2_page });
         let registration = Registration::new(ranges, sigbus::memory_replaced)?;
         Ok(GuestRam { _registration: Arc::new(registration), memory, backing })
     }
@@ -78,7 +78,7 @@ impl GuestRam {
     }
 
     /// The regions of guest memory, ascending by GPA.
-    pub fn slots(&self) -> impl Iterator<Item = Slot> + '_ {
+    pub fn slots(&self) -> impl Iterator<Item = Memslot> + '_ {
         slots(&self.memory)
     }
 
@@ -106,10 +106,10 @@ impl GuestRam {
     }
 }
 
-fn slots(memory: &GuestMemoryMmap) -> impl Iterator<Item = Slot> + '_ {
+fn slots(memory: &GuestMemoryMmap) -> impl Iterator<Item = Memslot> + '_ {
     memory.iter().zip(0..).filter_map(|(region, index)| {
         let hva = region.get_host_address(MemoryRegionAddress(0)).ok()? as u64;
-        Some(Slot { index, gpa: region.start_addr().0, len: region.len(), hva })
+        Some(Memslot { index, gpa: region.start_addr().0, len: region.len(), hva })
     })
 }
 

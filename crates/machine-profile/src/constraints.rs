@@ -9,7 +9,7 @@ use ras_core::plan::decision::{ErrorClass, Unsupported, describes, rows, support
 use crate::device_kind::FileUse;
 use crate::diagnostic::{Diagnostic, Report};
 use crate::forms::listed;
-use crate::machine::{Backing, BootProtocol, Kernel, PageSize, TableSet};
+use crate::machine::{BootProtocol, Kernel, MemoryBacking, PageSize, TableSet};
 use crate::reader::{Setting, SettingResult};
 use crate::settings::{ProfileSettings, default_page_size};
 use crate::units;
@@ -68,16 +68,17 @@ fn page_size(settings: &ProfileSettings) -> Option<Diagnostic> {
     let backing = settings.backing.as_ref().ok()?;
     let page_size = settings.page_size.as_ref().ok()?.as_ref()?;
     let refused = match (backing.value, page_size.value) {
-        (Backing::Hugetlbfs, PageSize::Large | PageSize::Giant)
-        | (Backing::Anonymous | Backing::Memfd, PageSize::Small) => return None,
-        (Backing::Hugetlbfs, PageSize::Small) => page_size.refused(
+        (MemoryBacking::Hugetlbfs, PageSize::Large | PageSize::Giant)
+        | (MemoryBacking::Anonymous | MemoryBacking::Memfd, PageSize::Small) => return None,
+        (MemoryBacking::Hugetlbfs, PageSize::Small) => page_size.refused(
             "it is not a size of huge pages",
             "write `\"2MiB\"` or `\"1GiB\"`, or choose the backing `\"anonymous\"` or `\"memfd\"`",
         ),
-        (Backing::Anonymous | Backing::Memfd, PageSize::Large | PageSize::Giant) => page_size.refused(
-            "only the backing `\"hugetlbfs\"` has pages of that size",
-            "add `backing = \"hugetlbfs\"` to `[memory]`, or write `\"4KiB\"`",
-        ),
+        (MemoryBacking::Anonymous | MemoryBacking::Memfd, PageSize::Large | PageSize::Giant) => page_size
+            .refused(
+                "only the backing `\"hugetlbfs\"` has pages of that size",
+                "add `backing = \"hugetlbfs\"` to `[memory]`, or write `\"4KiB\"`",
+            ),
     };
     Some(with_label_if_given(refused, backing, "the backing is set here"))
 }

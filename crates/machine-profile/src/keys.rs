@@ -10,7 +10,9 @@ use ras_core::plan::decision::ErrorClass;
 
 use crate::description::{Default, Key, Optional, Section, Shape};
 use crate::forms::{FilePath, Integer, KernelPath, Period, ResponseName, Size, Text, Word, Words};
-use crate::machine::{Backing, BootProtocol, Kernel, OnMissingSupport, OnReboot, PageSize, Repair, TableSet};
+use crate::machine::{
+    BootProtocol, Kernel, MemoryBacking, OnMissingSupport, OnReboot, PageSize, Repair, TableSet,
+};
 
 /// The section of that name.
 pub(crate) fn section(name: &str) -> Option<&'static Section> {
@@ -106,15 +108,15 @@ pub(crate) mod memory {
         doc: "The backing of the guest's memory.",
         shape: Shape::Once { required: false, keys: &[&BACKING, &PAGE_SIZE] },
     };
-    pub(crate) static BACKING: Key<Words<Backing>, Default<Backing>> = Key {
+    pub(crate) static BACKING: Key<Words<MemoryBacking>, Default<MemoryBacking>> = Key {
         name: "backing",
         doc: "What backs the guest's memory on the host.",
         form: Words(&[
-            word("anonymous", Backing::Anonymous, "private anonymous memory"),
-            word("memfd", Backing::Memfd, "a memfd, shared"),
-            word("hugetlbfs", Backing::Hugetlbfs, "the host's pool of huge pages"),
+            word("anonymous", MemoryBacking::Anonymous, "private anonymous memory"),
+            word("memfd", MemoryBacking::Memfd, "a memfd, shared"),
+            word("hugetlbfs", MemoryBacking::Hugetlbfs, "the host's pool of huge pages"),
         ]),
-        absent: Default(Backing::Anonymous),
+        absent: Default(MemoryBacking::Anonymous),
     };
     pub(crate) static PAGE_SIZE: Key<Words<PageSize>, Optional> = Key {
         name: "page-size",

@@ -51,14 +51,14 @@ pub struct Memory {
     /// Bytes: a multiple of the page size.
     pub size: u64,
     /// The backing of the pages.
-    pub backing: Backing,
+    pub backing: MemoryBacking,
     /// Size of the pages that back the guest.
     pub page_size: PageSize,
 }
 
 /// The backing of the guest's pages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Backing {
+pub enum MemoryBacking {
     /// Private anonymous memory.
     Anonymous,
     /// A memfd, shared.

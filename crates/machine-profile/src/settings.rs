@@ -11,8 +11,8 @@ use crate::device_kind::{DeviceKinds, DeviceSection, FileUse, TYPE, resolve};
 use crate::diagnostic::{Report, Reported};
 use crate::keys::{boot, control, device, machine, memory, ras};
 use crate::machine::{
-    Backing, Boot, BootProtocol, Device, Kernel, Machine, Memory, OnMissingSupport, OnReboot, PageSize, Ras,
-    Repair, TableSet,
+    Boot, BootProtocol, Device, Kernel, Machine, Memory, MemoryBacking, OnMissingSupport, OnReboot, PageSize,
+    Ras, Repair, TableSet,
 };
 use crate::reader::{SectionReader, Setting, SettingResult, unknown_sections};
 use crate::source::Place;
@@ -28,7 +28,7 @@ pub(crate) struct ProfileSettings {
     pub(crate) memory: SettingResult<u64>,
     pub(crate) firmware: SettingResult<TableSet>,
     pub(crate) on_reboot: SettingResult<OnReboot>,
-    pub(crate) backing: SettingResult<Backing>,
+    pub(crate) backing: SettingResult<MemoryBacking>,
     pub(crate) page_size: OptionalSetting<PageSize>,
     pub(crate) kernel: SettingResult<Kernel>,
     pub(crate) initrd: OptionalSetting<PathBuf>,
@@ -162,9 +162,9 @@ impl DeviceSettings {
 }
 
 /// The page size of a profile that sets none.
-pub(crate) fn default_page_size(backing: Backing) -> PageSize {
+pub(crate) fn default_page_size(backing: MemoryBacking) -> PageSize {
     match backing {
-        Backing::Anonymous | Backing::Memfd => PageSize::Small,
-        Backing::Hugetlbfs => PageSize::Large,
+        MemoryBacking::Anonymous | MemoryBacking::Memfd => PageSize::Small,
+        MemoryBacking::Hugetlbfs => PageSize::Large,
     }
 }

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use jsonschema::Validator;
-use machine_profile::{Backing, Kernel, Machine, PageSize, TableSet, load, schema};
+use machine_profile::{Kernel, Machine, MemoryBacking, PageSize, TableSet, load, schema};
 use platform::Arch;
 use serde_json::Value;
 
@@ -45,7 +45,7 @@ fn examples_describe_the_machine_of_their_name() {
     assert_eq!(machine("arm64-acpi.toml", Arch::Aarch64).firmware, TableSet::Acpi);
     assert_eq!(machine("arm64-devicetree.toml", Arch::Aarch64).firmware, TableSet::Devicetree);
     let memory = machine("hugepages.toml", Arch::X86_64).memory;
-    assert_eq!((memory.backing, memory.page_size), (Backing::Hugetlbfs, PageSize::Large));
+    assert_eq!((memory.backing, memory.page_size), (MemoryBacking::Hugetlbfs, PageSize::Large));
 }
 
 #[test]

@@ -7,8 +7,8 @@ use std::time::Duration;
 use devices::virtio_block::BlockConfig;
 use machine_profile::device_kind::DeviceConfig;
 use machine_profile::{
-    Backing, Boot, BootProtocol, Device, Diagnostic, Kernel, Machine, Memory, OnMissingSupport, OnReboot,
-    Override, PageSize, Profile, Ras, Repair, Source, TableSet, conflicts, load, parse, schema,
+    Boot, BootProtocol, Device, Diagnostic, Kernel, Machine, Memory, MemoryBacking, OnMissingSupport,
+    OnReboot, Override, PageSize, Profile, Ras, Repair, Source, TableSet, conflicts, load, parse, schema,
 };
 use platform::Arch;
 use ras_core::Response;
@@ -25,7 +25,7 @@ fn a_header_alone_is_a_profile_and_every_default_is_filled_in() {
             vcpus: 1,
             firmware: TableSet::Acpi,
             on_reboot: OnReboot::Exit,
-            memory: Memory { size: 256 << 20, backing: Backing::Anonymous, page_size: PageSize::Small },
+            memory: Memory { size: 256 << 20, backing: MemoryBacking::Anonymous, page_size: PageSize::Small },
             boot: Boot {
                 kernel: Kernel::BuiltinProbe,
                 initrd: None,
@@ -87,7 +87,7 @@ fn every_key_is_honoured() {
             vcpus: 3,
             firmware: TableSet::Acpi,
             on_reboot: OnReboot::Restart,
-            memory: Memory { size: 4 << 30, backing: Backing::Hugetlbfs, page_size: PageSize::Giant },
+            memory: Memory { size: 4 << 30, backing: MemoryBacking::Hugetlbfs, page_size: PageSize::Giant },
             boot: Boot {
                 kernel: Kernel::File("/srv/vmlinux".into()),
                 initrd: Some("/boot/initrd".into()),

@@ -6,7 +6,7 @@
 //! rest of the record area is reserved too, in whole blocks of 64 KiB, so that a kernel maps nothing else with them.
 
 use platform::{Interrupt, Platform, Range, Trigger};
-use ras_core::{ErrorSource, Notification, RecordArea, Slot};
+use ras_core::{ErrorSource, Notification, RecordArea, RecordSlot};
 
 use super::{SET, interrupts};
 use crate::fdt::Node;
@@ -71,7 +71,7 @@ impl ErrorSources {
     }
 
     /// The slot of each source, and the phandles of its status block and acknowledge register.
-    fn numbered(&self) -> impl Iterator<Item = (Slot, u32, u32)> {
+    fn numbered(&self) -> impl Iterator<Item = (RecordSlot, u32, u32)> {
         self.area.slots().zip((self.first_phandle..).step_by(2)).map(|(slot, block)| (slot, block, block + 1))
     }
 }

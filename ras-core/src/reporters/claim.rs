@@ -2,18 +2,18 @@
 
 use alloc::vec::Vec;
 
-use crate::record_area::{RecordArea, Slot};
+use crate::record_area::{RecordArea, RecordSlot};
 
 /// The status blocks of a record area that have no writer yet. Each can be claimed once.
 #[derive(Debug, Default)]
 pub struct Claims {
-    slots: Vec<Slot>,
+    slots: Vec<RecordSlot>,
 }
 
 /// The right to write one status block. It can only be had from a record area that was laid out.
 #[derive(Debug)]
 pub struct Claim {
-    slot: Slot,
+    slot: RecordSlot,
 }
 
 impl Claims {
@@ -33,7 +33,7 @@ impl Claims {
 impl Claim {
     /// Where the block is.
     #[must_use]
-    pub const fn slot(&self) -> &Slot {
+    pub const fn slot(&self) -> &RecordSlot {
         &self.slot
     }
 }

@@ -12,7 +12,7 @@ use crate::memory_blocks::{MemoryBlocks, MemoryReport, PartName};
 use crate::memory_error::{Kind, MemoryError, Span};
 use crate::notification::Notification;
 use crate::plan::ResponsePlan;
-use crate::record_area::Slot;
+use crate::record_area::RecordSlot;
 use crate::response::Response;
 use crate::vcpu_state::VcpuState;
 
@@ -130,7 +130,7 @@ impl Reporter for Ghes {
 }
 
 fn is_free(context: &ReporterContext) -> bool {
-    context.acknowledge_register & Slot::FREE != 0
+    context.acknowledge_register & RecordSlot::FREE != 0
 }
 
 impl Channel {
@@ -158,7 +158,7 @@ impl Channel {
     /// The register first, so that an acknowledgement can only be of this record; then the block's body; last its first field, by which a
     /// polling guest sees that the block is not empty.
     fn write(&mut self, record: &Record, context: &ReporterContext, sink: &mut dyn ActionSink) {
-        let Slot { source, ack_gpa, block_gpa, .. } = *self.claim.slot();
+        let RecordSlot { source, ack_gpa, block_gpa, .. } = *self.claim.slot();
         self.written = self.written.saturating_add(1);
         // No two records of the area have the same number: the last digit is the source's.
         let number = self.written.saturating_mul(10).saturating_add(u64::from(source.id % 10));
@@ -223,10 +223,10 @@ impl Channel {
 
     /// Initialises the source's part of the record area: the block is empty and free.
     fn restore(&mut self, sink: &mut dyn ActionSink) {
-        let Slot { cell_gpa, ack_gpa, block_gpa, .. } = *self.claim.slot();
+        let RecordSlot { cell_gpa, ack_gpa, block_gpa, .. } = *self.claim.slot();
         self.block.fill(0);
         sink.act(Action::Write { gpa: block_gpa, bytes: &self.block });
         sink.act(Action::Write { gpa: cell_gpa, bytes: &block_gpa.to_le_bytes() });
-        sink.act(Action::Write { gpa: ack_gpa, bytes: &Slot::FREE.to_le_bytes() });
+        sink.act(Action::Write { gpa: ack_gpa, bytes: &RecordSlot::FREE.to_le_bytes() });
     }
 }

@@ -213,7 +213,7 @@ mod tests {
     const SMALL: &str = "name = 'a'\nhost = 'x86_64'\n";
 
     #[test]
-    fn what_is_left_out_has_defaults() {
+    fn omitted_keys_have_defaults() {
         let scenario = parse(SMALL).unwrap().remove(0);
         assert_eq!((scenario.status, scenario.limit, scenario.host_kernel()), (0, 120, "6.1"));
         assert_eq!(scenario.set, Set::Default);

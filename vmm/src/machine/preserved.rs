@@ -9,7 +9,7 @@ use std::time::Duration;
 use devices::PoisonObserver;
 use guest_memory::sigbus::AoListener;
 use guest_memory::{Backing, GuestRam};
-use machine_profile::{Backing as BackingKind, Machine};
+use machine_profile::{Machine, MemoryBacking};
 use platform::{Platform, Range};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
@@ -127,9 +127,9 @@ impl PreservedState {
 
 fn backing(machine: &Machine) -> Backing {
     match machine.memory.backing {
-        BackingKind::Anonymous => Backing::Anonymous,
-        BackingKind::Memfd => Backing::Memfd,
-        BackingKind::Hugetlbfs => Backing::Hugetlbfs { page_size: machine.memory.page_size.bytes() },
+        MemoryBacking::Anonymous => Backing::Anonymous,
+        MemoryBacking::Memfd => Backing::Memfd,
+        MemoryBacking::Hugetlbfs => Backing::Hugetlbfs { page_size: machine.memory.page_size.bytes() },
     }
 }
 

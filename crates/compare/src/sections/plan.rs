@@ -1,7 +1,7 @@
 //! The RAS plan with its reasons, and what the host cannot do.
 
 use crate::comparison::{Row, Section, Side};
-use crate::recording::{Answer, Change, Host};
+use crate::recording::{Answer, Change, HostSummary};
 
 pub(super) fn plan(sides: [&Side; 2]) -> Section {
     let because = |side: &Side| side.plan.iter().map(|plan| plan.because.clone()).collect();
@@ -41,7 +41,7 @@ fn chosen(answer: &Answer) -> Vec<String> {
     vec![format!("{}{source}{degraded}{requested}", answer.chosen)]
 }
 
-pub(super) fn host(sides: [&Side; 2], host: &Host) -> Section {
+pub(super) fn host(sides: [&Side; 2], host: &HostSummary) -> Section {
     let notes = |side: &Side| side.plan.iter().flat_map(|plan| plan.notes.clone()).collect();
     let mut rows = vec![Row::new("notes", "notes", sides.map(notes))];
     rows.extend(host.lacks.iter().map(|lack| {

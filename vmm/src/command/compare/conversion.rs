@@ -1,13 +1,13 @@
 //! Plan, machine and host, converted to the types of the crate `compare`.
 
-use compare::{Answer, Host, Lack, Machine, Plan, Table};
+use compare::{Answer, HostSummary, Lack, MachineSummary, PlanSummary, Table};
 use machine_profile::Kernel;
 use ras_core::plan::ResponsePlan;
 use vcpu::host::KvmState;
 use vmm::plan::Blueprint;
 
-pub(super) fn machine(machine: &machine_profile::Machine) -> Machine {
-    Machine {
+pub(super) fn machine(machine: &machine_profile::Machine) -> MachineSummary {
+    MachineSummary {
         name: machine.name.clone(),
         architecture: machine.arch.name().into(),
         vcpus: machine.vcpus,
@@ -20,7 +20,7 @@ pub(super) fn machine(machine: &machine_profile::Machine) -> Machine {
     }
 }
 
-pub(super) fn plan(blueprint: &Blueprint) -> Plan {
+pub(super) fn plan(blueprint: &Blueprint) -> PlanSummary {
     let report = &blueprint.report;
     let ras = &report.ras;
     let tables = report.tables.iter().map(|table| Table {
@@ -28,7 +28,7 @@ pub(super) fn plan(blueprint: &Blueprint) -> Plan {
         gpa: table.gpa,
         len: table.len as u64,
     });
-    Plan {
+    PlanSummary {
         because: report.because.into(),
         tables: tables.collect(),
         answers: [
@@ -65,7 +65,7 @@ fn answer((class, response): (&str, &ResponsePlan)) -> Answer {
 }
 
 /// This host and the capabilities that it lacks.
-pub(super) fn host() -> Host {
+pub(super) fn host() -> HostSummary {
     let host = vcpu::host::probe();
     let mut lacks = Vec::new();
     if let KvmState::Absent { reason } = &host.kvm {
@@ -74,5 +74,5 @@ pub(super) fn host() -> Host {
     // Missing memory failure handling is among the notes of every plan.
     let missing = host.capabilities.iter().filter(|capability| capability.value <= 0);
     lacks.extend(missing.map(|it| Lack { what: it.name.into(), cost: it.without.into() }));
-    Host { kernel: host.kernel, lacks }
+    HostSummary { kernel: host.kernel, lacks }
 }
