@@ -117,9 +117,14 @@ fn libraries(workspace: &Workspace) -> Result<(Vec<Library>, Vec<String>)> {
 }
 
 /// Packs every library, and builds each from its package and the packages of those that it needs.
+///
+/// In a new target directory: Cargo unpacks the packages of a target directory once, and would build an old version of a
+/// library that another one needs.
 fn package(workspace: &Workspace, others: &[String]) -> Result<Outcome> {
+    fs::create_dir_all(workspace.lab()).context("cannot create the lab's directory")?;
+    let directory = tempfile::tempdir_in(workspace.lab()).context("cannot create a target directory")?;
     let mut cargo = workspace.cargo();
-    cargo.args(["package", "--quiet", "--workspace", "--allow-dirty"]);
+    cargo.args(["package", "--quiet", "--workspace", "--allow-dirty", "--target-dir"]).arg(directory.path());
     for other in others {
         cargo.args(["--exclude", other]);
     }
