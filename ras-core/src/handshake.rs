@@ -176,7 +176,7 @@ impl<const N: usize> Handshake<N> {
 
     /// Advances the time and checks for an acknowledgement: `free` is bit 0 of the acknowledge register at `now_ns`.
     pub fn tick(&mut self, free: bool, now_ns: u64, step: &mut impl FnMut(Step)) {
-        // A register that was read no later than the record was written says nothing about this record.
+        // A register that was read no later than the record was written is not an acknowledgement of this record.
         if free
             && let Some(record) = self.written()
             && now_ns > record.written_ns

@@ -51,7 +51,7 @@ pub struct Entry {
     pub last_seen_ns: u64,
     /// Number of errors reported.
     pub times: u64,
-    /// Where the last report came from.
+    /// How the last error was reported.
     pub origin: Origin,
     /// What consumed it last. `None` if nothing did.
     pub consumed_by: Option<ConsumedBy>,

@@ -29,7 +29,7 @@
 //!    describes. Each [`plan::ResponsePlan`] has the requested response, the candidates, the chosen one and the reason; the rows are the
 //!    [decision table](plan::decision).
 //! 4. **Response.** A [`responder::Responder`] turns each [`MemoryError`] into [`actions::Action`]s, in order: memory to write, an
-//!    exception to inject, an interrupt to raise, a vCPU to hold, or a stop with its reason. The [`reporters`] know how.
+//!    exception to inject, an interrupt to raise, a vCPU to hold, or a stop with its reason. They are made by the [`reporters`].
 //! 5. **Acknowledgement.** A status block is written again only after the guest has read it ([`handshake`]). Errors in between are queued,
 //!    with a timeout. [`responder::Responder::tick`] checks for it, at `deadline_ns` at the latest.
 //! 6. **Ledger.** The [`ledger`] has every poisoned page: what consumed it, how the guest was notified, whether it acknowledged, what may

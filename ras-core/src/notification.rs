@@ -1,4 +1,4 @@
-//! Notifications: how the guest learns of a record.
+//! Notifications: how the guest is notified of a record.
 
 use core::fmt;
 use core::num::NonZeroU32;

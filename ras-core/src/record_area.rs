@@ -93,7 +93,7 @@ pub enum LayoutError {
     /// The area would exceed the address space.
     #[error("a record area of {needed:#x} bytes at {base:#x} exceeds the address space")]
     BeyondAddresses {
-        /// Where it would start.
+        /// Its first GPA.
         base: u64,
         /// Bytes that it needs.
         needed: u64,

@@ -76,7 +76,7 @@ pub struct Row {
     pub stalled: Option<Response>,
     /// Why the row is as it is.
     pub reason: &'static str,
-    /// Where that is specified or discussed.
+    /// The specification, source file or discussion that it follows.
     pub reference: &'static str,
 }
 
@@ -89,7 +89,7 @@ pub struct FixedRow {
     pub response: &'static str,
     /// Why.
     pub reason: &'static str,
-    /// Where that is specified or discussed.
+    /// The specification, source file or discussion that it follows.
     pub reference: &'static str,
 }
 

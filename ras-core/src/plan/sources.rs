@@ -10,7 +10,7 @@ use crate::request::Request;
 /// The sources that a plan for this request and host would use if the tables had them: at most one for consumed errors (id 0) and one
 /// for detected errors (id 1). Linux uses 64 KiB of a guest's address space for each source, so there are no others.
 ///
-/// `own_gsi` is the interrupt of a source that has one of its own. `None`: there is no such source.
+/// `own_gsi` is the interrupt for a source that needs one of its own ([`Notification::External`]). `None`: there is no such source.
 pub fn sources_wanted(
     request: &Request,
     host: &HostAbilities,

@@ -10,14 +10,14 @@ pub struct Claims {
     slots: Vec<RecordSlot>,
 }
 
-/// The right to write one status block. It can only be had from a record area that was laid out.
+/// The right to write one status block. It is only made from a record area that was laid out.
 #[derive(Debug)]
 pub struct Claim {
     slot: RecordSlot,
 }
 
 impl Claims {
-    /// All blocks of the area. To be created once for each area; without an area there is nothing to claim.
+    /// All blocks of the area. Create it once for each area. Without an area it is empty.
     #[must_use]
     pub fn of(area: Option<&RecordArea>) -> Self {
         Claims { slots: area.map_or(Vec::new(), |area| area.slots().collect()) }
@@ -31,7 +31,7 @@ impl Claims {
 }
 
 impl Claim {
-    /// Where the block is.
+    /// The addresses of the block, and of its cell and register.
     #[must_use]
     pub const fn slot(&self) -> &RecordSlot {
         &self.slot

@@ -193,7 +193,7 @@ impl MachineCheckReporter {
         true
     }
 
-    /// Holds a vCPU until the next attempt, or returns an error after too many attempts.
+    /// Holds a vCPU until the next attempt. Returns an error if it could not be notified for longer than the timeout.
     fn hold(&mut self, vcpu: u32, now_ns: u64, sink: &mut dyn ActionSink) -> Result<(), StillBusy> {
         let before = self.busy.take_first(|busy| busy.vcpu == vcpu);
         let since_ns = before
