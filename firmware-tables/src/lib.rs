@@ -125,7 +125,7 @@ pub struct GuestTables {
     /// The tables, and other data that the guest finds in its memory, in ascending order of address. They do not
     /// overlap.
     pub tables: Vec<Table>,
-    /// Where the guest starts to read.
+    /// The structure at which the guest starts to read.
     pub entry: EntryPoint,
     /// The layout of the error records that the tables point at; their initial contents are the table `error-records`.
     /// `None` if the platform has no error sources.

@@ -1,7 +1,7 @@
 //! Validation of error sources, and the placement of their records.
 //!
-//! A source that the guest would reject, or never be notified of, is an error here: an unreported memory error is worse
-//! than a machine that does not start.
+//! A source that cannot notify a guest of this platform is an error here: an unreported memory error is worse than a
+//! machine that does not start. SEI conforms to the specification and is built, although Linux refuses such a source.
 
 use std::collections::BTreeSet;
 

@@ -1,6 +1,6 @@
 //! ACPI 6.5 tables of a hardware-reduced machine.
 //!
-//! An ACPI table is a file with a [`AcpiTable`]; `LISTED` names those that the XSDT points at.
+//! An ACPI table is a file with an [`AcpiTable`]; `LISTED` names those that the XSDT points at.
 
 mod console;
 mod dbg2;

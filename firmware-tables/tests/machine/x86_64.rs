@@ -19,7 +19,7 @@ pub(crate) fn machine(vcpus: u32, memory: u64, transports: usize) -> Platform {
     x86_64::platform(&x86_64::Layout::REFERENCE, vcpus, memory, devices, Some("serial0"))
 }
 
-/// One source for each notification that Linux supports on x86_64.
+/// Sources with different notifications, all of which Linux supports on x86_64.
 #[allow(dead_code, reason = "not every test has error sources")]
 pub(crate) fn error_sources() -> Vec<ErrorSource> {
     let interval_ms = NonZeroU32::new(1000).expect("not zero");
