@@ -7,7 +7,7 @@ use crate::events::Milestone;
 use crate::recording::{Change, Ending, HostSummary, PlanSummary};
 use crate::story::Story;
 
-/// Version of the JSON form. It grows with every change that breaks readers.
+/// Version of the JSON form: incremented by every incompatible change.
 pub const FORMAT: u32 = 1;
 
 /// Two boots, side by side.

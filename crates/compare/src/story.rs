@@ -71,7 +71,7 @@ pub struct Notified {
 pub struct Acknowledged {
     /// Id of the error source.
     pub source: u64,
-    /// Nanoseconds after the notification.
+    /// Nanoseconds after the record was written.
     pub after_ns: u64,
 }
 

@@ -1,4 +1,4 @@
-//! The configuration of a device, of a type that only its kind knows.
+//! The configuration of a device. Its kind defines the type; this crate treats it as opaque.
 
 use std::any::Any;
 use std::fmt::{self, Debug, Formatter};

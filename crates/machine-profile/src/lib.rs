@@ -52,13 +52,13 @@
 //!
 //! `keys` declares the sections and keys: name, form, words, range, default, and one line of documentation. The reader and
 //! the JSON Schema ([`schema`](fn@schema)) both follow from these declarations. To add a key, add a declaration in `keys`, a
-//! field in [`Machine`], and the line in `settings` that joins the two. To add a rule about several keys, add a function in
+//! field in [`Machine`], and the line in `settings` that reads it. To add a rule about several keys, add a function in
 //! `constraints`. The kinds of `[[device]]` are not part of this crate: the caller provides them
 //! ([`device_kind`]).
 //!
 //! # Non-goals
 //!
-//! The crate opens no file but the profile, and does not look at the host. A kernel that does not exist, or a pool of huge
+//! The crate opens no file but the profile, and does not query the host. A kernel that does not exist, or a pool of huge
 //! pages that is too small, is detected later; [`Profile::problem`] makes a diagnostic of it that points at the key.
 //!
 //! # Cost

@@ -43,7 +43,7 @@ wire! {
     }
 }
 
-/// How a source notifies of a record.
+/// How a source notifies the operating system of a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Notification {
     Polled,

@@ -30,7 +30,7 @@ pub(crate) const fn page(gpa: u64) -> u64 {
     gpa & !(PAGE - 1)
 }
 
-/// Records a report about the page at `gpa`. `is_poisoned`: its contents are lost.
+/// Records a report about the page at `gpa`. `is_poisoned`: the error is uncorrected.
 pub(crate) fn record(gpa: u64, is_poisoned: bool) {
     for slot in WATCHED.iter().filter(|slot| is_poisoned && slot.page.load(Ordering::Relaxed) == page(gpa)) {
         slot.is_poisoned.store(true, Ordering::SeqCst);
