@@ -83,13 +83,12 @@ pub fn platform(
     offered: Features,
     host: &HostAbilities,
 ) -> Result<Platform, DescribeError> {
-    // The interrupt of a source that has one of its own, if the tables can describe such a source.
-    let own_gsi = match (machine.arch, machine.firmware) {
-        (Arch::X86_64, TableSet::Acpi) => Some(x86_64::ERROR_GSI),
-        (Arch::Aarch64, TableSet::Devicetree) => Some(aarch64::ERROR_INTID),
-        _ => None,
+    // The interrupt of a source that has one of its own.
+    let own_gsi = match machine.arch {
+        Arch::X86_64 => x86_64::ERROR_GSI,
+        Arch::Aarch64 => aarch64::ERROR_INTID,
     };
-    let sources = sources_wanted(&request::of(machine), host, own_gsi).collect();
+    let sources = sources_wanted(&request::of(machine), host, Some(own_gsi)).collect();
     Ok(describe::platform(machine, offered)?.with_error_sources(sources))
 }
 

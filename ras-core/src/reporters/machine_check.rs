@@ -78,7 +78,7 @@ impl MachineCheckReporter {
     #[must_use]
     pub fn new(host: &HostAbilities) -> Option<Self> {
         let ArchAbilities::X86_64(host) = host.arch else { return None };
-        let mce = host.mce.filter(|mce| mce.has(MachineCheckAbilities::SER_P) && mce.banks >= 2)?;
+        let mce = host.mce.filter(MachineCheckAbilities::has_software_recovery)?;
         Some(MachineCheckReporter {
             vendor: host.vendor.unwrap_or(Vendor::Intel),
             host: mce,
@@ -274,7 +274,7 @@ impl Reporter for MachineCheckReporter {
         }
     }
 
-    fn reset(&mut self, _still_poisoned: bool, _context: &ReporterContext, _sink: &mut dyn ActionSink) {
+    fn reset(&mut self, _sink: &mut dyn ActionSink) {
         self.busy = Queue::new();
         self.deferred = Queue::new();
     }

@@ -52,9 +52,9 @@ pub trait Reporter: Debug + Send {
     /// The guest's driver is known to have started: from now on it is expected to acknowledge.
     fn driver_up(&mut self, _context: &ReporterContext) {}
 
-    /// The guest was reset. Called after its memory was initialised again, with no vCPU held. If the pages are `still_poisoned`, a
-    /// reporter that writes records reports detected errors that were not acknowledged again at the next tick.
-    fn reset(&mut self, _still_poisoned: bool, _context: &ReporterContext, _sink: &mut dyn ActionSink) {}
+    /// The guest was reset. Called after its memory was initialised again, with no vCPU held. Errors that were not acknowledged are
+    /// dropped.
+    fn reset(&mut self, _sink: &mut dyn ActionSink) {}
 
     /// Whether one more error can be reported or queued.
     fn has_capacity(&self) -> bool {
