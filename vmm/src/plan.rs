@@ -42,9 +42,9 @@ pub struct PlanReport {
     pub memory: u64,
     /// What is booted.
     pub kernel: String,
-    /// The language of the tables.
+    /// The table set.
     pub firmware: &'static str,
-    /// Why it is that one.
+    /// Why the guest gets this table set.
     pub because: &'static str,
     /// Every table.
     pub tables: Vec<PlannedTable>,
@@ -77,7 +77,7 @@ pub enum PlanError {
 /// The hardware of a machine, with the error sources of its profile's responses on such a host.
 ///
 /// # Errors
-/// Returns an error if the machine has more devices than there is room for.
+/// Returns an error if the devices of the profile have no place in the machine.
 pub fn platform(
     machine: &Machine,
     offered: Features,
@@ -159,7 +159,7 @@ impl Blueprint {
     }
 }
 
-/// Why a guest of that architecture gets those tables, for a person.
+/// Why a guest of that architecture gets those tables, for users.
 const fn firmware_reason(arch: Arch, firmware: TableSet) -> &'static str {
     match (arch, firmware) {
         (_, TableSet::Acpi) => "the profile says acpi: the tables that carry error records for every kernel",

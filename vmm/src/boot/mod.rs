@@ -1,4 +1,4 @@
-//! Loads a kernel and what it needs into guest memory.
+//! Loads a kernel, its initrd, the tables and the data of the boot protocol into guest memory.
 //!
 //! The sequence is the same on both architectures: the kernel, above everything that the platform reserves; the initrd, as
 //! high as possible; the tables, which on aarch64 refer to both; the data structures of the boot protocol.
@@ -88,7 +88,7 @@ fn load_kernel(
     outcome.map_err(|error| BootError::Kernel { path, error })
 }
 
-/// Opens a regular file. Anything else is refused: a pipe would block, a device may not end.
+/// Opens a regular file. Anything else is an error: a pipe would block, a device may not end.
 fn open_regular(path: &Path) -> io::Result<File> {
     if !path.metadata()?.is_file() {
         return Err(io::Error::other("not a regular file"));

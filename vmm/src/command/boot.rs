@@ -160,8 +160,8 @@ fn boot(
     }
 }
 
-/// Loads the memory again after a reset. `None` if poisoned memory that is not repaired leaves no room for what fitted at
-/// the first boot.
+/// Loads the memory again after a reset. `None` if kernel, initrd and tables no longer fit, because poisoned memory is not
+/// repaired.
 fn reload(
     machine: &Machine,
     blueprint: &Blueprint,

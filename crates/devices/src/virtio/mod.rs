@@ -12,6 +12,7 @@
 //! | device | type | profile |
 //! |---|---|---|
 //! | [`crate::virtio_block`] | 2 | `virtio-block` |
+//! | [`crate::virtio_rng`] | 4 | `virtio-rng` |
 //!
 //! A driver detects a transport by the tables. An MP table cannot describe one: Linux learns of it from its command line
 //! ([`Kind::kernel_parameter`](crate::kind::Kind::kernel_parameter)).

@@ -2,7 +2,7 @@
 //!
 //! It has no features and no configuration. A request is a chain of device-writable buffers, which are filled with bytes of
 //! getrandom(2), the random number generator of the host's kernel. A request gets [`MAX_REQUEST`] bytes at most; the driver
-//! asks again for more, as VIRTIO 1.2, 5.4.6 has it. A request without a device-writable buffer is used with 0 bytes.
+//! makes another request for more, as VIRTIO 1.2, 5.4.6 permits. A request without a device-writable buffer is used with 0 bytes.
 
 use std::io;
 
