@@ -12,7 +12,7 @@ use virtio_bindings::virtio_ids::VIRTIO_ID_RNG;
 
 use crate::kind::DeviceError;
 use crate::virtio::{
-    Activation, Buffers, Queue, QueueHandler, QueueWorkers, Request, StopFlag, VirtioDevice, VirtioKind,
+    Activation, Buffers, QueueHandler, QueueWorkers, Request, StopFlag, VirtioDevice, VirtioKind,
 };
 
 /// `type = "virtio-rng"`.
@@ -71,20 +71,8 @@ impl VirtioDevice for Rng {
         Ok(())
     }
 
-    fn notify(&self, queue: u16) {
-        if let Some(workers) = &self.workers {
-            workers.notify(queue);
-        }
-    }
-
-    fn stop_queue(&mut self, queue: u16) {
-        if let Some(workers) = &mut self.workers {
-            workers.stop_queue(queue);
-        }
-    }
-
-    fn start_queue(&mut self, index: u16, queue: Queue) -> io::Result<()> {
-        self.workers.as_mut().ok_or(io::ErrorKind::NotFound)?.start_queue(index, queue)
+    fn workers(&mut self) -> Option<&mut QueueWorkers> {
+        self.workers.as_mut()
     }
 
     fn reset(&mut self) {
