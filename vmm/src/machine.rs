@@ -109,7 +109,7 @@ pub fn load(
     poisoned: &[Range],
     timings: &Timings,
 ) -> Result<(boot::Entry, GuestTables), MachineError> {
-    let command_line = profile_devices::command_line(machine).map_err(BoardError::Describe)?;
+    let command_line = profile_devices::command_line(machine).map_err(BoardError::Place)?;
     let (entry, tables) = boot::load(&machine.boot, command_line, ram, poisoned, platform, |chosen| {
         timings.mark(Phase::Kernel);
         describe::tables(machine, platform, chosen)
@@ -124,7 +124,7 @@ pub fn load(
 /// # Errors
 /// Returns an error if a system call, an ioctl or a device of the profile fails.
 pub fn prepare(
-    kvm: Kvm,
+    kvm: &Kvm,
     machine: &Machine,
     blueprint: &Blueprint,
     entry: &boot::Entry,
@@ -143,7 +143,7 @@ pub fn prepare(
     let mut wiring = Wiring { bus: &mut bus, vm: &vm };
     let board = board::attach(machine.arch, &mut wiring, machine.firmware, &lifecycle, console.output())?;
     profile_devices::attach(&mut wiring, machine, &preserved.ram, &preserved.poison_observer())?;
-    let ports = vm.ports(entry)?;
+    let ports = vm.ports(kvm, entry)?;
     timings.mark(Phase::Vcpus);
     let name = machine.name.clone();
     preserved.reporting.attach(ActionExecutor {

@@ -1,7 +1,7 @@
 //! What a profile requests, what the tables describe to its guest, and how memory errors are reported, before anything boots.
 
 use firmware_tables::GuestTables;
-use machine_profile::{Kernel, Machine, TableSet};
+use machine_profile::{Machine, TableSet};
 use platform::aarch64::{self, Features};
 use platform::{Arch, Chosen, Platform, x86_64};
 use ras_core::RecordArea;
@@ -96,7 +96,7 @@ pub fn platform(
 ///
 /// # Errors
 /// Returns an error if the machine cannot be described.
-pub fn describe(
+pub fn platform_and_tables(
     machine: &Machine,
     offered: Features,
     host: &HostAbilities,
@@ -116,7 +116,7 @@ impl Blueprint {
     /// # Errors
     /// Returns an error if the machine cannot be described, or if its profile requires what the host does not support.
     pub fn of(machine: &Machine, offered: Features, host: HostAbilities) -> Result<Self, PlanError> {
-        let (platform, tables) = describe(machine, offered, &host)?;
+        let (platform, tables) = platform_and_tables(machine, offered, &host)?;
         Blueprint::new(machine, platform, &tables, host)
     }
 
@@ -134,7 +134,7 @@ impl Blueprint {
         let view = TablesView {
             set: request.tables,
             record_area: tables.record_area.as_ref(),
-            error_device: machine.firmware == TableSet::Acpi,
+            error_device: tables.error_device,
         };
         let ras = ras_core::plan::plan(&request, &host, &view)?;
         let report = PlanReport {
@@ -142,10 +142,7 @@ impl Blueprint {
             architecture: machine.arch.name(),
             vcpus: machine.vcpus,
             memory: machine.memory.size,
-            kernel: match &machine.boot.kernel {
-                Kernel::BuiltinProbe => "builtin:probe".into(),
-                Kernel::File(path) => path.display().to_string(),
-            },
+            kernel: machine.boot.kernel.to_string(),
             firmware: machine.firmware.name(),
             because: firmware_reason(machine.arch, machine.firmware),
             tables: tables

@@ -60,7 +60,7 @@ fn isa_line(gsi: u32) -> Option<u8> {
 }
 
 /// Whether an event notifies an error device. The DSDT checks that the target of every event exists.
-fn has_error_device(platform: &Platform) -> bool {
+pub(super) fn has_error_device(platform: &Platform) -> bool {
     let notified = |name: &str| {
         let listed = platform.devices.iter().filter_map(|device| device.acpi.as_ref());
         listed.flat_map(|identity| &identity.objects).any(|object| match object {

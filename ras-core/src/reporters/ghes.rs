@@ -17,7 +17,6 @@ use crate::response::Response;
 use crate::vcpu_state::VcpuState;
 
 pub(super) const REGISTRATION: Registration = Registration {
-    name: "ghes",
     carries: Response::writes_record,
     build: |Setup { response, host, claims, part }| {
         let claim = response.source.and_then(|source| claims.claim(source));
@@ -76,10 +75,6 @@ impl Ghes {
 }
 
 impl Reporter for Ghes {
-    fn name(&self) -> &'static str {
-        REGISTRATION.name
-    }
-
     fn report(&mut self, error: &MemoryError, context: &ReporterContext, sink: &mut dyn ActionSink) {
         let (span, consumer) = match (error.kind, error.vcpu) {
             (Kind::ActionOptional, _) => (error.span, None),

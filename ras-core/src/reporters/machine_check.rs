@@ -13,7 +13,6 @@ use crate::response::Response;
 use crate::vcpu_state::{MachineCheckState, VcpuState};
 
 pub(super) const REGISTRATION: Registration = Registration {
-    name: "machine_check",
     carries: |response| matches!(response, Response::Mce),
     build: |Setup { response, host, .. }| {
         let reporter = MachineCheckReporter::new(host).ok_or(BuildError::NoMachineCheck(response.chosen))?;
@@ -219,10 +218,6 @@ impl MachineCheckReporter {
 struct StillBusy;
 
 impl Reporter for MachineCheckReporter {
-    fn name(&self) -> &'static str {
-        REGISTRATION.name
-    }
-
     fn report(&mut self, error: &MemoryError, context: &ReporterContext, sink: &mut dyn ActionSink) {
         let state = match context.vcpu {
             Some(VcpuState::X86_64(state)) => Some(state),

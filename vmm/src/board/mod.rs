@@ -42,7 +42,7 @@ pub enum BoardError {
     },
     /// The devices of the profile have no place in the machine.
     #[error(transparent)]
-    Describe(#[from] profile_devices::PlaceError),
+    Place(#[from] profile_devices::PlaceError),
 }
 
 /// The devices that the VMM itself drives.

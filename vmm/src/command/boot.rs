@@ -138,9 +138,8 @@ fn boot(
     };
     let mut environment =
         Environment { journal: Arc::clone(journal), timings: Arc::clone(timings), signals, control };
-    let mut kvm = kvm;
     loop {
-        let prepared = machine::prepare(kvm, machine, &blueprint, &entry, &preserved, &environment)
+        let prepared = machine::prepare(&kvm, machine, &blueprint, &entry, &preserved, &environment)
             .map_err(Failure::Machine)?;
         let ending = prepared.run(&preserved, &mut environment).map_err(Failure::Machine)?;
         match (&ending, machine.on_reboot) {
@@ -149,7 +148,6 @@ fn boot(
             }
             _ => return Ok(ending),
         }
-        kvm = open().map_err(Failure::Open)?;
         entry = match reload(machine, &blueprint, &preserved, timings).map_err(Failure::Machine)? {
             Some(entry) => entry,
             None => {
