@@ -248,6 +248,7 @@ proptest! {
                 let (number, interval, vector) = match source.notification {
                     Notification::Polled { interval_ms } => (0, interval_ms.get(), 0),
                     Notification::External { gsi } => (1, 0, gsi),
+                    Notification::Sci => (3, 0, 0),
                     Notification::Nmi => (4, 0, 0),
                     Notification::Gpio => (7, 0, 0),
                     Notification::Sea => (8, 0, 0),
