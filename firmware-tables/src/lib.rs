@@ -130,6 +130,8 @@ pub struct GuestTables {
     /// The layout of the error records that the tables point at; their initial contents are the table `error-records`.
     /// `None` if the platform has no error sources.
     pub record_area: Option<RecordArea>,
+    /// Whether the tables describe an error device (PNP0C33) that an event device notifies.
+    pub error_device: bool,
 }
 
 impl GuestTables {

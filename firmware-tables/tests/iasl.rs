@@ -81,7 +81,10 @@ fn every_notification() -> Result<(), Failed> {
     let shared = [Notification::Gsiv, Notification::Gpio, Notification::Gpio, polled(1)?, polled(u32::MAX)?];
     let lines = [15, 1, 15].map(|gsi| Notification::External { gsi });
     for (mut machine, own) in [
-        (x86_64::default_machine(), &[Notification::Nmi, lines[0], lines[1], lines[2]][..]),
+        (
+            x86_64::default_machine(),
+            &[Notification::Nmi, Notification::Sci, lines[0], lines[1], lines[2]][..],
+        ),
         (aarch64::default_machine(), &[Notification::Sea, Notification::Sei, Notification::Sea]),
     ] {
         let notifications = shared.iter().chain(own).copied().zip((0..=u16::MAX).rev());

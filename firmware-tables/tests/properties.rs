@@ -129,6 +129,7 @@ fn any_source() -> impl Strategy<Value = ErrorSource> {
         gsi().prop_map(|gsi| Notification::External { gsi }),
         Just(Notification::Nmi),
         Just(Notification::Gpio),
+        Just(Notification::Sci),
         Just(Notification::Sea),
         Just(Notification::Sei),
         Just(Notification::Gsiv),
@@ -142,7 +143,7 @@ fn suits(machine: &Platform, source: &ErrorSource) -> bool {
     match source.notification {
         Notification::Polled { .. } | Notification::Gpio | Notification::Gsiv => true,
         Notification::Sea | Notification::Sei => machine.arch == Arch::Aarch64,
-        Notification::Nmi => machine.arch == Arch::X86_64,
+        Notification::Nmi | Notification::Sci => machine.arch == Arch::X86_64,
         Notification::External { gsi } => {
             let line = (1..16).contains(&gsi) && gsi != 2;
             machine.arch == Arch::X86_64 && line && interrupts.all(|interrupt| interrupt.gsi != gsi)
@@ -247,6 +248,7 @@ proptest! {
                 let (number, interval, vector) = match source.notification {
                     Notification::Polled { interval_ms } => (0, interval_ms.get(), 0),
                     Notification::External { gsi } => (1, 0, gsi),
+                    Notification::Sci => (3, 0, 0),
                     Notification::Nmi => (4, 0, 0),
                     Notification::Gpio => (7, 0, 0),
                     Notification::Sea => (8, 0, 0),

@@ -144,6 +144,13 @@ impl MachineCheckAbilities {
     /// MCG_LMCE_P: a machine check may be delivered to one processor only.
     pub const LMCE_P: u64 = 1 << 27;
 
+    /// Whether an uncorrected error can be reported that the guest recovers from: with software recovery, and in a bank other than the
+    /// first.
+    #[must_use]
+    pub const fn has_software_recovery(&self) -> bool {
+        self.has(Self::SER_P) && self.banks >= 2
+    }
+
     /// Whether all of these bits are supported.
     #[must_use]
     pub const fn has(self, bits: u64) -> bool {

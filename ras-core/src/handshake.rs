@@ -198,19 +198,13 @@ impl<const N: usize> Handshake<N> {
         }
     }
 
-    /// The guest was reset and its record area initialised. Consumers no longer exist. Detected errors that were not acknowledged are
-    /// reported again at the next [`tick`](Self::tick) if the pages are `still_poisoned`, and dropped if they were repaired.
-    pub fn reset(&mut self, still_poisoned: bool, step: &mut impl FnMut(Step)) {
-        let unread = self.written().filter(|record| record.consumer.is_none());
+    /// The guest was reset and its record area initialised. Consumers no longer exist, and nothing is reported any more: pages that
+    /// are still poisoned are reported to the new guest as new errors.
+    pub fn reset(&mut self) {
         self.state = State::Free;
         self.driver_seen = false;
         self.waiters = Queue::new();
-        while self.queue.take_first(|pending| !still_poisoned || pending.consumer.is_some()).is_some() {}
-        if let Some(Record { span, .. }) = unread.filter(|_| still_poisoned)
-            && self.queue.push_front(Pending { span, consumer: None, next: span.gpa }).is_err()
-        {
-            self.overflow(span, step);
-        }
+        self.queue = Queue::new();
     }
 
     /// When [`tick`](Self::tick) has to be called at the latest, whatever the guest does. `None`: only the guest can advance the state.

@@ -23,18 +23,6 @@ impl<T: Copy, const N: usize> Queue<T, N> {
         }
     }
 
-    /// Prepends an item, or returns it if the queue is full.
-    pub(crate) fn push_front(&mut self, item: T) -> Result<(), T> {
-        if self.places.last().is_none_or(Option::is_some) {
-            return Err(item);
-        }
-        self.places.rotate_right(1);
-        if let Some(first) = self.places.first_mut() {
-            *first = Some(item);
-        }
-        Ok(())
-    }
-
     pub(crate) fn first_mut(&mut self) -> Option<&mut T> {
         self.places.first_mut()?.as_mut()
     }
@@ -73,11 +61,11 @@ mod tests {
     fn items_keep_their_order_when_added_and_removed_anywhere() {
         let mut queue = Queue::<u8, 3>::new();
         assert_eq!((queue.push(1), queue.push(2), queue.push(3)), (Ok(()), Ok(()), Ok(())));
-        assert_eq!((queue.push(4), queue.push_front(0)), (Err(4), Err(0)));
+        assert_eq!(queue.push(4), Err(4));
         assert_eq!(queue.take_first(|item| *item > 1), Some(2));
         assert_eq!(queue.take_first(|item| *item > 3), None);
-        assert_eq!(queue.push_front(0), Ok(()));
-        assert!(queue.iter().eq(&[0, 1, 3]));
-        assert_eq!([queue.pop(), queue.pop(), queue.pop(), queue.pop()], [Some(0), Some(1), Some(3), None]);
+        assert_eq!(queue.push(4), Ok(()));
+        assert!(queue.iter().eq(&[1, 3, 4]));
+        assert_eq!([queue.pop(), queue.pop(), queue.pop(), queue.pop()], [Some(1), Some(3), Some(4), None]);
     }
 }

@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 use crate::error_source::ErrorSource;
 
 /// Bytes of one status block: a page of 4 KiB of its own.
-const BLOCK_LEN: u64 = 0x1000;
+pub(crate) const BLOCK_LEN: u64 = 0x1000;
 /// Bytes of one address cell and of one acknowledge register.
 const WORD_LEN: u64 = 8;
 /// The largest base page of a guest kernel or host. The area, and each of its three parts, starts and ends at such a page: mapping,

@@ -169,12 +169,12 @@ impl Responder {
     /// The guest was reset and its memory initialised again. If pages are `still_poisoned` and detected errors are reported by records,
     /// every poisoned page of the ledger is reported to the new guest, from the next [`tick`](Self::tick) on. Pass `false` if the pages
     /// were replaced, or if the new guest cannot use them ([`Ledger::poisoned_ranges`]).
-    pub fn reset(&mut self, still_poisoned: bool, context: &ResponderContext, sink: &mut dyn ActionSink) {
+    pub fn reset(&mut self, still_poisoned: bool, sink: &mut dyn ActionSink) {
         self.progress.clear();
         self.ledger.clear_responses();
         self.unreported = (still_poisoned && self.detected.records).then_some(0);
-        self.consumed.reporter.reset(false, &context.context, sink);
-        self.detected.reporter.reset(false, &context.of_detected(), sink);
+        self.consumed.reporter.reset(sink);
+        self.detected.reporter.reset(sink);
     }
 
     /// These pages were replaced by new memory.

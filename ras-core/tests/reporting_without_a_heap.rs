@@ -132,7 +132,7 @@ fn no_response_allocates_memory() {
                 };
                 responder.report(&again, &context(1_000), &mut sink);
                 responder.tick(&context(u64::MAX), &mut sink);
-                responder.reset(true, &context(u64::MAX), &mut sink);
+                responder.reset(true, &mut sink);
                 responder.tick(&context(u64::MAX), &mut sink);
                 assert_eq!(ALLOCATIONS.get() - before, 0, "{synchronous:?} {asynchronous:?} on {arch}");
                 assert!(actions > 100);

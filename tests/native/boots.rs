@@ -96,7 +96,7 @@ fn the_command_line_is_unchanged() -> Checked {
     Ok(())
 }
 
-/// The first command of the README.
+/// The command in the profile's comment.
 fn quickstart() -> Checked {
     needs::kvm()?;
     let profile = concat!(env!("CARGO_MANIFEST_DIR"), "/../config-examples/quickstart.toml");

@@ -43,7 +43,7 @@ pub enum Request {
     Metrics,
     /// Report where guest memory is mapped in this process.
     MemoryMap,
-    /// Reset the machine: it boots again, whatever `machine.on-reboot` says.
+    /// Reset the machine: it boots again, also if `machine.on-reboot` is `exit`.
     Reset,
     /// Stop the machine.
     Stop,

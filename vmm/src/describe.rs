@@ -1,4 +1,4 @@
-//! A machine as the hardware that its guest sees, and the tables that tell the guest of it.
+//! The hardware of a machine, as its guest sees it, and the tables that describe it.
 
 use firmware_tables::{BuildError, GuestTables, OemInfo};
 use machine_profile::Machine;
@@ -22,7 +22,7 @@ pub enum DescribeError {
 /// The hardware of a machine on a host with these features (aarch64 only: x86_64 machines do not depend on the host).
 ///
 /// # Errors
-/// Returns an error if the machine has more devices than there is room for.
+/// Returns an error if the devices of the profile have no place in the machine.
 pub fn platform(machine: &Machine, offered: Features) -> Result<Platform, DescribeError> {
     let mut nodes = board::nodes(machine.arch);
     nodes.extend(profile_devices::nodes(machine)?);
@@ -35,7 +35,7 @@ pub fn platform(machine: &Machine, offered: Features) -> Result<Platform, Descri
     })
 }
 
-/// The tables of a machine, in the language that its profile names.
+/// The tables of a machine: the table set that its profile names.
 ///
 /// # Errors
 /// Returns an error if this build has no such tables, if they cannot describe the machine, or if they do not fit.

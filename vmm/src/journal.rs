@@ -269,8 +269,7 @@ fn line(time: Duration, event: &str, fields: Map<String, Value>) -> String {
 /// The name of an event and its other fields.
 fn event(note: &Note) -> (&'static str, Map<String, Value>) {
     let span = |span: &Span| json!({ "gpa": span.gpa, "span": span.bytes() });
-    let with = |span: &Span, further: Value| match (json!({ "gpa": span.gpa, "span": span.bytes() }), further)
-    {
+    let with = |pages: &Span, further: Value| match (span(pages), further) {
         (Value::Object(mut fields), Value::Object(further)) => {
             fields.extend(further);
             Value::Object(fields)

@@ -1,4 +1,4 @@
-//! The shell of Ghesthouse: wires profile, tables, memory, devices and vCPUs into a running machine.
+//! The VMM of Ghesthouse: wires profile, tables, memory, devices and vCPUs into a running machine.
 //!
 //! ```text
 //! Machine -> plan     -> Blueprint: Platform, GuestTables, and how memory errors are handled    pure

@@ -39,16 +39,16 @@ use running::RunningMachine;
 /// Why a machine could not be started.
 #[derive(Debug, thiserror::Error)]
 pub enum MachineError {
-    /// Guest memory cannot be had.
+    /// Guest memory cannot be allocated.
     #[error(transparent)]
     Memory(#[from] AllocateError),
-    /// Kernel, initrd or tables do not get into guest memory.
+    /// Kernel, initrd or tables cannot be loaded into guest memory.
     #[error(transparent)]
     Boot(#[from] BootError),
     /// The tables of a later boot place the error records elsewhere than those of the first one.
     #[error("the tables of this boot have another record area than those that the machine was planned from")]
     RecordArea,
-    /// KVM refuses.
+    /// An ioctl of KVM failed, or KVM does not support the machine.
     #[error(transparent)]
     Kvm(#[from] KvmError),
     /// A device cannot be attached.
@@ -81,7 +81,7 @@ pub struct Environment {
     pub timings: Arc<Timings>,
     /// Signals that end the machine.
     pub signals: Signals,
-    /// Where others may ask things of the machine.
+    /// The control socket. `None` if the machine has none.
     pub control: Option<Server>,
 }
 
@@ -109,7 +109,7 @@ pub fn load(
     poisoned: &[Range],
     timings: &Timings,
 ) -> Result<(boot::Entry, GuestTables), MachineError> {
-    let command_line = profile_devices::command_line(machine).map_err(BoardError::Describe)?;
+    let command_line = profile_devices::command_line(machine).map_err(BoardError::Place)?;
     let (entry, tables) = boot::load(&machine.boot, command_line, ram, poisoned, platform, |chosen| {
         timings.mark(Phase::Kernel);
         describe::tables(machine, platform, chosen)
@@ -122,9 +122,9 @@ pub fn load(
 /// Sets a machine up whose memory is loaded: devices, vCPUs.
 ///
 /// # Errors
-/// Returns an error if the host or KVM does not provide what it needs.
+/// Returns an error if a system call, an ioctl or a device of the profile fails.
 pub fn prepare(
-    kvm: Kvm,
+    kvm: &Kvm,
     machine: &Machine,
     blueprint: &Blueprint,
     entry: &boot::Entry,
@@ -143,7 +143,7 @@ pub fn prepare(
     let mut wiring = Wiring { bus: &mut bus, vm: &vm };
     let board = board::attach(machine.arch, &mut wiring, machine.firmware, &lifecycle, console.output())?;
     profile_devices::attach(&mut wiring, machine, &preserved.ram, &preserved.poison_observer())?;
-    let ports = vm.ports(entry)?;
+    let ports = vm.ports(kvm, entry)?;
     timings.mark(Phase::Vcpus);
     let name = machine.name.clone();
     preserved.reporting.attach(ActionExecutor {
@@ -161,7 +161,7 @@ pub fn prepare(
     Ok(Prepared { name, ports, environment, board, console, control, lifecycle, vm })
 }
 
-/// The line of the error source that has an interrupt of its own, where there is one.
+/// The interrupt line of the error source that has its own interrupt. `None` if no source has.
 fn external_line(vm: &KvmVm, platform: &Platform) -> Result<Option<InterruptLine>, MachineError> {
     let gsi = platform.error_sources.iter().find_map(|source| match source.notification {
         Notification::External { gsi } => Some(gsi),
@@ -182,7 +182,7 @@ impl Prepared {
     /// Runs the machine to its end.
     ///
     /// # Errors
-    /// Where its threads or the event loop cannot be run.
+    /// Returns an error if a thread cannot be started or the event loop fails.
     pub fn run(self, preserved: &PreservedState, env: &mut Environment) -> Result<Ending, MachineError> {
         let Prepared { name, ports, environment, board, console, control, lifecycle, vm } = self;
         let input = Input::start(Arc::clone(&board.console), &lifecycle)
@@ -214,7 +214,7 @@ impl Prepared {
         env.timings.mark(Phase::GuestShutdown);
         input.stop();
         console.close();
-        // It may be more than a reset by now.
+        // A stop may have replaced a reset meanwhile.
         outcome.map(|ending| lifecycle.ending().unwrap_or(ending))
     }
 }

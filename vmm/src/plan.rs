@@ -1,7 +1,7 @@
 //! What a profile requests, what the tables describe to its guest, and how memory errors are reported, before anything boots.
 
 use firmware_tables::GuestTables;
-use machine_profile::{Kernel, Machine, TableSet};
+use machine_profile::{Machine, TableSet};
 use platform::aarch64::{self, Features};
 use platform::{Arch, Chosen, Platform, x86_64};
 use ras_core::RecordArea;
@@ -42,9 +42,9 @@ pub struct PlanReport {
     pub memory: u64,
     /// What is booted.
     pub kernel: String,
-    /// The language of the tables.
+    /// The table set.
     pub firmware: &'static str,
-    /// Why it is that one.
+    /// Why the guest gets this table set.
     pub because: &'static str,
     /// Every table.
     pub tables: Vec<PlannedTable>,
@@ -77,19 +77,18 @@ pub enum PlanError {
 /// The hardware of a machine, with the error sources of its profile's responses on such a host.
 ///
 /// # Errors
-/// Returns an error if the machine has more devices than there is room for.
+/// Returns an error if the devices of the profile have no place in the machine.
 pub fn platform(
     machine: &Machine,
     offered: Features,
     host: &HostAbilities,
 ) -> Result<Platform, DescribeError> {
-    // The interrupt of a source that has one of its own, if the tables can describe such a source.
-    let own_gsi = match (machine.arch, machine.firmware) {
-        (Arch::X86_64, TableSet::Acpi) => Some(x86_64::ERROR_GSI),
-        (Arch::Aarch64, TableSet::Devicetree) => Some(aarch64::ERROR_INTID),
-        _ => None,
+    // The interrupt of a source that has one of its own.
+    let own_gsi = match machine.arch {
+        Arch::X86_64 => x86_64::ERROR_GSI,
+        Arch::Aarch64 => aarch64::ERROR_INTID,
     };
-    let sources = sources_wanted(&request::of(machine), host, own_gsi).collect();
+    let sources = sources_wanted(&request::of(machine), host, Some(own_gsi)).collect();
     Ok(describe::platform(machine, offered)?.with_error_sources(sources))
 }
 
@@ -97,7 +96,7 @@ pub fn platform(
 ///
 /// # Errors
 /// Returns an error if the machine cannot be described.
-pub fn describe(
+pub fn platform_and_tables(
     machine: &Machine,
     offered: Features,
     host: &HostAbilities,
@@ -117,7 +116,7 @@ impl Blueprint {
     /// # Errors
     /// Returns an error if the machine cannot be described, or if its profile requires what the host does not support.
     pub fn of(machine: &Machine, offered: Features, host: HostAbilities) -> Result<Self, PlanError> {
-        let (platform, tables) = describe(machine, offered, &host)?;
+        let (platform, tables) = platform_and_tables(machine, offered, &host)?;
         Blueprint::new(machine, platform, &tables, host)
     }
 
@@ -135,7 +134,7 @@ impl Blueprint {
         let view = TablesView {
             set: request.tables,
             record_area: tables.record_area.as_ref(),
-            error_device: machine.firmware == TableSet::Acpi,
+            error_device: tables.error_device,
         };
         let ras = ras_core::plan::plan(&request, &host, &view)?;
         let report = PlanReport {
@@ -143,10 +142,7 @@ impl Blueprint {
             architecture: machine.arch.name(),
             vcpus: machine.vcpus,
             memory: machine.memory.size,
-            kernel: match &machine.boot.kernel {
-                Kernel::BuiltinProbe => "builtin:probe".into(),
-                Kernel::File(path) => path.display().to_string(),
-            },
+            kernel: machine.boot.kernel.to_string(),
             firmware: machine.firmware.name(),
             because: firmware_reason(machine.arch, machine.firmware),
             tables: tables
@@ -160,7 +156,7 @@ impl Blueprint {
     }
 }
 
-/// Why a guest of that architecture gets those tables, for a person.
+/// Why a guest of that architecture gets those tables, for users.
 const fn firmware_reason(arch: Arch, firmware: TableSet) -> &'static str {
     match (arch, firmware) {
         (_, TableSet::Acpi) => "the profile says acpi: the tables that carry error records for every kernel",

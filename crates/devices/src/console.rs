@@ -9,6 +9,6 @@ pub trait ConsolePort: Send {
     fn input(&mut self, bytes: &[u8]) -> usize;
 
     /// Signalled when the guest has emptied the receive FIFO. A port need not signal the end of a loopback test: a caller
-    /// whose input was refused retries after a timeout as well.
+    /// whose input was not accepted retries after a timeout as well.
     fn rx_space(&self) -> &EventFd;
 }

@@ -16,7 +16,7 @@ use crate::power::{MachineControl, ResetCause};
 /// Number of ports, 0x60 to 0x64 on a PC. Port 0x61 within belongs to KVM's timer.
 pub const LEN: u16 = 5;
 
-/// The device at its ports, described in neither language.
+/// The device at its ports. Neither ACPI nor a devicetree describes it.
 #[must_use]
 pub fn node(base: u16) -> DeviceNode {
     DeviceNode::new("i8042").ports(base, LEN)

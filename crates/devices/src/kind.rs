@@ -57,7 +57,7 @@ impl Place {
     }
 }
 
-/// What a device needs to run.
+/// The resources of the VMM that a device uses.
 pub struct Resources {
     /// Its name.
     pub name: String,

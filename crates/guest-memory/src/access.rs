@@ -120,11 +120,11 @@ impl GuestRam {
     /// Loads a 16-bit little-endian value in one access, with acquire ordering.
     ///
     /// # Errors
-    /// Returns an error if the GPA is not a multiple of 2, is not memory, or its page is poisoned or absent.
-    #[expect(unsafe_code, reason = "guest memory is reached by pointers")]
+    /// Returns an error if the address is not aligned or cannot be accessed.
+    #[expect(unsafe_code, reason = "guest memory is accessed through pointers")]
     pub fn load_u16(&self, gpa: u64) -> Result<u16, AccessError> {
         let host = self.aligned(gpa, 2)?;
-        // SAFETY: mapped for as long as `self` lives, and aligned.
+        // SAFETY: the address is guest memory, mapped while `self` is borrowed, and aligned.
         unsafe { recoverable::load_u16(host.cast()) }
             .map(u16::from_le)
             .map_err(|stopped| self.explain(gpa, host, &stopped))
@@ -133,11 +133,11 @@ impl GuestRam {
     /// Stores a 16-bit little-endian value in one access, with release ordering.
     ///
     /// # Errors
-    /// Returns an error if the GPA is not a multiple of 2, is not memory, or its page is poisoned or absent.
-    #[expect(unsafe_code, reason = "guest memory is reached by pointers")]
+    /// Returns an error if the address is not aligned or cannot be accessed.
+    #[expect(unsafe_code, reason = "guest memory is accessed through pointers")]
     pub fn store_u16(&self, gpa: u64, value: u16) -> Result<(), AccessError> {
         let host = self.aligned(gpa, 2)?;
-        // SAFETY: mapped to be written for as long as `self` lives, and aligned.
+        // SAFETY: the address is guest memory, mapped writable while `self` is borrowed, and aligned.
         unsafe { recoverable::store_u16(host.cast(), value.to_le()) }
             .map_err(|stopped| self.explain(gpa, host, &stopped))
     }

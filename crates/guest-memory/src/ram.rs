@@ -97,7 +97,7 @@ impl GuestRam {
     }
 
     /// The host addresses of bytes that are all in one region. `None` if they are not.
-    #[expect(unsafe_code, reason = "a range of host addresses stands for mapped guest memory")]
+    #[expect(unsafe_code, reason = "a range of host addresses is promised to be mapped")]
     pub(crate) fn host_range(&self, gpa: u64, len: u64) -> Option<HostRange<'_>> {
         let slot = self.slots().find(|slot| gpa >= slot.gpa && gpa - slot.gpa < slot.len)?;
         let offset = gpa - slot.gpa;

@@ -2,6 +2,7 @@
 //!
 //! In a [`Machine`] every default is filled in and every constraint is checked.
 
+use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -110,6 +111,16 @@ pub enum Kernel {
     BuiltinProbe,
     /// A file, resolved against the profile's directory.
     File(PathBuf),
+}
+
+/// `builtin:probe`, or the path.
+impl fmt::Display for Kernel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Kernel::BuiltinProbe => f.write_str("builtin:probe"),
+            Kernel::File(path) => path.display().fmt(f),
+        }
+    }
 }
 
 /// How the kernel is entered.

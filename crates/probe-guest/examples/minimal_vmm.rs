@@ -176,7 +176,7 @@ pub(crate) mod vmm {
         let tables = build(TableSet::Acpi, &platform, &Chosen::default(), &OEM)?;
 
         let area = tables.record_area.as_ref();
-        let view = TablesView { set: tables.set, record_area: area, error_device: false };
+        let view = TablesView { set: tables.set, record_area: area, error_device: tables.error_device };
         let plan = plan(&request, &host, &view).map_err(|error| error.to_string())?;
         let response = &plan.consumed;
         writeln!(out, "vmm: response to consumed errors: {}; {}", response.chosen, response.reason)?;

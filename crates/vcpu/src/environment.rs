@@ -57,7 +57,7 @@ pub trait MemoryErrorHandler: Send + Sync {
     /// A vCPU consumed a memory error: it accessed poisoned memory.
     fn consumed(&self, vcpu: u32, access: PoisonAccess, state: &mut dyn FnMut() -> Option<VcpuState>);
 
-    /// A vCPU accessed `gpa`, which neither a memory slot nor a device answered, or executes an instruction there that KVM cannot
+    /// A vCPU accessed `gpa`, where there is neither a memory slot nor a device, or executes an instruction there that KVM cannot
     /// emulate.
     ///
     /// Returns true if the address is poisoned memory: then the handler has raised the fault on this thread, within

@@ -22,7 +22,7 @@ pub struct KvmPort {
     exceptions: arch::Exceptions,
     /// The abort of the last exit, if that was KVM_EXIT_ARM_SEA.
     abort: Option<Abort>,
-    /// The guest's memory, whose page tables tell which address it accessed if KVM does not.
+    /// The guest's memory: its page tables are walked for the address of an access that KVM does not report.
     ram: GuestRam,
 }
 

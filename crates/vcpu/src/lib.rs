@@ -1,7 +1,7 @@
 //! vCPUs under KVM: threads, run loop, registers, and injection of the exceptions that report memory errors.
 //!
 //! - [`Exit`] is every way in which a guest exits to the VMM, as one enum that is matched exhaustively.
-//! - [`VcpuPort`] is what the run loop needs of a hypervisor; [`KvmPort`] implements it for KVM, a test with a script.
+//! - [`VcpuPort`] is the run loop's interface to a hypervisor; [`KvmPort`] implements it for KVM, a test with a script.
 //! - [`run`] is the loop: enter the guest, handle the exit, follow the [`Control`].
 //! - [`VcpuEnvironment`] is what handles exits: an [`IoBus`], a [`MemoryErrorHandler`] and a [`VcpuObserver`].
 //! - [`Vcpus`] runs each vCPU on a thread, with pause, resume and stop.

@@ -9,7 +9,7 @@ use crate::exit::Exit;
 use crate::kick::KickFlag;
 use crate::poison_access::PoisonAccess;
 
-/// The hypervisor refused an operation on a vCPU.
+/// An operation on a vCPU failed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RunError {
@@ -81,7 +81,7 @@ pub trait VcpuPort {
     /// Injects an exception, which the vCPU takes at its next entry.
     ///
     /// # Errors
-    /// Returns an error if the hypervisor refuses, or the architecture does not have the exception.
+    /// Returns an error if a call of the hypervisor fails, or the architecture does not have the exception.
     fn inject(&mut self, injection: Injection) -> Result<Injected, RunError>;
 
     /// The registers that decide how the vCPU is notified of a memory error. `access` is the access to poisoned memory that the vCPU
@@ -91,7 +91,7 @@ pub trait VcpuPort {
     /// Cancels the access that the last exit requested: the PC points to its instruction again, and the registers are as before it.
     ///
     /// # Errors
-    /// Returns an error if the hypervisor refuses.
+    /// Returns an error if a call of the hypervisor fails.
     fn abandon_access(&mut self) -> Result<(), RunError>;
 
     /// Clears the kick flag. The caller reads the requested run state afterwards.

@@ -5,7 +5,8 @@
 
 use std::collections::BTreeSet;
 
-use platform::{AcpiObject, Arch, DeviceRole, Platform};
+use platform::{AcpiObject, DeviceRole, Platform};
+use ras_core::plan::decision::has_notification;
 use ras_core::{ErrorSource, Notification, RecordArea};
 
 use super::SET;
@@ -36,14 +37,14 @@ pub(super) fn isa_lines(sources: &[ErrorSource]) -> BTreeSet<u8> {
 
 /// The reason why a guest would never be notified. `None` if it is.
 fn obstacle(platform: &Platform, notification: Notification) -> Option<&'static str> {
-    match (notification, platform.arch) {
-        (Notification::Sea | Notification::Sei, Arch::X86_64) => Some("aarch64 only"),
-        (Notification::Nmi, Arch::Aarch64) => Some("x86_64 only"),
-        (Notification::External { .. }, Arch::Aarch64) => Some("Linux supports it on x86 only"),
-        (Notification::External { gsi }, Arch::X86_64) if isa_line(gsi).is_none() => {
+    if !has_notification(platform.arch, SET, notification) {
+        return Some("no response to an error of such guests uses it");
+    }
+    match notification {
+        Notification::External { gsi } if isa_line(gsi).is_none() => {
             Some("its GSI must be that of an ISA interrupt, 1 or 3 to 15 (0 and 2 are the timer's)")
         }
-        (Notification::External { gsi }, Arch::X86_64) if records::is_taken(platform, gsi) => {
+        Notification::External { gsi } if records::is_taken(platform, gsi) => {
             Some("a device uses its interrupt")
         }
         _ if notification.needs_error_device() && !has_error_device(platform) => {
@@ -59,7 +60,7 @@ fn isa_line(gsi: u32) -> Option<u8> {
 }
 
 /// Whether an event notifies an error device. The DSDT checks that the target of every event exists.
-fn has_error_device(platform: &Platform) -> bool {
+pub(super) fn has_error_device(platform: &Platform) -> bool {
     let notified = |name: &str| {
         let listed = platform.devices.iter().filter_map(|device| device.acpi.as_ref());
         listed.flat_map(|identity| &identity.objects).any(|object| match object {

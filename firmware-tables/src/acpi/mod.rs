@@ -67,7 +67,8 @@ pub(crate) fn build(
     };
     tables.extend(record_area.as_ref().map(records::table));
     tables.sort_by_key(|table| table.gpa);
-    Ok(GuestTables { set: SET, tables, entry, record_area })
+    let error_device = error_sources::has_error_device(platform);
+    Ok(GuestTables { set: SET, tables, entry, record_area, error_device })
 }
 
 /// A table with the standard header: its name, and the function that encodes what follows the header.

@@ -35,7 +35,7 @@ pub(crate) fn build(
     let record_area = error_sources.map(|sources| sources.area);
     // Records are above the devicetree: `chosen::table` ends its area below them.
     let tables = [table].into_iter().chain(record_area.as_ref().map(records::table)).collect();
-    Ok(GuestTables { set: SET, tables, entry, record_area })
+    Ok(GuestTables { set: SET, tables, entry, record_area, error_device: false })
 }
 
 fn root(

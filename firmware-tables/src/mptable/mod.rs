@@ -57,7 +57,7 @@ pub(crate) fn build(platform: &Platform, oem: &OemInfo<'_>) -> Result<GuestTable
     };
     let table = Table { name: "mptable", file_name: "mptable.bin", gpa: table_gpa, bytes: configuration };
     let entry = EntryPoint::MpFloatingPointer { gpa: pointer.gpa };
-    Ok(GuestTables { set: SET, tables: vec![pointer, table], entry, record_area: None })
+    Ok(GuestTables { set: SET, tables: vec![pointer, table], entry, record_area: None, error_device: false })
 }
 
 fn floating_pointer(table: u32) -> Vec<u8> {

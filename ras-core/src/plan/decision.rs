@@ -8,7 +8,9 @@ use crate::request::{Arch, TableSet};
 use crate::response::Response;
 
 pub use page::markdown;
-pub use support::{Availability, Unsupported, availability, describes, responses, rows, support};
+pub use support::{
+    Availability, Unsupported, availability, describes, has_notification, responses, rows, support,
+};
 pub use table::{EXCLUSIONS, FIXED, TABLE};
 
 /// What happened.

@@ -44,7 +44,7 @@ mod sources;
 
 use alloc::vec::Vec;
 
-use crate::abilities::{ArchAbilities, Fact, HostAbilities, MachineCheckAbilities};
+use crate::abilities::{ArchAbilities, Fact, HostAbilities};
 use crate::record_area::RecordArea;
 use crate::request::{Arch, OnMissingSupport, Repair, Request, TableSet};
 use crate::response::Response;
@@ -141,27 +141,34 @@ fn choose(
         decision::support(class, request.arch, request.tables, requested)
             .map_err(|reason| PlanError::Unsupported { class, requested, reason })?;
     }
-    let rows = || decision::rows(class, request.arch, request.tables);
-    let candidates: Vec<Candidate> = rows()
+    let candidates: Vec<Candidate> = decision::rows(class, request.arch, request.tables)
         .map(|row| Candidate { response: row.response, unmet: UnmetRequirement::of(row, host, tables) })
         .collect();
     let is_possible =
         |row: &Row| candidates.iter().any(|it| it.response == row.response && it.unmet.is_empty());
-    let is_requested = |row: &&Row| match requested {
-        Some(requested) => row.response == requested,
-        None => row.preference == Preference::Auto,
-    };
-    let is_degradation = |row: &&Row| {
-        request.on_missing_support == OnMissingSupport::Degrade && row.preference != Preference::OnRequest
-    };
-    let as_requested = rows().filter(is_requested).find(|row| is_possible(row));
-    let degraded = || rows().filter(is_degradation).find(|row| is_possible(row));
-    let Some(row) = as_requested.or_else(degraded) else {
+    let Some((row, degraded)) = select(class, requested, request, is_possible) else {
         return Err(PlanError::MissingSupport { class, requested, candidates });
     };
     let timeouts = Timeouts::of(row, request.poll_interval_ms);
     let source = source_of(row.response, tables);
-    Ok(ResponsePlan::new(row, requested, as_requested.is_none(), candidates, timeouts, source))
+    Ok(ResponsePlan::new(row, requested, degraded, candidates, timeouts, source))
+}
+
+/// The row for a request, and whether it is a degradation.
+fn select(
+    class: ErrorClass,
+    requested: Option<Response>,
+    request: &Request,
+    is_possible: impl Fn(&Row) -> bool,
+) -> Option<(&'static Row, bool)> {
+    let rows = || decision::rows(class, request.arch, request.tables).filter(|row| is_possible(row));
+    let as_requested = rows().find(|row| match requested {
+        Some(requested) => row.response == requested,
+        None => row.preference == Preference::Auto,
+    });
+    let degrades = request.on_missing_support == OnMissingSupport::Degrade;
+    let degraded = || rows().find(|row| degrades && row.preference != Preference::OnRequest);
+    as_requested.map(|row| (row, false)).or_else(|| degraded().map(|row| (row, true)))
 }
 
 /// The source that a response writes its records to.
@@ -183,9 +190,9 @@ fn check_requirement(
         (Requirement::ErrorDevice, _) => tables.error_device.into(),
         (Requirement::VcpuEvents, ArchAbilities::Aarch64(host)) => host.vcpu_events,
         (Requirement::UserNmi, ArchAbilities::X86_64(host)) => host.user_nmi,
-        (Requirement::SoftwareRecovery, ArchAbilities::X86_64(host)) => host
-            .mce
-            .map_or(Fact::Unknown, |mce| (mce.has(MachineCheckAbilities::SER_P) && mce.banks >= 2).into()),
+        (Requirement::SoftwareRecovery, ArchAbilities::X86_64(host)) => {
+            host.mce.map_or(Fact::Unknown, |mce| mce.has_software_recovery().into())
+        }
         (Requirement::VcpuEvents, ArchAbilities::X86_64(_))
         | (Requirement::UserNmi | Requirement::SoftwareRecovery, ArchAbilities::Aarch64(_)) => Fact::No,
     }

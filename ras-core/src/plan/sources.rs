@@ -1,7 +1,7 @@
 //! Which error sources the tables need.
 
-use super::decision::{ErrorClass, Preference, Requirement, Row, rows, support};
-use super::{TablesView, check_requirement};
+use super::decision::{ErrorClass, Requirement, Row};
+use super::{TablesView, check_requirement, select};
 use crate::abilities::{Fact, HostAbilities};
 use crate::error_source::ErrorSource;
 use crate::notification::Notification;
@@ -20,16 +20,13 @@ pub fn sources_wanted(
         [(0, ErrorClass::Consumed, request.synchronous), (1, ErrorClass::Detected, request.asynchronous)];
     let (request, host) = (*request, host.clone());
     requested.into_iter().filter_map(move |(id, class, requested)| {
-        let Request { arch, tables: set, .. } = request;
+        let set = request.tables;
         let tables = TablesView { set, record_area: None, error_device: true };
-        let is_possible = |row: &&Row| {
+        let is_possible = |row: &Row| {
             let mut others = row.requires.iter().filter(|it| **it != Requirement::Source);
             others.all(|it| check_requirement(*it, row, &host, &tables) == Fact::Yes)
         };
-        let requested = requested.and_then(|response| support(class, arch, set, response).ok());
-        let row = requested.filter(is_possible).or_else(|| {
-            rows(class, arch, set).filter(is_possible).find(|row| row.preference == Preference::Auto)
-        })?;
+        let (row, _) = select(class, requested, &request, is_possible)?;
         let number = row.response.notification_in(set)?;
         let notification = Notification::from_number(number, request.poll_interval_ms, own_gsi)?;
         Some(ErrorSource { id, notification })

@@ -11,7 +11,6 @@ use crate::response::Response;
 use crate::vcpu_state::{Access, Consumption, ExceptionLevel, VcpuState};
 
 pub(super) const REGISTRATION: Registration = Registration {
-    name: "external_abort",
     carries: |response| matches!(response, Response::Abort | Response::Serror),
     build: |Setup { response, host, .. }| {
         Ok(Box::new(ExternalAbort {
@@ -44,10 +43,6 @@ impl ExternalAbort {
 }
 
 impl Reporter for ExternalAbort {
-    fn name(&self) -> &'static str {
-        REGISTRATION.name
-    }
-
     fn report(&mut self, error: &MemoryError, context: &ReporterContext, sink: &mut dyn ActionSink) {
         let (Some(vcpu), Some(VcpuState::Aarch64(consumption))) = (error.vcpu, context.vcpu) else {
             return stop(*error, StopReason::NotDeliverable, sink);

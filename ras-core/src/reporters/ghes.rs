@@ -12,12 +12,11 @@ use crate::memory_blocks::{MemoryBlocks, MemoryReport, PartName};
 use crate::memory_error::{Kind, MemoryError, Span};
 use crate::notification::Notification;
 use crate::plan::ResponsePlan;
-use crate::record_area::RecordSlot;
+use crate::record_area::{self, RecordSlot};
 use crate::response::Response;
 use crate::vcpu_state::VcpuState;
 
 pub(super) const REGISTRATION: Registration = Registration {
-    name: "ghes",
     carries: Response::writes_record,
     build: |Setup { response, host, claims, part }| {
         let claim = response.source.and_then(|source| claims.claim(source));
@@ -29,7 +28,7 @@ pub(super) const REGISTRATION: Registration = Registration {
 /// Errors that can be queued for one block, and vCPUs that can be held for it.
 const CAPACITY: usize = 64;
 /// Bytes of a status block.
-const BLOCK_LEN: usize = 0x1000;
+const BLOCK_LEN: usize = record_area::BLOCK_LEN as usize;
 /// Bytes of the block status, the first field of a block. If it is zero, the block is empty.
 const STATUS_LEN: usize = 4;
 
@@ -76,10 +75,6 @@ impl Ghes {
 }
 
 impl Reporter for Ghes {
-    fn name(&self) -> &'static str {
-        REGISTRATION.name
-    }
-
     fn report(&mut self, error: &MemoryError, context: &ReporterContext, sink: &mut dyn ActionSink) {
         let (span, consumer) = match (error.kind, error.vcpu) {
             (Kind::ActionOptional, _) => (error.span, None),
@@ -110,10 +105,9 @@ impl Reporter for Ghes {
         self.handshake.driver_up(context.now_ns);
     }
 
-    fn reset(&mut self, still_poisoned: bool, context: &ReporterContext, sink: &mut dyn ActionSink) {
-        let channel = &mut self.channel;
-        channel.restore(sink);
-        self.handshake.reset(still_poisoned, &mut |step| channel.carry_out(step, context, sink));
+    fn reset(&mut self, sink: &mut dyn ActionSink) {
+        self.channel.restore(sink);
+        self.handshake.reset();
     }
 
     fn has_capacity(&self) -> bool {

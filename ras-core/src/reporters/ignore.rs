@@ -8,7 +8,6 @@ use crate::memory_error::MemoryError;
 use crate::response::Response;
 
 pub(super) const REGISTRATION: Registration = Registration {
-    name: "ignore",
     carries: |response| matches!(response, Response::Ignore),
     build: |_| Ok(Box::new(Ignore)),
 };
@@ -18,10 +17,6 @@ pub(super) const REGISTRATION: Registration = Registration {
 pub struct Ignore;
 
 impl Reporter for Ignore {
-    fn name(&self) -> &'static str {
-        REGISTRATION.name
-    }
-
     fn report(&mut self, error: &MemoryError, _context: &ReporterContext, sink: &mut dyn ActionSink) {
         sink.act(Action::Event(ErrorEvent::Handled { span: error.span, response: Response::Ignore }));
     }

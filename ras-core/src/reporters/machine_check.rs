@@ -13,7 +13,6 @@ use crate::response::Response;
 use crate::vcpu_state::{MachineCheckState, VcpuState};
 
 pub(super) const REGISTRATION: Registration = Registration {
-    name: "machine_check",
     carries: |response| matches!(response, Response::Mce),
     build: |Setup { response, host, .. }| {
         let reporter = MachineCheckReporter::new(host).ok_or(BuildError::NoMachineCheck(response.chosen))?;
@@ -78,7 +77,7 @@ impl MachineCheckReporter {
     #[must_use]
     pub fn new(host: &HostAbilities) -> Option<Self> {
         let ArchAbilities::X86_64(host) = host.arch else { return None };
-        let mce = host.mce.filter(|mce| mce.has(MachineCheckAbilities::SER_P) && mce.banks >= 2)?;
+        let mce = host.mce.filter(MachineCheckAbilities::has_software_recovery)?;
         Some(MachineCheckReporter {
             vendor: host.vendor.unwrap_or(Vendor::Intel),
             host: mce,
@@ -219,10 +218,6 @@ impl MachineCheckReporter {
 struct StillBusy;
 
 impl Reporter for MachineCheckReporter {
-    fn name(&self) -> &'static str {
-        REGISTRATION.name
-    }
-
     fn report(&mut self, error: &MemoryError, context: &ReporterContext, sink: &mut dyn ActionSink) {
         let state = match context.vcpu {
             Some(VcpuState::X86_64(state)) => Some(state),
@@ -274,7 +269,7 @@ impl Reporter for MachineCheckReporter {
         }
     }
 
-    fn reset(&mut self, _still_poisoned: bool, _context: &ReporterContext, _sink: &mut dyn ActionSink) {
+    fn reset(&mut self, _sink: &mut dyn ActionSink) {
         self.busy = Queue::new();
         self.deferred = Queue::new();
     }

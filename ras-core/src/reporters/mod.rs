@@ -39,9 +39,6 @@ pub use stop::Stop;
 
 /// Notifies the guest of errors, in one way.
 pub trait Reporter: Debug + Send {
-    /// The name of its entry in [`REGISTRY`].
-    fn name(&self) -> &'static str;
-
     /// Reports an error. For a consumed one, `context` has the state of the vCPU that consumed it, and that vCPU is not entered before
     /// `sink` has taken every action.
     fn report(&mut self, error: &MemoryError, context: &ReporterContext, sink: &mut dyn ActionSink);
@@ -52,9 +49,9 @@ pub trait Reporter: Debug + Send {
     /// The guest's driver is known to have started: from now on it is expected to acknowledge.
     fn driver_up(&mut self, _context: &ReporterContext) {}
 
-    /// The guest was reset. Called after its memory was initialised again, with no vCPU held. If the pages are `still_poisoned`, a
-    /// reporter that writes records reports detected errors that were not acknowledged again at the next tick.
-    fn reset(&mut self, _still_poisoned: bool, _context: &ReporterContext, _sink: &mut dyn ActionSink) {}
+    /// The guest was reset. Called after its memory was initialised again, with no vCPU held. Errors that were not acknowledged are
+    /// dropped.
+    fn reset(&mut self, _sink: &mut dyn ActionSink) {}
 
     /// Whether one more error can be reported or queued.
     fn has_capacity(&self) -> bool {
@@ -102,8 +99,6 @@ pub struct Setup<'a> {
 /// An entry of [`REGISTRY`].
 #[derive(Clone, Copy, Debug)]
 pub struct Registration {
-    /// The reporter's name.
-    pub name: &'static str,
     /// Whether it carries out that response.
     pub carries: fn(Response) -> bool,
     /// Builds one.
@@ -137,12 +132,6 @@ pub const REGISTRY: &[Registration] = &[
     ignore::REGISTRATION,
 ];
 
-/// The reporter of that name. `None` if this build has none.
-#[must_use]
-pub fn find(name: &str) -> Option<&'static Registration> {
-    REGISTRY.iter().find(|registration| registration.name == name)
-}
-
 /// Builds the reporter that carries out a response.
 ///
 /// # Errors
@@ -159,7 +148,7 @@ mod tests {
 
     #[test]
     #[cfg(all(feature = "ghes", feature = "machine-check"))]
-    fn one_reporter_carries_out_each_response_and_names_are_unique() {
+    fn one_reporter_carries_out_each_response() {
         for response in Response::ALL {
             assert_eq!(
                 REGISTRY.iter().filter(|reporter| (reporter.carries)(*response)).count(),
@@ -167,10 +156,5 @@ mod tests {
                 "{response}"
             );
         }
-        for registration in REGISTRY {
-            let named = REGISTRY.iter().filter(|other| other.name == registration.name).count();
-            assert!(named == 1 && find(registration.name).is_some(), "{}", registration.name);
-        }
-        assert!(find("smoke signal").is_none());
     }
 }

@@ -7,21 +7,14 @@ use crate::actions::{Action, ActionSink, ErrorEvent, StopReason, StopReport};
 use crate::memory_error::MemoryError;
 use crate::response::Response;
 
-pub(super) const REGISTRATION: Registration = Registration {
-    name: "stop",
-    carries: |response| matches!(response, Response::Stop),
-    build: |_| Ok(Box::new(Stop)),
-};
+pub(super) const REGISTRATION: Registration =
+    Registration { carries: |response| matches!(response, Response::Stop), build: |_| Ok(Box::new(Stop)) };
 
 /// Stops the VM at the first error.
 #[derive(Clone, Copy, Debug)]
 pub struct Stop;
 
 impl Reporter for Stop {
-    fn name(&self) -> &'static str {
-        REGISTRATION.name
-    }
-
     fn report(&mut self, error: &MemoryError, _context: &ReporterContext, sink: &mut dyn ActionSink) {
         stop(*error, StopReason::Planned, sink);
     }

@@ -89,8 +89,7 @@ fn poisoned_pages_are_reported_again_after_a_reset() {
     machine.detected(0x9000_e000, 12, None);
     machine.responder.repaired(Span::around(0x9000_e000, 12), machine.now);
     machine.fill();
-    let context = machine.context(None);
-    assert_eq!(machine.run(|responder, sink| responder.reset(true, &context, sink)), [""; 0]);
+    assert_eq!(machine.run(|responder, sink| responder.reset(true, sink)), [""; 0]);
     assert_eq!((machine.guest_reads(0).len(), machine.guest_reads(1).len()), (0, 0));
     let unreported = machine.responder.ledger().entries().iter().filter(|entry| entry.is_poisoned());
     assert_eq!(unreported.filter(|entry| entry.response.is_none()).count(), 5);
@@ -104,8 +103,7 @@ fn poisoned_pages_are_reported_again_after_a_reset() {
     let mut repairable: Vec<u64> = machine.responder.ledger().repairable().map(|span| span.gpa).collect();
     assert_eq!(repairable, reported);
     // If the new guest cannot use them, none is reported.
-    let context = machine.context(None);
-    machine.run(|responder, sink| responder.reset(false, &context, sink));
+    machine.run(|responder, sink| responder.reset(false, sink));
     assert_eq!(machine.tick(), [""; 0]);
     repairable.clear();
     assert!(machine.responder.ledger().repairable().eq(repairable.iter().map(|gpa| Span::around(*gpa, 12))));

@@ -53,7 +53,8 @@ pub(crate) fn check(workspace: &Workspace, update: bool) -> Result<Count> {
     note("packages".to_owned(), package(workspace, &others));
     for library in &libraries {
         for feature in &library.features {
-            let name = format!("{} features {feature}", library.package);
+            let shown = if feature.is_empty() { "none" } else { feature };
+            let name = format!("{} features {shown}", library.package);
             note(name, features(workspace, library, feature));
         }
     }

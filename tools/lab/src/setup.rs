@@ -47,7 +47,7 @@ pub(crate) fn install(packages: &[&str]) -> Result<()> {
     installed.map_err(|error| explain(&missing, &error))
 }
 
-/// Says why packages cannot be installed, and what the machine's owner can do.
+/// The error for packages that cannot be installed, with the conflicts and the remedy.
 fn explain(packages: &[&str], error: &Error) -> Error {
     let packages = packages.join(" ");
     let simulation = Command::new("apt-get")

@@ -23,10 +23,10 @@ use crate::lifecycle::Lifecycle;
 /// Why the devices of a machine cannot be attached.
 #[derive(Debug, thiserror::Error)]
 pub enum BoardError {
-    /// Two devices at one address.
+    /// Two devices are at one address.
     #[error(transparent)]
     Occupied(#[from] Occupied),
-    /// KVM refuses an interrupt line.
+    /// An ioctl for an interrupt line failed.
     #[error(transparent)]
     Kvm(#[from] KvmError),
     /// eventfd(2) failed.
@@ -40,9 +40,9 @@ pub enum BoardError {
         /// What is wrong.
         source: DeviceError,
     },
-    /// The profile names a kind that this build does not have.
+    /// The devices of the profile have no place in the machine.
     #[error(transparent)]
-    Describe(#[from] profile_devices::PlaceError),
+    Place(#[from] profile_devices::PlaceError),
 }
 
 /// The devices that the VMM itself drives.

@@ -1,4 +1,4 @@
-//! The devices of a profile: each is given a page of registers and an interrupt, and found by its kind.
+//! The devices of a profile: the board assigns a page of registers and an interrupt to each, and its kind creates it.
 
 use std::sync::Arc;
 
@@ -14,15 +14,15 @@ use super::{BoardError, Wiring};
 /// Why the devices of a profile have no place in its machine.
 #[derive(Debug, thiserror::Error)]
 pub enum PlaceError {
-    /// More devices than such a machine has pages and interrupts for.
-    #[error("an {arch} machine has room for {max} devices")]
+    /// There are more devices than such a machine has register pages and interrupts for.
+    #[error("an {arch} machine has at most {max} devices")]
     TooMany {
         /// Architecture of the machine.
         arch: Arch,
-        /// The most devices; also the position, from 0, of the first that is too many.
+        /// The maximum number of devices; also the position, from 0, of the first one above it.
         max: usize,
     },
-    /// A build without that kind of device.
+    /// This build does not have that kind of device.
     #[error("this build of ghest has no device of type `{0}`")]
     Kind(&'static str),
 }

@@ -69,7 +69,7 @@ pub enum ImageError {
         /// Its first bytes, in hexadecimal.
         start: String,
     },
-    /// It is shorter than its header says.
+    /// It is shorter than its header requires.
     #[error("the file is truncated: {what} needs {expected} bytes, the file has {len}")]
     Truncated {
         /// The field or structure that determines the length.

@@ -1,4 +1,4 @@
-//! Loads a kernel and what it needs into guest memory.
+//! Loads a kernel, its initrd, the tables and the data of the boot protocol into guest memory.
 //!
 //! The sequence is the same on both architectures: the kernel, above everything that the platform reserves; the initrd, as
 //! high as possible; the tables, which on aarch64 refer to both; the data structures of the boot protocol.
@@ -73,22 +73,18 @@ fn load_kernel(
     low_end: u64,
     poisoned: &[Range],
 ) -> Result<Loaded<arch::Kind>, BootError> {
-    let (path, outcome) = match &boot.kernel {
+    let outcome = match &boot.kernel {
         Kernel::BuiltinProbe => {
-            let image = Cursor::new(probe_guest::IMAGE);
-            ("builtin:probe".to_owned(), arch::load_kernel(image, boot.protocol, memory, low_end, poisoned))
+            arch::load_kernel(Cursor::new(probe_guest::IMAGE), boot.protocol, memory, low_end, poisoned)
         }
-        Kernel::File(path) => {
-            let outcome = open_regular(path)
-                .map_err(ImageError::Read)
-                .and_then(|file| arch::load_kernel(file, boot.protocol, memory, low_end, poisoned));
-            (path.display().to_string(), outcome)
-        }
+        Kernel::File(path) => open_regular(path)
+            .map_err(ImageError::Read)
+            .and_then(|file| arch::load_kernel(file, boot.protocol, memory, low_end, poisoned)),
     };
-    outcome.map_err(|error| BootError::Kernel { path, error })
+    outcome.map_err(|error| BootError::Kernel { path: boot.kernel.to_string(), error })
 }
 
-/// Opens a regular file. Anything else is refused: a pipe would block, a device may not end.
+/// Opens a regular file. Anything else is an error: a pipe would block, a device may not end.
 fn open_regular(path: &Path) -> io::Result<File> {
     if !path.metadata()?.is_file() {
         return Err(io::Error::other("not a regular file"));

@@ -138,9 +138,8 @@ fn boot(
     };
     let mut environment =
         Environment { journal: Arc::clone(journal), timings: Arc::clone(timings), signals, control };
-    let mut kvm = kvm;
     loop {
-        let prepared = machine::prepare(kvm, machine, &blueprint, &entry, &preserved, &environment)
+        let prepared = machine::prepare(&kvm, machine, &blueprint, &entry, &preserved, &environment)
             .map_err(Failure::Machine)?;
         let ending = prepared.run(&preserved, &mut environment).map_err(Failure::Machine)?;
         match (&ending, machine.on_reboot) {
@@ -149,7 +148,6 @@ fn boot(
             }
             _ => return Ok(ending),
         }
-        kvm = open().map_err(Failure::Open)?;
         entry = match reload(machine, &blueprint, &preserved, timings).map_err(Failure::Machine)? {
             Some(entry) => entry,
             None => {
@@ -160,8 +158,8 @@ fn boot(
     }
 }
 
-/// Loads the memory again after a reset. `None` if poisoned memory that is not repaired leaves no room for what fitted at
-/// the first boot.
+/// Loads the memory again after a reset. `None` if kernel, initrd and tables no longer fit, because poisoned memory is not
+/// repaired.
 fn reload(
     machine: &Machine,
     blueprint: &Blueprint,

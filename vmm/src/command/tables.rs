@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use serde_json::json;
-use vmm::plan::describe;
+use vmm::plan::platform_and_tables;
 use vmm::status::Status;
 
 use super::plan::HostArgs;
@@ -28,7 +28,7 @@ pub(super) struct Options {
 pub(super) fn run(options: &Options) -> Status {
     let described = profiles::load(&options.profile, options.host.arch()).and_then(|profile| {
         let abilities = options.host.abilities()?;
-        let described = describe(&profile.machine, options.host.features(), &abilities);
+        let described = platform_and_tables(&profile.machine, options.host.features(), &abilities);
         described.map_err(|error| plan::refuse(&profile, &error.into()))
     });
     let tables = match described {

@@ -13,7 +13,7 @@ use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 use super::escape::{Escapes, HELP, Request};
 use crate::lifecycle::{Ending, Lifecycle};
 
-/// How often input is offered again that the port has refused, for example during a driver's loopback test.
+/// How often input is offered again that the port has not accepted, for example during a driver's loopback test.
 const RETRY_INTERVAL_MS: i32 = 20;
 
 /// The thread that reads standard input.
@@ -119,7 +119,7 @@ impl Reader {
 /// Waits until a descriptor is readable or reading has to stop.
 struct Waiter {
     epoll: Epoll,
-    /// A regular file: always readable, and refused by epoll.
+    /// A regular file: always readable, and not supported by epoll_ctl(2), which returns EPERM.
     always_ready: bool,
 }
 

@@ -12,29 +12,29 @@ use super::{KvmError, MappedVm, ioctl_failed};
 pub(super) struct Memslots {
     vm: Arc<MappedVm>,
     /// By slot number. `None` if the number is free.
-    slots: Vec<Option<Memslot>>,
+    slots: Vec<Option<Mapping>>,
 }
 
 /// A contiguous part of guest memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Memslot {
+struct Mapping {
     gpa: u64,
     /// In bytes.
     len: u64,
     hva: u64,
 }
 
-impl Memslot {
+impl Mapping {
     const fn end(self) -> u64 {
         self.gpa + self.len
     }
 
     /// What remains before and after a hole that it contains; either may be empty.
-    const fn split_around(self, gpa: u64, len: u64) -> [Memslot; 2] {
+    const fn split_around(self, gpa: u64, len: u64) -> [Mapping; 2] {
         let after = gpa + len;
         [
-            Memslot { len: gpa - self.gpa, ..self },
-            Memslot { gpa: after, len: self.end() - after, hva: self.hva + (after - self.gpa) },
+            Mapping { len: gpa - self.gpa, ..self },
+            Mapping { gpa: after, len: self.end() - after, hva: self.hva + (after - self.gpa) },
         ]
     }
 
@@ -48,7 +48,7 @@ impl Memslots {
     pub(super) fn new(vm: Arc<MappedVm>) -> Result<Self, KvmError> {
         let mut memslots = Memslots { vm: Arc::clone(&vm), slots: Vec::new() };
         for run in vm.ram.slots() {
-            memslots.add(Memslot { gpa: run.gpa, len: run.len, hva: run.hva })?;
+            memslots.add(Mapping { gpa: run.gpa, len: run.len, hva: run.hva })?;
         }
         Ok(memslots)
     }
@@ -74,7 +74,7 @@ impl Memslots {
             match self.slots.get(number).copied().flatten() {
                 Some(before) if before.end() == filled.gpa && before.hva + before.len == filled.hva => {
                     self.remove(number)?;
-                    filled = Memslot { len: before.len + filled.len, ..before };
+                    filled = Mapping { len: before.len + filled.len, ..before };
                 }
                 Some(after) if filled.end() == after.gpa && filled.hva + filled.len == after.hva => {
                     self.remove(number)?;
@@ -87,13 +87,13 @@ impl Memslots {
     }
 
     /// `len` bytes of guest memory at `gpa`. `None` if they are not within one run of guest memory.
-    fn guest_memory(&self, gpa: u64, len: u64) -> Option<Memslot> {
-        let mut runs = self.vm.ram.slots().map(|run| Memslot { gpa: run.gpa, len: run.len, hva: run.hva });
+    fn guest_memory(&self, gpa: u64, len: u64) -> Option<Mapping> {
+        let mut runs = self.vm.ram.slots().map(|run| Mapping { gpa: run.gpa, len: run.len, hva: run.hva });
         let run = runs.find(|run| run.contains(gpa, len))?;
-        Some(Memslot { gpa, len, hva: run.hva + (gpa - run.gpa) })
+        Some(Mapping { gpa, len, hva: run.hva + (gpa - run.gpa) })
     }
 
-    fn add(&mut self, slot: Memslot) -> Result<(), KvmError> {
+    fn add(&mut self, slot: Mapping) -> Result<(), KvmError> {
         let number = self.slots.iter().position(Option::is_none).unwrap_or(self.slots.len());
         self.set(number, slot, slot.len)?;
         match self.slots.get_mut(number) {
@@ -112,7 +112,7 @@ impl Memslots {
     }
 
     #[expect(unsafe_code, reason = "KVM_SET_USER_MEMORY_REGION takes host addresses")]
-    fn set(&self, number: usize, slot: Memslot, memory_size: u64) -> Result<(), KvmError> {
+    fn set(&self, number: usize, slot: Mapping, memory_size: u64) -> Result<(), KvmError> {
         let region = kvm_userspace_memory_region {
             slot: u32::try_from(number).unwrap_or(u32::MAX),
             flags: 0,
@@ -120,7 +120,7 @@ impl Memslots {
             memory_size,
             userspace_addr: slot.hva,
         };
-        // SAFETY: each `Memslot` is part of `self.vm.ram`: `new` and `guest_memory` take it from there, and after that it is
+        // SAFETY: each `Mapping` is part of `self.vm.ram`: `new` and `guest_memory` take it from there, and after that it is
         // only split, or merged with other parts that are adjacent. `MappedVm` keeps the memory mapped while the VM can
         // access it.
         unsafe { self.vm.fd.set_user_memory_region(region) }
@@ -148,13 +148,13 @@ mod tests {
 
     #[test]
     fn a_hole_splits_a_memslot_into_what_is_before_and_after_it() {
-        let slot = Memslot { gpa: 0x10000, len: 0x8000, hva: 0x7000_0000 };
+        let slot = Mapping { gpa: 0x10000, len: 0x8000, hva: 0x7000_0000 };
         assert!(
             slot.contains(0x10000, 0x8000) && !slot.contains(0x10000, 0x8001) && !slot.contains(0xffff, 1)
         );
         let [before, after] = slot.split_around(0x12000, 0x1000);
-        assert_eq!(before, Memslot { gpa: 0x10000, len: 0x2000, hva: 0x7000_0000 });
-        assert_eq!(after, Memslot { gpa: 0x13000, len: 0x5000, hva: 0x7000_3000 });
+        assert_eq!(before, Mapping { gpa: 0x10000, len: 0x2000, hva: 0x7000_0000 });
+        assert_eq!(after, Mapping { gpa: 0x13000, len: 0x5000, hva: 0x7000_3000 });
         assert_eq!(slot.split_around(0x10000, 0x8000).map(|rest| rest.len), [0, 0]);
     }
 

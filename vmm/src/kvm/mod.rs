@@ -75,7 +75,6 @@ pub struct KvmVm {
     _controllers: arch::Controllers,
     memslots: Mutex<Memslots>,
     vm: Arc<MappedVm>,
-    kvm: Kvm,
 }
 
 impl KvmVm {
@@ -83,15 +82,15 @@ impl KvmVm {
     ///
     /// # Errors
     /// Returns an error if an ioctl fails, or if KVM supports fewer vCPUs than the platform has.
-    pub fn new(kvm: Kvm, ram: GuestRam, platform: &Platform) -> Result<Self, KvmError> {
+    pub fn new(kvm: &Kvm, ram: GuestRam, platform: &Platform) -> Result<Self, KvmError> {
         let (wanted, limit) = (platform.cpus.len(), kvm.get_max_vcpus());
         if wanted > limit {
             return Err(KvmError::TooManyVcpus { wanted, limit });
         }
-        let vm = Arc::new(MappedVm { fd: arch::create_vm(&kvm, platform)?, ram });
+        let vm = Arc::new(MappedVm { fd: arch::create_vm(kvm, platform)?, ram });
         let memslots = Mutex::new(Memslots::new(Arc::clone(&vm))?);
         let (vcpus, controllers) = arch::create_vcpus(&vm.fd, platform)?;
-        Ok(KvmVm { vcpus, _controllers: controllers, memslots, vm, kvm })
+        Ok(KvmVm { vcpus, _controllers: controllers, memslots, vm })
     }
 
     /// Removes pages from the memslots: an access to them exits to the VMM. Call it only while no vCPU runs.
@@ -136,8 +135,8 @@ impl KvmVm {
     ///
     /// # Errors
     /// Returns an error if an ioctl fails.
-    pub fn ports(&mut self, entry: &Entry) -> Result<Vec<KvmPort>, KvmError> {
-        arch::set_up(&self.kvm, &self.vcpus, entry)?;
+    pub fn ports(&mut self, kvm: &Kvm, entry: &Entry) -> Result<Vec<KvmPort>, KvmError> {
+        arch::set_up(kvm, &self.vcpus, entry)?;
         Ok(self.vcpus.drain(..).map(|fd| KvmPort::new(fd, self.vm.ram.clone())).collect())
     }
 }

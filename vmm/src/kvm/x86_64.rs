@@ -86,7 +86,7 @@ const ISA_INTERRUPTS: u32 = 16;
 const TIMER_PIN: u32 = 2;
 
 /// The interrupt routes of a PC: GSI n is pin n of the I/O APIC and, below 16, of the 8259 controllers. The exception is
-/// ISA interrupt 0, the interval timer: it is pin 2 of the I/O APIC, as the MADT and the MP table say.
+/// ISA interrupt 0, the interval timer: it is pin 2 of the I/O APIC, as the MADT and the MP table describe.
 fn routing() -> Result<KvmIrqRouting, KvmError> {
     let route = |gsi, irqchip, pin| {
         let mut entry = kvm_irq_routing_entry { gsi, type_: KVM_IRQ_ROUTING_IRQCHIP, ..Default::default() };

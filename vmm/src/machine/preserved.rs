@@ -104,7 +104,7 @@ impl PreservedState {
     /// `never`.
     ///
     /// # Errors
-    /// Returns an error if the host has no memory for fresh pages.
+    /// Returns an error if fallocate(2) or madvise(2) fails, for example because the hugetlb pool is empty.
     pub fn renew(&self) -> Result<(), MachineError> {
         let kept = self.reporting.poisoned_across_reset();
         self.ram.zero_except(&kept).map_err(host_error("replacing guest memory by fresh pages"))?;
@@ -159,7 +159,7 @@ impl DetectedErrors {
         &self.wake
     }
 
-    /// Takes the next error, and waits for it until the timeout. `None` if none came.
+    /// Takes the next error, and waits for it until the timeout. `None` if the timeout has elapsed.
     pub(super) fn next(&self, timeout: Duration) -> Option<DetectedError> {
         self.receiver.recv_timeout(timeout).ok()
     }

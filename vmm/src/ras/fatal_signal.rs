@@ -32,8 +32,8 @@ pub fn set_event_file(events: LastLine) {
 /// Returns an error if it is installed already, or sigaction(2) fails.
 #[expect(unsafe_code, reason = "a function is installed that runs in a signal handler")]
 pub fn install_handler() -> io::Result<()> {
-    // SAFETY: `report` is async-signal-safe: it reads statics that are set once, tries the terminal's lock without waiting, formats into
-    // a buffer on the stack, and calls write(2) and tcsetattr(3). It does not wait, allocate or unwind.
+    // SAFETY: `report` is async-signal-safe: it reads statics that are set once, tries the terminal's lock without waiting,
+    // formats into a buffer on the stack, and calls write(2) and tcsetattr(3). It does not wait, allocate or unwind.
     unsafe { sigbus::install(report) }
 }
 

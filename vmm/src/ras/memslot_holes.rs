@@ -5,7 +5,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use ras_core::Span;
 
-/// The holes in the guest's memslots. Whoever changes the memslots updates it, while no vCPU runs.
+/// The holes in the guest's memslots. Code that changes the memslots updates it, while no vCPU runs.
 #[derive(Debug, Default)]
 pub struct MemslotHoles(Mutex<Vec<Span>>);
 

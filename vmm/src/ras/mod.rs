@@ -115,9 +115,7 @@ impl Reporting {
         state.waiting_for_state.clear();
         if state.executor.replace(executor).is_some() {
             let still_poisoned = self.repair == Repair::Never;
-            self.step(&mut state, None, |responder, context, sink| {
-                responder.reset(still_poisoned, context, sink)
-            });
+            self.step(&mut state, None, |responder, _, sink| responder.reset(still_poisoned, sink));
         }
         drop(state);
         self.journal.flush();

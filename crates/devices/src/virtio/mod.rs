@@ -12,6 +12,7 @@
 //! | device | type | profile |
 //! |---|---|---|
 //! | [`crate::virtio_block`] | 2 | `virtio-block` |
+//! | [`crate::virtio_rng`] | 4 | `virtio-rng` |
 //!
 //! A driver detects a transport by the tables. An MP table cannot describe one: Linux learns of it from its command line
 //! ([`Kind::kernel_parameter`](crate::kind::Kind::kernel_parameter)).
@@ -61,21 +62,37 @@ pub trait VirtioDevice: Send {
     /// Returns an error if a resource of the host is missing (a thread, an eventfd). The transport sets DEVICE_NEEDS_RESET.
     fn activate(&mut self, activation: Activation) -> io::Result<()>;
 
+    /// The threads that serve the queues while the device is active. The default is for a device that serves its queues in
+    /// another way, and implements the next three methods itself.
+    fn workers(&mut self) -> Option<&mut QueueWorkers> {
+        None
+    }
+
     /// The driver sent an available buffer notification for a queue. Called while the device is active only; `queue` may
     /// be any number.
-    fn notify(&self, queue: u16);
+    fn notify(&mut self, queue: u16) {
+        if let Some(workers) = self.workers() {
+            workers.notify(queue);
+        }
+    }
 
     /// Stops serving a queue, which the driver no longer uses. When this returns, the device accesses neither the queue nor the
     /// buffers of requests that it took from it; a request in progress is abandoned. Called while the device is active
     /// only.
-    fn stop_queue(&mut self, queue: u16);
+    fn stop_queue(&mut self, queue: u16) {
+        if let Some(workers) = self.workers() {
+            workers.stop_queue(queue);
+        }
+    }
 
     /// Starts to serve a queue that was stopped, or that was not ready when the device was activated. Called while the
     /// device is active only.
     ///
     /// # Errors
     /// As [`activate`](Self::activate).
-    fn start_queue(&mut self, index: u16, queue: Queue) -> io::Result<()>;
+    fn start_queue(&mut self, index: u16, queue: Queue) -> io::Result<()> {
+        self.workers().ok_or(io::ErrorKind::NotFound)?.start_queue(index, queue)
+    }
 
     /// Resets the device. When this returns, it accesses no guest memory and raises no interrupt.
     fn reset(&mut self);

@@ -224,7 +224,7 @@ impl Queue {
         Ok(self.memory.load_u16(self.layout.available)? & NO_INTERRUPT == 0)
     }
 
-    /// Asks the driver for no available buffer notifications. It may send some nevertheless.
+    /// Suppresses the driver's available buffer notifications. The driver may send some nevertheless.
     ///
     /// # Errors
     /// Returns an error if the used ring cannot be accessed. The queue cannot be used any more.
@@ -236,7 +236,7 @@ impl Queue {
         Ok(())
     }
 
-    /// Asks the driver for a notification when it makes the next chain available. Returns whether there is one already:
+    /// Enables the driver's notification for the next chain that it makes available. Returns whether there is one already:
     /// the driver may not send a notification for it.
     ///
     /// # Errors

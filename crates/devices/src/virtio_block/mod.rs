@@ -30,7 +30,7 @@ use zerocopy::{Immutable, IntoBytes, Unaligned};
 pub use self::config::{BlockConfig, KIND};
 pub use self::disk::{Disk, DiskError, SECTOR};
 use self::request::RequestHandler;
-use crate::virtio::{Activation, Queue, QueueWorkers, VirtioDevice};
+use crate::virtio::{Activation, QueueWorkers, VirtioDevice};
 
 /// A disk that a driver can use.
 pub struct Block {
@@ -100,20 +100,8 @@ impl VirtioDevice for Block {
         Ok(())
     }
 
-    fn notify(&self, queue: u16) {
-        if let Some(workers) = &self.workers {
-            workers.notify(queue);
-        }
-    }
-
-    fn stop_queue(&mut self, queue: u16) {
-        if let Some(workers) = &mut self.workers {
-            workers.stop_queue(queue);
-        }
-    }
-
-    fn start_queue(&mut self, index: u16, queue: Queue) -> io::Result<()> {
-        self.workers.as_mut().ok_or(io::ErrorKind::NotFound)?.start_queue(index, queue)
+    fn workers(&mut self) -> Option<&mut QueueWorkers> {
+        self.workers.as_mut()
     }
 
     fn reset(&mut self) {

@@ -1,4 +1,4 @@
-//! The transport's interrupt: one line, and a status register that says what it is for.
+//! The transport's interrupt: one line, and a status register with its cause.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 

@@ -2,7 +2,7 @@
 //!
 //! It has no features and no configuration. A request is a chain of device-writable buffers, which are filled with bytes of
 //! getrandom(2), the random number generator of the host's kernel. A request gets [`MAX_REQUEST`] bytes at most; the driver
-//! asks again for more, as VIRTIO 1.2, 5.4.6 has it. A request without a device-writable buffer is used with 0 bytes.
+//! makes another request for more, as VIRTIO 1.2, 5.4.6 permits. A request without a device-writable buffer is used with 0 bytes.
 
 use std::io;
 
@@ -12,7 +12,7 @@ use virtio_bindings::virtio_ids::VIRTIO_ID_RNG;
 
 use crate::kind::DeviceError;
 use crate::virtio::{
-    Activation, Buffers, Queue, QueueHandler, QueueWorkers, Request, StopFlag, VirtioDevice, VirtioKind,
+    Activation, Buffers, QueueHandler, QueueWorkers, Request, StopFlag, VirtioDevice, VirtioKind,
 };
 
 /// `type = "virtio-rng"`.
@@ -71,20 +71,8 @@ impl VirtioDevice for Rng {
         Ok(())
     }
 
-    fn notify(&self, queue: u16) {
-        if let Some(workers) = &self.workers {
-            workers.notify(queue);
-        }
-    }
-
-    fn stop_queue(&mut self, queue: u16) {
-        if let Some(workers) = &mut self.workers {
-            workers.stop_queue(queue);
-        }
-    }
-
-    fn start_queue(&mut self, index: u16, queue: Queue) -> io::Result<()> {
-        self.workers.as_mut().ok_or(io::ErrorKind::NotFound)?.start_queue(index, queue)
+    fn workers(&mut self) -> Option<&mut QueueWorkers> {
+        self.workers.as_mut()
     }
 
     fn reset(&mut self) {

@@ -54,7 +54,7 @@ impl VirtioDevice for Recorder {
         Ok(())
     }
 
-    fn notify(&self, queue: u16) {
+    fn notify(&mut self, queue: u16) {
         self.0.lock().expect("no panic").notified.push(queue);
     }
 

@@ -3,7 +3,7 @@
 use std::io;
 use std::time::{Duration, Instant};
 
-use devices::virtio::{Activation, Queue, QueueHandler, QueueWorkers, Request, StopFlag, VirtioDevice};
+use devices::virtio::{Activation, QueueHandler, QueueWorkers, Request, StopFlag, VirtioDevice};
 
 use crate::driver::*;
 
@@ -43,16 +43,8 @@ impl VirtioDevice for Filler {
         Ok(())
     }
 
-    fn notify(&self, queue: u16) {
-        self.workers.as_ref().expect("active").notify(queue);
-    }
-
-    fn stop_queue(&mut self, queue: u16) {
-        self.workers.as_mut().expect("active").stop_queue(queue);
-    }
-
-    fn start_queue(&mut self, index: u16, queue: Queue) -> io::Result<()> {
-        self.workers.as_mut().expect("active").start_queue(index, queue)
+    fn workers(&mut self) -> Option<&mut QueueWorkers> {
+        self.workers.as_mut()
     }
 
     fn reset(&mut self) {

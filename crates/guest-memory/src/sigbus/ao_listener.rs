@@ -161,7 +161,7 @@ fn wake() {
     }
 }
 
-/// PR_MCE_KILL of this thread. It fails without CONFIG_MEMORY_FAILURE and in a sandbox that refuses it: then a poisoned page is
+/// PR_MCE_KILL of this thread. It fails without CONFIG_MEMORY_FAILURE and in a sandbox that forbids it: then a poisoned page is
 /// reported only when it is touched.
 fn set_policy(policy: Policy) {
     let _ = set_machine_check_memory_corruption_kill_policy(Some(policy));

@@ -15,7 +15,7 @@
 //! // SAFETY: the function does nothing but return a number.
 //! unsafe { sigbus::install(|_| 1)? };
 //! let fault = Fault { hva: 0x7000_0000_0000, log2_len: 12, action: Action::Required };
-//! // Stands for a KVM_RUN whose guest touches a poisoned page.
+//! // In place of a KVM_RUN whose guest touches a poisoned page.
 //! sigbus::capture_action_required(|| sigbus::raise(fault))?;
 //! assert_eq!(sigbus::take_fault(), Some(fault));
 //! # Ok::<(), std::io::Error>(())

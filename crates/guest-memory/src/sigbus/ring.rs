@@ -6,7 +6,7 @@ use super::{Action, Fault};
 
 /// A lock-free queue of faults, first in, first out: handlers on several threads may push, one thread pops.
 pub(super) struct Ring<const LEN: usize> {
-    slots: [Memslot; LEN],
+    slots: [Slot; LEN],
     /// Faults that were ever pushed.
     pushed: AtomicUsize,
     /// Faults that were ever popped.
@@ -14,16 +14,16 @@ pub(super) struct Ring<const LEN: usize> {
 }
 
 /// A slot. In round n it is free at sequence number 2n and full at 2n + 1.
-struct Memslot {
+struct Slot {
     sequence: AtomicUsize,
     hva: AtomicU64,
     log2_len: AtomicU8,
     is_required: AtomicU8,
 }
 
-impl Memslot {
+impl Slot {
     const fn free() -> Self {
-        Memslot {
+        Slot {
             sequence: AtomicUsize::new(0),
             hva: AtomicU64::new(0),
             log2_len: AtomicU8::new(0),
@@ -36,7 +36,7 @@ impl<const LEN: usize> Ring<LEN> {
     /// An empty ring.
     pub(super) const fn new() -> Self {
         Ring {
-            slots: [const { Memslot::free() }; LEN],
+            slots: [const { Slot::free() }; LEN],
             pushed: AtomicUsize::new(0),
             popped: AtomicUsize::new(0),
         }

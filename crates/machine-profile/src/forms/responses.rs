@@ -28,7 +28,7 @@ impl Form for ResponseName {
         if text == AUTO {
             return Ok(None);
         }
-        let response = responses(self.0).find(|response| response.name() == text);
+        let response = Response::from_name(text).filter(|named| responses(self.0).any(|it| it == *named));
         response.map(Some).ok_or_else(|| unknown_word(text, self.names(), &self.expected()))
     }
 

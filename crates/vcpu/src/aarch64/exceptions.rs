@@ -51,8 +51,8 @@ impl Exceptions {
         Ok(Injected::Done)
     }
 
-    /// The exception level of a vCPU and the access that it made. After KVM_EXIT_ARM_SEA the syndrome tells both kind and address.
-    /// Otherwise the access was an instruction fetch if the PC points into the poisoned memory of `access`, and is reported as a read if
+    /// The exception level of a vCPU and the access that it made. After KVM_EXIT_ARM_SEA the syndrome has both kind and address.
+    /// Otherwise the access was an instruction fetch if the PC points into the poisoned memory of `poison`, and is reported as a read if
     /// not: the kind that a guest handles most conservatively.
     pub(crate) fn state(
         &mut self,

@@ -4,6 +4,7 @@ use alloc::vec::Vec;
 use core::fmt;
 
 use super::{EXCLUSIONS, ErrorClass, Row, TABLE};
+use crate::notification::Notification;
 use crate::request::{Arch, TableSet};
 use crate::response::Response;
 
@@ -30,6 +31,14 @@ pub fn support(
 #[must_use]
 pub fn describes(tables: TableSet, arch: Arch) -> bool {
     TABLE.iter().any(|row| row.arch == arch && row.tables == tables)
+}
+
+/// Whether a response of such guests is notified by error sources of that type.
+#[must_use]
+pub fn has_notification(arch: Arch, tables: TableSet, notification: Notification) -> bool {
+    let number = Some(notification.number());
+    let mut rows = TABLE.iter().filter(|row| row.arch == arch && row.tables == tables);
+    rows.any(|row| row.response.notification_in(tables) == number)
 }
 
 /// The responses that any guest can be given to that class of error, in the order of [`Response::ALL`].

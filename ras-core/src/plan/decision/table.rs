@@ -456,6 +456,20 @@ pub const EXCLUSIONS: &[Exclusion] = &[
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// The reporters carry out these fallbacks and no others.
+    #[test]
+    fn fallbacks_are_those_that_reporters_carry_out() {
+        for row in TABLE {
+            assert!(matches!(row.stalled, None | Some(Response::Stop)), "{row:?}");
+            let carried_out: &[Response] = match (row.class, row.response) {
+                (Detected, _) => &[Response::Ignore],
+                (Consumed, Response::Mce) => &[Response::Stop],
+                _ => &[Response::Abort, Response::Serror, Response::Stop],
+            };
+            assert!(row.unacknowledged.is_none_or(|fallback| carried_out.contains(&fallback)), "{row:?}");
+        }
+    }
     use crate::plan::decision::{rows, support};
 
     #[test]

@@ -1,7 +1,6 @@
 //! Plan, machine and host, converted to the types of the crate `compare`.
 
 use compare::{Answer, HostSummary, Lack, MachineSummary, PlanSummary, Table};
-use machine_profile::Kernel;
 use ras_core::plan::ResponsePlan;
 use vcpu::host::KvmState;
 use vmm::plan::Blueprint;
@@ -12,10 +11,7 @@ pub(super) fn machine(machine: &machine_profile::Machine) -> MachineSummary {
         architecture: machine.arch.name().into(),
         vcpus: machine.vcpus,
         memory: machine.memory.size,
-        kernel: match &machine.boot.kernel {
-            Kernel::BuiltinProbe => "builtin:probe".into(),
-            Kernel::File(path) => path.display().to_string(),
-        },
+        kernel: machine.boot.kernel.to_string(),
         cmdline: machine.boot.cmdline.clone(),
     }
 }
