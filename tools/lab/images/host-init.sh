@@ -53,6 +53,21 @@ run() {
     cd /
 }
 
+# For the host's console: what every thread of a monitor that has to be killed waits for, and whether its vCPUs still run.
+threads() {
+    for pid in $(pidof ghest); do
+        for task in /proc/"$pid"/task/*; do
+            echo "lab: $(cat "$task/comm"): state and ticks $(cut -d ' ' -f 3,14,15 "$task/stat"), in $(cat "$task/wchan")," \
+                "system call $(cat "$task/syscall")"
+        done
+    done
+    for round in 1 2; do
+        grep -H . /sys/kernel/debug/kvm/*/exits /sys/kernel/debug/kvm/*/wfi_exit_stat 2>/dev/null
+        sleep 1
+    done
+    [ -S /run/scenario/control ] && timeout 5 ghest ctl /run/scenario/control status
+}
+
 echo "ready" >&3
 while :; do
     while read -r verb argument <&3; do
@@ -60,7 +75,7 @@ while :; do
             run) run "$argument" & ;;
             do) (cd /run/scenario && eval "$argument") ;;
             ask) echo "answer $(cd /run/scenario && eval "$argument" | tail -n 1)" >&3 ;;
-            stop) kill -KILL "-$(cat /run/command)" ;;
+            stop) threads >/dev/console 2>&1; kill -KILL "-$(cat /run/command)" ;;
             poweroff) poweroff -f ;;
         esac
     done

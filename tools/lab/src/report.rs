@@ -15,7 +15,7 @@ use crate::verdict::{Evidence, Outcome, Verdict};
 const KEPT_RUNS: usize = 20;
 
 /// Lines of each console that are shown for a scenario that failed.
-const LAST_LINES: usize = 15;
+const LAST_LINES: usize = 30;
 
 /// Numbers of outcomes, shown as the last line of every runner.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]

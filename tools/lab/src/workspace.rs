@@ -83,7 +83,7 @@ impl Workspace {
     /// Builds `victim` and `poison` for hosts and guests of an architecture, stripped: the initramfs of each guest contains one.
     pub(crate) fn tools(&self, architecture: Architecture, cache: &Cache) -> Result<Tools> {
         let mut cargo = self.build("victim");
-        cargo.args(["--bins", "--release"]).env("CARGO_PROFILE_RELEASE_STRIP", "symbols");
+        cargo.arg("--bins");
         self.link_statically(&mut cargo, architecture, cache)?;
         let mut built = executables(&mut cargo, "victim")?;
         let mut built = |name| executable(&mut built, name);
@@ -110,6 +110,8 @@ impl Workspace {
         let variable =
             |what: &str| format!("CARGO_TARGET_{}_{what}", target.replace('-', "_").to_uppercase());
         cargo.env(variable("RUSTFLAGS"), FLAGS);
+        // Small programs load faster into emulated machines; a panic's location needs no symbols.
+        cargo.env("CARGO_PROFILE_DEV_DEBUG", "none").env("CARGO_PROFILE_DEV_STRIP", "symbols");
         if let Some(rust) = self.needs(architecture) {
             cargo.env("RUSTC", self.compiler(&cache.get(&rust)?)?);
             cargo.env(variable("LINKER"), "aarch64-linux-gnu-gcc");
