@@ -1,10 +1,17 @@
 //! `ghest` in a terminal: raw while the guest runs, restored after every kind of end, and the keys after Ctrl-A.
 
+use std::fs::File;
+use std::io::{Read, Write, pipe};
+use std::process::Stdio;
+use std::time::Duration;
+
 use libtest_mimic::Trial;
 use rustix::process::Signal;
 
+use crate::harness::ghest::Running;
+use crate::harness::pty::Pty;
 use crate::harness::terminal::Terminal;
-use crate::harness::{Checked, Scratch, kernels, needs, trials};
+use crate::harness::{Checked, Ghest, Profile, Scratch, kernels, needs, trials};
 
 pub(crate) fn trials() -> Vec<Trial> {
     trials![
@@ -19,6 +26,9 @@ pub(crate) fn trials() -> Vec<Trial> {
         restart,
         refused_kernel,
         refused_profile,
+        quit_while_the_guest_does_not_read,
+        quit_while_output_is_not_read,
+        keys_that_the_guest_reads_late,
     ]
 }
 
@@ -150,5 +160,62 @@ fn refused_kernel() -> Checked {
 fn refused_profile() -> Checked {
     let scratch = Scratch::new();
     assert_eq!(Terminal::boot(&scratch.profile("[machine]\nvcpus = 0\n")).finish().0, 2);
+    Ok(())
+}
+
+/// `ghest boot` with its keyboard only on a terminal. The terminal is nobody's controlling one, so it is not raw: a line reaches `ghest`
+/// when it is complete.
+fn with_keyboard(profile: &Profile, stdout: impl Into<Stdio>) -> (Running, File) {
+    let Pty { master, line, .. } = Pty::open();
+    (Ghest::boot(profile).stdin(line).stdout(stdout).start(), master)
+}
+
+/// The UART's FIFO holds 64 bytes, and the guest reads none.
+fn quit_while_the_guest_does_not_read() -> Checked {
+    needs::kvm()?;
+    let scratch = Scratch::new();
+    let profile = scratch.machine("cmdline = \"probe.exit=loop\"");
+    let (mut running, mut keyboard) = with_keyboard(&profile, Stdio::piped());
+    running.wait_for("probe: ok");
+    for _ in 0..100 {
+        keyboard
+            .write_all(b"keys that nobody reads, more than the FIFO and the terminal hold\n")
+            .expect("a terminal");
+    }
+    keyboard.write_all(b"\x01x\n").expect("a terminal");
+    running.finish().expect(0).expect_last("ghest: stopped from the console");
+    Ok(())
+}
+
+/// A vCPU waits at the UART for the reader of its output.
+fn quit_while_output_is_not_read() -> Checked {
+    needs::kvm()?;
+    let scratch = Scratch::new();
+    scratch.file("initrd", kernels::pattern(300_000));
+    scratch.file("kernel", kernels::prints_initrd());
+    let profile = scratch.machine("kernel = \"kernel\"\ninitrd = \"initrd\"");
+    let (mut reader, writer) = pipe().expect("a pipe");
+    let (running, mut keyboard) = with_keyboard(&profile, writer);
+    reader.read_exact(&mut [0]).expect("the guest's first byte");
+    // Time for the guest to fill every buffer.
+    std::thread::sleep(Duration::from_millis(500));
+    keyboard.write_all(b"keys\n\x01x\n").expect("a terminal");
+    running.finish().expect(0).expect_last("ghest: stopped from the console");
+    Ok(())
+}
+
+/// None is lost that is typed before the guest reads.
+fn keys_that_the_guest_reads_late() -> Checked {
+    needs::kvm()?;
+    let scratch = Scratch::new();
+    let profile = scratch.machine("cmdline = \"probe.touch=0x2000000 probe.timeout=500 probe.echo\"");
+    let (running, mut keyboard) = with_keyboard(&profile, Stdio::piped());
+    let lines: Vec<_> = (0..100).map(|n| format!("line {n} {}", "x".repeat(100))).collect();
+    for line in &lines {
+        keyboard.write_all(format!("{line}\n").as_bytes()).expect("a terminal");
+    }
+    keyboard.write_all(b"quit\n").expect("a terminal");
+    let outcome = running.finish().expect_ok();
+    assert_eq!(outcome.probe("echo"), lines, "{outcome}");
     Ok(())
 }

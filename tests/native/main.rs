@@ -18,6 +18,7 @@ mod host;
 mod journal;
 mod keys;
 mod memory;
+mod output;
 mod tables;
 
 use std::process::ExitCode;
@@ -46,6 +47,7 @@ fn main() -> ExitCode {
         journal::trials(),
         keys::trials(),
         memory::trials(),
+        output::trials(),
         tables::trials(),
     ];
     libtest_mimic::run(&Arguments::from_args(), trials.into_iter().flatten().collect()).exit_code()

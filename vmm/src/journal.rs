@@ -1,16 +1,21 @@
 //! The event file, one JSON object per line, for programs; and the same events in the log, for people.
 //!
-//! Between a signal and the exception that reports it, an event is only noted, which costs a lock and a copy. It is written
-//! later, by [`Journal::flush`]. Lines are in the order of their times.
+//! A thread that has something to report only puts it into a queue, which costs no lock, no allocation and no wait. One thread,
+//! the journal's writer, formats it and writes it: to the event file, and to standard error. Lines are in the order of their
+//! times.
 
-use std::collections::{BTreeMap, VecDeque};
+mod name;
+mod sink;
+mod writer;
+
+use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::File;
-use std::io::{self, Write};
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use guest_memory::sigbus;
@@ -18,25 +23,23 @@ use ras_core::actions::ErrorEvent;
 use ras_core::{Kind, MemoryError, Origin, Response, Span};
 use serde_json::{Map, Value, json};
 
+pub use writer::{Missing, Queue};
+
+use crate::stderr;
 use crate::timings::Timings;
+use name::Name;
+use sink::Sink;
+use writer::Item;
 
 /// The events of a machine. Without a file, they are only logged.
 #[derive(Debug)]
 pub struct Journal {
     clock: Arc<Timings>,
-    notes: Mutex<VecDeque<(Duration, Note)>>,
-    /// Whether there are notes. Read before every entry into the guest, without the lock.
-    pending: AtomicBool,
-    /// Locked while notes are written, so that they stay in order.
-    written: Mutex<Written>,
-}
-
-/// What was written so far.
-#[derive(Debug)]
-struct Written {
+    queue: Queue,
+    /// How often each event happened, by [`Name`].
+    counts: [AtomicU64; Name::ALL.len()],
+    /// A duplicate of the event file, for a signal handler.
     file: Option<File>,
-    /// How often each event happened.
-    counts: BTreeMap<&'static str, u64>,
 }
 
 /// An event.
@@ -90,85 +93,81 @@ pub enum Note {
     },
 }
 
-/// Notes that the queue holds before it allocates memory.
-const NOTES_CAPACITY: usize = 1024;
-
 impl Journal {
-    /// A journal that writes to a new file, or without a file only to the log.
+    /// Creates the event file and starts the writer. Without a file, events are only logged.
     ///
     /// # Errors
     /// Returns an error if the file cannot be created.
-    pub fn new(path: Option<&Path>, clock: Arc<Timings>) -> io::Result<Self> {
-        let written = Written { file: path.map(File::create).transpose()?, counts: BTreeMap::new() };
-        let notes = Mutex::new(VecDeque::with_capacity(NOTES_CAPACITY));
-        Ok(Journal { clock, notes, pending: AtomicBool::new(false), written: Mutex::new(written) })
+    pub fn start(path: Option<&Path>, clock: Arc<Timings>) -> io::Result<Self> {
+        let events = path.map(|path| Sink::create(path, dropped)).transpose()?;
+        let file = events.as_ref().map(Sink::duplicate).transpose()?.map(File::from);
+        let queue = writer::start(events, Sink::stderr(stderr::notice)?)?;
+        Ok(Journal { clock, queue, counts: Default::default(), file })
     }
 
-    /// Access to the file for a signal handler. `None` if there is no file, or dup(2) fails.
+    /// Where lines for standard error are queued.
     #[must_use]
-    pub fn last_line(&self) -> Option<LastLine> {
-        let file = lock(&self.written).file.as_ref()?.try_clone().ok()?;
-        Some(LastLine { file, clock: Arc::clone(&self.clock) })
+    pub fn queue(&self) -> &Queue {
+        &self.queue
+    }
+
+    /// Access to the outputs for a signal handler.
+    ///
+    /// # Errors
+    /// Returns the error of dup(2).
+    pub fn final_output(&self) -> io::Result<FinalOutput> {
+        let file = self.file.as_ref().map(File::try_clone).transpose()?;
+        Ok(FinalOutput { file, clock: Arc::clone(&self.clock), writer: Arc::clone(self.queue.state()) })
     }
 
     /// How often each event happened so far.
     #[must_use]
     pub fn counts(&self) -> BTreeMap<&'static str, u64> {
-        lock(&self.written).counts.clone()
+        let counts = Name::ALL.iter().zip(&self.counts);
+        counts
+            .map(|(name, count)| (*name, count.load(Ordering::Relaxed)))
+            .filter(|(_, count)| *count > 0)
+            .collect()
     }
 
-    /// Notes an event, to be written later.
+    /// Reports an event. Allocates nothing, and never waits.
     pub fn note(&self, note: Note) {
-        let mut notes = lock(&self.notes);
-        // Under the lock, so that notes are in the order of their times.
-        notes.push_back((self.clock.elapsed(), note));
-        self.pending.store(true, Ordering::Release);
+        self.counts[note.name() as usize].fetch_add(1, Ordering::Relaxed);
+        self.queue.push(Item::Event(self.clock.elapsed(), note));
     }
 
-    /// Writes an event, after all that were noted before.
-    pub fn write(&self, note: Note) {
-        self.note(note);
-        self.flush();
-    }
-
-    /// Writes the events that were noted.
-    pub fn flush(&self) {
-        if !self.pending.load(Ordering::Acquire) {
-            return;
-        }
-        let mut written = lock(&self.written);
-        loop {
-            let next = {
-                let mut notes = lock(&self.notes);
-                let next = notes.pop_front();
-                self.pending.store(!notes.is_empty(), Ordering::Release);
-                next
-            };
-            let Some((time, note)) = next else { return };
-            log(&note);
-            let (event, fields) = event(&note);
-            *written.counts.entry(event).or_default() += 1;
-            let Some(file) = written.file.as_mut() else { continue };
-            let line = line(time, event, fields);
-            if let Err(error) = file.write_all(line.as_bytes()) {
-                tracing::error!(%error, "write(2) to the event file failed: an event is missing there");
-            }
-        }
-    }
-}
-
-/// Access to the event file without a lock, for the handler of a signal that ends the process.
-#[derive(Debug)]
-pub struct LastLine {
-    file: File,
-    clock: Arc<Timings>,
-}
-
-impl LastLine {
-    /// The file.
+    /// What is missing for ever in the outputs.
     #[must_use]
-    pub fn descriptor(&self) -> BorrowedFd<'_> {
-        self.file.as_fd()
+    pub fn lost(&self) -> Missing {
+        self.queue.lost()
+    }
+
+    /// Waits until everything is written that was reported before, until the timeout at most. Returns what is not written.
+    pub fn flush(&self, timeout: Duration) -> Missing {
+        self.queue.flush(timeout);
+        self.queue.unwritten()
+    }
+}
+
+impl Drop for Journal {
+    fn drop(&mut self) {
+        self.queue.state().close();
+    }
+}
+
+/// The outputs, for the handler of a signal that ends the process. Its functions are async-signal-safe.
+#[derive(Debug)]
+pub struct FinalOutput {
+    file: Option<File>,
+    clock: Arc<Timings>,
+    writer: Arc<writer::State>,
+}
+
+impl FinalOutput {
+    /// The event file.
+    #[must_use]
+    pub fn events(&self) -> Option<BorrowedFd<'_>> {
+        self.file.as_ref().map(AsFd::as_fd)
     }
 
     /// Time since the start of the process.
@@ -176,10 +175,27 @@ impl LastLine {
     pub fn elapsed(&self) -> Duration {
         self.clock.elapsed()
     }
+
+    /// Whether everything that was reported before is written.
+    #[must_use]
+    pub fn is_flushed(&self) -> bool {
+        self.writer.is_flushed()
+    }
+
+    /// Writes a line, if the output takes it without a wait.
+    pub fn write(output: BorrowedFd<'_>, line: &[u8]) {
+        if sink::is_writable(output) {
+            // An error cannot be reported anywhere.
+            let _ = rustix::io::write(output, line);
+        }
+    }
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+/// The event in the place of those that could not be written.
+fn dropped(time: Duration, events: u64) -> String {
+    let mut fields = Map::new();
+    fields.insert("missing".into(), events.into());
+    line(time, "dropped", fields)
 }
 
 /// The target of log lines about memory errors.
@@ -206,8 +222,7 @@ fn log(note: &Note) {
         | Note::FirstExit { .. }
         | Note::GuestShutdown(_)
         | Note::Stopped { .. } => {
-            let (event, fields) = event(note);
-            tracing::debug!(event, ?fields);
+            tracing::debug!(event = note.name().as_str(), fields = ?fields(note));
         }
     }
 }
@@ -266,8 +281,8 @@ fn line(time: Duration, event: &str, fields: Map<String, Value>) -> String {
     format!("{}\n", Value::Object(line))
 }
 
-/// The name of an event and its other fields.
-fn event(note: &Note) -> (&'static str, Map<String, Value>) {
+/// The fields of an event beside its time and name.
+fn fields(note: &Note) -> Map<String, Value> {
     let span = |span: &Span| json!({ "gpa": span.gpa, "span": span.bytes() });
     let with = |pages: &Span, further: Value| match (span(pages), further) {
         (Value::Object(mut fields), Value::Object(further)) => {
@@ -276,74 +291,66 @@ fn event(note: &Note) -> (&'static str, Map<String, Value>) {
         }
         (fields, _) => fields,
     };
-    let (event, fields) = match note {
-        Note::Plan(plan) => ("plan", plan.clone()),
-        Note::VcpuStarted(vcpu) => ("vcpu-started", json!({ "vcpu": vcpu })),
-        Note::FirstExit { vcpu, exit } => ("first-exit", json!({ "vcpu": vcpu, "exit": exit })),
-        Note::GuestShutdown(how) => ("guest-shutdown", json!({ "how": how })),
-        Note::MemoryError { error, response } => (
-            "memory-error",
-            json!({
-                "class": error.kind,
-                "gpa": error.gpa,
-                "span": error.span.bytes(),
-                "vcpu": error.vcpu,
-                "origin": error.origin,
-                "response": response,
-            }),
-        ),
-        Note::OwnMemory(sigbus::Fault { hva, log2_len, action }) => (
-            "memory-error",
-            json!({
-                "class": match action {
-                    sigbus::Action::Required => Kind::ActionRequired,
-                    sigbus::Action::Optional => Kind::ActionOptional,
-                },
-                "gpa": null,
-                "hva": hva,
-                "span": 1_u64.checked_shl((*log2_len).into()),
-                "vcpu": null,
-                "origin": Origin::Sigbus,
-                "response": Response::Stop,
-            }),
-        ),
-        Note::Notified { how, vcpu: Some(vcpu) } => ("notified", json!({ "how": how, "vcpu": vcpu })),
-        Note::Notified { how, vcpu: None } => ("notified", json!({ "how": how })),
-        Note::Held(vcpu) => ("held", json!({ "vcpu": vcpu })),
-        Note::Released(vcpu) => ("released", json!({ "vcpu": vcpu })),
-        Note::Repaired(pages) => ("repaired", span(pages)),
-        Note::NotRepaired(pages) => ("not-repaired", span(pages)),
-        Note::Stopped { reason, status } => ("stopped", json!({ "reason": reason, "status": status })),
+    let fields = match note {
+        Note::Plan(plan) => plan.clone(),
+        Note::VcpuStarted(vcpu) => json!({ "vcpu": vcpu }),
+        Note::FirstExit { vcpu, exit } => json!({ "vcpu": vcpu, "exit": exit }),
+        Note::GuestShutdown(how) => json!({ "how": how }),
+        Note::MemoryError { error, response } => json!({
+            "class": error.kind,
+            "gpa": error.gpa,
+            "span": error.span.bytes(),
+            "vcpu": error.vcpu,
+            "origin": error.origin,
+            "response": response,
+        }),
+        Note::OwnMemory(sigbus::Fault { hva, log2_len, action }) => json!({
+            "class": match action {
+                sigbus::Action::Required => Kind::ActionRequired,
+                sigbus::Action::Optional => Kind::ActionOptional,
+            },
+            "gpa": null,
+            "hva": hva,
+            "span": 1_u64.checked_shl((*log2_len).into()),
+            "vcpu": null,
+            "origin": Origin::Sigbus,
+            "response": Response::Stop,
+        }),
+        Note::Notified { how, vcpu: Some(vcpu) } => json!({ "how": how, "vcpu": vcpu }),
+        Note::Notified { how, vcpu: None } => json!({ "how": how }),
+        Note::Held(vcpu) => json!({ "vcpu": vcpu }),
+        Note::Released(vcpu) => json!({ "vcpu": vcpu }),
+        Note::Repaired(pages) => span(pages),
+        Note::NotRepaired(pages) => span(pages),
+        Note::Stopped { reason, status } => json!({ "reason": reason, "status": status }),
         Note::ErrorEvent(event) => match event {
-            ErrorEvent::Handled { span, response } => {
-                ("answered", with(span, json!({ "response": response })))
-            }
+            ErrorEvent::Handled { span, response } => with(span, json!({ "response": response })),
             ErrorEvent::RecordWritten { source, gpa, span } => {
-                ("record-written", with(span, json!({ "source": source, "address": gpa })))
+                with(span, json!({ "source": source, "address": gpa }))
             }
             ErrorEvent::Acknowledged { source, span, after_ns } => {
-                ("acknowledged", with(span, json!({ "source": source, "after_ns": after_ns })))
+                with(span, json!({ "source": source, "after_ns": after_ns }))
             }
-            ErrorEvent::Queued { source, span } => ("queued", with(span, json!({ "source": source }))),
-            ErrorEvent::Coalesced { source, span } => ("coalesced", with(span, json!({ "source": source }))),
-            ErrorEvent::Overdue { source, span } => ("overdue", with(span, json!({ "source": source }))),
+            ErrorEvent::Queued { source, span } => with(span, json!({ "source": source })),
+            ErrorEvent::Coalesced { source, span } => with(span, json!({ "source": source })),
+            ErrorEvent::Overdue { source, span } => with(span, json!({ "source": source })),
             ErrorEvent::Overflowed { source, span, times } => {
-                ("overflowed", with(span, json!({ "source": source, "times": times })))
+                with(span, json!({ "source": source, "times": times }))
             }
         },
     };
     match fields {
-        Value::Object(fields) => (event, fields),
-        _ => (event, Map::new()),
+        Value::Object(fields) => fields,
+        _ => Map::new(),
     }
 }
 
-/// Every thread notes events.
+/// Every thread reports events.
 const _: () = {
     const fn is_send_and_sync<T: Send + Sync>() {}
     is_send_and_sync::<Journal>();
     is_send_and_sync::<Note>();
-    is_send_and_sync::<LastLine>();
+    is_send_and_sync::<FinalOutput>();
 };
 
 #[cfg(test)]
@@ -357,7 +364,35 @@ mod tests {
         assert!(LogText(&note).to_string().ends_with("2^12 bytes around HVA 0x7000"));
         let expected = "{\"t_ns\":5,\"event\":\"memory-error\",\"class\":\"AO\",\"gpa\":null,\"hva\":28672,\
                         \"span\":4096,\"vcpu\":null,\"origin\":\"sigbus\",\"response\":\"stop\"}\n";
-        let (event, fields) = event(&note);
-        assert_eq!(line(Duration::from_nanos(5), event, fields), expected);
+        assert_eq!(line(Duration::from_nanos(5), note.name().as_str(), fields(&note)), expected);
+    }
+
+    /// Far more events than the queue holds, and than are permitted at once.
+    #[test]
+    fn every_event_is_in_the_file_or_counted_there() {
+        const THREADS: u64 = 4;
+        const EVENTS: u64 = 50_000;
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("events");
+        let journal = Journal::start(Some(&path), Arc::new(Timings::start())).expect("a new file");
+        std::thread::scope(|scope| {
+            for vcpu in 0..THREADS {
+                let journal = &journal;
+                scope.spawn(move || (0..EVENTS).for_each(|_| journal.note(Note::Held(vcpu as u32))));
+            }
+        });
+        journal.flush(Duration::from_secs(60));
+        journal.note(Note::Stopped { reason: String::new(), status: 0 });
+        let missing = journal.flush(Duration::from_secs(60)).events;
+        let text = std::fs::read_to_string(&path).expect("an event file");
+        let events: Vec<Value> =
+            text.lines().map(|line| serde_json::from_str(line).expect("a whole line")).collect();
+        let count = |name: &str| events.iter().filter(|event| event["event"] == name).count() as u64;
+        assert_eq!((count("held") + missing, count("stopped")), (THREADS * EVENTS, 1));
+        let dropped = events.iter().filter_map(|event| event["missing"].as_u64());
+        assert_eq!(dropped.sum::<u64>(), missing);
+        assert!(missing > 0 && journal.lost().events == missing);
+        assert!(events.iter().map(|event| event["t_ns"].as_u64().expect("t_ns")).is_sorted());
+        assert_eq!(journal.counts()["held"], THREADS * EVENTS);
     }
 }

@@ -136,13 +136,13 @@ impl Lifecycle {
 impl MachineControl for Lifecycle {
     fn power_off(&self) {
         self.timings.mark(Phase::GuestShutdown);
-        self.journal.write(Note::GuestShutdown("power-off"));
+        self.journal.note(Note::GuestShutdown("power-off"));
         self.end(Ending::PoweredOff);
     }
 
     fn reset(&self, cause: ResetCause) {
         self.timings.mark(Phase::GuestShutdown);
-        self.journal.write(Note::GuestShutdown("reset"));
+        self.journal.note(Note::GuestShutdown("reset"));
         self.end(Ending::Reset(cause));
     }
 }
@@ -160,7 +160,7 @@ mod tests {
 
     fn lifecycle() -> Lifecycle {
         let timings = Arc::new(Timings::start());
-        let journal = Arc::new(Journal::new(None, Arc::clone(&timings)).expect("no file"));
+        let journal = Arc::new(Journal::start(None, Arc::clone(&timings)).expect("a thread"));
         Lifecycle::new(Arc::new(Control::default()), journal, timings).expect("an eventfd")
     }
 

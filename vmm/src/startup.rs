@@ -27,13 +27,13 @@ impl VcpuObserver for StartupObserver {
         if vcpu == 0 {
             self.timings.mark(Phase::FirstRun);
         }
-        self.journal.write(Note::VcpuStarted(vcpu));
+        self.journal.note(Note::VcpuStarted(vcpu));
     }
 
     fn first_exit(&self, vcpu: u32, exit: &'static str) {
         if self.first_exit.set(()).is_ok() {
             self.timings.mark(Phase::FirstExit);
-            self.journal.write(Note::FirstExit { vcpu, exit });
+            self.journal.note(Note::FirstExit { vcpu, exit });
         }
     }
 }

@@ -1,6 +1,8 @@
 //! When each phase of a boot ended.
 
-use std::io;
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
@@ -82,9 +84,11 @@ impl Timings {
     /// Writes them to a file as JSON.
     ///
     /// # Errors
-    /// Returns an error if the file cannot be written.
+    /// Returns an error if the file cannot be written, or not without waiting: it is a FIFO that no process reads.
     pub fn write(&self, path: &Path) -> io::Result<()> {
-        std::fs::write(path, format!("{:#}\n", self.to_json()))
+        let options =
+            File::options().write(true).create(true).truncate(true).custom_flags(libc::O_NONBLOCK).clone();
+        options.open(path)?.write_all(format!("{:#}\n", self.to_json()).as_bytes())
     }
 }
 

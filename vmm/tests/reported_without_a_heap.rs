@@ -1,4 +1,5 @@
-//! Nothing is allocated between a vCPU's access to poisoned memory and the exception that reports it: other memory may fail too.
+//! Nothing is allocated between a vCPU's access to poisoned memory and the KVM_RUN that delivers the exception: other memory may
+//! fail too.
 #![cfg(target_arch = "x86_64")]
 
 mod rig;

@@ -52,7 +52,7 @@ pub trait IoBus: Send + Sync {
 /// the same access again.
 ///
 /// Between the exit and the next entry the run loop allocates nothing and blocks on nothing; an implementation of
-/// [`consumed`](Self::consumed) and [`pre_entry`](Self::pre_entry) should do the same and leave I/O to [`flush`](Self::flush).
+/// [`consumed`](Self::consumed) and [`pre_entry`](Self::pre_entry) should do the same, and leave I/O to another thread.
 pub trait MemoryErrorHandler: Send + Sync {
     /// A vCPU consumed a memory error: it accessed poisoned memory.
     fn consumed(&self, vcpu: u32, access: PoisonAccess, state: &mut dyn FnMut() -> Option<VcpuState>);
@@ -73,10 +73,6 @@ pub trait MemoryErrorHandler: Send + Sync {
     fn pre_entry(&self, vcpu: u32, state: &mut dyn FnMut() -> Option<VcpuState>) {
         let _ = (vcpu, state);
     }
-
-    /// The injections are done, and the vCPU is about to enter the guest, or is held. Called before every entry: the place for log
-    /// output that [`consumed`](Self::consumed) postponed.
-    fn flush(&self) {}
 
     /// Called about once a millisecond for each held vCPU, to check whether to release it.
     fn poll(&self) {}

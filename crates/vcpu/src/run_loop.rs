@@ -39,7 +39,6 @@ pub fn run(
             RunState::Stop => return VcpuExitReason::Stopped,
         }
         if control.is_held(vcpu) {
-            memory_errors.flush();
             control.await_release(vcpu, HELD_POLL_INTERVAL);
             memory_errors.poll();
             continue;
@@ -52,7 +51,6 @@ pub fn run(
         if let Err(error) = inject_pending(vcpu, port, control) {
             return VcpuExitReason::InjectionFailed(error.to_string());
         }
-        memory_errors.flush();
         let handled = match sigbus::capture_action_required(|| port.run()) {
             Ok(Exit::Interrupted) => Handled::Done,
             Ok(exit) => {

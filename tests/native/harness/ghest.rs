@@ -125,6 +125,10 @@ impl Running {
         self.child.stdin.take().expect("standard input is a pipe")
     }
 
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     pub(crate) fn signal(&self, signal: Signal) {
         let pid = Pid::from_child(&self.child);
         kill_process(pid, signal).expect("a signal to a child that was not waited for");

@@ -44,6 +44,19 @@ pub(crate) fn counts_boots() -> Vec<u8> {
     bz_image(&code)
 }
 
+/// A bzImage that requests a sleep state that no table declares, that number of times, and switches off.
+pub(crate) fn requests_unknown_sleep_states(times: u32) -> Vec<u8> {
+    let [power_low, power_high] = POWER_PORT.to_le_bytes();
+    let sleep = |sleep_type: u8| sleep_type << 2 | 1 << 5;
+    let mut code = vec![0xb9]; // mov ecx, times
+    code.extend(times.to_le_bytes());
+    code.extend([0x66, 0xba, power_low, power_high]); // mov dx, POWER_PORT
+    code.extend([0xb0, sleep(S5_SLEEP_TYPE ^ 1)]); // mov al, sleep
+    code.extend([0xee, 0xe2, 0xfd]); // out dx, al; loop to it
+    code.extend([0xb0, sleep(S5_SLEEP_TYPE), 0xee, 0xf4]); // mov al, sleep; out dx, al; hlt
+    bz_image(&code)
+}
+
 /// Code that prints `ecx` bytes from `rsi`, both set by `what`, and switches off by the sleep control register.
 fn prints(what: &[u8]) -> Vec<u8> {
     let [serial_low, serial_high] = SERIAL_PORT.to_le_bytes();

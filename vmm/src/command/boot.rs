@@ -1,7 +1,9 @@
 //! `ghest boot`.
 
+use std::backtrace::Backtrace;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use clap::Args;
 use machine_profile::{Machine, OnReboot, Profile};
@@ -11,7 +13,7 @@ use rustix::process::{Signal, getppid, set_parent_process_death_signal};
 use vcpu::host::{OpenError, open};
 use vmm::board::BoardError;
 use vmm::control::Server;
-use vmm::journal::{Journal, Note};
+use vmm::journal::{Journal, Missing, Note};
 use vmm::kvm::offered;
 use vmm::lifecycle::Ending;
 use vmm::machine::{self, Environment, MachineError, MappedMemory, PreservedState, host_error};
@@ -20,6 +22,7 @@ use vmm::ras::fatal_signal;
 use vmm::ras::inject::InjectionSpec;
 use vmm::signals::Signals;
 use vmm::status::Status;
+use vmm::stderr;
 use vmm::timings::{Phase, Timings};
 
 use super::{ProfileArgs, diagnostics, output, plan, profiles};
@@ -28,7 +31,8 @@ use super::{ProfileArgs, diagnostics, output, plan, profiles};
 pub(super) struct Options {
     #[command(flatten)]
     profile: ProfileArgs,
-    /// Write events to this file, one JSON object per line.
+    /// Write events to this file, one JSON object per line. Nothing waits for its reader: an event `dropped` has the number of those
+    /// that are missing.
     #[arg(long, value_name = "FILE")]
     events: Option<PathBuf>,
     /// Write the time at which each phase of the boot ended to this file, as JSON.
@@ -63,15 +67,44 @@ pub(super) fn run(options: &Options, timings: Timings) -> Status {
     };
     timings.mark(Phase::Profile);
     let timings = Arc::new(timings);
-    let journal = match Journal::new(options.events.as_deref(), Arc::clone(&timings)) {
+    let journal = match Journal::start(options.events.as_deref(), Arc::clone(&timings)) {
         Ok(journal) => Arc::new(journal),
         Err(error) => return cannot_write(options.events.as_deref(), &error),
     };
-    let (message, status) = match boot(&profile, options, &timings, &journal) {
+    stderr::redirect(journal.queue().clone());
+    // A thread that panics does not wait for a reader either.
+    std::panic::set_hook(Box::new(|panic| {
+        stderr::write(&format!("ghest: {panic}\n{}\n", Backtrace::capture()))
+    }));
+    let status = to_the_end(&profile, options, &timings, &journal);
+    journal.flush(MESSAGE_TIMEOUT);
+    status
+}
+
+/// How long readers of the event file and of standard error may take at the end to read what was written until then, and how long
+/// for the last event and the last message each.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
+const MESSAGE_TIMEOUT: Duration = Duration::from_millis(200);
+
+/// Boots and runs the machine, and reports its end.
+fn to_the_end(
+    profile: &Profile,
+    options: &Options,
+    timings: &Arc<Timings>,
+    journal: &Arc<Journal>,
+) -> Status {
+    let (message, status) = match boot(profile, options, timings, journal) {
         Ok(ending) => (ending.to_string(), ending.status()),
-        Err(failure) => failure.report(&profile),
+        Err(failure) => failure.report(profile),
     };
-    journal.write(Note::Stopped { reason: message.clone(), status: status.code() });
+    // The queue has space for the last event.
+    journal.flush(DRAIN_TIMEOUT);
+    journal.note(Note::Stopped { reason: message.clone(), status: status.code() });
+    let Missing { events, log_lines } = journal.flush(MESSAGE_TIMEOUT);
+    if events > 0 || log_lines > 0 {
+        let message = format!("not written: {events} events of the event file, {log_lines} lines of the log");
+        output::report(&message, status);
+    }
     if let Some(path) = &options.timings
         && let Err(error) = timings.write(path)
     {
@@ -106,14 +139,14 @@ fn boot(
         vmm::plan::platform(machine, offered, &abilities).map_err(|error| Failure::Plan(error.into()))?;
     let signals = Signals::install().map_err(|error| Failure::Machine(host_error("socketpair(2)")(error)))?;
     // Before any other thread is started: a SIGBUS that ends the process is reported from now on.
-    if let Some(events) = journal.last_line() {
-        fatal_signal::set_event_file(events);
-    }
+    fatal_signal::set_output(
+        journal.final_output().map_err(|error| Failure::Machine(host_error("dup(2)")(error)))?,
+    );
     fatal_signal::install_handler()
         .map_err(|error| Failure::Machine(host_error("sigaction(2) (SIGBUS)")(error)))?;
     // A plan is plain data: strings and numbers always make JSON.
     let write_plan = |blueprint: &Blueprint| {
-        journal.write(Note::Plan(serde_json::to_value(&blueprint.report).unwrap_or_default()));
+        journal.note(Note::Plan(serde_json::to_value(&blueprint.report).unwrap_or_default()));
     };
     let loaded = MappedMemory::new(machine, &platform, timings).and_then(|memory| {
         let (entry, tables) = machine::load(machine, &platform, memory.ram(), &[], timings)?;

@@ -3,17 +3,17 @@
 use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
 use machine_profile::Diagnostic;
 use serde_json::json;
+use vmm::stderr::{self, Format};
 
-use super::logging::LogFormat;
-use super::output;
+use super::logging;
 
 /// Prints problems to standard error, in colours if that is a terminal and `NO_COLOR` is not set.
 pub(super) fn print(problems: &[Diagnostic]) {
-    let renderer = Renderer::styled();
+    let renderer = if logging::has_colours() { Renderer::styled() } else { Renderer::plain() };
     for problem in problems {
-        match output::format() {
-            LogFormat::Text => anstream::eprintln!("{}\n", renderer.render(&[group(problem)])),
-            LogFormat::Json => eprintln!("{}", as_json(problem)),
+        match stderr::format() {
+            Format::Text => stderr::write(&format!("{}\n\n", renderer.render(&[group(problem)]))),
+            Format::Json => stderr::write(&format!("{}\n", as_json(problem))),
         }
     }
 }

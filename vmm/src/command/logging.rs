@@ -3,7 +3,11 @@
 use std::io::{self, IsTerminal};
 
 use clap::ValueEnum;
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Layer, fmt, registry};
+use vmm::log_limit::LogLimit;
+use vmm::stderr::{Format, LogWriter};
 
 /// The format of log lines.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -13,6 +17,20 @@ pub(crate) enum LogFormat {
     Text,
     /// One JSON object per line.
     Json,
+}
+
+impl From<LogFormat> for Format {
+    fn from(format: LogFormat) -> Self {
+        match format {
+            LogFormat::Text => Format::Text,
+            LogFormat::Json => Format::Json,
+        }
+    }
+}
+
+/// Whether standard error shows colours: if it is a terminal and `NO_COLOR` is not set.
+pub(super) fn has_colours() -> bool {
+    io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }
 
 /// Starts logging: warnings, with `-v` also info, with `-vv` also debug, with `-vvv` also trace. The environment variable
@@ -25,11 +43,11 @@ pub(super) fn start(verbose: u8, format: LogFormat) {
         _ => "trace",
     };
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
-    let colours =
-        io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-    let logger = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(colours);
-    match format {
-        LogFormat::Text => logger.without_time().init(),
-        LogFormat::Json => logger.json().init(),
-    }
+    // tracing_subscriber would report its own errors with eprintln!, which panics if standard error fails.
+    let lines = fmt::layer().with_writer(LogWriter).with_ansi(has_colours()).log_internal_errors(false);
+    let lines = match format {
+        LogFormat::Text => lines.without_time().boxed(),
+        LogFormat::Json => lines.json().boxed(),
+    };
+    registry().with(lines).with(LogLimit).with(filter).init();
 }

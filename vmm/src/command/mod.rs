@@ -144,7 +144,7 @@ pub(crate) fn run(timings: Timings) -> Status {
             return if error.print().is_ok() { status } else { Status::Failure };
         }
     };
-    output::set_format(cli.global.log_format);
+    vmm::stderr::set_format(cli.global.log_format.into());
     logging::start(cli.global.verbose, cli.global.log_format);
     match cli.command {
         Command::Boot(options) => boot::run(&options, timings),

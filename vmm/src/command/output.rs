@@ -1,34 +1,20 @@
 //! What commands print on standard output, and messages on standard error beside the log.
 
 use std::io::{self, Write};
-use std::sync::OnceLock;
 
 use serde::Serialize;
 use serde_json::json;
 use vmm::status::Status;
+use vmm::stderr::{self, Format};
 
-use super::logging::LogFormat;
-
-/// The format of messages on standard error. Set once, before the first message.
-static FORMAT: OnceLock<LogFormat> = OnceLock::new();
-
-pub(super) fn set_format(format: LogFormat) {
-    // An error means that it was set before.
-    let _ = FORMAT.set(format);
-}
-
-pub(super) fn format() -> LogFormat {
-    FORMAT.get().copied().unwrap_or_default()
-}
-
-/// Prints the output of a command. A closed pipe is not an error.
+/// Prints the output of a command. If it cannot be written, the status is that of an I/O error; a closed pipe, as behind
+/// `ghest plan PROFILE | head`, needs no message.
 pub(super) fn print(text: &str) -> Status {
     let mut out = io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            report(&format!("write(2) to standard output: {error}"), Status::Failure)
-        }
-        _ => Status::Success,
+        Ok(()) => Status::Success,
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Status::Failure,
+        Err(error) => report(&format!("write(2) to standard output: {error}"), Status::Failure),
     }
 }
 
@@ -42,14 +28,13 @@ pub(super) fn print_json(value: &impl Serialize) -> Status {
 
 /// Prints a message to standard error, whatever the log level. Returns `status`, which it explains.
 pub(super) fn report(message: &str, status: Status) -> Status {
-    let line = match format() {
-        LogFormat::Text => format!("ghest: {message}"),
-        LogFormat::Json => {
+    let line = match stderr::format() {
+        Format::Text => format!("ghest: {message}\n"),
+        Format::Json => {
             let level = if status == Status::Success { "INFO" } else { "ERROR" };
-            json!({ "level": level, "message": message, "status": status.code() }).to_string()
+            format!("{}\n", json!({ "level": level, "message": message, "status": status.code() }))
         }
     };
-    // An error cannot be reported: standard error is gone.
-    let _ = writeln!(io::stderr().lock(), "{line}");
+    stderr::write(&line);
     status
 }

@@ -1,20 +1,32 @@
 //! Standard input to the serial port.
 
-use std::io::{self, Write, stderr, stdin};
-use std::os::fd::AsRawFd;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
+use std::sync::{Arc, Mutex, PoisonError, TryLockError};
 use std::thread::{Builder, JoinHandle};
 
 use devices::ConsolePort;
+use rustix::fs::{FileType, fstat};
+use rustix::io::Errno;
+use rustix::stdio::stdin;
 use rustix::termios::isatty;
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use super::escape::{Escapes, HELP, Request};
 use crate::lifecycle::{Ending, Lifecycle};
+use crate::stderr;
 
 /// How often input is offered again that the port has not accepted, for example during a driver's loopback test.
 const RETRY_INTERVAL_MS: i32 = 20;
+/// The same while a vCPU uses the port: it may wait there for the reader of the guest's output, as long as that takes.
+const BUSY_RETRY_INTERVAL_MS: i32 = 1;
+const NO_TIMEOUT: i32 = -1;
+/// Keys of a terminal that wait for the guest. Those beyond are discarded, because all are looked at for escape sequences.
+const MAX_WAITING: usize = 1 << 20;
 
 /// The thread that reads standard input.
 pub struct Input {
@@ -26,19 +38,33 @@ impl Input {
     /// Starts reading.
     ///
     /// # Errors
-    /// Returns an error if an eventfd, an epoll instance or the thread cannot be created.
+    /// Returns an error if an eventfd, an epoll instance or the thread cannot be created, or standard input cannot be duplicated.
     pub fn start(port: Arc<Mutex<dyn ConsolePort>>, lifecycle: &Arc<Lifecycle>) -> io::Result<Self> {
         let stop = Arc::new(EventFd::new(EFD_NONBLOCK)?);
-        let room = lock(&port).rx_space().try_clone()?;
+        let space = port.lock().unwrap_or_else(PoisonError::into_inner).rx_space().try_clone()?;
+        let input = standard_input()?;
+        let epolls = [Epoll::new()?, Epoll::new()?];
+        for epoll in &epolls {
+            add(epoll, &*stop, STOP)?;
+            add(epoll, &space, SPACE)?;
+        }
+        let [with_input, without_input] = epolls;
+        let is_file = match add(&with_input, &input, INPUT) {
+            Err(error) if error.raw_os_error() == Some(libc::EPERM) => true,
+            outcome => outcome.map(|()| false)?,
+        };
         let reader = Reader {
-            keys: Waiter::new(&stdin(), &stop)?,
-            port_ready: Waiter::new(&room, &stop)?,
-            room,
+            input: Some(input),
+            space,
             port,
             lifecycle: Arc::clone(lifecycle),
             escapes: isatty(stdin()).then(Escapes::default),
+            waiting: VecDeque::new(),
+            with_input,
+            without_input,
+            is_file,
         };
-        let thread = Builder::new().name("console-input".into()).spawn(move || reader.read_to_end())?;
+        let thread = Builder::new().name("console-input".into()).spawn(move || reader.run())?;
         Ok(Input { stop, thread })
     }
 
@@ -52,37 +78,130 @@ impl Input {
     }
 }
 
+/// A descriptor of standard input. A pipe or a terminal is opened anew, if that is permitted: with O_NONBLOCK, which other processes
+/// that read it do not have to expect, and which keeps a read from waiting if one of them was faster.
+fn standard_input() -> io::Result<OwnedFd> {
+    let reopen =
+        || File::options().read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open("/proc/self/fd/0");
+    let reopened = match FileType::from_raw_mode(fstat(stdin())?.st_mode) {
+        FileType::Fifo | FileType::CharacterDevice => reopen().ok(),
+        _ => None,
+    };
+    reopened.map_or_else(|| stdin().try_clone_to_owned(), |file| Ok(file.into()))
+}
+
 struct Reader {
     port: Arc<Mutex<dyn ConsolePort>>,
     /// Signalled when the guest has emptied the port's receive FIFO.
-    room: EventFd,
-    keys: Waiter,
-    port_ready: Waiter,
+    space: EventFd,
+    /// Standard input. `None` after its end.
+    input: Option<OwnedFd>,
     lifecycle: Arc<Lifecycle>,
     /// `None` if standard input is not a terminal: then there are no escape sequences.
     escapes: Option<Escapes>,
+    /// Input that the port has not accepted yet.
+    waiting: VecDeque<u8>,
+    /// Standard input, `space` and `stop`.
+    with_input: Epoll,
+    /// `space` and `stop`.
+    without_input: Epoll,
+    /// Standard input is a regular file: always readable, and not supported by epoll_ctl(2), which returns EPERM.
+    is_file: bool,
+}
+
+/// The data of events.
+const STOP: u64 = 0;
+const SPACE: u64 = 1;
+const INPUT: u64 = 2;
+
+fn add(epoll: &Epoll, descriptor: &impl AsRawFd, data: u64) -> io::Result<()> {
+    epoll.ctl(ControlOperation::Add, descriptor.as_raw_fd(), EpollEvent::new(EventSet::IN, data))
+}
+
+/// What ends a wait.
+enum Event {
+    /// There is input.
+    Readable,
+    /// The port may accept input.
+    Space,
+    /// Reading has to stop.
+    Stop,
 }
 
 impl Reader {
-    fn read_to_end(mut self) {
-        let stdin = stdin();
+    fn run(mut self) {
+        // The guest keeps running at the end of input.
+        while self.input.is_some() || !self.waiting.is_empty() {
+            let retry = self.offer();
+            match self.wait(retry) {
+                Event::Readable => self.read(),
+                Event::Space => {}
+                Event::Stop => return,
+            }
+        }
+    }
+
+    /// Passes on what the port accepts. Returns the time, in milliseconds, after which to try again.
+    fn offer(&mut self) -> i32 {
+        while !self.waiting.is_empty() {
+            let (keys, _) = self.waiting.as_slices();
+            let accepted = match self.port.try_lock() {
+                Ok(mut port) => port.input(keys),
+                Err(TryLockError::Poisoned(port)) => port.into_inner().input(keys),
+                Err(TryLockError::WouldBlock) => return BUSY_RETRY_INTERVAL_MS,
+            };
+            if accepted == 0 {
+                return RETRY_INTERVAL_MS;
+            }
+            self.waiting.drain(..accepted);
+        }
+        NO_TIMEOUT
+    }
+
+    /// Waits until there is something to do, until the timeout at most.
+    fn wait(&self, timeout_ms: i32) -> Event {
+        // A terminal is always read, so that an escape sequence is seen. Other input waits where it is until the guest reads.
+        let is_wanted = self.input.is_some() && (self.escapes.is_some() || self.waiting.is_empty());
+        let epoll = if is_wanted { &self.with_input } else { &self.without_input };
+        let is_file = is_wanted && self.is_file;
+        let mut events = [EpollEvent::default(); 3];
+        match epoll.wait(if is_file { 0 } else { timeout_ms }, &mut events) {
+            Ok(count) => {
+                let is_signalled = |source| events[..count].iter().any(|event| event.data() == source);
+                // An error means that it was not signalled.
+                let _ = self.space.read();
+                match () {
+                    () if is_signalled(STOP) => Event::Stop,
+                    () if is_file || is_signalled(INPUT) => Event::Readable,
+                    () => Event::Space,
+                }
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => Event::Space,
+            Err(error) => {
+                tracing::error!(%error, "epoll_wait(2) on standard input failed: the guest gets no more input");
+                Event::Stop
+            }
+        }
+    }
+
+    fn read(&mut self) {
+        let Some(input) = &self.input else { return };
         let mut bytes = [0; 4096];
-        while let WaitResult::Ready = self.keys.wait(NO_TIMEOUT) {
-            match rustix::io::read(&stdin, &mut bytes) {
-                // The guest keeps running at the end of input.
-                Ok(0) => return,
-                Ok(count) => {
-                    let mut keys = bytes[..count].to_vec();
-                    self.handle_escapes(&mut keys);
-                    if !self.send(&keys) {
-                        return;
-                    }
+        match rustix::io::read(input.as_fd(), &mut bytes) {
+            Ok(0) => self.input = None,
+            Ok(count) => {
+                let mut keys = bytes[..count].to_vec();
+                self.handle_escapes(&mut keys);
+                let space = MAX_WAITING - self.waiting.len();
+                if keys.len() > space {
+                    tracing::warn!("the guest does not read its console: keys are discarded");
                 }
-                Err(rustix::io::Errno::INTR | rustix::io::Errno::AGAIN) => {}
-                Err(error) => {
-                    tracing::warn!(%error, "read(2) of standard input failed: the guest gets no more input");
-                    return;
-                }
+                self.waiting.extend(keys.into_iter().take(space));
+            }
+            Err(Errno::INTR | Errno::AGAIN) => {}
+            Err(error) => {
+                tracing::warn!(%error, "read(2) of standard input failed: the guest gets no more input");
+                self.input = None;
             }
         }
     }
@@ -92,81 +211,8 @@ impl Reader {
         for request in escapes.filter(keys) {
             match request {
                 Request::Quit => self.lifecycle.end(Ending::Quit),
-                // An error is ignored: the guest keeps running without the help text.
-                Request::Help => drop(stderr().write_all(HELP.as_bytes())),
+                Request::Help => stderr::write(HELP),
             }
         }
     }
-
-    /// Sends `keys` to the guest as fast as it reads them. Returns false if the machine stops first.
-    fn send(&self, mut keys: &[u8]) -> bool {
-        while !keys.is_empty() {
-            let accepted = lock(&self.port).input(keys);
-            keys = &keys[accepted..];
-            if !keys.is_empty() {
-                match self.port_ready.wait(RETRY_INTERVAL_MS) {
-                    // An error means that it was read already.
-                    WaitResult::Ready => drop(self.room.read()),
-                    WaitResult::TimedOut => {}
-                    WaitResult::Stopped => return false,
-                }
-            }
-        }
-        true
-    }
-}
-
-/// Waits until a descriptor is readable or reading has to stop.
-struct Waiter {
-    epoll: Epoll,
-    /// A regular file: always readable, and not supported by epoll_ctl(2), which returns EPERM.
-    always_ready: bool,
-}
-
-/// Why a wait ended.
-enum WaitResult {
-    Ready,
-    TimedOut,
-    Stopped,
-}
-
-const READY: u64 = 0;
-const STOP: u64 = 1;
-const NO_TIMEOUT: i32 = -1;
-
-impl Waiter {
-    fn new(what: &impl AsRawFd, stop: &EventFd) -> io::Result<Self> {
-        let epoll = Epoll::new()?;
-        epoll.ctl(ControlOperation::Add, stop.as_raw_fd(), EpollEvent::new(EventSet::IN, STOP))?;
-        let event = EpollEvent::new(EventSet::IN, READY);
-        let always_ready = match epoll.ctl(ControlOperation::Add, what.as_raw_fd(), event) {
-            Ok(()) => false,
-            Err(error) if error.raw_os_error() == Some(libc::EPERM) => true,
-            Err(error) => return Err(error),
-        };
-        Ok(Waiter { epoll, always_ready })
-    }
-
-    fn wait(&self, timeout_ms: i32) -> WaitResult {
-        let mut events = [EpollEvent::default(); 2];
-        let timeout_ms = if self.always_ready { 0 } else { timeout_ms };
-        loop {
-            match self.epoll.wait(timeout_ms, &mut events) {
-                Ok(count) if events[..count].iter().any(|event| event.data() == STOP) => {
-                    return WaitResult::Stopped;
-                }
-                Ok(0) if !self.always_ready => return WaitResult::TimedOut,
-                Ok(_) => return WaitResult::Ready,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => {
-                    tracing::error!(%error, "epoll_wait(2) on standard input failed");
-                    return WaitResult::Stopped;
-                }
-            }
-        }
-    }
-}
-
-fn lock(mutex: &Mutex<dyn ConsolePort>) -> MutexGuard<'_, dyn ConsolePort + 'static> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

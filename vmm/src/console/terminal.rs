@@ -28,7 +28,8 @@ impl RawTerminal {
         raw.output_modes |= OutputModes::OPOST | OutputModes::ONLCR;
         restore_on_panic();
         *SAVED_MODE.lock().unwrap_or_else(PoisonError::into_inner) = Some(before);
-        if tcsetattr(&stdin, OptionalActions::Drain, &raw).is_err() {
+        // Not `Drain`: a terminal whose output is stopped would keep the machine from its start.
+        if tcsetattr(&stdin, OptionalActions::Now, &raw).is_err() {
             restore();
             return None;
         }

@@ -1,29 +1,33 @@
 //! The report of a SIGBUS that ends the process: a thread accessed poisoned memory and cannot continue.
 //!
 //! It runs in the signal handler, so it takes no lock, does not allocate, and makes only async-signal-safe calls. It restores
-//! the terminal's mode, writes a line to standard error and the last line of the event file, and determines the exit status.
+//! the terminal's mode, waits a moment for the journal's writer, writes a line to standard error and the last line of the event
+//! file, neither of which waits for a reader, and determines the exit status.
 
 use std::fmt::{self, Write};
 use std::io;
-use std::os::fd::BorrowedFd;
 use std::sync::OnceLock;
 
 use guest_memory::sigbus::{self, FatalSignal};
 use ras_core::actions::StopReason;
-use rustix::io::write;
 use rustix::stdio::stderr;
+use rustix::thread::{Timespec, nanosleep};
 
 use crate::console;
-use crate::journal::LastLine;
+use crate::journal::FinalOutput;
 use crate::status::Status;
 
-/// The event file.
-static EVENTS: OnceLock<LastLine> = OnceLock::new();
+/// The outputs.
+static OUTPUT: OnceLock<FinalOutput> = OnceLock::new();
+/// How often, and at which interval, the report checks whether earlier events are written: a tenth of a second at most. The
+/// thread that cannot continue may be the one that writes them.
+const FLUSH_CHECKS: u32 = 100;
+const FLUSH_CHECK_INTERVAL: Timespec = Timespec { tv_sec: 0, tv_nsec: 1_000_000 };
 
-/// Sets the event file that the report writes its last line to. Only the first call has an effect.
-pub fn set_event_file(events: LastLine) {
+/// Sets the outputs of the report. Only the first call has an effect.
+pub fn set_output(output: FinalOutput) {
     // An error means that it was set before.
-    let _ = EVENTS.set(events);
+    let _ = OUTPUT.set(output);
 }
 
 /// Installs the process's SIGBUS handler, with the report of this module for a signal that ends the process.
@@ -33,7 +37,8 @@ pub fn set_event_file(events: LastLine) {
 #[expect(unsafe_code, reason = "a function is installed that runs in a signal handler")]
 pub fn install_handler() -> io::Result<()> {
     // SAFETY: `report` is async-signal-safe: it reads statics that are set once, tries the terminal's lock without waiting,
-    // formats into a buffer on the stack, and calls write(2) and tcsetattr(3). It does not wait, allocate or unwind.
+    // formats into a buffer on the stack, and calls nanosleep(2), poll(2), write(2) and tcsetattr(3). It does not allocate or unwind,
+    // and waits for a tenth of a second at most.
     unsafe { sigbus::install(report) }
 }
 
@@ -46,16 +51,22 @@ fn report(signal: &FatalSignal) -> i32 {
     let mut line = LineBuffer::default();
     // An error means that the line was truncated.
     let _ = writeln!(line, "ghest: {report}");
-    write_line(stderr(), &line);
-    if let Some(events) = EVENTS.get() {
+    if let Some(output) = OUTPUT.get() {
+        let mut checks = 0..FLUSH_CHECKS;
+        while !output.is_flushed() && checks.next().is_some() {
+            let _ = nanosleep(&FLUSH_CHECK_INTERVAL);
+        }
+    }
+    FinalOutput::write(stderr(), line.bytes());
+    if let Some((output, events)) = OUTPUT.get().and_then(|output| Some((output, output.events()?))) {
         let mut line = LineBuffer::default();
-        let time = events.elapsed().as_nanos();
+        let time = output.elapsed().as_nanos();
         let _ = writeln!(
             line,
             "{{\"t_ns\":{time},\"event\":\"stopped\",\"reason\":\"{report}\",\"status\":{}}}",
             status.code()
         );
-        write_line(events.descriptor(), &line);
+        FinalOutput::write(events, line.bytes());
     }
     status.code().into()
 }
@@ -119,6 +130,12 @@ impl Default for LineBuffer {
     }
 }
 
+impl LineBuffer {
+    fn bytes(&self) -> &[u8] {
+        self.bytes.get(..self.len).unwrap_or_default()
+    }
+}
+
 impl Write for LineBuffer {
     fn write_str(&mut self, text: &str) -> fmt::Result {
         let free = self.bytes.get_mut(self.len..).ok_or(fmt::Error)?;
@@ -129,11 +146,6 @@ impl Write for LineBuffer {
         self.len += len;
         if len == text.len() { Ok(()) } else { Err(fmt::Error) }
     }
-}
-
-fn write_line(to: BorrowedFd<'_>, line: &LineBuffer) {
-    // An error cannot be reported anywhere.
-    let _ = write(to, line.bytes.get(..line.len).unwrap_or_default());
 }
 
 #[cfg(test)]

@@ -18,10 +18,6 @@ impl MemoryErrorHandler for Reporting {
         Reporting::pre_entry(self, vcpu, state);
     }
 
-    fn flush(&self) {
-        Reporting::flush(self);
-    }
-
     fn poll(&self) {
         self.tick();
     }

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::Reporting;
 use crate::journal::Note;
+use crate::log_limit;
 
 /// How long a guest may take to offline a page after it has acknowledged the error: Linux acknowledges first.
 const GUEST_OFFLINE_DELAY_NS: u64 = 1_000_000_000;
@@ -20,20 +21,23 @@ impl Reporting {
         json!({ "entries": ledger, "bytes_lost": ledger.poisoned_bytes() })
     }
 
-    /// Counters, as JSON: how often each event happened, and the size of the ledger.
+    /// Counters, as JSON: how often each event happened, the size of the ledger, and what is missing in the outputs.
     #[must_use]
     pub fn metrics(&self) -> Value {
-        self.journal.flush();
         let (entries, bytes_lost) = {
             let state = self.lock();
             let ledger = state.responder.ledger();
             (ledger.entries().len(), ledger.poisoned_bytes())
         };
+        let lost = self.journal.lost();
         json!({
             "events": self.journal.counts(),
             "ledger_entries": entries,
             "bytes_lost": bytes_lost,
             "signals_not_kept": sigbus::overflowed(),
+            "events_not_written": lost.events,
+            "log_lines_not_written": lost.log_lines,
+            "log_lines_suppressed": log_limit::suppressed(),
         })
     }
 
@@ -62,14 +66,14 @@ impl Reporting {
     pub fn repaired(&self, span: Span) {
         self.memslot_holes.remove(span);
         self.lock().responder.repaired(span, self.now_ns());
-        self.journal.write(Note::Repaired(span));
+        self.journal.note(Note::Repaired(span));
     }
 
     /// Records that these pages could not be replaced: they stay poisoned.
     pub fn not_repaired(&self, span: Span, error: &std::io::Error) {
         tracing::error!(%error, "poisoned pages cannot be replaced");
         self.lock().unrepairable.push(span);
-        self.journal.write(Note::NotRepaired(span));
+        self.journal.note(Note::NotRepaired(span));
     }
 
     /// Records that a reset replaced all pages that do not stay poisoned across it.

@@ -117,8 +117,6 @@ impl Reporting {
             let still_poisoned = self.repair == Repair::Never;
             self.step(&mut state, None, |responder, _, sink| responder.reset(still_poisoned, sink));
         }
-        drop(state);
-        self.journal.flush();
     }
 
     /// Reports an error that a vCPU consumed. `read_state` reads the vCPU's state, which costs ioctls: it is called only if the
@@ -176,11 +174,7 @@ impl Reporting {
         let (gpa, log2_len, origin) = match error {
             DetectedError::Signalled(fault) => match self.error_of_signal(fault) {
                 Some(error) => error,
-                None => {
-                    self.stop_for_own_memory(&mut state, fault);
-                    drop(state);
-                    return self.journal.flush();
-                }
+                None => return self.stop_for_own_memory(&mut state, fault),
             },
             DetectedError::Touched { gpa, log2_len } => (gpa, log2_len, Origin::Device),
             DetectedError::Noticed { span } => (span.gpa, span.log2_len, Origin::Injected),
@@ -201,8 +195,6 @@ impl Reporting {
         } else {
             self.step(&mut state, None, |responder, context, sink| responder.report(&error, context, sink));
         }
-        drop(state);
-        self.journal.flush();
     }
 
     /// Reports the next error that waits for the state of vCPU 0, which is about to enter the guest. The error keeps waiting
@@ -239,19 +231,12 @@ impl Reporting {
     pub fn tick(&self) {
         let mut state = self.lock();
         self.step(&mut state, None, |responder, context, sink| responder.tick(context, sink));
-        drop(state);
-        self.journal.flush();
     }
 
     /// Whether a record waits for the guest's acknowledgement.
     #[must_use]
     pub fn expects_acknowledgement(&self) -> bool {
         self.lock().responder.deadline_ns().is_some()
-    }
-
-    /// Writes the events that were noted to the event file and the log.
-    pub fn flush(&self) {
-        self.journal.flush();
     }
 
     /// Pages that injection requests removed from the memslots.

@@ -17,6 +17,7 @@ use ras_core::plan::{TablesView, plan, sources_wanted};
 use ras_core::request::{Arch, OnMissingSupport, Repair, Request, TableSet};
 use ras_core::vcpu_state::VcpuState;
 use ras_core::{RecordArea, Response, Span};
+use tempfile::TempDir;
 use vcpu::{
     Control, Exit, Injected, Injection, IoBus, KickFlag, KvmPort, MemoryErrorHandler, PoisonAccess, RunError,
     RunState, Unmapped, VcpuEnvironment, VcpuExitReason, VcpuPort,
@@ -70,11 +71,11 @@ pub(crate) struct Round {
     pub(crate) signalled: u64,
     /// To abandon the vCPU's access, which only a simulated error needs.
     pub(crate) undone: u64,
-    /// From the queued fault, without that, to the injected exception.
+    /// From the queued fault, without that, to the KVM_RUN that delivers the exception.
     pub(crate) answered: u64,
     /// From there to the exit after the guest has acknowledged the record.
     pub(crate) acknowledged: u64,
-    /// Allocations of the vCPU's thread from the exit at the poisoned page to the injected exception.
+    /// Allocations of the vCPU's thread from the exit at the poisoned page to the next KVM_RUN.
     pub(crate) allocations: usize,
 }
 
@@ -85,7 +86,9 @@ struct Rig {
     allocations: fn() -> usize,
     rounds: usize,
     start: Instant,
-    /// An error was consumed, and its log output is pending.
+    /// The directory of the event file.
+    _events: TempDir,
+    /// An error was consumed, and the guest was not entered since.
     pending: AtomicBool,
     last: AtomicU64,
     count: AtomicU64,
@@ -144,7 +147,9 @@ fn rig(ram: &GuestRam, rounds: usize, allocations: fn() -> usize) -> Rig {
     let tables = TablesView { set: TableSet::Acpi, record_area: Some(&area), error_device: true };
     let plan = plan(&request(), &host, &tables).expect("a plan");
     let clock = Arc::new(Timings::start());
-    let journal = Arc::new(Journal::new(None, Arc::clone(&clock)).expect("no file"));
+    let directory = tempfile::tempdir().expect("a directory");
+    let events = directory.path().join("events");
+    let journal = Arc::new(Journal::start(Some(&events), Arc::clone(&clock)).expect("a new file"));
     let control = Arc::new(Control::default());
     let lifecycle = Lifecycle::new(Arc::clone(&control), Arc::clone(&journal), Arc::clone(&clock));
     let reporting =
@@ -163,6 +168,7 @@ fn rig(ram: &GuestRam, rounds: usize, allocations: fn() -> usize) -> Rig {
         allocations,
         rounds,
         start: Instant::now(),
+        _events: directory,
         pending: AtomicBool::new(false),
         last: AtomicU64::new(0),
         count: AtomicU64::new(0),
@@ -223,6 +229,15 @@ impl Rig {
         now - self.last.swap(now, Ordering::Relaxed)
     }
 
+    /// Ends the response to an error: the next thing is KVM_RUN.
+    fn before_entry(&self) {
+        if self.pending.swap(false, Ordering::Relaxed) {
+            let lap = self.lap();
+            let allocations = (self.allocations)() - self.count.load(Ordering::Relaxed) as usize;
+            self.with(|round, _| (round.answered, round.allocations) = (lap, allocations));
+        }
+    }
+
     fn with(&self, change: impl FnOnce(&mut Round, &mut Vec<Round>)) {
         let mut done = self.done.lock().expect("one thread");
         let (round, rounds) = &mut *done;
@@ -273,17 +288,6 @@ impl MemoryErrorHandler for Rig {
         self.reporting.consumed(vcpu, access, state);
     }
 
-    fn flush(&self) {
-        if self.pending.swap(false, Ordering::Relaxed) {
-            let lap = self.lap();
-            let allocations = (self.allocations)() - self.count.load(Ordering::Relaxed) as usize;
-            self.with(|round, _| (round.answered, round.allocations) = (lap, allocations));
-            self.reporting.flush();
-            // Log output does not count as time of the guest.
-            self.lap();
-        }
-    }
-
     fn poll(&self) {
         self.reporting.poll();
     }
@@ -305,6 +309,7 @@ impl VcpuPort for Timed<'_> {
     }
 
     fn run(&mut self) -> Result<Exit<'_>, RunError> {
+        self.rig.before_entry();
         self.port.run()
     }
 
