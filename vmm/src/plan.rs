@@ -102,10 +102,8 @@ pub fn platform_and_tables(
     host: &HostAbilities,
 ) -> Result<(Platform, GuestTables), DescribeError> {
     let platform = platform(machine, offered, host)?;
-    let chosen = Chosen {
-        command_line: profile_devices::command_line(machine).map_err(DescribeError::Devices)?,
-        ..Default::default()
-    };
+    let command_line = profile_devices::command_line(machine).map_err(DescribeError::Devices)?.text;
+    let chosen = Chosen { command_line, ..Default::default() };
     let tables = describe::tables(machine, &platform, &chosen)?;
     Ok((platform, tables))
 }
