@@ -156,6 +156,11 @@ pub(super) fn refusal(profile: &Profile, error: &PlanError) -> (Diagnostic, Stat
         PlanError::Describe(DescribeError::Devices(PlaceError::Kind(_))) => {
             ("device".to_owned(), "build ghest with that kind of device", Status::Host)
         }
+        PlanError::Describe(DescribeError::AddressBits { .. }) => (
+            "machine.memory".to_owned(),
+            "use less memory, or a host whose guests have more address bits",
+            Status::Host,
+        ),
         PlanError::Describe(DescribeError::Build(_)) => {
             ("machine.firmware".to_owned(), "use another table set, or fewer vCPUs", Status::Host)
         }

@@ -9,7 +9,7 @@ pub mod machine_check;
 use kvm_bindings::{KVM_MAX_CPUID_ENTRIES, kvm_cpuid_entry2};
 use kvm_ioctls::{Cap, Kvm, VcpuFd};
 
-pub use cpuid::{Topology, shape};
+pub use cpuid::{Topology, address_bits, shape};
 pub use entry::{BOOT_GDT, BOOT_GDT_GPA, Entry, PageTables};
 pub(crate) use exceptions::{Exceptions, Registers, instruction_gpa};
 
