@@ -63,6 +63,26 @@ fn prints(what: &[u8]) -> Vec<u8> {
     code
 }
 
+/// A bzImage that prints the values of model-specific registers, eight bytes each, and switches off.
+pub(crate) fn prints_msrs(registers: &[u32]) -> Vec<u8> {
+    let buffer = 0x5_0000_u32;
+    let mut what = Vec::new();
+    for (register, low) in registers.iter().zip((buffer..).step_by(8)) {
+        what.push(0xb9);
+        what.extend(register.to_le_bytes()); // mov ecx, register
+        what.extend([0x0f, 0x32]); // rdmsr
+        what.extend([0x89, 0x04, 0x25]);
+        what.extend(low.to_le_bytes()); // mov [low], eax
+        what.extend([0x89, 0x14, 0x25]);
+        what.extend((low + 4).to_le_bytes()); // mov [low + 4], edx
+    }
+    what.push(0xb9);
+    what.extend((registers.len() as u32 * 8).to_le_bytes()); // mov ecx, len
+    what.push(0xbe);
+    what.extend(buffer.to_le_bytes()); // mov esi, buffer
+    bz_image(&prints(&what))
+}
+
 /// Code that prints the first `len` bytes of PVH's start info, in 32-bit mode, and switches off.
 pub(crate) fn prints_start_info(len: u8) -> Vec<u8> {
     prints(&[0xb9, len, 0, 0, 0, 0x89, 0xde]) // mov ecx, len; mov esi, ebx
