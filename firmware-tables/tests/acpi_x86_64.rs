@@ -30,6 +30,15 @@ fn the_rsdp_leads_to_all_tables() {
     assert_eq!(built.tables.len(), 8, "and the error records");
 }
 
+/// The FADT says 6.3; the other tables have the revisions of that version.
+#[test]
+fn all_tables_are_of_one_version() {
+    let tables = walk(&build(&default_machine().with_error_sources(error_sources())).unwrap());
+    let revision = |signature: &str| tables[signature][8];
+    assert_eq!((revision("FACP"), tables["FACP"][131]), (6, 3), "FADT Minor Version");
+    assert_eq!(["APIC", "HEST", "DSDT", "XSDT"].map(revision), [5, 1, 2, 1]);
+}
+
 #[test]
 fn the_same_machine_gives_the_same_bytes() {
     assert_eq!(build(&default_machine()), build(&default_machine()));

@@ -67,6 +67,9 @@ pub struct HostAbilities {
     /// Sizes in bytes of the pages that can back a guest, smallest first.
     #[cfg_attr(feature = "serde", serde(default))]
     pub page_sizes: Vec<u64>,
+    /// Bits of a guest physical address that KVM supports. `None` if it is unknown.
+    #[cfg_attr(feature = "serde", serde(default))]
+    pub address_bits: Option<u8>,
 }
 
 /// Abilities of the host's architecture, which is that of its guests too.
@@ -198,6 +201,7 @@ impl HostAbilities {
             memory_failure: MemoryFailure::default(),
             privileged: Fact::Unknown,
             page_sizes: Vec::new(),
+            address_bits: None,
         }
     }
 

@@ -25,6 +25,7 @@ fn abilities_survive_serialisation() {
             memory_failure: MemoryFailure { handled: fact, recovery: fact, early_kill: fact },
             privileged: fact,
             page_sizes: vec![4 << 10, 2 << 20, 1 << 30],
+            address_bits: Some(48),
         };
         for vendor in [None, Some(Vendor::Intel), Some(Vendor::Amd)] {
             for mce in [None, Some(MachineCheckAbilities { supported: u64::MAX, banks: 32 })] {

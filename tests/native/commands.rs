@@ -16,6 +16,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         every_example_can_be_planned,
         plan_agrees_with_its_json,
         plan_agrees_with_the_tables,
+        plan_says_what_selects_another_response,
         probe_agrees_with_its_json,
         schema_accepts_every_example,
         schema_refuses_a_typo,
@@ -102,6 +103,45 @@ fn plan_agrees_with_its_json() -> Checked {
         let len = table["len"].as_u64().expect("a number");
         let line = format!("{:<24} {len:>7} bytes at {gpa:#x}", table["name"].as_str().expect("a name"));
         assert!(text.contains(&line), "{line}: {text}");
+    }
+    Ok(())
+}
+
+/// Each response that was not chosen has a line: its name, what it lacks, and the key that selects it.
+fn plan_says_what_selects_another_response() -> Checked {
+    let scratch = Scratch::new();
+    let profile = scratch.profile("[machine]\nvcpus = 1\nfirmware = \"acpi\"\n");
+    let host = r#"{"arch": {"x86_64": {"user-nmi": "yes", "mce": {"supported": 0, "banks": 0}}}}"#;
+    let host = scratch.file("host.json", host);
+    let plan = |set: &str| {
+        let plan = Ghest::new(["plan", "--arch", "x86_64", "--host"]).arg(&host).arg(&profile.path);
+        plan.set(set).finish().expect(0)
+    };
+    let text = plan("ras.synchronous=stop").stdout();
+    let lines: Vec<Vec<&str>> = text
+        .lines()
+        .filter_map(|line| line.trim_start().strip_prefix("not "))
+        .map(|line| line.split_whitespace().collect())
+        .collect();
+    for (name, how) in [
+        ("mce", "KVM has no machine checks with software recovery (MCG_SER_P)"),
+        (
+            "nmi",
+            "the tables describe no error source of notification type 4; `synchronous = \"nmi\"` adds one",
+        ),
+        (
+            "external",
+            "the tables describe no error source of notification type 1; `asynchronous = \"external\"` adds one",
+        ),
+        ("ignore", "possible; `asynchronous = \"ignore\"` selects it"),
+    ] {
+        let line = lines.iter().find(|words| words[0] == name);
+        assert_eq!(line.map(|words| words[1..].join(" ")).as_deref(), Some(how), "{text}");
+    }
+    // What the lines say is true.
+    for (key, name) in [("synchronous", "nmi"), ("asynchronous", "external"), ("asynchronous", "ignore")] {
+        let text = plan(&format!("ras.{key}={name}")).stdout();
+        assert!(text.contains(&format!("requested   {name}\n")) && !text.contains("(degraded)"), "{text}");
     }
     Ok(())
 }

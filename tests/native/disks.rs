@@ -11,6 +11,7 @@ pub(crate) fn trials() -> Vec<Trial> {
     trials![
         thirteen_disks,
         command_line_of_an_mp_table,
+        command_line_that_disks_make_too_long,
         missing_disk,
         disk_is_a_directory,
         disk_of_part_of_a_sector,
@@ -46,14 +47,38 @@ fn command_line_of_an_mp_table() -> Checked {
     for disk in ["disk0", "disk1"] {
         scratch.file(disk, []);
     }
-    let cmdline = |firmware| {
+    let cmdline = |firmware, line| {
         let profile = disks(&scratch, firmware, 2);
-        let outcome = Ghest::boot(&profile).set("boot.cmdline=\"quiet\"").finish().expect_ok();
+        let outcome = Ghest::boot(&profile).set(&format!("boot.cmdline=\"{line}\"")).finish().expect_ok();
         outcome.probe("cmdline")
     };
     let devices = "virtio_mmio.device=4K@0xd0000000:5 virtio_mmio.device=4K@0xd0001000:10";
-    assert_eq!(cmdline("mptable"), [format!("\"quiet {devices}\"")]);
-    assert_eq!(cmdline("acpi"), ["\"quiet\""]);
+    assert_eq!(cmdline("mptable", "quiet"), [format!("\"quiet {devices}\"")]);
+    // Linux hands what follows `--` to init.
+    assert_eq!(cmdline("mptable", "quiet -- single"), [format!("\"quiet {devices} -- single\"")]);
+    assert_eq!(cmdline("acpi", "quiet -- single"), ["\"quiet -- single\""]);
+    Ok(())
+}
+
+/// The profile's own line fits; with the disks it does not.
+fn command_line_that_disks_make_too_long() -> Checked {
+    let scratch = Scratch::new();
+    for index in 0..13 {
+        scratch.file(&format!("disk{index}"), []);
+    }
+    let profile = disks(&scratch, "mptable", 13);
+    let line = |len: usize| format!("boot.cmdline=\"{}\"", "x".repeat(len));
+    let what = "the command line has 2167 bytes, of which 467 describe 13 devices, and Linux takes 2047";
+    Ghest::new(["check"]).arg(&profile.path).set(&line(1700)).finish().expect(2).expect_said(what);
+    Ghest::new(["check"]).arg(&profile.path).set(&line(1580)).finish().expect(0);
+    needs::kvm()?;
+    Ghest::boot(&profile)
+        .set(&line(1700))
+        .finish()
+        .expect(2)
+        .expect_said("remove devices")
+        .expect_last(&format!("ghest: the machine cannot start: {what}"));
+    Ghest::boot(&profile).set(&line(1580)).finish().expect_ok();
     Ok(())
 }
 

@@ -6,7 +6,7 @@ use libtest_mimic::Trial;
 use linux_loader::loader::bootparam::setup_header;
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 
-use crate::harness::kernels::{self, Elf};
+use crate::harness::kernels::{self, Elf, Elf32, LOAD, MULTIBOOT};
 use crate::harness::{Checked, Ghest, Profile, Scratch, needs, trials};
 
 pub(crate) fn trials() -> Vec<Trial> {
@@ -31,6 +31,14 @@ pub(crate) fn trials() -> Vec<Trial> {
         elf_entry_outside,
         elf_without_pvh_note,
         elf_of_another_architecture,
+        elf_of_32_bits_by_pvh,
+        elf_of_32_bits_without_pvh,
+        elf_of_32_bits_and_linux,
+        elf_for_multiboot_loaders,
+        compressed_elf,
+        bz_image_of_an_old_protocol,
+        command_line_limit_of_the_kernel,
+        command_line_limit_is_left_to_the_kernel,
         missing_initrd,
         empty_initrd,
         initrd_is_a_directory,
@@ -76,12 +84,12 @@ fn kernel_is_a_fifo() -> Checked {
 }
 
 fn kernel_of_garbage() -> Checked {
-    let what = "expected a bzImage or a 64-bit ELF file, found a file of 1000 bytes that starts with aa aa aa aa aa aa aa aa";
+    let what = "expected a bzImage or an ELF file, found a file of 1000 bytes that starts with aa aa aa aa aa aa aa aa";
     refuses_kernel(&[0xaa; 1000], what)
 }
 
 fn empty_kernel() -> Checked {
-    refuses_kernel(&[], "expected a bzImage or a 64-bit ELF file, found a file of 0 bytes that starts with ")
+    refuses_kernel(&[], "the file is empty: expected a bzImage or an ELF file")
 }
 
 fn truncated_bz_image() -> Checked {
@@ -101,13 +109,23 @@ fn bz_image_of_only_its_header() -> Checked {
 }
 
 fn bz_image_without_64_bit_entry() -> Checked {
-    let header = setup_header { xloadflags: 0, version: 0x20b, syssize: 1, ..kernels::valid_header() };
+    no_64_bit_entry(setup_header { xloadflags: 0x3e, ..kernels::valid_header() }, "2.15, xloadflags 0x3e")
+}
+
+/// The loader of iPXE has a setup header of an early protocol, whose fields are not those of Linux.
+fn bz_image_of_an_old_protocol() -> Checked {
+    let header = setup_header { version: 0x203, code32_start: 0x1_0000, ..kernels::valid_header() };
+    no_64_bit_entry(header, "2.03, xloadflags 0x0")
+}
+
+/// The remedy is another kernel: `auto` has tried every protocol.
+fn no_64_bit_entry(header: setup_header, has: &str) -> Checked {
     let scratch = Scratch::new();
-    let path = scratch.file("kernel", kernels::bz_image_of(header, &[0; 16]));
+    let path = scratch.file("kernel", kernels::bz_image_with(header, &[0xf4]));
     let profile = scratch.machine("kernel = \"kernel\"\nprotocol = \"auto\"");
     let what = "the kernel has no 64-bit entry: it needs boot protocol 2.12 with XLF_KERNEL_64 in xloadflags (offset 0x236), \
-                and has 2.11, xloadflags 0x0";
-    refused(&profile, "protocol", &format!("{}: {what}", path.display()))
+                and has";
+    refused(&profile, "kernel", &format!("{}: {what} {has}", path.display()))
 }
 
 fn bz_image_and_pvh() -> Checked {
@@ -186,7 +204,102 @@ fn elf_of_another_architecture() -> Checked {
     // 183 is EM_AARCH64.
     scratch.file("kernel", Elf { machine: 183, ..Elf::valid() }.bytes());
     let profile = scratch.machine("kernel = \"kernel\"");
-    Ghest::boot(&profile).finish().expect(2).expect_said(&profile.place("kernel"));
+    Ghest::boot(&profile)
+        .finish()
+        .expect(2)
+        .expect_said(&profile.place("kernel"))
+        .expect_said("it is a 64-bit ELF file for aarch64 (e_machine 183)");
+    Ok(())
+}
+
+/// GRUB's `i386-xen_pvh` and Xen are such files.
+fn elf_of_32_bits_by_pvh() -> Checked {
+    needs::kvm()?;
+    let scratch = Scratch::new();
+    let kernel = Elf32 { machine: 3, pvh: Some(LOAD as u32), code: kernels::prints_start_info(8) };
+    scratch.file("kernel", kernel.bytes());
+    for protocol in ["auto", "pvh"] {
+        let profile = scratch.machine(&format!("kernel = \"kernel\"\nprotocol = \"{protocol}\""));
+        let outcome = Ghest::boot(&profile).finish().expect(0);
+        // The magic number and version 1 of the start info.
+        assert_eq!(outcome.stdout, [0x78, 0xc5, 0x6e, 0x33, 1, 0, 0, 0], "{outcome}");
+    }
+    Ok(())
+}
+
+fn elf_of_32_bits_without_pvh() -> Checked {
+    let what = "a 32-bit ELF file (i386) is entered by PVH, and this one has no PVH entry: \
+                an ELF note with the name `Xen` and the type 18 (XEN_ELFNOTE_PHYS32_ENTRY)";
+    let elf = |code| Elf32 { machine: 3, pvh: None, code }.bytes();
+    refuses_kernel(&elf(vec![0xf4]), what)?;
+    refuses_kernel(&elf(multiboot()), &format!("{what}; it is a kernel for Multiboot loaders"))
+}
+
+fn elf_of_32_bits_and_linux() -> Checked {
+    let scratch = Scratch::new();
+    let kernel = Elf32 { machine: 3, pvh: Some(LOAD as u32), code: vec![0xf4] };
+    let path = scratch.file("kernel", kernel.bytes());
+    let profile = scratch.machine("kernel = \"kernel\"\nprotocol = \"linux\"");
+    let what = "a 32-bit ELF file (i386) has no 64-bit entry";
+    refused(&profile, "protocol", &format!("{}: {what}", path.display()))
+}
+
+/// Its entry is 32-bit code. In 64-bit mode it would do anything, unless the profile says that it is not.
+fn elf_for_multiboot_loaders() -> Checked {
+    let code = multiboot();
+    // Its entry is behind the header.
+    let kernel = Elf { entry: LOAD + 12, in_file: code.len() as u64, code, ..Elf::valid() }.bytes();
+    let what = "it is a kernel for Multiboot loaders such as GRUB, which enter it in 32-bit mode, and it has no PVH entry: \
+                an ELF note with the name `Xen` and the type 18 (XEN_ELFNOTE_PHYS32_ENTRY)";
+    refuses_kernel(&kernel, what)?;
+    let scratch = Scratch::new();
+    scratch.file("kernel", kernel);
+    Ghest::boot(&scratch.machine("kernel = \"kernel\"\nprotocol = \"linux\"")).finish().expect(4);
+    Ok(())
+}
+
+/// A Multiboot header and an undefined instruction.
+fn multiboot() -> Vec<u8> {
+    let mut code = MULTIBOOT.map(u32::to_le_bytes).concat();
+    code.extend([0x0f, 0x0b]);
+    code
+}
+
+fn compressed_elf() -> Checked {
+    let what = "the file is compressed with gzip: expected a bzImage or an ELF file";
+    refuses_kernel(&[0x1f, 0x8b, 8, 0, 0, 0, 0, 0], what)
+}
+
+/// The kernel's own limit is in its setup header. `check` reads it too.
+fn command_line_limit_of_the_kernel() -> Checked {
+    let scratch = Scratch::new();
+    let header = setup_header { cmdline_size: 10, ..kernels::valid_header() };
+    scratch.file("kernel", kernels::bz_image_with(header, &[0x0f, 0x0b]));
+    let profile = |line: &str| scratch.machine(&format!("kernel = \"kernel\"\ncmdline = \"{line}\""));
+    let long = profile("0123456789a");
+    let what = "the command line has 11 bytes, and the kernel takes 10 (cmdline_size in its setup header)"
+        .to_owned();
+    Ghest::new(["check"]).arg(&long.path).finish().expect(2).expect_said(&what);
+    refused(&long, "cmdline", &what)?;
+    let short = profile("0123456789");
+    Ghest::new(["check"]).arg(&short.path).finish().expect(0);
+    Ghest::boot(&short).finish().expect(4);
+    Ok(())
+}
+
+/// `cmdline_size` is a field that the kernel writes and the boot loader reads. memtest86+ reads it again.
+fn command_line_limit_is_left_to_the_kernel() -> Checked {
+    needs::kvm()?;
+    let scratch = Scratch::new();
+    // The field of the boot parameters, which are at 7000.
+    let kernel = kernels::prints_memory_with(
+        setup_header { cmdline_size: 0x1234, ..kernels::valid_header() },
+        0x7000 + 0x238,
+        4,
+    );
+    scratch.file("kernel", kernel);
+    let profile = scratch.machine("kernel = \"kernel\"\ncmdline = \"quiet\"");
+    assert_eq!(Ghest::boot(&profile).finish().expect(0).stdout, 0x1234_u32.to_le_bytes());
     Ok(())
 }
 

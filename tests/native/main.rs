@@ -11,6 +11,7 @@ mod console;
 mod consumed;
 mod disks;
 mod endings;
+mod entry_state;
 mod errors;
 mod files;
 mod harness;
@@ -41,6 +42,7 @@ fn main() -> ExitCode {
         consumed::trials(),
         disks::trials(),
         endings::trials(),
+        entry_state::trials(),
         errors::trials(),
         files::trials(),
         host::trials(),

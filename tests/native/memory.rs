@@ -13,7 +13,15 @@ use crate::harness::needs::Missing;
 use crate::harness::{Checked, Ghest, Profile, Scratch, needs, trials};
 
 pub(crate) fn trials() -> Vec<Trial> {
-    trials![memfd, memfd_above_the_hole, large_pages, giant_pages, short_pool, more_than_the_host_gives]
+    trials![
+        memfd,
+        memfd_above_the_hole,
+        large_pages,
+        giant_pages,
+        short_pool,
+        more_than_the_host_gives,
+        addresses_of_another_host,
+    ]
 }
 
 fn memfd() -> Checked {
@@ -22,6 +30,35 @@ fn memfd() -> Checked {
 
 fn memfd_above_the_hole() -> Checked {
     boots_on("backing = \"memfd\"", "6GiB")
+}
+
+fn addresses_of_another_host() -> Checked {
+    let scratch = Scratch::new();
+    for (arch, firmware, source) in [
+        ("x86_64", "mptable", "CPUID leaf 8000_0008"),
+        ("x86_64", "acpi", "CPUID leaf 8000_0008"),
+        ("aarch64", "acpi", "KVM_CAP_ARM_VM_IPA_SIZE"),
+    ] {
+        let text =
+            |memory| format!("[machine]\nvcpus = 1\nmemory = \"{memory}\"\nfirmware = \"{firmware}\"\n");
+        let host =
+            scratch.file("host.json", format!("{{\"arch\": {{\"{arch}\": {{}}}}, \"address-bits\": 40}}"));
+        let plan = |profile: &Profile| {
+            Ghest::new(["plan", "--arch", arch, "--host"]).arg(&host).arg(&profile.path).finish()
+        };
+        plan(&scratch.profile(&text("1023GiB"))).expect(0);
+        let profile = scratch.profile(&text("1TiB"));
+        let what = format!(
+            "the machine's physical addresses end at 0x10040000000, which takes 41 bits, \
+             and guests of this host have 40 ({source})"
+        );
+        plan(&profile)
+            .expect(3)
+            .expect_said(&format!("error: {what}\n"))
+            .expect_said(&format!("--> {}\n", profile.place("memory")))
+            .expect_last(&format!("ghest: the machine cannot be planned: {what}"));
+    }
+    Ok(())
 }
 
 fn boots_on(memory: &str, size: &str) -> Checked {

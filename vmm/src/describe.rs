@@ -17,6 +17,38 @@ pub enum DescribeError {
     /// The tables cannot be built.
     #[error(transparent)]
     Build(#[from] BuildError),
+    /// Guests of the host have fewer address bits than the machine needs.
+    #[error(
+        "the machine's physical addresses end at {end:#x}, which takes {needed} bits, \
+         and guests of this host have {bits} ({limit})"
+    )]
+    AddressBits {
+        /// The first address after its memory map.
+        end: u64,
+        /// Bits that these addresses take.
+        needed: u32,
+        /// Bits of a guest physical address on the host.
+        bits: u8,
+        /// What limits them.
+        limit: &'static str,
+    },
+}
+
+/// Checks that a host whose guest physical addresses have `bits` bits can map all of a platform.
+///
+/// # Errors
+/// Returns an error if it cannot.
+pub fn check_addresses(platform: &Platform, bits: Option<u8>) -> Result<(), DescribeError> {
+    let end = platform.memory.regions.iter().map(|region| region.range.end()).max().unwrap_or_default();
+    let needed = u64::BITS - end.saturating_sub(1).leading_zeros();
+    let limit = match platform.arch {
+        Arch::X86_64 => "CPUID leaf 8000_0008",
+        Arch::Aarch64 => "KVM_CAP_ARM_VM_IPA_SIZE",
+    };
+    match bits {
+        Some(bits) if needed > bits.into() => Err(DescribeError::AddressBits { end, needed, bits, limit }),
+        _ => Ok(()),
+    }
 }
 
 /// The hardware of a machine on a host with these features (aarch64 only: x86_64 machines do not depend on the host).
@@ -58,3 +90,38 @@ pub const OEM: OemInfo<'static> = OemInfo {
     mp_oem_id: *b"GHEST   ",
     mp_product_id: *b"GHEST VMM   ",
 };
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_memory_map_is_compared_with_the_address_bits_of_the_host() {
+        // The memory map of x86_64 ends 1 GiB, that of aarch64 1 GiB after the size of memory.
+        for (arch, memory, bits) in [
+            (Arch::X86_64, 1_u64 << 40, 41),
+            (Arch::X86_64, (1 << 40) - (1 << 30), 40),
+            (Arch::X86_64, 2 << 20, 32),
+            (Arch::Aarch64, 1 << 40, 41),
+            (Arch::Aarch64, (1 << 40) - (1 << 30), 40),
+        ] {
+            let platform = match arch {
+                Arch::X86_64 => x86_64::platform(&x86_64::Layout::REFERENCE, 1, memory, vec![], None),
+                Arch::Aarch64 => {
+                    let features = Features::default();
+                    aarch64::platform(&aarch64::Layout::REFERENCE, 1, memory, features, vec![], None)
+                }
+            };
+            assert!(check_addresses(&platform, Some(bits)).is_ok(), "{arch} {memory:#x}");
+            assert!(check_addresses(&platform, None).is_ok());
+            assert!(check_addresses(&platform, Some(bits - 1)).is_err(), "{arch} {memory:#x}");
+        }
+        let platform = x86_64::platform(&x86_64::Layout::REFERENCE, 1, 1 << 40, vec![], None);
+        let error = check_addresses(&platform, Some(39)).expect_err("too few").to_string();
+        assert_eq!(
+            error,
+            "the machine's physical addresses end at 0x10040000000, which takes 41 bits, \
+             and guests of this host have 39 (CPUID leaf 8000_0008)"
+        );
+    }
+}

@@ -77,7 +77,8 @@ pub enum PlanError {
 /// The hardware of a machine, with the error sources of its profile's responses on such a host.
 ///
 /// # Errors
-/// Returns an error if the devices of the profile have no place in the machine.
+/// Returns an error if the devices of the profile have no place in the machine, or if the host has fewer address bits than the
+/// machine needs.
 pub fn platform(
     machine: &Machine,
     offered: Features,
@@ -89,7 +90,9 @@ pub fn platform(
         Arch::Aarch64 => aarch64::ERROR_INTID,
     };
     let sources = sources_wanted(&request::of(machine), host, Some(own_gsi)).collect();
-    Ok(describe::platform(machine, offered)?.with_error_sources(sources))
+    let platform = describe::platform(machine, offered)?;
+    describe::check_addresses(&platform, host.address_bits)?;
+    Ok(platform.with_error_sources(sources))
 }
 
 /// The hardware of a machine and its tables, without those parts of the tables that depend on the place of an initrd.
@@ -102,10 +105,8 @@ pub fn platform_and_tables(
     host: &HostAbilities,
 ) -> Result<(Platform, GuestTables), DescribeError> {
     let platform = platform(machine, offered, host)?;
-    let chosen = Chosen {
-        command_line: profile_devices::command_line(machine).map_err(DescribeError::Devices)?,
-        ..Default::default()
-    };
+    let command_line = profile_devices::command_line(machine).map_err(DescribeError::Devices)?.text;
+    let chosen = Chosen { command_line, ..Default::default() };
     let tables = describe::tables(machine, &platform, &chosen)?;
     Ok((platform, tables))
 }

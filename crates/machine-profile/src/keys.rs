@@ -64,7 +64,7 @@ pub(crate) mod machine {
         doc: "How much memory the guest has: a multiple of memory.page-size.",
         form: Size {
             min: (platform::x86_64::MIN_MEMORY, "required for the firmware tables and the kernel"),
-            max: (1 << 40, "the limit of 40-bit guest physical addresses, which every host supports"),
+            max: (1 << 40, "the limit of this version"),
         },
         absent: Default(256 << 20),
     };

@@ -21,6 +21,7 @@ pub fn of(host: &Host) -> HostAbilities {
         },
         privileged: effective_capabilities().map(|bits| bits & CAP_SYS_ADMIN != 0).into(),
         page_sizes: page_sizes(),
+        address_bits: host.address_bits,
     }
 }
 

@@ -18,6 +18,8 @@ pub struct Host {
     pub capabilities: Vec<Capability>,
     /// Limits of the number of vCPUs. `None` if KVM is absent.
     pub vcpus: Option<VcpuLimits>,
+    /// Bits of a guest physical address. `None` if KVM is absent.
+    pub address_bits: Option<u8>,
     /// How the host's kernel handles memory errors.
     pub memory_failure: MemoryFailure,
 }
@@ -73,7 +75,7 @@ pub struct MemoryFailure {
 #[must_use]
 pub fn probe() -> Host {
     let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default().trim().to_owned();
-    let (kvm, capabilities, vcpus) = match open() {
+    let (kvm, capabilities, vcpus, address_bits) = match open() {
         Ok(kvm) => {
             let capabilities = CAPABILITIES
                 .iter()
@@ -85,9 +87,9 @@ pub fn probe() -> Host {
                 })
                 .collect();
             let vcpus = VcpuLimits { recommended: kvm.get_nr_vcpus(), maximum: kvm.get_max_vcpus() };
-            (KvmState::Present, capabilities, Some(vcpus))
+            (KvmState::Present, capabilities, Some(vcpus), address_bits(&kvm))
         }
-        Err(error) => (KvmState::Absent { reason: error.to_string() }, Vec::new(), None),
+        Err(error) => (KvmState::Absent { reason: error.to_string() }, Vec::new(), None, None),
     };
     let switch = |name: &str| match std::fs::read_to_string(Path::new("/proc/sys/vm").join(name)) {
         Ok(text) => Some(text.trim() != "0"),
@@ -95,7 +97,25 @@ pub fn probe() -> Host {
     };
     let (recovery, early_kill) = (switch("memory_failure_recovery"), switch("memory_failure_early_kill"));
     let memory_failure = MemoryFailure { handled: recovery.is_some(), recovery, early_kill };
-    Host { architecture: std::env::consts::ARCH, kernel, kvm, capabilities, vcpus, memory_failure }
+    let architecture = std::env::consts::ARCH;
+    Host { architecture, kernel, kvm, capabilities, vcpus, address_bits, memory_failure }
+}
+
+/// Bits of a guest physical address that KVM supports: CPUID leaf 8000_0008 of its guests. `None` if KVM does not tell.
+#[cfg(target_arch = "x86_64")]
+fn address_bits(kvm: &Kvm) -> Option<u8> {
+    let supported = kvm.get_supported_cpuid(kvm_bindings::KVM_MAX_CPUID_ENTRIES).ok()?;
+    Some(crate::x86_64::address_bits(supported.as_slice()))
+}
+
+/// Bits of a guest physical address that KVM supports: KVM_CAP_ARM_VM_IPA_SIZE, or 40 if it does not have this capability
+/// (Documentation/virt/kvm/api.rst, 4.2).
+#[cfg(target_arch = "aarch64")]
+fn address_bits(kvm: &Kvm) -> Option<u8> {
+    match u8::try_from(kvm.get_host_ipa_limit()) {
+        Ok(bits) if bits > 0 => Some(bits),
+        _ => Some(40),
+    }
 }
 
 /// /dev/kvm cannot be used.

@@ -7,13 +7,11 @@ use platform::{AcpiIdentity, AcpiObject, Cpu, DeviceNode, PowerControl};
 use super::device::{Encoded, device, encode};
 use super::osc;
 use super::validate::is_name;
-use super::{AcpiTable, Body, Context};
+use super::{AcpiTable, Body, Context, version};
 use crate::BuildError;
 
 /// Maximum number of processors: their names are `C000` to `CFFF`.
 const MAX_CPUS: usize = 0x1000;
-/// From revision 2 on, integers have 64 bits (ACPI 6.5, 5.2.11.1).
-const REVISION: u8 = 2;
 
 /// Differentiated System Description Table (ACPI 6.5, 5.2.11.1). The FADT points at it.
 pub(super) const TABLE: AcpiTable =
@@ -35,7 +33,7 @@ fn body(context: &Context<'_>) -> Result<Option<Body>, BuildError> {
     if let PowerControl::AcpiRegisters { s5_sleep_type, .. } = platform.power {
         soft_off(s5_sleep_type).to_aml_bytes(&mut bytes);
     }
-    Ok(Some(Body { revision: REVISION, bytes }))
+    Ok(Some(Body { revision: version::DSDT, bytes }))
 }
 
 /// `Device (C000) { _HID ACPI0007, _UID index }` (ACPI 6.5, 8.4). The MADT refers to it by the UID.

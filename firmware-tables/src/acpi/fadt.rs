@@ -5,7 +5,7 @@ use acpi_tables::fadt::{FADTBuilder, Flags};
 use acpi_tables::gas::{AccessSize, AddressSpace, GAS};
 use platform::{Arch, DeviceNode, DeviceRole, Platform, PowerControl, Window};
 
-use super::{AcpiTable, Body, Context, SET, header};
+use super::{AcpiTable, Body, Context, SET, header, version};
 use crate::BuildError;
 
 /// IA-PC boot architecture flags (ACPI 6.5, 5.2.9.3, table 5.11).
@@ -28,8 +28,7 @@ mod arm_boot_flags {
     pub(super) const HVC: u16 = 1 << 1;
 }
 
-/// Fixed ACPI Description Table (ACPI 6.5, 5.2.9, table 5.9), revision 6.5, hardware-reduced: without FACS, SCI and PM
-/// register blocks.
+/// Fixed ACPI Description Table (ACPI 6.5, 5.2.9, table 5.9), hardware-reduced: without FACS, SCI and PM register blocks.
 pub(super) const TABLE: AcpiTable =
     AcpiTable { signature: *b"FACP", name: "facp", file_name: "facp.aml", body };
 
@@ -44,6 +43,8 @@ fn body(context: &Context<'_>) -> Result<Option<Body>, BuildError> {
         .flag(Flags::FixRtc)
         .flag(Flags::Headless)
         .flag(Flags::HwReducedAcpi);
+    let (revision, minor) = version::FADT;
+    fadt.fadt_minor_version = minor;
     fadt.hypervisor_vendor_identity = u64::from_le_bytes(context.oem.hypervisor_vendor).into();
     let fadt = match platform.arch {
         Arch::X86_64 => x86_64(fadt, platform)?,
@@ -51,11 +52,8 @@ fn body(context: &Context<'_>) -> Result<Option<Body>, BuildError> {
     };
     let mut bytes = Vec::with_capacity(acpi_tables::fadt::FADT::len());
     fadt.finalize().to_aml_bytes(&mut bytes);
-    Ok(Some(Body { revision: REVISION, bytes: bytes.split_off(header::LEN as usize) }))
+    Ok(Some(Body { revision, bytes: bytes.split_off(header::LEN as usize) }))
 }
-
-/// Major version of the FADT.
-const REVISION: u8 = 6;
 
 fn x86_64(fadt: FADTBuilder, platform: &Platform) -> Result<FADTBuilder, BuildError> {
     let power = |actual: String| BuildError::Power {

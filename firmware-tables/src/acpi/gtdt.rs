@@ -3,7 +3,7 @@
 use zerocopy::little_endian::{U32, U64};
 use zerocopy::{Immutable, IntoBytes, Unaligned};
 
-use super::{AcpiTable, Body, Context};
+use super::{AcpiTable, Body, Context, version};
 use crate::BuildError;
 
 /// The machine does not have that register block.
@@ -12,8 +12,7 @@ const NONE: u64 = u64::MAX;
 /// level, active high.
 const ALWAYS_ON: u32 = 1 << 2;
 
-/// Generic Timer Description Table, revision 2 (ACPI 6.3, 5.2.24), on aarch64. Revision 3 adds the virtual timer of EL2,
-/// which guests do not have.
+/// Generic Timer Description Table (ACPI 6.5, 5.2.25), on aarch64, without platform timers.
 pub(super) const TABLE: AcpiTable =
     AcpiTable { signature: *b"GTDT", name: "gtdt", file_name: "gtdt.aml", body };
 
@@ -30,8 +29,10 @@ fn body(context: &Context<'_>) -> Result<Option<Body>, BuildError> {
         counter_read_base: U64::new(NONE),
         platform_timer_count: U32::ZERO,
         platform_timer_offset: U32::ZERO,
+        // Guests do not have EL2.
+        virtual_hypervisor: timer(0, 0),
     };
-    Ok(Some(Body { revision: 2, bytes: timers.as_bytes().to_vec() }))
+    Ok(Some(Body { revision: version::GTDT, bytes: timers.as_bytes().to_vec() }))
 }
 
 /// The table without its header.
@@ -47,9 +48,10 @@ struct Timers {
     counter_read_base: U64,
     platform_timer_count: U32,
     platform_timer_offset: U32,
+    virtual_hypervisor: Timer,
 }
 
-const _: () = assert!(size_of::<Timers>() == 96 - 36);
+const _: () = assert!(size_of::<Timers>() == 104 - 36);
 
 /// The interrupt of a timer and its flags.
 #[derive(IntoBytes, Immutable, Unaligned)]

@@ -7,10 +7,10 @@ use ras_core::GenericErrorSourceV2;
 use zerocopy::IntoBytes;
 use zerocopy::little_endian::U32;
 
-use super::{AcpiTable, Body, Context};
+use super::{AcpiTable, Body, Context, version};
 use crate::BuildError;
 
-/// Hardware Error Source Table, revision 1 (ACPI 6.5, 18.3.2, table 18.3), if there are error sources: those of the
+/// Hardware Error Source Table (ACPI 6.5, 18.3.2, table 18.3), if there are error sources: those of the
 /// record area, in their order.
 pub(super) const TABLE: AcpiTable =
     AcpiTable { signature: *b"HEST", name: "hest", file_name: "hest.aml", body };
@@ -23,6 +23,6 @@ fn body(context: &Context<'_>) -> Result<Option<Body>, BuildError> {
         for slot in slots {
             bytes.extend_from_slice(GenericErrorSourceV2::new(&slot).as_bytes());
         }
-        Body { revision: 1, bytes }
+        Body { revision: version::HEST, bytes }
     }))
 }

@@ -1,4 +1,4 @@
-//! ACPI 6.5 tables of a hardware-reduced machine.
+//! ACPI tables of a hardware-reduced machine, all of one [version].
 //!
 //! An ACPI table is a file with an [`AcpiTable`]; `LISTED` names those that the XSDT points at.
 
@@ -17,6 +17,7 @@ mod pptt;
 mod resources;
 mod spcr;
 mod validate;
+mod version;
 mod xsdt;
 
 use acpi_tables::Aml;

@@ -4,10 +4,10 @@ use platform::Arch;
 use zerocopy::little_endian::{U16, U32};
 use zerocopy::{Immutable, IntoBytes, Unaligned};
 
-use super::{AcpiTable, Body, Context, header};
+use super::{AcpiTable, Body, Context, header, version};
 use crate::BuildError;
 
-/// The flags of a processor structure (ACPI 6.3, 5.2.29.1).
+/// The flags of a processor structure (ACPI 6.5, 5.2.30.1).
 mod flags {
     /// Physical package.
     pub(super) const PACKAGE: u32 = 1 << 0;
@@ -17,7 +17,7 @@ mod flags {
     pub(super) const LEAF: u32 = 1 << 3;
 }
 
-/// Processor Properties Topology Table, revision 2 (ACPI 6.3, 5.2.29), on aarch64: one package with the processors as
+/// Processor Properties Topology Table (ACPI 6.5, 5.2.30), on aarch64: one package with the processors as
 /// its cores.
 ///
 /// Caches are not described: guests read the cache id registers.
@@ -34,10 +34,10 @@ fn body(context: &Context<'_>) -> Result<Option<Body>, BuildError> {
         let core = Processor::new(flags::ID_VALID | flags::LEAF, header::LEN, cpu.index);
         bytes.extend_from_slice(core.as_bytes());
     }
-    Ok(Some(Body { revision: 2, bytes }))
+    Ok(Some(Body { revision: version::PPTT, bytes }))
 }
 
-/// Processor hierarchy node structure (ACPI 6.3, 5.2.29.1), without private resources.
+/// Processor hierarchy node structure (ACPI 6.5, 5.2.30.1), without private resources.
 #[derive(IntoBytes, Immutable, Unaligned)]
 #[repr(C)]
 struct Processor {

@@ -119,6 +119,16 @@ impl ErrorClass {
             ErrorClass::OwnMemory => "in the VMM's own memory",
         }
     }
+
+    /// The field of the [`Request`](crate::request::Request) that selects the response. `None` if no request changes it.
+    #[must_use]
+    pub const fn request_field(self) -> Option<&'static str> {
+        match self {
+            ErrorClass::Consumed => Some("synchronous"),
+            ErrorClass::Detected | ErrorClass::TouchedByDevice => Some("asynchronous"),
+            ErrorClass::OwnMemory => None,
+        }
+    }
 }
 
 impl Preference {

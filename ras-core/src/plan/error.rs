@@ -78,11 +78,9 @@ impl PlanError {
     #[must_use]
     pub const fn request_field(&self) -> Option<&'static str> {
         match self {
-            PlanError::Unsupported { class, .. } | PlanError::MissingSupport { class, .. } => match class {
-                ErrorClass::Consumed => Some("synchronous"),
-                ErrorClass::Detected | ErrorClass::TouchedByDevice => Some("asynchronous"),
-                ErrorClass::OwnMemory => None,
-            },
+            PlanError::Unsupported { class, .. } | PlanError::MissingSupport { class, .. } => {
+                class.request_field()
+            }
             PlanError::HostReportsNothing(_) | PlanError::HostPanics(_) => Some("on-missing-support"),
             PlanError::OtherArchitecture { .. }
             | PlanError::OtherTables { .. }

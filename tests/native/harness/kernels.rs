@@ -21,12 +21,17 @@ pub(crate) fn prints_initrd() -> Vec<u8> {
 
 /// A bzImage that prints memory, byte by byte, and switches off.
 pub(crate) fn prints_memory(gpa: u32, len: u32) -> Vec<u8> {
+    prints_memory_with(valid_header(), gpa, len)
+}
+
+/// The same, with these fields in its setup header.
+pub(crate) fn prints_memory_with(header: setup_header, gpa: u32, len: u32) -> Vec<u8> {
     // mov ecx, len; mov esi, gpa
     let mut what = vec![0xb9];
     what.extend(len.to_le_bytes());
     what.push(0xbe);
     what.extend(gpa.to_le_bytes());
-    bz_image(&prints(&what))
+    bz_image_with(header, &prints(&what))
 }
 
 /// A bzImage that prints a digit in its memory, initially `0`, increments it and resets.
@@ -71,12 +76,42 @@ fn prints(what: &[u8]) -> Vec<u8> {
     code
 }
 
+/// A bzImage that prints the values of model-specific registers, eight bytes each, and switches off.
+pub(crate) fn prints_msrs(registers: &[u32]) -> Vec<u8> {
+    let buffer = 0x5_0000_u32;
+    let mut what = Vec::new();
+    for (register, low) in registers.iter().zip((buffer..).step_by(8)) {
+        what.push(0xb9);
+        what.extend(register.to_le_bytes()); // mov ecx, register
+        what.extend([0x0f, 0x32]); // rdmsr
+        what.extend([0x89, 0x04, 0x25]);
+        what.extend(low.to_le_bytes()); // mov [low], eax
+        what.extend([0x89, 0x14, 0x25]);
+        what.extend((low + 4).to_le_bytes()); // mov [low + 4], edx
+    }
+    what.push(0xb9);
+    what.extend((registers.len() as u32 * 8).to_le_bytes()); // mov ecx, len
+    what.push(0xbe);
+    what.extend(buffer.to_le_bytes()); // mov esi, buffer
+    bz_image(&prints(&what))
+}
+
+/// Code that prints the first `len` bytes of PVH's start info, in 32-bit mode, and switches off.
+pub(crate) fn prints_start_info(len: u8) -> Vec<u8> {
+    prints(&[0xb9, len, 0, 0, 0, 0x89, 0xde]) // mov ecx, len; mov esi, ebx
+}
+
 /// A bzImage with code at its 64-bit entry.
 pub(crate) fn bz_image(code: &[u8]) -> Vec<u8> {
+    bz_image_with(valid_header(), code)
+}
+
+/// A bzImage with code at its 64-bit entry and these fields in its setup header.
+pub(crate) fn bz_image_with(header: setup_header, code: &[u8]) -> Vec<u8> {
     let mut body = vec![0; 0x200];
     body.extend(code);
     body.resize(body.len().next_multiple_of(16), 0);
-    bz_image_of(setup_header { syssize: (body.len() / 16) as u32, ..valid_header() }, &body)
+    bz_image_of(setup_header { syssize: (body.len() / 16) as u32, ..header }, &body)
 }
 
 /// A valid setup header, of a kernel that needs 1 MiB.
@@ -107,7 +142,10 @@ pub(crate) fn bz_image_of(header: setup_header, body: &[u8]) -> Vec<u8> {
     file
 }
 
-/// An ELF file with one segment of undefined instructions.
+/// The header of a Multiboot kernel without requests (Multiboot 0.6.96, 3.1.1).
+pub(crate) const MULTIBOOT: [u32; 3] = [0x1bad_b002, 0, 0_u32.wrapping_sub(0x1bad_b002)];
+
+/// A 64-bit ELF file with one segment.
 pub(crate) struct Elf {
     /// `e_machine`: 62 for x86_64.
     pub(crate) machine: u16,
@@ -117,15 +155,18 @@ pub(crate) struct Elf {
     /// p_filesz of its program header.
     pub(crate) in_file: u64,
     pub(crate) in_memory: u64,
+    /// What the file has of the segment.
+    pub(crate) code: Vec<u8>,
 }
 
 impl Elf {
-    /// A valid file.
+    /// A valid file, of undefined instructions.
     pub(crate) fn valid() -> Self {
-        Elf { machine: 62, entry: LOAD, gpa: LOAD, in_file: 16, in_memory: 0x1000 }
+        let code = [0x0f, 0x0b].repeat(8);
+        Elf { machine: 62, entry: LOAD, gpa: LOAD, in_file: 16, in_memory: 0x1000, code }
     }
 
-    /// Elf64_Ehdr, one Elf64_Phdr and 16 bytes of code (System V ABI, "Object Files").
+    /// Elf64_Ehdr, one Elf64_Phdr and the code (System V ABI, "Object Files").
     pub(crate) fn bytes(&self) -> Vec<u8> {
         const HEADER: u16 = 64;
         const SEGMENT_HEADER: u16 = 56;
@@ -147,7 +188,48 @@ impl Elf {
         for word in [offset, self.gpa, self.gpa, self.in_file, self.in_memory, 8] {
             file.extend(word.to_le_bytes()); // p_offset, p_vaddr, p_paddr, p_filesz, p_memsz, p_align
         }
-        file.extend([0x0f, 0x0b].repeat(8));
+        file.extend(&self.code);
+        file
+    }
+}
+
+/// A 32-bit ELF file with one segment.
+pub(crate) struct Elf32 {
+    /// `e_machine`: 3 for i386.
+    pub(crate) machine: u16,
+    /// The entry of a PVH note. `None`: without one.
+    pub(crate) pvh: Option<u32>,
+    pub(crate) code: Vec<u8>,
+}
+
+impl Elf32 {
+    /// Elf32_Ehdr, two Elf32_Phdr, a note and the code (System V ABI, "Object Files"; Xen, public/elfnote.h).
+    pub(crate) fn bytes(&self) -> Vec<u8> {
+        const HEADER: u16 = 52;
+        const SEGMENT_HEADER: u16 = 32;
+        let load = LOAD as u32;
+        // n_namesz, n_descsz, n_type (XEN_ELFNOTE_PHYS32_ENTRY, or one that is not read), the name, the descriptor.
+        let kind = if self.pvh.is_some() { 18_u32 } else { 5 };
+        let mut note = [4, 4, kind].map(u32::to_le_bytes).concat();
+        note.extend(b"Xen\0");
+        note.extend(self.pvh.unwrap_or_default().to_le_bytes());
+        let mut file = b"\x7fELF\x01\x01\x01".to_vec();
+        file.resize(16, 0);
+        for half in [2, self.machine] {
+            file.extend(half.to_le_bytes()); // e_type: executable; e_machine
+        }
+        // e_version, e_entry, e_phoff, e_shoff, e_flags
+        file.extend([1, load, HEADER.into(), 0, 0].map(u32::to_le_bytes).concat());
+        for half in [HEADER, SEGMENT_HEADER, 2, 0, 0, 0] {
+            file.extend(half.to_le_bytes()); // e_ehsize, e_phentsize, e_phnum and no sections
+        }
+        let notes = u32::from(HEADER + 2 * SEGMENT_HEADER);
+        let (code, len) = (notes + note.len() as u32, self.code.len() as u32);
+        // p_type, p_offset, p_vaddr, p_paddr, p_filesz, p_memsz, p_flags, p_align
+        file.extend([1, code, 0xc000_0000, load, len, 0x1000, 5, 16].map(u32::to_le_bytes).concat());
+        file.extend([4, notes, 0, 0, note.len() as u32, 0, 4, 4].map(u32::to_le_bytes).concat());
+        file.extend(note);
+        file.extend(&self.code);
         file
     }
 }

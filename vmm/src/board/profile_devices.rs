@@ -10,6 +10,7 @@ use machine_profile::{Machine, TableSet};
 use platform::{Arch, DeviceNode, aarch64, x86_64};
 
 use super::{BoardError, Wiring};
+use crate::boot::CommandLine;
 
 /// Why the devices of a profile have no place in its machine.
 #[derive(Debug, thiserror::Error)]
@@ -68,14 +69,10 @@ pub fn nodes(machine: &Machine) -> Result<Vec<DeviceNode>, PlaceError> {
 ///
 /// # Errors
 /// Returns an error if the devices have no place in the machine.
-pub fn command_line(machine: &Machine) -> Result<String, PlaceError> {
-    let mut words = vec![machine.boot.cmdline.clone()];
-    if machine.firmware == TableSet::MpTable {
-        let devices = placed(machine)?;
-        words.extend(devices.iter().filter_map(|device| device.kind.kernel_parameter(device.place)));
-    }
-    words.retain(|word| !word.is_empty());
-    Ok(words.join(" "))
+pub fn command_line(machine: &Machine) -> Result<CommandLine, PlaceError> {
+    let devices = if machine.firmware == TableSet::MpTable { placed(machine)? } else { Vec::new() };
+    let parameters = devices.iter().filter_map(|device| device.kind.kernel_parameter(device.place));
+    Ok(CommandLine::new(&machine.boot.cmdline, &parameters.collect::<Vec<_>>()))
 }
 
 /// Vendor id of registers that have one.

@@ -1,10 +1,12 @@
 //! Why a guest cannot be loaded into memory.
 
+use std::borrow::Cow;
 use std::io;
 use std::path::PathBuf;
 
 use guest_memory::AccessError;
 
+use super::command_line::CommandLineError;
 use crate::describe::DescribeError;
 
 /// Why a guest cannot be loaded into memory. [`key`](Self::key) is the profile's key that caused it.
@@ -24,6 +26,9 @@ pub enum BootError {
         /// Why.
         error: ImageError,
     },
+    /// The command line is longer than what the kernel takes.
+    #[error(transparent)]
+    CommandLine(#[from] CommandLineError),
     /// The initrd's file cannot be read.
     #[error("{path}: {source}")]
     Initrd {
@@ -59,15 +64,29 @@ pub enum ImageError {
     /// It cannot be read.
     #[error("{0}")]
     Read(io::Error),
+    /// It has no bytes.
+    #[error("the file is empty: expected {expected}")]
+    Empty {
+        /// The formats that can be loaded.
+        expected: &'static str,
+    },
+    /// It is compressed in a way that is not undone here.
+    #[error("the file is compressed with {format}: expected {expected}")]
+    Compressed {
+        /// The formats that can be loaded.
+        expected: &'static str,
+        /// The compression format.
+        format: &'static str,
+        /// The program that decompresses it.
+        program: &'static str,
+    },
     /// It is not a kernel of this architecture.
-    #[error("expected {expected}, found a file of {len} bytes that starts with {start}")]
+    #[error("expected {expected}, found {found}")]
     Unknown {
         /// The formats that can be loaded.
         expected: &'static str,
-        /// Bytes of the file.
-        len: u64,
-        /// Its first bytes, in hexadecimal.
-        start: String,
+        /// What it is, or its first bytes.
+        found: String,
     },
     /// It is shorter than its header requires.
     #[error("the file is truncated: {what} needs {expected} bytes, the file has {len}")]
@@ -84,21 +103,39 @@ pub enum ImageError {
     Loader(String),
     /// It has no 64-bit entry.
     #[error(
-        "the kernel has no 64-bit entry: it needs boot protocol 2.12 with XLF_KERNEL_64 in xloadflags (offset 0x236), and has {major}.{minor}, xloadflags {xloadflags:#x}"
+        "the kernel has no 64-bit entry: it needs boot protocol 2.12 with XLF_KERNEL_64 in xloadflags (offset 0x236), and has {}.{:02}, xloadflags {xloadflags:#x}",
+        .version.0, .version.1
     )]
     No64BitEntry {
-        /// Major version of the boot protocol.
-        major: u8,
-        /// Minor version of the boot protocol.
-        minor: u8,
+        /// Version of the boot protocol: major and minor.
+        version: (u8, u8),
         /// The header's xloadflags.
         xloadflags: u16,
     },
     /// The profile requests PVH, and the file has no PVH note.
-    #[error(
-        "the file has no PVH entry: an ELF note with the name `Xen` and the type 18 (XEN_ELFNOTE_PHYS32_ENTRY)"
-    )]
+    #[error("the file has no PVH entry: {}", PVH_NOTE)]
     NoPvhEntry,
+    /// A 32-bit ELF file has no PVH note.
+    #[error(
+        "a 32-bit ELF file (i386) is entered by PVH, and this one has no PVH entry: {}{}",
+        PVH_NOTE, .multiboot.map_or(String::new(), |name| format!("; it is a kernel for {name} loaders"))
+    )]
+    Elf32WithoutPvh {
+        /// The specification that it has a header of, for a loader such as GRUB.
+        multiboot: Option<&'static str>,
+    },
+    /// The profile requests the Linux protocol for a 32-bit ELF file.
+    #[error("a 32-bit ELF file (i386) has no 64-bit entry")]
+    Elf32AsLinux,
+    /// A 64-bit ELF file without a PVH note is for loaders that enter it in 32-bit mode.
+    #[error(
+        "it is a kernel for {specification} loaders such as GRUB, which enter it in 32-bit mode, and it has no PVH entry: {}",
+        PVH_NOTE
+    )]
+    MultibootOnly {
+        /// The specification that it has a header of.
+        specification: &'static str,
+    },
     /// It needs memory that the machine does not have.
     #[error(
         "the kernel needs memory from {start:#x} to {end:#x}, and the first range of memory ends at {limit:#x}"
@@ -129,27 +166,50 @@ pub enum ImageError {
     },
 }
 
+/// What makes an ELF file a PVH kernel.
+const PVH_NOTE: &str = "an ELF note with the name `Xen` and the type 18 (XEN_ELFNOTE_PHYS32_ENTRY)";
+
 impl BootError {
     /// The profile's key that caused the error, and a suggestion.
     #[must_use]
-    pub fn key(&self) -> (&'static str, &'static str) {
-        match self {
-            BootError::Kernel { error, .. } => match error {
-                ImageError::TooLarge { .. } => ("machine.memory", "give the machine more memory"),
-                ImageError::NoPvhEntry | ImageError::No64BitEntry { .. } => {
-                    ("boot.protocol", "use \"auto\", or a kernel that has this entry")
-                }
-                _ => (
-                    "boot.kernel",
-                    "name a kernel for this architecture, or remove the key to boot the built-in guest",
-                ),
-            },
+    pub fn key(&self) -> (&'static str, Cow<'static, str>) {
+        let (key, help) = match self {
+            BootError::Kernel { error, .. } => return error.key(),
+            BootError::CommandLine(error) => ("boot.cmdline", error.remedy()),
             BootError::Describe(_) => ("machine.firmware", "use another table set"),
             BootError::Seed(_) => ("boot", "use a host whose getrandom(2) works"),
             BootError::Initrd { .. } => ("boot.initrd", "name a file that can be read, or remove the key"),
             BootError::InitrdTooLarge { .. } | BootError::MemoryMap(_) | BootError::Fixed(_) => {
                 ("machine.memory", "give the machine more memory")
             }
-        }
+        };
+        (key, help.into())
+    }
+}
+
+impl ImageError {
+    fn key(&self) -> (&'static str, Cow<'static, str>) {
+        let (key, help) = match self {
+            ImageError::Compressed { program, .. } => {
+                return ("boot.kernel", format!("decompress it: `{program}`").into());
+            }
+            ImageError::TooLarge { .. } => ("machine.memory", "give the machine more memory"),
+            ImageError::NoPvhEntry | ImageError::Elf32AsLinux => {
+                ("boot.protocol", "use \"auto\", or a kernel that has this entry")
+            }
+            ImageError::No64BitEntry { .. } => ("boot.kernel", "name a kernel for x86_64, not for i386"),
+            ImageError::Elf32WithoutPvh { .. } => {
+                ("boot.kernel", "name a kernel with a PVH entry, or a bzImage for x86_64")
+            }
+            ImageError::MultibootOnly { .. } => (
+                "boot.kernel",
+                "name a kernel with a PVH entry, or set `protocol = \"linux\"` if its entry is 64-bit code",
+            ),
+            _ => (
+                "boot.kernel",
+                "name a kernel for this architecture, or remove the key to boot the built-in guest",
+            ),
+        };
+        (key, help.into())
     }
 }

@@ -6,10 +6,13 @@
 #[cfg_attr(target_arch = "x86_64", path = "x86_64/mod.rs")]
 #[cfg_attr(target_arch = "aarch64", path = "aarch64/mod.rs")]
 mod arch;
+mod command_line;
 #[cfg(any(target_arch = "aarch64", test))]
 mod compression;
 mod error;
+mod format;
 mod initrd;
+mod setup_header;
 
 use std::fs::File;
 use std::io::{self, Cursor, Read, Seek};
@@ -18,10 +21,11 @@ use std::path::Path;
 use firmware_tables::GuestTables;
 use guest_memory::GuestRam;
 use machine_profile::{Boot, Kernel};
-use platform::{Chosen, Platform, Range};
+use platform::{Arch, Chosen, Platform, Range};
 use vm_memory::GuestMemoryMmap;
 
 pub use arch::Entry;
+pub use command_line::{CommandLine, CommandLineError, CommandLineMax};
 pub use error::{BootError, ImageError};
 
 use crate::describe::DescribeError;
@@ -34,18 +38,20 @@ struct Loaded<K> {
     end: u64,
     /// The last GPA that its initrd may use.
     initrd_max: u64,
+    /// The longest command line that it takes.
+    command_line_max: CommandLineMax,
 }
 
 /// Loads everything into guest memory and returns how to enter it, and the tables, which `describe` builds.
 ///
-/// The kernel gets `command_line`, which may hold more than the profile's. `poisoned` is memory that cannot be used: an initrd
+/// The kernel gets `command_line`. `poisoned` is memory that cannot be used: an initrd
 /// and an arm64 kernel are loaded elsewhere.
 ///
 /// # Errors
 /// Returns an error if a file cannot be read, has the wrong format, or does not fit.
 pub fn load(
     boot: &Boot,
-    command_line: String,
+    command_line: CommandLine,
     ram: &GuestRam,
     poisoned: &[Range],
     platform: &Platform,
@@ -54,17 +60,26 @@ pub fn load(
     let memory = ram.memory();
     let low_end = platform.memory.usable_end();
     let kernel = load_kernel(boot, memory, low_end, poisoned)?;
+    command_line.check(kernel.command_line_max)?;
     let initrd = match &boot.initrd {
         Some(path) => Some(initrd::load(path, memory, low_end, poisoned, &kernel)?),
         None => None,
     };
-    let chosen = Chosen { command_line, initrd, ..arch::seeds()? };
+    let chosen = Chosen { command_line: command_line.text, initrd, ..arch::seeds()? };
     let tables = describe(&chosen)?;
     for table in &tables.tables {
         put(ram, &table.bytes, table.gpa)?;
     }
     let entry = arch::hand_over(ram, &platform.memory, &chosen, tables.entry, kernel.kind)?;
     Ok((entry, tables))
+}
+
+/// Compares a command line with what the kernel takes, as far as its file says that, without loading it.
+///
+/// # Errors
+/// Returns an error if it is too long.
+pub fn check_command_line(line: &CommandLine, kernel: &Kernel, arch: Arch) -> Result<(), BootError> {
+    Ok(line.check(CommandLineMax::of(kernel, arch))?)
 }
 
 fn load_kernel(
@@ -110,12 +125,7 @@ fn read_start(image: &mut (impl Read + Seek), start: &mut [u8]) -> io::Result<us
     Ok(got)
 }
 
-/// The error for a file that is not a kernel of this architecture.
-fn unknown_format(expected: &'static str, start: &[u8], len: u64) -> ImageError {
-    let start = start.iter().take(8).map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().join(" ");
-    ImageError::Unknown { expected, len, start }
-}
-
+#[cfg(target_arch = "aarch64")]
 fn u64_at(bytes: &[u8], at: usize) -> u64 {
     let mut value = [0; 8];
     value.copy_from_slice(&bytes[at..at + 8]);

@@ -239,7 +239,7 @@ impl Failure {
             }
             Failure::Machine(MachineError::Boot(error)) => {
                 let (key, help) = error.key();
-                refuse(key, error, help);
+                refuse(key, error, &help);
                 (format!("the machine cannot start: {error}"), Status::Usage)
             }
             Failure::Machine(MachineError::Board(BoardError::Device { index, source })) => {

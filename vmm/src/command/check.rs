@@ -3,7 +3,10 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use machine_profile::{Diagnostic, Profile};
 use platform::Arch;
+use vmm::board::profile_devices;
+use vmm::boot;
 use vmm::status::Status;
 
 use super::{ArchName, SetArgs, profiles};
@@ -34,5 +37,16 @@ pub(super) fn run(options: &Options) -> Status {
         }
     }
     problems.extend(machine_profile::conflicts(&good));
+    problems.extend(good.iter().filter_map(command_line_problem));
     if problems.is_empty() { Status::Success } else { profiles::refuse(&problems) }
+}
+
+/// A command line that is too long for the profile's kernel, with the devices that it describes. Files that cannot be read are
+/// no problem here: a profile may be checked on another host than its own.
+fn command_line_problem(profile: &Profile) -> Option<Diagnostic> {
+    let machine = &profile.machine;
+    let line = profile_devices::command_line(machine).ok()?;
+    let error = boot::check_command_line(&line, &machine.boot.kernel, machine.arch).err()?;
+    let (key, help) = error.key();
+    Some(profile.problem(key, error.to_string(), help))
 }

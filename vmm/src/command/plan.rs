@@ -8,7 +8,8 @@ use platform::Arch;
 use platform::aarch64::Features;
 use ras_core::Response;
 use ras_core::abilities::HostAbilities;
-use ras_core::plan::ResponsePlan;
+use ras_core::plan::decision::ErrorClass;
+use ras_core::plan::{Candidate, ResponsePlan, UnmetRequirement};
 use vmm::board::profile_devices::PlaceError;
 use vmm::describe::DescribeError;
 use vmm::plan::{Blueprint, PlanError};
@@ -118,11 +119,18 @@ fn text(blueprint: &Blueprint) -> String {
     ] {
         lines.extend(response_lines(what, response));
     }
+    if blueprint.host == HostAbilities::unknown(blueprint.host.architecture()) {
+        lines.push(
+            "note          nothing is known about the host: `--host FILE` plans for one, and `ghest probe --abilities` there \
+             prints its abilities"
+                .to_owned(),
+        );
+    }
     lines.extend(ras.notes.iter().map(|note| format!("note          {note}")));
     lines.join("\n") + "\n"
 }
 
-/// One class of error: what was requested, what is done, and why.
+/// One class of error: what was requested, what is done, why, and what it takes to get another response.
 fn response_lines(what: &str, response: &ResponsePlan) -> Vec<String> {
     let requested = response.requested.map_or("auto", Response::name);
     let mut lines = vec![
@@ -134,17 +142,39 @@ fn response_lines(what: &str, response: &ResponsePlan) -> Vec<String> {
         lines.push(format!("                source      {source}"));
     }
     if let Some(fallback) = response.unacknowledged {
-        lines.push(format!(
-            "                fallback    {fallback}, if a record is not acknowledged within {} ms",
-            response.timeouts.acknowledge_ms
-        ));
+        let condition = match response.source {
+            Some(_) => "a record is not acknowledged within",
+            None => "a machine check is in progress for more than",
+        };
+        let timeout = response.timeouts.acknowledge_ms;
+        lines.push(format!("                fallback    {fallback}, if {condition} {timeout} ms"));
     }
-    for candidate in response.candidates.iter().filter(|candidate| candidate.response != response.chosen) {
-        let unmet: Vec<_> = candidate.unmet.iter().map(ToString::to_string).collect();
-        let unmet = if unmet.is_empty() { "possible".to_owned() } else { unmet.join("; ") };
-        lines.push(format!("                not {:<8}{unmet}", candidate.response));
+    if response.class == ErrorClass::TouchedByDevice {
+        // The candidates are those of the detected errors, above.
+        return lines;
     }
+    let others = || response.candidates.iter().filter(|candidate| candidate.response != response.chosen);
+    let width = others().map(|candidate| candidate.response.name().len()).max().unwrap_or_default().max(7);
+    lines.extend(others().map(|candidate| {
+        let how = how_to_select(response.class, candidate);
+        format!("                not {:<width$} {how}", candidate.response.name())
+    }));
     lines
+}
+
+/// What a response that was not chosen lacks, and the key of the profile that selects it.
+fn how_to_select(class: ErrorClass, candidate: &Candidate) -> String {
+    let setting = class.request_field().map(|key| format!("`{key} = \"{}\"`", candidate.response));
+    let unmet: Vec<_> = candidate.unmet.iter().map(ToString::to_string).collect();
+    match (&candidate.unmet[..], setting) {
+        ([], Some(setting)) => format!("possible; {setting} selects it"),
+        ([], None) => "possible".to_owned(),
+        // The tables describe the sources of the responses that are chosen.
+        ([UnmetRequirement::NoSource(_)], Some(setting)) => {
+            format!("{}; {setting} adds one", unmet.join("; "))
+        }
+        _ => unmet.join("; "),
+    }
 }
 
 /// Why there is no plan, as a diagnostic at the profile's key that caused it.
@@ -156,6 +186,11 @@ pub(super) fn refusal(profile: &Profile, error: &PlanError) -> (Diagnostic, Stat
         PlanError::Describe(DescribeError::Devices(PlaceError::Kind(_))) => {
             ("device".to_owned(), "build ghest with that kind of device", Status::Host)
         }
+        PlanError::Describe(DescribeError::AddressBits { .. }) => (
+            "machine.memory".to_owned(),
+            "use less memory, or a host whose guests have more address bits",
+            Status::Host,
+        ),
         PlanError::Describe(DescribeError::Build(_)) => {
             ("machine.firmware".to_owned(), "use another table set, or fewer vCPUs", Status::Host)
         }

@@ -33,6 +33,9 @@ fn text(host: &Host) -> String {
     if let Some(vcpus) = host.vcpus {
         lines.push(format!("vcpus           {} recommended, {} at most", vcpus.recommended, vcpus.maximum));
     }
+    if let Some(bits) = host.address_bits {
+        lines.push(format!("addresses       {bits} bits, of a guest's physical address"));
+    }
     lines.extend(host.capabilities.iter().map(|capability| {
         if capability.value > 0 {
             format!("  {:<22} yes ({})", capability.name, capability.value)

@@ -34,6 +34,15 @@ const FIRST_SPI: u32 = 32;
 /// Bits of a guest physical address in a VM of the default type (Documentation/virt/kvm/api.rst, 4.2).
 const DEFAULT_IPA_BITS: u32 = 40;
 
+/// The IPA size of a machine's VM: that of the default type, unless the machine has higher addresses or the host has fewer bits.
+/// 0, the default type, on a host without KVM_CAP_ARM_VM_IPA_SIZE, whose `limit` is 0. That the host's bits suffice was checked
+/// when the machine was planned.
+fn ipa_bits(platform: &Platform, limit: i32) -> u32 {
+    let end = platform.memory.ram.last().map_or(0, |ram| ram.end());
+    let needed = u64::BITS - end.saturating_sub(1).leading_zeros();
+    u32::try_from(limit).map_or(0, |limit| needed.max(DEFAULT_IPA_BITS).min(limit))
+}
+
 /// The features that this host offers to guests: GIC version and PMU.
 ///
 /// # Errors
@@ -47,14 +56,10 @@ pub fn offered(kvm: &Kvm) -> Result<Features, KvmError> {
 }
 
 pub(super) fn create_vm(kvm: &Kvm, platform: &Platform) -> Result<VmFd, KvmError> {
-    let end = platform.memory.ram.last().map_or(0, |ram| ram.end());
-    let bits = end.next_power_of_two().trailing_zeros();
-    let vm = if bits <= DEFAULT_IPA_BITS {
-        kvm.create_vm().map_err(ioctl_failed("KVM_CREATE_VM"))?
-    } else {
-        let ioctl = format_args!("KVM_CREATE_VM (guest physical addresses of {bits} bits)");
-        kvm.create_vm_with_ipa_size(bits).map_err(ioctl_failed(ioctl))?
-    };
+    let bits = ipa_bits(platform, kvm.get_host_ipa_limit());
+    let ioctl =
+        format_args!("KVM_CREATE_VM (guest physical addresses of {bits} bits; 0: of the default, 40)");
+    let vm = kvm.create_vm_with_ipa_size(bits).map_err(ioctl_failed(ioctl))?;
     // Accesses that KVM cannot decode, and external aborts that the host's APEI driver does not claim, exit to the VMM if
     // the host supports it.
     for (name, cap) in

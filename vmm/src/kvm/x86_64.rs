@@ -8,7 +8,7 @@ use kvm_bindings::{
 use kvm_ioctls::{Cap, Kvm, VcpuFd, VmFd};
 use platform::Platform;
 use platform::aarch64::Features;
-use platform::x86_64::{KVM_IDENTITY_MAP, KVM_TSS};
+use platform::x86_64::{HOLE_END, KVM_IDENTITY_MAP, KVM_TSS, Layout};
 pub use vcpu::x86_64::Entry;
 pub use vcpu::x86_64::SetupError;
 use vcpu::x86_64::{GuestCpu, Topology};
@@ -53,6 +53,7 @@ pub(super) fn create_vcpus(vm: &VmFd, platform: &Platform) -> Result<(Vec<VcpuFd
 
 pub(super) fn set_up(kvm: &Kvm, vcpus: &[VcpuFd], entry: &Entry) -> Result<(), KvmError> {
     let guest_cpu = GuestCpu::supported(kvm).map_err(ioctl_failed("KVM_GET_SUPPORTED_CPUID"))?;
+    let guest_cpu = guest_cpu.with_registers_at(Layout::REFERENCE.hole_start..HOLE_END);
     let count = vcpus.len() as u32;
     for (fd, apic_id) in vcpus.iter().zip(0..) {
         guest_cpu.set_up(fd, Topology { apic_id, vcpus: count }, entry)?;

@@ -82,6 +82,18 @@ pub fn shape(
     entries
 }
 
+/// Bits of a guest physical address, from the CPUID entries of a vCPU.
+///
+/// Leaf 8000_0008 EAX, bits 7:0: those of the processor. Bits 23:16, if they are not 0: those that KVM can map for a guest, of
+/// a processor that has more (AMD64 APM volume 3, E.4.7; Linux 6.10). Processors without the leaf have 36 (Intel SDM volume 3A,
+/// 4.1.4).
+#[must_use]
+pub fn address_bits(entries: &[kvm_cpuid_entry2]) -> u8 {
+    let Some(leaf) = entries.iter().find(|leaf| leaf.function == 0x8000_0008) else { return 36 };
+    let [processor, _, mapped, _] = leaf.eax.to_le_bytes();
+    if mapped == 0 { processor } else { mapped.min(processor) }
+}
+
 /// "AuthenticAMD" in EBX, EDX, ECX of leaf 0.
 const AUTHENTIC_AMD: (u32, u32, u32) = (0x6874_7541, 0x6974_6e65, 0x444d_4163);
 
@@ -175,6 +187,14 @@ mod tests {
         assert_eq!(leaf(&shaped, 0x8000_0008, 0).ecx & 0xf0ff, 3 << 12 | 5);
         assert_eq!(leaf(&shaped, 1, 0).ebx >> 16 & 0xff, 8);
         assert_eq!(leaf(&shaped, 4, 0).eax >> 14 & 0xfff, 0, "each core has its own second-level cache");
+    }
+
+    #[test]
+    fn addresses_have_the_bits_that_the_processor_has_and_kvm_maps() {
+        let bits =
+            |eax| address_bits(&[kvm_cpuid_entry2 { function: 0x8000_0008, eax, ..Default::default() }]);
+        assert_eq!([0x3027, 0x0030_3034, 0x0034_3030].map(bits), [39, 48, 48]);
+        assert_eq!(address_bits(&[]), 36);
     }
 
     #[test]

@@ -7,10 +7,6 @@ use zerocopy::{Immutable, IntoBytes, Unaligned};
 use super::{Fixed, MADT, PREFIX, Structure, push};
 use crate::BuildError;
 
-/// Revision of a MADT with GICC structures of 80 bytes, as in ACPI 6.3 and 6.4. ACPI 6.5 adds the interrupt of the trace
-/// buffer, which guests do not have.
-pub(super) const REVISION: u8 = 5;
-
 /// GICC flag Enabled (table 5.37): the processor is ready for use. The performance interrupt is level-triggered.
 const ENABLED: u32 = 1;
 /// The affinity fields of an MPIDR: Aff3, and Aff2 to Aff0. Others must be zero (table 5.36).
@@ -93,7 +89,8 @@ fn controller(
     Ok(body)
 }
 
-/// GIC CPU Interface (GICC; ACPI 6.5, 5.2.12.14, table 5.36), without the interrupt of the trace buffer.
+/// GIC CPU Interface (GICC; ACPI 6.5, 5.2.12.14, table 5.36), as long as in ACPI 6.3: without the interrupt of the trace
+/// buffer.
 #[derive(IntoBytes, Immutable, Unaligned)]
 #[repr(C)]
 struct CpuInterface {

@@ -7,7 +7,7 @@ use platform::InterruptController;
 use zerocopy::little_endian::U32;
 use zerocopy::{Immutable, IntoBytes, Unaligned};
 
-use super::{AcpiTable, Body, Context};
+use super::{AcpiTable, Body, Context, version};
 use crate::BuildError;
 
 /// Multiple APIC Description Table (ACPI 6.5, 5.2.12).
@@ -19,16 +19,16 @@ const MADT: &str = "MADT";
 
 fn body(context: &Context<'_>) -> Result<Option<Body>, BuildError> {
     let platform = context.platform;
-    let (revision, bytes) = match platform.interrupts {
-        InterruptController::Apic { local_base, io_apic } => (6, apic::body(platform, local_base, io_apic)?),
+    let bytes = match platform.interrupts {
+        InterruptController::Apic { local_base, io_apic } => apic::body(platform, local_base, io_apic)?,
         InterruptController::Gicv3 { distributor, redistributors, its } => {
-            (gic::REVISION, gic::version_3(platform, distributor, redistributors, its)?)
+            gic::version_3(platform, distributor, redistributors, its)?
         }
         InterruptController::Gicv2 { distributor, cpu_interface } => {
-            (gic::REVISION, gic::version_2(platform, distributor, cpu_interface)?)
+            gic::version_2(platform, distributor, cpu_interface)?
         }
     };
-    Ok(Some(Body { revision, bytes }))
+    Ok(Some(Body { revision: version::MADT, bytes }))
 }
 
 /// Length of the type and length bytes at the start of every interrupt controller structure.

@@ -1,7 +1,7 @@
 [000h 0000   4]                    Signature : "GTDT"    [Generic Timer Description Table]
-[004h 0004   4]                 Table Length : 00000060
-[008h 0008   1]                     Revision : 02
-[009h 0009   1]                     Checksum : C5
+[004h 0004   4]                 Table Length : 00000068
+[008h 0008   1]                     Revision : 03
+[009h 0009   1]                     Checksum : BC
 [00Ah 0010   6]                       Oem ID : "GHEST "
 [010h 0016   8]                 Oem Table ID : "GHESTVMM"
 [018h 0024   4]                 Oem Revision : 00000001
@@ -38,3 +38,5 @@
 
 [058h 0088   4]         Platform Timer Count : 00000000
 [05Ch 0092   4]        Platform Timer Offset : 00000000
+[060h 0096   4]       Virtual EL2 Timer GSIV : 00000000
+[064h 0100   4]      Virtual EL2 Timer Flags : 00000000

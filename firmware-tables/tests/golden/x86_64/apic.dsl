@@ -1,7 +1,7 @@
 [000h 0000   4]                    Signature : "APIC"    [Multiple APIC Description Table (MADT)]
 [004h 0004   4]                 Table Length : 00000062
-[008h 0008   1]                     Revision : 06
-[009h 0009   1]                     Checksum : 48
+[008h 0008   1]                     Revision : 05
+[009h 0009   1]                     Checksum : 49
 [00Ah 0010   6]                       Oem ID : "GHEST "
 [010h 0016   8]                 Oem Table ID : "GHESTVMM"
 [018h 0024   4]                 Oem Revision : 00000001

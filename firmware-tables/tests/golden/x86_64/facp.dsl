@@ -1,7 +1,7 @@
 [000h 0000   4]                    Signature : "FACP"    [Fixed ACPI Description Table (FADT)]
 [004h 0004   4]                 Table Length : 00000114
 [008h 0008   1]                     Revision : 06
-[009h 0009   1]                     Checksum : F1
+[009h 0009   1]                     Checksum : F3
 [00Ah 0010   6]                       Oem ID : "GHEST "
 [010h 0016   8]                 Oem Table ID : "GHESTVMM"
 [018h 0024   4]                 Oem Revision : 00000001
@@ -87,7 +87,7 @@
                               PSCI Compliant : 0
                        Must use HVC for PSCI : 0
 
-[083h 0131   1]          FADT Minor Revision : 05
+[083h 0131   1]          FADT Minor Revision : 03
 [084h 0132   8]                 FACS Address : 0000000000000000
 [08Ch 0140   8]                 DSDT Address : 00000000000E0040
 [094h 0148  12]             PM1A Event Block : [Generic Address Structure]

@@ -9,7 +9,8 @@ use platform::Range;
 use platform::aarch64::KERNEL_START;
 use vm_memory::{GuestAddress, GuestMemoryMmap, ReadVolatile};
 
-use super::super::{ImageError, Loaded, compression, read_start, u64_at, unknown_format};
+use super::super::command_line::CommandLineMax;
+use super::super::{ImageError, Loaded, compression, format, read_start, u64_at};
 
 /// How a kernel is entered.
 pub(crate) struct Kind {
@@ -44,7 +45,7 @@ pub(crate) fn load<F: Read + ReadVolatile + Seek>(
         return load_plain(Cursor::new(&decompressed[..]), memory, end_of_memory, poisoned);
     }
     if start.get(56..60) != Some(MAGIC) {
-        return Err(unknown_format("an arm64 Image, plain, gzip or zboot", &start[..got], len));
+        return Err(format::unknown("an arm64 Image, plain, gzip or zboot", &start[..got], len));
     }
     load_plain(image, memory, end_of_memory, poisoned)
 }
@@ -61,7 +62,7 @@ fn load_plain<F: Read + ReadVolatile + Seek>(
         return Err(ImageError::Truncated { what: "the Image header", expected: HEADER as u64, len });
     }
     if header[56..60] != *MAGIC {
-        return Err(unknown_format("an arm64 Image", &header, len));
+        return Err(format::unknown("an arm64 Image", &header, len));
     }
     // image_size includes uninitialised data, which is not in the file. It is 0 in kernels before 3.17.
     let (text_offset, image_size) = match (u64_at(&header, 8), u64_at(&header, 16)) {
@@ -83,5 +84,6 @@ fn load_plain<F: Read + ReadVolatile + Seek>(
     let loaded = PE::load(memory, Some(GuestAddress(base)), &mut image, None)
         .map_err(|error| ImageError::Loader(error.to_string()))?;
     let initrd_max = (base & !((1 << 30) - 1)).saturating_add(INITRD_WINDOW - 1);
-    Ok(Loaded { kind: Kind { pc: loaded.kernel_load.0 }, end, initrd_max })
+    let kind = Kind { pc: loaded.kernel_load.0 };
+    Ok(Loaded { kind, end, initrd_max, command_line_max: CommandLineMax::Linux })
 }

@@ -5,6 +5,7 @@ use platform::RegionKind;
 use vcpu::x86_64::{BOOT_GDT, BOOT_GDT_GPA, Entry, PageTables};
 use vm_memory::ByteValued;
 
+use super::super::command_line::CommandLineMax;
 use super::{BootError, COMMAND_LINE, HandOver, put};
 
 /// GPA of `struct boot_params`.
@@ -30,13 +31,14 @@ pub(super) fn hand_over(
             header: HEADER_MAGIC,
             boot_flag: BOOT_FLAG,
             version: PROTOCOL,
+            cmdline_size: CommandLineMax::Linux.bytes() as u32,
             ..Default::default()
         }),
         ..Default::default()
     };
     params.hdr.type_of_loader = LOADER_UNDEFINED;
+    // cmdline_size stays what the kernel says: it is the kernel's maximum, not the length of this line.
     params.hdr.cmd_line_ptr = COMMAND_LINE as u32;
-    params.hdr.cmdline_size = to.chosen.command_line.len() as u32;
     if let Some(initrd) = to.chosen.initrd {
         // The initrd is below 4 GiB.
         params.hdr.ramdisk_image = initrd.start as u32;

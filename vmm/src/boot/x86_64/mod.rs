@@ -12,8 +12,10 @@
 //! | 10_0000 .. | kernel |
 //! | end of memory below the hole | initrd |
 
+mod elf;
 mod kernel;
 mod linux;
+mod multiboot;
 mod pvh;
 
 use firmware_tables::EntryPoint;
