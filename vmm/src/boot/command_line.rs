@@ -55,7 +55,7 @@ impl CommandLine {
 /// As Linux, lib/cmdline.c, `next_arg`: blanks separate words except between double quotes, and quotes around a word are
 /// removed.
 fn end_of_parameters(line: &str) -> usize {
-    // The kernel's isspace() includes a0.
+    // The kernel's isspace() includes a0, which is a part of characters in UTF-8.
     let is_blank = |byte: u8| matches!(byte, b' ' | 9..=13 | 0xa0);
     let bytes = line.as_bytes();
     let mut at = 0;
@@ -71,7 +71,8 @@ fn end_of_parameters(line: &str) -> usize {
         };
         let len = bytes[at..].iter().position(ends_word).unwrap_or(bytes.len() - at);
         if quoted || matches!(&bytes[at..at + len], b"--" | b"\"--\"") {
-            return at;
+            // The kernel may see a blank inside a character.
+            return (0..=at).rev().find(|at| line.is_char_boundary(*at)).unwrap_or_default();
         }
         at += len;
     }
@@ -175,6 +176,8 @@ mod tests {
             ("--=1 x--", "--=1 x-- a=1 a=2"),
             // A quotation that is never closed.
             ("quiet x=\"1 2", "quiet a=1 a=2 x=\"1 2"),
+            ("x\u{a0}-- y", "x\u{a0} a=1 a=2 -- y"),
+            ("x\u{1800}\"1 2", "x a=1 a=2 \u{1800}\"1 2"),
         ] {
             assert_eq!(line(profile), whole, "{profile}");
         }

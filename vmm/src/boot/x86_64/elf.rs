@@ -2,14 +2,16 @@
 //!
 //! A PVH kernel is entered in 32-bit mode, so it may be an ELF file of 32 bits (GRUB, Xen) as well as of 64 (Linux).
 
+mod wire;
+
 use std::io::{Read, Seek, SeekFrom};
 use std::ops::Range;
 
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap, ReadVolatile};
-use zerocopy::little_endian::{U16, U32, U64};
-use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout, Unaligned};
+use zerocopy::{FromBytes, FromZeros, IntoBytes};
 
 use super::super::{ImageError, read_start};
+use wire::{Header32, Header64, Identification, Note, ProgramHeader32, ProgramHeader64};
 
 /// What an ELF file says about how it is loaded.
 #[derive(Debug)]
@@ -36,103 +38,6 @@ struct Segment {
     len_in_memory: u64,
     alignment: u64,
 }
-
-/// e_ident.
-#[derive(FromBytes, Immutable, KnownLayout, Unaligned)]
-#[repr(C)]
-struct Identification {
-    magic: [u8; 4],
-    class: u8,
-    data: u8,
-    version: u8,
-    abi: u8,
-    abi_version: u8,
-    padding: [u8; 7],
-}
-
-/// Elf32_Ehdr.
-#[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
-#[repr(C)]
-struct Header32 {
-    ident: [u8; 16],
-    kind: U16,
-    machine: U16,
-    version: U32,
-    entry: U32,
-    program_headers: U32,
-    section_headers: U32,
-    flags: U32,
-    header_size: U16,
-    program_header_size: U16,
-    program_header_count: U16,
-    section_header_size: U16,
-    section_header_count: U16,
-    section_names: U16,
-}
-
-/// Elf64_Ehdr.
-#[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
-#[repr(C)]
-struct Header64 {
-    ident: [u8; 16],
-    kind: U16,
-    machine: U16,
-    version: U32,
-    entry: U64,
-    program_headers: U64,
-    section_headers: U64,
-    flags: U32,
-    header_size: U16,
-    program_header_size: U16,
-    program_header_count: U16,
-    section_header_size: U16,
-    section_header_count: U16,
-    section_names: U16,
-}
-
-/// Elf32_Phdr.
-#[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
-#[repr(C)]
-struct ProgramHeader32 {
-    kind: U32,
-    offset: U32,
-    virtual_address: U32,
-    physical_address: U32,
-    file_size: U32,
-    memory_size: U32,
-    flags: U32,
-    alignment: U32,
-}
-
-/// Elf64_Phdr.
-#[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
-#[repr(C)]
-struct ProgramHeader64 {
-    kind: U32,
-    flags: U32,
-    offset: U64,
-    virtual_address: U64,
-    physical_address: U64,
-    file_size: U64,
-    memory_size: U64,
-    alignment: U64,
-}
-
-/// Elf32_Nhdr and Elf64_Nhdr. The name and the descriptor follow, each padded to the segment's alignment.
-#[derive(FromBytes, Immutable, KnownLayout, Unaligned)]
-#[repr(C)]
-struct Note {
-    name_size: U32,
-    descriptor_size: U32,
-    kind: U32,
-}
-
-const _: () = {
-    assert!(size_of::<Identification>() == 16);
-    assert!(size_of::<Header32>() == 52 && size_of::<Header64>() == 64);
-    assert!(size_of::<ProgramHeader32>() == 32 && size_of::<ProgramHeader64>() == 56);
-    assert!(size_of::<Note>() == 12);
-};
 
 /// EI_DATA: ELFDATA2LSB.
 const LITTLE_ENDIAN: u8 = 1;
@@ -360,6 +265,8 @@ fn find_note<'a>(mut notes: &'a [u8], alignment: usize, name: &[u8], kind: u32) 
 #[cfg(test)]
 mod tests {
     use std::io::Cursor;
+
+    use zerocopy::little_endian::{U16, U32, U64};
 
     use super::*;
 
