@@ -15,6 +15,8 @@ mod errors;
 mod files;
 mod harness;
 mod host;
+mod hostile_text;
+mod input_sizes;
 mod journal;
 mod keys;
 mod memory;
@@ -43,6 +45,8 @@ fn main() -> ExitCode {
         errors::trials(),
         files::trials(),
         host::trials(),
+        hostile_text::trials(),
+        input_sizes::trials(),
         journal::trials(),
         keys::trials(),
         memory::trials(),

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use machine_profile::printable::escaped;
 use machine_profile::{Diagnostic, Profile};
 use platform::Arch;
 use platform::aarch64::Features;
@@ -14,7 +15,7 @@ use vmm::describe::DescribeError;
 use vmm::plan::{Blueprint, PlanError};
 use vmm::status::Status;
 
-use super::{ArchName, ProfileArgs, diagnostics, output, profiles};
+use super::{ArchName, ProfileArgs, diagnostics, input, output, profiles};
 
 #[derive(Args, Debug)]
 pub(super) struct Options {
@@ -70,10 +71,13 @@ pub(super) fn features_of_this_host() -> Features {
     vcpu::host::open().ok().and_then(|kvm| vmm::kvm::offered(&kvm).ok()).unwrap_or_default()
 }
 
+/// The maximum length of a file of abilities, in bytes: `ghest probe --abilities` prints less than one KiB.
+const MAX_ABILITIES_LEN: u64 = 64 << 10;
+
 fn read_abilities(path: &Path) -> Result<HostAbilities, String> {
-    let text = std::fs::read_to_string(path).map_err(|error| error.to_string())?;
+    let text = input::read(path, MAX_ABILITIES_LEN)?;
     // The error names line and column.
-    serde_json::from_str(&text)
+    serde_json::from_slice(&text)
         .map_err(|error| format!("expected the abilities of a host (`ghest probe --abilities`): {error}"))
 }
 
@@ -119,7 +123,8 @@ fn text(blueprint: &Blueprint) -> String {
         lines.extend(response_lines(what, response));
     }
     lines.extend(ras.notes.iter().map(|note| format!("note          {note}")));
-    lines.join("\n") + "\n"
+    // A path may hold line ends.
+    lines.iter().map(|line| escaped(line) + "\n").collect()
 }
 
 /// One class of error: what was requested, what is done, and why.
