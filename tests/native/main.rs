@@ -20,6 +20,7 @@ mod input_sizes;
 mod journal;
 mod keys;
 mod memory;
+mod outputs;
 mod tables;
 
 use std::process::ExitCode;
@@ -50,6 +51,7 @@ fn main() -> ExitCode {
         journal::trials(),
         keys::trials(),
         memory::trials(),
+        outputs::trials(),
         tables::trials(),
     ];
     libtest_mimic::run(&Arguments::from_args(), trials.into_iter().flatten().collect()).exit_code()

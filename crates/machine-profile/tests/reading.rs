@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use devices::virtio_block::BlockConfig;
+use devices::virtio_block::{BlockConfig, Format};
 use machine_profile::device_kind::DeviceConfig;
 use machine_profile::{
     Boot, BootProtocol, Device, DeviceFile, Diagnostic, Kernel, MAX_LEN, Machine, Memory, MemoryBacking,
@@ -76,6 +76,7 @@ fn every_key_is_honoured() {
         type = "virtio-block"
         path = "b.img"
         read-only = true
+        format = "raw"
         [control]
         socket = "db.sock"
     "#;
@@ -102,7 +103,7 @@ fn every_key_is_honoured() {
                 on_missing_support: OnMissingSupport::Refuse,
                 repair: Repair::Never,
             },
-            devices: vec![disk(0, "/srv/a.img", false), disk(1, "/srv/b.img", true)],
+            devices: vec![disk(0, "/srv/a.img", false, None), disk(1, "/srv/b.img", true, Some(Format::Raw))],
             control_socket: Some("/srv/db.sock".into()),
         }
     );
@@ -128,7 +129,7 @@ fn overrides_add_sections_and_devices() {
         ["machine.name=x", "device.0.type=virtio-block", "device.0.path=a.img", "device.0.read-only=true"];
     let machine = read("", &sets).unwrap().machine;
     assert_eq!(machine.name, "x");
-    assert_eq!(machine.devices, [disk(0, "/srv/a.img", true)]);
+    assert_eq!(machine.devices, [disk(0, "/srv/a.img", true, None)]);
 }
 
 #[test]
@@ -307,8 +308,8 @@ fn every_key_of_the_schema_is_read() {
     }
 }
 
-fn disk(index: usize, path: &str, read_only: bool) -> Device {
+fn disk(index: usize, path: &str, read_only: bool, format: Option<Format>) -> Device {
     let file = DeviceFile { key: format!("device.{index}.path"), path: path.into(), writes: !read_only };
-    let config = DeviceConfig::new(BlockConfig { path: path.into(), read_only });
+    let config = DeviceConfig::new(BlockConfig { path: path.into(), read_only, format });
     Device { kind: "virtio-block", config, files: vec![file] }
 }

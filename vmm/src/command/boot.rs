@@ -4,12 +4,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::Args;
-use machine_profile::{Machine, OnReboot, Profile};
+use machine_profile::{Diagnostic, Machine, OnReboot, Profile};
 use platform::Arch;
 use ras_core::actions::{StopReason, StopReport};
 use rustix::process::{Signal, getppid, set_parent_process_death_signal};
 use vcpu::host::{OpenError, open};
-use vmm::board::BoardError;
+use vmm::board::{BoardError, profile_devices};
 use vmm::control::Server;
 use vmm::journal::{Journal, Note};
 use vmm::kvm::offered;
@@ -22,7 +22,7 @@ use vmm::signals::Signals;
 use vmm::status::Status;
 use vmm::timings::{Phase, Timings};
 
-use super::{ProfileArgs, diagnostics, output, plan, profiles};
+use super::{ProfileArgs, diagnostics, host_files, output, plan, profiles};
 
 #[derive(Args, Debug)]
 pub(super) struct Options {
@@ -62,6 +62,10 @@ pub(super) fn run(options: &Options, timings: Timings) -> Status {
         Err(status) => return status,
     };
     timings.mark(Phase::Profile);
+    let outputs = [("--events", options.events.as_deref()), ("--timings", options.timings.as_deref())];
+    if let Err(reason) = host_files::check_outputs(&options.profile.profile, &profile, &outputs) {
+        return output::report(&reason, Status::Usage);
+    }
     let timings = Arc::new(timings);
     let journal = match Journal::new(options.events.as_deref(), Arc::clone(&timings)) {
         Ok(journal) => Arc::new(journal),
@@ -86,6 +90,7 @@ fn cannot_write(path: Option<&Path>, error: &std::io::Error) -> Status {
 
 /// Why the machine cannot be started.
 enum Failure {
+    Files(Vec<Diagnostic>),
     Plan(PlanError),
     Open(OpenError),
     Control(PathBuf, std::io::Error),
@@ -99,6 +104,10 @@ fn boot(
     journal: &Arc<Journal>,
 ) -> Result<Ending, Failure> {
     let machine = &profile.machine;
+    let shared = host_files::shared(profile);
+    if !shared.is_empty() {
+        return Err(Failure::Files(shared));
+    }
     let kvm = open().map_err(Failure::Open)?;
     let offered = offered(&kvm).map_err(|error| Failure::Machine(error.into()))?;
     let abilities = vcpu::abilities::of_this_host(machine.arch);
@@ -130,14 +139,20 @@ fn boot(
     // Planned from the tables that the guest has.
     let blueprint = Blueprint::new(machine, platform, &tables, abilities).map_err(Failure::Plan)?;
     write_plan(&blueprint);
+    let backends = profile_devices::open(machine).map_err(|error| Failure::Machine(error.into()))?;
     let preserved = PreservedState::new(memory, &blueprint, &options.inject, journal, timings)
         .map_err(Failure::Machine)?;
     let control = match options.control.as_ref().or(machine.control_socket.as_ref()) {
         Some(path) => Some(Server::listen(path).map_err(|error| Failure::Control(path.clone(), error))?),
         None => None,
     };
-    let mut environment =
-        Environment { journal: Arc::clone(journal), timings: Arc::clone(timings), signals, control };
+    let mut environment = Environment {
+        journal: Arc::clone(journal),
+        timings: Arc::clone(timings),
+        signals,
+        control,
+        backends,
+    };
     loop {
         let prepared = machine::prepare(&kvm, machine, &blueprint, &entry, &preserved, &environment)
             .map_err(Failure::Machine)?;
@@ -188,6 +203,10 @@ impl Failure {
             diagnostics::print(&[profile.problem(key, error.to_string(), help)]);
         };
         match self {
+            Failure::Files(problems) => {
+                diagnostics::print(problems);
+                ("the machine cannot start: its devices share files".into(), Status::Usage)
+            }
             Failure::Plan(error) => {
                 let (problem, status) = plan::refusal(profile, error);
                 diagnostics::print(&[problem]);

@@ -6,6 +6,7 @@ mod compare;
 mod ctl;
 mod decode;
 mod diagnostics;
+mod host_files;
 mod input;
 mod logging;
 mod output;
