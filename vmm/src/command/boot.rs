@@ -15,9 +15,9 @@ use vmm::journal::{Journal, Note};
 use vmm::kvm::offered;
 use vmm::lifecycle::Ending;
 use vmm::machine::{self, Environment, MachineError, MappedMemory, PreservedState, host_error};
-use vmm::plan::{Blueprint, PlanError};
+use vmm::plan::{Blueprint, PlanError, memory_note};
 use vmm::ras::fatal_signal;
-use vmm::ras::inject::InjectionSpec;
+use vmm::ras::inject::{InjectionSpec, InjectionSpecError};
 use vmm::signals::Signals;
 use vmm::status::Status;
 use vmm::timings::{Phase, Timings};
@@ -91,6 +91,7 @@ fn cannot_write(path: Option<&Path>, error: &std::io::Error) -> Status {
 /// Why the machine cannot be started.
 enum Failure {
     Files(Vec<Diagnostic>),
+    Injection(InjectionSpecError),
     Plan(PlanError),
     Open(OpenError),
     Control(PathBuf, std::io::Error),
@@ -113,6 +114,11 @@ fn boot(
     let abilities = vcpu::abilities::of_this_host(machine.arch);
     let platform =
         vmm::plan::platform(machine, offered, &abilities).map_err(|error| Failure::Plan(error.into()))?;
+    let mut injections = options.inject.iter();
+    injections.try_for_each(|spec| spec.check_memory(&platform.memory.ram)).map_err(Failure::Injection)?;
+    if let Some(note) = memory_note(machine) {
+        tracing::warn!("{note}");
+    }
     let signals = Signals::install().map_err(|error| Failure::Machine(host_error("socketpair(2)")(error)))?;
     // Before any other thread is started: a SIGBUS that ends the process is reported from now on.
     if let Some(events) = journal.last_line() {
@@ -207,6 +213,7 @@ impl Failure {
                 diagnostics::print(problems);
                 ("the machine cannot start: its devices share files".into(), Status::Usage)
             }
+            Failure::Injection(error) => (format!("--inject: {error}"), Status::Usage),
             Failure::Plan(error) => {
                 let (problem, status) = plan::refusal(profile, error);
                 diagnostics::print(&[problem]);

@@ -12,7 +12,7 @@ use ras_core::abilities::HostAbilities;
 use ras_core::plan::ResponsePlan;
 use vmm::board::profile_devices::PlaceError;
 use vmm::describe::DescribeError;
-use vmm::plan::{Blueprint, PlanError};
+use vmm::plan::{Blueprint, PlanError, memory_note};
 use vmm::status::Status;
 
 use super::{ArchName, ProfileArgs, diagnostics, input, output, profiles};
@@ -55,14 +55,15 @@ impl HostArgs {
         }
     }
 
+    /// Whether the plan is for the host that runs it.
+    fn is_this(&self) -> bool {
+        self.host.is_none() && self.arch() == Arch::NATIVE
+    }
+
     /// The features of the host that shape an aarch64 machine (GIC, PMU). Those of this host if the plan is for it and KVM
     /// can be opened; otherwise the default ones.
     pub(super) fn features(&self) -> Features {
-        if self.host.is_none() && self.arch() == Arch::NATIVE {
-            features_of_this_host()
-        } else {
-            Features::default()
-        }
+        if self.is_this() { features_of_this_host() } else { Features::default() }
     }
 }
 
@@ -93,7 +94,12 @@ pub(super) fn run(options: &Options) -> Status {
 fn blueprint(profile: &ProfileArgs, host: &HostArgs) -> Result<Blueprint, Status> {
     let profile = profiles::load(profile, host.arch())?;
     let abilities = host.abilities()?;
-    Blueprint::of(&profile.machine, host.features(), abilities).map_err(|error| refuse(&profile, &error))
+    let blueprint = Blueprint::of(&profile.machine, host.features(), abilities);
+    let mut blueprint = blueprint.map_err(|error| refuse(&profile, &error))?;
+    if host.is_this() {
+        blueprint.report.notes.extend(memory_note(&profile.machine));
+    }
+    Ok(blueprint)
 }
 
 /// Reports why there is no plan.
@@ -123,6 +129,7 @@ fn text(blueprint: &Blueprint) -> String {
         lines.extend(response_lines(what, response));
     }
     lines.extend(ras.notes.iter().map(|note| format!("note          {note}")));
+    lines.extend(report.notes.iter().map(|note| format!("note          {note}")));
     // A path may hold line ends.
     lines.iter().map(|line| escaped(line) + "\n").collect()
 }
