@@ -296,6 +296,11 @@ fn an_invalid_injection_request_is_refused() -> Checked {
     boot("0x2000000").expect_said("an injection request starts with `ar@` or `ao@`");
     boot("ar@0x2000000,via=magic")
         .expect_said("unknown method `magic`: expected simulate, madvise or notice");
+    needs::kvm()?;
+    boot("ar@0x4000000").expect_last(
+        "ghest: --inject: 0x4000000: 4 KiB at 0x4000000 is not memory of this guest, which has 0x0 to 0x3ffffff",
+    );
+    boot("ar@0x2000000,span=128MiB").expect_said("128 MiB at 0x0 is not memory");
     Ok(())
 }
 

@@ -2,8 +2,10 @@
 
 use std::fmt::Write as _;
 use std::fs;
+use std::os::unix::fs::symlink;
 
 use libtest_mimic::Trial;
+use rustix::process::Signal;
 
 use crate::harness::{Checked, Ghest, Profile, Scratch, needs, trials};
 
@@ -15,8 +17,12 @@ pub(crate) fn trials() -> Vec<Trial> {
         missing_disk,
         disk_is_a_directory,
         disk_of_part_of_a_sector,
-        check_opens_no_disk,
+        missing_disks_pass_the_check,
         too_many_disks,
+        two_machines_cannot_write_one_disk,
+        a_disk_stays_locked_across_resets,
+        a_disk_by_two_paths_in_one_machine,
+        images_of_other_formats,
     ]
 }
 
@@ -114,7 +120,8 @@ fn refused(scratch: &Scratch, what: &str, help: &str) -> Checked {
     Ok(())
 }
 
-fn check_opens_no_disk() -> Checked {
+/// The profile may be meant for another host.
+fn missing_disks_pass_the_check() -> Checked {
     let scratch = Scratch::new();
     Ghest::new(["check"]).arg(&disks(&scratch, "acpi", 1).path).finish().expect(0);
     Ok(())
@@ -129,5 +136,118 @@ fn too_many_disks() -> Checked {
         plan(most).expect(0);
         plan(most + 1).expect(status).expect_said(&format!("device.{most}"));
     }
+    Ok(())
+}
+
+/// A machine with a disk by this path, in a profile of this name.
+fn with_disk(scratch: &Scratch, name: &str, path: &str, more: &str) -> Profile {
+    let text = format!(
+        "[machine]\nvcpus = 1\nmemory = \"64MiB\"\nfirmware = \"acpi\"\n\n[boot]\ncmdline = \"probe.exit=hang\"\n\n\
+         [[device]]\ntype = \"virtio-block\"\npath = \"{path}\"\n{more}\n"
+    );
+    Profile { path: scratch.file(name, &text), text }
+}
+
+fn two_machines_cannot_write_one_disk() -> Checked {
+    needs::kvm()?;
+    let scratch = Scratch::new();
+    scratch.file("disk", [0; 1024]);
+    symlink(scratch.path("disk"), scratch.path("link")).expect("a link");
+    let boot = |name: &str, path: &str, more: &str| {
+        let mut running = Ghest::boot(&with_disk(&scratch, name, path, more)).start();
+        running.wait_for("probe: ok");
+        running
+    };
+    let end = |running: crate::harness::ghest::Running| {
+        running.signal(Signal::TERM);
+        running.finish().expect(143);
+    };
+    let refused = |path: &str, more: &str, why: &str| {
+        let profile = with_disk(&scratch, "second.toml", path, more);
+        let what =
+            format!("{}: the disk is in use: {why} (fcntl(2), F_OFD_SETLK)", scratch.path(path).display());
+        Ghest::boot(&profile)
+            .finish()
+            .expect(2)
+            .expect_said(&profile.place("path"))
+            .expect_said("end the machine that uses it")
+            .expect_last(&format!("ghest: the machine cannot start: {what}"));
+        // A running machine is no problem of a profile.
+        Ghest::new(["check"]).arg(&profile.path).finish().expect(0);
+    };
+    let writer = boot("first.toml", "disk", "");
+    refused("disk", "", "another program has locked it");
+    refused("link", "", "another program has locked it");
+    refused("link", "read-only = true", "another program has locked it for writing");
+    end(writer);
+    let readers = ["first.toml", "third.toml"].map(|name| boot(name, "disk", "read-only = true"));
+    refused("link", "", "another program has locked it");
+    readers.into_iter().for_each(end);
+    end(boot("first.toml", "link", ""));
+    Ok(())
+}
+
+/// The second machine is refused at every moment of the first one's resets.
+fn a_disk_stays_locked_across_resets() -> Checked {
+    needs::kvm()?;
+    let scratch = Scratch::new();
+    scratch.file("disk", [0; 1024]);
+    let profile = with_disk(&scratch, "first.toml", "disk", "");
+    let reboots = ["machine.on-reboot=restart", "boot.cmdline=probe.exit=reset"];
+    let mut running = Ghest::boot(&profile).set(reboots[0]).set(reboots[1]).start();
+    running.wait_for("probe: ok");
+    for _ in 0..20 {
+        let second = with_disk(&scratch, "second.toml", "disk", "");
+        Ghest::boot(&second).finish().expect(2).expect_said("the disk is in use");
+    }
+    running.wait_for_times("probe: ok", 3);
+    running.signal(Signal::TERM);
+    running.finish().expect(143);
+    Ok(())
+}
+
+fn a_disk_by_two_paths_in_one_machine() -> Checked {
+    let scratch = Scratch::new();
+    fs::create_dir(scratch.path("real")).expect("a new directory");
+    scratch.file("real/disk", [0; 1024]);
+    symlink(scratch.path("real"), scratch.path("directory")).expect("a link");
+    symlink("real/disk", scratch.path("soft")).expect("a link");
+    fs::hard_link(scratch.path("real/disk"), scratch.path("hard")).expect("a link");
+    for other in ["directory/disk", "soft", "hard"] {
+        let second = format!("[[device]]\ntype = \"virtio-block\"\npath = \"{other}\"\nread-only = true\n");
+        let profile = with_disk(&scratch, "machine.toml", "real/disk", &second);
+        let why = format!("`device.1.path` cannot be `\"{other}\"`: another device uses that file");
+        for command in ["check", "boot"] {
+            let outcome = Ghest::new([command]).arg(&profile.path).finish().expect(2);
+            outcome.expect_said(&why).expect_said("machine.toml:14:8\n");
+        }
+        // Both may read it.
+        Ghest::new(["check"]).arg(&profile.path).set("device.0.read-only=true").finish().expect(0);
+    }
+    Ok(())
+}
+
+fn images_of_other_formats() -> Checked {
+    let scratch = Scratch::new();
+    let mut image = [0; 1024];
+    image[..4].copy_from_slice(b"QFI\xfb");
+    scratch.file("disk", image);
+    let profile = with_disk(&scratch, "machine.toml", "disk", "");
+    let what = format!(
+        "{}: the file has the signature of a qcow2 image, and a disk is read as raw bytes",
+        scratch.path("disk").display()
+    );
+    let check = || Ghest::new(["check"]).arg(&profile.path);
+    check()
+        .finish()
+        .expect(2)
+        .expect_said(&what)
+        .expect_said(&profile.place("path"))
+        .expect_said("format = \"raw\"");
+    check().set("device.0.format=raw").finish().expect(0);
+    check().set("device.0.format=qcow2").finish().expect(2).expect_said("write \"raw\"");
+    needs::kvm()?;
+    Ghest::boot(&profile).finish().expect(2).expect_last(&format!("ghest: the machine cannot start: {what}"));
+    Ghest::boot(&profile).set("device.0.format=raw").set("boot.cmdline=").finish().expect_ok();
     Ok(())
 }

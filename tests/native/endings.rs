@@ -10,6 +10,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         power_off,
         reset,
         keyboard_controller,
+        power_off_by_port_without_acpi,
         restart,
         restart_of_a_generated_kernel,
         triple_fault,
@@ -40,6 +41,20 @@ fn reset() -> Checked {
 
 fn keyboard_controller() -> Checked {
     ends_by("probe.exit=i8042", 0, "the guest reset its machine by the keyboard controller")
+}
+
+/// The port and the value of docs/without-acpi.md.
+fn power_off_by_port_without_acpi() -> Checked {
+    needs::kvm()?;
+    let scratch = Scratch::new();
+    // mov dx, 0x600; mov al, 0x34; out dx, al; hlt
+    scratch.file("kernel", kernels::bz_image(&[0x66, 0xba, 0x00, 0x06, 0xb0, 0x34, 0xee, 0xf4]));
+    let profile = scratch.machine("kernel = \"kernel\"");
+    for firmware in ["mptable", "acpi"] {
+        let boot = Ghest::boot(&profile).set(&format!("machine.firmware={firmware}"));
+        boot.finish().expect(0).expect_last("ghest: the guest switched its machine off");
+    }
+    Ok(())
 }
 
 fn ends_by(cmdline: &str, status: i32, what: &str) -> Checked {

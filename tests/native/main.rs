@@ -16,10 +16,13 @@ mod errors;
 mod files;
 mod harness;
 mod host;
+mod hostile_text;
+mod input_sizes;
 mod journal;
 mod keys;
 mod memory;
 mod output;
+mod outputs;
 mod tables;
 
 use std::process::ExitCode;
@@ -46,10 +49,13 @@ fn main() -> ExitCode {
         errors::trials(),
         files::trials(),
         host::trials(),
+        hostile_text::trials(),
+        input_sizes::trials(),
         journal::trials(),
         keys::trials(),
         memory::trials(),
         output::trials(),
+        outputs::trials(),
         tables::trials(),
     ];
     libtest_mimic::run(&Arguments::from_args(), trials.into_iter().flatten().collect()).exit_code()

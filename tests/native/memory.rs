@@ -21,6 +21,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         short_pool,
         more_than_the_host_gives,
         addresses_of_another_host,
+        larger_than_the_host,
     ]
 }
 
@@ -191,4 +192,32 @@ impl Drop for Pool {
             self.resize(&self.before);
         }
     }
+}
+
+fn larger_than_the_host() -> Checked {
+    let info = fs::read_to_string("/proc/meminfo").expect("proc is mounted");
+    let total = info
+        .lines()
+        .find_map(|line| line.strip_prefix("MemTotal:")?.trim().strip_suffix(" kB")?.parse::<u64>().ok());
+    let total_gib = total.expect("MemTotal") >> 20;
+    if total_gib >= 1 << 10 {
+        return Err(Missing("less than 1 TiB of memory".into()));
+    }
+    let scratch = Scratch::new();
+    let note = format!("the guest has {} MiB of memory and this host ", (total_gib + 2) << 10);
+    for (gib, is_noted) in [(total_gib + 2, true), (total_gib.max(2) - 1, false)] {
+        let profile = scratch.profile(&format!("[machine]\nmemory = \"{gib}GiB\"\n"));
+        let plan = Ghest::new(["plan"]).arg(&profile.path).finish().expect(0);
+        assert_eq!(plan.stdout().contains(&note), is_noted, "{plan}");
+        let plan = Ghest::new(["plan", "--json"]).arg(&profile.path).finish().expect(0).json();
+        assert_eq!(plan["notes"].as_array().map(Vec::len), Some(usize::from(is_noted)), "{plan}");
+    }
+    // Nothing is known about the memory of another host.
+    let abilities = scratch.file("host.json", Ghest::new(["probe", "--abilities"]).finish().expect(0).stdout);
+    let profile = scratch.profile(&format!("[machine]\nmemory = \"{}GiB\"\n", total_gib + 2));
+    let plan = Ghest::new(["plan", "--host"]).arg(abilities).arg(&profile.path).finish().expect(0);
+    assert!(!plan.stdout().contains(&note), "{plan}");
+    needs::kvm()?;
+    Ghest::boot(&profile).finish().expect_ok().expect_said(&note);
+    Ok(())
 }

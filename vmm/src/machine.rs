@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use devices::InterruptLine;
+use devices::kind::Backend;
 use firmware_tables::GuestTables;
 use guest_memory::{AllocateError, GuestRam};
 use kvm_ioctls::Kvm;
@@ -83,6 +84,8 @@ pub struct Environment {
     pub signals: Signals,
     /// The control socket. `None` if the machine has none.
     pub control: Option<Server>,
+    /// The open files of the profile's devices ([`profile_devices::open`]).
+    pub backends: Vec<Backend>,
 }
 
 /// A machine that was set up and not started.
@@ -142,7 +145,13 @@ pub fn prepare(
     let mut bus = MachineBus::new(lifecycle.clone());
     let mut wiring = Wiring { bus: &mut bus, vm: &vm };
     let board = board::attach(machine.arch, &mut wiring, machine.firmware, &lifecycle, console.output())?;
-    profile_devices::attach(&mut wiring, machine, &preserved.ram, &preserved.poison_observer())?;
+    profile_devices::attach(
+        &mut wiring,
+        machine,
+        &env.backends,
+        &preserved.ram,
+        &preserved.poison_observer(),
+    )?;
     let ports = vm.ports(kvm, entry)?;
     timings.mark(Phase::Vcpus);
     let name = machine.name.clone();

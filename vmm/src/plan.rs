@@ -7,6 +7,7 @@ use platform::{Arch, Chosen, Platform, x86_64};
 use ras_core::RecordArea;
 use ras_core::abilities::HostAbilities;
 use ras_core::plan::{Plan, TablesView, sources_wanted};
+use rustix::system::sysinfo;
 use serde::Serialize;
 
 use crate::board::profile_devices;
@@ -50,6 +51,8 @@ pub struct PlanReport {
     pub tables: Vec<PlannedTable>,
     /// How memory errors are handled.
     pub ras: Plan,
+    /// What the user should know about this machine on this host, beside memory errors.
+    pub notes: Vec<String>,
 }
 
 /// A table that the guest gets.
@@ -152,9 +155,29 @@ impl Blueprint {
                 .map(|table| PlannedTable { name: table.name, gpa: table.gpa, len: table.bytes.len() })
                 .collect(),
             ras: ras.clone(),
+            notes: Vec::new(),
         };
         Ok(Blueprint { report, platform, record_area: tables.record_area.clone(), ras, host })
     }
+}
+
+/// A note if the machine has more memory than this host. Overcommitted memory is legitimate: a guest may never touch most of it.
+#[must_use]
+pub fn memory_note(machine: &Machine) -> Option<String> {
+    let host = sysinfo();
+    let host = host.totalram.checked_mul(host.mem_unit.into())?;
+    overcommit_note(machine.memory.size, host)
+}
+
+fn overcommit_note(guest: u64, host: u64) -> Option<String> {
+    (guest > host).then(|| {
+        format!(
+            "the guest has {} MiB of memory and this host {} MiB: if the guest touches more than the host can spare, the \
+             host's kernel ends ghest (OOM killer)",
+            guest >> 20,
+            host >> 20
+        )
+    })
 }
 
 /// Why a guest of that architecture gets those tables, for users.
@@ -165,5 +188,17 @@ const fn firmware_reason(arch: Arch, firmware: TableSet) -> &'static str {
             "the profile says devicetree: it carries error records only for a kernel that has a driver for arm,ras-cper"
         }
         (Arch::X86_64, _) => "the profile says mptable: it has no place for error records",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_guest_larger_than_the_host_has_a_note() {
+        assert_eq!(overcommit_note(24 << 30, 24 << 30), None);
+        let note = overcommit_note(1 << 40, 24 << 30).expect("a note");
+        assert!(note.starts_with("the guest has 1048576 MiB of memory and this host 24576 MiB: "), "{note}");
     }
 }

@@ -1,7 +1,11 @@
 //! Line wrapping.
 
-/// Wraps text at blanks to lines of at most `width` characters; longer words are split. Returns at least one line.
+use crate::console::printable;
+
+/// Wraps text at blanks to lines of at most `width` characters; longer words are split. Returns at least one line. Every text
+/// on a page passes through here: lines consist of printable ASCII, whatever the text holds.
 pub(crate) fn wrap(text: &str, width: usize) -> Vec<String> {
+    let text = printable(text);
     let width = width.max(1);
     let mut lines = Vec::new();
     let mut line = String::new();
@@ -37,6 +41,7 @@ mod tests {
         assert_eq!(wrap("0123456789 x", 4), ["0123", "4567", "89 x"]);
         assert_eq!(wrap("", 4), [""]);
         assert_eq!(wrap("ab", 0), ["a", "b"]);
+        assert_eq!(wrap("\x1b[2J\nx", 40), [r"\u{1b}[2Jx"]);
         let text = "a  b\u{e4}\u{e4}\u{e4} ccccccccccc d";
         assert!((1..20).all(|width| wrap(text, width).iter().all(|line| line.chars().count() <= width)));
     }

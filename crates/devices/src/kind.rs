@@ -5,6 +5,7 @@
 //! resolves a kind by the section's `type`, and assigns a page of registers and an interrupt line to each device. It has no
 //! code for a single kind.
 
+use std::any::Any;
 use std::sync::Arc;
 
 use guest_memory::GuestRam;
@@ -23,11 +24,40 @@ pub trait Kind: DeviceKind {
     /// The kernel parameter that describes the device to a Linux whose tables cannot; `None` if Linux has none.
     fn kernel_parameter(&self, place: Place) -> Option<String>;
 
-    /// Creates the device, and opens the files that it needs.
+    /// Checks what can be seen of the host without opening the device, for example the format of a file. What is missing is not
+    /// an error: the machine may be meant for another host.
+    ///
+    /// # Errors
+    /// Returns an error if the device cannot be opened on this host as it is.
+    fn inspect(&self, config: &DeviceConfig) -> Result<(), DeviceError>;
+
+    /// Opens the files that the device needs, and locks them. A machine does this once: it keeps them across resets.
     ///
     /// # Errors
     /// Returns an error if the host does not provide what the configuration requires, for example a file.
-    fn build(&self, config: &DeviceConfig, resources: Resources) -> Result<Registers, DeviceError>;
+    fn open(&self, config: &DeviceConfig) -> Result<Backend, DeviceError>;
+
+    /// Creates the device of one boot of the machine, from what [`open`](Self::open) has returned.
+    ///
+    /// # Errors
+    /// Returns an error if `backend` is that of another kind.
+    fn build(&self, backend: &Backend, resources: Resources) -> Result<Registers, DeviceError>;
+}
+
+/// The host's side of a device, of a type that its kind defines. It outlives the device, which every reset renews.
+pub struct Backend(Box<dyn Any + Send + Sync>);
+
+impl Backend {
+    /// Wraps the host's side of a device.
+    pub fn new<B: Any + Send + Sync>(backend: B) -> Self {
+        Backend(Box::new(backend))
+    }
+
+    /// The host's side; `None` if it is of another type.
+    #[must_use]
+    pub fn downcast_ref<B: Any>(&self) -> Option<&B> {
+        self.0.downcast_ref()
+    }
 }
 
 /// A device behind its registers. Offsets are relative to the start of its page.

@@ -11,8 +11,10 @@
 //! | 0x32 | century |
 //! | others up to 0x7f | memory |
 //!
-//! The time is the host's (UTC) plus the offset that the guest has set. There is no alarm, so the tables declare no
-//! interrupt.
+//! The time is the host's (UTC) plus the offset that the guest has set. The year has four digits: the year after 9999 is 0.
+//! There is no alarm, so the tables declare no interrupt.
+
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use platform::{AcpiIdentity, DeviceNode, DeviceRole};
 use time::{Date, Month, OffsetDateTime, PrimitiveDateTime, Time};
@@ -82,7 +84,7 @@ impl RealTimeClock {
     /// A clock that shows the host's time.
     #[must_use]
     pub fn new() -> Self {
-        Self::with_clock(|| OffsetDateTime::now_utc().unix_timestamp())
+        Self::with_clock(host_time)
     }
 
     /// A clock whose host time is `now`, in seconds since 1970.
@@ -172,16 +174,31 @@ impl RealTimeClock {
     }
 }
 
+/// Seconds since 1970 of the host's clock, whatever it is set to.
+pub(crate) fn host_time() -> i64 {
+    match SystemTime::now().duration_since(UNIX_EPOCH) {
+        Ok(since) => i64::try_from(since.as_secs()).unwrap_or(i64::MAX),
+        Err(before) => i64::try_from(before.duration().as_secs()).map_or(i64::MIN, |seconds| -seconds),
+    }
+}
+
 impl Default for RealTimeClock {
     fn default() -> Self {
         Self::new()
     }
 }
 
+/// 0000-01-01 00:00:00 of the proleptic Gregorian calendar, in seconds since 1970.
+const YEAR_0: i64 = -62_167_219_200;
+/// 25 times the 146,097 days, or 20,871 weeks, after which dates and days of the week repeat.
+const TEN_THOUSAND_YEARS: i64 = 25 * 146_097 * 86_400;
+
 impl Registers {
     fn at(timestamp: i64) -> Self {
-        let time = OffsetDateTime::from_unix_timestamp(timestamp).unwrap_or(OffsetDateTime::UNIX_EPOCH);
-        // A year has four digits: the range of `time` ends at 9999, and a negative year is shown as 0.
+        let since_year_0 = timestamp.saturating_sub(YEAR_0).rem_euclid(TEN_THOUSAND_YEARS);
+        // The range of `time` ends at 9999.
+        let time =
+            OffsetDateTime::from_unix_timestamp(YEAR_0 + since_year_0).unwrap_or(OffsetDateTime::UNIX_EPOCH);
         let year = u16::try_from(time.year()).unwrap_or(0);
         Registers {
             second: time.second(),
@@ -295,6 +312,24 @@ mod tests {
         put(&mut clock, 8, 0x13);
         put(&mut clock, 7, 0xff);
         assert_eq!(all(&mut clock), [0x20, 0x26, 0x11, 0x23, 0x15, 0x04, 0x05, 2]);
+    }
+
+    #[test]
+    fn a_year_has_four_digits() {
+        // 10000-01-01 00:00:00, a Saturday.
+        let mut clock = RealTimeClock::with_clock(|| 253_402_300_800);
+        assert_eq!(all(&mut clock), [0, 0, 1, 1, 0, 0, 0, 7]);
+        let mut clock = RealTimeClock::with_clock(|| 253_402_300_799);
+        assert_eq!(all(&mut clock), [0x99, 0x99, 0x12, 0x31, 0x23, 0x59, 0x59, 6]);
+        for now in [|| i64::MIN, || i64::MAX, || YEAR_0 - 1] {
+            let mut clock = RealTimeClock::with_clock(now);
+            assert_eq!(all(&mut clock).len(), 8);
+            put(&mut clock, 0, 1);
+        }
+        // A guest in 2100 that sets a later century.
+        let mut clock = RealTimeClock::with_clock(|| 4_102_444_800);
+        put(&mut clock, 0x32, 0x99);
+        assert_eq!(get(&mut clock, 0x32), 0x99);
     }
 
     #[test]

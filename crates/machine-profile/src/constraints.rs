@@ -2,6 +2,10 @@
 //!
 //! Every value is valid by itself here; each function checks one rule about several.
 
+use std::collections::HashMap;
+use std::collections::hash_map::Entry::{Occupied, Vacant};
+use std::hash::Hash;
+
 use platform::{Arch, x86_64};
 use ras_core::Response;
 use ras_core::plan::decision::{ErrorClass, Unsupported, describes, rows, support};
@@ -12,6 +16,7 @@ use crate::forms::listed;
 use crate::machine::{BootProtocol, Kernel, MemoryBacking, PageSize, TableSet};
 use crate::reader::{Setting, SettingResult};
 use crate::settings::{ProfileSettings, default_page_size};
+use crate::source::Place;
 use crate::units;
 
 /// The maximum length of a socket's path: `sun_path` of `struct sockaddr_un` has 108 bytes, the last one a NUL (unix(7)).
@@ -197,19 +202,46 @@ fn too_many_devices(settings: &ProfileSettings, arch: Arch) -> Option<Diagnostic
     ))
 }
 
-/// Files that two devices open, at least one of them with write access.
+/// Files that two devices open by one path, at least one of them with write access.
 fn shared_files(settings: &ProfileSettings) -> Vec<Diagnostic> {
     let files: Vec<&FileUse> = settings.devices.iter().flatten().flat_map(|device| &device.files).collect();
-    let conflict = |(index, file): (usize, &&FileUse)| {
-        let shares = |other: &&&FileUse| other.path.value == file.path.value && (other.writes || file.writes);
-        let first = files.iter().take(index).find(shares)?;
-        let refused = file.path.refused(
-            "another device uses that file, and at least one of the two can write to it",
-            "choose another file, or set `read-only = true` on both",
-        );
-        Some(refused.with_label(&first.path.place, "the same file"))
+    let pairs = shared(files.iter().map(|file| Some((&file.path.value, file.writes))));
+    let diagnostic = |(first, second): (usize, usize)| {
+        let (first, second) = (&files[first].path, &files[second].path);
+        shared_file(&second.place, &second.key, &first.place)
     };
-    files.iter().enumerate().filter_map(conflict).collect()
+    pairs.into_iter().map(diagnostic).collect()
+}
+
+/// The pairs of uses of one file that are refused: each use that conflicts with an earlier one, after the first such. A use
+/// is the file, and whether it is written.
+pub(crate) fn shared<F: Eq + Hash>(uses: impl Iterator<Item = Option<(F, bool)>>) -> Vec<(usize, usize)> {
+    // The first use of each file, and the first one that writes.
+    let mut known: HashMap<F, (usize, Option<usize>)> = HashMap::new();
+    let mut pairs = Vec::new();
+    for (at, one) in uses.enumerate() {
+        let Some((file, writes)) = one else { continue };
+        match known.entry(file) {
+            Vacant(entry) => {
+                entry.insert((at, writes.then_some(at)));
+            }
+            Occupied(mut entry) => {
+                let (first, writer) = entry.get_mut();
+                pairs.extend(if writes { Some(*first) } else { *writer }.map(|earlier| (earlier, at)));
+                if writes {
+                    writer.get_or_insert(at);
+                }
+            }
+        }
+    }
+    pairs
+}
+
+/// A file that two devices open, at least one of them with write access.
+pub(crate) fn shared_file(place: &Place, key: &str, first: &Place) -> Diagnostic {
+    let reason = "another device uses that file, and at least one of the two can write to it";
+    let help = "choose another file, or set `read-only = true` on both";
+    Diagnostic::refused(place, key, reason, help).with_label(first, "the same file")
 }
 
 /// Adds the place of a setting that the profile gives.

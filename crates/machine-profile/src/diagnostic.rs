@@ -3,12 +3,14 @@
 use std::fmt::{self, Display, Formatter};
 use std::sync::Arc;
 
-use crate::source::{Place, Source};
+use crate::printable::{escaped, is_printable};
+use crate::source::{Document, Place, Source};
 
 /// One problem of a profile.
 ///
 /// It contains all that a renderer needs: the text, the span to underline, and further spans that explain it.
-/// Its [`Display`] is the plain form, `file:line:column: message`, then one indented line for each label and the help.
+/// Its [`Display`] is the plain form, `file:line:column: message`, then one indented line for each label and the help, which
+/// can be shown on a terminal. Its texts may hold characters of the profile: see [`printable`](crate::printable).
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Diagnostic {
@@ -87,14 +89,15 @@ impl Diagnostic {
 impl Display for Diagnostic {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let line = |f: &mut Formatter<'_>, place: &Place, message: &str| {
-            write!(f, "{}:{}:{}: {message}", place.source().name, place.line(), place.column())
+            let name = escaped(&place.source().name);
+            write!(f, "{name}:{}:{}: {}", place.line(), place.column(), escaped(message))
         };
         line(f, &self.place, &self.message)?;
         for label in &self.related {
             f.write_str("\n  ")?;
             line(f, &label.place, &label.message)?;
         }
-        write!(f, "\n  help: {}", self.help)
+        write!(f, "\n  help: {}", escaped(&self.help))
     }
 }
 
@@ -130,12 +133,12 @@ impl Report {
     pub(crate) fn finish<T>(
         mut self,
         value: Result<T, Reported>,
-        sources: &[&Arc<Source>],
+        sources: &[&Arc<Document>],
     ) -> Result<T, Vec<Diagnostic>> {
         match value {
             Ok(value) if self.diagnostics.is_empty() => Ok(value),
             _ => {
-                self.diagnostics.sort_by_key(|diagnostic| {
+                self.diagnostics.sort_by_cached_key(|diagnostic| {
                     let place = &diagnostic.place;
                     (sources.iter().position(|source| place.is_in(source)), place.span().start)
                 });
@@ -145,15 +148,20 @@ impl Report {
     }
 }
 
-/// A value as written, in backquotes, on one line and shortened to [`MAX_QUOTED_CHARS`].
+/// A value as written, in backquotes, on one line, shortened, and without characters that change a terminal.
 pub(crate) fn quoted(text: &str) -> String {
+    format!("`{}`", shortened(text))
+}
+
+/// The first [`MAX_QUOTED_CHARS`] characters of a text, printable, on one line.
+pub(crate) fn shortened(text: &str) -> String {
     let mut shown: String =
-        text.chars().take(MAX_QUOTED_CHARS).map(|c| if c.is_control() { ' ' } else { c }).collect();
+        text.chars().take(MAX_QUOTED_CHARS).map(|c| if is_printable(c) { c } else { ' ' }).collect();
     if text.chars().nth(MAX_QUOTED_CHARS).is_some() {
         shown.push('…');
     }
-    format!("`{shown}`")
+    shown
 }
 
-/// The maximum number of characters that [`quoted`] shows.
+/// The maximum number of characters of a value that a message shows.
 const MAX_QUOTED_CHARS: usize = 60;

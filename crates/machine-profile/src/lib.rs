@@ -63,7 +63,9 @@
 //!
 //! # Cost
 //!
-//! Parsing takes one pass over the text and a few over its tree. A [`Profile`] keeps the text and the places of its values.
+//! Parsing takes one pass over the text and a few over its tree: the time grows with the length of the text, whatever it holds
+//! and however many problems it has. [`load`] reads at most [`MAX_LEN`] bytes. A [`Profile`] keeps the text and the places of
+//! its values.
 
 mod constraints;
 mod description;
@@ -74,6 +76,7 @@ mod forms;
 mod keys;
 mod machine;
 mod overrides;
+pub mod printable;
 mod profile;
 mod reader;
 mod schema;
@@ -86,7 +89,7 @@ mod units;
 pub use diagnostic::{Diagnostic, Label};
 pub use machine::*;
 pub use overrides::Override;
-pub use profile::{Profile, conflicts, load, parse};
+pub use profile::{MAX_LEN, Profile, conflicts, load, parse};
 pub use schema::schema;
 pub use source::{Place, Source};
 

@@ -156,4 +156,17 @@ pub struct Device {
     pub kind: &'static str,
     /// The configuration, of the type that the kind defines.
     pub config: DeviceConfig,
+    /// The files of the host that it opens.
+    pub files: Vec<DeviceFile>,
+}
+
+/// A file of the host that a device opens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeviceFile {
+    /// The address of the key that names it: `device.0.path`.
+    pub key: String,
+    /// The path, resolved against the profile's directory.
+    pub path: PathBuf,
+    /// Whether the device writes to it.
+    pub writes: bool,
 }

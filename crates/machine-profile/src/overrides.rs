@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::description::Shape;
 use crate::diagnostic::{Diagnostic, Report, quoted};
 use crate::keys;
-use crate::source::{Place, Source};
+use crate::source::{Document, Place, Source};
 use crate::tree::{self, Entry, Node, Table, Value};
 
 /// A key, and the value that replaces the profile's.
@@ -16,7 +16,7 @@ use crate::tree::{self, Entry, Node, Table, Value};
 /// `boot.cmdline=console=ttyS0`.
 #[derive(Clone, Debug)]
 pub struct Override {
-    source: Arc<Source>,
+    source: Arc<Document>,
     path: Vec<Segment>,
     value: Node,
 }
@@ -34,7 +34,7 @@ impl Override {
     ///
     /// Returns an error if the text has no `=`, or the text before it is not the path of a key.
     pub fn parse(text: &str) -> Result<Override, Diagnostic> {
-        let source = Arc::new(Source { name: "--set".to_owned(), text: text.to_owned() });
+        let source = Document::new(Source { name: "--set".to_owned(), text: text.to_owned() });
         let refused = |span, message: &str| {
             let message = format!("{} {message}", quoted(text));
             Diagnostic::new(Place::new(&source, span), "", message, HELP)
@@ -60,7 +60,7 @@ impl Override {
         Ok(Override { source, path, value })
     }
 
-    pub(crate) fn source(&self) -> &Arc<Source> {
+    pub(crate) fn source(&self) -> &Arc<Document> {
         &self.source
     }
 
@@ -128,7 +128,7 @@ impl FromStr for Override {
 
 const HELP: &str = "write `section.key=value`, for example `machine.vcpus=4` or `device.0.path=disk.img`";
 
-fn segments(source: &Arc<Source>, path: &str) -> Vec<Segment> {
+fn segments(source: &Arc<Document>, path: &str) -> Vec<Segment> {
     let mut start = 0;
     path.split('.')
         .map(|segment| {

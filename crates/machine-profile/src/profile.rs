@@ -1,7 +1,9 @@
 //! Parsing: from a text to a machine.
 
-use std::collections::BTreeMap;
-use std::fs;
+use std::collections::{BTreeMap, HashMap};
+use std::fs::File;
+use std::hash::Hash;
+use std::io::Read;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -14,7 +16,7 @@ use crate::keys::machine;
 use crate::machine::Machine;
 use crate::overrides::Override;
 use crate::settings::ProfileSettings;
-use crate::source::{Place, Source};
+use crate::source::{Document, Place, Source};
 use crate::tree;
 
 /// A machine, and the places of its settings.
@@ -22,7 +24,7 @@ use crate::tree;
 pub struct Profile {
     /// The machine.
     pub machine: Machine,
-    source: Arc<Source>,
+    source: Arc<Document>,
     /// The place of the value of every given key, by the key's address.
     places: BTreeMap<String, Place>,
 }
@@ -43,7 +45,7 @@ pub fn parse(
     base_dir: &Path,
     kinds: &DeviceKinds,
 ) -> Result<Profile, Vec<Diagnostic>> {
-    let source = Arc::new(source);
+    let source = Document::new(source);
     let (mut syntax, mut semantic) = (Report::default(), Report::default());
     let mut root = tree::parse_document(&source, &mut syntax);
     for over in overrides {
@@ -53,7 +55,7 @@ pub fn parse(
     constraints::check(&settings, arch, &mut semantic);
     let machine = settings.into_machine(arch, machine::name_of_file(&source.stem()));
 
-    let sources: Vec<&Arc<Source>> =
+    let sources: Vec<&Arc<Document>> =
         [&source].into_iter().chain(overrides.iter().map(Override::source)).collect();
     // A line that is not TOML yields wrong values, and a section or key that seems to be missing may be in it.
     let unparsed = tree::unparsed_lines(syntax.diagnostics());
@@ -71,11 +73,14 @@ pub fn parse(
     Ok(Profile { machine, source, places })
 }
 
+/// The maximum length of a profile's file, in bytes. A profile of ten thousand devices has half of it.
+pub const MAX_LEN: u64 = 1 << 20;
+
 /// Reads and parses a file. Relative paths in the profile are relative to the file's directory.
 ///
 /// # Errors
 ///
-/// Returns one diagnostic if the file cannot be read or is not UTF-8; otherwise as [`parse`].
+/// Returns one diagnostic if the file cannot be read, is longer than [`MAX_LEN`] or is not UTF-8; otherwise as [`parse`].
 pub fn load(
     path: &Path,
     overrides: &[Override],
@@ -83,21 +88,25 @@ pub fn load(
     kinds: &DeviceKinds,
 ) -> Result<Profile, Vec<Diagnostic>> {
     let name = path.display().to_string();
-    let bytes = fs::read(path).map_err(|error| {
+    let unreadable = |message: String, help: &str| {
+        let source = Document::new(Source { name: name.clone(), text: String::new() });
+        vec![Diagnostic::new(Place::start_of(&source), "", message, help)]
+    };
+    let mut bytes = Vec::new();
+    let read = File::open(path).and_then(|file| file.take(MAX_LEN + 1).read_to_end(&mut bytes));
+    read.map_err(|error| {
         let message = format!("the profile cannot be read: {error}");
-        let source = Arc::new(Source { name: name.clone(), text: String::new() });
-        vec![Diagnostic::new(
-            Place::start_of(&source),
-            "",
-            message,
-            "name a readable file that contains a machine profile",
-        )]
+        unreadable(message, "name a readable file that contains a machine profile")
     })?;
+    if bytes.len() as u64 > MAX_LEN {
+        let message = format!("the profile has more than {MAX_LEN} bytes, the maximum");
+        return Err(unreadable(message, "name a file that contains a machine profile"));
+    }
     let text = String::from_utf8(bytes).map_err(|error| {
         // Each invalid sequence is replaced by one character, and the text before the first one does not change.
         let start = error.utf8_error().valid_up_to();
         let text = String::from_utf8_lossy(error.as_bytes()).into_owned();
-        let source = Arc::new(Source { name: name.clone(), text });
+        let source = Document::new(Source { name: name.clone(), text });
         let place = Place::new(&source, start..start + char::REPLACEMENT_CHARACTER.len_utf8());
         let message = format!("byte {start} of the profile is not UTF-8");
         vec![Diagnostic::new(place, "", message, "save the file as UTF-8")]
@@ -112,10 +121,11 @@ pub fn load(
 #[must_use]
 pub fn conflicts(profiles: &[Profile]) -> Vec<Diagnostic> {
     let mut conflicts = Vec::new();
-    for (index, profile) in profiles.iter().enumerate() {
+    let mut first_with = HashMap::new();
+    for profile in profiles {
         let Some(socket) = &profile.machine.control_socket else { continue };
-        let same = |other: &&Profile| other.machine.control_socket.as_ref() == Some(socket);
-        if let Some(first) = profiles.iter().take(index).find(same) {
+        let first: &Profile = first_with.entry(socket).or_insert(profile);
+        if !std::ptr::eq(first, profile) {
             let key = "control.socket";
             let place = profile.place(key);
             let reason = format!("{} uses that socket too", quoted(&first.source.name));
@@ -135,6 +145,23 @@ impl Profile {
     #[must_use]
     pub fn problem(&self, key: &str, message: impl Into<String>, help: impl Into<String>) -> Diagnostic {
         Diagnostic::new(self.place(key), key, message, help)
+    }
+
+    /// Reports files of the host that two devices open, at least one of them with write access. `identify` returns what is
+    /// equal for two paths of one file, for example its device and inode; `None` if there is no such file.
+    ///
+    /// Equal paths are refused by [`parse`] already; this detects links.
+    pub fn shared_files<I: Eq + Hash>(&self, identify: impl Fn(&Path) -> Option<I>) -> Vec<Diagnostic> {
+        let files: Vec<_> = self.machine.devices.iter().flat_map(|device| &device.files).collect();
+        let uses = files.iter().map(|file| (identify(&file.path), file.writes));
+        let pairs = constraints::shared(uses.map(|(file, writes)| Some((file?, writes))));
+        pairs
+            .into_iter()
+            .map(|(first, second)| {
+                let (first, second) = (files[first], files[second]);
+                constraints::shared_file(&self.place(&second.key), &second.key, &self.place(&first.key))
+            })
+            .collect()
     }
 
     /// The text of the profile.

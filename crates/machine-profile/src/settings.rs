@@ -7,12 +7,13 @@ use platform::Arch;
 use ras_core::Response;
 
 use crate::description::Section;
+use crate::device_config::DeviceConfig;
 use crate::device_kind::{DeviceKinds, DeviceSection, FileUse, TYPE, resolve};
 use crate::diagnostic::{Report, Reported};
 use crate::keys::{boot, control, device, machine, memory, ras};
 use crate::machine::{
-    Boot, BootProtocol, Device, Kernel, Machine, Memory, MemoryBacking, OnMissingSupport, OnReboot, PageSize,
-    Ras, Repair, TableSet,
+    Boot, BootProtocol, Device, DeviceFile, Kernel, Machine, Memory, MemoryBacking, OnMissingSupport,
+    OnReboot, PageSize, Ras, Repair, TableSet,
 };
 use crate::reader::{SectionReader, Setting, SettingResult, unknown_sections};
 use crate::source::Place;
@@ -47,7 +48,7 @@ pub(crate) struct ProfileSettings {
 pub(crate) struct DeviceSettings {
     /// The place of its header.
     pub(crate) place: Place,
-    pub(crate) device: Result<Device, Reported>,
+    device: Result<(&'static str, DeviceConfig), Reported>,
     /// The host files that it opens, as far as its section could be read.
     pub(crate) files: Vec<FileUse>,
 }
@@ -133,7 +134,7 @@ impl ProfileSettings {
             devices: self
                 .devices?
                 .into_iter()
-                .map(|settings| settings.device)
+                .map(DeviceSettings::into_device)
                 .collect::<Result<Vec<Device>, Reported>>()?,
             control_socket: self.control_socket?.map(|setting| setting.value),
         })
@@ -157,7 +158,17 @@ impl DeviceSettings {
         let mut section = DeviceSection::new(reader, base_dir, report);
         let config = kind.read(&mut section);
         let files = section.into_files();
-        DeviceSettings { place, device: config.map(|config| Device { kind: kind.name(), config }), files }
+        DeviceSettings { place, device: config.map(|config| (kind.name(), config)), files }
+    }
+
+    fn into_device(self) -> Result<Device, Reported> {
+        let (kind, config) = self.device?;
+        let files = self.files.into_iter().map(|file| DeviceFile {
+            key: file.path.key,
+            path: file.path.value,
+            writes: file.writes,
+        });
+        Ok(Device { kind, config, files: files.collect() })
     }
 }
 

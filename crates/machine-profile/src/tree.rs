@@ -1,11 +1,12 @@
 //! TOML text as a tree in which every key and every value has its place.
 
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use toml::de::{DeInteger, DeTable, DeValue};
 
-use crate::diagnostic::{Diagnostic, Report, quoted};
-use crate::source::{Place, Source};
+use crate::diagnostic::{Diagnostic, Report, quoted, shortened};
+use crate::source::{Document, Place};
 
 /// A value and its place in the text.
 #[derive(Clone, Debug)]
@@ -90,18 +91,21 @@ impl Table {
 }
 
 /// Parses a document. Syntax errors are reported, and the rest is parsed as far as possible.
-pub(crate) fn parse_document(source: &Arc<Source>, report: &mut Report) -> Table {
+pub(crate) fn parse_document(source: &Arc<Document>, report: &mut Report) -> Table {
     let (document, errors) = DeTable::parse_recoverable(&source.text);
     let root = table(document.get_ref(), source, 0);
-    for error in errors {
-        let place = Place::new(source, error.span().unwrap_or_default());
-        report.push(syntax_error(&root, place, error.message()));
+    if !errors.is_empty() {
+        let keys = Keys::of(&root);
+        for error in errors {
+            let place = Place::new(source, error.span().unwrap_or_default());
+            report.push(syntax_error(&keys, place, error.message()));
+        }
     }
     root
 }
 
 /// Parses the value that starts at byte `offset` of its source: as TOML, or as a bare string if it is not TOML.
-pub(crate) fn parse_value(source: &Arc<Source>, offset: usize) -> Node {
+pub(crate) fn parse_value(source: &Arc<Document>, offset: usize) -> Node {
     let text = source.text.get(offset..).unwrap_or_default();
     match DeValue::parse(text) {
         Ok(value) => node(value.get_ref(), value.span(), source, offset),
@@ -111,7 +115,7 @@ pub(crate) fn parse_value(source: &Arc<Source>, offset: usize) -> Node {
     }
 }
 
-fn table(table: &DeTable<'_>, source: &Arc<Source>, offset: usize) -> Table {
+fn table(table: &DeTable<'_>, source: &Arc<Document>, offset: usize) -> Table {
     let mut entries: Vec<Entry> = table
         .iter()
         .map(|(key, value)| Entry {
@@ -124,7 +128,7 @@ fn table(table: &DeTable<'_>, source: &Arc<Source>, offset: usize) -> Table {
     Table { entries }
 }
 
-fn node(value: &DeValue<'_>, span: std::ops::Range<usize>, source: &Arc<Source>, offset: usize) -> Node {
+fn node(value: &DeValue<'_>, span: std::ops::Range<usize>, source: &Arc<Document>, offset: usize) -> Node {
     let value = match value {
         DeValue::String(text) => Value::Text(text.clone().into_owned()),
         DeValue::Integer(number) => Value::Integer(integer(number)),
@@ -149,21 +153,99 @@ fn shifted(span: std::ops::Range<usize>, offset: usize) -> std::ops::Range<usize
     span.start + offset..span.end + offset
 }
 
-fn syntax_error(root: &Table, place: Place, message: &str) -> Diagnostic {
+/// Every key of a document, to find those around a syntax error. There may be as many errors as keys, so each is found by a
+/// search, and addresses are made for errors only.
+struct Keys<'a> {
+    all: Vec<KnownKey<'a>>,
+    /// Positions in `all`, in the order of the text.
+    order: Vec<usize>,
+    /// The same, of the keys of each text.
+    by_text: HashMap<&'a str, Vec<usize>>,
+}
+
+struct KnownKey<'a> {
+    /// Position in `all` of the key whose value has this key.
+    parent: Option<usize>,
+    /// The position of its table in the array that is the parent's value.
+    index: Option<usize>,
+    name: &'a str,
+    place: &'a Place,
+    value: &'a Place,
+}
+
+impl<'a> Keys<'a> {
+    fn of(root: &'a Table) -> Self {
+        let mut all = Vec::new();
+        Self::add(root, None, None, &mut all);
+        let mut order: Vec<usize> = (0..all.len()).collect();
+        order.sort_by_key(|&at| all[at].place.span().start);
+        let mut by_text: HashMap<&str, Vec<usize>> = HashMap::new();
+        for &at in &order {
+            by_text.entry(all[at].place.text()).or_default().push(at);
+        }
+        Keys { all, order, by_text }
+    }
+
+    fn add(table: &'a Table, parent: Option<usize>, index: Option<usize>, all: &mut Vec<KnownKey<'a>>) {
+        for Entry { name, place, node } in &table.entries {
+            let at = all.len();
+            all.push(KnownKey { parent, index, name, place, value: &node.place });
+            match &node.value {
+                Value::Table(table) => Self::add(table, Some(at), None, all),
+                Value::Array(items) => {
+                    for (index, item) in items.iter().enumerate() {
+                        if let Value::Table(table) = &item.value {
+                            Self::add(table, Some(at), Some(index), all);
+                        }
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// The last key of this text that ends before an offset.
+    fn before(&self, text: &str, offset: usize) -> Option<usize> {
+        let same = self.by_text.get(text)?;
+        let count = same.partition_point(|&at| self.all[at].place.span().end <= offset);
+        count.checked_sub(1).map(|last| same[last])
+    }
+
+    /// The keys that start at an offset or before it, the nearest first.
+    fn up_to(&self, offset: usize) -> impl Iterator<Item = usize> + '_ {
+        let count = self.order.partition_point(|&at| self.all[at].place.span().start <= offset);
+        self.order[..count].iter().rev().copied()
+    }
+
+    /// The address, as of `--set`, with long names shortened.
+    fn address(&self, at: usize) -> String {
+        let mut segments = Vec::new();
+        let mut next = Some(at);
+        while let Some(at) = next {
+            let key = &self.all[at];
+            segments.push(shortened(key.name));
+            segments.extend(key.index.map(|index| index.to_string()));
+            next = key.parent;
+        }
+        segments.reverse();
+        segments.join(".")
+    }
+}
+
+/// Values that are searched for the one around a syntax error: those of dotted keys are within each other.
+const MAX_NESTED_VALUES: usize = 16;
+
+fn syntax_error(keys: &Keys<'_>, place: Place, message: &str) -> Diagnostic {
     // The nearest key before the error on its line, the bare value around it, and the last key of the same name.
-    let (mut key, mut bare, mut first) = (String::new(), None, None);
     let (start, end) = (place.span().start, place.span().end);
-    root.walk("", &mut |address, at, value| {
-        if at.span().end <= start && at.text() == place.text() {
-            first = Some((address.clone(), at));
-        }
-        if value.span().start <= start && end <= value.span().end && !value.text().starts_with(OPENING) {
-            bare = Some(value.text());
-        }
-        if at.span().start <= start && at.line() == place.line() {
-            key = address;
-        }
-    });
+    let first = keys.before(place.text(), start).map(|at| (keys.address(at), keys.all[at].place));
+    let on_line = keys.up_to(start).next().filter(|&at| keys.all[at].place.line() == place.line());
+    let key = on_line.map_or_else(String::new, |at| keys.address(at));
+    let around = |value: &&Place| {
+        value.span().start <= start && end <= value.span().end && !value.text().starts_with(OPENING)
+    };
+    let values = keys.up_to(start).take(MAX_NESTED_VALUES).map(|at| keys.all[at].value);
+    let bare = values.into_iter().find(around).map(Place::text);
     let text = place.text().to_owned();
     if message == "duplicate key" {
         let message = format!("{} is defined twice", quoted(&text));
@@ -189,13 +271,15 @@ fn syntax_error(root: &Table, place: Place, message: &str) -> Diagnostic {
 
 /// The lines that these syntax errors make unreliable: the line of each error, and below a broken header all lines up to
 /// the next header.
-pub(crate) fn unparsed_lines(errors: &[Diagnostic]) -> Vec<usize> {
-    let mut unparsed = Vec::new();
+pub(crate) fn unparsed_lines(errors: &[Diagnostic]) -> HashSet<usize> {
+    let mut unparsed = HashSet::new();
     for error in errors {
         let line = error.line();
+        if !unparsed.insert(line) {
+            continue;
+        }
         let header = |text: &str| text.trim_start().starts_with('[');
-        let mut lines = error.source().text.lines().skip(line - 1);
-        unparsed.push(line);
+        let mut lines = error.source().text.get(error.place.lines().start..).unwrap_or_default().lines();
         if lines.next().is_some_and(header) {
             unparsed.extend((line + 1..).zip(lines.take_while(|text| !header(text))).map(|(line, _)| line));
         }

@@ -4,11 +4,12 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use devices::virtio_block::BlockConfig;
+use devices::virtio_block::{BlockConfig, Format};
 use machine_profile::device_kind::DeviceConfig;
 use machine_profile::{
-    Boot, BootProtocol, Device, Diagnostic, Kernel, Machine, Memory, MemoryBacking, OnMissingSupport,
-    OnReboot, Override, PageSize, Profile, Ras, Repair, Source, TableSet, conflicts, load, parse, schema,
+    Boot, BootProtocol, Device, DeviceFile, Diagnostic, Kernel, MAX_LEN, Machine, Memory, MemoryBacking,
+    OnMissingSupport, OnReboot, Override, PageSize, Profile, Ras, Repair, Source, TableSet, conflicts, load,
+    parse, schema,
 };
 use platform::Arch;
 use ras_core::Response;
@@ -75,6 +76,7 @@ fn every_key_is_honoured() {
         type = "virtio-block"
         path = "b.img"
         read-only = true
+        format = "raw"
         [control]
         socket = "db.sock"
     "#;
@@ -101,7 +103,7 @@ fn every_key_is_honoured() {
                 on_missing_support: OnMissingSupport::Refuse,
                 repair: Repair::Never,
             },
-            devices: vec![disk("/srv/a.img", false), disk("/srv/b.img", true)],
+            devices: vec![disk(0, "/srv/a.img", false, None), disk(1, "/srv/b.img", true, Some(Format::Raw))],
             control_socket: Some("/srv/db.sock".into()),
         }
     );
@@ -127,7 +129,7 @@ fn overrides_add_sections_and_devices() {
         ["machine.name=x", "device.0.type=virtio-block", "device.0.path=a.img", "device.0.read-only=true"];
     let machine = read("", &sets).unwrap().machine;
     assert_eq!(machine.name, "x");
-    assert_eq!(machine.devices, [disk("/srv/a.img", true)]);
+    assert_eq!(machine.devices, [disk(0, "/srv/a.img", true, None)]);
 }
 
 #[test]
@@ -163,6 +165,22 @@ fn a_directory_is_a_diagnostic() {
     let directory = tempfile::tempdir().unwrap();
     let problems = load(directory.path(), &[], Arch::X86_64, &devices::kinds()).unwrap_err();
     assert!(problems[0].message.starts_with("the profile cannot be read: "), "{problems:?}");
+}
+
+#[test]
+fn a_file_without_an_end_is_a_diagnostic() {
+    let endless = load(Path::new("/dev/zero"), &[], Arch::X86_64, &devices::kinds()).unwrap_err();
+    assert_eq!(endless.len(), 1);
+    assert_eq!(endless[0].message, format!("the profile has more than {MAX_LEN} bytes, the maximum"));
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("long.toml");
+    let length = |len: u64| {
+        let text = "[machine]\n".to_owned();
+        fs::write(&path, text.clone() + &"\n".repeat(len as usize - text.len())).unwrap();
+        load(&path, &[], Arch::X86_64, &devices::kinds())
+    };
+    assert!(length(MAX_LEN).is_ok());
+    assert!(length(MAX_LEN + 1).is_err());
 }
 
 #[test]
@@ -206,6 +224,37 @@ fn machines_with_one_socket_conflict() {
     );
     assert_eq!(conflicts(&profiles[..2]), []);
     assert_eq!(conflicts(&[read("[machine]", &[]).unwrap(), read("[machine]", &[]).unwrap()]), []);
+}
+
+/// Paths of one file are those that the caller identifies.
+#[test]
+fn links_to_a_shared_file_are_reported() {
+    let text = |second: &str| {
+        format!(
+            "[machine]\n[[device]]\ntype = \"virtio-block\"\npath = \"a.img\"\nread-only = true\n\
+             [[device]]\ntype = \"virtio-block\"\npath = \"other.img\"\n\
+             [[device]]\ntype = \"virtio-block\"\npath = \"link.img\"\n{second}"
+        )
+    };
+    let found = |text: &str| {
+        let profile = read(text, &[]).unwrap();
+        let links = |path: &Path| match path.file_name()?.to_str()? {
+            "link.img" => Some("a.img".to_owned()),
+            name => Some(name.to_owned()),
+        };
+        let problems = profile.shared_files(links).iter().map(ToString::to_string).collect::<Vec<_>>();
+        assert_eq!(profile.shared_files(|_| None::<u8>), []);
+        problems
+    };
+    assert_eq!(
+        found(&text("")),
+        [
+            "web.toml:11:8: `device.2.path` cannot be `\"link.img\"`: another device uses that file, and at least one of the \
+          two can write to it\n  web.toml:4:8: the same file\n  \
+          help: choose another file, or set `read-only = true` on both"
+        ]
+    );
+    assert_eq!(found(&text("read-only = true\n")), [""; 0]);
 }
 
 #[test]
@@ -259,7 +308,8 @@ fn every_key_of_the_schema_is_read() {
     }
 }
 
-fn disk(path: &str, read_only: bool) -> Device {
-    let config = DeviceConfig::new(BlockConfig { path: path.into(), read_only });
-    Device { kind: "virtio-block", config }
+fn disk(index: usize, path: &str, read_only: bool, format: Option<Format>) -> Device {
+    let file = DeviceFile { key: format!("device.{index}.path"), path: path.into(), writes: !read_only };
+    let config = DeviceConfig::new(BlockConfig { path: path.into(), read_only, format });
+    Device { kind: "virtio-block", config, files: vec![file] }
 }

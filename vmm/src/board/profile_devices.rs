@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use devices::PoisonObserver;
-use devices::kind::{Kind, Place, Resources};
+use devices::kind::{Backend, DeviceError, Kind, Place, Resources};
 use guest_memory::GuestRam;
 use machine_profile::device_kind::DeviceConfig;
 use machine_profile::{Machine, TableSet};
@@ -78,14 +78,39 @@ pub fn command_line(machine: &Machine) -> Result<CommandLine, PlaceError> {
 /// Vendor id of registers that have one.
 const VENDOR_ID: u32 = u32::from_le_bytes(*b"GHST");
 
-/// Attaches the devices of a profile.
+/// What the host as it is does not permit, without opening a device: the positions of devices, and why they cannot be opened.
+/// What is missing is not reported.
+///
+/// # Errors
+/// Returns an error if the devices have no place in the machine.
+pub fn inspect(machine: &Machine) -> Result<Vec<(usize, DeviceError)>, PlaceError> {
+    let devices = placed(machine)?.into_iter();
+    Ok(devices
+        .filter_map(|device| Some((device.place.index, device.kind.inspect(device.config).err()?)))
+        .collect())
+}
+
+/// Opens the files of the devices of a profile, and locks them. A machine does this once: it keeps them across resets.
+///
+/// # Errors
+/// Returns an error if the host does not provide what a device requires.
+pub fn open(machine: &Machine) -> Result<Vec<Backend>, BoardError> {
+    let open = |device: Placed<'_>| {
+        let index = device.place.index;
+        device.kind.open(device.config).map_err(|source| BoardError::Device { index, source })
+    };
+    placed(machine)?.into_iter().map(open).collect()
+}
+
+/// Attaches the devices of a profile, from what [`open`] has returned.
 pub(crate) fn attach(
     wiring: &mut Wiring<'_>,
     machine: &Machine,
+    backends: &[Backend],
     ram: &GuestRam,
     observer: &Arc<dyn PoisonObserver>,
 ) -> Result<(), BoardError> {
-    for Placed { kind, config, place } in placed(machine)? {
+    for (Placed { kind, place, .. }, backend) in placed(machine)?.into_iter().zip(backends) {
         let resources = Resources {
             name: place.name(),
             ram: ram.clone(),
@@ -94,7 +119,7 @@ pub(crate) fn attach(
             vendor_id: VENDOR_ID,
         };
         let registers = kind
-            .build(config, resources)
+            .build(backend, resources)
             .map_err(|source| BoardError::Device { index: place.index, source })?;
         wiring.bus.add_mmio(place.base, Place::LEN, registers)?;
     }

@@ -6,26 +6,26 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
-use machine_profile::{Machine, OnReboot, Profile};
+use machine_profile::{Diagnostic, Machine, OnReboot, Profile};
 use platform::Arch;
 use ras_core::actions::{StopReason, StopReport};
 use rustix::process::{Signal, getppid, set_parent_process_death_signal};
 use vcpu::host::{OpenError, open};
-use vmm::board::BoardError;
+use vmm::board::{BoardError, profile_devices};
 use vmm::control::Server;
 use vmm::journal::{Journal, Missing, Note};
 use vmm::kvm::offered;
 use vmm::lifecycle::Ending;
 use vmm::machine::{self, Environment, MachineError, MappedMemory, PreservedState, host_error};
-use vmm::plan::{Blueprint, PlanError};
+use vmm::plan::{Blueprint, PlanError, memory_note};
 use vmm::ras::fatal_signal;
-use vmm::ras::inject::InjectionSpec;
+use vmm::ras::inject::{InjectionSpec, InjectionSpecError};
 use vmm::signals::Signals;
 use vmm::status::Status;
 use vmm::stderr;
 use vmm::timings::{Phase, Timings};
 
-use super::{ProfileArgs, diagnostics, output, plan, profiles};
+use super::{ProfileArgs, diagnostics, host_files, output, plan, profiles};
 
 #[derive(Args, Debug)]
 pub(super) struct Options {
@@ -66,6 +66,10 @@ pub(super) fn run(options: &Options, timings: Timings) -> Status {
         Err(status) => return status,
     };
     timings.mark(Phase::Profile);
+    let outputs = [("--events", options.events.as_deref()), ("--timings", options.timings.as_deref())];
+    if let Err(reason) = host_files::check_outputs(&options.profile.profile, &profile, &outputs) {
+        return output::report(&reason, Status::Usage);
+    }
     let timings = Arc::new(timings);
     let journal = match Journal::start(options.events.as_deref(), Arc::clone(&timings)) {
         Ok(journal) => Arc::new(journal),
@@ -119,6 +123,8 @@ fn cannot_write(path: Option<&Path>, error: &std::io::Error) -> Status {
 
 /// Why the machine cannot be started.
 enum Failure {
+    Files(Vec<Diagnostic>),
+    Injection(InjectionSpecError),
     Plan(PlanError),
     Open(OpenError),
     Control(PathBuf, std::io::Error),
@@ -132,11 +138,20 @@ fn boot(
     journal: &Arc<Journal>,
 ) -> Result<Ending, Failure> {
     let machine = &profile.machine;
+    let shared = host_files::shared(profile);
+    if !shared.is_empty() {
+        return Err(Failure::Files(shared));
+    }
     let kvm = open().map_err(Failure::Open)?;
     let offered = offered(&kvm).map_err(|error| Failure::Machine(error.into()))?;
     let abilities = vcpu::abilities::of_this_host(machine.arch);
     let platform =
         vmm::plan::platform(machine, offered, &abilities).map_err(|error| Failure::Plan(error.into()))?;
+    let mut injections = options.inject.iter();
+    injections.try_for_each(|spec| spec.check_memory(&platform.memory.ram)).map_err(Failure::Injection)?;
+    if let Some(note) = memory_note(machine) {
+        tracing::warn!("{note}");
+    }
     let signals = Signals::install().map_err(|error| Failure::Machine(host_error("socketpair(2)")(error)))?;
     // Before any other thread is started: a SIGBUS that ends the process is reported from now on.
     fatal_signal::set_output(
@@ -163,14 +178,20 @@ fn boot(
     // Planned from the tables that the guest has.
     let blueprint = Blueprint::new(machine, platform, &tables, abilities).map_err(Failure::Plan)?;
     write_plan(&blueprint);
+    let backends = profile_devices::open(machine).map_err(|error| Failure::Machine(error.into()))?;
     let preserved = PreservedState::new(memory, &blueprint, &options.inject, journal, timings)
         .map_err(Failure::Machine)?;
     let control = match options.control.as_ref().or(machine.control_socket.as_ref()) {
         Some(path) => Some(Server::listen(path).map_err(|error| Failure::Control(path.clone(), error))?),
         None => None,
     };
-    let mut environment =
-        Environment { journal: Arc::clone(journal), timings: Arc::clone(timings), signals, control };
+    let mut environment = Environment {
+        journal: Arc::clone(journal),
+        timings: Arc::clone(timings),
+        signals,
+        control,
+        backends,
+    };
     loop {
         let prepared = machine::prepare(&kvm, machine, &blueprint, &entry, &preserved, &environment)
             .map_err(Failure::Machine)?;
@@ -221,6 +242,11 @@ impl Failure {
             diagnostics::print(&[profile.problem(key, error.to_string(), help)]);
         };
         match self {
+            Failure::Files(problems) => {
+                diagnostics::print(problems);
+                ("the machine cannot start: its devices share files".into(), Status::Usage)
+            }
+            Failure::Injection(error) => (format!("--inject: {error}"), Status::Usage),
             Failure::Plan(error) => {
                 let (problem, status) = plan::refusal(profile, error);
                 diagnostics::print(&[problem]);

@@ -9,7 +9,7 @@ use vmm::board::profile_devices;
 use vmm::boot;
 use vmm::status::Status;
 
-use super::{ArchName, SetArgs, profiles};
+use super::{ArchName, SetArgs, host_files, profiles};
 
 #[derive(Args, Debug)]
 pub(super) struct Options {
@@ -32,7 +32,10 @@ pub(super) fn run(options: &Options) -> Status {
     let (mut good, mut problems) = (Vec::new(), Vec::new());
     for path in &options.profiles {
         match profiles::load_one(path, &overrides, arch) {
-            Ok(profile) => good.push(profile),
+            Ok(profile) => {
+                problems.extend(host_files::inspect(&profile));
+                good.push(profile);
+            }
             Err(more) => problems.extend(more),
         }
     }

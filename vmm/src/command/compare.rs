@@ -21,7 +21,7 @@ use vmm::status::Status;
 use self::child::{Boot, Interrupted};
 use self::progress::Progress;
 use self::settings::{GivenSpec, Settings};
-use super::{ProfileArgs, output, profiles};
+use super::{ProfileArgs, host_files, output, profiles};
 
 #[derive(Args, Debug)]
 pub(super) struct Options {
@@ -85,6 +85,10 @@ pub(super) fn run(options: &Options) -> Status {
         Ok(profile) => profile,
         Err(status) => return status,
     };
+    let outputs = [("--html", options.html.as_deref())];
+    if let Err(reason) = host_files::check_outputs(&options.profile.profile, &profile, &outputs) {
+        return output::report(&reason, Status::Usage);
+    }
     let builtin = profile.machine.boot.kernel == Kernel::BuiltinProbe;
     let (injections, cmdline) = settings::injections(&options.inject, builtin, &profile.machine.boot.cmdline);
     let limit = options.limit.unwrap_or(Duration::from_secs(if builtin { 30 } else { 180 }));

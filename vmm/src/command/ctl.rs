@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
+use machine_profile::printable::escaped_json;
 use ras_core::Kind;
 use vmm::control::{Request, send_request};
 use vmm::ras::inject::{InjectionMethod, InjectionRequest, parse_log2_span, parse_number};
@@ -125,7 +126,7 @@ pub(super) fn run(options: &Options) -> Status {
     };
     match send_request(&options.socket, request) {
         Ok(response) => {
-            let printed = output::print(&format!("{response}\n"));
+            let printed = output::print(&format!("{}\n", escaped_json(&response.to_string())));
             if response["ok"] == true { printed } else { Status::Failure }
         }
         Err(error) => output::report(&format!("{}: {error}", options.socket.display()), Status::Failure),

@@ -6,6 +6,8 @@ mod compare;
 mod ctl;
 mod decode;
 mod diagnostics;
+mod host_files;
+mod input;
 mod logging;
 mod output;
 mod plan;
@@ -14,10 +16,12 @@ mod profiles;
 mod schema;
 mod tables;
 
+use std::io::{Write, stderr};
 use std::path::PathBuf;
 
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
+use machine_profile::printable::{escaped_lines, is_printable};
 use platform::Arch;
 use vmm::status::Status;
 use vmm::timings::Timings;
@@ -141,7 +145,14 @@ pub(crate) fn run(timings: Timings) -> Status {
         Err(error) => {
             // clap returns help and version as errors too. They go to standard output.
             let status = if error.use_stderr() { Status::Usage } else { Status::Success };
-            return if error.print().is_ok() { status } else { Status::Failure };
+            // An error repeats arguments, and its own colours cannot be distinguished from their characters.
+            let hostile = std::env::args_os().any(|word| !word.to_string_lossy().chars().all(is_printable));
+            let printed = if error.use_stderr() && hostile {
+                write!(stderr().lock(), "{}", escaped_lines(&error.render().to_string()))
+            } else {
+                error.print()
+            };
+            return if printed.is_ok() { status } else { Status::Failure };
         }
     };
     vmm::stderr::set_format(cli.global.log_format.into());

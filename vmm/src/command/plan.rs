@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use machine_profile::printable::escaped;
 use machine_profile::{Diagnostic, Profile};
 use platform::Arch;
 use platform::aarch64::Features;
@@ -12,10 +13,10 @@ use ras_core::plan::decision::ErrorClass;
 use ras_core::plan::{Candidate, ResponsePlan, UnmetRequirement};
 use vmm::board::profile_devices::PlaceError;
 use vmm::describe::DescribeError;
-use vmm::plan::{Blueprint, PlanError};
+use vmm::plan::{Blueprint, PlanError, memory_note};
 use vmm::status::Status;
 
-use super::{ArchName, ProfileArgs, diagnostics, output, profiles};
+use super::{ArchName, ProfileArgs, diagnostics, input, output, profiles};
 
 #[derive(Args, Debug)]
 pub(super) struct Options {
@@ -55,14 +56,15 @@ impl HostArgs {
         }
     }
 
+    /// Whether the plan is for the host that runs it.
+    fn is_this(&self) -> bool {
+        self.host.is_none() && self.arch() == Arch::NATIVE
+    }
+
     /// The features of the host that shape an aarch64 machine (GIC, PMU). Those of this host if the plan is for it and KVM
     /// can be opened; otherwise the default ones.
     pub(super) fn features(&self) -> Features {
-        if self.host.is_none() && self.arch() == Arch::NATIVE {
-            features_of_this_host()
-        } else {
-            Features::default()
-        }
+        if self.is_this() { features_of_this_host() } else { Features::default() }
     }
 }
 
@@ -71,10 +73,13 @@ pub(super) fn features_of_this_host() -> Features {
     vcpu::host::open().ok().and_then(|kvm| vmm::kvm::offered(&kvm).ok()).unwrap_or_default()
 }
 
+/// The maximum length of a file of abilities, in bytes: `ghest probe --abilities` prints less than one KiB.
+const MAX_ABILITIES_LEN: u64 = 64 << 10;
+
 fn read_abilities(path: &Path) -> Result<HostAbilities, String> {
-    let text = std::fs::read_to_string(path).map_err(|error| error.to_string())?;
+    let text = input::read(path, MAX_ABILITIES_LEN)?;
     // The error names line and column.
-    serde_json::from_str(&text)
+    serde_json::from_slice(&text)
         .map_err(|error| format!("expected the abilities of a host (`ghest probe --abilities`): {error}"))
 }
 
@@ -90,7 +95,12 @@ pub(super) fn run(options: &Options) -> Status {
 fn blueprint(profile: &ProfileArgs, host: &HostArgs) -> Result<Blueprint, Status> {
     let profile = profiles::load(profile, host.arch())?;
     let abilities = host.abilities()?;
-    Blueprint::of(&profile.machine, host.features(), abilities).map_err(|error| refuse(&profile, &error))
+    let blueprint = Blueprint::of(&profile.machine, host.features(), abilities);
+    let mut blueprint = blueprint.map_err(|error| refuse(&profile, &error))?;
+    if host.is_this() {
+        blueprint.report.notes.extend(memory_note(&profile.machine));
+    }
+    Ok(blueprint)
 }
 
 /// Reports why there is no plan.
@@ -127,7 +137,9 @@ fn text(blueprint: &Blueprint) -> String {
         );
     }
     lines.extend(ras.notes.iter().map(|note| format!("note          {note}")));
-    lines.join("\n") + "\n"
+    lines.extend(report.notes.iter().map(|note| format!("note          {note}")));
+    // A path may hold line ends.
+    lines.iter().map(|line| escaped(line) + "\n").collect()
 }
 
 /// One class of error: what was requested, what is done, why, and what it takes to get another response.

@@ -6,10 +6,11 @@ use std::fmt::Debug;
 use machine_profile::device_kind::{DeviceConfig, DeviceKind, DeviceSection, Keys, Reported};
 
 use super::VirtioDevice;
-use crate::kind::DeviceError;
+use crate::kind::{Backend, DeviceError};
 
-/// A kind of virtio device, with a configuration of type `C`. A transport makes it a [`Kind`](crate::kind::Kind).
-pub struct VirtioKind<C: 'static> {
+/// A kind of virtio device, with a configuration of type `C` and a host's side of type `B`. A transport makes it a
+/// [`Kind`](crate::kind::Kind).
+pub struct VirtioKind<C: 'static, B: 'static> {
     /// The value of `type`.
     pub name: &'static str,
     /// A noun phrase.
@@ -18,14 +19,15 @@ pub struct VirtioKind<C: 'static> {
     pub keys: Keys,
     /// Reads a section.
     pub read: fn(&mut DeviceSection<'_>) -> Result<C, Reported>,
-    /// Creates the device of a configuration, with the VMM's name for it.
-    pub build: fn(&C, &str) -> BuildResult,
+    /// Checks what can be seen of the host without opening the device.
+    pub inspect: fn(&C) -> Result<(), DeviceError>,
+    /// Opens the files that the device needs.
+    pub open: fn(&C) -> Result<B, DeviceError>,
+    /// Creates the device, with the VMM's name for it.
+    pub build: fn(&B, &str) -> Box<dyn VirtioDevice>,
 }
 
-/// A device, or why it cannot be created.
-pub type BuildResult = Result<Box<dyn VirtioDevice>, DeviceError>;
-
-impl<C: Any + Debug + PartialEq + Send + Sync> DeviceKind for VirtioKind<C> {
+impl<C: Any + Debug + PartialEq + Send + Sync, B> DeviceKind for VirtioKind<C, B> {
     fn name(&self) -> &'static str {
         self.name
     }
@@ -43,14 +45,23 @@ impl<C: Any + Debug + PartialEq + Send + Sync> DeviceKind for VirtioKind<C> {
     }
 }
 
-impl<C: Any> VirtioKind<C> {
-    /// Creates the device of a configuration that this kind read.
-    pub(crate) fn device(&self, config: &DeviceConfig, name: &str) -> BuildResult {
-        let config = config.downcast_ref().ok_or_else(|| DeviceError {
+impl<C: Any, B: Any> VirtioKind<C, B> {
+    /// The configuration, if this kind read it.
+    pub(crate) fn config<'a>(&self, config: &'a DeviceConfig) -> Result<&'a C, DeviceError> {
+        config.downcast_ref().ok_or_else(|| self.foreign("configuration"))
+    }
+
+    /// Creates the device of a host's side that this kind opened.
+    pub(crate) fn device(&self, backend: &Backend, name: &str) -> Result<Box<dyn VirtioDevice>, DeviceError> {
+        let backend = backend.downcast_ref().ok_or_else(|| self.foreign("backend"))?;
+        Ok((self.build)(backend, name))
+    }
+
+    fn foreign(&self, what: &str) -> DeviceError {
+        DeviceError {
             key: "type",
-            message: format!("the configuration of {name} is not of {}", self.name),
-            help: "pass the configuration that the kind itself read",
-        })?;
-        (self.build)(config, name)
+            message: format!("the {what} is not of {}", self.name),
+            help: "pass what the kind itself made",
+        }
     }
 }

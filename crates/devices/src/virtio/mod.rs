@@ -30,7 +30,7 @@ use std::sync::Arc;
 
 pub use self::buffers::{Buffers, CopyError, Request};
 pub use self::interrupt::Interrupt;
-pub use self::kind::{BuildResult, VirtioKind};
+pub use self::kind::VirtioKind;
 pub use self::memory::DeviceMemory;
 pub use self::queue::{Queue, QueueError, QueueLayout};
 pub use self::worker::{QueueHandler, QueueWorkers, StopFlag};

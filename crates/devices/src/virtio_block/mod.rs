@@ -15,6 +15,7 @@
 
 mod config;
 mod disk;
+mod format;
 mod request;
 
 use std::io;
@@ -29,6 +30,7 @@ use zerocopy::{Immutable, IntoBytes, Unaligned};
 
 pub use self::config::{BlockConfig, KIND};
 pub use self::disk::{Disk, DiskError, SECTOR};
+pub use self::format::Format;
 use self::request::RequestHandler;
 use crate::virtio::{Activation, QueueWorkers, VirtioDevice};
 
@@ -61,10 +63,10 @@ const _: () = assert!(size_of::<Config>() == 16);
 impl Block {
     /// A device for a disk. GET_ID returns the first 20 bytes of `id`.
     #[must_use]
-    pub fn new(disk: Disk, id: &str) -> Self {
+    pub fn new(disk: impl Into<Arc<Disk>>, id: &str) -> Self {
         let mut bytes = Id::default();
         bytes.iter_mut().zip(id.bytes()).for_each(|(to, from)| *to = from);
-        Block { disk: Arc::new(disk), id: bytes, workers: None }
+        Block { disk: disk.into(), id: bytes, workers: None }
     }
 }
 

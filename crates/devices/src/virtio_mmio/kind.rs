@@ -8,10 +8,14 @@ use machine_profile::device_kind::DeviceConfig;
 use platform::{AcpiIdentity, AcpiObject, DeviceNode, DevicetreeIdentity, Property, Trigger};
 
 use super::MmioTransport;
-use crate::kind::{DeviceError, Kind, Place, Registers, Resources};
+use crate::kind::{Backend, DeviceError, Kind, Place, Registers, Resources};
 use crate::virtio::VirtioKind;
 
-impl<C: Any + Debug + PartialEq + Send + Sync> Kind for VirtioKind<C> {
+impl<C, B> Kind for VirtioKind<C, B>
+where
+    C: Any + Debug + PartialEq + Send + Sync,
+    B: Any + Send + Sync,
+{
     fn describe(&self, place: Place) -> DeviceNode {
         node(place)
     }
@@ -20,9 +24,17 @@ impl<C: Any + Debug + PartialEq + Send + Sync> Kind for VirtioKind<C> {
         Some(kernel_parameter(place))
     }
 
-    fn build(&self, config: &DeviceConfig, resources: Resources) -> Result<Registers, DeviceError> {
+    fn inspect(&self, config: &DeviceConfig) -> Result<(), DeviceError> {
+        (self.inspect)(self.config(config)?)
+    }
+
+    fn open(&self, config: &DeviceConfig) -> Result<Backend, DeviceError> {
+        (self.open)(self.config(config)?).map(Backend::new)
+    }
+
+    fn build(&self, backend: &Backend, resources: Resources) -> Result<Registers, DeviceError> {
         let Resources { name, ram, line, observer, vendor_id } = resources;
-        let device = self.device(config, &name)?;
+        let device = self.device(backend, &name)?;
         Ok(Arc::new(Mutex::new(MmioTransport::new(device, ram, line, observer, vendor_id))))
     }
 }

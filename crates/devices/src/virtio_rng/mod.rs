@@ -10,17 +10,18 @@ use machine_profile::device_kind::{DeviceSection, Reported};
 use rustix::rand::{GetRandomFlags, getrandom};
 use virtio_bindings::virtio_ids::VIRTIO_ID_RNG;
 
-use crate::kind::DeviceError;
 use crate::virtio::{
     Activation, Buffers, QueueHandler, QueueWorkers, Request, StopFlag, VirtioDevice, VirtioKind,
 };
 
 /// `type = "virtio-rng"`.
-pub static KIND: VirtioKind<RngConfig> = VirtioKind {
+pub static KIND: VirtioKind<RngConfig, RngConfig> = VirtioKind {
     name: "virtio-rng",
     doc: "a hardware random number generator, which the host's getrandom(2) feeds",
     keys: &[],
     read: RngConfig::read,
+    inspect: |_| Ok(()),
+    open: |config| Ok(*config),
     build: RngConfig::build,
 };
 
@@ -33,9 +34,9 @@ impl RngConfig {
         Ok(RngConfig)
     }
 
-    fn build(&self, name: &str) -> Result<Box<dyn VirtioDevice>, DeviceError> {
+    fn build(&self, name: &str) -> Box<dyn VirtioDevice> {
         tracing::info!(device = name, "entropy device attached");
-        Ok(Box::new(Rng::default()))
+        Box::new(Rng::default())
     }
 }
 

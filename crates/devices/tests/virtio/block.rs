@@ -37,7 +37,7 @@ impl Machine {
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join("disk");
         fs::write(&path, content()).expect("a file");
-        let disk = Disk::open(&path, read_only).expect("a disk");
+        let disk = Disk::open(&path, read_only, None).expect("a disk");
         let mut driver = Driver::new(Block::new(disk, "virtio7"));
         driver.start(if read_only { 0 } else { 1 << 9 });
         Machine { driver, path, _directory: directory }
@@ -134,7 +134,7 @@ fn a_request_larger_than_a_chunk() {
     let path = directory.path().join("disk");
     let content: Vec<u8> = (0..200 << 10).map(|at: u32| (at / 7) as u8).collect();
     fs::write(&path, &content).expect("a file");
-    let driver = Driver::new(Block::new(Disk::open(&path, false).expect("a disk"), "virtio0"));
+    let driver = Driver::new(Block::new(Disk::open(&path, false, None).expect("a disk"), "virtio0"));
     let mut machine = Machine { driver, path, _directory: directory };
     machine.driver.start(0);
     let len = content.len() as u32;
@@ -433,7 +433,7 @@ fn in_a_long_request() -> (Machine, u64) {
     let directory = tempfile::tempdir().expect("a directory");
     let path = directory.path().join("disk");
     File::create(&path).and_then(|file| file.set_len(8 << 30)).expect("a sparse file");
-    let disk = Disk::open(&path, true).expect("a disk");
+    let disk = Disk::open(&path, true, None).expect("a disk");
     let mut machine =
         Machine { driver: Driver::new(Block::new(disk, "virtio0")), path, _directory: directory };
     machine.driver.start(0);

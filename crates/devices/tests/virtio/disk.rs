@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 
-use devices::virtio_block::{Disk, DiskError};
+use devices::virtio_block::{Disk, DiskError, Format};
 use tempfile::tempdir;
 
 #[test]
@@ -13,22 +13,94 @@ fn size_in_sectors() {
     let path = directory.path().join("disk");
     for sectors in [0, 1, 9] {
         fs::write(&path, vec![0; 512 * sectors]).expect("a file");
-        assert_eq!(Disk::open(&path, true).expect("a disk").sectors(), sectors as u64);
+        assert_eq!(Disk::open(&path, true, None).expect("a disk").sectors(), sectors as u64);
     }
     let link = directory.path().join("link");
     symlink(&path, &link).expect("a link");
-    assert_eq!(Disk::open(&link, false).expect("a disk").sectors(), 9);
+    assert_eq!(Disk::open(&link, false, None).expect("a disk").sectors(), 9);
 }
 
 #[test]
 fn files_that_cannot_be_a_disk_are_refused() {
     let directory = tempdir().expect("a directory");
-    let missing = Disk::open(&directory.path().join("missing"), true).expect_err("missing");
+    let missing = Disk::open(&directory.path().join("missing"), true, None).expect_err("missing");
     assert_eq!(missing.to_string(), "the disk cannot be opened: No such file or directory (os error 2)");
-    assert!(matches!(Disk::open(directory.path(), true), Err(DiskError::NotAFile)));
-    assert!(matches!(Disk::open(Path::new("/dev/null"), false), Err(DiskError::NotAFile)));
+    assert!(matches!(Disk::open(directory.path(), true, None), Err(DiskError::NotAFile)));
+    assert!(matches!(Disk::open(Path::new("/dev/null"), false, None), Err(DiskError::NotAFile)));
     let uneven = directory.path().join("uneven");
     fs::write(&uneven, [0; 513]).expect("a file");
-    let error = Disk::open(&uneven, false).expect_err("uneven");
+    let error = Disk::open(&uneven, false, None).expect_err("uneven");
     assert_eq!(error.to_string(), "a disk is a multiple of 512 bytes, and this has 513");
+}
+
+/// The signatures are those that `qemu-img create -f` writes.
+#[test]
+fn images_of_other_formats_are_refused_unless_they_are_declared_raw() {
+    let directory = tempdir().expect("a directory");
+    let path = directory.path().join("disk");
+    let image = |offset: usize, signature: &[u8]| {
+        let mut bytes = vec![0; 2048];
+        bytes[offset..offset + signature.len()].copy_from_slice(signature);
+        bytes
+    };
+    for (format, bytes) in [
+        ("qcow2", image(0, b"QFI\xfb\0\0\0\x03")),
+        ("qed", image(0, b"QED\0")),
+        ("vmdk", image(0, b"KDMV\x01")),
+        ("vmdk", image(0, b"COWD")),
+        ("vmdk", image(0, b"# Disk DescriptorFile\nversion=1")),
+        ("vhdx", image(0, b"vhdxfile")),
+        ("vdi", image(64, &[0x7f, 0x10, 0xda, 0xbe])),
+        ("parallels", image(0, b"WithoutFreeSpace")),
+        ("vpc (vhd)", image(0, b"conectix")),
+        ("vpc (vhd)", image(2048 - 512, b"conectix")),
+    ] {
+        fs::write(&path, bytes).expect("a file");
+        for read_only in [true, false] {
+            let error = Disk::open(&path, read_only, None).expect_err(format);
+            assert_eq!(
+                error.to_string(),
+                format!("the file has the signature of a {format} image, and a disk is read as raw bytes")
+            );
+            assert!(error.help().contains("format = \"raw\""), "{}", error.help());
+            assert_eq!(Disk::open(&path, read_only, Some(Format::Raw)).expect(format).sectors(), 4);
+        }
+        assert!(matches!(Disk::inspect(&path, None), Err(DiskError::Format { .. })), "{format}");
+        Disk::inspect(&path, Some(Format::Raw)).expect(format);
+    }
+    // Not at its place, or only a part of it.
+    for bytes in
+        [image(1, b"QFI\xfb"), image(2044, b"QFI\xfb"), b"QFI".to_vec(), b"# Disk D".to_vec(), vec![]]
+    {
+        fs::write(&path, bytes).expect("a file");
+        assert!(!matches!(Disk::inspect(&path, None), Err(DiskError::Format { .. })));
+    }
+}
+
+/// Whatever the path that leads to it: the lock is that of the inode. Between processes it is the same as here: it belongs to
+/// the open file description.
+#[test]
+fn a_disk_is_written_by_one_and_read_by_many() {
+    let directory = tempdir().expect("a directory");
+    let [path, hard, soft] = ["disk", "hard", "soft"].map(|name| directory.path().join(name));
+    fs::write(&path, [0; 512]).expect("a file");
+    fs::hard_link(&path, &hard).expect("a link");
+    symlink(&path, &soft).expect("a link");
+    let open = |path: &Path, read_only| Disk::open(path, read_only, None);
+    {
+        let _writer = open(&path, false).expect("a disk");
+        for (path, read_only) in
+            [(&path, false), (&path, true), (&hard, false), (&soft, false), (&soft, true)]
+        {
+            let error = open(path, read_only).expect_err("in use");
+            assert!(matches!(error, DiskError::InUse { .. }), "{error}");
+            assert!(error.to_string().starts_with("the disk is in use: "), "{error}");
+        }
+        // It can be looked at.
+        Disk::inspect(&path, None).expect("a disk");
+    }
+    let readers = [open(&path, true).expect("a disk"), open(&hard, true).expect("a disk")];
+    assert!(matches!(open(&soft, false), Err(DiskError::InUse { read_only: false })));
+    drop(readers);
+    open(&soft, false).expect("a disk");
 }

@@ -96,7 +96,7 @@ proptest! {
         let path = directory.path().join("disk");
         let content = vec![0x5a; 16 * 512];
         fs::write(&path, &content).expect("a file");
-        let mut driver = Driver::new(Block::new(Disk::open(&path, read_only).expect("a disk"), "virtio0"));
+        let mut driver = Driver::new(Block::new(Disk::open(&path, read_only, None).expect("a disk"), "virtio0"));
         for step in steps {
             match step {
                 Step::Write { offset, data } => driver.transport.mmio_write(MmioAddress(0), offset, &data),

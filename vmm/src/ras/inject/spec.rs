@@ -11,7 +11,8 @@
 use std::str::FromStr;
 use std::time::Duration;
 
-use ras_core::Kind;
+use platform::Range;
+use ras_core::{Kind, Span};
 
 use super::{InjectionMethod, InjectionRequest};
 
@@ -82,6 +83,41 @@ pub enum InjectionSpecError {
     /// `via=notice` poisons nothing, so nothing can be consumed.
     #[error("`via=notice` poisons no memory, so no vCPU can consume it: use `ao@`")]
     ConsumedNotice,
+    /// The span is not within the guest's memory.
+    #[error("{gpa:#x}: {span} is not memory of this guest, which has {}", ranges(.memory))]
+    NotMemory {
+        /// The address in the spec.
+        gpa: u64,
+        /// The pages that would be poisoned.
+        span: Span,
+        /// The guest's memory.
+        memory: Vec<Range>,
+    },
+}
+
+/// `0x0 to 0x3ffffff and 0x100000000 to 0x17fffffff`.
+fn ranges(memory: &[Range]) -> String {
+    let shown = memory.iter().map(|range| format!("{:#x} to {:#x}", range.start, range.end() - 1));
+    shown.collect::<Vec<_>>().join(" and ")
+}
+
+impl InjectionSpec {
+    /// Checks that what the spec names is in the guest's memory. An address that the guest's console will show is checked when
+    /// it is known.
+    ///
+    /// # Errors
+    /// Returns an error if it is not.
+    pub fn check_memory(&self, memory: &[Range]) -> Result<(), InjectionSpecError> {
+        let span = self.request.span();
+        let within = |range: &Range| {
+            let end = span.gpa.checked_add(span.bytes());
+            range.start <= span.gpa && end.is_some_and(|end| end <= range.end())
+        };
+        if self.address_pattern.is_some() || memory.iter().any(within) {
+            return Ok(());
+        }
+        Err(InjectionSpecError::NotMemory { gpa: self.request.gpa, span, memory: memory.to_vec() })
+    }
 }
 
 impl FromStr for InjectionSpec {
@@ -218,6 +254,23 @@ mod tests {
             assert_eq!(spec(&format!("ar@{text}")), Err(InjectionSpecError::Address(text.into())));
         }
         assert_eq!(spec("ar@{gpa}x"), Err(InjectionSpecError::Key("x".into())));
+    }
+
+    #[test]
+    fn an_address_outside_memory_is_refused_with_the_ranges_of_memory() {
+        let memory = [Range { start: 0, len: 0x400_0000 }, Range { start: 1 << 32, len: 1 << 20 }];
+        let check = |text: &str| spec(text).expect("a spec").check_memory(&memory);
+        for inside in ["ar@0", "ar@0x3ffffff", "ao@0x100000000", "ao@0x3e00000,span=2MiB", "ar@{gpa}"] {
+            assert_eq!(check(inside), Ok(()), "{inside}");
+        }
+        let last = format!("ar@{:#x}", u64::MAX);
+        for outside in ["ar@0x4000000", "ao@0xfffff000", "ao@0x100000000,span=2MiB", &last] {
+            assert!(check(outside).is_err(), "{outside}");
+        }
+        assert_eq!(
+            check("ar@0x4000123").expect_err("outside").to_string(),
+            "0x4000123: 4 KiB at 0x4000000 is not memory of this guest, which has 0x0 to 0x3ffffff and 0x100000000 to 0x1000fffff"
+        );
     }
 
     #[test]

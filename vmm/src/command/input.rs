@@ -1,0 +1,20 @@
+//! Files that a command reads whole.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+
+/// Reads a file of at most `max` bytes, so that an endless one (`/dev/zero`, a pipe) ends the command and not the host.
+///
+/// # Errors
+/// Returns the reason, without the file's name.
+pub(super) fn read(path: &Path, max: u64) -> Result<Vec<u8>, String> {
+    let mut bytes = Vec::new();
+    File::open(path)
+        .and_then(|file| file.take(max + 1).read_to_end(&mut bytes))
+        .map_err(|error| error.to_string())?;
+    if bytes.len() as u64 > max {
+        return Err(format!("it has more than {max} bytes, the maximum"));
+    }
+    Ok(bytes)
+}
