@@ -104,8 +104,8 @@ impl Default for Control {
 }
 
 impl Control {
-    /// Allocates memory for what may be pending for that number of vCPUs.
-    pub(crate) fn reserve(&self, vcpus: usize) {
+    /// Allocates memory for what may be pending for that number of vCPUs. [`Vcpus::start`](crate::Vcpus::start) does it.
+    pub fn reserve(&self, vcpus: usize) {
         let mut pending = self.lock();
         pending.injections.reserve(PENDING_CAPACITY_PER_VCPU * vcpus);
         pending.held.reserve(vcpus);

@@ -22,6 +22,7 @@ use platform::{Chosen, Platform, Range};
 use vm_memory::GuestMemoryMmap;
 
 pub use arch::Entry;
+pub(crate) use arch::RESERVED_CODE;
 pub use error::{BootError, ImageError};
 
 use crate::describe::DescribeError;

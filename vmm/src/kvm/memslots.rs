@@ -256,8 +256,7 @@ mod tests {
     impl Kvm {
         /// The runs of mapped pages, ascending.
         fn runs(&self) -> Vec<(u64, u64)> {
-            let mut runs: Vec<_> =
-                self.mapped.borrow().values().map(|slot| (slot.gpa, slot.len)).collect();
+            let mut runs: Vec<_> = self.mapped.borrow().values().map(|slot| (slot.gpa, slot.len)).collect();
             runs.sort_unstable();
             for slot in self.mapped.borrow().values() {
                 assert_eq!(slot.hva - slot.gpa, MEMORY.hva - MEMORY.gpa, "another part of guest memory");

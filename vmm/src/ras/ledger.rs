@@ -33,6 +33,7 @@ impl Reporting {
             "events": self.journal.counts(),
             "ledger_entries": entries,
             "bytes_lost": bytes_lost,
+            "overdue": self.overdue(),
             "signals_not_kept": sigbus::overflowed(),
         })
     }
