@@ -56,9 +56,8 @@ impl Pagemap {
                 let absent = |index: &usize| entries.get(*index).is_some_and(|entry| !is_present(*entry));
                 (first as usize..entries.len()).step_by(per_page).filter(absent).for_each(try_page);
             } else {
-                let residency = |index: usize, pages: &mut [u8]| {
-                    pages::in_memory(at + index as u64 * base_page, pages)
-                };
+                let residency =
+                    |index: usize, pages: &mut [u8]| pages::in_memory(at + index as u64 * base_page, pages);
                 suspects(entries, in_memory, residency, &mut try_page);
             }
             at += pages * base_page;
