@@ -24,7 +24,6 @@ const X86: VcpuState = VcpuState::X86_64(MachineCheckState {
     in_progress: false,
     enabled: true,
     local: false,
-    others_ready: true,
     detected_unread: false,
 });
 
@@ -82,6 +81,7 @@ fn main() {
                 &mut |action: Action<'_>| {
                     black_box(action);
                     actions += 1;
+                    Ok(())
                 },
             );
         });

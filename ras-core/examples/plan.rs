@@ -121,8 +121,11 @@ fn respond_to_one(plan: &Plan, host: &HostAbilities, area: Option<&RecordArea>) 
     println!("  actions for an error at {:#x}:", error.gpa);
     responder.report(&error, &ResponderContext { context, detected_register: 1 }, &mut |action: Action<
         '_,
-    >| match action {
-        Action::Write { gpa, bytes } => println!("    write {} bytes at {gpa:#x}", bytes.len()),
-        action => println!("    {action:?}"),
+    >| {
+        match action {
+            Action::Write { gpa, bytes } => println!("    write {} bytes at {gpa:#x}", bytes.len()),
+            action => println!("    {action:?}"),
+        }
+        Ok(())
     });
 }

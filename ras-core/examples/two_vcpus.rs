@@ -5,7 +5,7 @@
 use std::num::NonZeroU32;
 
 use ras_core::abilities::{Fact, HostAbilities, MemoryFailure};
-use ras_core::actions::Action;
+use ras_core::actions::{Action, ActionFailed};
 use ras_core::plan::{TablesView, plan, sources_wanted};
 use ras_core::reporters::ReporterContext;
 use ras_core::request::{Arch, OnMissingSupport, Repair, Request, TableSet};
@@ -69,10 +69,11 @@ fn context(now_ms: u64, acknowledged: bool) -> ResponderContext {
     ResponderContext { context, detected_register: 1 }
 }
 
-fn print(action: Action<'_>) {
+fn print(action: Action<'_>) -> Result<(), ActionFailed> {
     match action {
         Action::Write { gpa, bytes } => println!("    write {} bytes at {gpa:#x}", bytes.len()),
         Action::Event(event) => println!("    event {event:x?}"),
         action => println!("    {action:x?}"),
     }
+    Ok(())
 }

@@ -7,17 +7,32 @@ use crate::response::Response;
 
 /// Receives actions, to be carried out in that order. The bytes of an [`Action::Write`] are only valid during the call.
 ///
-/// Implemented for every closure that takes an [`Action`].
+/// Implemented for every closure that takes an [`Action`] and returns a result.
 pub trait ActionSink {
-    /// Receives one action.
-    fn act(&mut self, action: Action<'_>);
-}
+    /// Carries out one action.
+    ///
+    /// # Errors
+    /// Returns an error if the guest does not get what the action gives it: a write, an interrupt or an exception. The responder then
+    /// uses the plan's fallback. Other actions cannot fail: a VMM can always stop, hold and release its vCPUs, and keep an event.
+    fn act(&mut self, action: Action<'_>) -> Result<(), ActionFailed>;
 
-impl<F: FnMut(Action<'_>)> ActionSink for F {
-    fn act(&mut self, action: Action<'_>) {
-        self(action);
+    /// Passes on an event.
+    fn event(&mut self, event: ErrorEvent) {
+        // An event cannot fail.
+        let _ = self.act(Action::Event(event));
     }
 }
+
+impl<F: FnMut(Action<'_>) -> Result<(), ActionFailed>> ActionSink for F {
+    fn act(&mut self, action: Action<'_>) -> Result<(), ActionFailed> {
+        self(action)
+    }
+}
+
+/// An action could not be carried out. The VMM has logged why.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("an action could not be carried out")]
+pub struct ActionFailed;
 
 /// An action of the VMM.
 ///
@@ -143,7 +158,7 @@ pub enum StopReason {
     NoProgress,
     /// The vCPU cannot take the exception: a machine check would shut it down (triple fault), or its state is unknown.
     NotDeliverable,
-    /// The record area is poisoned: no record can be written.
+    /// No record can be written: the record area is poisoned, and the VMM cannot replace its page.
     #[cfg_attr(feature = "serde", serde(rename = "records-lost"))]
     RecordAreaPoisoned,
     /// The host reported an abort without an address.
@@ -164,7 +179,9 @@ impl fmt::Display for StopReport {
             StopReason::NotDeliverable => {
                 "the vCPU cannot take the exception that the plan has for this error"
             }
-            StopReason::RecordAreaPoisoned => "the memory that error records are written to is poisoned",
+            StopReason::RecordAreaPoisoned => {
+                "the memory that error records are written to is poisoned and cannot be replaced"
+            }
             StopReason::AddressUnknown => "a vCPU consumed poisoned memory at an unknown address",
             StopReason::CannotRestart => {
                 "the machine cannot start again: its kernel or tables overlap poisoned memory that is not repaired"
@@ -201,6 +218,14 @@ pub enum ErrorEvent {
         /// The pages that it reports.
         span: Span,
     },
+    /// A record could not be written, or the guest could not be notified of it. The vCPU that consumed the error, if there is one, gets
+    /// the fallback response.
+    NotReported {
+        /// Id of the error source.
+        source: u16,
+        /// The poisoned pages.
+        span: Span,
+    },
     /// A record was acknowledged.
     Acknowledged {
         /// Id of the error source.
@@ -225,12 +250,7 @@ pub enum ErrorEvent {
         span: Span,
     },
     /// A record was not acknowledged in time. It stays in its block.
-    Overdue {
-        /// Id of the error source.
-        source: u16,
-        /// The pages that it reports.
-        span: Span,
-    },
+    Overdue(Overdue),
     /// The queue of a source is full: a consumed error gets the fallback response, a detected one stays in the ledger.
     Overflowed {
         /// Id of the error source.
@@ -240,4 +260,17 @@ pub enum ErrorEvent {
         /// How often that happened at this source.
         times: u64,
     },
+}
+
+/// A record that was not acknowledged in time. If a vCPU consumed the error, its guest may hang: a kernel that consumes an error in its own
+/// code may not come to acknowledge it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+pub struct Overdue {
+    /// Id of the error source.
+    pub source: u16,
+    /// The pages that it reports.
+    pub span: Span,
+    /// The vCPU that consumed the error. `None` for a detected error.
+    pub consumed_by: Option<u32>,
 }

@@ -21,6 +21,7 @@
 //! - A vCPU is held for a record until the timeout of the record before it at the longest; then it is given the fallback response. It is
 //!   not held if the guest does not acknowledge, nor if the record before was reported to the same vCPU, which could not acknowledge it
 //!   while held.
+//! - A record that cannot be written leaves its block free, and its vCPU is given the fallback response.
 //! - A record that was not acknowledged stays in the block: a driver that starts late (early boot, kdump) reads and acknowledges it, and
 //!   the queue moves on.
 
@@ -78,7 +79,7 @@ pub enum Step {
     Coalesced(Span),
     /// This record was acknowledged, that number of nanoseconds after it was written.
     Acknowledged(Record, u64),
-    /// This record was not acknowledged in time.
+    /// This record was not acknowledged in time, by a guest whose driver was seen, or one whose vCPU consumed the error.
     Overdue(Record),
     /// This error did not fit into the queue and will not be reported: the number of such errors so far.
     Overflowed(Span, u64),
@@ -190,6 +191,17 @@ impl<const N: usize> Handshake<N> {
         }
     }
 
+    /// The record of the last [`Step::Write`] could not be written: the block is free again. Its consumer is given the fallback response,
+    /// and the vCPUs that wait for its acknowledgement are released: they access the page again.
+    pub fn not_written(&mut self, step: &mut impl FnMut(Step)) {
+        let Some(record) = self.written() else { return };
+        self.state = State::Free;
+        if let Some(consumer) = record.consumer {
+            step(Step::Fallback(consumer, record.span));
+        }
+        self.release_waiters(record.span, step);
+    }
+
     /// The guest's driver is known to have started: from now on it is expected to acknowledge records.
     pub fn driver_up(&mut self, now_ns: u64) {
         self.driver_seen = true;
@@ -224,6 +236,17 @@ impl<const N: usize> Handshake<N> {
             State::Waiting { record, .. } | State::Parked { record } | State::Overdue { record } => {
                 Some(record)
             }
+        }
+    }
+
+    /// The record in the block, if it was not acknowledged in time: by a guest whose driver was seen, or one whose vCPU consumed the error
+    /// and should have handled it.
+    #[must_use]
+    pub const fn overdue(&self) -> Option<Record> {
+        match self.state {
+            State::Overdue { record } => Some(record),
+            State::Parked { record } if record.consumer.is_some() => Some(record),
+            State::Free | State::Waiting { .. } | State::Parked { .. } => None,
         }
     }
 
@@ -264,18 +287,22 @@ impl<const N: usize> Handshake<N> {
         self.state = State::Free;
         self.driver_seen = true;
         step(Step::Acknowledged(record, now_ns.saturating_sub(record.written_ns)));
-        while let Some((consumer, _)) = self.waiters.take_first(|(_, span)| record.span.contains(span.gpa)) {
+        self.release_waiters(record.span, step);
+    }
+
+    /// Releases the vCPUs that wait for a record of that span.
+    fn release_waiters(&mut self, span: Span, step: &mut impl FnMut(Step)) {
+        while let Some((consumer, _)) = self.waiters.take_first(|(_, part)| span.contains(part.gpa)) {
             step(Step::Release(consumer.vcpu));
         }
     }
 
     /// The record was not acknowledged in time: no vCPU is held for it any longer.
     fn time_out(&mut self, record: Record, step: &mut impl FnMut(Step)) {
-        if self.driver_seen {
-            self.state = State::Overdue { record };
+        self.state = if self.driver_seen { State::Overdue { record } } else { State::Parked { record } };
+        // A record that nothing has consumed waits for the driver of a guest that is about to boot.
+        if let Some(record) = self.overdue() {
             step(Step::Overdue(record));
-        } else {
-            self.state = State::Parked { record };
         }
         while let Some((consumer, span)) = self.waiters.pop() {
             step(Step::Fallback(consumer, span));

@@ -173,36 +173,52 @@ impl Entry {
 }
 
 impl Ledger {
+    /// The number of entries that an error of the largest span, 1 GiB, has.
+    pub const MAX_ENTRIES_OF_ONE_ERROR: usize = 1 << (30 - Record::MAX_LOG2_LEN);
+
     /// An empty ledger that allocates no further memory for that number of entries.
     #[must_use]
     pub fn with_capacity(entries: usize) -> Self {
         Ledger { entries: Vec::with_capacity(entries) }
     }
 
-    /// Records an error.
+    /// Allocates memory for that number of further entries.
+    pub fn reserve(&mut self, entries: usize) {
+        self.entries.reserve(entries);
+    }
+
+    /// Records an error. It allocates no memory if [`reserve`](Self::reserve) has: twice the entries of the error, for a moment.
     pub fn record(&mut self, error: &MemoryError) {
         let span = Span::around(error.span.gpa, error.span.log2_len);
         let known = self.overlapping(span);
         let chunk = span.log2_len.min(Record::MAX_LOG2_LEN);
+        let chunks = 1_usize << (span.log2_len - chunk);
         match self.entries.get_mut(known.clone()) {
             // One entry, as wide or wider; or all of it is known, in entries of the largest width.
             Some(entries)
-                if entries.iter().all(|entry| entry.span.log2_len >= chunk)
-                    && entries.len() as u64 >= 1_u64 << (span.log2_len - chunk) =>
+                if entries.iter().all(|entry| entry.span.log2_len >= chunk) && entries.len() >= chunks =>
             {
                 entries.iter_mut().for_each(|entry| entry.seen(error));
             }
-            known_entries => {
-                let parts: Vec<Entry> = known_entries.map_or(Vec::new(), |entries| entries.to_vec());
-                let fresh = (0..1_u64 << (span.log2_len - chunk)).map(|index| {
-                    let span = Span { gpa: span.gpa + (index << chunk), log2_len: chunk };
+            _ => {
+                // The new entries are made in front of the known ones, which are then removed.
+                let len = self.entries.len();
+                let first = Entry::new(Span { gpa: span.gpa, log2_len: chunk }, error);
+                self.entries.resize(len + chunks, first);
+                self.entries.copy_within(known.start..len, known.start + chunks);
+                let mut part = known.start + chunks;
+                let end = known.end + chunks;
+                for index in 0..chunks {
+                    let span = Span { gpa: span.gpa + ((index as u64) << chunk), log2_len: chunk };
                     let mut entry = Entry::new(span, error);
-                    let from = parts.partition_point(|part| part.span.gpa < span.gpa);
-                    let known = parts.iter().skip(from).take_while(|part| span.contains(part.span.gpa));
-                    known.for_each(|part| entry.absorb(part));
-                    entry
-                });
-                self.entries.splice(known, fresh);
+                    let parts = self.entries.get(part..end).unwrap_or_default();
+                    let parts = parts.iter().take_while(|part| span.contains(part.span.gpa));
+                    part += parts.map(|part| entry.absorb(part)).count();
+                    if let Some(place) = self.entries.get_mut(known.start + index) {
+                        *place = entry;
+                    }
+                }
+                self.entries.drain(known.start + chunks..end);
             }
         }
     }

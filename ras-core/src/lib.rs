@@ -101,7 +101,7 @@
 //! | build HEST and its record area | [`RecordArea`], [`GenericErrorSourceV2`], [`Notification`] | the list of sources |
 //! | decide | [`mod@plan`] with [`abilities`] and [`request`] | yes, before the boot |
 //! | serialise writes to a status block | [`handshake`] | none |
-//! | do everything | [`responder`] | at the start; none per error, until the ledger exceeds 1024 entries |
+//! | do everything | [`responder`] | at the start, and in [`Responder::reserve`](responder::Responder::reserve); none per error |
 //!
 //! The crate is `no_std` and requires `alloc`.
 //!

@@ -3,7 +3,7 @@
 use alloc::boxed::Box;
 
 use crate::abilities::HostAbilities;
-use crate::actions::{Action, ActionSink, ErrorEvent, StopReason, StopReport};
+use crate::actions::{Action, ActionFailed, ActionSink, ErrorEvent, Overdue, StopReason, StopReport};
 use crate::handshake::Record;
 use crate::ledger::Ledger;
 use crate::memory_blocks::PartName;
@@ -13,6 +13,7 @@ use crate::progress::Progress;
 use crate::record_area::RecordArea;
 use crate::reporters::stop::stop;
 use crate::reporters::{self, BuildError, Claims, Reporter, ReporterContext, Setup};
+use crate::response::Response;
 
 /// Responds to errors as a plan says: keeps the ledger, calls the reporter for the error's class, and stops the VM if a vCPU makes no
 /// progress.
@@ -70,8 +71,9 @@ pub struct ResponderContext {
 }
 
 impl Responder {
-    /// Entries of the ledger that are allocated at the start.
-    const LEDGER_CAPACITY: usize = 1024;
+    /// Entries of the ledger that are allocated ahead: as many as an error of the largest span takes twice, and a storm of single pages in
+    /// between. The host provides the memory when it is used.
+    const LEDGER_RESERVE: usize = 2 * Ledger::MAX_ENTRIES_OF_ONE_ERROR + 1024;
 
     /// The responder for a plan, with the host and the record area that the plan was made for.
     ///
@@ -92,7 +94,7 @@ impl Responder {
             consumed: channel(&plan.consumed)?,
             detected: channel(&plan.detected)?,
             progress: Progress::new(&plan.consumed.timeouts),
-            ledger: Ledger::with_capacity(Self::LEDGER_CAPACITY),
+            ledger: Ledger::with_capacity(Self::LEDGER_RESERVE),
             unreported: None,
         })
     }
@@ -111,6 +113,13 @@ impl Responder {
     /// Records an error in the ledger; [`respond`](Self::respond) is to follow, once it is possible.
     pub fn record(&mut self, error: &MemoryError) {
         self.ledger.record(error);
+    }
+
+    /// Records an error in memory that the VMM has replaced with its contents, so that the guest need not be notified.
+    pub fn record_restored(&mut self, error: &MemoryError, now_ns: u64) {
+        self.ledger.record(error);
+        self.ledger.handled(error.span, Response::Ignore);
+        self.ledger.repaired(error.span, now_ns);
     }
 
     /// Responds to an error that was recorded before. As with [`report`](Self::report), the vCPU must not be entered before every action
@@ -198,6 +207,16 @@ impl Responder {
         }
     }
 
+    /// The records that the guest has not acknowledged in time.
+    pub fn overdue(&self) -> impl Iterator<Item = Overdue> {
+        [self.consumed.reporter.overdue(), self.detected.reporter.overdue()].into_iter().flatten()
+    }
+
+    /// Allocates memory for the errors to come, so that none has to while a vCPU waits. Call it from time to time, outside the error path.
+    pub fn reserve(&mut self) {
+        self.ledger.reserve(Self::LEDGER_RESERVE);
+    }
+
     /// The poisoned pages so far.
     #[must_use]
     pub const fn ledger(&self) -> &Ledger {
@@ -255,7 +274,7 @@ struct LedgerRecorder<'a> {
 }
 
 impl ActionSink for LedgerRecorder<'_> {
-    fn act(&mut self, action: Action<'_>) {
+    fn act(&mut self, action: Action<'_>) -> Result<(), ActionFailed> {
         match action {
             Action::Event(ErrorEvent::Handled { span, response }) => self.ledger.handled(span, response),
             Action::Event(ErrorEvent::Acknowledged { span, .. }) => {
@@ -263,6 +282,6 @@ impl ActionSink for LedgerRecorder<'_> {
             }
             _ => {}
         }
-        self.sink.act(action);
+        self.sink.act(action)
     }
 }

@@ -53,7 +53,4 @@ pub struct MachineCheckState {
     pub detected_unread: bool,
     /// The guest enabled local machine checks on it (MCG_EXT_CTL.LMCE_EN).
     pub local: bool,
-    /// Every other vCPU that the guest has started has MCIP clear and CR4.MCE set: all can take one together. A vCPU that was never started
-    /// has CR4.MCE clear and takes no part.
-    pub others_ready: bool,
 }

@@ -1,7 +1,7 @@
 //! An exhaustive model check of the handshake of one status block.
 //!
 //! The model is a block with a queue of two errors, two vCPUs, a guest that reads and acknowledges or does not, a clock that can reach a
-//! deadline, a driver whose start may be seen, and resets. It is checked for every reachable state that
+//! deadline, a driver whose start may be seen, a record that cannot be written, and resets. It is checked for every reachable state that
 //! - no record is overwritten before its acknowledgement;
 //! - exactly as many records of a page are written as reports of it were accepted;
 //! - a coalesced error is part of a record that is written or queued;
@@ -20,6 +20,7 @@ const BLOCKS: usize = 7;
 const TIMEOUT_NS: u64 = 10;
 const REPORTS: u8 = 4;
 const RESETS: u8 = 1;
+const FAILURES: u8 = 1;
 
 #[derive(Clone, PartialEq, Eq, Hash)]
 struct Model {
@@ -32,6 +33,9 @@ struct Model {
     overflowed: u64,
     reports_left: u8,
     resets_left: u8,
+    failures_left: u8,
+    /// The next record cannot be written.
+    next_fails: bool,
     driver_marked: bool,
 }
 
@@ -64,6 +68,7 @@ enum Event {
     GuestReads,
     GuestAcknowledges,
     DriverSeen,
+    NextFails,
     Reset,
 }
 
@@ -113,6 +118,8 @@ impl Model {
             overflowed: 0,
             reports_left: REPORTS,
             resets_left: RESETS,
+            failures_left: FAILURES,
+            next_fails: false,
             driver_marked: false,
         }
     }
@@ -148,6 +155,9 @@ impl Model {
         }
         if !self.driver_marked {
             events.push(Event::DriverSeen);
+        }
+        if self.failures_left > 0 {
+            events.push(Event::NextFails);
         }
         if self.resets_left > 0 {
             events.push(Event::Reset);
@@ -185,6 +195,10 @@ impl Model {
                 model.driver_marked = true;
                 model.host.driver_up(model.now);
             }
+            Event::NextFails => {
+                model.failures_left -= 1;
+                model.next_fails = true;
+            }
             Event::Reset => model.reset(),
         }
         model.check();
@@ -221,7 +235,7 @@ impl Model {
             assert!(!blocks(span).all(reported), "{span} was reported already");
             blocks(span).for_each(|index| self.due[index] += 1);
         }
-        steps.into_iter().for_each(|step| self.carry_out(step));
+        self.carry_out_all(steps);
         if coalesced {
             for index in blocks(span) {
                 let reported =
@@ -236,7 +250,27 @@ impl Model {
     fn tick(&mut self) {
         let mut steps = Vec::new();
         self.host.tick(self.guest.free, self.now, &mut |step| steps.push(step));
-        steps.into_iter().for_each(|step| self.carry_out(step));
+        self.carry_out_all(steps);
+    }
+
+    fn carry_out_all(&mut self, steps: Vec<Step>) {
+        let mut has_failed = false;
+        for step in steps {
+            match step {
+                // The record is dropped; the block is as it was.
+                Step::Write(record) if std::mem::take(&mut self.next_fails) => {
+                    self.due[index_of(record.span)] -= 1;
+                    has_failed = true;
+                }
+                step => self.carry_out(step),
+            }
+        }
+        if has_failed {
+            let mut steps = Vec::new();
+            self.host.not_written(&mut |step| steps.push(step));
+            steps.into_iter().for_each(|step| self.carry_out(step));
+            assert!(self.host.written().is_none(), "the block is taken for a record that was not written");
+        }
     }
 
     fn reset(&mut self) {

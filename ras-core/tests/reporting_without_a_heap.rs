@@ -66,7 +66,6 @@ fn no_response_allocates_memory() {
         in_progress: false,
         enabled: true,
         local: false,
-        others_ready: true,
         detected_unread: false,
     });
     let mut plans = 0;
@@ -93,7 +92,10 @@ fn no_response_allocates_memory() {
                 plans += 1;
                 let mut actions = 0_usize;
                 let before = ALLOCATIONS.get();
-                let mut sink = |_: Action<'_>| actions += 1;
+                let mut sink = |_: Action<'_>| {
+                    actions += 1;
+                    Ok(())
+                };
                 let context = |now_ns| ResponderContext {
                     context: ReporterContext {
                         now_ns,
@@ -106,8 +108,9 @@ fn no_response_allocates_memory() {
                 for page in 0..200_u64 {
                     let gpa = 0x8000_0000 + (page << 21);
                     let kind = if page % 3 == 0 { Kind::ActionOptional } else { Kind::ActionRequired };
+                    // Every fourteenth error is of 2 MiB, a part of which is known.
                     let log2_len = if page % 7 == 0 { 21 } else { 12 };
-                    let error = MemoryError {
+                    let error = |gpa, log2_len| MemoryError {
                         span: Span::around(gpa, log2_len),
                         gpa,
                         kind,
@@ -115,22 +118,25 @@ fn no_response_allocates_memory() {
                         origin: Origin::Sigbus,
                         time_ns: page,
                     };
-                    // The ledger allocates only beyond its initial capacity.
-                    if responder.ledger().entries().len() < 900 {
-                        responder.report(&error, &context(page), &mut sink);
+                    if page % 14 == 0 {
+                        responder.report(&error(gpa + 0x5_3000, 12), &context(page), &mut sink);
+                        responder.report(&error(gpa + 0x1f_0000, 14), &context(page), &mut sink);
                     }
+                    responder.report(&error(gpa, log2_len), &context(page), &mut sink);
                     responder.tick(&context(page), &mut sink);
                 }
-                // An error that is reported again is known to the ledger, however wide it is.
-                let again = MemoryError {
-                    span: Span::around(0x8000_0000, 21),
-                    gpa: 0x8000_3000,
-                    kind: Kind::ActionRequired,
-                    vcpu: Some(1),
-                    origin: Origin::Sigbus,
-                    time_ns: 1_000,
-                };
-                responder.report(&again, &context(1_000), &mut sink);
+                // The largest error, over pages that are known and some that are not; and again, when all of it is known.
+                for time_ns in [1_000, 2_000] {
+                    let widest = MemoryError {
+                        span: Span::around(0x8000_0000, 30),
+                        gpa: 0x8000_3000,
+                        kind: Kind::ActionRequired,
+                        vcpu: Some(1),
+                        origin: Origin::Sigbus,
+                        time_ns,
+                    };
+                    responder.report(&widest, &context(time_ns), &mut sink);
+                }
                 responder.tick(&context(u64::MAX), &mut sink);
                 responder.reset(true, &mut sink);
                 responder.tick(&context(u64::MAX), &mut sink);

@@ -22,6 +22,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         a_reset_repairs,
         never_repaired,
         repaired_when_acknowledged,
+        memory_of_the_vmms_own_making_is_restored,
         a_page_is_poisoned_once,
         an_invalid_injection_request_is_refused,
         sigbus_from_a_process,
@@ -266,6 +267,40 @@ fn repaired_when_acknowledged() -> Checked {
     assert_eq!(ctl(&scratch, &["ledger"], 0)["bytes_lost"], 4096);
     ctl(&scratch, &["stop"], 0);
     running.finish().expect(0);
+    Ok(())
+}
+
+/// A table, an address cell, an acknowledge register and a status block are poisoned, and a page of the guest: it is notified of that one
+/// alone, and of an error that needs a record.
+fn memory_of_the_vmms_own_making_is_restored() -> Checked {
+    needs::kvm()?;
+    let scratch = Scratch::new();
+    let plain = scratch.profile(&profile_text("", ""));
+    let plan = Ghest::new(["plan", "--json"]).arg(&plain.path).finish().expect_ok().json();
+    let table = |name: &str| {
+        let tables = plan["tables"].as_array().expect("tables");
+        let table = tables.iter().find(|table| table["name"] == name).expect("the table");
+        table["gpa"].as_u64().expect("an address")
+    };
+    let records = table("error-records");
+    let reserved = [table("rsdp"), records, records + 0x1_0000, records + 0x2_0000];
+    let touch = reserved.map(|gpa| format!("probe.touch={gpa:#x} ")).concat();
+    let words = format!("{touch}probe.touch=0x2000000 probe.await-errors=2 probe.timeout=20000");
+    let profile = scratch.profile(&profile_text(&words, "asynchronous = \"gsiv\""));
+    let boot = Ghest::boot(&profile).args(["--inject", POISONED]).arg("--events").arg(scratch.path("events"));
+    let boot = reserved
+        .iter()
+        .fold(boot, |boot, gpa| boot.args(["--inject", &format!("ar@{gpa:#x},when=probe: touching")]));
+    let guest = boot.args(["--inject", "ao@0x2100000,when=probe: awaiting"]).finish().expect_ok();
+    assert_eq!(guest.probe("error offlined"), ["0x2000000"], "{guest}");
+    assert_eq!(guest.probe("error page"), ["0x2100000 section-severity recoverable"], "{guest}");
+    assert_eq!(guest.probe("error machine-check").len(), 1, "{guest}");
+    let repaired: Vec<_> = events(&scratch, "repaired").iter().map(|event| event["gpa"].clone()).collect();
+    assert_eq!(repaired, reserved.map(Value::from), "{guest}");
+    let ignored =
+        events(&scratch, "memory-error").iter().filter(|event| event["response"] == "ignore").count();
+    assert_eq!(ignored, reserved.len(), "{guest}");
+    assert_eq!(events(&scratch, "notified").len(), 2, "{guest}");
     Ok(())
 }
 

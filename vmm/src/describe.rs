@@ -1,9 +1,9 @@
 //! The hardware of a machine, as its guest sees it, and the tables that describe it.
 
 use firmware_tables::{BuildError, GuestTables, OemInfo};
-use machine_profile::Machine;
+use machine_profile::{Machine, TableSet};
 use platform::aarch64::Features;
-use platform::{Arch, Chosen, Platform, aarch64, x86_64};
+use platform::{Arch, Chosen, Platform, RegionKind, aarch64, x86_64};
 
 use crate::board::profile_devices::PlaceError;
 use crate::board::{self, profile_devices};
@@ -59,12 +59,20 @@ pub fn platform(machine: &Machine, offered: Features) -> Result<Platform, Descri
     let mut nodes = board::nodes(machine.arch);
     nodes.extend(profile_devices::nodes(machine)?);
     let (vcpus, memory, console) = (machine.vcpus, machine.memory.size, Some(board::console(machine.arch)));
-    Ok(match machine.arch {
+    let mut platform = match machine.arch {
         Arch::X86_64 => x86_64::platform(&x86_64::Layout::REFERENCE, vcpus, memory, nodes, console),
         Arch::Aarch64 => {
             aarch64::platform(&aarch64::Layout::REFERENCE, vcpus, memory, offered, nodes, console)
         }
-    })
+    };
+    // A page of the tables that is poisoned is restored while the guest runs, so the guest must not use it for anything else.
+    if machine.firmware == TableSet::Acpi {
+        let regions = platform.memory.regions.iter_mut();
+        regions
+            .filter(|region| region.kind == RegionKind::AcpiReclaim)
+            .for_each(|region| region.kind = RegionKind::AcpiNvs);
+    }
+    Ok(platform)
 }
 
 /// The tables of a machine: the table set that its profile names.

@@ -19,7 +19,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use guest_memory::sigbus;
-use ras_core::actions::ErrorEvent;
+use ras_core::actions::{ErrorEvent, Overdue};
 use ras_core::{Kind, MemoryError, Origin, Response, Span};
 use serde_json::{Map, Value, json};
 
@@ -205,7 +205,9 @@ const LOG_TARGET: &str = "memory-error";
 fn log(note: &Note) {
     match note {
         Note::MemoryError { .. }
-        | Note::ErrorEvent(ErrorEvent::Overdue { .. } | ErrorEvent::Overflowed { .. }) => {
+        | Note::ErrorEvent(
+            ErrorEvent::Overdue(_) | ErrorEvent::Overflowed { .. } | ErrorEvent::NotReported { .. },
+        ) => {
             tracing::warn!(target: LOG_TARGET, "{}", LogText(note));
         }
         Note::OwnMemory(_) | Note::NotRepaired(_) => tracing::error!(target: LOG_TARGET, "{}", LogText(note)),
@@ -257,11 +259,20 @@ impl fmt::Display for LogText<'_> {
                     "the guest acknowledged the record of {span} (error source {source}) after {after:.1?}"
                 )
             }
-            Note::ErrorEvent(ErrorEvent::Overdue { source, span }) => {
+            Note::ErrorEvent(ErrorEvent::Overdue(Overdue { source, span, consumed_by })) => {
                 write!(
                     f,
                     "the guest has not acknowledged the record of {span} (error source {source}) in time"
-                )
+                )?;
+                match consumed_by {
+                    Some(vcpu) => {
+                        write!(f, ": vCPU {vcpu} consumed the error, and the guest may hang since")
+                    }
+                    None => Ok(()),
+                }
+            }
+            Note::ErrorEvent(ErrorEvent::NotReported { source, span }) => {
+                write!(f, "the guest is not notified of {span}: error source {source} cannot report it")
             }
             Note::ErrorEvent(ErrorEvent::Overflowed { source, span, times }) => write!(
                 f,
@@ -331,9 +342,12 @@ fn fields(note: &Note) -> Map<String, Value> {
             ErrorEvent::Acknowledged { source, span, after_ns } => {
                 with(span, json!({ "source": source, "after_ns": after_ns }))
             }
-            ErrorEvent::Queued { source, span } => with(span, json!({ "source": source })),
-            ErrorEvent::Coalesced { source, span } => with(span, json!({ "source": source })),
-            ErrorEvent::Overdue { source, span } => with(span, json!({ "source": source })),
+            ErrorEvent::Queued { source, span }
+            | ErrorEvent::Coalesced { source, span }
+            | ErrorEvent::NotReported { source, span } => with(span, json!({ "source": source })),
+            ErrorEvent::Overdue(Overdue { source, span, consumed_by }) => {
+                with(span, json!({ "source": source, "consumed_by": consumed_by }))
+            }
             ErrorEvent::Overflowed { source, span, times } => {
                 with(span, json!({ "source": source, "times": times }))
             }

@@ -157,7 +157,7 @@ pub fn prepare(
     let name = machine.name.clone();
     preserved.reporting.attach(ActionExecutor {
         events: Arc::clone(&board.events),
-        external: external_line(&vm, platform)?,
+        interrupts: interrupt_lines(&vm, platform)?,
         control: Arc::clone(&control),
         vcpus: machine.vcpus,
         lifecycle: Arc::clone(&lifecycle),
@@ -170,16 +170,19 @@ pub fn prepare(
     Ok(Prepared { name, ports, environment, board, console, control, lifecycle, vm })
 }
 
-/// The interrupt line of the error source that has its own interrupt. `None` if no source has.
-fn external_line(vm: &KvmVm, platform: &Platform) -> Result<Option<InterruptLine>, MachineError> {
-    let gsi = platform.error_sources.iter().find_map(|source| match source.notification {
-        Notification::External { gsi } => Some(gsi),
-        _ => None,
-    });
-    let Some(gsi) = gsi else { return Ok(None) };
-    let line = InterruptLine::new().map_err(host_error("eventfd(2)"))?;
-    vm.bind(&line, gsi)?;
-    Ok(Some(line))
+/// The interrupt lines of the error sources that have an interrupt of their own, each with its GSI.
+fn interrupt_lines(vm: &KvmVm, platform: &Platform) -> Result<Vec<(u32, InterruptLine)>, MachineError> {
+    let mut lines: Vec<(u32, InterruptLine)> = Vec::new();
+    for source in &platform.error_sources {
+        if let Notification::External { gsi } = source.notification
+            && !lines.iter().any(|(wired, _)| *wired == gsi)
+        {
+            let line = InterruptLine::new().map_err(host_error("eventfd(2)"))?;
+            vm.bind(&line, gsi)?;
+            lines.push((gsi, line));
+        }
+    }
+    Ok(lines)
 }
 
 /// Makes a [`MachineError::Host`] of an errno. `what` is the system call, for example `eventfd(2)`.

@@ -22,7 +22,7 @@ pub struct Story {
     pub notified: Vec<Notified>,
     /// Acknowledgements by the guest.
     pub acknowledged: Vec<Acknowledged>,
-    /// Names of events that delayed or merged a report: `queued`, `coalesced`, `overdue`, `overflowed`, `not-repaired`.
+    /// Names of events that delayed or merged a report: `queued`, `coalesced`, `overdue`, `overflowed`, `not-reported`, `not-repaired`.
     pub troubles: Vec<String>,
     /// Whether new memory replaced it.
     pub repaired: bool,
@@ -164,7 +164,7 @@ fn add(event: &Value, stories: &mut Vec<Story>, current: &mut Option<usize>) {
             source: number("source").unwrap_or_default(),
             after_ns: number("after_ns").unwrap_or_default(),
         }),
-        "queued" | "coalesced" | "overdue" | "overflowed" | "not-repaired"
+        "queued" | "coalesced" | "overdue" | "overflowed" | "not-reported" | "not-repaired"
             if !story.troubles.iter().any(|trouble| trouble == name) =>
         {
             story.troubles.push(name.to_owned());

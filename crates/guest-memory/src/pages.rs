@@ -72,6 +72,80 @@ pub(crate) fn unmap(range: HostRange<'_>) -> io::Result<()> {
     unsafe { advise(range.hva(), range.len(), libc::MADV_DONTNEED) }
 }
 
+/// Which pages are in memory, by mincore(2): bit 0 of the byte of each page. Of a page that is not present, it is set if there is nothing
+/// to read from the swap: the kernel sets it for the entry of a poisoned page.
+///
+/// # Errors
+/// ENOMEM if the range is not mapped.
+#[expect(unsafe_code, reason = "mincore(2) is called")]
+pub(crate) fn in_memory(hva: u64, pages: &mut [u8]) -> io::Result<()> {
+    let len = pages.len() * rustix::param::page_size();
+    // SAFETY: the kernel writes one byte for each page, as many as `pages` has, and checks that the range is mapped.
+    match unsafe { libc::mincore(hva as *mut libc::c_void, len, pages.as_mut_ptr()) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Zeroed pages that belong to this process alone, to be filled and moved into guest memory.
+#[derive(Debug)]
+pub(crate) struct FreshPages {
+    start: *mut u8,
+    len: usize,
+}
+
+#[expect(unsafe_code, reason = "memory is mapped and moved")]
+impl FreshPages {
+    /// Maps private anonymous memory, `len` bytes, as that of [`Backing::Anonymous`](crate::Backing::Anonymous).
+    ///
+    /// # Errors
+    /// The error of mmap(2).
+    pub(crate) fn map(len: u64) -> io::Result<Self> {
+        let len = usize::try_from(len).map_err(io::Error::other)?;
+        let protection = libc::PROT_READ | libc::PROT_WRITE;
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+        // SAFETY: a new mapping at an address that the kernel chooses.
+        let start = unsafe { libc::mmap(std::ptr::null_mut(), len, protection, flags, -1, 0) };
+        if start == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(FreshPages { start: start.cast(), len })
+    }
+
+    pub(crate) fn bytes(&mut self) -> &mut [u8] {
+        // SAFETY: the mapping of `map`, initialised by the kernel, which nothing else knows the address of.
+        unsafe { std::slice::from_raw_parts_mut(self.start, self.len) }
+    }
+
+    /// Replaces a range by these pages, in one step.
+    ///
+    /// # Errors
+    /// The error of mremap(2).
+    pub(crate) fn move_to(mut self, range: HostRange<'_>) -> io::Result<()> {
+        debug_assert_eq!(self.len as u64, range.len());
+        let (flags, to) = (libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED, range.hva() as *mut libc::c_void);
+        // SAFETY: the range is guest memory, private and anonymous like these pages and as long, and stays mapped. Guests and devices
+        // change it at any time, so no code here holds a reference to it or relies on its contents.
+        let moved = unsafe { libc::mremap(self.start.cast(), self.len, self.len, flags, to) };
+        if moved == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        // The mapping is part of guest memory now.
+        self.len = 0;
+        Ok(())
+    }
+}
+
+#[expect(unsafe_code, reason = "memory is unmapped")]
+impl Drop for FreshPages {
+    fn drop(&mut self) {
+        if self.len > 0 {
+            // SAFETY: the mapping of `map`, to which no reference outlives `self`.
+            unsafe { libc::munmap(self.start.cast(), self.len) };
+        }
+    }
+}
+
 /// Poisons pages, by MADV_HWPOISON.
 ///
 /// # Errors

@@ -1,13 +1,14 @@
-//! Replacing poisoned pages by zeroed ones.
+//! Replacing poisoned pages: by zeroed ones, or by pages with the contents that they had.
 
 use std::fs::File;
 use std::io;
+use std::os::unix::fs::FileExt;
 
 use rustix::fs::{FallocateFlags, fallocate};
 use vm_memory::{GuestMemoryBackend, GuestMemoryRegion};
 
 use crate::backing::Backing;
-use crate::pages::{self, EHWPOISON, HostRange};
+use crate::pages::{self, EHWPOISON, FreshPages, HostRange};
 use crate::ram::GuestRam;
 use crate::{AccessError, sigbus};
 
@@ -39,6 +40,46 @@ impl GuestRam {
             self.verify(pages)?;
             sigbus::memory_replaced(pages.range.hva(), pages.range.len());
         }
+        Ok(())
+    }
+
+    /// Replaces the pages, of the backing's size, that contain these bytes by pages with other contents: `fill` gets the GPA of the
+    /// first page and the bytes of the new pages, which are zero. A poisoned page is replaced in one step: an access faults, or sees the
+    /// new contents.
+    ///
+    /// It allocates no memory of the heap, so that it can be called while a vCPU waits.
+    ///
+    /// # Errors
+    /// `InvalidInput` if the bytes are not all in one region of guest memory; `Unsupported` for huge pages; or the error of mmap(2),
+    /// mremap(2), fallocate(2), pwrite(2) or madvise(2).
+    pub fn replace_pages_with(
+        &self,
+        gpa: u64,
+        len: u64,
+        fill: impl FnOnce(u64, &mut [u8]),
+    ) -> io::Result<()> {
+        if matches!(self.backing(), Backing::Hugetlbfs { .. }) {
+            return Err(io::ErrorKind::Unsupported.into());
+        }
+        let page_size = self.backing().page_size();
+        let start = gpa & !(page_size - 1);
+        let end = gpa.checked_add(len).and_then(|end| end.checked_next_multiple_of(page_size));
+        let range = end.and_then(|end| self.host_range(start, end - start));
+        let Some(range) = range else { return Err(io::ErrorKind::InvalidInput.into()) };
+        let pages = Pages { gpa: start, range };
+        let mut fresh = FreshPages::map(range.len())?;
+        fill(start, fresh.bytes());
+        match self.file(pages) {
+            // The entries of poisoned pages stay in the page table, and fault, until `unmap`.
+            Some((file, at)) => {
+                let hole = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+                fallocate(file, hole, at, range.len())?;
+                file.write_all_at(fresh.bytes(), at)?;
+                pages::unmap(range)?;
+            }
+            None => fresh.move_to(range)?,
+        }
+        sigbus::memory_replaced(range.hva(), range.len());
         Ok(())
     }
 
@@ -208,6 +249,39 @@ mod tests {
     }
 
     #[test]
+    fn replaced_pages_have_the_contents_that_they_are_given() {
+        for backing in [Backing::Anonymous, Backing::Memfd] {
+            let ram = filled(backing);
+            // Several times: the new page is replaced in its turn.
+            for round in 1..4 {
+                ram.replace_pages_with(3 * PAGE + 7, PAGE, |gpa, bytes| {
+                    assert_eq!((gpa, bytes.len() as u64), (3 * PAGE, 2 * PAGE));
+                    assert!(bytes.iter().all(|&byte| byte == 0));
+                    bytes[..PAGE as usize].fill(4);
+                    bytes[PAGE as usize + 1] = round;
+                })
+                .expect("memory");
+                let mut page = [0xff; PAGE as usize];
+                ram.read(4 * PAGE, &mut page).expect("memory");
+                assert_eq!((page[0], page[1], page[2]), (0, round, 0), "{backing:?}");
+                ram.write(4 * PAGE, &[5; PAGE as usize]).expect("it can be written");
+                assert_eq!(zero(&ram), [0; 0], "{backing:?}: others are unchanged");
+            }
+        }
+    }
+
+    #[test]
+    fn only_pages_of_one_region_are_replaced_by_others() {
+        let ram = filled(Backing::Anonymous);
+        for (gpa, len) in [(15 * PAGE, 2 * PAGE), (24 * PAGE, 1), (u64::MAX - 5, 100), (71 * PAGE, 2 * PAGE)]
+        {
+            let error =
+                ram.replace_pages_with(gpa, len, |_, _| panic!("not memory")).expect_err("not memory");
+            assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
+        }
+    }
+
+    #[test]
     fn zero_except_keeps_the_pages_that_it_is_given() {
         for backing in [Backing::Anonymous, Backing::Memfd] {
             let ram = filled(backing);
@@ -241,25 +315,6 @@ mod tests {
         file.read_exact_at(&mut bytes, 2 * PAGE).expect("the file");
         assert_eq!(bytes[..PAGE as usize], [0; PAGE as usize]);
         assert_eq!(bytes[PAGE as usize..], [4; PAGE as usize]);
-    }
-
-    #[test]
-    fn replaced_huge_pages_are_allocated_immediately() {
-        let page_size = 2 << 20;
-        let ram = match GuestRam::allocate(&[(0, 2 * page_size)], Backing::Hugetlbfs { page_size }) {
-            Ok(ram) => ram,
-            Err(error) => {
-                eprintln!("SKIPPED, this machine has no free huge pages: {error}");
-                return;
-            }
-        };
-        ram.write(0, &vec![1; 2 * page_size as usize]).expect("memory");
-        ram.replace_pages(page_size + 5, 1).expect("memory");
-        let mut bytes = vec![0xff; 2 * page_size as usize];
-        ram.read(0, &mut bytes).expect("memory");
-        let (first, second) = bytes.split_at(page_size as usize);
-        assert!(first.iter().all(|&byte| byte == 1));
-        assert!(second.iter().all(|&byte| byte == 0));
     }
 
     #[test]

@@ -39,7 +39,7 @@ pub(crate) mod vmm {
     use platform::x86_64::{EXTENDED_MEMORY_START, Layout, platform};
     use platform::{AcpiIdentity, Chosen, DeviceNode, DeviceRole, Platform, RegionKind, Trigger};
     use ras_core::abilities::{ArchAbilities, Fact, HostAbilities, MemoryFailure, X86Abilities};
-    use ras_core::actions::Action;
+    use ras_core::actions::{Action, ActionFailed};
     use ras_core::plan::{TablesView, plan, sources_wanted};
     use ras_core::reporters::ReporterContext;
     use ras_core::request::{OnMissingSupport, Repair, Request};
@@ -122,11 +122,12 @@ pub(crate) mod vmm {
                 exit => return Err(format!("unexpected exit of the vCPU: {exit:?}").into()),
             }
             let context = context(&responder, &ram, start)?;
-            let mut result = Ok(());
+            let mut failed = None;
             let mut sink = |action: Action<'_>| {
-                if result.is_ok() {
-                    result = carry_out(action, &ram, &vcpu, out);
-                }
+                carry_out(action, &ram, &vcpu, out).map_err(|error| {
+                    failed.get_or_insert(error);
+                    ActionFailed
+                })
             };
             match consumed {
                 Some(gpa) => {
@@ -137,7 +138,7 @@ pub(crate) mod vmm {
                 }
                 None => responder.tick(&context, &mut sink),
             }
-            result?;
+            failed.map_or(Ok(()), Err)?;
         }
         let console = String::from_utf8_lossy(&console);
         for wanted in ["probe: error record", "probe: error offlined 0x2000000", "probe: ok"] {

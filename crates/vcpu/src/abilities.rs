@@ -101,7 +101,15 @@ mod tests {
         let arch = if cfg!(target_arch = "x86_64") { Arch::X86_64 } else { Arch::Aarch64 };
         let abilities = of_this_host(arch);
         assert_eq!(abilities.architecture(), arch);
-        assert!(abilities.page_sizes.contains(&4096) || !abilities.page_sizes.is_empty());
+        assert_eq!(abilities.page_sizes.first(), Some(&(rustix::param::page_size() as u64)));
+        assert!(abilities.page_sizes.is_sorted(), "{:?}", abilities.page_sizes);
+        // Each fact is that of its own source.
+        let host = crate::host::probe();
+        assert_eq!(abilities.kvm, Fact::from(matches!(host.kvm, KvmState::Present)));
+        let handled = Path::new("/proc/sys/vm/memory_failure_recovery").exists();
+        assert_eq!(abilities.memory_failure.handled, Fact::from(handled));
+        let fault_info = crate::host::open().ok().map(|kvm| kvm.check_extension_raw(232) > 0);
+        assert_eq!(abilities.memory_fault_info, Fact::from(fault_info));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The requested run state of the vCPUs, and what is pending for a single one: exceptions, and being held outside the guest.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -28,12 +28,50 @@ pub struct Control {
     run_state: AtomicU8,
     pending: Mutex<Pending>,
     changed: Condvar,
-    /// Whether an exception is pending or a vCPU is held. Read at every entry, without the lock.
-    has_pending: AtomicBool,
+    /// Whether an exception is pending for a vCPU, or it is held. Read at every entry, without the lock: what is pending for one vCPU
+    /// costs the others nothing.
+    attention: Attention,
 }
 
 /// Preallocated entries for pending exceptions and for held vCPUs: between an error and its exception nothing is allocated.
 const PENDING_CAPACITY: usize = 64;
+/// The same for each vCPU: a broadcast machine check is pending for all of them, and more than one broadcast may be.
+const PENDING_CAPACITY_PER_VCPU: usize = 4;
+
+/// A bit for each vCPU. vCPUs whose index differs by a multiple of their number share one, and take the lock for each other.
+#[derive(Debug)]
+struct Attention([AtomicU64; 64]);
+
+impl Attention {
+    const fn new() -> Self {
+        Attention([const { AtomicU64::new(0) }; 64])
+    }
+
+    /// The number of a vCPU's bit.
+    const fn bit(vcpu: u32) -> u32 {
+        vcpu % (64 * u64::BITS)
+    }
+
+    fn word(&self, vcpu: u32) -> &AtomicU64 {
+        &self.0[(Self::bit(vcpu) / u64::BITS) as usize]
+    }
+
+    fn is_set(&self, vcpu: u32) -> bool {
+        self.word(vcpu).load(Ordering::Acquire) >> (vcpu % u64::BITS) & 1 != 0
+    }
+
+    fn is_any_set(&self) -> bool {
+        self.0.iter().any(|word| word.load(Ordering::Acquire) != 0)
+    }
+
+    fn set(&self, vcpu: u32, is_set: bool) {
+        let mask = 1 << (vcpu % u64::BITS);
+        match is_set {
+            true => self.word(vcpu).fetch_or(mask, Ordering::Release),
+            false => self.word(vcpu).fetch_and(!mask, Ordering::Release),
+        };
+    }
+}
 
 /// What the lock guards.
 #[derive(Debug)]
@@ -60,12 +98,20 @@ impl Default for Control {
                 threads: Vec::new(),
             }),
             changed: Condvar::new(),
-            has_pending: AtomicBool::new(false),
+            attention: Attention::new(),
         }
     }
 }
 
 impl Control {
+    /// Allocates memory for what may be pending for that number of vCPUs. [`Vcpus::start`](crate::Vcpus::start) does it.
+    pub fn reserve(&self, vcpus: usize) {
+        let mut pending = self.lock();
+        pending.injections.reserve(PENDING_CAPACITY_PER_VCPU * vcpus);
+        pending.held.reserve(vcpus);
+        pending.threads.reserve(vcpus);
+    }
+
     /// The requested run state. One atomic load, since it is read at every exit.
     #[must_use]
     pub fn run_state(&self) -> RunState {
@@ -89,20 +135,22 @@ impl Control {
     /// Queues an exception for a vCPU and releases it if it is held. The vCPU takes it at its next entry; unless the caller runs on its
     /// thread, it is kicked out of the guest for that.
     pub fn inject(&self, vcpu: u32, injection: Injection) {
-        self.change(|pending| {
+        self.change(vcpu, |pending| {
             pending.injections.push_back((vcpu, injection));
             pending.held.retain(|held| *held != vcpu);
             let thread = pending.threads.iter().find(|(index, _)| *index == vcpu).map(|(_, thread)| *thread);
             if let Some(thread) = thread.filter(|thread| *thread != kick::this_thread()) {
                 kick::kick(thread);
             }
+            // It may have been held.
+            self.changed.notify_all();
         });
     }
 
     /// Whether an exception is pending for the vCPU.
     #[must_use]
     pub fn has_exception(&self, vcpu: u32) -> bool {
-        self.has_pending() && self.lock().injections.iter().any(|(wanted, _)| *wanted == vcpu)
+        self.attention.is_set(vcpu) && self.lock().injections.iter().any(|(wanted, _)| *wanted == vcpu)
     }
 
     /// Kicks the vCPUs for which exceptions are pending, so that a deferred one is injected again.
@@ -134,7 +182,7 @@ impl Control {
     /// Holds a vCPU outside the guest until it is released or an exception is injected into it. Called on its own thread, or while it is
     /// outside the guest for another reason.
     pub fn hold(&self, vcpu: u32) {
-        self.change(|pending| {
+        self.change(vcpu, |pending| {
             if !pending.held.contains(&vcpu) {
                 pending.held.push(vcpu);
             }
@@ -143,18 +191,21 @@ impl Control {
 
     /// Releases a held vCPU.
     pub fn release(&self, vcpu: u32) {
-        self.change(|pending| pending.held.retain(|held| *held != vcpu));
+        self.change(vcpu, |pending| {
+            pending.held.retain(|held| *held != vcpu);
+            self.changed.notify_all();
+        });
     }
 
     /// Whether an exception is pending for any vCPU, or any vCPU is held.
     #[must_use]
     pub fn has_pending(&self) -> bool {
-        self.has_pending.load(Ordering::Acquire)
+        self.attention.is_any_set()
     }
 
     /// Whether the vCPU is held.
     pub(crate) fn is_held(&self, vcpu: u32) -> bool {
-        self.has_pending() && self.lock().held.contains(&vcpu)
+        self.attention.is_set(vcpu) && self.lock().held.contains(&vcpu)
     }
 
     /// Waits until the vCPU is released, another state than [`RunState::Run`] is requested, or the timeout has elapsed.
@@ -168,11 +219,11 @@ impl Control {
 
     /// Removes the next exception for a vCPU.
     pub(crate) fn take_injection(&self, vcpu: u32) -> Option<Injection> {
-        if !self.has_pending() {
+        if !self.attention.is_set(vcpu) {
             return None;
         }
         let mut taken = None;
-        self.change(|pending| {
+        self.change(vcpu, |pending| {
             let index = pending.injections.iter().position(|(wanted, _)| *wanted == vcpu);
             taken = index.and_then(|index| pending.injections.remove(index));
         });
@@ -181,7 +232,7 @@ impl Control {
 
     /// Returns an exception that the vCPU cannot take yet to the front of the queue.
     pub(crate) fn put_back(&self, vcpu: u32, injection: Injection) {
-        self.change(|pending| pending.injections.push_front((vcpu, injection)));
+        self.change(vcpu, |pending| pending.injections.push_front((vcpu, injection)));
     }
 
     /// Waits until the requested state is no longer [`RunState::Pause`].
@@ -210,15 +261,70 @@ impl Control {
         true
     }
 
-    /// Changes what is pending, and wakes waiting vCPUs.
-    fn change(&self, change: impl FnOnce(&mut Pending)) {
+    /// Changes what is pending for a vCPU.
+    fn change(&self, vcpu: u32, change: impl FnOnce(&mut Pending)) {
         let mut pending = self.lock();
         change(&mut pending);
-        self.has_pending.store(!pending.injections.is_empty() || !pending.held.is_empty(), Ordering::Release);
-        self.changed.notify_all();
+        let shares_bit = |other: &u32| Attention::bit(*other) == Attention::bit(vcpu);
+        let is_wanted = pending.injections.iter().any(|(wanted, _)| shares_bit(wanted));
+        self.attention.set(vcpu, is_wanted || pending.held.iter().any(shares_bit));
     }
 
     fn lock(&self) -> MutexGuard<'_, Pending> {
         self.pending.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, mpsc};
+    use std::thread;
+
+    use super::*;
+
+    /// What is pending for one vCPU does not make another take the lock, which would wait here for ever.
+    #[test]
+    fn a_held_vcpu_costs_the_others_nothing() {
+        let control = Arc::new(Control::default());
+        control.hold(1);
+        control.inject(2, Injection::Nmi);
+        let lock = control.lock();
+        let (sender, receiver) = mpsc::channel();
+        let other = Arc::clone(&control);
+        thread::spawn(move || {
+            let free = !other.is_held(0) && other.take_injection(0).is_none() && !other.has_exception(0);
+            sender.send(free)
+        });
+        assert_eq!(receiver.recv_timeout(Duration::from_secs(20)), Ok(true));
+        drop(lock);
+        assert!(control.is_held(1) && control.has_exception(2) && control.has_pending());
+        control.release(1);
+        assert_eq!((control.is_held(1), control.take_injection(2)), (false, Some(Injection::Nmi)));
+        assert!(!control.has_pending());
+    }
+
+    #[test]
+    fn vcpus_that_share_a_bit_keep_what_is_pending() {
+        let control = Control::default();
+        let (one, other) = (5, 5 + 64 * u64::BITS);
+        control.hold(one);
+        control.inject(other, Injection::Nmi);
+        control.release(one);
+        assert!(!control.is_held(one) && control.has_exception(other));
+        assert_eq!(control.take_injection(one), None);
+        assert_eq!(control.take_injection(other), Some(Injection::Nmi));
+        assert!(!control.has_pending());
+    }
+
+    /// A machine check that is broadcast to as many vCPUs as KVM supports allocates nothing.
+    #[test]
+    fn memory_is_reserved_for_broadcasts() {
+        let control = Control::default();
+        control.reserve(4096);
+        let capacity = control.lock().injections.capacity();
+        for _ in 0..PENDING_CAPACITY_PER_VCPU {
+            (0..4096).for_each(|vcpu| control.inject(vcpu, Injection::Nmi));
+        }
+        assert_eq!(control.lock().injections.capacity(), capacity);
     }
 }

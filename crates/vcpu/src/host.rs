@@ -181,10 +181,44 @@ mod tests {
 
     #[test]
     fn a_probe_succeeds_with_and_without_kvm() {
-        let host = probe();
-        match host.kvm {
-            KvmState::Present => assert_eq!(host.capabilities.len(), CAPABILITIES.len()),
-            KvmState::Absent { reason } => assert!(reason.contains("/dev/kvm"), "{reason}"),
+        let Host { kvm, capabilities, vcpus, .. } = probe();
+        let value = |name: &str| {
+            capabilities.iter().find(|capability| capability.name == name).map(|capability| capability.value)
+        };
+        match kvm {
+            KvmState::Present => {
+                // What KVM cannot be without, and what every KVM since 2.6.35 has.
+                assert!(value("USER_MEMORY") > Some(0) && value("VCPU_EVENTS") > Some(0), "{capabilities:?}");
+                let VcpuLimits { recommended, maximum } = vcpus.expect("limits");
+                assert!(0 < recommended && recommended <= maximum, "{recommended} of {maximum}");
+            }
+            KvmState::Absent { reason } => {
+                assert!(reason.contains("/dev/kvm"), "{reason}");
+                assert!(capabilities.is_empty() && vcpus.is_none());
+            }
+        }
+    }
+
+    /// A wrong number is an ability of another name.
+    #[test]
+    fn numbers_are_those_of_the_kernel() {
+        use kvm_bindings as linux;
+        let number = |name: &str| CAPABILITIES.iter().find(|known| known.0 == name).map(|known| known.1);
+        for (name, expected) in [
+            ("USER_MEMORY", linux::KVM_CAP_USER_MEMORY),
+            ("IMMEDIATE_EXIT", linux::KVM_CAP_IMMEDIATE_EXIT),
+            ("IRQFD", linux::KVM_CAP_IRQFD),
+            ("MEMORY_FAULT_INFO", linux::KVM_CAP_MEMORY_FAULT_INFO),
+            #[cfg(target_arch = "x86_64")]
+            ("IRQCHIP", linux::KVM_CAP_IRQCHIP),
+            #[cfg(target_arch = "x86_64")]
+            ("TSC_DEADLINE_TIMER", linux::KVM_CAP_TSC_DEADLINE_TIMER),
+            #[cfg(target_arch = "aarch64")]
+            ("ARM_PSCI_0_2", linux::KVM_CAP_ARM_PSCI_0_2),
+            #[cfg(target_arch = "aarch64")]
+            ("ARM_NISV_TO_USER", linux::KVM_CAP_ARM_NISV_TO_USER),
+        ] {
+            assert_eq!(number(name), Some(expected), "{name}");
         }
     }
 }

@@ -82,6 +82,7 @@ impl Vcpus {
         exited: &Arc<dyn Fn(VcpuExited) + Send + Sync>,
     ) -> Result<Self, ThreadError> {
         kick::install_handler().map_err(ThreadError::Handler)?;
+        control.reserve(ports.len());
         let mut vcpus = Vcpus { threads: Vec::with_capacity(ports.len()), control: Arc::clone(control) };
         for (mut port, vcpu) in ports.into_iter().zip(0..) {
             let flag = port.kick_flag().map_err(|source| ThreadError::KickFlag { vcpu, source })?;

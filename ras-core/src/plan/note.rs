@@ -27,6 +27,8 @@ pub enum Note {
     /// Without privilege the VMM cannot poison its own pages to test this plan.
     #[cfg_attr(feature = "serde", serde(rename = "cannot-try"))]
     CannotInject,
+    /// On x86_64, simulated poison, the only kind that this host can inject, drops the stores to it.
+    SimulatedStoresAreDropped,
     /// Aborts that the host's firmware does not claim reach the guest as SErrors, not as planned.
     UnclaimedAborts,
     /// Linux refuses error sources that notify by SError.
@@ -42,6 +44,7 @@ pub enum Note {
 pub(super) fn notes(host: &HostAbilities, chosen: [Response; 2]) -> Vec<Note> {
     let is_chosen = |response| chosen.contains(&response);
     let no = |fact: Fact| fact == Fact::No;
+    let HostAbilities { memory_failure, privileged, .. } = *host;
     let mut notes = Vec::new();
     let mut note = |applies: bool, note: Note| {
         if applies {
@@ -65,6 +68,7 @@ pub(super) fn notes(host: &HostAbilities, chosen: [Response; 2]) -> Vec<Note> {
         }
         ArchAbilities::X86_64(host) => {
             note(is_chosen(Response::Mce) && host.vendor.is_none(), Note::VendorUnknown);
+            note(no(memory_failure.handled) || no(privileged), Note::SimulatedStoresAreDropped);
         }
     }
     notes
@@ -84,6 +88,10 @@ impl fmt::Display for Note {
                 "vm.memory_failure_early_kill is 0: detected errors are reported only to threads that called prctl(PR_MCE_KILL)"
             }
             Note::CannotInject => "without CAP_SYS_ADMIN no page can be poisoned to test this plan",
+            Note::SimulatedStoresAreDropped => {
+                "errors can only be simulated here (`via=simulate`): KVM has completed a store when it exits, so a store to \
+                 simulated poison is reported to the guest and dropped"
+            }
             Note::UnclaimedAborts => {
                 "without KVM_CAP_ARM_SEA_TO_USER aborts that the host's firmware does not claim reach the guest as SErrors"
             }

@@ -5,7 +5,7 @@ use alloc::boxed::Box;
 use super::stop::stop;
 use super::{Registration, Reporter, ReporterContext, Setup};
 use crate::abilities::{ArchAbilities, HostAbilities};
-use crate::actions::{Action, ActionSink, ErrorEvent, FaultAddress, StopReason};
+use crate::actions::{Action, ActionFailed, ActionSink, ErrorEvent, FaultAddress, StopReason};
 use crate::memory_error::MemoryError;
 use crate::response::Response;
 use crate::vcpu_state::{Access, Consumption, ExceptionLevel, VcpuState};
@@ -52,8 +52,10 @@ impl Reporter for ExternalAbort {
         } else {
             (Response::Abort, self.injector.abort(vcpu, consumption))
         };
-        sink.act(action);
-        sink.act(Action::Event(ErrorEvent::Handled { span: error.span, response }));
+        match sink.act(action) {
+            Ok(()) => sink.event(ErrorEvent::Handled { span: error.span, response }),
+            Err(ActionFailed) => stop(*error, StopReason::NotDeliverable, sink),
+        }
     }
 }
 

@@ -6,7 +6,7 @@ use super::external_abort::Injector;
 use super::stop::stop;
 use super::{BuildError, Claim, Registration, Reporter, ReporterContext, Setup};
 use crate::abilities::HostAbilities;
-use crate::actions::{Action, ActionSink, ErrorEvent, StopReason};
+use crate::actions::{Action, ActionFailed, ActionSink, ErrorEvent, Overdue, StopReason};
 use crate::handshake::{Consumer, Handshake, Record, Step};
 use crate::memory_blocks::{MemoryBlocks, MemoryReport, PartName};
 use crate::memory_error::{Kind, MemoryError, Span};
@@ -52,6 +52,8 @@ struct Channel {
     injector: Injector,
     /// Number of records written so far.
     written: u64,
+    /// Why the record of the last step was not reported.
+    failure: Option<StopReason>,
     block: [u8; BLOCK_LEN],
 }
 
@@ -68,6 +70,7 @@ impl Ghes {
                 fallback: response.unacknowledged.unwrap_or(Response::Stop),
                 injector: Injector::of(host),
                 written: 0,
+                failure: None,
                 block: [0; BLOCK_LEN],
             },
         }
@@ -93,12 +96,14 @@ impl Reporter for Ghes {
         self.handshake.report(span, consumer, is_free(context), context.now_ns, &mut |step| {
             channel.carry_out(step, context, sink);
         });
+        self.handle_failure(context, sink);
     }
 
     fn tick(&mut self, context: &ReporterContext, sink: &mut dyn ActionSink) {
         let channel = &mut self.channel;
         self.handshake
             .tick(is_free(context), context.now_ns, &mut |step| channel.carry_out(step, context, sink));
+        self.handle_failure(context, sink);
     }
 
     fn driver_up(&mut self, context: &ReporterContext) {
@@ -108,6 +113,10 @@ impl Reporter for Ghes {
     fn reset(&mut self, sink: &mut dyn ActionSink) {
         self.channel.restore(sink);
         self.handshake.reset();
+    }
+
+    fn overdue(&self) -> Option<Overdue> {
+        self.handshake.overdue().map(|record| self.channel.overdue(&record))
     }
 
     fn has_capacity(&self) -> bool {
@@ -127,31 +136,59 @@ fn is_free(context: &ReporterContext) -> bool {
     context.acknowledge_register & RecordSlot::FREE != 0
 }
 
+impl Ghes {
+    /// Uses the fallback, if the last record could not be reported.
+    fn handle_failure(&mut self, context: &ReporterContext, sink: &mut dyn ActionSink) {
+        let channel = &mut self.channel;
+        if channel.failure.is_some() {
+            self.handshake.not_written(&mut |step| channel.carry_out(step, context, sink));
+            channel.failure = None;
+        }
+    }
+}
+
 impl Channel {
     fn carry_out(&mut self, step: Step, context: &ReporterContext, sink: &mut dyn ActionSink) {
         let source = self.claim.slot().source.id;
         match step {
-            Step::Write(record) => self.write(&record, context, sink),
-            Step::Hold(vcpu) => sink.act(Action::Hold { vcpu }),
-            Step::Release(vcpu) => sink.act(Action::Release { vcpu }),
+            Step::Write(record) => {
+                let span = record.span;
+                self.failure = match self.write(&record, context, sink) {
+                    Err(ActionFailed) => Some(StopReason::RecordAreaPoisoned),
+                    Ok(()) => self.notify(&record, sink).err().map(|ActionFailed| StopReason::NotDeliverable),
+                };
+                sink.event(match self.failure {
+                    None => ErrorEvent::Handled { span, response: self.response },
+                    Some(_) => ErrorEvent::NotReported { source, span },
+                });
+            }
+            // A VMM can always hold and release its vCPUs.
+            Step::Hold(vcpu) => drop(sink.act(Action::Hold { vcpu })),
+            Step::Release(vcpu) => drop(sink.act(Action::Release { vcpu })),
             Step::Fallback(consumer, span) => self.respond_with_fallback(consumer, span, sink),
-            Step::Queued(span) => sink.act(Action::Event(ErrorEvent::Queued { source, span })),
-            Step::Coalesced(span) => sink.act(Action::Event(ErrorEvent::Coalesced { source, span })),
+            Step::Queued(span) => sink.event(ErrorEvent::Queued { source, span }),
+            Step::Coalesced(span) => sink.event(ErrorEvent::Coalesced { source, span }),
             Step::Acknowledged(Record { span, .. }, after_ns) => {
-                sink.act(Action::Event(ErrorEvent::Acknowledged { source, span, after_ns }));
+                sink.event(ErrorEvent::Acknowledged { source, span, after_ns });
             }
-            Step::Overdue(Record { span, .. }) => {
-                sink.act(Action::Event(ErrorEvent::Overdue { source, span }))
-            }
-            Step::Overflowed(span, times) => {
-                sink.act(Action::Event(ErrorEvent::Overflowed { source, span, times }))
-            }
+            Step::Overdue(record) => sink.event(ErrorEvent::Overdue(self.overdue(&record))),
+            Step::Overflowed(span, times) => sink.event(ErrorEvent::Overflowed { source, span, times }),
         }
+    }
+
+    fn overdue(&self, record: &Record) -> Overdue {
+        let consumed_by = record.consumer.map(|consumer| consumer.vcpu);
+        Overdue { source: self.claim.slot().source.id, span: record.span, consumed_by }
     }
 
     /// The register first, so that an acknowledgement can only be of this record; then the block's body; last its first field, by which a
     /// polling guest sees that the block is not empty.
-    fn write(&mut self, record: &Record, context: &ReporterContext, sink: &mut dyn ActionSink) {
+    fn write(
+        &mut self,
+        record: &Record,
+        context: &ReporterContext,
+        sink: &mut dyn ActionSink,
+    ) -> Result<(), ActionFailed> {
         let RecordSlot { source, ack_gpa, block_gpa, .. } = *self.claim.slot();
         self.written = self.written.saturating_add(1);
         // No two records of the area have the same number: the last digit is the source's.
@@ -159,23 +196,20 @@ impl Channel {
         let report =
             MemoryReport::uncorrected(record.kind(), context.unix_seconds, number).with_part(self.part);
         // Cannot fail: a record is no larger than a block.
-        let Ok(len) = MemoryBlocks::new(record.span, report).write_next(&mut self.block) else { return };
+        let Ok(len) = MemoryBlocks::new(record.span, report).write_next(&mut self.block) else {
+            return Err(ActionFailed);
+        };
         let (status, body) = self.block.split_at(STATUS_LEN);
         let body = body.get(..len.saturating_sub(STATUS_LEN)).unwrap_or_default();
 
-        sink.act(Action::Write { gpa: ack_gpa, bytes: &[0; 8] });
-        sink.act(Action::Write { gpa: block_gpa + STATUS_LEN as u64, bytes: body });
-        sink.act(Action::Write { gpa: block_gpa, bytes: status });
-        sink.act(Action::Event(ErrorEvent::RecordWritten {
-            source: source.id,
-            gpa: block_gpa,
-            span: record.span,
-        }));
-        self.notify(record, sink);
-        sink.act(Action::Event(ErrorEvent::Handled { span: record.span, response: self.response }));
+        sink.act(Action::Write { gpa: ack_gpa, bytes: &[0; 8] })?;
+        sink.act(Action::Write { gpa: block_gpa + STATUS_LEN as u64, bytes: body })?;
+        sink.act(Action::Write { gpa: block_gpa, bytes: status })?;
+        sink.event(ErrorEvent::RecordWritten { source: source.id, gpa: block_gpa, span: record.span });
+        Ok(())
     }
 
-    fn notify(&self, record: &Record, sink: &mut dyn ActionSink) {
+    fn notify(&self, record: &Record, sink: &mut dyn ActionSink) -> Result<(), ActionFailed> {
         let notification = self.claim.slot().source.notification;
         if notification.needs_error_device() {
             return sink.act(Action::RaiseErrorEvent);
@@ -183,44 +217,46 @@ impl Channel {
         match (notification, record.consumer) {
             (Notification::External { gsi }, _) => sink.act(Action::RaiseInterrupt { gsi }),
             (Notification::Nmi, consumer) => {
-                sink.act(Action::InjectNmi { vcpu: consumer.map_or(0, |consumer| consumer.vcpu) });
+                sink.act(Action::InjectNmi { vcpu: consumer.map_or(0, |consumer| consumer.vcpu) })
             }
             (
                 Notification::Sea,
                 Some(Consumer { vcpu, state: Some(VcpuState::Aarch64(consumption)), .. }),
-            ) => {
-                sink.act(self.injector.abort(vcpu, consumption));
-            }
+            ) => sink.act(self.injector.abort(vcpu, consumption)),
             (Notification::Sei, consumer) => {
-                sink.act(self.injector.serror(consumer.map_or(0, |consumer| consumer.vcpu)));
+                sink.act(self.injector.serror(consumer.map_or(0, |consumer| consumer.vcpu)))
             }
             // A polled record, or one for SEA without a consumer, which the guest reads at its next abort.
-            _ => {}
+            _ => Ok(()),
         }
     }
 
     fn respond_with_fallback(&self, consumer: Consumer, span: Span, sink: &mut dyn ActionSink) {
         let Consumer { vcpu, state, error } = consumer;
-        let response = match (self.fallback, state) {
+        let action = match (self.fallback, state) {
             (Response::Abort, Some(VcpuState::Aarch64(consumption))) => {
-                sink.act(self.injector.abort(vcpu, consumption));
-                Response::Abort
+                self.injector.abort(vcpu, consumption)
             }
-            (Response::Serror, Some(VcpuState::Aarch64(_))) => {
-                sink.act(self.injector.serror(vcpu));
-                Response::Serror
-            }
-            _ => return stop(error, StopReason::Unacknowledged, sink),
+            (Response::Serror, Some(VcpuState::Aarch64(_))) => self.injector.serror(vcpu),
+            _ => return stop(error, self.failure.unwrap_or(StopReason::Unacknowledged), sink),
         };
-        sink.act(Action::Event(ErrorEvent::Handled { span, response }));
+        match sink.act(action) {
+            Ok(()) => sink.event(ErrorEvent::Handled { span, response: self.fallback }),
+            Err(ActionFailed) => stop(error, StopReason::NotDeliverable, sink),
+        }
     }
 
     /// Initialises the source's part of the record area: the block is empty and free.
     fn restore(&mut self, sink: &mut dyn ActionSink) {
         let RecordSlot { cell_gpa, ack_gpa, block_gpa, .. } = *self.claim.slot();
         self.block.fill(0);
-        sink.act(Action::Write { gpa: block_gpa, bytes: &self.block });
-        sink.act(Action::Write { gpa: cell_gpa, bytes: &block_gpa.to_le_bytes() });
-        sink.act(Action::Write { gpa: ack_gpa, bytes: &RecordSlot::FREE.to_le_bytes() });
+        for (gpa, bytes) in [
+            (block_gpa, &self.block[..]),
+            (cell_gpa, &block_gpa.to_le_bytes()[..]),
+            (ack_gpa, &RecordSlot::FREE.to_le_bytes()[..]),
+        ] {
+            // A record that is written there later fails too, and has its fallback.
+            let _ = sink.act(Action::Write { gpa, bytes });
+        }
     }
 }

@@ -3,7 +3,7 @@
 use alloc::boxed::Box;
 
 use super::{Registration, Reporter, ReporterContext};
-use crate::actions::{Action, ActionSink, ErrorEvent};
+use crate::actions::{ActionSink, ErrorEvent};
 use crate::memory_error::MemoryError;
 use crate::response::Response;
 
@@ -18,6 +18,6 @@ pub struct Ignore;
 
 impl Reporter for Ignore {
     fn report(&mut self, error: &MemoryError, _context: &ReporterContext, sink: &mut dyn ActionSink) {
-        sink.act(Action::Event(ErrorEvent::Handled { span: error.span, response: Response::Ignore }));
+        sink.event(ErrorEvent::Handled { span: error.span, response: Response::Ignore });
     }
 }

@@ -5,7 +5,7 @@ use alloc::boxed::Box;
 use super::stop::stop;
 use super::{BuildError, Registration, Reporter, ReporterContext, Setup};
 use crate::abilities::{ArchAbilities, HostAbilities, MachineCheckAbilities, Vendor};
-use crate::actions::{Action, ActionSink, ErrorEvent, MachineCheck, StopReason, Target};
+use crate::actions::{Action, ActionFailed, ActionSink, ErrorEvent, MachineCheck, StopReason, Target};
 use crate::memory_error::{Kind, MemoryError};
 use crate::plan::Timeouts;
 use crate::queue::Queue;
@@ -130,7 +130,13 @@ impl MachineCheckReporter {
         self.vendor == Vendor::Intel && !(vcpu.local && self.host.has(MachineCheckAbilities::LMCE_P))
     }
 
-    fn inject(&self, error: &MemoryError, vcpu: u32, state: MachineCheckState, sink: &mut dyn ActionSink) {
+    fn inject(
+        &self,
+        error: &MemoryError,
+        vcpu: u32,
+        state: MachineCheckState,
+        sink: &mut dyn ActionSink,
+    ) -> Result<(), ActionFailed> {
         let mut registers = self.registers(error.kind, error.gpa);
         if self.is_broadcast(state) {
             // Uncorrected and not enabled: the other vCPUs rendezvous, see no error of their own, and continue. Linux leaves this in the bank
@@ -142,16 +148,15 @@ impl MachineCheckReporter {
                 misc: 0,
                 mcg_status: mcg::TAKEN,
             };
-            sink.act(Action::MachineCheck { target: Target::AllBut(vcpu), registers: bystander });
+            sink.act(Action::MachineCheck { target: Target::AllBut(vcpu), registers: bystander })?;
         } else if self.vendor == Vendor::Intel {
             registers.mcg_status |= mcg::LMCE;
         }
-        sink.act(Action::MachineCheck { target: Target::Vcpu(vcpu), registers });
-        sink.act(Action::Event(ErrorEvent::Handled { span: error.span, response: Response::Mce }));
+        report_to(vcpu, registers, error, sink)
     }
 
     /// UCNA: uncorrected, no action required. It is stored and signalled by the interrupt for corrected errors, without an exception.
-    fn inject_ucna(&self, error: &MemoryError, sink: &mut dyn ActionSink) {
+    fn inject_ucna(&self, error: &MemoryError, sink: &mut dyn ActionSink) -> Result<(), ActionFailed> {
         let registers = MachineCheck {
             bank: self.bank(Kind::ActionOptional),
             status: status::UNCORRECTED | status::SCRUB,
@@ -159,13 +164,7 @@ impl MachineCheckReporter {
             misc: MISC,
             mcg_status: 0,
         };
-        sink.act(Action::MachineCheck { target: Target::Vcpu(0), registers });
-        sink.act(Action::Event(ErrorEvent::Handled { span: error.span, response: Response::Mce }));
-    }
-
-    /// Whether a vCPU in that state, and all others that take part, can take the exception.
-    fn can_take(&self, state: MachineCheckState) -> bool {
-        state.enabled && !state.in_progress && (state.others_ready || !self.is_broadcast(state))
+        report_to(0, registers, error, sink)
     }
 
     /// Reports a detected error to vCPU 0, if that is possible now. Returns whether it was.
@@ -175,21 +174,17 @@ impl MachineCheckReporter {
         state: Option<MachineCheckState>,
         sink: &mut dyn ActionSink,
     ) -> bool {
-        match (self.vendor, state) {
-            (Vendor::Amd, _) => {
-                let registers = self.registers(Kind::ActionOptional, error.gpa);
-                sink.act(Action::MachineCheck { target: Target::Vcpu(0), registers });
-                sink.act(Action::Event(ErrorEvent::Handled { span: error.span, response: Response::Mce }));
-            }
-            (Vendor::Intel, Some(state)) if self.can_take(state) => self.inject(error, 0, state, sink),
+        let outcome = match (self.vendor, state) {
+            (Vendor::Amd, _) => report_to(0, self.registers(Kind::ActionOptional, error.gpa), error, sink),
+            (Vendor::Intel, Some(state)) if can_take(state) => self.inject(error, 0, state, sink),
             (Vendor::Intel, Some(state))
                 if !state.in_progress && self.host.has(MachineCheckAbilities::CMCI_P) =>
             {
-                self.inject_ucna(error, sink);
+                self.inject_ucna(error, sink)
             }
             (Vendor::Intel, _) => return false,
-        }
-        true
+        };
+        outcome.is_ok()
     }
 
     /// Holds a vCPU until the next attempt. Returns an error if it could not be notified for longer than the timeout.
@@ -207,7 +202,8 @@ impl MachineCheckReporter {
             pushed = self.busy.push(busy);
         }
         if pushed.is_ok() {
-            sink.act(Action::Hold { vcpu });
+            // A VMM can always hold its vCPUs.
+            let _ = sink.act(Action::Hold { vcpu });
         }
         // If the queue is full, the vCPU is not held: it is entered again immediately, and is reported again.
         Ok(())
@@ -217,6 +213,23 @@ impl MachineCheckReporter {
 /// A machine check has been in progress for longer than the timeout.
 struct StillBusy;
 
+/// Whether a vCPU in that state can take the exception. A bystander of a broadcast takes its part once it can: the VMM keeps it pending.
+const fn can_take(state: MachineCheckState) -> bool {
+    state.enabled && !state.in_progress
+}
+
+/// Reports an error to a vCPU by these registers.
+fn report_to(
+    vcpu: u32,
+    registers: MachineCheck,
+    error: &MemoryError,
+    sink: &mut dyn ActionSink,
+) -> Result<(), ActionFailed> {
+    sink.act(Action::MachineCheck { target: Target::Vcpu(vcpu), registers })?;
+    sink.event(ErrorEvent::Handled { span: error.span, response: Response::Mce });
+    Ok(())
+}
+
 impl Reporter for MachineCheckReporter {
     fn report(&mut self, error: &MemoryError, context: &ReporterContext, sink: &mut dyn ActionSink) {
         let state = match context.vcpu {
@@ -224,9 +237,11 @@ impl Reporter for MachineCheckReporter {
             _ => None,
         };
         match (error.kind, error.vcpu, state) {
-            (Kind::ActionRequired, Some(vcpu), Some(state)) if self.can_take(state) => {
+            (Kind::ActionRequired, Some(vcpu), Some(state)) if can_take(state) => {
                 self.busy.take_first(|busy| busy.vcpu == vcpu);
-                self.inject(error, vcpu, state, sink);
+                if self.inject(error, vcpu, state, sink).is_err() {
+                    stop(*error, StopReason::NotDeliverable, sink);
+                }
             }
             (Kind::ActionRequired, Some(vcpu), Some(state)) if state.enabled => {
                 if self.hold(vcpu, context.now_ns, sink).is_err() {
@@ -237,10 +252,7 @@ impl Reporter for MachineCheckReporter {
             (Kind::ActionOptional, ..) => {
                 let deferred = Deferred { error: *error, since_ns: context.now_ns, last_ns: context.now_ns };
                 if !self.try_report_detected(error, state, sink) && self.deferred.push(deferred).is_err() {
-                    sink.act(Action::Event(ErrorEvent::Handled {
-                        span: error.span,
-                        response: Response::Ignore,
-                    }));
+                    sink.event(ErrorEvent::Handled { span: error.span, response: Response::Ignore });
                 }
             }
         }
@@ -250,7 +262,8 @@ impl Reporter for MachineCheckReporter {
         for busy in self.busy.iter_mut() {
             if busy.held && context.now_ns.saturating_sub(busy.last_ns) >= RETRY_INTERVAL_NS {
                 busy.held = false;
-                sink.act(Action::Release { vcpu: busy.vcpu });
+                // A VMM can always release its vCPUs.
+                let _ = sink.act(Action::Release { vcpu: busy.vcpu });
             }
         }
         let state = match context.vcpu {
@@ -263,7 +276,7 @@ impl Reporter for MachineCheckReporter {
             self.deferred.pop();
         } else if context.now_ns.saturating_sub(since_ns) >= self.timeout_ns {
             self.deferred.pop();
-            sink.act(Action::Event(ErrorEvent::Handled { span: error.span, response: Response::Ignore }));
+            sink.event(ErrorEvent::Handled { span: error.span, response: Response::Ignore });
         } else if let Some(first) = self.deferred.first_mut() {
             first.last_ns = context.now_ns;
         }

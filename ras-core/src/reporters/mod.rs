@@ -20,7 +20,7 @@ use alloc::boxed::Box;
 use core::fmt::Debug;
 
 use crate::abilities::HostAbilities;
-use crate::actions::ActionSink;
+use crate::actions::{ActionSink, Overdue};
 use crate::memory_blocks::PartName;
 use crate::memory_error::MemoryError;
 use crate::plan::ResponsePlan;
@@ -56,6 +56,11 @@ pub trait Reporter: Debug + Send {
     /// Whether one more error can be reported or queued.
     fn has_capacity(&self) -> bool {
         true
+    }
+
+    /// The record that the guest has not acknowledged in time. `None` if there is none.
+    fn overdue(&self) -> Option<Overdue> {
+        None
     }
 
     /// GPA of the 64-bit acknowledge register whose value it needs in the context. `None` if it has none.

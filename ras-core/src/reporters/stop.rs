@@ -22,6 +22,7 @@ impl Reporter for Stop {
 
 /// Stops the VM because of an error in the guest's memory.
 pub(crate) fn stop(error: MemoryError, reason: StopReason, sink: &mut dyn ActionSink) {
-    sink.act(Action::Event(ErrorEvent::Handled { span: error.span, response: Response::Stop }));
-    sink.act(Action::Stop { report: StopReport { reason, error: Some(error) } });
+    sink.event(ErrorEvent::Handled { span: error.span, response: Response::Stop });
+    // A VMM can always stop.
+    let _ = sink.act(Action::Stop { report: StopReport { reason, error: Some(error) } });
 }

@@ -4,7 +4,7 @@ use core::num::NonZeroU32;
 use std::collections::BTreeMap;
 
 use ras_core::abilities::{ArchAbilities, Fact, HostAbilities, MachineCheckAbilities, MemoryFailure, Vendor};
-use ras_core::actions::{Action, ErrorEvent, Target};
+use ras_core::actions::{Action, ActionFailed, ErrorEvent, Overdue, Target};
 use ras_core::plan::{TablesView, plan, sources_wanted};
 use ras_core::reporters::ReporterContext;
 use ras_core::request::{Arch, OnMissingSupport, Repair, Request, TableSet};
@@ -15,13 +15,8 @@ use ras_core::{Kind, MemoryError, Origin, RecordArea, Response, Span, StatusBloc
 pub(crate) const SECOND: u64 = 1_000_000_000;
 pub(crate) const USER: VcpuState =
     VcpuState::Aarch64(Consumption { level: ExceptionLevel::El0, access: Access::Read, far: None });
-pub(crate) const READY: MachineCheckState = MachineCheckState {
-    in_progress: false,
-    enabled: true,
-    local: false,
-    others_ready: true,
-    detected_unread: false,
-};
+pub(crate) const READY: MachineCheckState =
+    MachineCheckState { in_progress: false, enabled: true, local: false, detected_unread: false };
 
 /// A machine without vCPUs: guest memory by address, and the actions as text.
 pub(crate) struct Machine {
@@ -30,6 +25,8 @@ pub(crate) struct Machine {
     pub(crate) memory: BTreeMap<u64, u8>,
     pub(crate) done: Vec<String>,
     pub(crate) now: u64,
+    /// Whether the machine cannot carry out an action.
+    pub(crate) fails: fn(&Action<'_>) -> bool,
 }
 
 impl Machine {
@@ -53,7 +50,8 @@ impl Machine {
         let tables = TablesView { set, record_area: area.as_ref(), error_device: set == TableSet::Acpi };
         let plan = plan(&request, host, &tables).unwrap();
         let responder = Responder::new(&plan, host, area.as_ref(), ResponderOptions::new()).unwrap();
-        let mut machine = Machine { responder, area, memory: BTreeMap::new(), done: Vec::new(), now: SECOND };
+        let (memory, done) = (BTreeMap::new(), Vec::new());
+        let mut machine = Machine { responder, area, memory, done, now: SECOND, fails: |_| false };
         machine.fill();
         machine
     }
@@ -91,35 +89,58 @@ impl Machine {
         &mut self,
         call: impl FnOnce(&mut Responder, &mut dyn ras_core::actions::ActionSink),
     ) -> Vec<String> {
-        let (memory, done) = (&mut self.memory, &mut self.done);
-        let mut sink = |action: Action<'_>| match action {
-            Action::Write { gpa, bytes } => memory.extend((gpa..).zip(bytes.iter().copied())),
-            Action::Event(ErrorEvent::Handled { response, .. }) => done.push(format!("handled {response}")),
-            Action::Event(ErrorEvent::RecordWritten { source, .. }) => done.push(format!("record {source}")),
-            Action::Event(ErrorEvent::Acknowledged { source, .. }) => {
-                done.push(format!("acknowledged {source}"))
+        let (memory, done, fails) = (&mut self.memory, &mut self.done, self.fails);
+        let mut sink = |action: Action<'_>| {
+            if fails(&action) {
+                return Err(ActionFailed);
             }
-            Action::Event(ErrorEvent::Queued { source, .. }) => done.push(format!("queued {source}")),
-            Action::Event(ErrorEvent::Coalesced { source, .. }) => done.push(format!("coalesced {source}")),
-            Action::Event(ErrorEvent::Overdue { source, .. }) => done.push(format!("overdue {source}")),
-            Action::Event(ErrorEvent::Overflowed { source, times, .. }) => {
-                done.push(format!("overflowed {source} {times}"))
+            match action {
+                Action::Write { gpa, bytes } => memory.extend((gpa..).zip(bytes.iter().copied())),
+                Action::Event(ErrorEvent::Handled { response, .. }) => {
+                    done.push(format!("handled {response}"))
+                }
+                Action::Event(ErrorEvent::RecordWritten { source, .. }) => {
+                    done.push(format!("record {source}"))
+                }
+                Action::Event(ErrorEvent::Acknowledged { source, .. }) => {
+                    done.push(format!("acknowledged {source}"))
+                }
+                Action::Event(ErrorEvent::Queued { source, .. }) => done.push(format!("queued {source}")),
+                Action::Event(ErrorEvent::Coalesced { source, .. }) => {
+                    done.push(format!("coalesced {source}"))
+                }
+                Action::Event(ErrorEvent::NotReported { source, .. }) => {
+                    done.push(format!("not reported {source}"));
+                }
+                Action::Event(ErrorEvent::Overdue(Overdue { source, consumed_by, .. })) => {
+                    done.push(match consumed_by {
+                        Some(vcpu) => format!("overdue {source}, consumed by {vcpu}"),
+                        None => format!("overdue {source}"),
+                    });
+                }
+                Action::Event(ErrorEvent::Overflowed { source, times, .. }) => {
+                    done.push(format!("overflowed {source} {times}"))
+                }
+                Action::InjectAbort { vcpu, esr, far } => done.push(format!("abort {vcpu} {esr:#x} {far:?}")),
+                Action::InjectSerror { vcpu, syndrome } => done.push(format!("serror {vcpu} {syndrome:x?}")),
+                Action::InjectNmi { vcpu } => done.push(format!("nmi {vcpu}")),
+                Action::Hold { vcpu } => done.push(format!("hold {vcpu}")),
+                Action::Release { vcpu } => done.push(format!("release {vcpu}")),
+                Action::RaiseErrorEvent => done.push("error event".into()),
+                Action::RaiseInterrupt { gsi } => done.push(format!("interrupt {gsi}")),
+                Action::Stop { report } => done.push(format!("stop {:?}", report.reason)),
+                Action::MachineCheck { target: Target::Vcpu(vcpu), registers } => done.push(format!(
+                    "mce {vcpu} bank {} {:#x} {:#x} {:#x} {:#x}",
+                    registers.bank, registers.status, registers.addr, registers.misc, registers.mcg_status
+                )),
+                Action::MachineCheck { target: Target::AllBut(vcpu), registers } => {
+                    done.push(format!(
+                        "mce all but {vcpu} {:#x} {:#x}",
+                        registers.status, registers.mcg_status
+                    ));
+                }
             }
-            Action::InjectAbort { vcpu, esr, far } => done.push(format!("abort {vcpu} {esr:#x} {far:?}")),
-            Action::InjectSerror { vcpu, syndrome } => done.push(format!("serror {vcpu} {syndrome:x?}")),
-            Action::InjectNmi { vcpu } => done.push(format!("nmi {vcpu}")),
-            Action::Hold { vcpu } => done.push(format!("hold {vcpu}")),
-            Action::Release { vcpu } => done.push(format!("release {vcpu}")),
-            Action::RaiseErrorEvent => done.push("error event".into()),
-            Action::RaiseInterrupt { gsi } => done.push(format!("interrupt {gsi}")),
-            Action::Stop { report } => done.push(format!("stop {:?}", report.reason)),
-            Action::MachineCheck { target: Target::Vcpu(vcpu), registers } => done.push(format!(
-                "mce {vcpu} bank {} {:#x} {:#x} {:#x} {:#x}",
-                registers.bank, registers.status, registers.addr, registers.misc, registers.mcg_status
-            )),
-            Action::MachineCheck { target: Target::AllBut(vcpu), registers } => {
-                done.push(format!("mce all but {vcpu} {:#x} {:#x}", registers.status, registers.mcg_status));
-            }
+            Ok(())
         };
         call(&mut self.responder, &mut sink);
         std::mem::take(&mut self.done)

@@ -38,7 +38,7 @@ fn machine_checks_have_the_format_of_the_vendor() {
 
 #[test]
 fn a_local_machine_check_is_taken_by_one_vcpu_if_guest_and_host_support_it() {
-    let local = VcpuState::X86_64(MachineCheckState { local: true, others_ready: false, ..READY });
+    let local = VcpuState::X86_64(MachineCheckState { local: true, ..READY });
     let lmce = x86(SER_P | MachineCheckAbilities::LMCE_P, Vendor::Intel);
     let mut machine = Machine::new(&lmce, TableSet::MpTable, Some(Response::Mce), Some(Response::Ignore));
     assert_eq!(
@@ -51,7 +51,7 @@ fn a_local_machine_check_is_taken_by_one_vcpu_if_guest_and_host_support_it() {
         Some(Response::Mce),
         Some(Response::Ignore),
     );
-    assert_eq!(machine.consumed(0x1000, 12, 1, local), ["hold 1"]);
+    assert_eq!(machine.consumed(0x1000, 12, 1, local)[0], "mce all but 1 0xa000000000000000 0x5");
 }
 
 #[test]
@@ -72,7 +72,7 @@ fn a_machine_check_that_would_be_fatal_is_not_injected() {
 /// vCPU 1 consumed an error at the same time as vCPU 0, and takes part in the machine check of vCPU 0 first.
 #[test]
 fn vcpus_that_consume_errors_simultaneously_are_notified_one_after_the_other() {
-    let busy = VcpuState::X86_64(MachineCheckState { in_progress: true, others_ready: false, ..READY });
+    let busy = VcpuState::X86_64(MachineCheckState { in_progress: true, ..READY });
     let mut machine =
         Machine::new(&x86(SER_P, Vendor::Intel), TableSet::MpTable, Some(Response::Mce), Some(Response::Mce));
     assert_eq!(machine.consumed(0x1000, 12, 0, VcpuState::X86_64(READY)).last().unwrap(), "handled mce");
@@ -125,11 +125,31 @@ fn the_bank_of_bystanders_is_not_used_for_errors() {
     for (kind, vcpu) in [(Kind::ActionRequired, Some(1)), (Kind::ActionOptional, None)] {
         let span = Span::around(0x1000, 12);
         let error = MemoryError { span, gpa: 0x1000, kind, vcpu, origin: Origin::Sigbus, time_ns: 1 };
-        machine.responder.report(&error, &context, &mut |action: Action<'_>| match action {
-            Action::MachineCheck { target: Target::AllBut(_), registers } => banks[0].push(registers.bank),
-            Action::MachineCheck { target: Target::Vcpu(_), registers } => banks[1].push(registers.bank),
-            _ => {}
+        machine.responder.report(&error, &context, &mut |action: Action<'_>| {
+            match action {
+                Action::MachineCheck { target: Target::AllBut(_), registers } => {
+                    banks[0].push(registers.bank)
+                }
+                Action::MachineCheck { target: Target::Vcpu(_), registers } => banks[1].push(registers.bank),
+                _ => {}
+            }
+            Ok(())
         });
     }
     assert_eq!(banks, [vec![7, 7], vec![9, 8]]);
+}
+
+#[test]
+fn a_machine_check_that_cannot_be_injected_is_not_said_to_be() {
+    let ready = VcpuState::X86_64(READY);
+    for vendor in [Vendor::Intel, Vendor::Amd] {
+        let host = x86(SER_P, vendor);
+        let mut machine = Machine::new(&host, TableSet::MpTable, Some(Response::Mce), Some(Response::Mce));
+        machine.fails = |action| matches!(action, Action::MachineCheck { .. });
+        assert_eq!(machine.consumed(0x1000, 12, 1, ready), ["handled stop", "stop NotDeliverable"]);
+        assert_eq!(machine.detected(0x2000, 12, Some(ready)), [""; 0]);
+        // It is tried again.
+        machine.fails = |_| false;
+        assert_eq!(machine.tick_in(Some(ready)).last().unwrap(), "handled mce");
+    }
 }

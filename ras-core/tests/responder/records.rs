@@ -1,12 +1,12 @@
 //! Guests that are notified by records, and by exceptions without a record.
 
 use ras_core::abilities::Vendor;
-use ras_core::actions::{FaultAddress, StopReason};
+use ras_core::actions::{Action, FaultAddress, Overdue, StopReason};
 use ras_core::request::TableSet;
 use ras_core::vcpu_state::{Access, Consumption, ExceptionLevel, VcpuState};
 use ras_core::{Kind, MemoryError, Origin, Response, Span};
 
-use crate::machine::{Machine, READY, SECOND, USER, arm, x86};
+use crate::machine::{Machine, READY, SECOND, SER_P, USER, arm, x86};
 
 #[test]
 fn the_vcpu_that_consumed_an_error_gets_a_record_and_an_abort() {
@@ -42,7 +42,7 @@ fn a_guest_that_does_not_acknowledge_gets_plain_aborts() {
     machine.consumed(0x8000_1000, 12, 0, USER);
     machine.consumed(0x8000_5000, 12, 1, USER);
     machine.now = machine.responder.deadline_ns().unwrap();
-    assert_eq!(machine.tick(), ["overdue 0", "abort 1 0x92000410 NotValid", "handled abort"]);
+    assert_eq!(machine.tick(), ["overdue 0, consumed by 0", "abort 1 0x92000410 NotValid", "handled abort"]);
     assert_eq!(machine.consumed(0x8000_9000, 12, 2, USER), ["abort 2 0x92000410 NotValid", "handled abort"]);
     // A kernel that starts later, after a crash, reads the record and acknowledges: the next record is written.
     assert_eq!(machine.guest_reads(0), [0x8000_1000]);
@@ -264,4 +264,73 @@ fn a_storm_of_errors_is_reported_completely_and_each_page_once() {
     reported.sort_unstable();
     assert!(reported.into_iter().eq((0..PAGES).map(page)), "each page is reported once");
     assert!(machine.responder.ledger().entries().iter().all(|entry| entry.acknowledged_ns.is_some()));
+}
+
+/// A record that is not written is not said to be, and the vCPU gets what the plan has for a record that is not acknowledged.
+#[test]
+fn a_record_that_cannot_be_written_has_the_fallback_of_the_plan() {
+    let is_write = |action: &Action<'_>| matches!(action, Action::Write { .. });
+    let mut machine = Machine::new(&arm(), TableSet::Acpi, Some(Response::Sea), Some(Response::Gsiv));
+    machine.fails = is_write;
+    let abort = ["not reported 0", "abort 1 0x92000410 NotValid", "handled abort"];
+    assert_eq!(machine.consumed(0x8000_1000, 12, 1, USER), abort);
+    assert_eq!(machine.consumed(0x8000_1000, 12, 1, USER), abort);
+    assert_eq!(machine.detected(0x8000_2000, 12, None), ["not reported 1"]);
+    assert_eq!(machine.responder.ledger().at(0x8000_2000).unwrap().response, None);
+    assert_eq!(machine.tick(), [""; 0]);
+    // The block is free for the next record.
+    machine.fails = |_| false;
+    assert_eq!(machine.detected(0x8000_3000, 12, None), ["record 1", "error event", "handled gsiv"]);
+    assert_eq!(machine.guest_reads(1), [0x8000_3000]);
+
+    let mut machine = Machine::new(&x86(0, Vendor::Intel), TableSet::Acpi, Some(Response::Nmi), None);
+    machine.fails = is_write;
+    let state = VcpuState::X86_64(READY);
+    let stopped = ["not reported 0", "handled stop", "stop RecordAreaPoisoned"];
+    assert_eq!(machine.consumed(0x8000_1000, 12, 1, state), stopped);
+}
+
+/// A vCPU that waits for the acknowledgement of such a record is released, and accesses the page again.
+#[test]
+fn no_vcpu_waits_for_a_record_that_is_not_written() {
+    let mut machine = Machine::new(&arm(), TableSet::Acpi, Some(Response::Sea), Some(Response::Gsiv));
+    machine.consumed(0x8000_1000, 12, 0, USER);
+    assert_eq!(machine.consumed(0x8000_5000, 12, 1, USER), ["queued 0", "hold 1"]);
+    assert_eq!(machine.consumed(0x8000_5000, 12, 2, USER), ["coalesced 0", "hold 2"]);
+    machine.guest_reads(0);
+    machine.fails = |action| matches!(action, Action::Write { .. });
+    assert_eq!(
+        machine.tick(),
+        ["acknowledged 0", "not reported 0", "abort 1 0x92000410 NotValid", "handled abort", "release 2"]
+    );
+}
+
+#[test]
+fn a_notification_that_cannot_be_raised_is_not_said_to_be() {
+    for asynchronous in [Response::Gsiv, Response::External] {
+        let host = x86(SER_P, Vendor::Intel);
+        let mut machine = Machine::new(&host, TableSet::Acpi, Some(Response::Mce), Some(asynchronous));
+        machine.fails = |action| matches!(action, Action::RaiseErrorEvent | Action::RaiseInterrupt { .. });
+        assert_eq!(machine.detected(0x8000_1000, 12, None)[1..], ["not reported 1"]);
+    }
+    let mut machine = Machine::new(&arm(), TableSet::Devicetree, Some(Response::Abort), None);
+    machine.fails = |action| matches!(action, Action::InjectAbort { .. });
+    assert_eq!(machine.consumed(0x1000, 12, 0, USER), ["handled stop", "stop NotDeliverable"]);
+}
+
+/// The guest's driver was never seen: its kernel may hang since its vCPU consumed the error, and nothing else reports that.
+#[test]
+fn a_consumed_error_that_is_never_acknowledged_is_overdue() {
+    let mut machine = Machine::new(&arm(), TableSet::Acpi, Some(Response::Sea), Some(Response::Gsiv));
+    machine.consumed(0x8000_1000, 12, 1, USER);
+    machine.detected(0x8000_5000, 12, None);
+    assert_eq!(machine.responder.overdue().count(), 0);
+    machine.now += 20 * SECOND;
+    // A detected error waits for a driver that starts later: that is no reason to suspect a hang.
+    assert_eq!(machine.tick(), ["overdue 0, consumed by 1"]);
+    let overdue = Overdue { source: 0, span: Span::around(0x8000_1000, 12), consumed_by: Some(1) };
+    assert!(machine.responder.overdue().eq([overdue]));
+    machine.guest_reads(0);
+    assert_eq!(machine.tick(), ["acknowledged 0"]);
+    assert_eq!(machine.responder.overdue().count(), 0);
 }

@@ -25,6 +25,7 @@ use platform::{Arch, Chosen, Platform, Range};
 use vm_memory::GuestMemoryMmap;
 
 pub use arch::Entry;
+pub(crate) use arch::RESERVED_CODE;
 pub use command_line::{CommandLine, CommandLineError, CommandLineMax};
 pub use error::{BootError, ImageError};
 

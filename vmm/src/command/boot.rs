@@ -45,7 +45,8 @@ pub(super) struct Options {
     /// (action optional: the error is detected and not consumed). Keys follow after commas: `via=simulate|madvise|notice`,
     /// `span=4KiB`, `after=2s`, and as the last one `when=TEXT`, which waits until the guest has written TEXT to its console.
     /// `ar@{TEXT}` takes the address from the guest's console: the word that follows TEXT (`*` in TEXT matches anything on
-    /// that line). May be repeated.
+    /// that line). May be repeated. With `simulate` on x86_64, a store to the page is reported and dropped: KVM has completed
+    /// it when it exits.
     #[arg(long, value_name = "SPEC")]
     inject: Vec<InjectionSpec>,
     /// Exit as soon as this process, the parent, has ended: for `ghest compare`, which leaves no process behind.
@@ -179,7 +180,7 @@ fn boot(
     let blueprint = Blueprint::new(machine, platform, &tables, abilities).map_err(Failure::Plan)?;
     write_plan(&blueprint);
     let backends = profile_devices::open(machine).map_err(|error| Failure::Machine(error.into()))?;
-    let preserved = PreservedState::new(memory, &blueprint, &options.inject, journal, timings)
+    let preserved = PreservedState::new(memory, &blueprint, tables, &options.inject, journal, timings)
         .map_err(Failure::Machine)?;
     let control = match options.control.as_ref().or(machine.control_socket.as_ref()) {
         Some(path) => Some(Server::listen(path).map_err(|error| Failure::Control(path.clone(), error))?),
@@ -223,7 +224,10 @@ fn reload(
     preserved.renew()?;
     let poisoned = preserved.permanently_poisoned();
     match machine::load(machine, &blueprint.platform, preserved.ram(), &poisoned, timings) {
-        Ok((entry, tables)) if tables.record_area == blueprint.record_area => Ok(Some(entry)),
+        Ok((entry, tables)) if tables.record_area == blueprint.record_area => {
+            preserved.loaded(&blueprint.platform, tables);
+            Ok(Some(entry))
+        }
         Ok(_) => Err(MachineError::RecordArea),
         Err(MachineError::Boot(error)) if !poisoned.is_empty() => {
             let poisoned: Vec<_> =

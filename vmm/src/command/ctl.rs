@@ -70,7 +70,8 @@ enum KindName {
 /// How memory is poisoned.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum MethodName {
-    /// Remove the pages from the guest's memslots and raise signals as the host's kernel would. Works on any host.
+    /// Remove the pages from the guest's memslots and raise signals as the host's kernel would. Works on any host. On x86_64 a
+    /// store to the pages is reported and dropped.
     Simulate,
     /// Let the host's kernel poison the pages: madvise(MADV_HWPOISON). Needs CONFIG_MEMORY_FAILURE and CAP_SYS_ADMIN.
     Madvise,

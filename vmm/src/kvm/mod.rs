@@ -38,6 +38,17 @@ pub enum KvmError {
         /// KVM_CAP_MAX_VCPUS.
         limit: usize,
     },
+    /// More holes in guest memory than KVM on this host supports.
+    #[error(
+        "KVM on this host supports {limit} memslots (KVM_CAP_NR_MEMSLOTS), and {used} are in use: \
+         no further page can be removed from guest memory"
+    )]
+    TooManyMemslots {
+        /// Memslots in use.
+        used: usize,
+        /// KVM_CAP_NR_MEMSLOTS.
+        limit: usize,
+    },
     /// The platform describes a machine of another architecture.
     #[error("the platform describes a machine of another architecture than this host's")]
     OtherArchitecture,
@@ -88,7 +99,7 @@ impl KvmVm {
             return Err(KvmError::TooManyVcpus { wanted, limit });
         }
         let vm = Arc::new(MappedVm { fd: arch::create_vm(kvm, platform)?, ram });
-        let memslots = Mutex::new(Memslots::new(Arc::clone(&vm))?);
+        let memslots = Mutex::new(Memslots::new(Arc::clone(&vm), kvm.get_nr_memslots())?);
         let (vcpus, controllers) = arch::create_vcpus(&vm.fd, platform)?;
         Ok(KvmVm { vcpus, _controllers: controllers, memslots, vm })
     }
@@ -96,7 +107,7 @@ impl KvmVm {
     /// Removes pages from the memslots: an access to them exits to the VMM. Call it only while no vCPU runs.
     ///
     /// # Errors
-    /// Returns an error if an ioctl fails.
+    /// Returns an error, and changes nothing, if KVM supports no further memslot or an ioctl fails.
     pub fn punch_hole(&self, span: Span) -> Result<(), KvmError> {
         self.memslots.lock().unwrap_or_else(PoisonError::into_inner).punch_hole(span.gpa, span.bytes())
     }

@@ -7,6 +7,7 @@ use std::sync::mpsc::{self, Receiver, Sender};
 use std::time::Duration;
 
 use devices::PoisonObserver;
+use firmware_tables::GuestTables;
 use guest_memory::sigbus::AoListener;
 use guest_memory::{Backing, GuestRam};
 use machine_profile::{Machine, MemoryBacking};
@@ -14,10 +15,11 @@ use platform::{Platform, Range};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use super::{MachineError, host_error};
+use crate::boot;
 use crate::journal::Journal;
 use crate::plan::Blueprint;
 use crate::ras::inject::{InjectionSpec, Schedule};
-use crate::ras::{DetectedError, Reporting};
+use crate::ras::{DetectedError, PlatformMemory, Reporting};
 use crate::timings::{Phase, Timings};
 
 /// A machine's memory and what is known about its errors, from the first boot to the end.
@@ -64,13 +66,14 @@ impl MappedMemory {
 }
 
 impl PreservedState {
-    /// The state of a machine that was planned, before its first boot.
+    /// The state of a machine that was planned, before its first boot, with the tables that are in its memory.
     ///
     /// # Errors
     /// Returns an error if this build has no reporter for a response of the plan.
     pub fn new(
         memory: MappedMemory,
         blueprint: &Blueprint,
+        tables: GuestTables,
         injections: &[InjectionSpec],
         journal: &Arc<Journal>,
         timings: &Arc<Timings>,
@@ -84,14 +87,25 @@ impl PreservedState {
             Arc::clone(journal),
             Arc::clone(timings),
         )?;
-        Ok(PreservedState {
+        let preserved = PreservedState {
             ram,
             reporting: Arc::new(reporting),
             schedule: Arc::new(Schedule::new(injections)),
             detected_errors,
             sender,
             _ao_listener: ao_listener,
-        })
+        };
+        preserved.loaded(&blueprint.platform, tables);
+        Ok(preserved)
+    }
+
+    /// Keeps what was loaded into the guest's reserved memory for the next boot: a poisoned page of it gets the same contents.
+    pub fn loaded(&self, platform: &Platform, tables: GuestTables) {
+        let area = tables.record_area;
+        let tables = tables.tables.into_iter().map(|table| (table.gpa, table.bytes));
+        let code = boot::RESERVED_CODE.iter().map(|(gpa, bytes)| (*gpa, bytes.to_vec()));
+        let memory = PlatformMemory::new(&platform.memory, area.as_ref(), tables.chain(code));
+        self.reporting.loaded(memory);
     }
 
     /// The memory.

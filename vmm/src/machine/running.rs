@@ -87,7 +87,9 @@ impl RunningMachine<'_> {
             RunState::Pause => "paused",
             RunState::Stop => "stopping",
         };
-        Ok(json!({ "machine": self.name, "state": state, "vcpus": self.vcpus.count() }))
+        // Records that the guest has not acknowledged in time: if a vCPU consumed the error of one, the guest may hang.
+        let overdue = self.preserved.reporting.overdue();
+        Ok(json!({ "machine": self.name, "state": state, "vcpus": self.vcpus.count(), "overdue": overdue }))
     }
 
     /// Injects a memory error.
@@ -108,6 +110,13 @@ impl RunningMachine<'_> {
             (InjectionMethod::Simulate, kind) => {
                 if reporting.memslot_holes().overlaps(span) {
                     return Err(RequestError::PoisonedAlready(span));
+                }
+                if cfg!(target_arch = "x86_64") && kind == Kind::ActionRequired {
+                    tracing::info!(
+                        %span,
+                        "simulated poison: KVM has completed a store when it exits, so a store to these pages is reported and \
+                         dropped; loads and instruction fetches are executed again"
+                    );
                 }
                 self.with_vcpus_paused(|| {
                     self.vm.punch_hole(span)?;
@@ -151,7 +160,28 @@ impl RunningMachine<'_> {
     /// Reports a detected error to the guest.
     pub(super) fn report(&self, error: DetectedError) {
         self.preserved.reporting.detected(error);
+        self.fill_restored_holes();
         self.kick();
+    }
+
+    /// Maps restored memory again that injection requests removed from the memslots.
+    fn fill_restored_holes(&self) {
+        let reporting = &self.preserved.reporting;
+        for hole in reporting.take_restored_holes() {
+            // Several vCPUs may have accessed one hole.
+            let is_hole = reporting.memslot_holes().contains(hole.span.gpa);
+            let outcome = match is_hole {
+                true => self.with_vcpus_paused(|| Ok(self.vm.fill_hole(hole.span)?)),
+                false => Ok(()),
+            };
+            match outcome {
+                // Nothing runs any more.
+                Err(RequestError::Stopping) => {}
+                outcome => {
+                    reporting.filled(hole, outcome.map_err(|error| io::Error::other(error.to_string())))
+                }
+            }
+        }
     }
 
     /// Kicks the vCPUs that have to exit for an error.
@@ -171,6 +201,8 @@ impl RunningMachine<'_> {
             }
         }
         self.preserved.reporting.tick();
+        self.preserved.reporting.reserve();
+        self.fill_restored_holes();
         self.kick();
         for span in self.preserved.reporting.repairable() {
             self.repair(span);

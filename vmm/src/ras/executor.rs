@@ -5,18 +5,20 @@ use std::sync::{Arc, Mutex, PoisonError};
 use devices::InterruptLine;
 use devices::ged::{GenericEventDevice, HARDWARE_ERROR};
 use guest_memory::{AccessError, GuestRam};
-use ras_core::actions::{Action, StopReason, StopReport, Target};
+use ras_core::Span;
+use ras_core::actions::{Action, ActionFailed, Target};
 use vcpu::{Control, Injection};
 
 use crate::journal::{Journal, Note};
 use crate::lifecycle::{Ending, Lifecycle};
+use crate::ras::platform_memory::PlatformMemory;
 
 /// The parts of a machine by which errors are reported.
 pub struct ActionExecutor {
     /// The event device that notifies the error device.
     pub events: Arc<Mutex<GenericEventDevice>>,
-    /// The interrupt line of the error source that has its own interrupt. `None` if no source has.
-    pub external: Option<InterruptLine>,
+    /// The interrupt lines of the error sources that have an interrupt of their own, each with its GSI.
+    pub interrupts: Vec<(u32, InterruptLine)>,
     /// Queues exceptions for vCPUs.
     pub control: Arc<Control>,
     /// Number of vCPUs.
@@ -27,28 +29,49 @@ pub struct ActionExecutor {
 
 impl ActionExecutor {
     /// Carries out an action. If it notifies the guest, this is noted in the journal.
-    pub(super) fn carry_out(&mut self, action: Action<'_>, ram: &GuestRam, journal: &Journal) {
+    ///
+    /// # Errors
+    /// Returns an error if a record cannot be written, or if the machine does not have the interrupt.
+    pub(super) fn carry_out(
+        &mut self,
+        action: Action<'_>,
+        platform: &mut PlatformMemory,
+        ram: &GuestRam,
+        journal: &Journal,
+    ) -> Result<(), ActionFailed> {
         let inject = |vcpu: u32, injection: Injection, how: &'static str| {
             self.control.inject(vcpu, injection);
             journal.note(Note::Notified { how, vcpu: Some(vcpu) });
         };
         match action {
             Action::Write { gpa, bytes } => {
-                if let Err(error) = write(ram, gpa, bytes) {
-                    tracing::error!(gpa, %error, "an error record cannot be written to guest memory: the machine stops");
-                    let report = StopReport { reason: StopReason::RecordAreaPoisoned, error: None };
-                    self.lifecycle.end(Ending::MemoryError(report));
+                let mut outcome = write(ram, gpa, bytes);
+                if let Err(AccessError::Poisoned(page)) = outcome {
+                    let page = Span::around(page.gpa, page.log2_len);
+                    if platform.contains(page) && platform.replace(ram, page).is_ok() {
+                        journal.note(Note::Repaired(page));
+                        outcome = write(ram, gpa, bytes);
+                    }
+                }
+                match outcome {
+                    Ok(()) => platform.record_written(gpa, bytes),
+                    Err(error) => {
+                        tracing::error!(gpa, %error, "an error record cannot be written to guest memory");
+                        return Err(ActionFailed);
+                    }
                 }
             }
             Action::RaiseErrorEvent => {
                 self.events.lock().unwrap_or_else(PoisonError::into_inner).raise(HARDWARE_ERROR);
                 journal.note(Note::Notified { how: "error-event", vcpu: None });
             }
-            Action::RaiseInterrupt { .. } => {
-                if let Some(line) = &self.external {
-                    line.raise();
-                    journal.note(Note::Notified { how: "interrupt", vcpu: None });
-                }
+            Action::RaiseInterrupt { gsi } => {
+                let Some((_, line)) = self.interrupts.iter().find(|(wired, _)| *wired == gsi) else {
+                    tracing::error!(gsi, "no interrupt line of an error source is wired to this GSI");
+                    return Err(ActionFailed);
+                };
+                line.raise();
+                journal.note(Note::Notified { how: "interrupt", vcpu: None });
             }
             Action::InjectAbort { vcpu, esr, far } => {
                 inject(vcpu, Injection::Abort { esr, far }, "synchronous-external-abort");
@@ -78,6 +101,7 @@ impl ActionExecutor {
             Action::Stop { report } => self.lifecycle.end(Ending::MemoryError(report)),
             Action::Event(event) => journal.note(Note::ErrorEvent(event)),
         }
+        Ok(())
     }
 }
 

@@ -34,6 +34,7 @@ impl Reporting {
             "events": self.journal.counts(),
             "ledger_entries": entries,
             "bytes_lost": bytes_lost,
+            "overdue": self.overdue(),
             "signals_not_kept": sigbus::overflowed(),
             "events_not_written": lost.events,
             "log_lines_not_written": lost.log_lines,

@@ -16,7 +16,9 @@ mod handler;
 pub mod inject;
 mod ledger;
 mod memslot_holes;
+mod platform_memory;
 pub mod request;
+mod restore;
 mod sources;
 
 use std::collections::VecDeque;
@@ -24,9 +26,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use guest_memory::{GuestRam, sigbus};
+use guest_memory::{AccessError, GuestRam, sigbus};
 use ras_core::abilities::HostAbilities;
-use ras_core::actions::{Action, ActionSink, StopReason, StopReport};
+use ras_core::actions::{Action, ActionFailed, ActionSink, StopReason, StopReport};
 use ras_core::plan::Plan;
 use ras_core::reporters::{BuildError, ReporterContext};
 use ras_core::request::Repair;
@@ -37,6 +39,8 @@ use vcpu::PoisonAccess;
 
 pub use executor::ActionExecutor;
 pub use memslot_holes::MemslotHoles;
+pub use platform_memory::PlatformMemory;
+pub use restore::RestoredHole;
 pub use sources::DetectedError;
 
 use crate::journal::{Journal, Note};
@@ -62,6 +66,10 @@ struct State {
     responder: Responder,
     /// `None` before the first boot.
     executor: Option<ActionExecutor>,
+    /// What the guest's reserved memory holds.
+    platform: PlatformMemory,
+    /// Memslot holes in restored memory, to be filled by the main thread.
+    restored_holes: Vec<RestoredHole>,
     /// Detected errors that are reported by a machine check on vCPU 0, as soon as its state is known.
     waiting_for_state: VecDeque<MemoryError>,
     /// Spans whose pages could not be replaced. There is no second attempt.
@@ -92,8 +100,10 @@ impl Reporting {
         let state = State {
             responder: Responder::new(plan, host, area, ResponderOptions::new().with_part(PART_NAME))?,
             executor: None,
+            platform: PlatformMemory::default(),
+            restored_holes: Vec::with_capacity(WAITING_CAPACITY),
             waiting_for_state: VecDeque::with_capacity(WAITING_CAPACITY),
-            unrepairable: Vec::new(),
+            unrepairable: Vec::with_capacity(WAITING_CAPACITY),
         };
         Ok(Reporting {
             ram,
@@ -108,11 +118,17 @@ impl Reporting {
         })
     }
 
+    /// Takes what was loaded into the guest's reserved memory for the next boot.
+    pub fn loaded(&self, platform: PlatformMemory) {
+        self.lock().platform = platform;
+    }
+
     /// Attaches the parts of a machine that is about to boot. If one was attached before, this is a reset: detected errors that
     /// the guest has not acknowledged are reported again, if their pages are still poisoned.
     pub fn attach(&self, executor: ActionExecutor) {
         let mut state = self.lock();
         state.waiting_for_state.clear();
+        state.restored_holes.clear();
         if state.executor.replace(executor).is_some() {
             let still_poisoned = self.repair == Repair::Never;
             self.step(&mut state, None, |responder, _, sink| responder.reset(still_poisoned, sink));
@@ -139,7 +155,7 @@ impl Reporting {
             }
             PoisonAccess::ArmSea { gpa: None } => {
                 let report = StopReport { reason: StopReason::AddressUnknown, error: None };
-                return self.carry_out(&mut state, Action::Stop { report });
+                return self.stop(&mut state, Action::Stop { report });
             }
         };
         if let PoisonAccess::ArmSea { gpa: Some(gpa) } = access {
@@ -153,6 +169,9 @@ impl Reporting {
             origin,
             time_ns: self.now_ns(),
         };
+        if self.restored(&mut state, &error) {
+            return;
+        }
         self.journal.note(Note::MemoryError { error, response: self.consumed_response });
         let needs_state = self.consumed_response.needs_vcpu_state();
         let mut vcpu_state = if needs_state { read_state() } else { None };
@@ -171,6 +190,7 @@ impl Reporting {
     /// Reports an error that no vCPU consumed. Called on the main thread.
     pub fn detected(&self, error: DetectedError) {
         let mut state = self.lock();
+        let is_notice = matches!(error, DetectedError::Noticed { .. });
         let (gpa, log2_len, origin) = match error {
             DetectedError::Signalled(fault) => match self.error_of_signal(fault) {
                 Some(error) => error,
@@ -187,13 +207,22 @@ impl Reporting {
             origin,
             time_ns: self.now_ns(),
         };
+        // A request to notify the guest poisons no page.
+        if !is_notice && !self.is_poisoned(gpa) {
+            self.record_replaced(&mut state, &error);
+        } else if is_notice || !self.restored(&mut state, &error) {
+            self.report_detected(&mut state, error);
+        }
+    }
+
+    fn report_detected(&self, state: &mut State, error: MemoryError) {
         self.journal.note(Note::MemoryError { error, response: self.detected_response });
         if self.detected_response == Response::Mce {
             state.responder.record(&error);
             state.waiting_for_state.push_back(error);
             self.needs_vcpu_state.store(true, Ordering::Release);
         } else {
-            self.step(&mut state, None, |responder, context, sink| responder.report(&error, context, sink));
+            self.step(state, None, |responder, context, sink| responder.report(&error, context, sink));
         }
     }
 
@@ -247,12 +276,13 @@ impl Reporting {
 
     fn stop_for_own_memory(&self, state: &mut State, fault: sigbus::Fault) {
         self.journal.note(Note::OwnMemory(fault));
-        self.carry_out(state, own_memory());
+        self.stop(state, own_memory());
     }
 
-    fn carry_out(&self, state: &mut State, action: Action<'_>) {
+    fn stop(&self, state: &mut State, action: Action<'_>) {
         if let Some(executor) = &mut state.executor {
-            executor.carry_out(action, &self.ram, &self.journal);
+            // A stop cannot fail.
+            let _ = executor.carry_out(action, &mut state.platform, &self.ram, &self.journal);
         }
     }
 
@@ -263,13 +293,12 @@ impl Reporting {
         vcpu: Option<VcpuState>,
         run: impl FnOnce(&mut Responder, &ResponderContext, &mut dyn ActionSink),
     ) {
-        let State { responder, executor, .. } = state;
+        let State { responder, executor, platform, .. } = state;
         let Some(executor) = executor else { return };
         // The time is read first: the register that is read after it holds at least what the guest had written by then.
         let now_ns = self.now_ns();
-        // A register that cannot be read counts as not acknowledged.
         let register = |kind| {
-            responder.acknowledge_register(kind).and_then(|gpa| self.ram.load_u64(gpa).ok()).unwrap_or(0)
+            responder.acknowledge_register(kind).map_or(0, |gpa| self.acknowledge_register(platform, gpa))
         };
         let context = ResponderContext {
             context: ReporterContext {
@@ -280,9 +309,22 @@ impl Reporting {
             },
             detected_register: register(Kind::ActionOptional),
         };
-        run(responder, &context, &mut |action: Action<'_>| {
-            executor.carry_out(action, &self.ram, &self.journal)
+        run(responder, &context, &mut |action: Action<'_>| -> Result<(), ActionFailed> {
+            executor.carry_out(action, platform, &self.ram, &self.journal)
         });
+    }
+
+    /// The value of an acknowledge register. One that cannot be read counts as not acknowledged.
+    fn acknowledge_register(&self, platform: &PlatformMemory, gpa: u64) -> u64 {
+        let mut value = self.ram.load_u64(gpa);
+        if let Err(AccessError::Poisoned(page)) = value {
+            let page = Span::around(page.gpa, page.log2_len);
+            if platform.contains(page) && platform.replace(&self.ram, page).is_ok() {
+                self.journal.note(Note::Repaired(page));
+                value = self.ram.load_u64(gpa);
+            }
+        }
+        value.unwrap_or(0)
     }
 
     /// Nanoseconds since the start of the process.

@@ -157,7 +157,7 @@ fn rig(ram: &GuestRam, rounds: usize, allocations: fn() -> usize) -> Rig {
     reporting.memslot_holes().insert(Span::around(POISONED, 12));
     reporting.attach(ActionExecutor {
         events: Arc::new(Mutex::new(GenericEventDevice::new(InterruptLine::new().expect("an eventfd")))),
-        external: None,
+        interrupts: Vec::new(),
         control: Arc::clone(&control),
         vcpus: 1,
         lifecycle: Arc::new(lifecycle.expect("an eventfd")),

@@ -1,5 +1,5 @@
 //! A disk whose driver's memory becomes inaccessible. A truncated memfd stands for poisoned memory: the signal is the same but
-//! for its code. On hosts with MADV_HWPOISON, pages are poisoned.
+//! for its code.
 
 use std::fs;
 use std::sync::Once;
@@ -11,11 +11,11 @@ use vm_memory::{GuestMemoryBackend, GuestMemoryRegion};
 
 use crate::driver::*;
 
-const IN: u32 = 0;
-const OUT: u32 = 1;
-const IOERR: u8 = 1;
+pub(crate) const IN: u32 = 0;
+pub(crate) const OUT: u32 = 1;
+pub(crate) const IOERR: u8 = 1;
 
-const HEADER: u64 = BUFFERS;
+pub(crate) const HEADER: u64 = BUFFERS;
 const STATUS_BYTE: u64 = BUFFERS + 0x100;
 /// End of the memory that is left when memory is truncated.
 pub(crate) const END: u64 = 0x8_0000;
@@ -123,54 +123,4 @@ fn an_inaccessible_queue_needs_a_reset() {
             "after a reset it works again"
         );
     }
-}
-
-#[test]
-fn poisoned_pages_are_reported() {
-    let (mut driver, _directory) = machine();
-    let page = rustix::param::page_size() as u64;
-    let log2_page = page.trailing_zeros() as u8;
-    let data = END + page;
-    driver.ram.write(data, &[1; 512]).expect("memory");
-    if let Err(error) = poison(&driver, data) {
-        eprintln!("SKIPPED, this machine lacks MADV_HWPOISON: {error}");
-        return;
-    }
-    assert_eq!(request(&mut driver, IN, HEADER, data - 100).0, IOERR);
-    assert_eq!(request(&mut driver, OUT, HEADER, data + 8).0, IOERR);
-    assert_eq!(request(&mut driver, IN, data, BUFFERS + 0x800).0, IOERR);
-    assert_eq!(request(&mut driver, IN, HEADER, BUFFERS + 0x800), (0, 513), "the device continues");
-    let reported = std::mem::take(&mut *driver.reported.0.lock().expect("no panic"));
-    assert_eq!(reported, [(data, log2_page), (data + 8, log2_page), (data, log2_page)]);
-
-    driver.descriptor(DESCRIPTORS, 0, data, 48, INDIRECT_TABLE, 0);
-    driver.offer(0);
-    driver.await_status(NEEDS_RESET);
-    driver.ram.replace_pages(data, 512).expect("repaired");
-    driver.start(0);
-    assert_eq!(request(&mut driver, IN, HEADER, data), (0, 513), "repaired");
-
-    poison(&driver, AVAILABLE).expect("poisoned before");
-    driver.write(QUEUE_NOTIFY, 0);
-    driver.await_status(NEEDS_RESET);
-    driver.ram.replace_pages(AVAILABLE, 1).expect("repaired");
-    driver.start(0);
-    assert_eq!(request(&mut driver, IN, HEADER, data), (0, 513), "repaired");
-    let reported = driver.reported.0.lock().expect("no panic").clone();
-    assert_eq!(reported, [(data, log2_page), (AVAILABLE + 2, log2_page)]);
-}
-
-/// Poisons the page at a GPA. Its signal is sent to this thread.
-#[expect(unsafe_code, reason = "madvise(2) is called")]
-fn poison(driver: &Driver, gpa: u64) -> std::io::Result<()> {
-    let hva = driver.ram.host_address(gpa).expect("memory");
-    let outcome = sigbus::capture_action_required(|| {
-        // SAFETY: a page of guest memory, to which no reference exists.
-        match unsafe { libc::madvise(hva as *mut libc::c_void, 1, libc::MADV_HWPOISON) } {
-            0 => Ok(()),
-            _ => Err(std::io::Error::last_os_error()),
-        }
-    });
-    while sigbus::take_fault().is_some() {}
-    outcome
 }

@@ -37,6 +37,9 @@ pub struct AoListener {
 /// The least time between two scans of guest memory.
 const SCAN_INTERVAL: Duration = Duration::from_millis(100);
 
+/// Ranges of replaced memory that are noted, before the list allocates memory.
+const REPLACED_CAPACITY: usize = 64;
+
 /// Faults from handlers to the thread.
 static FAULTS: Ring<256> = Ring::new();
 
@@ -74,6 +77,8 @@ impl AoListener {
             // Cannot be set by now: `running` excludes other starts.
             let _ = WAKE.set(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
         }
+        // A vCPU's thread that has replaced a page allocates nothing.
+        requests().replaced.reserve(REPLACED_CAPACITY);
         let stop = Arc::new(AtomicBool::new(false));
         let mut listener = Listener {
             report,

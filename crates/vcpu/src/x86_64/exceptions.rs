@@ -91,8 +91,6 @@ impl Exceptions {
             enabled: cr4 & CR4_MCE != 0 && (msr(1), msr(2)) == (u64::MAX, u64::MAX),
             detected_unread: msr(3) & VAL != 0,
             local: msr(4) & LMCE_EN != 0,
-            // A shared machine check waits for each vCPU that cannot take it yet.
-            others_ready: true,
         })
     }
 }

@@ -14,6 +14,9 @@ pub(super) use image::{Kind, load as load_kernel};
 
 use super::BootError;
 
+/// Code that is loaded into the guest's reserved memory, with its GPA: none.
+pub(crate) const RESERVED_CODE: &[(u64, &[u8])] = &[];
+
 /// Seeds from the host's random number generator.
 pub(super) fn seeds() -> Result<Chosen, BootError> {
     let mut bytes = [0; 72];

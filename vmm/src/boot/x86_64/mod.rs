@@ -42,6 +42,9 @@ const COMMAND_LINE: u64 = 0x2_0000;
 /// ```
 const RESET_CODE: [u8; 7] = [0xb0, 0xfe, 0xe6, 0x64, 0xf4, 0xeb, 0xfd];
 
+/// Code that is loaded into the guest's reserved memory, with its GPA.
+pub(crate) const RESERVED_CODE: &[(u64, &[u8])] = &[(RESET_VECTOR, &RESET_CODE)];
+
 /// What every boot protocol passes to the kernel.
 struct HandOver<'a> {
     ram: &'a GuestRam,

@@ -1,0 +1,158 @@
+//! Errors that the guest need not know of: in memory of the VMM's own making, and in pages that were replaced meanwhile.
+
+mod parts;
+
+use guest_memory::Backing;
+use guest_memory::sigbus::Action;
+use parts::{Parts, TABLE, TABLE_BYTE, parts};
+use ras_core::request::Arch;
+use ras_core::vcpu_state::{Access, Consumption, ExceptionLevel, VcpuState};
+use ras_core::{Response, Span};
+use vmm::ras::DetectedError;
+
+const PAGE: u64 = 0x1000;
+const USER: VcpuState =
+    VcpuState::Aarch64(Consumption { level: ExceptionLevel::El0, access: Access::Read, far: None });
+
+fn arm(backing: Backing) -> Parts {
+    parts(Arch::Aarch64, [Some(Response::Sea), Some(Response::Gsiv)], 2, backing).expect("a plan")
+}
+
+fn count(parts: &Parts, event: &str) -> u64 {
+    parts.journal.counts().get(event).copied().unwrap_or_default()
+}
+
+fn consumed(parts: &Parts, vcpu: u32, gpa: u64) {
+    parts.reporting.consumed(vcpu, parts.access(gpa), &mut || Some(USER));
+}
+
+fn word(parts: &Parts, gpa: u64) -> u64 {
+    parts.ram.load_u64(gpa).expect("memory")
+}
+
+/// Fills the holes, as the main thread does while no vCPU runs.
+fn fill_holes(parts: &Parts) {
+    for hole in parts.reporting.take_restored_holes() {
+        parts.reporting.filled(hole, Ok(()));
+    }
+}
+
+/// Every kind of page that the VMM has made, consumed by a vCPU and detected: its contents are as before, and the guest gets nothing.
+#[test]
+fn reserved_pages_are_restored_and_the_guest_is_not_notified() {
+    for backing in [Backing::Anonymous, Backing::Memfd] {
+        let parts = arm(backing);
+        let slots: Vec<_> = parts.area.as_ref().expect("records").slots().collect();
+        let pages = [TABLE, slots[0].cell_gpa, slots[0].ack_gpa, slots[0].block_gpa, slots[1].block_gpa];
+        let mut before = vec![0; parts::MEMORY as usize];
+        parts.ram.read(0, &mut before).expect("memory");
+        for (gpa, times) in pages.into_iter().zip(1..) {
+            for is_consumed in [true, false] {
+                // Poison destroys what the page held.
+                parts.ram.write(gpa, &[0xee; PAGE as usize]).expect("memory");
+                if is_consumed {
+                    consumed(&parts, 1, gpa + 8);
+                } else {
+                    parts.reporting.memslot_holes().insert(Span::around(gpa, 12));
+                    let fault = parts.fault(gpa, Action::Optional);
+                    parts.reporting.detected(DetectedError::Signalled(fault));
+                }
+                let mut after = vec![0; parts::MEMORY as usize];
+                parts.ram.read(0, &mut after).expect("memory");
+                assert!(before == after, "{gpa:#x}, {backing:?}");
+                // Only simulated poison holds its vCPU, until the memslots are whole again.
+                assert_eq!(parts.control.has_pending(), is_consumed);
+                fill_holes(&parts);
+                assert!(!parts.control.has_pending() && !parts.reporting.memslot_holes().contains(gpa));
+            }
+            assert_eq!(count(&parts, "memory-error"), 2 * times);
+            assert_eq!(count(&parts, "repaired"), 2 * times);
+        }
+        for event in ["record-written", "notified", "answered", "not-repaired", "not-reported"] {
+            assert_eq!(count(&parts, event), 0, "{event}");
+        }
+        assert_eq!(parts.reporting.ledger()["bytes_lost"], 0);
+
+        // The next error of a process is reported as always.
+        consumed(&parts, 0, 0x5000);
+        assert_eq!((count(&parts, "record-written"), count(&parts, "notified")), (1, 1));
+        assert!(parts.control.has_exception(0));
+        assert_eq!(word(&parts, slots[0].ack_gpa), 0);
+    }
+}
+
+/// What guest and VMM have made of a record is in the page that replaces that of its register, or that of its block.
+#[test]
+fn a_record_survives_the_poison_of_its_pages() {
+    let parts = arm(Backing::Anonymous);
+    let slot = parts.area.as_ref().expect("records").slot(0).expect("a source");
+    consumed(&parts, 0, 0x5000);
+    let mut block = [0; 256];
+    parts.ram.read(slot.block_gpa, &mut block).expect("memory");
+    assert_ne!(block[..4], [0; 4]);
+    for gpa in [slot.ack_gpa, slot.block_gpa] {
+        parts.ram.write(gpa, &[0xee; PAGE as usize]).expect("memory");
+        consumed(&parts, 1, gpa);
+        fill_holes(&parts);
+        let mut after = [0; 256];
+        parts.ram.read(slot.block_gpa, &mut after).expect("memory");
+        assert_eq!((word(&parts, slot.ack_gpa), after), (0, block), "{gpa:#x}");
+    }
+    // The guest has handled it, and its acknowledgement is lost with the page: the block tells that there was one.
+    parts.ram.store_u32(slot.block_gpa, 0).expect("memory");
+    parts.ram.write(slot.ack_gpa, &[0xee; PAGE as usize]).expect("memory");
+    consumed(&parts, 1, slot.ack_gpa);
+    fill_holes(&parts);
+    assert_eq!(word(&parts, slot.ack_gpa), 1);
+    parts.reporting.tick();
+    assert_eq!(count(&parts, "acknowledged"), 1);
+}
+
+/// The error arrives after the last one of the old machine was taken, and before its memory is renewed.
+#[test]
+fn an_error_of_the_time_before_a_reset_is_not_reported_to_the_new_guest() {
+    let mut parts = arm(Backing::Anonymous);
+    let fault = parts.fault(0x5000, Action::Optional);
+    parts.reporting.memslot_holes().insert(Span::around(0x5000, 12));
+    // The reset: fresh pages.
+    parts.ram.zero_except(&[]).expect("memory");
+    parts.reporting.repaired_by_reset();
+    parts.boot();
+    parts.reporting.detected(DetectedError::Signalled(fault));
+    assert_eq!((count(&parts, "memory-error"), count(&parts, "record-written")), (1, 0));
+    let ledger = parts.reporting.ledger();
+    assert_eq!((&ledger["bytes_lost"], &ledger["entries"][0]["answered"]), (&0.into(), &"ignore".into()));
+    // Poisoned again, it is an error of the new guest.
+    parts.reporting.memslot_holes().insert(Span::around(0x5000, 12));
+    parts.reporting.detected(DetectedError::Signalled(fault));
+    assert_eq!((count(&parts, "memory-error"), count(&parts, "record-written")), (2, 1));
+}
+
+/// A page that cannot be replaced, here because some of it is the guest's own, has the response of the plan.
+#[test]
+fn memory_that_is_not_all_reserved_is_reported() {
+    let parts = arm(Backing::Anonymous);
+    parts.reporting.memslot_holes().insert(Span::around(TABLE, 16));
+    let fault = guest_memory::sigbus::Fault { log2_len: 16, ..parts.fault(TABLE, Action::Optional) };
+    parts.reporting.detected(DetectedError::Signalled(fault));
+    assert_eq!((count(&parts, "record-written"), count(&parts, "repaired")), (1, 0));
+    let mut byte = [0];
+    parts.ram.read(TABLE, &mut byte).expect("memory");
+    assert_eq!(byte, [TABLE_BYTE]);
+}
+
+/// A guest that never acknowledges what its vCPU consumed may hang: status and metrics say so.
+#[test]
+fn an_overdue_acknowledgement_is_in_status_and_metrics() {
+    let parts = arm(Backing::Anonymous);
+    consumed(&parts, 1, 0x5008);
+    assert_eq!(parts.reporting.metrics()["overdue"], serde_json::json!([]));
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
+    while parts.reporting.overdue().is_empty() && std::time::Instant::now() < deadline {
+        std::thread::sleep(std::time::Duration::from_millis(20));
+        parts.reporting.tick();
+    }
+    let expected = serde_json::json!([{ "source": 0, "gpa": 0x5000, "span": 4096, "consumed_by": 1 }]);
+    assert_eq!(parts.reporting.metrics()["overdue"], expected);
+    assert_eq!(count(&parts, "overdue"), 1);
+}
