@@ -9,6 +9,7 @@ mod commands;
 mod compare;
 mod console;
 mod consumed;
+mod decode;
 mod disks;
 mod endings;
 mod errors;
@@ -38,6 +39,7 @@ fn main() -> ExitCode {
         compare::trials(),
         console::trials(),
         consumed::trials(),
+        decode::trials(),
         disks::trials(),
         endings::trials(),
         errors::trials(),

@@ -1,7 +1,8 @@
 //! Memory errors.
 
 use super::Description;
-use crate::cper::memory::{MemoryErrorType, MemoryView, valid};
+use crate::cper::error_status;
+use crate::cper::memory::{MemoryErrorType, MemoryFields, MemoryView, valid};
 
 impl Description {
     pub(super) fn of_memory(memory: &MemoryView<'_>) -> Self {
@@ -17,6 +18,8 @@ impl Description {
         ] {
             description = description.when(is_valid(bit), |described| described.hex(name, value));
         }
+        description =
+            description.when(is_valid(valid::ERROR_STATUS), |described| described.error_status(fields));
         let bank = fields.bank.get();
         for (bit, name, value) in [
             (valid::NODE, "node", fields.node.get()),
@@ -43,7 +46,12 @@ impl Description {
             let kind = MemoryErrorType::from_number(fields.error_type);
             described.named("error_type", kind.map(MemoryErrorType::name), fields.error_type)
         });
-        let Some(added) = memory.added else { return description };
+        description = description.reserved("reserved_validation_bits", fields.validation.get() & !valid::ALL);
+        let Some(added) = memory.added else {
+            // The older form of the section ends before them.
+            let missing = fields.validation.get() & valid::ADDED;
+            return description.reserved("validation_bits_of_missing_fields", missing);
+        };
         for (bit, name, value) in [
             (valid::RANK, "rank", added.rank.get()),
             (valid::CARD_HANDLE, "card_handle", added.card_handle.get()),
@@ -53,6 +61,21 @@ impl Description {
         ] {
             description = description.when(is_valid(bit), |described| described.number(name, value));
         }
-        description
+        description.reserved("reserved_row_bits", added.extended & 0b1_1100)
+    }
+
+    /// The parts of a valid error status.
+    fn error_status(self, fields: &MemoryFields) -> Self {
+        let status = fields.error_status.get();
+        let kind = error_status::error_type(status);
+        self.when(kind != 0, |described| {
+            described.named("error_status_type", error_status::type_name(kind), kind)
+        })
+        .flags_from(
+            error_status::FIRST_FLAG,
+            "error_status_flags",
+            status & !0xff00,
+            &error_status::FLAG_NAMES,
+        )
     }
 }

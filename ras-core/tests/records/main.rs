@@ -1,7 +1,9 @@
 //! Error records: writing, decoding and layout.
 
 mod area;
+mod cper_bytes;
 mod decoder;
+mod files;
 mod layout;
 mod linux_model;
 mod round_trip;

@@ -1,34 +1,76 @@
 //! `ghest decode`.
 
-use std::path::PathBuf;
+use std::borrow::Cow;
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
 
 use clap::Args;
-use ras_core::Decoded;
+use ras_core::{Decoded, bytes_of_hex_text};
 use vmm::status::Status;
 
 use super::output;
 
+/// The largest input, in bytes. Records and error regions have kilobytes.
+const MAX_LEN: usize = 16 << 20;
+
 #[derive(Args, Debug)]
 pub(super) struct Options {
-    /// A file with an error status block or a CPER record.
+    /// A file with error records, in binary or in hexadecimal; `-` is standard input.
     #[arg(value_name = "FILE")]
     file: PathBuf,
-    /// Print it as JSON.
+    /// Print them as JSON.
     #[arg(long)]
     json: bool,
 }
 
 pub(super) fn run(options: &Options) -> Status {
-    let refuse = |error: &dyn std::fmt::Display| {
-        output::report(&format!("{}: {error}", options.file.display()), Status::Usage)
-    };
-    let bytes = match std::fs::read(&options.file) {
-        Ok(bytes) => bytes,
-        Err(error) => return refuse(&error),
-    };
-    match Decoded::read(&bytes) {
-        Ok(decoded) if options.json => output::print_json(&decoded.describe()),
-        Ok(decoded) => output::print(&decoded.describe().to_string()),
-        Err(error) => refuse(&error),
+    let description = read(&options.file).and_then(|input| decode(&input, options.json));
+    match description {
+        Ok(status) => status,
+        Err(problem) => output::report(&format!("{}: {problem}", name(&options.file)), Status::Usage),
     }
+}
+
+fn name(file: &Path) -> Cow<'_, str> {
+    if is_standard_input(file) { Cow::Borrowed("standard input") } else { file.to_string_lossy() }
+}
+
+fn is_standard_input(file: &Path) -> bool {
+    file == Path::new("-")
+}
+
+/// The content of a file; of one without end, an error.
+fn read(file: &Path) -> Result<Vec<u8>, String> {
+    let mut source: Box<dyn Read> = if is_standard_input(file) {
+        Box::new(io::stdin().lock())
+    } else {
+        Box::new(File::open(file).map_err(|error| format!("open(2): {error}"))?)
+    };
+    let mut bytes = Vec::new();
+    let limit = MAX_LEN as u64 + 1;
+    source.by_ref().take(limit).read_to_end(&mut bytes).map_err(|error| format!("read(2): {error}"))?;
+    match bytes.len() {
+        0 => Err("it is empty".to_owned()),
+        1..=MAX_LEN => Ok(bytes),
+        _ => Err(format!("it is larger than {} MiB, the largest input that is decoded", MAX_LEN >> 20)),
+    }
+}
+
+/// Decodes `input` and prints it.
+fn decode(input: &[u8], json: bool) -> Result<Status, String> {
+    let text = bytes_of_hex_text(input, MAX_LEN);
+    let text = text.map_err(|error| format!("it is text, but not hexadecimal: {error}"))?;
+    let bytes = text.as_deref().unwrap_or(input);
+    let decoded = Decoded::read(bytes).map_err(|error| {
+        if bytes.starts_with(b"BERT") {
+            return "it is the table BERT, which has no records, but their address: the region is \
+                    /sys/firmware/acpi/tables/data/BERT"
+                .to_owned();
+        }
+        let kind = if bytes.starts_with(b"CPER") { "CPER record" } else { "status block" };
+        format!("it has no status block, CPER record or section; as a {kind}: {error}")
+    })?;
+    let description = decoded.describe();
+    Ok(if json { output::print_json(&description) } else { output::print(&description.to_string()) })
 }
