@@ -1,4 +1,4 @@
-//! `ghest decode`: the forms of its input. What it prints about records is tested in `ras-core` (`records`, `files`).
+//! `ghest decode`: the forms of its input. What it prints about records is tested in `ras-core` (`records`).
 
 use std::fs::File;
 use std::io::Write as _;
@@ -8,7 +8,8 @@ use libtest_mimic::Trial;
 use ras_core::{Kind, MemoryBlocks, MemoryReport, Span};
 use serde_json::json;
 
-use crate::harness::{Checked, Ghest, Outcome, Scratch, trials};
+use crate::harness::ghest::Outcome;
+use crate::harness::{Checked, Ghest, Scratch, trials};
 
 pub(crate) fn trials() -> Vec<Trial> {
     trials![

@@ -41,7 +41,7 @@ pub enum HexTextProblem {
 /// The bytes that `text` represents, at most `limit`. `None` if it is not text, but binary.
 ///
 /// Recognised are hexadecimal digits with white space, commas and `0x` between bytes, as of `xxd -p`; and the output of `xxd` and of
-/// `hexdump -C`, with or without its column of characters.
+/// `hexdump -C`, with or without its column of characters, and of `od -A x -t x1z`.
 ///
 /// # Errors
 /// Returns an error if it is text, but not hexadecimal.
@@ -146,12 +146,16 @@ fn split(line: &str, others_have_offset: bool) -> (Option<u64>, &str) {
         let behind = behind.trim_start();
         return (Some(offset), behind.split_once("  ").map_or(behind, |(bytes, _)| bytes));
     }
-    // hexdump -C: bytes of two digits, and the characters between bars. Its last line is an offset alone.
+    // hexdump -C: two spaces, bytes of two digits, and the characters between bars; `od -A x -t x1z`: between angle brackets. The last
+    // line of both is an offset alone.
     let (word, behind) = line.split_once(' ').unwrap_or((line, ""));
-    let (bytes, has_characters) = behind.split_once('|').map_or((behind, false), |(bytes, _)| (bytes, true));
+    let (bytes, has_characters) =
+        behind.split_once(['|', '>']).map_or((behind, false), |(bytes, _)| (bytes, true));
     let is_dump = others_have_offset
         || has_characters
-        || (word.len() >= 6 && !bytes.is_empty() && bytes.split_whitespace().all(|byte| byte.len() == 2));
+        || (word.len() >= 6
+            && bytes.starts_with(' ')
+            && bytes.split_whitespace().all(|byte| byte.len() == 2));
     match offset(word) {
         Some(offset) if is_dump => (Some(offset), bytes),
         _ => (None, line),
@@ -211,6 +215,12 @@ mod tests {
         let without_characters: String =
             HEXDUMP.lines().map(|line| format!("{}\n", line.split('|').next().unwrap_or_default())).collect();
         assert_eq!(read(&without_characters), expected);
+    }
+
+    #[test]
+    fn a_dump_of_od() {
+        let dump = "000000 43 50 45 52 3e 7c  >CPER>|<\n000006\n";
+        assert_eq!(read(dump), Ok(b"CPER>|".to_vec()));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use super::Description;
 use crate::cper::error_status;
-use crate::cper::memory::{MemoryErrorType, MemoryFields, MemoryView, valid};
+use crate::cper::memory::{MemoryErrorType, MemoryView, valid};
 
 impl Description {
     pub(super) fn of_memory(memory: &MemoryView<'_>) -> Self {
@@ -10,16 +10,15 @@ impl Description {
         let validation = fields.validation.get();
         let is_valid = |bit| validation & bit != 0;
 
-        let mut description = Description::default();
+        let mut description = Description::default().when(is_valid(valid::ERROR_STATUS), |described| {
+            described.error_status(fields.error_status.get())
+        });
         for (bit, name, value) in [
-            (valid::ERROR_STATUS, "error_status", fields.error_status.get()),
             (valid::PHYSICAL_ADDRESS, "physical_address", fields.physical_address.get()),
             (valid::PHYSICAL_ADDRESS_MASK, "physical_address_mask", fields.physical_address_mask.get()),
         ] {
             description = description.when(is_valid(bit), |described| described.hex(name, value));
         }
-        description =
-            description.when(is_valid(valid::ERROR_STATUS), |described| described.error_status(fields));
         let bank = fields.bank.get();
         for (bit, name, value) in [
             (valid::NODE, "node", fields.node.get()),
@@ -64,18 +63,18 @@ impl Description {
         description.reserved("reserved_row_bits", added.extended & 0b1_1100)
     }
 
-    /// The parts of a valid error status.
-    fn error_status(self, fields: &MemoryFields) -> Self {
-        let status = fields.error_status.get();
+    /// An error status and its parts.
+    fn error_status(self, status: u64) -> Self {
         let kind = error_status::error_type(status);
-        self.when(kind != 0, |described| {
-            described.named("error_status_type", error_status::type_name(kind), kind)
-        })
-        .flags_from(
-            error_status::FIRST_FLAG,
-            "error_status_flags",
-            status & !0xff00,
-            &error_status::FLAG_NAMES,
-        )
+        self.hex("error_status", status)
+            .when(kind != 0, |described| {
+                described.named("error_status_type", error_status::type_name(kind), kind)
+            })
+            .flags_from(
+                error_status::FIRST_FLAG,
+                "error_status_flags",
+                status & !0xff00,
+                &error_status::FLAG_NAMES,
+            )
     }
 }

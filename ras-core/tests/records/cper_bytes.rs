@@ -1,7 +1,7 @@
 //! CPER records as their creators write them, byte by byte from the tables of UEFI 2.10, appendix N: independent of the structures of
 //! `ras_core`.
 
-use ras_core::Guid;
+use ras_core::{Guid, Kind, MemoryBlocks, MemoryReport, Span};
 
 pub(crate) const MEMORY: Guid =
     Guid::new(0xa5bc_1114, 0x6f64, 0x4ede, [0xb8, 0x63, 0x3e, 0x83, 0xed, 0x7c, 0x83, 0xb1]);
@@ -66,6 +66,20 @@ impl OneSection {
         bytes.extend(&self.body);
         bytes
     }
+}
+
+/// A record with a memory error section.
+pub(crate) fn memory_record(address: u64) -> OneSection {
+    OneSection::new(MEMORY, memory(address))
+}
+
+/// A status block of this crate, without bytes behind it.
+pub(crate) fn block(gpa: u64) -> Vec<u8> {
+    let mut bytes = vec![0; 0x1000];
+    let report = MemoryReport::uncorrected(Kind::ActionOptional, 1_543_622_400, 17);
+    let len = MemoryBlocks::new(Span::around(gpa, 12), report).write_next(&mut bytes).expect("it fits");
+    bytes.truncate(len);
+    bytes
 }
 
 /// A section descriptor of revision 3.0.

@@ -1,199 +1,13 @@
-//! Files with error records of others: nothing in them is dropped silently, and nothing that is printed about them is wrong.
+//! Files with error records of others: nothing in them is dropped silently.
 
-use ras_core::{Decoded, Guid, Kind, MemoryBlocks, MemoryReport, Span, Value, bytes_of_hex_text};
+use ras_core::{Decoded, Guid, Kind, MemoryBlocks, MemoryReport, Span, bytes_of_hex_text};
 
-use crate::cper_bytes::{self as cper, OneSection};
-
-/// The printed form of a file.
-fn text(bytes: &[u8]) -> String {
-    Decoded::read(bytes).expect("a file with a record").describe().to_string()
-}
-
-/// The values of a name that are no groups, printed, at any depth and in their order.
-fn values(bytes: &[u8], name: &str) -> Vec<String> {
-    fn collect(description: &ras_core::Description, name: &str, found: &mut Vec<String>) {
-        for (field, value) in description.fields() {
-            match value {
-                Value::Group(group) => collect(group, name, found),
-                Value::List(groups) => groups.iter().for_each(|group| collect(group, name, found)),
-                value if *field == name => found.push(value.to_string()),
-                _ => {}
-            }
-        }
-    }
-    let mut found = Vec::new();
-    collect(&Decoded::read(bytes).expect("a file with a record").describe(), name, &mut found);
-    found
-}
-
-fn memory(address: u64) -> OneSection {
-    OneSection::new(cper::MEMORY, cper::memory(address))
-}
-
-fn block(gpa: u64) -> Vec<u8> {
-    let mut bytes = vec![0; 0x1000];
-    let report = MemoryReport::uncorrected(Kind::ActionOptional, 1_543_622_400, 17);
-    let len = MemoryBlocks::new(Span::around(gpa, 12), report).write_next(&mut bytes).expect("it fits");
-    bytes.truncate(len);
-    bytes
-}
-
-#[test]
-fn the_times_of_windows_are_binary() {
-    let by_creator = OneSection { time: cper::BINARY_TIME, creator: cper::WINDOWS, ..memory(0x1000) };
-    let by_revision = OneSection { time: cper::BINARY_TIME, revision: 0x210, ..memory(0x1000) };
-    for record in [by_creator, by_revision] {
-        assert_eq!(values(&record.bytes(), "time"), ["2025-07-01T02:01:34"]);
-        assert_eq!(values(&record.bytes(), "time_encoding"), ["binary"]);
-    }
-    let bcd = memory(0x1000).bytes();
-    assert_eq!(values(&bcd, "time"), ["2025-07-01T02:01:34"]);
-    assert_eq!(values(&bcd, "time_encoding"), [""; 0]);
-}
-
-#[test]
-fn digits_that_are_not_decimal_are_no_date() {
-    let time = [20, 20, 14, 0, 24, 10, 24, 20];
-    for creator in [cper::WINDOWS, Guid::ZERO] {
-        let record = OneSection { time, creator, ..memory(0x1000) };
-        assert_eq!(values(&record.bytes(), "time"), ["2024-10-24T14:20:20"]);
-    }
-    let record = OneSection { time: [0xff; 8], ..memory(0x1000) };
-    assert_eq!(values(&record.bytes(), "time"), ["not a date: ff ff ff ff ff ff ff ff"]);
-}
-
-#[test]
-fn a_time_is_precise_or_not() {
-    let mut time = cper::BCD_TIME;
-    let mut precision = |flags| {
-        time[3] = flags;
-        let bytes = OneSection { time, ..memory(0x1000) }.bytes();
-        [values(&bytes, "time_precision"), values(&bytes, "time_reserved_flags")].concat()
-    };
-    assert_eq!(precision(0), ["not precise"]);
-    assert_eq!(precision(1), ["precise"]);
-    assert_eq!(precision(0x82), ["not precise", "0x82"]);
-}
-
-#[test]
-fn every_flag_of_a_record_and_of_its_section_is_printed() {
-    let record = OneSection { flags: 0x8000_002f, section_flags: 0x8000_0101, ..memory(0x1000) };
-    assert_eq!(
-        values(&record.bytes(), "flags"),
-        ["recovered, previous, simulated, 0x8, 0x20, 0x80000000", "primary, 0x100, 0x80000000"]
-    );
-}
-
-#[test]
-fn persistence_information_and_revisions_are_printed() {
-    let record = OneSection { persistence: 0xabcd, ..memory(0x1000) }.bytes();
-    assert_eq!(values(&record, "persistence"), ["0xabcd"]);
-    assert_eq!(values(&record, "revision"), ["0x101", "0x300"]);
-}
-
-#[test]
-fn reserved_values_are_printed() {
-    let mut bytes = memory(0x1000).bytes();
-    bytes[16..20].copy_from_slice(&0x4000_0002_u32.to_le_bytes());
-    bytes[12..16].copy_from_slice(&7_u32.to_le_bytes());
-    bytes[116] = 0x5a;
-    bytes[128 + 10] = 0x80;
-    bytes[128 + 11] = 0x77;
-    bytes[128 + 48] = 9;
-    // Validation bit 63, and the reserved bits beside those of row and chip.
-    bytes[200 + 7] = 0x80;
-    bytes[200 + 73] = 0x1c;
-    assert_eq!(values(&bytes, "severity"), ["7", "9"]);
-    assert_eq!(values(&bytes, "reserved_validation_bits"), ["0x40000000", "0x80", "0x8000000000000000"]);
-    assert_eq!(values(&bytes, "reserved"), ["5a0000000000000000000000", "0x77"]);
-    assert_eq!(values(&bytes, "reserved_row_bits"), ["0x1c"]);
-}
-
-#[test]
-fn a_status_block_has_its_reserved_bits() {
-    let mut bytes = block(0x1000);
-    let status = u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]) | 1 << 14 | 1 << 31;
-    bytes[..4].copy_from_slice(&status.to_le_bytes());
-    bytes[20 + 22] |= 0x10;
-    assert_eq!(values(&bytes, "block_status"), ["uncorrectable, 0x4000, 0x80000000"]);
-    assert_eq!(values(&bytes, "entry_count"), ["1"]);
-    assert_eq!(values(&bytes, "reserved_validation_bits"), ["0x10"]);
-    assert_eq!(values(&bytes, "time"), ["2018-12-01T00:00:00"]);
-    assert_eq!(values(&bytes, "time_precision"), ["not precise"]);
-}
-
-#[test]
-fn the_parts_of_an_error_status_are_named() {
-    let mut bytes = memory(0x1000).bytes();
-    bytes[200] |= 1;
-    for (status, kind, flags) in [
-        (0x0000_0400_u64, &["storage error in memory"][..], &[][..]),
-        (0x0064_1a00, &["poisoned data was read"], &["data, first-error, overflow"]),
-        (0x8000_0000_0080_ff01, &["255"], &["0x1, 0x800000, 0x8000000000000000"]),
-        (0, &[], &[]),
-    ] {
-        bytes[208..216].copy_from_slice(&status.to_le_bytes());
-        assert_eq!(values(&bytes, "error_status"), [format!("{status:#x}")]);
-        assert_eq!(values(&bytes, "error_status_type"), kind);
-        assert_eq!(values(&bytes, "error_status_flags"), flags);
-    }
-}
-
-#[test]
-fn the_type_of_a_processor_error_is_printed_with_its_reserved_bits() {
-    let kind = |section, body| {
-        let bytes = OneSection::new(section, body).bytes();
-        [values(&bytes, "kind_value"), values(&bytes, "kind")].concat()
-    };
-    assert_eq!(kind(cper::ARM, cper::arm(0, false, &[])), ["0x0"]);
-    assert_eq!(kind(cper::ARM, cper::arm(0xe2, false, &[])), ["0xe2", "cache, 0x20, 0x40, 0x80"]);
-    assert_eq!(kind(cper::ARM, cper::arm(0x1d, false, &[])), ["0x1d", "0x1, tlb, bus, micro-architectural"]);
-    assert_eq!(kind(cper::GENERIC, cper::generic(0xb7)), ["0xb7", "cache, tlb, bus, 0x10, 0x20, 0x80"]);
-}
-
-#[test]
-fn vendor_bytes_are_printed_if_they_are_valid() {
-    let vendor = |is_valid| OneSection::new(cper::ARM, cper::arm(2, is_valid, &[0xaa; 8])).bytes();
-    assert_eq!(values(&vendor(true), "vendor"), ["aaaaaaaaaaaaaaaa"]);
-    assert_eq!(values(&vendor(false), "vendor"), [""; 0]);
-    assert!(!text(&vendor(false)).contains("aa aa"));
-    assert_eq!(values(&vendor(false), "invalid_bytes"), ["8"]);
-}
-
-#[test]
-fn bytes_behind_a_section_are_printed() {
-    for (kind, body) in [
-        (cper::MEMORY, cper::memory(0x1000)),
-        (cper::ARM, cper::arm(2, false, &[])),
-        (cper::GENERIC, cper::generic(1)),
-        (ras_core::cper::x86_processor::KIND, vec![0; 64]),
-    ] {
-        let longer = |byte| OneSection::new(kind, [&body[..], &[byte; 3]].concat()).bytes();
-        assert_eq!(values(&longer(0xbb), "bytes_behind"), ["bbbbbb"], "{kind}");
-        assert_eq!(values(&longer(0), "bytes_behind"), [""; 0], "{kind}");
-    }
-    // The older form of a memory section, which has no rank.
-    let mut older = cper::memory(0x1000);
-    older.truncate(73);
-    older[1] |= 0x80;
-    let bytes = OneSection::new(cper::MEMORY, older).bytes();
-    assert_eq!(values(&bytes, "validation_bits_of_missing_fields"), ["0x8000"]);
-}
-
-#[test]
-fn types_that_are_not_decoded_have_their_name_and_bytes() {
-    let bytes = OneSection::new(cper::PCIE, vec![0xab; 4]).bytes();
-    assert_eq!(values(&bytes, "section_type"), ["d995e954-bbc1-430f-ad91-b44dcb3c6f35"]);
-    assert_eq!(values(&bytes, "section_name"), ["PCIe error"]);
-    assert_eq!(values(&bytes, "section"), ["abababab"]);
-    let unknown = OneSection::new(Guid::from_bytes([7; 16]), vec![0xab; 4]).bytes();
-    assert_eq!(values(&unknown, "section_name"), [""; 0]);
-    assert_eq!(values(&unknown, "section"), ["abababab"]);
-}
+use crate::cper_bytes::{self as cper, OneSection, block, memory_record};
+use crate::printed::{text, values};
 
 #[test]
 fn a_record_that_is_longer_than_the_file_is_decoded() {
-    let bytes = OneSection { length: Some(0x400), ..memory(0x7000) }.bytes();
+    let bytes = OneSection { length: Some(0x400), ..memory_record(0x7000) }.bytes();
     assert_eq!(
         values(&bytes, "warning"),
         ["at byte 0x14: length of the record is 0x400, expected at most 0x118"]
@@ -203,9 +17,9 @@ fn a_record_that_is_longer_than_the_file_is_decoded() {
 
 #[test]
 fn records_behind_one_another_are_decoded() {
-    let first = memory(0x8000).bytes();
+    let first = memory_record(0x8000).bytes();
     let second = OneSection::new(cper::ARM, cper::arm(2, false, &[])).bytes();
-    let third = memory(0x9000).bytes();
+    let third = memory_record(0x9000).bytes();
     let bytes = [&first[..], &second, &[0; 232], &third, &[0; 5]].concat();
     assert_eq!(values(&bytes, "offset"), ["0x0", "0x118", "0x310"]);
     assert_eq!(values(&bytes, "physical_address"), ["0x8000", "0x9000"]);
@@ -219,10 +33,10 @@ fn records_behind_one_another_are_decoded() {
 /// Wrong lengths of one record do not hide the next.
 #[test]
 fn a_damaged_record_ends_before_the_next() {
-    let good = memory(0x9000).bytes();
+    let good = memory_record(0x9000).bytes();
     for length in [0, 127, 0x7fff_ffff, u32::MAX] {
         for section_length in [80, 0x400, u32::MAX] {
-            let mut damaged = OneSection { length: Some(length), ..memory(0x8000) }.bytes();
+            let mut damaged = OneSection { length: Some(length), ..memory_record(0x8000) }.bytes();
             damaged[132..136].copy_from_slice(&section_length.to_le_bytes());
             let bytes = [&damaged[..], &good].concat();
             assert_eq!(values(&bytes, "offset"), ["0x0", "0x118"], "{length:#x}, {section_length:#x}");
@@ -233,7 +47,7 @@ fn a_damaged_record_ends_before_the_next() {
             assert_eq!(values(&bytes, "broken").is_empty(), section_length == 80);
         }
     }
-    let mut many = memory(0x8000).bytes();
+    let mut many = memory_record(0x8000).bytes();
     many[10..12].copy_from_slice(&[0xff; 2]);
     let warnings = values(&many, "warning");
     assert_eq!(
@@ -262,7 +76,9 @@ fn sections_that_overlap_are_decoded_once() {
 
 #[test]
 fn bytes_that_are_not_a_record_are_printed() {
-    let bytes = [&memory(0x8000).bytes()[..], b"garbage", &memory(0x9000).bytes(), &[0xee; 1000]].concat();
+    let bytes =
+        [&memory_record(0x8000).bytes()[..], b"garbage", &memory_record(0x9000).bytes(), &[0xee; 1000]]
+            .concat();
     assert_eq!(values(&bytes, "physical_address"), ["0x8000", "0x9000"]);
     assert_eq!(values(&bytes, "offset"), ["0x0", "0x11f", "0x118", "0x237"]);
     assert_eq!(values(&bytes, "length"), ["7", "1000"]);
@@ -270,11 +86,11 @@ fn bytes_that_are_not_a_record_are_printed() {
     assert_eq!(shown[0], "67617262616765");
     assert_eq!(shown[1], "ee".repeat(256));
     // Before the first record too.
-    let bytes = [b"garbage", &memory(0x8000).bytes()[..]].concat();
+    let bytes = [b"garbage", &memory_record(0x8000).bytes()[..]].concat();
     assert_eq!(values(&bytes, "physical_address"), ["0x8000"]);
     assert_eq!(values(&bytes, "length"), ["7"]);
     // A record that is cut in its header.
-    let bytes = [&memory(0x8000).bytes()[..], &memory(0x9000).bytes()[..100]].concat();
+    let bytes = [&memory_record(0x8000).bytes()[..], &memory_record(0x9000).bytes()[..100]].concat();
     assert_eq!(
         values(&bytes, "broken"),
         ["at byte 0x0: length of the record is 0x64, expected at least 0x80"]
@@ -307,7 +123,7 @@ fn a_section_without_a_record_is_decoded() {
 
 #[test]
 fn a_record_in_efivarfs_is_decoded() {
-    let bytes = [&[0xf, 0, 0, 0], &memory(0x8000).bytes()[..]].concat();
+    let bytes = [&[0xf, 0, 0, 0], &memory_record(0x8000).bytes()[..]].concat();
     assert_eq!(values(&bytes, "physical_address"), ["0x8000"]);
     assert_eq!(
         values(&bytes, "variable_attributes"),
@@ -316,7 +132,7 @@ fn a_record_in_efivarfs_is_decoded() {
     let two = [&bytes[..], &bytes].concat();
     assert_eq!(values(&two, "variable_attributes").len(), 2);
     // Zeros are no attributes.
-    let zeros = [&[0; 4], &memory(0x8000).bytes()[..]].concat();
+    let zeros = [&[0; 4], &memory_record(0x8000).bytes()[..]].concat();
     assert_eq!(values(&zeros, "variable_attributes").len(), 0);
     assert_eq!(values(&zeros, "zero_bytes"), ["4"]);
 }
@@ -358,17 +174,6 @@ fn the_entries_before_a_damaged_one_are_decoded() {
 }
 
 #[test]
-fn bytes_before_raw_data_are_printed() {
-    let mut bytes = block(0x1000);
-    let end = bytes.len() as u32;
-    bytes[4..8].copy_from_slice(&(end + 4).to_le_bytes());
-    bytes[8] = 3;
-    bytes.extend(b"\x01\x02\x03\x04raw");
-    assert_eq!(values(&bytes, "raw_data"), ["726177"]);
-    assert_eq!(values(&bytes, "bytes_before_raw_data"), ["01020304"]);
-}
-
-#[test]
 fn zeros_are_an_empty_block() {
     assert_eq!(values(&[0; 64], "entry_count"), ["0"]);
     assert_eq!(values(&[0; 64], "zero_bytes"), ["44"]);
@@ -388,7 +193,7 @@ fn other_files_are_refused() {
 
 #[test]
 fn hexadecimal_text_is_decoded_as_its_bytes() {
-    let bytes = memory(0x8000).bytes();
+    let bytes = memory_record(0x8000).bytes();
     let digits: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
     let read = bytes_of_hex_text(format!("{digits}\n").as_bytes(), 1 << 20);
     assert_eq!(read, Ok(Some(bytes.clone())));
@@ -400,13 +205,13 @@ fn hexadecimal_text_is_decoded_as_its_bytes() {
 #[cfg(feature = "serde")]
 #[test]
 fn several_records_are_a_list_in_json() -> Result<(), Box<dyn core::error::Error>> {
-    let bytes = [memory(0x8000).bytes(), memory(0x9000).bytes()].concat();
+    let bytes = [memory_record(0x8000).bytes(), memory_record(0x9000).bytes()].concat();
     let json = serde_json::to_value(Decoded::read(&bytes)?.describe())?;
     assert_eq!(json["record"].as_array().map(Vec::len), Some(2));
     assert_eq!(json["record"][1]["offset"], "0x118");
     assert_eq!(json["record"][1]["section"][0]["memory_error"]["physical_address"], "0x9000");
     // A single one is the object itself.
-    let damaged = OneSection { flags: 0x21, length: Some(0x400), ..memory(0x8000) }.bytes();
+    let damaged = OneSection { flags: 0x21, length: Some(0x400), ..memory_record(0x8000) }.bytes();
     let json = serde_json::to_value(Decoded::read(&damaged)?.describe())?;
     assert_eq!(json["flags"], serde_json::json!(["recovered", "0x20"]));
     assert_eq!(json["warning"].as_array().map(Vec::len), Some(1));

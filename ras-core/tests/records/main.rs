@@ -3,8 +3,10 @@
 mod area;
 mod cper_bytes;
 mod decoder;
+mod descriptions;
 mod files;
 mod layout;
 mod linux_model;
+mod printed;
 mod round_trip;
 mod sections;
