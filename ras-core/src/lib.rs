@@ -96,7 +96,8 @@
 //! | to | use | heap |
 //! |---|---|---|
 //! | write a record | [`MemoryBlocks`] for memory, [`BlockWriter`] with sections of [`cper`] for others | none; a test counts |
-//! | read a record | [`StatusBlock`], [`Decoded`] for blocks and CPER records | none; [`Description`], the text form, allocates |
+//! | read a record | [`StatusBlock`], [`Record`](cper::record::Record) | none; [`Description`], the text form, allocates |
+//! | read a file of records | [`Decoded`], of bytes or of [hexadecimal text](bytes_of_hex_text) | yes |
 //! | check whether Linux accepts it | [`acceptance`] | yes |
 //! | build HEST and its record area | [`RecordArea`], [`GenericErrorSourceV2`], [`Notification`] | the list of sources |
 //! | decide | [`mod@plan`] with [`abilities`] and [`request`] | yes, before the boot |
@@ -147,7 +148,7 @@ pub mod status_block;
 mod timestamp;
 
 pub use decode_error::{DecodeError, Expected};
-pub use decoded::Decoded;
+pub use decoded::{Decoded, HexTextError, HexTextProblem, bytes_of_hex_text};
 pub use description::{Description, Value};
 pub use error_source::{ErrorSource, GenericErrorSourceV2};
 pub use fru_text::FruText;
@@ -159,7 +160,7 @@ pub use notification::{Notification, NotificationStructure};
 pub use record_area::{LayoutError, RecordArea, RecordSlot};
 pub use severity::Severity;
 pub use status_block::{BlockWriter, BufferTooSmall, Heading, StatusBlock};
-pub use timestamp::Timestamp;
+pub use timestamp::{TimeEncoding, Timestamp};
 
 pub mod abilities;
 pub mod actions;

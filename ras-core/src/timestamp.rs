@@ -1,11 +1,13 @@
 //! Timestamps of error records.
 
+use alloc::format;
+use alloc::string::String;
 use core::fmt;
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-/// A date and time of day in binary-coded decimals (ACPI 6.5, 18.3.2.7.1; UEFI 2.10, N.2.1). Records do not contain the time zone;
-/// this crate writes UTC.
+/// A date and time of day (ACPI 6.5, 18.3.2.7.1; UEFI 2.10, N.2.1), in binary-coded decimals according to both. Records do not contain
+/// the time zone: UEFI says local time, this crate writes UTC.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
 #[repr(C)]
 pub struct Timestamp {
@@ -20,6 +22,15 @@ pub struct Timestamp {
 }
 
 const _: () = assert!(size_of::<Timestamp>() == 8);
+
+/// How the numbers of a timestamp are encoded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TimeEncoding {
+    /// Two decimal digits in each byte, as UEFI 2.10, N.2.1 requires.
+    Bcd,
+    /// A binary number in each byte, as Windows writes it (`WHEA_TIMESTAMP` of its `ntddk.h`).
+    Binary,
+}
 
 /// Flag: the time is that of the error, not that of its detection.
 const PRECISE: u8 = 1;
@@ -73,19 +84,63 @@ impl Timestamp {
     pub const fn is_precise(&self) -> bool {
         self.flags & PRECISE != 0
     }
+
+    /// Bits of its flags that are reserved.
+    #[must_use]
+    pub const fn reserved_flags(&self) -> u8 {
+        self.flags & !PRECISE
+    }
+
+    /// Its date and time in ISO 8601, without a time zone, and how they are encoded: as `expected` if they are a date and time in that
+    /// encoding, otherwise in the other. `None` if they are one in neither.
+    #[must_use]
+    pub fn date_and_time(&self, expected: TimeEncoding) -> Option<(String, TimeEncoding)> {
+        let other = match expected {
+            TimeEncoding::Bcd => TimeEncoding::Binary,
+            TimeEncoding::Binary => TimeEncoding::Bcd,
+        };
+        [expected, other].into_iter().find_map(|encoding| Some((self.decode(encoding)?, encoding)))
+    }
+
+    fn decode(&self, encoding: TimeEncoding) -> Option<String> {
+        let below_100 = |byte| match encoding {
+            TimeEncoding::Bcd => from_bcd(byte),
+            TimeEncoding::Binary => (byte < 100).then_some(byte),
+        };
+        let century = below_100(self.century)?;
+        let year = below_100(self.year)?;
+        let month = below_100(self.month).filter(|month| (1..=12).contains(month))?;
+        let day = below_100(self.day).filter(|day| (1..=31).contains(day))?;
+        let hour = below_100(self.hour).filter(|hour| *hour < 24)?;
+        let minute = below_100(self.minute).filter(|minute| *minute < 60)?;
+        // A leap second is the sixtieth.
+        let second = below_100(self.second).filter(|second| *second <= 60)?;
+        Some(format!("{century:02}{year:02}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}"))
+    }
 }
 
-/// In ISO 8601. Digits that are not decimal are printed in hexadecimal.
+/// In ISO 8601, without a time zone; the bytes if they are not a date and time.
 impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Timestamp { second, minute, hour, flags: _, day, month, year, century } = self;
-        write!(f, "{century:02x}{year:02x}-{month:02x}-{day:02x}T{hour:02x}:{minute:02x}:{second:02x}Z")
+        match self.date_and_time(TimeEncoding::Bcd) {
+            Some((text, _)) => f.write_str(&text),
+            None => {
+                f.write_str("not a date:")?;
+                self.as_bytes().iter().try_for_each(|byte| write!(f, " {byte:02x}"))
+            }
+        }
     }
 }
 
 /// A number below 100 as two binary-coded decimal digits.
 const fn bcd(number: u64) -> u8 {
     (number / 10 % 10 * 16 + number % 10) as u8
+}
+
+/// The number below 100 of two binary-coded decimal digits. `None` if they are not decimal.
+const fn from_bcd(byte: u8) -> Option<u8> {
+    let (tens, ones) = (byte >> 4, byte & 0xf);
+    if tens < 10 && ones < 10 { Some(tens * 10 + ones) } else { None }
 }
 
 #[cfg(test)]
@@ -97,18 +152,50 @@ mod tests {
     #[test]
     fn dates_around_leap_days_and_centuries() {
         for (seconds, text) in [
-            (0, "1970-01-01T00:00:00Z"),
-            (951_782_399, "2000-02-28T23:59:59Z"),
-            (951_782_400, "2000-02-29T00:00:00Z"),
-            (951_868_800, "2000-03-01T00:00:00Z"),
-            (1_543_622_400, "2018-12-01T00:00:00Z"),
-            (1_735_689_599, "2024-12-31T23:59:59Z"),
-            (4_107_542_399, "2100-02-28T23:59:59Z"),
-            (4_107_542_400, "2100-03-01T00:00:00Z"),
-            (LAST_SECOND, "9999-12-31T23:59:59Z"),
-            (u64::MAX, "9999-12-31T23:59:59Z"),
+            (0, "1970-01-01T00:00:00"),
+            (951_782_399, "2000-02-28T23:59:59"),
+            (951_782_400, "2000-02-29T00:00:00"),
+            (951_868_800, "2000-03-01T00:00:00"),
+            (1_543_622_400, "2018-12-01T00:00:00"),
+            (1_735_689_599, "2024-12-31T23:59:59"),
+            (4_107_542_399, "2100-02-28T23:59:59"),
+            (4_107_542_400, "2100-03-01T00:00:00"),
+            (LAST_SECOND, "9999-12-31T23:59:59"),
+            (u64::MAX, "9999-12-31T23:59:59"),
         ] {
             assert_eq!(Timestamp::from_unix(seconds).to_string(), text);
+        }
+    }
+
+    const BINARY: Timestamp =
+        Timestamp { second: 20, minute: 20, hour: 14, flags: 0, day: 24, month: 10, year: 24, century: 20 };
+
+    #[test]
+    fn binary_numbers_are_a_date() {
+        let decoded = |time: Timestamp, expected| time.date_and_time(expected);
+        let binary = Some(("2024-10-24T14:20:20".to_string(), TimeEncoding::Binary));
+        assert_eq!(decoded(BINARY, TimeEncoding::Binary), binary);
+        // 24 is 0x18, whose digits are decimal; 14 is 0x0e, whose digits are not.
+        assert_eq!(decoded(BINARY, TimeEncoding::Bcd), binary);
+        let bcd = Some(("2024-12-31T23:59:59".to_string(), TimeEncoding::Bcd));
+        assert_eq!(decoded(Timestamp::from_unix(1_735_689_599), TimeEncoding::Bcd), bcd);
+        assert_eq!(decoded(Timestamp::from_unix(1_735_689_599), TimeEncoding::Binary), bcd);
+    }
+
+    #[test]
+    fn what_is_no_date_is_printed_as_bytes() {
+        assert_eq!(Timestamp::NONE.to_string(), "not a date: 00 00 00 00 00 00 00 00");
+        let good = Timestamp::from_unix(0);
+        for bad in [
+            Timestamp { second: 0x61, ..good },
+            Timestamp { minute: 0x60, ..good },
+            Timestamp { hour: 0x24, ..good },
+            Timestamp { day: 0x32, ..good },
+            Timestamp { month: 0x13, ..good },
+            Timestamp { year: 0xff, ..good },
+            Timestamp { century: 0xff, ..good },
+        ] {
+            assert!(bad.to_string().starts_with("not a date: "), "{bad}");
         }
     }
 

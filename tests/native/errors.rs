@@ -1,4 +1,4 @@
-//! Memory errors that are only reported: `ghest ctl inject`, the ledger, the plan's refusals, `ghest decode`.
+//! Memory errors that are only reported: `ghest ctl inject`, the ledger, the plan's refusals.
 
 use std::time::{Duration, Instant};
 
@@ -19,7 +19,6 @@ pub(crate) fn trials() -> Vec<Trial> {
         guest_is_notified_of_too_few_errors,
         not_the_guests_memory,
         refused_where_the_host_reports_nothing,
-        records_are_decoded,
     ]
 }
 
@@ -258,22 +257,5 @@ fn refused_where_the_host_reports_nothing() -> Checked {
     let typo = scratch.file("typo.json", r#"{ "arch": { "x86_64": {} }, "memory-failures": {} }"#);
     let outcome = Ghest::new(["plan", "--arch", "x86_64", "--host"]).arg(&typo).arg(&profile.path).finish();
     outcome.expect(2).expect_said("unknown field `memory-failures`");
-    Ok(())
-}
-
-fn records_are_decoded() -> Checked {
-    use ras_core::{Kind, MemoryBlocks, MemoryReport, Span};
-    let scratch = Scratch::new();
-    let mut block = [0; 4096];
-    let report = MemoryReport::uncorrected(Kind::ActionOptional, 1_795_446_245, 17);
-    let len =
-        MemoryBlocks::new(Span::around(0x4567_8000, 12), report).write_next(&mut block).expect("one block");
-    let file = scratch.file("block", &block[..len]);
-    let text = Ghest::new(["decode"]).arg(&file).finish().expect(0);
-    assert!(text.stdout().contains("0x45678000"), "{text}");
-    assert!(text.stdout().contains("memory #17"), "{text}");
-    let json = Ghest::new(["decode", "--json"]).arg(&file).finish().expect(0).json();
-    assert!(json.to_string().contains("memory"), "{json}");
-    Ghest::new(["decode"]).arg(scratch.file("garbage", [0xff; 64])).finish().expect(2);
     Ok(())
 }

@@ -9,6 +9,7 @@ mod commands;
 mod compare;
 mod console;
 mod consumed;
+mod decode;
 mod disks;
 mod endings;
 mod entry_state;
@@ -43,6 +44,7 @@ fn main() -> ExitCode {
         compare::trials(),
         console::trials(),
         consumed::trials(),
+        decode::trials(),
         disks::trials(),
         endings::trials(),
         entry_state::trials(),

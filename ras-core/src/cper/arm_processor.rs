@@ -52,6 +52,8 @@ pub mod valid {
     pub const RUNNING_STATE: u32 = 1 << 2;
     /// Vendor-specific data at the end of the section.
     pub const VENDOR: u32 = 1 << 3;
+    /// Every bit that has a meaning.
+    pub(crate) const ALL: u32 = (1 << 4) - 1;
 }
 
 /// ARM Processor Error Information (UEFI 2.10, N.2.4.4.1).
@@ -99,6 +101,8 @@ pub mod info_valid {
     pub const VIRTUAL_ADDRESS: u16 = 1 << 3;
     /// The physical address.
     pub const PHYSICAL_ADDRESS: u16 = 1 << 4;
+    /// Every bit that has a meaning.
+    pub(crate) const ALL: u16 = (1 << 5) - 1;
 }
 
 /// Bits of [`ArmErrorInfo::kind`], since the errata of UEFI 2.9.

@@ -78,6 +78,8 @@ pub mod valid {
     pub const RESPONDER: u64 = 1 << 11;
     /// The instruction pointer.
     pub const INSTRUCTION_POINTER: u64 = 1 << 12;
+    /// Every bit that has a meaning.
+    pub(crate) const ALL: u64 = (1 << 13) - 1;
 }
 
 impl GenericProcessor {

@@ -70,7 +70,7 @@ const _: () = assert!(size_of::<MemoryFields>() == 73);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
 #[repr(C)]
 pub struct AddedMemoryFields {
-    /// Bits 16 and 17 of the row; chip.
+    /// Bits 0 and 1: bits 16 and 17 of the row; bits 2 to 4: reserved; bits 5 to 7: chip.
     pub extended: u8,
     /// Rank.
     pub rank: U16,
@@ -128,6 +128,10 @@ pub mod valid {
     pub const BANK_ADDRESS: u64 = 1 << 20;
     /// The chip.
     pub const CHIP: u64 = 1 << 21;
+    /// Every bit that has a meaning.
+    pub(crate) const ALL: u64 = (1 << 22) - 1;
+    /// The fields that UEFI 2.3 added.
+    pub(crate) const ADDED: u64 = RANK | CARD_HANDLE | MODULE_HANDLE | EXTENDED_ROW | CHIP;
 }
 
 /// Type of a memory error (UEFI 2.10, N.2.5, memory error type).

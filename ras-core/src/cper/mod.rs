@@ -4,11 +4,13 @@
 //! clear is not valid: views contain it nevertheless, [`Description`](crate::Description) omits it.
 
 pub mod arm_processor;
+pub mod error_status;
 pub mod firmware_record;
 pub mod generic_processor;
 pub mod memory;
 mod reading;
 pub mod record;
+mod section_names;
 pub mod x86_processor;
 
 use arm_processor::ArmProcessorView;
@@ -19,6 +21,8 @@ use x86_processor::X86ProcessorView;
 
 use crate::decode_error::DecodeError;
 use crate::guid::Guid;
+
+pub use section_names::section_name;
 
 /// The payload of an entry.
 pub trait Section {
@@ -85,6 +89,19 @@ impl<'a> SectionView<'a> {
             }
             firmware_record::KIND => FirmwareRecord::read(bytes, offset).map(SectionView::FirmwareRecord),
             _ => Ok(SectionView::Other(RawSection { kind, bytes })),
+        }
+    }
+
+    /// Number of bytes of a section of `len` bytes that it describes. Those behind them have no meaning according to the specification.
+    pub(crate) fn described_len(&self, len: usize) -> usize {
+        match self {
+            SectionView::Memory(memory) => size_of_val(memory.fields) + memory.added.map_or(0, size_of_val),
+            SectionView::ArmProcessor(arm) => {
+                size_of_val(arm.header).max(arm.header.section_length.get() as usize)
+            }
+            SectionView::X86Processor(x86) => x86.described_len(),
+            SectionView::GenericProcessor(processor) => size_of_val(*processor),
+            SectionView::FirmwareRecord(_) | SectionView::Other(_) => len,
         }
     }
 }

@@ -1,5 +1,7 @@
 //! CPER records, as firmware and operating systems store them across a reset. Status blocks contain sections without them.
 
+use alloc::vec::Vec;
+
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
@@ -8,7 +10,7 @@ use super::reading::Remaining;
 use crate::decode_error::{DecodeError, Expected};
 use crate::fru_text::FruText;
 use crate::guid::Guid;
-use crate::timestamp::Timestamp;
+use crate::timestamp::{TimeEncoding, Timestamp};
 
 /// Record Header (UEFI 2.10, N.2.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
@@ -40,7 +42,7 @@ pub struct RecordHeader {
     pub notification_type: Guid,
     /// Record id, unique for its creator.
     pub record_id: U64,
-    /// Flags: bit 0 recovered, 1 from a previous boot, 2 simulated.
+    /// Flags, of which UEFI names three: [`FLAG_NAMES`].
     pub flags: U32,
     /// Persistence information, for the storage of the record.
     pub persistence: U64,
@@ -55,7 +57,39 @@ impl RecordHeader {
     pub const SIGNATURE: [u8; 4] = *b"CPER";
     /// Second signature, "signature end".
     pub const SIGNATURE_END: u32 = u32::MAX;
+    /// Creator id of the records that Windows writes (`WHEA_RECORD_CREATOR_GUID` of its `ntddk.h`).
+    pub const WINDOWS_CREATOR: Guid =
+        Guid::new(0xcf07_c4bd, 0xb789, 0x4e18, [0xb3, 0xc4, 0x1f, 0x73, 0x2c, 0xb5, 0x71, 0x31]);
+    /// Revision of the records that Windows writes (`WHEA_ERROR_RECORD_REVISION` of its `ntddk.h`).
+    pub const WINDOWS_REVISION: u16 = 0x0210;
+
+    /// How its creator encodes the timestamp.
+    #[must_use]
+    pub fn time_encoding(&self) -> TimeEncoding {
+        let by_windows =
+            self.creator_id == Self::WINDOWS_CREATOR || self.revision.get() == Self::WINDOWS_REVISION;
+        if by_windows { TimeEncoding::Binary } else { TimeEncoding::Bcd }
+    }
+
+    /// Whether `bytes` start with both signatures of a record.
+    pub(crate) fn is_at_start_of(bytes: &[u8]) -> bool {
+        let end = core::mem::offset_of!(RecordHeader, signature_end);
+        bytes.starts_with(&Self::SIGNATURE)
+            && bytes.get(end..).is_some_and(|end| end.starts_with(&Self::SIGNATURE_END.to_le_bytes()))
+    }
+
+    /// Offset of the first record in `bytes`, by its signatures.
+    pub(crate) fn find(bytes: &[u8]) -> Option<usize> {
+        let candidates = bytes.windows(Self::SIGNATURE.len()).enumerate();
+        candidates
+            .filter(|(_, window)| **window == Self::SIGNATURE)
+            .map(|(offset, _)| offset)
+            .find(|offset| bytes.get(*offset..).is_some_and(Self::is_at_start_of))
+    }
 }
+
+/// The names of the bits of [`RecordHeader::flags`], lowest first (UEFI 2.10, N.2.1, table N.2).
+pub const FLAG_NAMES: [&str; 3] = ["recovered", "previous", "simulated"];
 
 /// Bits of [`RecordHeader::validation`].
 pub mod valid {
@@ -65,6 +99,18 @@ pub mod valid {
     pub const TIMESTAMP: u32 = 1 << 1;
     /// The partition id.
     pub const PARTITION_ID: u32 = 1 << 2;
+    /// Every bit that has a meaning.
+    pub(crate) const ALL: u32 = PLATFORM_ID | TIMESTAMP | PARTITION_ID;
+}
+
+/// Bits of [`SectionDescriptor::validation`].
+pub mod section_valid {
+    /// The FRU id.
+    pub const FRU_ID: u8 = 1 << 0;
+    /// The FRU text.
+    pub const FRU_TEXT: u8 = 1 << 1;
+    /// Every bit that has a meaning.
+    pub(crate) const ALL: u8 = FRU_ID | FRU_TEXT;
 }
 
 /// Section Descriptor (UEFI 2.10, N.2.2).
@@ -77,7 +123,7 @@ pub struct SectionDescriptor {
     pub length: U32,
     /// Revision: 0x0100.
     pub revision: U16,
-    /// Valid fields: bit 0 FRU id, 1 FRU text.
+    /// [`section_valid`].
     pub validation: u8,
     /// Reserved: zero.
     pub reserved: u8,
@@ -95,7 +141,7 @@ pub struct SectionDescriptor {
 
 const _: () = assert!(size_of::<SectionDescriptor>() == 72);
 
-/// A decoded record: its lengths are consistent, and its sections are within it.
+/// A decoded record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Record<'a> {
     /// Its header.
@@ -109,11 +155,24 @@ pub struct Record<'a> {
 pub type RecordSection<'a> = (&'a SectionDescriptor, Result<SectionView<'a>, DecodeError>, &'a [u8]);
 
 impl<'a> Record<'a> {
-    /// Decodes the record at the start of `bytes`; more may follow it.
+    /// Decodes the record at the start of `bytes`; more may follow it. Its lengths are consistent, and its sections are within it.
     ///
     /// # Errors
     /// Returns an error if it has no valid signature, or if a length is inconsistent with another or with `bytes`.
     pub fn read(bytes: &'a [u8]) -> Result<Self, DecodeError> {
+        let (record, problems) = Record::read_damaged(bytes)?;
+        let mut sections = record.descriptors.iter().enumerate();
+        let beyond = sections.find_map(|(index, descriptor)| record.section_bytes(index, descriptor).err());
+        problems.into_iter().next().or(beyond).map_or(Ok(record), Err)
+    }
+
+    /// Decodes what there is of the record at the start of `bytes`, and lists the lengths of its header that are inconsistent. A section
+    /// may exceed the record.
+    ///
+    /// # Errors
+    /// Returns an error if there is no header with both signatures.
+    pub(crate) fn read_damaged(bytes: &'a [u8]) -> Result<(Self, Vec<DecodeError>), DecodeError> {
+        const HEADER_LEN: usize = size_of::<RecordHeader>();
         let mut remaining = Remaining { bytes, offset: 0 };
         let header: &RecordHeader = remaining.take("length of the record")?;
         let mark = |offset, what, found: u32, expected: u32| {
@@ -129,44 +188,107 @@ impl<'a> Record<'a> {
         let offset = core::mem::offset_of!(RecordHeader, signature_end);
         mark(offset, "end of the signature", header.signature_end.get(), RecordHeader::SIGNATURE_END)?;
 
-        let bytes = bytes.get(..header.record_length.get() as usize).ok_or(DecodeError {
-            offset: core::mem::offset_of!(RecordHeader, record_length),
-            what: "length of the record",
-            found: header.record_length.get().into(),
-            expected: Expected::AtMost(bytes.len() as u64),
-        })?;
-        remaining.bytes = bytes.get(size_of::<RecordHeader>()..).unwrap_or_default();
-        let descriptors: &[SectionDescriptor] =
-            remaining.take_many(header.section_count.get().into(), "length left for section descriptors")?;
+        let mut problems = Vec::new();
+        let length = header.record_length.get() as usize;
+        let bytes = if (HEADER_LEN..=bytes.len()).contains(&length) {
+            bytes.get(..length).unwrap_or_default()
+        } else {
+            problems.push(DecodeError {
+                offset: core::mem::offset_of!(RecordHeader, record_length),
+                what: "length of the record",
+                found: length as u64,
+                expected: if length < HEADER_LEN {
+                    Expected::AtLeast(HEADER_LEN as u64)
+                } else {
+                    Expected::AtMost(bytes.len() as u64)
+                },
+            });
+            // It ends before the next one.
+            let next = RecordHeader::find(remaining.bytes).map_or(bytes.len(), |next| HEADER_LEN + next);
+            bytes.get(..next).unwrap_or_default()
+        };
 
-        let record = Record { header, descriptors, bytes };
-        for (index, descriptor) in descriptors.iter().enumerate() {
-            if record.section_bytes(descriptor).is_none() {
-                return Err(DecodeError {
-                    offset: size_of::<RecordHeader>() + index * size_of::<SectionDescriptor>(),
-                    what: "end of a section",
-                    found: u64::from(descriptor.offset.get()) + u64::from(descriptor.length.get()),
-                    expected: Expected::AtMost(bytes.len() as u64),
-                });
-            }
+        remaining.bytes = bytes.get(HEADER_LEN..).unwrap_or_default();
+        let mut count = usize::from(header.section_count.get());
+        let fitting = remaining.bytes.len() / size_of::<SectionDescriptor>();
+        if count > fitting {
+            problems.push(DecodeError {
+                offset: HEADER_LEN,
+                what: "length left for section descriptors",
+                found: remaining.bytes.len() as u64,
+                expected: Expected::AtLeast((count * size_of::<SectionDescriptor>()) as u64),
+            });
+            count = fitting;
         }
-        Ok(record)
+        let descriptors: &[SectionDescriptor] =
+            remaining.take_many(count, "length left for section descriptors")?;
+
+        let mut record = Record { header, descriptors, bytes };
+        if record.len() != length {
+            record.bytes = bytes.get(..record.used_len()).unwrap_or(bytes);
+        }
+        Ok((record, problems))
     }
 
-    /// Its sections: descriptor, decoded form and bytes of each.
+    /// Its length in bytes; if the header's is wrong, that up to the end of its last section.
+    pub(crate) fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// Its sections: descriptor, decoded form and bytes of each. Sections that overlap, so that together they are longer than the record,
+    /// are not decoded.
     pub fn sections(&self) -> impl Iterator<Item = RecordSection<'a>> + use<'a> {
         let record = *self;
-        record.descriptors.iter().map(move |descriptor| {
-            // All of them lay in the record when it was read.
-            let bytes = record.section_bytes(descriptor).unwrap_or_default();
-            let offset = descriptor.offset.get() as usize;
-            (descriptor, SectionView::read(descriptor.section_type, bytes, offset), bytes)
+        let mut left = record.len();
+        record.descriptors.iter().enumerate().map(move |(index, descriptor)| {
+            let start = descriptor.offset.get() as usize;
+            let (bytes, beyond) = match record.section_bytes(index, descriptor) {
+                Ok(bytes) => (bytes, None),
+                Err(beyond) => (record.bytes.get(start..).unwrap_or_default(), Some(beyond)),
+            };
+            if bytes.len() > left {
+                let overlap = DecodeError {
+                    offset: descriptor_offset(index) + core::mem::offset_of!(SectionDescriptor, length),
+                    what: "length of a section",
+                    found: bytes.len() as u64,
+                    expected: Expected::AtMost(left as u64),
+                };
+                return (descriptor, Err(overlap), &[][..]);
+            }
+            left -= bytes.len();
+            let section =
+                beyond.map_or_else(|| SectionView::read(descriptor.section_type, bytes, start), Err);
+            (descriptor, section, bytes)
         })
     }
 
-    fn section_bytes(&self, descriptor: &SectionDescriptor) -> Option<&'a [u8]> {
-        self.bytes.get(descriptor.offset.get() as usize..)?.get(..descriptor.length.get() as usize)
+    /// The bytes of a section.
+    ///
+    /// # Errors
+    /// Returns an error if it exceeds the record.
+    fn section_bytes(&self, index: usize, descriptor: &SectionDescriptor) -> Result<&'a [u8], DecodeError> {
+        let behind = self.bytes.get(descriptor.offset.get() as usize..);
+        behind.and_then(|behind| behind.get(..descriptor.length.get() as usize)).ok_or(DecodeError {
+            offset: descriptor_offset(index),
+            what: "end of a section",
+            found: u64::from(descriptor.offset.get()) + u64::from(descriptor.length.get()),
+            expected: Expected::AtMost(self.len() as u64),
+        })
     }
+
+    /// Number of bytes up to the end of its last section.
+    fn used_len(&self) -> usize {
+        let ends = self.descriptors.iter().map(|descriptor| {
+            let end = u64::from(descriptor.offset.get()) + u64::from(descriptor.length.get());
+            usize::try_from(end).unwrap_or(usize::MAX).min(self.len())
+        });
+        ends.fold(descriptor_offset(self.descriptors.len()), usize::max)
+    }
+}
+
+/// Offset of a section descriptor in its record.
+const fn descriptor_offset(index: usize) -> usize {
+    size_of::<RecordHeader>() + index * size_of::<SectionDescriptor>()
 }
 
 /// The name of a value of [`RecordHeader::notification_type`]. `None` if it is not defined.
@@ -175,7 +297,7 @@ pub fn notification_name(kind: Guid) -> Option<&'static str> {
     NOTIFICATIONS.iter().find(|(guid, _)| *guid == kind).map(|(_, name)| *name)
 }
 
-const NOTIFICATIONS: [(Guid, &str); 11] = [
+const NOTIFICATIONS: [(Guid, &str); 12] = [
     (Guid::new(0x2dce_8bb1, 0xbdd7, 0x450e, [0xb9, 0xad, 0x9c, 0xf4, 0xeb, 0xd4, 0xf8, 0x90]), "CMC"),
     (Guid::new(0x4e29_2f96, 0xd843, 0x4a55, [0xa8, 0xc2, 0xd4, 0x81, 0xf2, 0x7e, 0xbe, 0xee]), "CPE"),
     (Guid::new(0xe8f5_6ffe, 0x919c, 0x4cc5, [0xba, 0x88, 0x65, 0xab, 0xe1, 0x49, 0x13, 0xbb]), "MCE"),
@@ -187,4 +309,5 @@ const NOTIFICATIONS: [(Guid, &str); 11] = [
     (Guid::new(0x9a78_788a, 0xbbe8, 0x11e4, [0x80, 0x9e, 0x67, 0x61, 0x1e, 0x5d, 0x46, 0xb0]), "SEA"),
     (Guid::new(0x5c28_4c81, 0xb0ae, 0x4e87, [0xa3, 0x22, 0xb0, 0x4c, 0x85, 0x62, 0x43, 0x23]), "SEI"),
     (Guid::new(0x09a9_d5ac, 0x5204, 0x4214, [0x96, 0xe5, 0x94, 0x99, 0x2e, 0x75, 0x2b, 0xcd]), "PEI"),
+    (Guid::new(0x6929_3bc9, 0x41df, 0x49a3, [0xb4, 0xbd, 0x4f, 0xb0, 0xdb, 0x30, 0x41, 0xf6]), "CXL"),
 ];

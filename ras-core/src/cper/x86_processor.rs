@@ -38,6 +38,8 @@ pub mod valid {
     pub(super) const CONTEXT_COUNT_SHIFT: u32 = 8;
     /// The largest six-bit count.
     pub(super) const MAX_COUNT: u64 = (1 << 6) - 1;
+    /// Every bit that has a meaning.
+    pub(crate) const ALL: u64 = (1 << 14) - 1;
 }
 
 impl X86ProcessorHeader {
@@ -88,6 +90,8 @@ pub mod info_valid {
     pub const RESPONDER: u64 = 1 << 3;
     /// The instruction pointer.
     pub const INSTRUCTION_POINTER: u64 = 1 << 4;
+    /// Every bit that has a meaning.
+    pub(crate) const ALL: u64 = (1 << 5) - 1;
 }
 
 /// Values of [`X86ErrorInfo::kind`].
@@ -229,6 +233,10 @@ impl<'a> X86ProcessorView<'a> {
         }
         let contexts = contexts.get(..contexts.len() - remaining.bytes.len()).unwrap_or_default();
         Ok(X86ProcessorView { header, infos, contexts })
+    }
+
+    pub(super) fn described_len(&self) -> usize {
+        size_of_val(self.header) + size_of_val(self.infos) + self.contexts.len()
     }
 
     /// Registers, in their order.

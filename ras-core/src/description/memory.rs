@@ -1,6 +1,7 @@
 //! Memory errors.
 
 use super::Description;
+use crate::cper::error_status;
 use crate::cper::memory::{MemoryErrorType, MemoryView, valid};
 
 impl Description {
@@ -9,9 +10,10 @@ impl Description {
         let validation = fields.validation.get();
         let is_valid = |bit| validation & bit != 0;
 
-        let mut description = Description::default();
+        let mut description = Description::default().when(is_valid(valid::ERROR_STATUS), |described| {
+            described.error_status(fields.error_status.get())
+        });
         for (bit, name, value) in [
-            (valid::ERROR_STATUS, "error_status", fields.error_status.get()),
             (valid::PHYSICAL_ADDRESS, "physical_address", fields.physical_address.get()),
             (valid::PHYSICAL_ADDRESS_MASK, "physical_address_mask", fields.physical_address_mask.get()),
         ] {
@@ -43,7 +45,12 @@ impl Description {
             let kind = MemoryErrorType::from_number(fields.error_type);
             described.named("error_type", kind.map(MemoryErrorType::name), fields.error_type)
         });
-        let Some(added) = memory.added else { return description };
+        description = description.reserved("reserved_validation_bits", fields.validation.get() & !valid::ALL);
+        let Some(added) = memory.added else {
+            // The older form of the section ends before them.
+            let missing = fields.validation.get() & valid::ADDED;
+            return description.reserved("validation_bits_of_missing_fields", missing);
+        };
         for (bit, name, value) in [
             (valid::RANK, "rank", added.rank.get()),
             (valid::CARD_HANDLE, "card_handle", added.card_handle.get()),
@@ -53,6 +60,21 @@ impl Description {
         ] {
             description = description.when(is_valid(bit), |described| described.number(name, value));
         }
-        description
+        description.reserved("reserved_row_bits", added.extended & 0b1_1100)
+    }
+
+    /// An error status and its parts.
+    fn error_status(self, status: u64) -> Self {
+        let kind = error_status::error_type(status);
+        self.hex("error_status", status)
+            .when(kind != 0, |described| {
+                described.named("error_status_type", error_status::type_name(kind), kind)
+            })
+            .flags_from(
+                error_status::FIRST_FLAG,
+                "error_status_flags",
+                status & !0xff00,
+                &error_status::FLAG_NAMES,
+            )
     }
 }

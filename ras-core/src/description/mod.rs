@@ -2,12 +2,17 @@
 
 mod block;
 mod memory;
+mod parts;
 mod processors;
 mod record;
 
+use alloc::borrow::Cow;
+use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
-use core::fmt;
+use core::fmt::{self, Write as _};
+
+use crate::timestamp::{TimeEncoding, Timestamp};
 
 /// A decoded block or record as names and values, in memory order. Fields that are not valid are omitted.
 ///
@@ -39,8 +44,10 @@ pub enum Value {
     Number(u64),
     /// An address, a mask or bits.
     Hex(u64),
-    /// The names of the flags that are set.
-    Flags(Vec<&'static str>),
+    /// The flags that are set: the names of those that are defined, the others as hexadecimal numbers.
+    Flags(Vec<Cow<'static, str>>),
+    /// Several texts.
+    Texts(Vec<String>),
     /// Bytes of an unknown format.
     Bytes(Vec<u8>),
     /// A nested description.
@@ -81,10 +88,56 @@ impl Description {
         }
     }
 
-    /// Flags, if there are any.
-    fn flags(self, name: &'static str, flags: impl Iterator<Item = &'static str>) -> Self {
-        let flags: Vec<_> = flags.collect();
+    /// Flags, if any is set: the names of the lowest bits, the others as numbers.
+    fn flags(self, name: &'static str, flags: impl Into<u64>, names: &[&'static str]) -> Self {
+        self.flags_from(0, name, flags, names)
+    }
+
+    /// Flags whose named bits start at `first`.
+    fn flags_from(
+        self,
+        first: usize,
+        name: &'static str,
+        flags: impl Into<u64>,
+        names: &[&'static str],
+    ) -> Self {
+        let flags = flags.into();
+        let flags: Vec<_> = (0..64_usize)
+            .filter(|bit| flags >> bit & 1 != 0)
+            .map(|bit| match bit.checked_sub(first).and_then(|index| names.get(index)) {
+                Some(name) => Cow::Borrowed(*name),
+                None => Cow::Owned(format!("{:#x}", 1_u64 << bit)),
+            })
+            .collect();
         if flags.is_empty() { self } else { self.with(name, Value::Flags(flags)) }
+    }
+
+    /// A reserved value, which should be zero, if it is not.
+    fn reserved(self, name: &'static str, value: impl Into<u64>) -> Self {
+        let value = value.into();
+        self.when(value != 0, |described| described.hex(name, value))
+    }
+
+    /// Reserved bytes, which should be zero, if one is not.
+    fn reserved_bytes(self, name: &'static str, bytes: &[u8]) -> Self {
+        self.when(bytes.iter().any(|byte| *byte != 0), |described| described.bytes(name, bytes))
+    }
+
+    /// Problems, if there are any.
+    fn warnings(self, problems: impl IntoIterator<Item = impl ToString>) -> Self {
+        let texts: Vec<_> = problems.into_iter().map(|problem| problem.to_string()).collect();
+        if texts.is_empty() { self } else { self.with("warning", Value::Texts(texts)) }
+    }
+
+    /// A timestamp, and how precise it is.
+    fn time(self, time: &Timestamp, expected: TimeEncoding) -> Self {
+        let date = time.date_and_time(expected);
+        let is_binary = matches!(date, Some((_, TimeEncoding::Binary)));
+        let text = date.map_or_else(|| time.to_string(), |(text, _)| text);
+        self.text("time", text)
+            .when(is_binary, |described| described.text("time_encoding", "binary"))
+            .text("time_precision", if time.is_precise() { "precise" } else { "not precise" })
+            .reserved("time_reserved_flags", time.reserved_flags())
     }
 
     /// Bytes, if there are any.
@@ -130,6 +183,11 @@ impl Description {
                         writeln!(f)?;
                     }
                 }
+                Value::Texts(texts) => {
+                    for text in texts {
+                        writeln!(f, "{:margin$}{name:22} {}", "", Printable(text))?;
+                    }
+                }
                 value => writeln!(f, "{:margin$}{name:22} {value}", "")?,
             }
         }
@@ -147,16 +205,23 @@ impl fmt::Display for Description {
 impl fmt::Display for Value {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            // Control characters of a file must not reach a terminal.
-            Value::Text(text) => {
-                text.chars().filter(|character| !character.is_control()).try_for_each(|c| write!(f, "{c}"))
-            }
+            Value::Text(text) => Printable(text).fmt(f),
+            Value::Texts(texts) => Printable(&texts.join("; ")).fmt(f),
             Value::Number(number) => write!(f, "{number}"),
             Value::Hex(number) => write!(f, "{number:#x}"),
             Value::Flags(flags) => f.write_str(&flags.join(", ")),
             Value::Bytes(bytes) => bytes.iter().try_for_each(|byte| write!(f, "{byte:02x}")),
             Value::Group(_) | Value::List(_) => f.write_str("..."),
         }
+    }
+}
+
+/// A text without its control characters: those of a file must not reach a terminal.
+struct Printable<'a>(&'a str);
+
+impl fmt::Display for Printable<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.chars().filter(|character| !character.is_control()).try_for_each(|c| f.write_char(c))
     }
 }
 
@@ -181,6 +246,7 @@ mod serialised {
                 Value::Number(number) => serializer.serialize_u64(*number),
                 Value::Hex(_) | Value::Bytes(_) => serializer.serialize_str(&self.to_string()),
                 Value::Flags(flags) => flags.serialize(serializer),
+                Value::Texts(texts) => texts.serialize(serializer),
                 Value::Group(group) => group.serialize(serializer),
                 Value::List(groups) => groups.serialize(serializer),
             }

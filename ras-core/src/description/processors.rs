@@ -21,27 +21,41 @@ impl Description {
                 let runs = header.running_state.get() & 1 != 0;
                 described
                     .text("running", if runs { "yes" } else { "no" })
+                    .reserved("reserved_running_state", header.running_state.get() & !1)
                     .when(!runs, |described| described.hex("psci_state", header.psci_state.get()))
             })
+            .reserved("reserved_validation_bits", header.validation.get() & !valid::ALL)
+            .reserved_bytes("reserved", &header.reserved)
             .list("error", arm.infos.iter().map(Description::of_arm_error))
             .list("context", arm.contexts().map(Description::of_arm_context))
-            .bytes("vendor", arm.vendor)
+            .vendor(arm.vendor, is_valid(valid::VENDOR))
+    }
+
+    /// Vendor-specific bytes; if they are not valid, their number.
+    fn vendor(self, bytes: &[u8], is_valid: bool) -> Self {
+        match bytes.len() {
+            0 => self,
+            _ if is_valid => self.bytes("vendor", bytes),
+            len => self.number("invalid_bytes", len as u64),
+        }
     }
 
     fn of_arm_error(info: &ArmErrorInfo) -> Self {
         use arm_processor::info_valid;
 
-        const KINDS: [&str; 5] = ["reserved", "cache", "tlb", "bus", "micro-architectural"];
+        // From bit 1 on.
+        const KINDS: [&str; 4] = ["cache", "tlb", "bus", "micro-architectural"];
         const FLAGS: [&str; 4] = ["first", "last", "propagated", "overflow"];
         let is_valid = |bit| info.validation.get() & bit != 0;
         Description::default()
-            .flags("kind", set_bits(info.kind, KINDS))
+            .reserved("version", info.version)
+            .reserved("reserved_validation_bits", info.validation.get() & !info_valid::ALL)
+            .hex("kind_value", info.kind)
+            .flags_from(1, "kind", info.kind, &KINDS)
             .when(is_valid(info_valid::MULTIPLE), |described| {
                 described.number("multiple", info.multiple.get())
             })
-            .when(is_valid(info_valid::FLAGS), |described| {
-                described.flags("flags", set_bits(info.flags, FLAGS))
-            })
+            .when(is_valid(info_valid::FLAGS), |described| described.flags("flags", info.flags, &FLAGS))
             .when(is_valid(info_valid::ERROR_INFO), |described| {
                 described.hex("error_info", info.error_info.get())
             })
@@ -65,6 +79,7 @@ impl Description {
         Description::default()
             .when(is_valid(valid::APIC_ID), |described| described.number("apic_id", header.apic_id.get()))
             .when(is_valid(valid::CPUID), |described| described.bytes("cpuid", &header.cpuid))
+            .reserved("reserved_validation_bits", header.validation.get() & !valid::ALL)
             .list("error", x86.infos.iter().map(Description::of_x86_error))
             .list("context", x86.contexts().map(Description::of_x86_context))
     }
@@ -76,7 +91,8 @@ impl Description {
         let description = match error_kind::name(info.kind) {
             Some(name) => Description::default().text("kind", name),
             None => Description::default().text("kind", info.kind),
-        };
+        }
+        .reserved("reserved_validation_bits", info.validation.get() & !info_valid::ALL);
         [
             (info_valid::CHECK_INFO, "check_info", info.check_info),
             (info_valid::TARGET, "target", info.target),
@@ -120,11 +136,9 @@ impl Description {
         let brand = processor.brand.split(|byte| *byte == 0).next().unwrap_or_default();
         description = description
             .when(is_valid(valid::ERROR_KIND), |described| {
-                described.flags("kind", set_bits(processor.error_kind, KINDS))
+                described.hex("kind_value", processor.error_kind).flags("kind", processor.error_kind, &KINDS)
             })
-            .when(is_valid(valid::FLAGS), |described| {
-                described.flags("flags", set_bits(processor.flags, FLAGS))
-            })
+            .when(is_valid(valid::FLAGS), |described| described.flags("flags", processor.flags, &FLAGS))
             .when(is_valid(valid::LEVEL), |described| described.number("level", processor.level))
             .when(is_valid(valid::BRAND), |described| {
                 described.text("brand", alloc::string::String::from_utf8_lossy(brand))
@@ -140,10 +154,7 @@ impl Description {
             description = description.when(is_valid(bit), |described| described.hex(name, value.get()));
         }
         description
+            .reserved("reserved_validation_bits", processor.validation.get() & !valid::ALL)
+            .reserved("reserved", processor.reserved.get())
     }
-}
-
-/// The names of the bits that are set, lowest first.
-fn set_bits<const N: usize>(bits: u8, names: [&'static str; N]) -> impl Iterator<Item = &'static str> {
-    (0..8_u32).zip(names).filter(move |(bit, _)| bits >> bit & 1 != 0).map(|(_, name)| name)
 }

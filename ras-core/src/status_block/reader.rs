@@ -10,7 +10,7 @@ use crate::guid::Guid;
 use crate::severity::Severity;
 use crate::timestamp::Timestamp;
 
-/// A decoded status block: its lengths are consistent. Other values are not checked.
+/// A decoded status block. Values other than lengths are not checked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StatusBlock<'a> {
     /// Its header.
@@ -18,6 +18,8 @@ pub struct StatusBlock<'a> {
     /// Raw data; empty in blocks of this crate.
     pub raw_data: &'a [u8],
     entries: &'a [u8],
+    /// Between entries and raw data.
+    gap: &'a [u8],
 }
 
 /// An entry of a block.
@@ -34,52 +36,66 @@ pub struct Entry<'a> {
 }
 
 impl<'a> StatusBlock<'a> {
-    /// Decodes the block at the start of `bytes`; more may follow it.
+    /// Decodes the block at the start of `bytes`; more may follow it. Its lengths are consistent.
     ///
     /// # Errors
     /// Returns an error if a length is inconsistent with another or with `bytes`.
     pub fn read(bytes: &'a [u8]) -> Result<Self, DecodeError> {
+        let (block, problem) = StatusBlock::read_damaged(bytes)?;
+        problem.map_or(Ok(block), Err)
+    }
+
+    /// Decodes what there is of the block at the start of `bytes`: the entries before the first inconsistent length, which is returned
+    /// beside them.
+    ///
+    /// # Errors
+    /// Returns an error if `bytes` is shorter than a header.
+    pub(crate) fn read_damaged(bytes: &'a [u8]) -> Result<(Self, Option<DecodeError>), DecodeError> {
         let (header, behind) = StatusBlockHeader::ref_from_prefix(bytes)
             .map_err(|_| too_short(0, "length of the block", bytes.len(), size_of::<StatusBlockHeader>()))?;
-        let header_len = size_of::<StatusBlockHeader>();
-        let entries = behind.get(..header.data_length.get() as usize).ok_or(DecodeError {
-            offset: core::mem::offset_of!(StatusBlockHeader, data_length),
-            what: "data length",
-            found: header.data_length.get().into(),
-            expected: Expected::AtMost(behind.len() as u64),
-        })?;
-
-        let raw_data = match header.raw_data_length.get() as usize {
-            0 => &[],
-            len => {
-                let offset = header.raw_data_offset.get() as usize;
-                let error = |expected| DecodeError {
-                    offset: core::mem::offset_of!(StatusBlockHeader, raw_data_offset),
-                    what: "raw data offset",
-                    found: offset as u64,
-                    expected,
+        let (entries, beyond) = match behind.get(..header.data_length.get() as usize) {
+            Some(entries) => (entries, None),
+            None => {
+                let problem = DecodeError {
+                    offset: core::mem::offset_of!(StatusBlockHeader, data_length),
+                    what: "data length",
+                    found: header.data_length.get().into(),
+                    expected: Expected::AtMost(behind.len() as u64),
                 };
-                if offset < header_len + entries.len() {
-                    return Err(error(Expected::AtLeast((header_len + entries.len()) as u64)));
-                }
-                let from = bytes.get(offset..).ok_or(error(Expected::AtMost(bytes.len() as u64)))?;
-                from.get(..len).ok_or(DecodeError {
-                    offset: core::mem::offset_of!(StatusBlockHeader, raw_data_length),
-                    what: "raw data length",
-                    found: len as u64,
-                    expected: Expected::AtMost(from.len() as u64),
-                })?
+                (behind, Some(problem))
             }
         };
+        let (gap, raw_data, bad_raw_data) = match raw_data(header, entries.len(), bytes) {
+            Ok((gap, raw_data)) => (gap, raw_data, None),
+            Err(problem) => (&[][..], &[][..], Some(problem)),
+        };
 
-        let block = StatusBlock { header, raw_data, entries };
-        block.walk().find_map(Result::err).map_or(Ok(block), Err)
+        let mut block = StatusBlock { header, raw_data, entries, gap };
+        let bad_entry = block.walk().find_map(Result::err);
+        let problem = beyond.or(bad_raw_data).or(bad_entry);
+        if beyond.or(bad_entry).is_some() {
+            // What follows the last good entry is not this block's.
+            let good: usize = block.entries().map(|entry| entry.len()).sum();
+            let entries = entries.get(..good).unwrap_or_default();
+            block = StatusBlock { header, raw_data: &[], entries, gap: &[] };
+        }
+        Ok((block, problem))
     }
 
     /// Its entries, in their order.
     pub fn entries(&self) -> impl Iterator<Item = Entry<'a>> + use<'a> {
-        // All of them were decoded once when the block was.
+        // The first that cannot be decoded is behind the end of the block.
         self.walk().map_while(Result::ok)
+    }
+
+    /// Its length in bytes, with its raw data.
+    pub(crate) fn len(&self) -> usize {
+        size_of::<StatusBlockHeader>() + self.entries.len() + self.gap.len() + self.raw_data.len()
+    }
+
+    /// The bytes between its entries and its raw data, which belong to neither.
+    pub(crate) fn gap(&self) -> &'a [u8] {
+        self.gap
     }
 
     fn walk(&self) -> impl Iterator<Item = Result<Entry<'a>, DecodeError>> + use<'a> {
@@ -94,6 +110,40 @@ impl<'a> StatusBlock<'a> {
             Some(read.map(|(entry, _)| entry))
         })
     }
+}
+
+/// The bytes between the entries and the raw data, and the raw data.
+///
+/// # Errors
+/// Returns an error if it overlaps the entries or exceeds `bytes`.
+fn raw_data<'a>(
+    header: &StatusBlockHeader,
+    entries_len: usize,
+    bytes: &'a [u8],
+) -> Result<(&'a [u8], &'a [u8]), DecodeError> {
+    let len = header.raw_data_length.get() as usize;
+    if len == 0 {
+        return Ok((&[], &[]));
+    }
+    let offset = header.raw_data_offset.get() as usize;
+    let error = |expected| DecodeError {
+        offset: core::mem::offset_of!(StatusBlockHeader, raw_data_offset),
+        what: "raw data offset",
+        found: offset as u64,
+        expected,
+    };
+    let end = size_of::<StatusBlockHeader>() + entries_len;
+    if offset < end {
+        return Err(error(Expected::AtLeast(end as u64)));
+    }
+    let from = bytes.get(offset..).ok_or(error(Expected::AtMost(bytes.len() as u64)))?;
+    let raw_data = from.get(..len).ok_or(DecodeError {
+        offset: core::mem::offset_of!(StatusBlockHeader, raw_data_length),
+        what: "raw data length",
+        found: len as u64,
+        expected: Expected::AtMost(from.len() as u64),
+    })?;
+    Ok((bytes.get(end..offset).unwrap_or_default(), raw_data))
 }
 
 impl<'a> Entry<'a> {
@@ -116,6 +166,11 @@ impl<'a> Entry<'a> {
             expected: Expected::AtMost(behind.len() as u64),
         })?;
         Ok((Entry { offset, header, timestamp, payload }, behind))
+    }
+
+    /// Its length in bytes, with its header.
+    fn len(&self) -> usize {
+        size_of::<DataEntryHeader>() + self.timestamp.map_or(0, size_of_val) + self.payload.len()
     }
 
     /// Its severity. `None` if the number is not defined.

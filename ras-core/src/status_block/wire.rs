@@ -54,12 +54,9 @@ pub mod block_status {
     /// The largest ten-bit count.
     pub const MAX_COUNT: u32 = (1 << 10) - 1;
 
-    /// The names of the bits that are set, lowest first.
-    pub fn names(status: u32) -> impl Iterator<Item = &'static str> {
-        const NAMES: [&str; 4] =
-            ["uncorrectable", "correctable", "multiple-uncorrectable", "multiple-correctable"];
-        (0..4).zip(NAMES).filter(move |(bit, _)| status >> bit & 1 != 0).map(|(_, name)| name)
-    }
+    /// The names of the bits, lowest first.
+    pub const NAMES: [&str; 4] =
+        ["uncorrectable", "correctable", "multiple-uncorrectable", "multiple-correctable"];
 }
 
 /// Generic Error Data Entry, revision 2.1, without its payload (ACPI 6.5, 18.3.2.7.1). In revision 3.0 a
@@ -108,6 +105,8 @@ pub mod valid {
     pub const FRU_TEXT: u8 = 1 << 1;
     /// The timestamp, since revision 3.0.
     pub const TIMESTAMP: u8 = 1 << 2;
+    /// Every bit that has a meaning.
+    pub(crate) const ALL: u8 = FRU_ID | FRU_TEXT | TIMESTAMP;
 }
 
 /// Bits of an entry's flags, the same in a record's section descriptor (UEFI 2.10, N.2.2).
@@ -129,18 +128,15 @@ pub mod section_flags {
     /// Overflow: more errors than could be logged.
     pub const OVERFLOW: u8 = 1 << 7;
 
-    /// The names of the bits that are set, lowest first.
-    pub fn names(flags: u8) -> impl Iterator<Item = &'static str> {
-        const NAMES: [&str; 8] = [
-            "primary",
-            "containment-warning",
-            "reset",
-            "threshold-exceeded",
-            "resource-not-accessible",
-            "latent",
-            "propagated",
-            "overflow",
-        ];
-        (0..8).zip(NAMES).filter(move |(bit, _)| flags >> bit & 1 != 0).map(|(_, name)| name)
-    }
+    /// The names of the bits, lowest first.
+    pub const NAMES: [&str; 8] = [
+        "primary",
+        "containment-warning",
+        "reset",
+        "threshold-exceeded",
+        "resource-not-accessible",
+        "latent",
+        "propagated",
+        "overflow",
+    ];
 }

@@ -5,8 +5,12 @@
 use proptest::prelude::*;
 use ras_core::acceptance::{LinuxOutcome, Rejection, linux_accepts};
 use ras_core::cper::record::{Record, RecordHeader};
-use ras_core::{BlockWriter, DecodeError, Decoded, Expected, Heading, Notification, Severity, StatusBlock};
+use ras_core::{
+    BlockWriter, DecodeError, Decoded, Expected, Heading, Notification, Severity, StatusBlock,
+    bytes_of_hex_text,
+};
 
+use crate::cper_bytes::{self as cper, OneSection};
 use crate::sections::{self, AnySection};
 
 const MAX_LEN: u32 = 64 << 10;
@@ -70,6 +74,35 @@ fn records() -> impl Strategy<Value = Vec<u8>> {
     )
 }
 
+/// Several blocks, records and sections, with other bytes between them and a few bytes changed.
+fn files() -> impl Strategy<Value = Vec<u8>> {
+    let kind = prop::sample::select(vec![cper::MEMORY, cper::ARM, cper::GENERIC, cper::PCIE]);
+    let record = (kind.clone(), prop::collection::vec(any::<u8>(), 0..200), prop::option::of(any::<u32>()));
+    let part = prop_oneof![
+        mutated_blocks(),
+        records(),
+        record.prop_map(|(kind, body, length)| OneSection { length, ..OneSection::new(kind, body) }.bytes()),
+        (kind, prop::collection::vec(any::<u8>(), 0..200), any::<u8>()).prop_map(|(kind, body, longer)| {
+            let length = (body.len() + usize::from(longer % 2)) as u32;
+            [cper::descriptor(72, length, kind, 0), body].concat()
+        }),
+        Just(vec![0xf, 0, 0, 0]),
+        (0..100_usize).prop_map(|zeros| vec![0; zeros]),
+        prop::collection::vec(any::<u8>(), 0..40),
+    ];
+    let change = (any::<prop::sample::Index>(), any::<u8>());
+    (prop::collection::vec(part, 0..8), prop::collection::vec(change, 0..4)).prop_map(|(parts, changes)| {
+        let mut bytes = parts.concat();
+        for (place, byte) in changes {
+            if !bytes.is_empty() {
+                let place = place.index(bytes.len());
+                bytes[place] = byte;
+            }
+        }
+        bytes
+    })
+}
+
 /// Decodes and describes `bytes`.
 fn decode(bytes: &[u8]) -> Result<String, DecodeError> {
     Decoded::read(bytes).map(|decoded| decoded.describe().to_string())
@@ -94,6 +127,41 @@ proptest! {
     fn records_are_decoded_or_refused(bytes in records()) {
         if let Err(error) = decode(&bytes) {
             prop_assert!(error.offset <= bytes.len(), "{error}");
+        }
+    }
+
+    /// What is printed is in proportion to what is read.
+    #[test]
+    fn files_are_decoded_or_refused(bytes in files()) {
+        match decode(&bytes) {
+            Ok(text) => prop_assert!(text.len() <= 0x800 + 0x40 * bytes.len(), "{text}"),
+            Err(error) => prop_assert!(error.offset <= bytes.len(), "{error}"),
+        }
+    }
+
+    #[test]
+    fn any_text_is_read_or_refused(text in "([0-9a-fx:*| ,]{0,24}[\n])*", limit in 0..100_usize) {
+        if let Ok(bytes) = bytes_of_hex_text(text.as_bytes(), limit) {
+            prop_assert!(bytes.is_some_and(|bytes| bytes.len() <= limit));
+        }
+    }
+
+    /// The bytes of a dump are those that were dumped.
+    #[test]
+    fn a_dump_is_read_as_its_bytes(bytes in prop::collection::vec(0..3_u8, 0..200), group in 1..8_usize) {
+        let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+        let groups = |row: &[u8]| row.chunks(group).map(hex).collect::<Vec<_>>().join(" ");
+        let plain = groups(&bytes);
+        let rows = |line: &dyn Fn(usize, &[u8]) -> String| -> String {
+            bytes.chunks(16).enumerate().map(|(index, row)| line(16 * index, row)).collect()
+        };
+        let xxd = rows(&|offset, row| format!("{offset:08x}: {}  |: 00\n", groups(row)));
+        let bytewise = |row: &[u8]| row.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().join(" ");
+        let hexdump = rows(&|offset, row| format!("{offset:08x}  {}  |.: 00|\n", bytewise(row)))
+            + &format!("{:08x}\n", bytes.len());
+        for text in [plain, xxd, hexdump] {
+            let expected = if text == "00000000\n" { vec![0; 4] } else { bytes.clone() };
+            prop_assert_eq!(bytes_of_hex_text(text.as_bytes(), 1 << 10), Ok(Some(expected)), "{}", text);
         }
     }
 

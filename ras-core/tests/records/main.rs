@@ -1,8 +1,12 @@
 //! Error records: writing, decoding and layout.
 
 mod area;
+mod cper_bytes;
 mod decoder;
+mod descriptions;
+mod files;
 mod layout;
 mod linux_model;
+mod printed;
 mod round_trip;
 mod sections;

@@ -1,38 +1,68 @@
 //! `ghest decode`.
 
-use std::path::PathBuf;
+use std::borrow::Cow;
+use std::io;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
-use ras_core::Decoded;
+use ras_core::{Decoded, bytes_of_hex_text};
 use vmm::status::Status;
 
 use super::{input, output};
 
+/// The largest input, in bytes. Records and error regions have kilobytes.
+const MAX_LEN: usize = 16 << 20;
+
 #[derive(Args, Debug)]
 pub(super) struct Options {
-    /// A file with an error status block or a CPER record.
+    /// A file with error records, in binary or in hexadecimal; `-` is standard input.
     #[arg(value_name = "FILE")]
     file: PathBuf,
-    /// Print it as JSON.
+    /// Print them as JSON.
     #[arg(long)]
     json: bool,
 }
 
-/// The maximum length of a file, in bytes: an error status block or record is at most some hundred KiB, and a file may hold
-/// many of them, as text.
-const MAX_LEN: u64 = 16 << 20;
-
 pub(super) fn run(options: &Options) -> Status {
-    let refuse = |error: &dyn std::fmt::Display| {
-        output::report(&format!("{}: {error}", options.file.display()), Status::Usage)
-    };
-    let bytes = match input::read(&options.file, MAX_LEN) {
-        Ok(bytes) => bytes,
-        Err(error) => return refuse(&error),
-    };
-    match Decoded::read(&bytes) {
-        Ok(decoded) if options.json => output::print_json(&decoded.describe()),
-        Ok(decoded) => output::print_text(&decoded.describe().to_string()),
-        Err(error) => refuse(&error),
+    let description = read(&options.file).and_then(|input| decode(&input, options.json));
+    match description {
+        Ok(status) => status,
+        Err(problem) => output::report(&format!("{}: {problem}", name(&options.file)), Status::Usage),
     }
+}
+
+fn name(file: &Path) -> Cow<'_, str> {
+    if is_standard_input(file) { Cow::Borrowed("standard input") } else { file.to_string_lossy() }
+}
+
+fn is_standard_input(file: &Path) -> bool {
+    file == Path::new("-")
+}
+
+/// The content of a file, which is not empty.
+fn read(file: &Path) -> Result<Vec<u8>, String> {
+    let bytes = if is_standard_input(file) {
+        input::read_from(io::stdin().lock(), MAX_LEN as u64)
+    } else {
+        input::read(file, MAX_LEN as u64)
+    }?;
+    if bytes.is_empty() { Err("it is empty".to_owned()) } else { Ok(bytes) }
+}
+
+/// Decodes `input` and prints it.
+fn decode(input: &[u8], json: bool) -> Result<Status, String> {
+    let text = bytes_of_hex_text(input, MAX_LEN);
+    let text = text.map_err(|error| format!("it is text, but not hexadecimal: {error}"))?;
+    let bytes = text.as_deref().unwrap_or(input);
+    let decoded = Decoded::read(bytes).map_err(|error| {
+        if bytes.starts_with(b"BERT") {
+            return "it is the table BERT, which has no records, but their address: the region is \
+                    /sys/firmware/acpi/tables/data/BERT"
+                .to_owned();
+        }
+        let kind = if bytes.starts_with(b"CPER") { "CPER record" } else { "status block" };
+        format!("it has no status block, CPER record or section; as a {kind}: {error}")
+    })?;
+    let description = decoded.describe();
+    Ok(if json { output::print_json(&description) } else { output::print_text(&description.to_string()) })
 }

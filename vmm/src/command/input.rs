@@ -9,10 +9,16 @@ use std::path::Path;
 /// # Errors
 /// Returns the reason, without the file's name.
 pub(super) fn read(path: &Path, max: u64) -> Result<Vec<u8>, String> {
+    read_from(File::open(path).map_err(|error| format!("open(2): {error}"))?, max)
+}
+
+/// The same, from what is open.
+///
+/// # Errors
+/// Returns the reason.
+pub(super) fn read_from(source: impl Read, max: u64) -> Result<Vec<u8>, String> {
     let mut bytes = Vec::new();
-    File::open(path)
-        .and_then(|file| file.take(max + 1).read_to_end(&mut bytes))
-        .map_err(|error| error.to_string())?;
+    source.take(max + 1).read_to_end(&mut bytes).map_err(|error| format!("read(2): {error}"))?;
     if bytes.len() as u64 > max {
         return Err(format!("it has more than {max} bytes, the maximum"));
     }

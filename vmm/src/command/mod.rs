@@ -89,7 +89,14 @@ enum Command {
     Plan(plan::Options),
     /// Write every table that the guest would get to a file. Needs no KVM.
     Tables(tables::Options),
-    /// Decode an error status block or a CPER record.
+    /// Decode error records.
+    ///
+    /// Recognised are error status blocks and regions of BERT, CPER records, their files in efivarfs, and sections behind their
+    /// descriptor; one or several in a file; in binary, or in hexadecimal as of `xxd` and `hexdump -C`.
+    #[command(after_help = "Examples:\n  \
+        ghest decode /sys/firmware/acpi/tables/data/BERT\n  \
+        ghest decode --json /sys/firmware/efi/efivars/HwErrRec0001-414e6bdd-e47b-47cc-b244-bb61020cf516\n  \
+        ssh server xxd record | ghest decode -")]
     Decode(decode::Options),
     /// Print the capabilities of this host, and what each missing one costs.
     Probe(probe::Options),
