@@ -9,6 +9,7 @@ mod commands;
 mod compare;
 mod console;
 mod consumed;
+mod control;
 mod disks;
 mod endings;
 mod errors;
@@ -18,6 +19,7 @@ mod host;
 mod journal;
 mod keys;
 mod memory;
+mod signals;
 mod tables;
 
 use std::process::ExitCode;
@@ -38,6 +40,7 @@ fn main() -> ExitCode {
         compare::trials(),
         console::trials(),
         consumed::trials(),
+        control::trials(),
         disks::trials(),
         endings::trials(),
         errors::trials(),
@@ -46,6 +49,7 @@ fn main() -> ExitCode {
         journal::trials(),
         keys::trials(),
         memory::trials(),
+        signals::trials(),
         tables::trials(),
     ];
     libtest_mimic::run(&Arguments::from_args(), trials.into_iter().flatten().collect()).exit_code()

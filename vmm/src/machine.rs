@@ -205,8 +205,8 @@ impl Prepared {
             vm: &vm,
             started: Instant::now(),
         };
-        let outcome = event_loop::run(&running, &mut env.signals, env.control.as_ref());
-        vcpus.stop();
+        let outcome = event_loop::run(&running, &mut env.signals, env.control.as_mut());
+        let stopped = vcpus.stop();
         // The last references to the devices: their threads end here.
         drop((vcpus, environment));
         // Errors detected until now are reported as errors of this boot: the next one starts with fresh memory.
@@ -215,6 +215,15 @@ impl Prepared {
         input.stop();
         console.close();
         // A stop may have replaced a reset meanwhile.
-        outcome.map(|ending| lifecycle.ending().unwrap_or(ending))
+        let ending = outcome.map(|ending| lifecycle.ending().unwrap_or(ending))?;
+        match stopped {
+            // A vCPU that runs on has the memory of the next boot.
+            Err(error) if ending.is_reset() => Err(MachineError::Threads(error)),
+            Err(error) => {
+                tracing::error!("{error}: the process ends without them");
+                Ok(ending)
+            }
+            Ok(()) => Ok(ending),
+        }
     }
 }

@@ -8,9 +8,10 @@ use machine_profile::{Machine, OnReboot, Profile};
 use platform::Arch;
 use ras_core::actions::{StopReason, StopReport};
 use rustix::process::{Signal, getppid, set_parent_process_death_signal};
+use vcpu::ThreadError;
 use vcpu::host::{OpenError, open};
 use vmm::board::BoardError;
-use vmm::control::Server;
+use vmm::control::{ListenError, Server};
 use vmm::journal::{Journal, Note};
 use vmm::kvm::offered;
 use vmm::lifecycle::Ending;
@@ -71,6 +72,7 @@ pub(super) fn run(options: &Options, timings: Timings) -> Status {
         Ok(ending) => (ending.to_string(), ending.status()),
         Err(failure) => failure.report(&profile),
     };
+    fatal_signal::event_file_is_complete();
     journal.write(Note::Stopped { reason: message.clone(), status: status.code() });
     if let Some(path) = &options.timings
         && let Err(error) = timings.write(path)
@@ -88,7 +90,7 @@ fn cannot_write(path: Option<&Path>, error: &std::io::Error) -> Status {
 enum Failure {
     Plan(PlanError),
     Open(OpenError),
-    Control(PathBuf, std::io::Error),
+    Control(PathBuf, ListenError),
     Machine(MachineError),
 }
 
@@ -104,7 +106,9 @@ fn boot(
     let abilities = vcpu::abilities::of_this_host(machine.arch);
     let platform =
         vmm::plan::platform(machine, offered, &abilities).map_err(|error| Failure::Plan(error.into()))?;
-    let signals = Signals::install().map_err(|error| Failure::Machine(host_error("socketpair(2)")(error)))?;
+    // Until the machine runs, a signal that requests a stop ends the process at once: whatever the start waits for.
+    let signals =
+        Signals::install().map_err(|error| Failure::Machine(host_error(error.call)(error.source)))?;
     // Before any other thread is started: a SIGBUS that ends the process is reported from now on.
     if let Some(events) = journal.last_line() {
         fatal_signal::set_event_file(events);
@@ -138,9 +142,11 @@ fn boot(
     };
     let mut environment =
         Environment { journal: Arc::clone(journal), timings: Arc::clone(timings), signals, control };
+    let mut requests = None;
     loop {
         let prepared = machine::prepare(&kvm, machine, &blueprint, &entry, &preserved, &environment)
             .map_err(Failure::Machine)?;
+        requests.get_or_insert_with(|| environment.signals.stops_are_requests());
         let ending = prepared.run(&preserved, &mut environment).map_err(Failure::Machine)?;
         match (&ending, machine.on_reboot) {
             (Ending::Reset(_), OnReboot::Restart) | (Ending::ControlReset, _) => {
@@ -220,6 +226,9 @@ impl Failure {
                     "use less memory, another backing, or a host with more memory",
                 );
                 (format!("the machine cannot start: {error}"), Status::Host)
+            }
+            Failure::Machine(MachineError::Threads(error @ ThreadError::NotStopped { .. })) => {
+                (format!("the machine cannot boot again: {error}"), Status::Failure)
             }
             Failure::Machine(
                 error @ (MachineError::Kvm(_)

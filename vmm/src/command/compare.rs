@@ -96,8 +96,9 @@ pub(super) fn run(options: &Options) -> Status {
     };
     let mut signals = match Signals::install() {
         Ok(signals) => signals,
-        Err(error) => return output::report(&format!("socketpair(2) for signals: {error}"), Status::Failure),
+        Err(error) => return output::report(&error.to_string(), Status::Failure),
     };
+    let requests = signals.stops_are_requests();
     let mut recordings = Vec::new();
     let mut machine = conversion::machine(&profile.machine);
     let mut progress = Progress::on_stderr();
@@ -134,6 +135,7 @@ pub(super) fn run(options: &Options) -> Status {
         recordings.push(recording);
     }
     progress.clear();
+    drop(requests);
     let Ok(recordings) = <[Recording; 2]>::try_from(recordings) else {
         return output::report("internal error: an architecture has two table sets", Status::Failure);
     };

@@ -1,29 +1,40 @@
-//! The report of a SIGBUS that ends the process: a thread accessed poisoned memory and cannot continue.
+//! The report of a signal that ends the process: above all of a SIGBUS, when a thread accessed poisoned memory and cannot continue.
 //!
-//! It runs in the signal handler, so it takes no lock, does not allocate, and makes only async-signal-safe calls. It restores
-//! the terminal's mode, writes a line to standard error and the last line of the event file, and determines the exit status.
+//! It runs in the signal handler, so it takes no lock, does not allocate, does not wait, and makes only async-signal-safe calls. It
+//! restores the terminal's mode and removes the control socket, writes a line to standard error and the last line of the event
+//! file, and determines the exit status.
 
 use std::fmt::{self, Write};
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use guest_memory::sigbus::{self, FatalSignal};
 use ras_core::actions::StopReason;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::write;
 use rustix::stdio::stderr;
 
-use crate::console;
 use crate::journal::LastLine;
+use crate::signals::{self, SignalName};
 use crate::status::Status;
 
 /// The event file.
 static EVENTS: OnceLock<LastLine> = OnceLock::new();
+/// Whether the event file has its last line.
+static IS_COMPLETE: AtomicBool = AtomicBool::new(false);
 
 /// Sets the event file that the report writes its last line to. Only the first call has an effect.
 pub fn set_event_file(events: LastLine) {
     // An error means that it was set before.
     let _ = EVENTS.set(events);
+}
+
+/// Reports no later signal in the event file: its last line is being written.
+pub fn event_file_is_complete() {
+    IS_COMPLETE.store(true, Ordering::SeqCst);
 }
 
 /// Installs the process's SIGBUS handler, with the report of this module for a signal that ends the process.
@@ -32,32 +43,50 @@ pub fn set_event_file(events: LastLine) {
 /// Returns an error if it is installed already, or sigaction(2) fails.
 #[expect(unsafe_code, reason = "a function is installed that runs in a signal handler")]
 pub fn install_handler() -> io::Result<()> {
-    // SAFETY: `report` is async-signal-safe: it reads statics that are set once, tries the terminal's lock without waiting,
-    // formats into a buffer on the stack, and calls write(2) and tcsetattr(3). It does not wait, allocate or unwind.
+    // SAFETY: `report` is async-signal-safe: it reads statics that are set once and atomics, formats into a buffer on the stack, and
+    // makes system calls: tcsetattr(3), lstat(2), unlink(2), poll(2) and write(2). It does not wait, allocate or unwind.
     unsafe { sigbus::install(report) }
 }
 
 /// Reports the signal and returns the exit status of the process. Async-signal-safe.
 #[must_use]
 fn report(signal: &FatalSignal) -> i32 {
-    console::restore_terminal_in_signal_handler();
+    signals::clean_up_in_signal_handler();
     let report = Report(signal);
-    let status = report.status();
+    let status = report.status().code();
+    write_report(&report, status);
+    status.into()
+}
+
+/// Reports a signal that ends the process, other than SIGBUS: itself, or because the machine had not stopped within a time after it.
+/// Async-signal-safe.
+pub(crate) fn report_stop(signal: u8, overdue: Option<Duration>) {
+    let status = Status::Signal(signal).code();
+    let name = SignalName(signal);
+    match overdue {
+        Some(after) => write_report(
+            &format_args!("stopped by signal {name}: the machine did not stop within {after:?}"),
+            status,
+        ),
+        None => write_report(&format_args!("stopped by signal {name}"), status),
+    }
+}
+
+/// Writes a report, which needs no escapes in JSON, to standard error and the event file.
+fn write_report(report: &dyn fmt::Display, status: u8) {
     let mut line = LineBuffer::default();
     // An error means that the line was truncated.
     let _ = writeln!(line, "ghest: {report}");
     write_line(stderr(), &line);
-    if let Some(events) = EVENTS.get() {
+    if let Some(events) = EVENTS.get().filter(|_| !IS_COMPLETE.swap(true, Ordering::SeqCst)) {
         let mut line = LineBuffer::default();
         let time = events.elapsed().as_nanos();
         let _ = writeln!(
             line,
-            "{{\"t_ns\":{time},\"event\":\"stopped\",\"reason\":\"{report}\",\"status\":{}}}",
-            status.code()
+            "{{\"t_ns\":{time},\"event\":\"stopped\",\"reason\":\"{report}\",\"status\":{status}}}"
         );
         write_line(events.descriptor(), &line);
     }
-    status.code().into()
 }
 
 /// BUS_MCEERR_AR and BUS_MCEERR_AO: si_code of a SIGBUS (linux/asm-generic/siginfo.h).
@@ -83,7 +112,7 @@ impl Report<'_> {
 
 impl fmt::Display for Report<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let FatalSignal { hva, code, log2_len, guest } = self.0;
+        let FatalSignal { hva, code, log2_len, guest, sender } = self.0;
         match (self.is_memory_error(), guest) {
             (true, None) => write!(
                 f,
@@ -93,7 +122,14 @@ impl fmt::Display for Report<'_> {
                 f,
                 "stopped: the VMM accessed poisoned guest memory and cannot recover: 2^{log2_len} bytes around GPA {gpa:#x}"
             ),
-            (false, _) if *code <= 0 => write!(f, "stopped by a SIGBUS that a process sent"),
+            (false, _) if *code <= 0 && *sender != 0 => {
+                write!(f, "stopped by a SIGBUS that process {sender} sent")
+            }
+            (false, _) if *code <= 0 => write!(
+                f,
+                "stopped by a SIGBUS without siginfo: the limit of pending signals (ulimit -i) was reached, or a process outside this \
+                 PID namespace sent it"
+            ),
             (false, Some(gpa)) => write!(
                 f,
                 "SIGBUS (si_code {code}) at GPA {gpa:#x}, not a memory error: the file behind guest memory was truncated, or the \
@@ -131,9 +167,14 @@ impl Write for LineBuffer {
     }
 }
 
+/// Writes a line, unless the reader of a pipe or a terminal takes nothing: the process has to end.
 fn write_line(to: BorrowedFd<'_>, line: &LineBuffer) {
-    // An error cannot be reported anywhere.
-    let _ = write(to, line.bytes.get(..line.len).unwrap_or_default());
+    let mut polled = [PollFd::new(&to, PollFlags::OUT)];
+    let outcome = poll(&mut polled, Some(&Timespec::default()));
+    if outcome.is_ok() && polled[0].revents().contains(PollFlags::OUT) {
+        // An error cannot be reported anywhere.
+        let _ = write(to, line.bytes.get(..line.len).unwrap_or_default());
+    }
 }
 
 #[cfg(test)]
@@ -143,7 +184,7 @@ mod tests {
     #[test]
     fn each_cause_has_its_text_and_exit_status() {
         let report = |code, guest| {
-            let signal = FatalSignal { hva: 0x7f00_0000_1000, code, log2_len: 12, guest };
+            let signal = FatalSignal { hva: 0x7f00_0000_1000, code, log2_len: 12, guest, sender: 77 };
             (Report(&signal).status().code(), Report(&signal).to_string())
         };
         let (status, text) = report(4, None);
@@ -152,7 +193,7 @@ mod tests {
         assert!(status == 10 && text.contains("around GPA 0x2000"), "{text}");
         let (status, text) = report(2, Some(0x2000));
         assert!(status == 1 && text.contains("truncated"), "{text}");
-        assert_eq!(report(0, None), (135, "stopped by a SIGBUS that a process sent".into()));
+        assert_eq!(report(0, None), (135, "stopped by a SIGBUS that process 77 sent".into()));
         assert!(!report(2, None).1.contains(['"', '\\']));
     }
 

@@ -108,6 +108,7 @@ extern "C" fn on_sigbus(_: i32, info: *mut libc::siginfo_t, context: *mut libc::
             code: info.code,
             log2_len: log2_len(info),
             guest: (info.code > 0).then(|| ranges::guest_address(info.address)).flatten(),
+            sender: if info.code > 0 { 0 } else { info.sender() },
         };
         let status = ON_FATAL.get().map_or(1, |on_fatal| on_fatal(&signal));
         // SAFETY: _exit(2) is async-signal-safe and does not return.

@@ -17,6 +17,14 @@ pub(super) struct BusInfo {
     rest: [u16; 51],
 }
 
+impl BusInfo {
+    /// `si_pid`, which is where `address` is if a process sent the signal (`_kill`, `_rt`).
+    pub(super) const fn sender(&self) -> i32 {
+        let [a, b, c, d, ..] = self.address.to_ne_bytes();
+        i32::from_ne_bytes([a, b, c, d])
+    }
+}
+
 const _: () = assert!(size_of::<BusInfo>() == size_of::<libc::siginfo_t>());
 
 /// Sends a SIGBUS to this thread, as the kernel would. The kernel does not allow a forged `si_code` to any other thread.

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use ras_core::Kind;
 
+use super::request::LOG2_LENS;
 use super::{InjectionMethod, InjectionRequest};
 
 /// An injection request and its trigger.
@@ -158,7 +159,7 @@ pub fn parse_log2_span(text: &str) -> Option<u8> {
         .into_iter()
         .find_map(|(unit, shift)| Some((text.strip_suffix(unit)?, shift)))?;
     let bytes = parse_number(number)?.checked_shl(shift).filter(|bytes| bytes.is_power_of_two())?;
-    u8::try_from(bytes.trailing_zeros()).ok().filter(|log2_len| (12..=30).contains(log2_len))
+    u8::try_from(bytes.trailing_zeros()).ok().filter(|log2_len| LOG2_LENS.contains(log2_len))
 }
 
 /// A time: a whole number of ms or s.
