@@ -21,6 +21,7 @@ use crate::harness::{Checked, Ghest, Profile, Scratch, kernels, needs, trials};
 pub(crate) fn trials() -> Vec<Trial> {
     trials![
         silent_clients,
+        more_clients_than_descriptors,
         clients_that_send_a_byte_now_and_then,
         a_client_that_has_gone,
         many_requests_on_a_connection,
@@ -71,6 +72,23 @@ fn silent_clients() -> Checked {
     let scratch = Scratch::new();
     let running = machine(&scratch);
     let silent: Vec<_> = (0..200).map(|_| client(&scratch)).collect();
+    assert_eq!(ctl(&scratch, "status", 0)["state"], "running");
+    stop(&scratch, running);
+    drop(silent);
+    Ok(())
+}
+
+/// accept(2) fails before the limit of clients is reached: the process does not spin, and new clients are served.
+fn more_clients_than_descriptors() -> Checked {
+    needs::kvm()?;
+    let scratch = Scratch::new();
+    let mut shell = Command::new("sh");
+    shell.args(["-c", "ulimit -n 48; exec \"$0\" \"$@\"", GHEST, "boot"]);
+    let profile = scratch.machine("cmdline = \"probe.exit=hang\"");
+    let boot = Ghest::within(shell).arg(&profile.path).arg("--control").arg(scratch.path("control"));
+    let mut running = boot.start();
+    running.wait_for("probe: ok");
+    let silent: Vec<_> = (0..60).map(|_| client(&scratch)).collect();
     assert_eq!(ctl(&scratch, "status", 0)["state"], "running");
     stop(&scratch, running);
     drop(silent);

@@ -17,9 +17,9 @@ use crate::harness::{Checked, Ghest, Scratch, kernels, needs, trial, trials};
 pub(crate) fn trials() -> Vec<Trial> {
     let mut all = trials![
         a_start_that_waits_for_a_fifo,
-        a_start_that_waits_for_its_kernel_is_reported,
+        a_signal_at_any_moment,
         timings_that_nobody_reads,
-        a_reset_that_waits,
+        a_stop_that_takes_too_long,
         blocked_signals,
         no_pending_signals,
         ignored_signals,
@@ -80,71 +80,63 @@ fn a_start_that_waits_for_a_fifo() -> Checked {
     Ok(())
 }
 
-/// The event file exists by then.
-fn a_start_that_waits_for_its_kernel_is_reported() -> Checked {
+/// From before the handlers are installed until the guest runs: it ends with the signal's status, and the event file, if there is one
+/// by then, with the last event.
+fn a_signal_at_any_moment() -> Checked {
     needs::kvm()?;
-    let scratch = Scratch::new();
-    fifo(&scratch.path("kernel"));
-    let events = scratch.path("events");
-    let boot = Ghest::boot(&scratch.machine("kernel = \"kernel\""));
-    let mut running = boot.arg("--events").arg(&events).start();
-    std::thread::sleep(UNTIL_IT_WAITS);
-    if running.is_running() {
+    for delay in 0..40 {
+        let scratch = Scratch::new();
+        let events = scratch.path("events");
+        let boot = Ghest::boot(&scratch.machine("cmdline = \"probe.exit=hang\""));
+        let running = boot.arg("--events").arg(&events).start();
+        std::thread::sleep(Duration::from_millis(delay));
         running.signal(Signal::TERM);
-        running.finish().expect_ended_by(Signal::TERM).expect_last("ghest: stopped by signal SIGTERM");
-        let events = fs::read_to_string(events).expect("an event file");
-        let last = events.lines().last().unwrap_or_default();
-        assert!(
-            last.ends_with("\"event\":\"stopped\",\"reason\":\"stopped by signal SIGTERM\",\"status\":143}"),
-            "{events}"
-        );
-    } else {
-        running.finish().expect_refused();
+        let outcome = running.finish().expect_ended_by(Signal::TERM);
+        let events = fs::read_to_string(events).unwrap_or_default();
+        if let Some(last) = events.lines().last() {
+            let stopped = r#""event":"stopped","reason":"stopped by signal SIGTERM","status":143}"#;
+            assert!(last.ends_with(stopped), "{events}{outcome}");
+            outcome.expect_last("ghest: stopped by signal SIGTERM");
+        }
     }
     Ok(())
 }
 
-/// The machine has ended, and its timings wait for a reader.
+/// The machine has ended by itself, and its timings wait for a reader.
 fn timings_that_nobody_reads() -> Checked {
     needs::kvm()?;
     let scratch = Scratch::new();
     let timings = scratch.path("fifo");
     fifo(&timings);
-    let events = scratch.path("events");
-    let boot = Ghest::boot(&scratch.machine("")).arg("--timings").arg(&timings).arg("--events").arg(&events);
-    let mut running = boot.start();
+    let mut running = Ghest::boot(&scratch.machine("")).arg("--timings").arg(&timings).start();
+    running.wait_for("probe: ok");
     std::thread::sleep(UNTIL_IT_WAITS);
     if running.is_running() {
         running.signal(Signal::TERM);
         running.finish().expect_ended_by(Signal::TERM);
-        let events = fs::read_to_string(events).expect("an event file");
-        assert!(events.matches("\"event\":\"stopped\"").count() <= 1, "{events}");
     } else {
         running.finish();
     }
     Ok(())
 }
 
-/// The kernel of the next boot is a FIFO. An orderly stop is impossible while it is opened: the process ends after a time.
-fn a_reset_that_waits() -> Checked {
+/// The signal stops the machine, but not what the process does after it: it ends all the same, after a time.
+fn a_stop_that_takes_too_long() -> Checked {
     needs::kvm()?;
     let scratch = Scratch::new();
-    let kernel = scratch.file("kernel", kernels::counts_boots());
-    let profile = scratch.profile(
-        "[machine]\nvcpus = 1\nmemory = \"64MiB\"\nfirmware = \"acpi\"\non-reboot = \"restart\"\n\n\
-         [boot]\nkernel = \"kernel\"\n",
-    );
-    let mut running = Ghest::boot(&profile).start();
-    running.wait_for("0");
-    fifo(&scratch.path("fifo"));
-    fs::rename(scratch.path("fifo"), kernel).expect("a FIFO in place of the kernel");
-    std::thread::sleep(UNTIL_IT_WAITS);
-    if running.is_running() {
-        running.signal(Signal::TERM);
-        running.finish().expect(143).expect_said("ghest: stopped by signal SIGTERM");
-    } else {
-        running.finish().expect_refused();
+    let (timings, events) = (scratch.path("fifo"), scratch.path("events"));
+    fifo(&timings);
+    let boot = Ghest::boot(&scratch.machine("cmdline = \"probe.exit=loop\""));
+    let mut running = boot.arg("--timings").arg(&timings).arg("--events").arg(&events).start();
+    running.wait_for("probe: ok");
+    running.signal(Signal::TERM);
+    let outcome = running.finish();
+    if outcome.status() != Some(1) {
+        // It has waited for a reader.
+        outcome.expect(143).expect_said("ghest: stopped by signal SIGTERM");
     }
+    let events = fs::read_to_string(events).expect("an event file");
+    assert_eq!(events.matches("\"event\":\"stopped\"").count(), 1, "{events}");
     Ok(())
 }
 

@@ -212,7 +212,10 @@ impl Prepared {
         // Errors detected until now are reported as errors of this boot: the next one starts with fresh memory.
         preserved.detected_errors.pending().for_each(|error| preserved.reporting.detected(error));
         env.timings.mark(Phase::GuestShutdown);
-        input.stop();
+        // A vCPU that does not return may hold the lock of the serial port, which the input's thread waits for then.
+        if stopped.is_ok() {
+            input.stop();
+        }
         console.close();
         // A stop may have replaced a reset meanwhile.
         let ending = outcome.map(|ending| lifecycle.ending().unwrap_or(ending))?;

@@ -127,7 +127,7 @@ impl Connection {
         }
     }
 
-    /// Tells the client why its connection is closed, if it can take that immediately.
+    /// Sends the client the reason why its connection is closed, if it can take that immediately.
     pub(super) fn close_with(&mut self, reason: &str) {
         // An error means that the client does not read.
         let _ = (&self.stream).write(&refusal(reason));

@@ -102,7 +102,7 @@ fn silent_clients_cost_nobody_anything() {
     serve(running, |path| {
         let silent: Vec<_> = (0..200).map(|_| connect(path)).collect();
         assert_eq!(format!("{}\n", status(path)), RUNNING);
-        // Those that were silent for the longest time were disconnected, and told why.
+        // Those that were silent for the longest time were disconnected, with the reason.
         let mut line = String::new();
         BufReader::new(&silent[0]).read_line(&mut line).expect("a reason");
         assert!(line.contains("other clients need the connection"), "{line}");

@@ -9,7 +9,6 @@ use std::io;
 use std::os::fd::BorrowedFd;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use guest_memory::sigbus::{self, FatalSignal};
 use ras_core::actions::StopReason;
@@ -58,18 +57,18 @@ fn report(signal: &FatalSignal) -> i32 {
     status.into()
 }
 
-/// Reports a signal that ends the process, other than SIGBUS: itself, or because the machine had not stopped within a time after it.
-/// Async-signal-safe.
-pub(crate) fn report_stop(signal: u8, overdue: Option<Duration>) {
-    let status = Status::Signal(signal).code();
+/// Reports a signal that ends the process, other than SIGBUS. Async-signal-safe.
+pub(crate) fn report_stop(signal: u8) {
+    write_report(&format_args!("stopped by signal {}", SignalName(signal)), Status::Signal(signal).code());
+}
+
+/// Reports that an orderly stop, which a signal has requested, takes too long. Async-signal-safe.
+pub(crate) fn report_overdue_stop(signal: u8) {
     let name = SignalName(signal);
-    match overdue {
-        Some(after) => write_report(
-            &format_args!("stopped by signal {name}: the machine did not stop within {after:?}"),
-            status,
-        ),
-        None => write_report(&format_args!("stopped by signal {name}"), status),
-    }
+    write_report(
+        &format_args!("stopped by signal {name}, not in order: that took too long"),
+        Status::Signal(signal).code(),
+    );
 }
 
 /// Writes a report, which needs no escapes in JSON, to standard error and the event file.

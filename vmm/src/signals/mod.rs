@@ -53,6 +53,8 @@ const FATAL: [i32; 15] = [
 
 /// How long a machine may take to stop after a signal has requested it. Far more than it takes.
 pub const STOP_TIMEOUT: Duration = Duration::from_secs(20);
+/// How long the process may take after that, for its files.
+const END_TIMEOUT: Duration = Duration::from_secs(4);
 
 /// Pending signals that this process needs to be able to have: those of memory errors, which carry an address.
 const MIN_PENDING: u64 = 64;
@@ -114,12 +116,15 @@ impl Signals {
     }
 
     /// Makes stop signals requests, which [`take_pending`](Self::take_pending) returns, until the result is dropped. After that they
-    /// end the process immediately again.
+    /// end the process immediately again, and if there was one before, the process has [`END_TIMEOUT`] left.
     pub fn stops_are_requests(&self) -> impl Drop + use<> {
         struct Requests;
         impl Drop for Requests {
             fn drop(&mut self) {
                 IS_REQUEST.store(false, Ordering::SeqCst);
+                if OVERDUE.load(Ordering::SeqCst) != 0 {
+                    action::alarm(END_TIMEOUT);
+                }
             }
         }
         IS_REQUEST.store(true, Ordering::SeqCst);
@@ -193,10 +198,10 @@ fn on_signal(signal: i32) -> After {
     }
     clean_up_in_signal_handler();
     if signal == libc::SIGALRM && overdue != 0 {
-        fatal_signal::report_stop(overdue, Some(STOP_TIMEOUT));
+        fatal_signal::report_overdue_stop(overdue);
         return After::Exit(128 + i32::from(overdue));
     }
-    fatal_signal::report_stop(number, None);
+    fatal_signal::report_stop(number);
     if STOP.contains(&signal) { After::Exit(128 + signal) } else { After::Default }
 }
 
