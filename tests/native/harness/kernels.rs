@@ -74,14 +74,14 @@ pub(crate) fn writes_sectors(sectors: &[u32]) -> Vec<u8> {
                 (at, address),
                 (at + 4, 0),
                 (at + 8, len),
-                (at + 12, flags | (chain + part + 1) << 16),
+                (at + 12, flags | ((chain + part + 1) << 16)),
             ]);
         }
     }
     // struct virtq_avail: flags and idx, then two heads in each store.
     stores.push((DRIVER, count << 16));
     stores.extend(
-        (0..count).step_by(2).map(|index| (DRIVER + 4 + 2 * index, 3 * index | (3 * index + 3) << 16)),
+        (0..count).step_by(2).map(|index| (DRIVER + 4 + 2 * index, (3 * index) | ((3 * index + 3) << 16))),
     );
     // The initialisation of a device (VIRTIO 1.2, 4.2.3.1): status, features (VIRTIO_F_VERSION_1), queue, DRIVER_OK, notification.
     let registers = [

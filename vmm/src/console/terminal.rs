@@ -32,7 +32,8 @@ impl RawTerminal {
         raw.output_modes |= OutputModes::OPOST | OutputModes::ONLCR;
         restore_on_panic();
         IS_RAW.store(true, Ordering::SeqCst);
-        if tcsetattr(&stdin, OptionalActions::Drain, &raw).is_err() {
+        // Not after the output is drained: a terminal whose output is stopped (Ctrl-S) would stop the start.
+        if tcsetattr(&stdin, OptionalActions::Now, &raw).is_err() {
             restore();
             return None;
         }

@@ -212,15 +212,16 @@ mod tests {
     #[test]
     fn a_stop_signal_is_taken_once() {
         let mut signals = Signals::install().expect("handlers");
-        let _requests = signals.stops_are_requests();
+        let requests = signals.stops_are_requests();
         assert_eq!(signals.take_pending(), None);
-        vmm_sys_util::signal::Killable::kill(&std::thread::spawn(|| std::thread::park()), libc::SIGHUP)
+        vmm_sys_util::signal::Killable::kill(&std::thread::spawn(std::thread::park), libc::SIGHUP)
             .expect("a signal to a thread");
         while signals.take_pending() != Some(libc::SIGHUP as u8) {
             std::thread::yield_now();
         }
         assert_eq!(signals.take_pending(), None);
         // The test process is not ended by it.
+        drop(requests);
         action::alarm(Duration::ZERO);
     }
 
