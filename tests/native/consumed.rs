@@ -347,7 +347,8 @@ fn sigbus_from_a_process() -> Checked {
     let mut running = Ghest::boot(&profile).arg("--events").arg(scratch.path("events")).start();
     running.wait_for("probe: ok");
     running.signal(Signal::BUS);
-    running.finish().expect(135).expect_last("ghest: stopped by a SIGBUS that a process sent");
+    let last = format!("ghest: stopped by a SIGBUS that process {} sent", std::process::id());
+    running.finish().expect(135).expect_last(&last);
     assert_eq!(events(&scratch, "stopped")[0]["status"], 135);
     Ok(())
 }

@@ -143,7 +143,7 @@ fn inputs_that_are_no_records() -> Checked {
 }
 
 fn an_input_without_end() -> Checked {
-    const SAID: &str = "it is larger than 16 MiB, the largest input that is decoded";
+    const SAID: &str = "it has more than 16777216 bytes, the maximum";
     Ghest::new(["decode", "/dev/zero"]).finish().expect(2).expect_said(SAID);
     let zeros = File::open("/dev/zero").expect("/dev/zero");
     Ghest::new(["decode", "-"]).stdin(zeros).finish().expect(2).expect_said(SAID);

@@ -9,6 +9,7 @@ mod commands;
 mod compare;
 mod console;
 mod consumed;
+mod control;
 mod decode;
 mod disks;
 mod endings;
@@ -24,6 +25,7 @@ mod keys;
 mod memory;
 mod output;
 mod outputs;
+mod signals;
 mod tables;
 
 use std::process::ExitCode;
@@ -44,6 +46,7 @@ fn main() -> ExitCode {
         compare::trials(),
         console::trials(),
         consumed::trials(),
+        control::trials(),
         decode::trials(),
         disks::trials(),
         endings::trials(),
@@ -58,6 +61,7 @@ fn main() -> ExitCode {
         memory::trials(),
         output::trials(),
         outputs::trials(),
+        signals::trials(),
         tables::trials(),
     ];
     libtest_mimic::run(&Arguments::from_args(), trials.into_iter().flatten().collect()).exit_code()

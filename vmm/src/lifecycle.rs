@@ -9,6 +9,7 @@ use vcpu::{Control, RunState, VcpuExited};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use crate::journal::{Journal, Note};
+use crate::signals::SignalName;
 use crate::status::Status;
 use crate::timings::{Phase, Timings};
 
@@ -35,7 +36,7 @@ pub enum Ending {
 
 impl Ending {
     /// Whether the machine can boot again after it.
-    fn is_reset(&self) -> bool {
+    pub(crate) fn is_reset(&self) -> bool {
         matches!(self, Ending::Reset(_) | Ending::ControlReset)
     }
 
@@ -63,22 +64,12 @@ impl std::fmt::Display for Ending {
             Ending::Crashed(VcpuExited { vcpu, reason, registers }) => {
                 write!(f, "the guest crashed: vCPU {vcpu}: {reason}; {registers}")
             }
-            Ending::Signal(signal) => write!(f, "stopped by signal {}", signal_name(*signal)),
+            Ending::Signal(signal) => write!(f, "stopped by signal {}", SignalName(*signal)),
             Ending::MemoryError(report) => write!(f, "stopped: {report}"),
             Ending::Quit => write!(f, "stopped from the console"),
             Ending::ControlReset => write!(f, "reset by the control socket"),
             Ending::ControlStop => write!(f, "stopped by the control socket"),
         }
-    }
-}
-
-fn signal_name(signal: u8) -> String {
-    match i32::from(signal) {
-        libc::SIGHUP => "SIGHUP".into(),
-        libc::SIGINT => "SIGINT".into(),
-        libc::SIGQUIT => "SIGQUIT".into(),
-        libc::SIGTERM => "SIGTERM".into(),
-        other => other.to_string(),
     }
 }
 

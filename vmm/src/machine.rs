@@ -217,16 +217,28 @@ impl Prepared {
             vm: &vm,
             started: Instant::now(),
         };
-        let outcome = event_loop::run(&running, &mut env.signals, env.control.as_ref());
-        vcpus.stop();
+        let outcome = event_loop::run(&running, &mut env.signals, env.control.as_mut());
+        let stopped = vcpus.stop();
         // The last references to the devices: their threads end here.
         drop((vcpus, environment));
         // Errors detected until now are reported as errors of this boot: the next one starts with fresh memory.
         preserved.detected_errors.pending().for_each(|error| preserved.reporting.detected(error));
         env.timings.mark(Phase::GuestShutdown);
-        input.stop();
+        // A vCPU that does not return may hold the lock of the serial port, which the input's thread waits for then.
+        if stopped.is_ok() {
+            input.stop();
+        }
         console.close();
         // A stop may have replaced a reset meanwhile.
-        outcome.map(|ending| lifecycle.ending().unwrap_or(ending))
+        let ending = outcome.map(|ending| lifecycle.ending().unwrap_or(ending))?;
+        match stopped {
+            // A vCPU that runs on has the memory of the next boot.
+            Err(error) if ending.is_reset() => Err(MachineError::Threads(error)),
+            Err(error) => {
+                tracing::error!("{error}: the process ends without them");
+                Ok(ending)
+            }
+            Ok(()) => Ok(ending),
+        }
     }
 }

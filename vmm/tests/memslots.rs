@@ -173,7 +173,7 @@ mod x86_64 {
                 await_progress(&ram);
             }
         }
-        vcpus.stop();
+        vcpus.stop().expect("every vCPU stops");
         let exits = std::mem::take(&mut *exits.lock().expect("no panic"));
         assert!(exits.iter().all(|exit| exit.reason == VcpuExitReason::Stopped), "{exits:?}");
         assert!(!port.has_failed.load(Ordering::SeqCst), "a part of guest memory was missing, or another");

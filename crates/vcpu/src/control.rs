@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::kick;
 use crate::port::Injection;
@@ -71,6 +71,17 @@ impl Attention {
             false => self.word(vcpu).fetch_and(!mask, Ordering::Release),
         };
     }
+}
+
+/// The result of waiting for vCPUs to pause.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Parked {
+    /// All vCPUs are paused.
+    All,
+    /// The timeout has elapsed.
+    Missing,
+    /// Another state was requested meanwhile.
+    OtherState,
 }
 
 /// What the lock guards.
@@ -167,12 +178,21 @@ impl Control {
             .for_each(|(_, thread)| kick::kick(*thread));
     }
 
-    /// Registers this thread as that of a vCPU, until the result is dropped.
+    /// Kicks every vCPU, so that it reads its control again.
+    pub(crate) fn kick_all(&self) {
+        // Under the lock: no thread ends meanwhile, so no id is that of another thread by now.
+        self.lock().threads.iter().for_each(|(_, thread)| kick::kick(*thread));
+    }
+
+    /// Registers this thread as that of a vCPU, until the result is dropped. A vCPU that is not registered yet reads its control before it
+    /// enters the guest, so it needs no kick.
     pub(crate) fn enter_thread(&self, vcpu: u32) -> impl Drop + '_ {
         struct Entered<'a>(&'a Control, u32);
         impl Drop for Entered<'_> {
             fn drop(&mut self) {
-                self.0.lock().threads.retain(|(index, _)| *index != self.1);
+                let Entered(control, vcpu) = self;
+                control.lock().threads.retain(|(index, _)| index != vcpu);
+                control.changed.notify_all();
             }
         }
         self.lock().threads.push((vcpu, kick::this_thread()));
@@ -246,19 +266,27 @@ impl Control {
         pending.parked -= 1;
     }
 
-    /// Waits until `count` vCPUs are paused outside the guest. Returns false if they are not when the timeout has elapsed, or another
-    /// state was requested meanwhile.
-    pub(crate) fn await_parked(&self, count: usize, timeout: Duration) -> bool {
-        let deadline = Instant::now() + timeout;
-        let mut pending = self.lock();
-        while pending.parked < count {
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() || self.run_state() != RunState::Pause {
-                return false;
-            }
-            pending = self.changed.wait_timeout(pending, left).unwrap_or_else(PoisonError::into_inner).0;
+    /// Waits until `count` vCPUs are paused outside the guest.
+    pub(crate) fn await_parked(&self, count: usize, timeout: Duration) -> Parked {
+        let wait = |pending: &Pending| pending.parked < count && self.run_state() == RunState::Pause;
+        let pending = self.wait_while(wait, timeout);
+        match self.run_state() {
+            _ if pending.parked >= count => Parked::All,
+            RunState::Pause => Parked::Missing,
+            RunState::Run | RunState::Stop => Parked::OtherState,
         }
-        true
+    }
+
+    /// Waits until the vCPUs have left their run loops. Returns those that have not when the timeout has elapsed.
+    pub(crate) fn await_left(&self, timeout: Duration) -> Vec<u32> {
+        let pending = self.wait_while(|pending| !pending.threads.is_empty(), timeout);
+        pending.threads.iter().map(|(vcpu, _)| *vcpu).collect()
+    }
+
+    /// Waits while a condition holds, but no longer than the timeout.
+    fn wait_while(&self, condition: impl Fn(&Pending) -> bool, timeout: Duration) -> MutexGuard<'_, Pending> {
+        let waited = self.changed.wait_timeout_while(self.lock(), timeout, |pending| condition(pending));
+        waited.unwrap_or_else(PoisonError::into_inner).0
     }
 
     /// Changes what is pending for a vCPU.

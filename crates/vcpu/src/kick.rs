@@ -1,5 +1,10 @@
 //! The kick signal, which makes a vCPU leave the guest. Its handler sets a flag of the interrupted thread, `immediate_exit` of
 //! `struct kvm_run`, so that a kick that arrives just before KVM_RUN is not missed.
+//!
+//! The signal is SIGURG. A real-time signal would be queued, and the kernel refuses to queue it for a thread at the user's limit of
+//! pending signals (EAGAIN, RLIMIT_SIGPENDING): the vCPU could neither be paused nor stopped. A standard signal is always delivered,
+//! once for all kicks that are pending. Of these, SIGURG is ignored by default and sent by the kernel only to owners of sockets that
+//! request it.
 
 use std::io;
 use std::os::fd::AsRawFd;
@@ -10,7 +15,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use kvm_bindings::kvm_run;
 use kvm_ioctls::VcpuFd;
 use vmm_sys_util::errno::Error;
-use vmm_sys_util::signal::{SIGRTMIN, register_signal_handler};
+use vmm_sys_util::signal::{register_signal_handler, unblock_signal};
+
+/// The kick signal.
+const SIGNAL: i32 = libc::SIGURG;
 
 /// A byte that the kick signal's handler sets to 1. It owns its memory, so the handler can write to it for as long as the flag exists,
 /// whatever happens to the [`VcpuPort`](crate::VcpuPort) that it came from.
@@ -96,7 +104,8 @@ thread_local! {
     static FLAG: AtomicPtr<AtomicU8> = const { AtomicPtr::new(null_mut()) };
 }
 
-/// Runs a vCPU. Kicks of this thread set `flag` until it returns or unwinds.
+/// Runs a vCPU. Kicks of this thread set `flag` until it returns or unwinds. The signal is unblocked for the thread, which may have
+/// inherited a mask that blocks it.
 pub(crate) fn with_flag<R>(flag: Option<&KickFlag>, run: impl FnOnce() -> R) -> R {
     /// Restores the previous flag.
     struct Restore(*mut AtomicU8);
@@ -111,6 +120,9 @@ pub(crate) fn with_flag<R>(flag: Option<&KickFlag>, run: impl FnOnce() -> R) -> 
         compiler_fence(Ordering::SeqCst);
         before
     }
+    if let Err(error) = unblock_signal(SIGNAL) {
+        tracing::error!(%error, "pthread_sigmask(3) failed: the vCPU may not leave the guest when it is kicked");
+    }
     // The flag is borrowed for the whole call, so it exists for as long as the handler may use it.
     let flag = flag.map_or(null(), |flag| std::ptr::from_ref(flag.flag()));
     let _restore = Restore(replace(flag.cast_mut()));
@@ -122,11 +134,11 @@ pub(crate) fn this_thread() -> i32 {
     rustix::thread::gettid().as_raw_nonzero().get()
 }
 
-/// Kicks a thread of this process. Does nothing if the thread has ended.
+/// Kicks a thread of this process that runs a vCPU. It fails for no thread that exists.
 #[expect(unsafe_code, reason = "tgkill(2) is called")]
 pub(crate) fn kick(thread: i32) {
     // SAFETY: the system call takes numbers only. The handler was installed before any vCPU thread was started.
-    unsafe { libc::syscall(libc::SYS_tgkill, libc::getpid(), thread, SIGRTMIN()) };
+    unsafe { libc::syscall(libc::SYS_tgkill, libc::getpid(), thread, SIGNAL) };
 }
 
 /// Installs the handler, once a process. After a failure it can be called again.
@@ -137,8 +149,7 @@ pub(crate) fn install_handler() -> Result<(), Error> {
     static IS_INSTALLED: Mutex<bool> = Mutex::new(false);
     let mut is_installed = IS_INSTALLED.lock().unwrap_or_else(PoisonError::into_inner);
     if !*is_installed {
-        // The first real-time signal that the C library leaves free.
-        register_signal_handler(SIGRTMIN(), on_kick)?;
+        register_signal_handler(SIGNAL, on_kick)?;
         *is_installed = true;
     }
     Ok(())

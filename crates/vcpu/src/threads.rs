@@ -6,9 +6,7 @@ use std::sync::Arc;
 use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
 
-use vmm_sys_util::signal::{Killable, SIGRTMIN};
-
-use crate::control::{Control, RunState};
+use crate::control::{Control, Parked, RunState};
 use crate::environment::VcpuEnvironment;
 use crate::exit_reason::VcpuExitReason;
 use crate::kick;
@@ -47,15 +45,28 @@ pub enum ThreadError {
         source: io::Error,
     },
     /// The handler of the kick signal could not be installed.
-    #[error("sigaction(2) (kick signal SIGRTMIN): {0}")]
+    #[error("sigaction(2) (kick signal SIGURG): {0}")]
     Handler(vmm_sys_util::errno::Error),
     /// Not every vCPU left the guest in time.
     #[error("not every vCPU left the guest within {0:?}")]
     NotPaused(Duration),
+    /// The vCPUs were stopped or resumed before all of them had paused.
+    #[error("the vCPUs cannot be paused: the state {0:?} was requested meanwhile")]
+    PauseCancelled(RunState),
+    /// vCPUs did not leave their run loops in time. Their threads are left behind.
+    #[error("vCPUs {vcpus:?} have not left their run loops within {timeout:?}")]
+    NotStopped {
+        /// Indices of the vCPUs.
+        vcpus: Vec<u32>,
+        /// How long they had.
+        timeout: Duration,
+    },
 }
 
 /// How long kicked vCPUs may take to leave the guest. Far more than they take, even if KVM itself is emulated.
 const PAUSE_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long kicked vCPUs may take to leave their run loops.
+const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The vCPUs of a machine, each on its own thread. Dropping it stops and joins the threads.
 pub struct Vcpus {
@@ -110,15 +121,19 @@ impl Vcpus {
     /// Makes every vCPU leave the guest and wait. Returns when all are waiting.
     ///
     /// # Errors
-    /// Returns an error if a vCPU does not leave the guest within 30 s, or has left its run loop. Then all continue.
+    /// Returns an error if a vCPU does not leave the guest within 30 s, after which all continue, or if another state is requested
+    /// meanwhile, which then is that of the vCPUs.
     pub fn pause(&self) -> Result<(), ThreadError> {
         self.control.set(RunState::Pause);
         self.kick();
-        if self.control.await_parked(self.threads.len(), PAUSE_TIMEOUT) {
-            return Ok(());
+        match self.control.await_parked(self.threads.len(), PAUSE_TIMEOUT) {
+            Parked::All => Ok(()),
+            Parked::Missing => {
+                self.control.set(RunState::Run);
+                Err(ThreadError::NotPaused(PAUSE_TIMEOUT))
+            }
+            Parked::OtherState => Err(ThreadError::PauseCancelled(self.control.run_state())),
         }
-        self.control.set(RunState::Run);
-        Err(ThreadError::NotPaused(PAUSE_TIMEOUT))
     }
 
     /// The number of vCPUs.
@@ -139,14 +154,31 @@ impl Vcpus {
     }
 
     /// Stops every vCPU and joins its thread.
-    pub fn stop(&mut self) {
+    ///
+    /// # Errors
+    /// Returns an error if a vCPU does not leave its run loop within 10 s, because its environment does not return. No thread is joined
+    /// then: they keep their ports, with the guest's memory, and end with the process.
+    pub fn stop(&mut self) -> Result<(), ThreadError> {
+        self.stop_within(STOP_TIMEOUT)
+    }
+
+    fn stop_within(&mut self, timeout: Duration) -> Result<(), ThreadError> {
+        let threads = std::mem::take(&mut self.threads);
+        if threads.is_empty() {
+            return Ok(());
+        }
         self.control.set(RunState::Stop);
         self.kick();
-        for thread in self.threads.drain(..) {
+        let vcpus = self.control.await_left(timeout);
+        if !vcpus.is_empty() {
+            return Err(ThreadError::NotStopped { vcpus, timeout });
+        }
+        for thread in threads {
             if thread.join().is_err() {
                 tracing::error!("a vCPU's thread panicked");
             }
         }
+        Ok(())
     }
 
     /// Kicks the vCPUs for which exceptions are pending.
@@ -156,15 +188,146 @@ impl Vcpus {
 
     /// Kicks every vCPU, so that it reads its control again.
     pub fn kick(&self) {
-        for thread in &self.threads {
-            // Fails if the thread has ended.
-            let _ = thread.kill(SIGRTMIN());
-        }
+        self.control.kick_all();
     }
 }
 
 impl Drop for Vcpus {
     fn drop(&mut self) {
-        self.stop();
+        if let Err(error) = self.stop() {
+            tracing::error!("{error}");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+
+    use ras_core::vcpu_state::VcpuState;
+    use vmm_sys_util::signal::{block_signal, get_blocked_signals};
+
+    use super::*;
+    use crate::environment::{IoBus, MemoryErrorHandler, Unmapped};
+    use crate::exit::Exit;
+    use crate::kick::KickFlag;
+    use crate::poison_access::PoisonAccess;
+    use crate::port::{Injected, Injection, RunError};
+
+    /// A guest that computes without an exit until a kick: only its flag ends it.
+    #[derive(Default)]
+    struct Busy {
+        flag: Arc<AtomicU8>,
+        /// Does not return at all while this is set.
+        is_stuck: Arc<AtomicBool>,
+    }
+
+    impl VcpuPort for Busy {
+        fn run(&mut self) -> Result<Exit<'_>, RunError> {
+            while self.flag.load(Ordering::Relaxed) == 0 || self.is_stuck.load(Ordering::Relaxed) {
+                std::thread::yield_now();
+            }
+            Ok(Exit::Interrupted)
+        }
+        fn inject(&mut self, _: Injection) -> Result<Injected, RunError> {
+            Ok(Injected::Done)
+        }
+        fn state(&mut self, _: Option<&PoisonAccess>) -> Option<VcpuState> {
+            None
+        }
+        fn abandon_access(&mut self) -> Result<(), RunError> {
+            Ok(())
+        }
+        fn clear_kick(&mut self) {
+            self.flag.store(0, Ordering::Relaxed);
+        }
+        fn kick_flag(&mut self) -> io::Result<Option<KickFlag>> {
+            Ok(Some(Arc::clone(&self.flag).into()))
+        }
+        fn registers(&mut self) -> String {
+            String::new()
+        }
+    }
+
+    /// A machine without devices.
+    struct Nothing;
+
+    impl IoBus for Nothing {
+        fn port_in(&self, _: u16, _: &mut [u8]) -> Result<(), Unmapped> {
+            Err(Unmapped)
+        }
+        fn port_out(&self, _: u16, _: &[u8]) -> Result<(), Unmapped> {
+            Err(Unmapped)
+        }
+        fn mmio_read(&self, _: u64, _: &mut [u8]) -> Result<(), Unmapped> {
+            Err(Unmapped)
+        }
+        fn mmio_write(&self, _: u64, _: &[u8]) -> Result<(), Unmapped> {
+            Err(Unmapped)
+        }
+    }
+
+    impl MemoryErrorHandler for Nothing {
+        fn consumed(&self, _: u32, _: PoisonAccess, _: &mut dyn FnMut() -> Option<VcpuState>) {}
+    }
+
+    fn start(ports: Vec<Busy>) -> (Vcpus, Arc<Control>) {
+        let environment = VcpuEnvironment {
+            io: Arc::new(Nothing),
+            memory_errors: Arc::new(Nothing),
+            observer: Arc::new(()),
+        };
+        let control = Arc::new(Control::default());
+        let exited: Arc<dyn Fn(VcpuExited) + Send + Sync> = Arc::new(|_| {});
+        (Vcpus::start(ports, &environment, &control, &exited).expect("threads"), control)
+    }
+
+    #[test]
+    fn vcpus_are_kicked_although_their_creator_blocks_the_signal() {
+        std::thread::scope(|scope| {
+            // On a thread of its own, whose mask is inherited by the vCPUs.
+            scope.spawn(|| {
+                block_signal(libc::SIGURG).expect("a signal that was not blocked");
+                let (mut vcpus, _) = start(vec![Busy::default(), Busy::default()]);
+                vcpus.pause().expect("all vCPUs leave the guest");
+                vcpus.resume();
+                vcpus.stop().expect("all vCPUs leave their run loops");
+                assert!(get_blocked_signals().expect("a mask").contains(&libc::SIGURG));
+            });
+        });
+    }
+
+    #[test]
+    fn a_vcpu_that_does_not_return_is_named_and_left_behind() {
+        let port = Busy::default();
+        let is_stuck = Arc::clone(&port.is_stuck);
+        is_stuck.store(true, Ordering::Relaxed);
+        let (mut vcpus, control) = start(vec![Busy::default(), port]);
+        while control.await_left(Duration::ZERO).len() < 2 {
+            std::thread::yield_now();
+        }
+        let error = vcpus.stop_within(Duration::from_millis(50)).expect_err("one does not return");
+        assert_eq!(error.to_string(), "vCPUs [1] have not left their run loops within 50ms");
+        drop(vcpus);
+        is_stuck.store(false, Ordering::Relaxed);
+        assert_eq!(control.await_left(Duration::from_secs(20)), [0_u32; 0]);
+    }
+
+    #[test]
+    fn a_pause_that_a_stop_overtakes_says_so() {
+        let port = Busy::default();
+        let is_stuck = Arc::clone(&port.is_stuck);
+        is_stuck.store(true, Ordering::Relaxed);
+        let (vcpus, control) = start(vec![port]);
+        let error = std::thread::scope(|scope| {
+            let pause = scope.spawn(|| vcpus.pause());
+            while control.run_state() != RunState::Pause {
+                std::thread::yield_now();
+            }
+            control.set(RunState::Stop);
+            pause.join().expect("no panic").expect_err("the vCPU never paused")
+        });
+        assert_eq!(error.to_string(), "the vCPUs cannot be paused: the state Stop was requested meanwhile");
+        is_stuck.store(false, Ordering::Relaxed);
     }
 }

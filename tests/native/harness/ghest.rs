@@ -2,6 +2,7 @@
 
 use std::ffi::OsStr;
 use std::fmt::Write as _;
+use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
@@ -134,6 +135,11 @@ impl Running {
         kill_process(pid, signal).expect("a signal to a child that was not waited for");
     }
 
+    /// Whether it has not ended.
+    pub(crate) fn is_running(&mut self) -> bool {
+        self.child.try_wait().expect("a child to wait for").is_none()
+    }
+
     pub(crate) fn finish(mut self) -> Outcome {
         let status = loop {
             match self.child.try_wait().expect("a child to wait for") {
@@ -181,6 +187,27 @@ impl Outcome {
     #[track_caller]
     pub(crate) fn expect(self, status: i32) -> Self {
         assert_eq!(self.status.code(), Some(status), "{self}");
+        self
+    }
+
+    /// Its exit status. `None` if a signal ended it.
+    pub(crate) fn status(&self) -> Option<i32> {
+        self.status.code()
+    }
+
+    /// Asserts that it was not started: the status is that of an error.
+    #[track_caller]
+    pub(crate) fn expect_refused(self) -> Self {
+        assert!(matches!(self.status.code(), Some(1..=3)), "{self}");
+        self
+    }
+
+    /// Asserts that a signal ended it: by its own exit status 128 + signal, or without a handler.
+    #[track_caller]
+    pub(crate) fn expect_ended_by(self, signal: Signal) -> Self {
+        let number = signal.as_raw();
+        let ended = self.status.code() == Some(128 + number) || self.status.signal() == Some(number);
+        assert!(ended, "{self}");
         self
     }
 

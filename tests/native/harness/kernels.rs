@@ -62,6 +62,94 @@ pub(crate) fn requests_unknown_sleep_states(times: u32) -> Vec<u8> {
     bz_image(&code)
 }
 
+/// A bzImage that writes a sector of its first disk, once for each number of `sectors`, prints a digit for each request, its status
+/// (VIRTIO 1.2, 5.2.6), and switches off.
+pub(crate) fn writes_sectors(sectors: &[u32]) -> Vec<u8> {
+    // Guest memory that nothing else uses: the queue's parts, then for each request a header of 16 bytes and a status byte.
+    const DESCRIPTORS: u32 = 0x40_0000;
+    const DRIVER: u32 = 0x40_1000;
+    const DEVICE: u32 = 0x40_2000;
+    const REQUESTS: u32 = 0x40_3000;
+    const DATA: u32 = 0x40_4000;
+    const DEVICE_REGISTERS: u32 = 0xd000_0000;
+    let count = u32::try_from(sectors.len()).expect("a few sectors");
+    let mut stores = Vec::new();
+    for (index, sector) in (0..).zip(sectors) {
+        let (chain, header) = (3 * index, REQUESTS + 32 * index);
+        // struct virtio_blk_req: VIRTIO_BLK_T_OUT, reserved, sector; then a status that no device sets.
+        stores.extend([
+            (header, 1),
+            (header + 4, 0),
+            (header + 8, *sector),
+            (header + 12, 0),
+            (header + 16, 9),
+        ]);
+        // struct virtq_desc: address, length, flags (1: next, 2: device-writable) and next.
+        for (part, (address, len, flags)) in (0..).zip([(header, 16, 1), (DATA, 512, 1), (header + 16, 1, 2)])
+        {
+            let at = DESCRIPTORS + 16 * (chain + part);
+            stores.extend([
+                (at, address),
+                (at + 4, 0),
+                (at + 8, len),
+                (at + 12, flags | ((chain + part + 1) << 16)),
+            ]);
+        }
+    }
+    // struct virtq_avail: flags and idx, then two heads in each store.
+    stores.push((DRIVER, count << 16));
+    stores.extend(
+        (0..count).step_by(2).map(|index| (DRIVER + 4 + 2 * index, (3 * index) | ((3 * index + 3) << 16))),
+    );
+    // The initialisation of a device (VIRTIO 1.2, 4.2.3.1): status, features (VIRTIO_F_VERSION_1), queue, DRIVER_OK, notification.
+    let registers = [
+        (0x70, 0),
+        (0x70, 1),
+        (0x70, 3),
+        (0x24, 1),
+        (0x20, 1),
+        (0x70, 0xb),
+        (0x30, 0),
+        (0x38, 16),
+        (0x80, DESCRIPTORS),
+        (0x90, DRIVER),
+        (0xa0, DEVICE),
+        (0x44, 1),
+        (0x70, 0xf),
+        (0x50, 0),
+    ];
+    stores.extend(registers.map(|(register, value)| (DEVICE_REGISTERS + register, value)));
+    stores.push((0, 0));
+
+    let [serial_low, serial_high] = SERIAL_PORT.to_le_bytes();
+    let [power_low, power_high] = POWER_PORT.to_le_bytes();
+    let sleep = S5_SLEEP_TYPE << 2 | 1 << 5;
+    let mut code = vec![0x48, 0x8d, 0x35]; // lea rsi, [rip + to the stores]
+    let lea = code.len();
+    code.extend([0; 4]);
+    code.extend([0xfc, 0xad, 0x89, 0xc7]); // cld; next: lodsd; mov edi, eax
+    code.extend([0xad, 0x85, 0xff, 0x74, 0x04]); // lodsd; test edi, edi; jz done
+    code.extend([0x89, 0x07, 0xeb, 0xf4]); // mov [rdi], eax; jmp next
+    code.extend([0xb9]); // done: mov ecx, count
+    code.extend(count.to_le_bytes());
+    code.extend([0xbf]); // mov edi, DEVICE
+    code.extend(DEVICE.to_le_bytes());
+    code.extend([0x66, 0x39, 0x4f, 0x02, 0x75, 0xfa]); // wait: cmp [rdi + 2], cx; jne wait
+    code.extend([0xbe]); // mov esi, the status of the first request
+    code.extend((REQUESTS + 16).to_le_bytes());
+    code.extend([0x66, 0xba, serial_low, serial_high]); // mov dx, SERIAL_PORT
+    code.extend([0x8a, 0x06, 0x04, b'0', 0xee]); // print: mov al, [rsi]; add al, '0'; out dx, al
+    code.extend([0x83, 0xc6, 32, 0xff, 0xc9, 0x75, 0xf4]); // add esi, 32; dec ecx; jnz print
+    code.extend([0x66, 0xba, power_low, power_high]); // mov dx, POWER_PORT
+    code.extend([0xb0, sleep, 0xee, 0xf4, 0xeb, 0xfd]); // mov al, sleep; out dx, al; hlt; jmp to it
+    let table = u32::try_from(code.len() - lea - 4).expect("little code");
+    code[lea..lea + 4].copy_from_slice(&table.to_le_bytes());
+    code.extend(
+        stores.iter().flat_map(|(address, value)| [address.to_le_bytes(), value.to_le_bytes()].concat()),
+    );
+    bz_image(&code)
+}
+
 /// Code that prints `ecx` bytes from `rsi`, both set by `what`, and switches off by the sleep control register.
 fn prints(what: &[u8]) -> Vec<u8> {
     let [serial_low, serial_high] = SERIAL_PORT.to_le_bytes();

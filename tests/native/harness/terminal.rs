@@ -7,6 +7,7 @@ use std::ffi::OsString;
 use std::fs::File;
 use std::io::{Read, Write, stdin, stdout};
 use std::os::fd::OwnedFd;
+use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Command, ExitCode, Stdio};
 use std::time::Instant;
 
@@ -84,13 +85,14 @@ impl Terminal {
         !tcgetattr(&self.line).expect("modes").local_modes.intersects(cooked)
     }
 
-    /// Waits for the end and asserts that the terminal's modes are restored. Returns the status, the screen and stderr.
+    /// Waits for the end and asserts that the terminal's modes are restored. Returns the status (128 + signal if a signal ended it), the
+    /// screen and stderr.
     #[track_caller]
     pub(crate) fn finish(mut self) -> (i32, String, String) {
         let status = number(&self.leader_output, "status ", self.deadline);
         let after = tcgetattr(&self.line).expect("modes");
         assert_eq!(format!("{after:?}"), format!("{:?}", self.before), "modes changed\n{}", self.shown());
-        let status = status.unwrap_or_else(|| panic!("ghest does not end, or was killed\n{}", self.shown()));
+        let status = status.unwrap_or_else(|| panic!("ghest does not end\n{}", self.shown()));
         // The leader, the last writer to stderr, ends.
         drop(self.leader.stdin.take());
         let stderr = String::from_utf8_lossy(&self.stderr.to_end(self.deadline)).into_owned();
@@ -144,7 +146,9 @@ pub(crate) fn lead_session(mut command: impl Iterator<Item = OsString>) -> ExitC
         .expect("a child process");
     println!("pid {}", child.id());
     let status = child.wait().expect("a child to wait for");
-    println!("status {}", status.code().map_or("none".into(), |code| code.to_string()));
+    // As a shell shows it.
+    let number = status.code().or(status.signal().map(|signal| 128 + signal));
+    println!("status {}", number.expect("an exit status or a signal"));
     stdout().flush().expect("a pipe that is read");
     // An error is an end too.
     let _ = stdin().read(&mut [0]);

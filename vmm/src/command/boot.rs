@@ -10,9 +10,10 @@ use machine_profile::{Diagnostic, Machine, OnReboot, Profile};
 use platform::Arch;
 use ras_core::actions::{StopReason, StopReport};
 use rustix::process::{Signal, getppid, set_parent_process_death_signal};
+use vcpu::ThreadError;
 use vcpu::host::{OpenError, open};
 use vmm::board::{BoardError, profile_devices};
-use vmm::control::Server;
+use vmm::control::{ListenError, Server};
 use vmm::journal::{Journal, Missing, Note};
 use vmm::kvm::offered;
 use vmm::lifecycle::Ending;
@@ -104,6 +105,7 @@ fn to_the_end(
     };
     // The queue has space for the last event.
     journal.flush(DRAIN_TIMEOUT);
+    fatal_signal::event_file_is_complete();
     journal.note(Note::Stopped { reason: message.clone(), status: status.code() });
     let Missing { events, log_lines } = journal.flush(MESSAGE_TIMEOUT);
     if events > 0 || log_lines > 0 {
@@ -128,7 +130,7 @@ enum Failure {
     Injection(InjectionSpecError),
     Plan(PlanError),
     Open(OpenError),
-    Control(PathBuf, std::io::Error),
+    Control(PathBuf, ListenError),
     Machine(MachineError),
 }
 
@@ -153,7 +155,9 @@ fn boot(
     if let Some(note) = memory_note(machine) {
         tracing::warn!("{note}");
     }
-    let signals = Signals::install().map_err(|error| Failure::Machine(host_error("socketpair(2)")(error)))?;
+    // Until the machine runs, a signal that requests a stop ends the process at once: whatever the start waits for.
+    let signals =
+        Signals::install().map_err(|error| Failure::Machine(host_error(error.call)(error.source)))?;
     // Before any other thread is started: a SIGBUS that ends the process is reported from now on.
     fatal_signal::set_output(
         journal.final_output().map_err(|error| Failure::Machine(host_error("dup(2)")(error)))?,
@@ -193,9 +197,11 @@ fn boot(
         control,
         backends,
     };
+    let mut requests = None;
     loop {
         let prepared = machine::prepare(&kvm, machine, &blueprint, &entry, &preserved, &environment)
             .map_err(Failure::Machine)?;
+        requests.get_or_insert_with(|| environment.signals.stops_are_requests());
         let ending = prepared.run(&preserved, &mut environment).map_err(Failure::Machine)?;
         match (&ending, machine.on_reboot) {
             (Ending::Reset(_), OnReboot::Restart) | (Ending::ControlReset, _) => {
@@ -283,6 +289,9 @@ impl Failure {
                     "use less memory, another backing, or a host with more memory",
                 );
                 (format!("the machine cannot start: {error}"), Status::Host)
+            }
+            Failure::Machine(MachineError::Threads(error @ ThreadError::NotStopped { .. })) => {
+                (format!("the machine cannot boot again: {error}"), Status::Failure)
             }
             Failure::Machine(
                 error @ (MachineError::Kvm(_)

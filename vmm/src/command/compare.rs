@@ -92,15 +92,16 @@ pub(super) fn run(options: &Options) -> Status {
     let builtin = profile.machine.boot.kernel == Kernel::BuiltinProbe;
     let (injections, cmdline) = settings::injections(&options.inject, builtin, &profile.machine.boot.cmdline);
     let limit = options.limit.unwrap_or(Duration::from_secs(if builtin { 30 } else { 180 }));
+    let mut signals = match Signals::install() {
+        Ok(signals) => signals,
+        Err(error) => return output::report(&error.to_string(), Status::Failure),
+    };
+    let requests = signals.stops_are_requests();
     let directory = match tempfile::Builder::new().prefix("ghest-compare-").tempdir() {
         Ok(directory) => directory,
         Err(error) => {
             return output::report(&format!("mkdtemp(3) for the guests' files: {error}"), Status::Failure);
         }
-    };
-    let mut signals = match Signals::install() {
-        Ok(signals) => signals,
-        Err(error) => return output::report(&format!("socketpair(2) for signals: {error}"), Status::Failure),
     };
     let mut recordings = Vec::new();
     let mut machine = conversion::machine(&profile.machine);
@@ -138,6 +139,9 @@ pub(super) fn run(options: &Options) -> Status {
         recordings.push(recording);
     }
     progress.clear();
+    // From here on a signal ends the process immediately, so nothing must be left to remove.
+    drop(directory);
+    drop(requests);
     let Ok(recordings) = <[Recording; 2]>::try_from(recordings) else {
         return output::report("internal error: an architecture has two table sets", Status::Failure);
     };

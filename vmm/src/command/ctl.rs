@@ -1,12 +1,13 @@
 //! `ghest ctl`.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
 use machine_profile::printable::escaped_json;
 use ras_core::Kind;
 use vmm::control::{Request, send_request};
-use vmm::ras::inject::{InjectionMethod, InjectionRequest, parse_log2_span, parse_number};
+use vmm::ras::inject::{InjectionMethod, InjectionRequest, parse_log2_span, parse_number, parse_time};
 use vmm::status::Status;
 
 use super::output;
@@ -16,6 +17,9 @@ pub(super) struct Options {
     /// The machine's control socket.
     #[arg(value_name = "SOCKET")]
     socket: PathBuf,
+    /// How long to wait for the machine's response: it can take the machine half a minute to pause.
+    #[arg(long, value_name = "TIME", value_parser = timeout, default_value = "60s")]
+    timeout: Duration,
     #[command(subcommand)]
     command: ControlCommand,
 }
@@ -107,6 +111,11 @@ fn span(text: &str) -> Result<u8, String> {
     parse_log2_span(text).ok_or_else(|| "expected a power of two from 4KiB to 1GiB".into())
 }
 
+fn timeout(text: &str) -> Result<Duration, String> {
+    let time = parse_time(text).filter(|time| !time.is_zero());
+    time.ok_or_else(|| "expected a whole number of ms or s, for example `5s`".into())
+}
+
 pub(super) fn run(options: &Options) -> Status {
     let request = match options.command {
         ControlCommand::Status => Request::Status,
@@ -125,7 +134,7 @@ pub(super) fn run(options: &Options) -> Status {
         ControlCommand::Reset => Request::Reset,
         ControlCommand::Stop => Request::Stop,
     };
-    match send_request(&options.socket, request) {
+    match send_request(&options.socket, request, options.timeout) {
         Ok(response) => {
             let printed = output::print(&format!("{}\n", escaped_json(&response.to_string())));
             if response["ok"] == true { printed } else { Status::Failure }

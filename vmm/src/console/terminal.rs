@@ -1,16 +1,20 @@
 //! The terminal in raw mode.
 
 use std::io::stdin;
-use std::sync::{Mutex, Once, PoisonError, TryLockError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Once, OnceLock};
 
 use rustix::termios::{OptionalActions, OutputModes, Termios, isatty, tcgetattr, tcgetpgrp, tcsetattr};
+use vmm_sys_util::signal::block_signal;
 
 /// The terminal behind standard input, in raw mode for as long as this lives.
 #[derive(Debug)]
 pub(super) struct RawTerminal(());
 
-/// The terminal's mode before raw mode.
-static SAVED_MODE: Mutex<Option<Termios>> = Mutex::new(None);
+/// The terminal's mode when the process first changed it. Set once, so that a signal handler reads it without a lock.
+static SAVED_MODE: OnceLock<Termios> = OnceLock::new();
+/// Whether the terminal is in raw mode, or about to be.
+static IS_RAW: AtomicBool = AtomicBool::new(false);
 
 impl RawTerminal {
     /// Enters raw mode. Returns `None` if standard input is not a terminal, or this process is in its background. Line ends
@@ -23,12 +27,12 @@ impl RawTerminal {
             return None;
         }
         let before = tcgetattr(&stdin).ok()?;
-        let mut raw = before.clone();
+        let mut raw = SAVED_MODE.get_or_init(|| before).clone();
         raw.make_raw();
         raw.output_modes |= OutputModes::OPOST | OutputModes::ONLCR;
         restore_on_panic();
-        *SAVED_MODE.lock().unwrap_or_else(PoisonError::into_inner) = Some(before);
-        // Not `Drain`: a terminal whose output is stopped would keep the machine from its start.
+        IS_RAW.store(true, Ordering::SeqCst);
+        // Not after the output is drained: a terminal whose output is stopped (Ctrl-S) would stop the start.
         if tcsetattr(&stdin, OptionalActions::Now, &raw).is_err() {
             restore();
             return None;
@@ -43,23 +47,18 @@ impl Drop for RawTerminal {
     }
 }
 
-/// Restores the terminal's mode, once.
+/// Restores the terminal's mode.
 fn restore() {
-    if let Some(before) = SAVED_MODE.lock().unwrap_or_else(PoisonError::into_inner).take() {
-        // An error means that the terminal is gone.
-        let _ = tcsetattr(stdin(), OptionalActions::Now, &before);
-    }
+    // The process may be in the background by now: SIGTTOU would stop it here. An error means that the signal is blocked.
+    let _ = block_signal(libc::SIGTTOU);
+    restore_in_signal_handler();
+    IS_RAW.store(false, Ordering::SeqCst);
 }
 
-/// Restores the terminal's mode in a signal handler, which must not wait for a lock: a thread that holds it is restoring the
-/// mode itself.
+/// Restores the terminal's mode in a signal handler, with SIGTTOU blocked.
 pub(super) fn restore_in_signal_handler() {
-    let before = match SAVED_MODE.try_lock() {
-        Ok(before) => before,
-        Err(TryLockError::Poisoned(before)) => before.into_inner(),
-        Err(TryLockError::WouldBlock) => return,
-    };
-    if let Some(before) = before.as_ref() {
+    if let Some(before) = SAVED_MODE.get().filter(|_| IS_RAW.load(Ordering::SeqCst)) {
+        // An error means that the terminal is gone.
         let _ = tcsetattr(rustix::stdio::stdin(), OptionalActions::Now, before);
     }
 }

@@ -17,7 +17,7 @@ use crate::signals::Signals;
 pub(super) fn run(
     machine: &RunningMachine<'_>,
     signals: &mut Signals,
-    control: Option<&Server>,
+    control: Option<&mut Server>,
 ) -> Result<Ending, MachineError> {
     let lifecycle = machine.lifecycle;
     let mut events = EventManager::<Box<dyn MutEventSubscriber + '_>>::new().map_err(MachineError::Events)?;
@@ -80,20 +80,19 @@ impl MutEventSubscriber for DetectedErrorWatcher<'_> {
 
 /// Responds to requests of the control socket.
 struct ControlWatcher<'a> {
-    server: &'a Server,
+    server: &'a mut Server,
     machine: &'a RunningMachine<'a>,
 }
 
 impl MutEventSubscriber for ControlWatcher<'_> {
-    fn process(&mut self, _: Events, _: &mut EventOps<'_>) {
-        for pending in self.server.pending() {
-            let outcome = self.machine.handle(pending.request);
-            pending.respond(outcome.map_err(|error| error.to_string()));
-        }
+    fn process(&mut self, events: Events, ops: &mut EventOps<'_>) {
+        let machine = self.machine;
+        self.server
+            .process(events, ops, &mut |request| machine.handle(request).map_err(|error| error.to_string()));
     }
 
     fn init(&mut self, ops: &mut EventOps<'_>) {
-        add(ops, self.server.wake());
+        self.server.watch(ops);
     }
 }
 

@@ -34,7 +34,7 @@ const SIGNAL_TIMEOUT: Duration = Duration::from_secs(1);
 #[derive(Debug, thiserror::Error)]
 pub(super) enum RequestError {
     #[error(transparent)]
-    Threads(#[from] vcpu::ThreadError),
+    Threads(vcpu::ThreadError),
     #[error(transparent)]
     Kvm(#[from] KvmError),
     #[error("this machine has no power button: an MP table cannot describe one")]
@@ -49,8 +49,17 @@ pub(super) enum RequestError {
     Madvise { span: Span, source: io::Error },
     #[error("SIGBUS for {span} cannot be raised: {source}")]
     Raise { span: Span, source: io::Error },
-    #[error("the machine is stopping")]
+    #[error("the machine is stopping or being reset")]
     Stopping,
+}
+
+impl From<vcpu::ThreadError> for RequestError {
+    fn from(error: vcpu::ThreadError) -> Self {
+        match error {
+            vcpu::ThreadError::PauseCancelled(_) => RequestError::Stopping,
+            error => RequestError::Threads(error),
+        }
+    }
 }
 
 /// What the user can do if MADV_HWPOISON fails.

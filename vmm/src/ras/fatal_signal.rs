@@ -1,24 +1,27 @@
-//! The report of a SIGBUS that ends the process: a thread accessed poisoned memory and cannot continue.
+//! The report of a signal that ends the process: above all of a SIGBUS, when a thread accessed poisoned memory and cannot continue.
 //!
 //! It runs in the signal handler, so it takes no lock, does not allocate, and makes only async-signal-safe calls. It restores
-//! the terminal's mode, waits a moment for the journal's writer, writes a line to standard error and the last line of the event
-//! file, neither of which waits for a reader, and determines the exit status.
+//! the terminal's mode and removes the control socket, waits a moment for the journal's writer, writes a line to standard error and
+//! the last line of the event file, neither of which waits for a reader, and determines the exit status.
 
 use std::fmt::{self, Write};
 use std::io;
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use guest_memory::sigbus::{self, FatalSignal};
 use ras_core::actions::StopReason;
 use rustix::stdio::stderr;
 use rustix::thread::{Timespec, nanosleep};
 
-use crate::console;
 use crate::journal::FinalOutput;
+use crate::signals::{self, SignalName};
 use crate::status::Status;
 
 /// The outputs.
 static OUTPUT: OnceLock<FinalOutput> = OnceLock::new();
+/// Whether the event file has its last line.
+static IS_COMPLETE: AtomicBool = AtomicBool::new(false);
 /// How often, and at which interval, the report checks whether earlier events are written: a tenth of a second at most. The
 /// thread that cannot continue may be the one that writes them.
 const FLUSH_CHECKS: u32 = 100;
@@ -30,24 +33,49 @@ pub fn set_output(output: FinalOutput) {
     let _ = OUTPUT.set(output);
 }
 
+/// Reports no later signal in the event file: its last line is being written.
+pub fn event_file_is_complete() {
+    IS_COMPLETE.store(true, Ordering::SeqCst);
+}
+
 /// Installs the process's SIGBUS handler, with the report of this module for a signal that ends the process.
 ///
 /// # Errors
 /// Returns an error if it is installed already, or sigaction(2) fails.
 #[expect(unsafe_code, reason = "a function is installed that runs in a signal handler")]
 pub fn install_handler() -> io::Result<()> {
-    // SAFETY: `report` is async-signal-safe: it reads statics that are set once, tries the terminal's lock without waiting,
-    // formats into a buffer on the stack, and calls nanosleep(2), poll(2), write(2) and tcsetattr(3). It does not allocate or unwind,
-    // and waits for a tenth of a second at most.
+    // SAFETY: `report` is async-signal-safe: it reads statics that are set once and atomics, formats into a buffer on the stack, and
+    // makes system calls: tcsetattr(3), lstat(2), unlink(2), nanosleep(2), poll(2) and write(2). It does not allocate or unwind, and
+    // waits for a tenth of a second at most.
     unsafe { sigbus::install(report) }
 }
 
 /// Reports the signal and returns the exit status of the process. Async-signal-safe.
 #[must_use]
 fn report(signal: &FatalSignal) -> i32 {
-    console::restore_terminal_in_signal_handler();
+    signals::clean_up_in_signal_handler();
     let report = Report(signal);
-    let status = report.status();
+    let status = report.status().code();
+    write_report(&report, status);
+    status.into()
+}
+
+/// Reports a signal that ends the process, other than SIGBUS. Async-signal-safe.
+pub(crate) fn report_stop(signal: u8) {
+    write_report(&format_args!("stopped by signal {}", SignalName(signal)), Status::Signal(signal).code());
+}
+
+/// Reports that an orderly stop, which a signal has requested, takes too long. Async-signal-safe.
+pub(crate) fn report_overdue_stop(signal: u8) {
+    let name = SignalName(signal);
+    write_report(
+        &format_args!("stopped by signal {name}, not in order: that took too long"),
+        Status::Signal(signal).code(),
+    );
+}
+
+/// Writes a report, which needs no escapes in JSON, to standard error and the event file.
+fn write_report(report: &dyn fmt::Display, status: u8) {
     let mut line = LineBuffer::default();
     // An error means that the line was truncated.
     let _ = writeln!(line, "ghest: {report}");
@@ -58,17 +86,16 @@ fn report(signal: &FatalSignal) -> i32 {
         }
     }
     FinalOutput::write(stderr(), line.bytes());
-    if let Some((output, events)) = OUTPUT.get().and_then(|output| Some((output, output.events()?))) {
+    let events = OUTPUT.get().and_then(|output| Some((output, output.events()?)));
+    if let Some((output, events)) = events.filter(|_| !IS_COMPLETE.swap(true, Ordering::SeqCst)) {
         let mut line = LineBuffer::default();
         let time = output.elapsed().as_nanos();
         let _ = writeln!(
             line,
-            "{{\"t_ns\":{time},\"event\":\"stopped\",\"reason\":\"{report}\",\"status\":{}}}",
-            status.code()
+            "{{\"t_ns\":{time},\"event\":\"stopped\",\"reason\":\"{report}\",\"status\":{status}}}"
         );
         FinalOutput::write(events, line.bytes());
     }
-    status.code().into()
 }
 
 /// BUS_MCEERR_AR and BUS_MCEERR_AO: si_code of a SIGBUS (linux/asm-generic/siginfo.h).
@@ -94,7 +121,7 @@ impl Report<'_> {
 
 impl fmt::Display for Report<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let FatalSignal { hva, code, log2_len, guest } = self.0;
+        let FatalSignal { hva, code, log2_len, guest, sender } = self.0;
         match (self.is_memory_error(), guest) {
             (true, None) => write!(
                 f,
@@ -104,7 +131,14 @@ impl fmt::Display for Report<'_> {
                 f,
                 "stopped: the VMM accessed poisoned guest memory and cannot recover: 2^{log2_len} bytes around GPA {gpa:#x}"
             ),
-            (false, _) if *code <= 0 => write!(f, "stopped by a SIGBUS that a process sent"),
+            (false, _) if *code <= 0 && *sender != 0 => {
+                write!(f, "stopped by a SIGBUS that process {sender} sent")
+            }
+            (false, _) if *code <= 0 => write!(
+                f,
+                "stopped by a SIGBUS without siginfo: the limit of pending signals (ulimit -i) was reached, or a process outside this \
+                 PID namespace sent it"
+            ),
             (false, Some(gpa)) => write!(
                 f,
                 "SIGBUS (si_code {code}) at GPA {gpa:#x}, not a memory error: the file behind guest memory was truncated, or the \
@@ -155,7 +189,7 @@ mod tests {
     #[test]
     fn each_cause_has_its_text_and_exit_status() {
         let report = |code, guest| {
-            let signal = FatalSignal { hva: 0x7f00_0000_1000, code, log2_len: 12, guest };
+            let signal = FatalSignal { hva: 0x7f00_0000_1000, code, log2_len: 12, guest, sender: 77 };
             (Report(&signal).status().code(), Report(&signal).to_string())
         };
         let (status, text) = report(4, None);
@@ -164,7 +198,7 @@ mod tests {
         assert!(status == 10 && text.contains("around GPA 0x2000"), "{text}");
         let (status, text) = report(2, Some(0x2000));
         assert!(status == 1 && text.contains("truncated"), "{text}");
-        assert_eq!(report(0, None), (135, "stopped by a SIGBUS that a process sent".into()));
+        assert_eq!(report(0, None), (135, "stopped by a SIGBUS that process 77 sent".into()));
         assert!(!report(2, None).1.contains(['"', '\\']));
     }
 

@@ -49,12 +49,11 @@ pub(super) fn install(on_fatal: fn(&FatalSignal) -> i32) -> io::Result<()> {
     ON_FATAL.set(on_fatal).map_err(|_| io::ErrorKind::AlreadyExists.into())
 }
 
-#[expect(unsafe_code, reason = "sigaction(2) and pthread_sigmask(3) are called")]
+#[expect(unsafe_code, reason = "sigaction(2) is called")]
 fn register() -> io::Result<()> {
     let handler: extern "C" fn(i32, *mut libc::siginfo_t, *mut libc::c_void) = on_sigbus;
-    // SAFETY: both are plain C structures for which all zeros are a valid value.
-    let (mut action, mut set): (libc::sigaction, libc::sigset_t) =
-        unsafe { (std::mem::zeroed(), std::mem::zeroed()) };
+    // SAFETY: a plain C structure for which all zeros are a valid value.
+    let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
     action.sa_sigaction = handler as usize;
     // The poisoned page may be in the thread's stack. Threads of the standard library have an alternate signal stack.
     action.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK;
@@ -63,9 +62,14 @@ fn register() -> io::Result<()> {
         libc::sigemptyset(&raw mut action.sa_mask);
         libc::sigaction(libc::SIGBUS, &raw const action, std::ptr::null_mut())
     };
-    if outcome != 0 {
-        return Err(io::Error::last_os_error());
-    }
+    if outcome == 0 { unblock() } else { Err(io::Error::last_os_error()) }
+}
+
+/// Unblocks SIGBUS for this thread.
+#[expect(unsafe_code, reason = "pthread_sigmask(3) is called")]
+pub(super) fn unblock() -> io::Result<()> {
+    // SAFETY: a plain C structure for which all zeros are a valid value.
+    let mut set: libc::sigset_t = unsafe { std::mem::zeroed() };
     // SAFETY: the pointers are to locals.
     let outcome = unsafe {
         libc::sigemptyset(&raw mut set);
@@ -108,6 +112,7 @@ extern "C" fn on_sigbus(_: i32, info: *mut libc::siginfo_t, context: *mut libc::
             code: info.code,
             log2_len: log2_len(info),
             guest: (info.code > 0).then(|| ranges::guest_address(info.address)).flatten(),
+            sender: if info.code > 0 { 0 } else { info.sender() },
         };
         let status = ON_FATAL.get().map_or(1, |on_fatal| on_fatal(&signal));
         // SAFETY: _exit(2) is async-signal-safe and does not return.

@@ -64,6 +64,9 @@ pub struct FatalSignal {
     pub log2_len: u8,
     /// The GPA. `None` if the address is not guest memory.
     pub guest: Option<u64>,
+    /// `si_pid`: the process that sent the signal. 0 if the kernel raised it, if the kernel had no memory for its siginfo, or if the process
+    /// is outside this process's PID namespace.
+    pub sender: i32,
 }
 
 /// `si_code` of a memory failure (Linux, `include/uapi/asm-generic/siginfo.h`).

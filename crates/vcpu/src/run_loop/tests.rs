@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 use ras_core::vcpu_state::VcpuState;
 
 use super::*;
+use crate::control::Parked;
 use crate::environment::{IoBus, MemoryErrorHandler, Unmapped, VcpuObserver};
 use crate::kick::KickFlag;
 use crate::port::{Injected, Injection, RunError};
@@ -284,7 +285,7 @@ fn a_paused_vcpu_resumes() {
     control.set(RunState::Pause);
     std::thread::scope(|scope| {
         let vcpu = scope.spawn(|| run_script(&mut Script::new([]), &control).0);
-        assert!(control.await_parked(1, Duration::from_secs(10)));
+        assert_eq!(control.await_parked(1, Duration::from_secs(10)), Parked::All);
         control.set(RunState::Run);
         assert_eq!(vcpu.join().expect("no panic"), VcpuExitReason::TripleFault);
     });
@@ -399,7 +400,7 @@ fn a_held_vcpu_pauses_and_stops() {
     control.set(RunState::Pause);
     std::thread::scope(|scope| {
         let vcpu = scope.spawn(|| run_script(&mut Script::new([]), &control).0);
-        assert!(control.await_parked(1, Duration::from_secs(10)));
+        assert_eq!(control.await_parked(1, Duration::from_secs(10)), Parked::All);
         control.set(RunState::Run);
         control.set(RunState::Stop);
         assert_eq!(vcpu.join().expect("no panic"), VcpuExitReason::Stopped);

@@ -1,7 +1,8 @@
 //! One memory error to inject.
 
 use ras_core::{Kind, Span};
-use serde::{Deserialize, Serialize};
+use serde::de::Error;
+use serde::{Deserialize, Deserializer, Serialize};
 
 /// A memory error to inject.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -10,6 +11,7 @@ pub struct InjectionRequest {
     /// Any GPA in the span.
     pub gpa: u64,
     /// Base-two logarithm of the span's bytes: 12 to 30.
+    #[serde(deserialize_with = "log2_len")]
     pub log2_len: u8,
     /// Action required (consumed by the vCPU that accesses it next) or action optional (detected immediately).
     pub kind: Kind,
@@ -25,6 +27,17 @@ impl InjectionRequest {
         Span::around(self.gpa, self.log2_len)
     }
 }
+
+fn log2_len<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u8, D::Error> {
+    let log2_len = u64::deserialize(deserializer)?;
+    u8::try_from(log2_len)
+        .ok()
+        .filter(|log2_len| LOG2_LENS.contains(log2_len))
+        .ok_or_else(|| D::Error::custom(format_args!("`log2-len` is {log2_len}: expected 12 to 30")))
+}
+
+/// Base-two logarithms of the spans that can be poisoned.
+pub(super) const LOG2_LENS: std::ops::RangeInclusive<u8> = 12..=30;
 
 /// How memory is poisoned.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

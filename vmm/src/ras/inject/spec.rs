@@ -14,6 +14,7 @@ use std::time::Duration;
 use platform::Range;
 use ras_core::{Kind, Span};
 
+use super::request::LOG2_LENS;
 use super::{InjectionMethod, InjectionRequest};
 
 /// An injection request and its trigger.
@@ -194,7 +195,7 @@ pub fn parse_log2_span(text: &str) -> Option<u8> {
         .into_iter()
         .find_map(|(unit, shift)| Some((text.strip_suffix(unit)?, shift)))?;
     let bytes = parse_number(number)?.checked_shl(shift).filter(|bytes| bytes.is_power_of_two())?;
-    u8::try_from(bytes.trailing_zeros()).ok().filter(|log2_len| (12..=30).contains(log2_len))
+    u8::try_from(bytes.trailing_zeros()).ok().filter(|log2_len| LOG2_LENS.contains(log2_len))
 }
 
 /// A time: a whole number of ms or s.

@@ -1,0 +1,53 @@
+//! The control socket: JSON requests, one a line, and a JSON response to each, one a line, in the order of the requests.
+//!
+//! ```text
+//! > {"command":"status"}
+//! < {"ok":true,"machine":"quickstart","state":"running","vcpus":2}
+//! > {"command":"power-button"}
+//! < {"ok":false,"error":"this machine has no power button: an MP table cannot describe one"}
+//! ```
+//!
+//! The machine's main thread serves all clients in its event loop and never waits for one of them. What a client may cost:
+//!
+//! | | limit | beyond it |
+//! |---|---|---|
+//! | clients | [`MAX_CLIENTS`] | the client that has completed no request for the longest time is disconnected |
+//! | a request | [`MAX_REQUEST_LEN`] bytes, [`CLIENT_TIMEOUT`] from its first byte to its last | an error response, and the connection is closed |
+//! | a response | [`MAX_RESPONSE_LEN`] bytes | an error response |
+//! | reading a response | [`CLIENT_TIMEOUT`] | the connection is closed |
+//! | responses that are not read | [`MAX_UNREAD_LEN`] bytes of all clients | the client that has had the longest time to read is disconnected |
+//!
+//! A request is carried out only if its client is still connected at that moment.
+
+mod client;
+mod connection;
+mod protocol;
+mod server;
+mod socket;
+
+use std::time::Duration;
+
+pub use client::{RequestFailed, send_request};
+pub use protocol::Request;
+pub use server::Server;
+pub use socket::{ListenError, remove_socket_in_signal_handler};
+
+/// Clients that are connected at the same time.
+const MAX_CLIENTS: usize = 64;
+/// Bytes of a request, without its line end.
+const MAX_REQUEST_LEN: usize = 64 << 10;
+/// Bytes of a response. The ledger is the longest: some 100,000 pages.
+const MAX_RESPONSE_LEN: usize = 16 << 20;
+/// Bytes of all responses that are not read yet.
+const MAX_UNREAD_LEN: usize = 2 * MAX_RESPONSE_LEN;
+/// How long a client may take for a request, once it has begun to send it, and for reading the response.
+const CLIENT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The main thread owns the server, whatever thread made it.
+const _: () = {
+    const fn is_send<T: Send>() {}
+    is_send::<Server>();
+};
+
+#[cfg(test)]
+mod tests;
