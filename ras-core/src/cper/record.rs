@@ -155,7 +155,8 @@ pub struct Record<'a> {
 pub type RecordSection<'a> = (&'a SectionDescriptor, Result<SectionView<'a>, DecodeError>, &'a [u8]);
 
 impl<'a> Record<'a> {
-    /// Decodes the record at the start of `bytes`; more may follow it. Its lengths are consistent, and its sections are within it.
+    /// Decodes the record at the start of `bytes`; more may follow it. Its lengths are consistent, its sections are within it, and no other
+    /// record is behind them in it.
     ///
     /// # Errors
     /// Returns an error if it has no valid signature, or if a length is inconsistent with another or with `bytes`.
@@ -190,19 +191,20 @@ impl<'a> Record<'a> {
 
         let mut problems = Vec::new();
         let length = header.record_length.get() as usize;
+        let wrong_length = |expected| DecodeError {
+            offset: core::mem::offset_of!(RecordHeader, record_length),
+            what: "length of the record",
+            found: length as u64,
+            expected,
+        };
         let bytes = if (HEADER_LEN..=bytes.len()).contains(&length) {
             bytes.get(..length).unwrap_or_default()
         } else {
-            problems.push(DecodeError {
-                offset: core::mem::offset_of!(RecordHeader, record_length),
-                what: "length of the record",
-                found: length as u64,
-                expected: if length < HEADER_LEN {
-                    Expected::AtLeast(HEADER_LEN as u64)
-                } else {
-                    Expected::AtMost(bytes.len() as u64)
-                },
-            });
+            problems.push(wrong_length(if length < HEADER_LEN {
+                Expected::AtLeast(HEADER_LEN as u64)
+            } else {
+                Expected::AtMost(bytes.len() as u64)
+            }));
             // It ends before the next one.
             let next = RecordHeader::find(remaining.bytes).map_or(bytes.len(), |next| HEADER_LEN + next);
             bytes.get(..next).unwrap_or_default()
@@ -224,15 +226,24 @@ impl<'a> Record<'a> {
             remaining.take_many(count, "length left for section descriptors")?;
 
         let mut record = Record { header, descriptors, bytes };
+        let used = record.used_len();
         if record.len() != length {
-            record.bytes = bytes.get(..record.used_len()).unwrap_or(bytes);
+            record.bytes = bytes.get(..used).unwrap_or(bytes);
+        } else if let Some(next) = RecordHeader::find(record.unused()) {
+            problems.push(wrong_length(Expected::AtMost((used + next) as u64)));
+            record.bytes = bytes.get(..used + next).unwrap_or(bytes);
         }
         Ok((record, problems))
     }
 
-    /// Its length in bytes; if the header's is wrong, that up to the end of its last section.
+    /// Its length in bytes; if the header's is wrong, that up to the end of its last section or to the next record.
     pub(crate) fn len(&self) -> usize {
         self.bytes.len()
+    }
+
+    /// The bytes behind its last section: space for further ones.
+    pub(crate) fn unused(&self) -> &'a [u8] {
+        self.bytes.get(self.used_len()..).unwrap_or_default()
     }
 
     /// Its sections: descriptor, decoded form and bytes of each. Sections that overlap, so that together they are longer than the record,

@@ -42,6 +42,7 @@ impl Description {
                     Description::of_record_section(descriptor, section, bytes)
                 }),
             )
+            .reserved_bytes("bytes_behind", record.unused())
     }
 
     /// A section with its descriptor.

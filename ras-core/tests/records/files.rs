@@ -47,6 +47,14 @@ fn a_damaged_record_ends_before_the_next() {
             assert_eq!(values(&bytes, "broken").is_empty(), section_length == 80);
         }
     }
+    // Its length is within the file, and covers the next.
+    let covering = OneSection { length: Some(0x118 + 0x110), ..memory_record(0x8000) }.bytes();
+    let bytes = [&covering[..], &[0; 8], &good].concat();
+    assert_eq!(values(&bytes, "offset"), ["0x0", "0x120"]);
+    assert_eq!(values(&bytes, "physical_address"), ["0x8000", "0x9000"]);
+    let warnings = values(&bytes, "warning");
+    assert_eq!(warnings, ["at byte 0x14: length of the record is 0x228, expected at most 0x120"]);
+
     let mut many = memory_record(0x8000).bytes();
     many[10..12].copy_from_slice(&[0xff; 2]);
     let warnings = values(&many, "warning");
@@ -54,6 +62,14 @@ fn a_damaged_record_ends_before_the_next() {
         warnings,
         ["at byte 0x80: length left for section descriptors is 0x98, expected at least 0x47ffb8"]
     );
+}
+
+#[test]
+fn bytes_behind_the_sections_of_a_record_are_printed() {
+    let record = OneSection { length: Some(0x11b), ..memory_record(0x8000) }.bytes();
+    let behind = |bytes: [u8; 3]| values(&[&record[..], &bytes].concat(), "bytes_behind");
+    assert_eq!(behind([0, 0xbb, 0]), ["00bb00"]);
+    assert_eq!(behind([0; 3]), [""; 0], "space for further sections");
 }
 
 /// What is printed about a record is in proportion to its length.
