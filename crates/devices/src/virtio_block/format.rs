@@ -16,29 +16,29 @@ pub enum Format {
 }
 
 /// A signature: the format's name, the position of the signature, and the signature.
-type Signature = (&'static str, From, &'static [u8]);
+type Signature = (&'static str, Offset, &'static [u8]);
 
-/// The start that a position counts from, in bytes.
+/// A position in a file, in bytes.
 #[derive(Clone, Copy)]
-enum From {
-    Start(u64),
-    End(u64),
+enum Offset {
+    FromStart(u64),
+    FromEnd(u64),
 }
 
 /// Formats that virtual machine monitors write, other than raw (qemu.git, `docs/interop` and `block`).
 const SIGNATURES: &[Signature] = &[
-    ("qcow2", From::Start(0), b"QFI\xfb"),
-    ("qed", From::Start(0), b"QED\0"),
-    ("vmdk", From::Start(0), b"KDMV"),
-    ("vmdk", From::Start(0), b"COWD"),
-    ("vmdk", From::Start(0), b"# Disk DescriptorFile"),
-    ("vhdx", From::Start(0), b"vhdxfile"),
-    ("vdi", From::Start(0x40), &0xbeda_107f_u32.to_le_bytes()),
-    ("parallels", From::Start(0), b"WithoutFreeSpace"),
-    ("parallels", From::Start(0), b"WithouFreSpacExt"),
+    ("qcow2", Offset::FromStart(0), b"QFI\xfb"),
+    ("qed", Offset::FromStart(0), b"QED\0"),
+    ("vmdk", Offset::FromStart(0), b"KDMV"),
+    ("vmdk", Offset::FromStart(0), b"COWD"),
+    ("vmdk", Offset::FromStart(0), b"# Disk DescriptorFile"),
+    ("vhdx", Offset::FromStart(0), b"vhdxfile"),
+    ("vdi", Offset::FromStart(0x40), &0xbeda_107f_u32.to_le_bytes()),
+    ("parallels", Offset::FromStart(0), b"WithoutFreeSpace"),
+    ("parallels", Offset::FromStart(0), b"WithouFreSpacExt"),
     // A dynamic image starts with a copy of the footer, which a fixed one only ends with.
-    ("vpc (vhd)", From::Start(0), b"conectix"),
-    ("vpc (vhd)", From::End(512), b"conectix"),
+    ("vpc (vhd)", Offset::FromStart(0), b"conectix"),
+    ("vpc (vhd)", Offset::FromEnd(512), b"conectix"),
 ];
 
 /// The longest signature, in bytes.
@@ -46,10 +46,10 @@ const MAX_SIGNATURE_LEN: usize = 21;
 
 /// The name of the format whose signature a file of `len` bytes has; `None` if it has none.
 pub(super) fn signature(file: &File, len: u64) -> io::Result<Option<&'static str>> {
-    for (name, from, signature) in SIGNATURES {
-        let offset = match *from {
-            From::Start(offset) => Some(offset),
-            From::End(offset) => len.checked_sub(offset),
+    for (name, offset, signature) in SIGNATURES {
+        let offset = match *offset {
+            Offset::FromStart(offset) => Some(offset),
+            Offset::FromEnd(offset) => len.checked_sub(offset),
         };
         let mut bytes = [0; MAX_SIGNATURE_LEN];
         let (Some(offset), Some(bytes)) = (offset, bytes.get_mut(..signature.len())) else { continue };
