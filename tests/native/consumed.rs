@@ -276,7 +276,7 @@ fn memory_of_the_vmms_own_making_is_restored() -> Checked {
     needs::kvm()?;
     let scratch = Scratch::new();
     let plain = scratch.profile(&profile_text("", ""));
-    let plan = Ghest::new(["plan", "--json"]).arg(&plain.path).finish().expect_ok().json();
+    let plan = Ghest::new(["plan", "--json"]).arg(&plain.path).finish().expect(0).json();
     let table = |name: &str| {
         let tables = plan["tables"].as_array().expect("tables");
         let table = tables.iter().find(|table| table["name"] == name).expect("the table");

@@ -47,11 +47,11 @@ impl GuestRam {
     /// first page and the bytes of the new pages, which are zero. A poisoned page is replaced in one step: an access faults, or sees the
     /// new contents.
     ///
-    /// It allocates no memory of the heap, so that it can be called while a vCPU waits.
+    /// They are present when it returns. It allocates no memory of the heap, so that it can be called while a vCPU waits.
     ///
     /// # Errors
-    /// `InvalidInput` if the bytes are not all in one region of guest memory; `Unsupported` for huge pages; or the error of mmap(2),
-    /// mremap(2), fallocate(2), pwrite(2) or madvise(2).
+    /// `InvalidInput` if the bytes are not all in one region of guest memory; `Unsupported` for huge pages; EHWPOISON if a page is still
+    /// poisoned; or the error of mmap(2), mremap(2), fallocate(2), pwrite(2) or madvise(2).
     pub fn replace_pages_with(
         &self,
         gpa: u64,
@@ -79,6 +79,7 @@ impl GuestRam {
             }
             None => fresh.move_to(range)?,
         }
+        self.verify(pages)?;
         sigbus::memory_replaced(range.hva(), range.len());
         Ok(())
     }

@@ -29,10 +29,13 @@ pub(crate) struct Ghest {
     pub(crate) libraries: Vec<PathBuf>,
 }
 
-/// The programs of `tools/victim`, linked statically: guests have no libraries.
+/// The programs of `tools/victim`, and the tests that need a host with memory failure handling, linked statically: guests have no
+/// libraries.
 pub(crate) struct Tools {
     pub(crate) victim: PathBuf,
     pub(crate) poison: PathBuf,
+    /// Tests, by the name that they have on the host.
+    pub(crate) tests: Vec<(&'static str, PathBuf)>,
 }
 
 impl HostImage<'_> {
@@ -47,6 +50,9 @@ impl HostImage<'_> {
         }
         archive.file("lab/bin/poison", 0o755, &read(&self.tools.poison)?)?;
         archive.file("lab/bin/victim", 0o755, &read(&self.tools.victim)?)?;
+        for (name, path) in &self.tools.tests {
+            archive.file(&format!("lab/bin/{name}"), 0o755, &read(path)?)?;
+        }
         for (program, unpacked) in self.programs {
             program.add(unpacked, &mut archive)?;
         }

@@ -22,6 +22,12 @@ pub(crate) struct Workspace {
     optimised: bool,
 }
 
+/// Package, test and name on the host of the tests that need a host with memory failure handling.
+const HOST_TESTS: &[(&str, &str, &str)] = &[
+    ("ghest-guest-memory", "hardware_poison", "guest-memory-test"),
+    ("ghest-devices", "poisoned_pages", "devices-test"),
+];
+
 impl Workspace {
     /// The checkout that contains the current directory.
     pub(crate) fn find(given_ghest: Option<PathBuf>, optimised: bool) -> Result<Self> {
@@ -80,14 +86,23 @@ impl Workspace {
         }
     }
 
-    /// Builds `victim` and `poison` for hosts and guests of an architecture, stripped: the initramfs of each guest contains one.
+    /// Builds `victim` and `poison` for hosts and guests of an architecture, stripped: the initramfs of each guest contains one. And the
+    /// tests that this machine ignores.
     pub(crate) fn tools(&self, architecture: Architecture, cache: &Cache) -> Result<Tools> {
-        let mut cargo = self.build("victim");
-        cargo.arg("--bins");
-        self.link_statically(&mut cargo, architecture, cache)?;
-        let mut built = executables(&mut cargo, "victim")?;
-        let mut built = |name| executable(&mut built, name);
-        Ok(Tools { victim: built("victim")?, poison: built("poison")? })
+        let build = |package: &str, arguments: &[&str]| {
+            let mut cargo = self.build(package);
+            cargo.args(arguments);
+            self.link_statically(&mut cargo, architecture, cache)?;
+            executables(&mut cargo, package)
+        };
+        let mut built = build("victim", &["--bins"])?;
+        let (victim, poison) = (executable(&mut built, "victim")?, executable(&mut built, "poison")?);
+        let mut tests = Vec::new();
+        for (package, test, name) in HOST_TESTS {
+            let mut built = build(package, &["--test", test])?;
+            tests.push((*name, executable(&mut built, test)?));
+        }
+        Ok(Tools { victim, poison, tests })
     }
 
     /// The build of a package, for [`executables`].
