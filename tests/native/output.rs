@@ -137,7 +137,7 @@ fn drained(mut reader: impl Read) -> Vec<u8> {
     bytes
 }
 
-const ERRORS: u64 = 400;
+const ERRORS: u64 = 250;
 
 /// A guest that is notified of [`ERRORS`] pages and then halts, with a log and events that nobody reads. They are far more than a pipe
 /// holds.
