@@ -29,6 +29,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         an_event_file_that_is_full_for_a_while,
         an_event_file_that_is_truncated,
         events_for_a_reader_that_comes_late,
+        timings_that_nobody_reads,
         many_lines_of_one_kind,
     ]
 }
@@ -136,7 +137,7 @@ fn drained(mut reader: impl Read) -> Vec<u8> {
     bytes
 }
 
-const ERRORS: u64 = 400;
+const ERRORS: u64 = 250;
 
 /// A guest that is notified of [`ERRORS`] pages and then halts, with a log and events that nobody reads. They are far more than a pipe
 /// holds.
@@ -334,6 +335,16 @@ fn events_for_a_reader_that_comes_late() -> Checked {
         (&"plan".into(), &"stopped".into()),
         "{events:?}"
     );
+    Ok(())
+}
+
+fn timings_that_nobody_reads() -> Checked {
+    needs::kvm()?;
+    let scratch = Scratch::new();
+    let (path, reader) = idle_fifo(&scratch);
+    drop(reader);
+    let said = format!("ghest: {}: No such device or address (os error 6)", path.display());
+    Ghest::boot(&scratch.machine("")).arg("--timings").arg(&path).finish().expect(1).expect_last(&said);
     Ok(())
 }
 

@@ -1,5 +1,5 @@
-//! The time from the signal to the exception that reports it, relative to one round trip through KVM in the same run: absolute times
-//! vary between machines and runs, ratios much less. `cargo bench -p ghest`.
+//! The time from the signal to the KVM_RUN that delivers the exception, relative to one round trip through KVM in the same run:
+//! absolute times vary between machines and runs, ratios much less. `cargo bench -p ghest`.
 #![cfg_attr(not(target_arch = "x86_64"), expect(unused, reason = "the guest's code is for x86_64"))]
 
 #[cfg(target_arch = "x86_64")]
@@ -33,7 +33,7 @@ fn main() {
         ("one exit and entry (a port)", bare),
         ("signal to NMI, with its record", percentiles(|round| round.signalled + round.answered)),
         ("  the signal and its handler", percentiles(|round| round.signalled)),
-        ("  the response: record and injection", percentiles(|round| round.answered)),
+        ("  the response: record, NMI, events", percentiles(|round| round.answered)),
         ("a simulated access, abandoned in between", percentiles(|round| round.undone)),
         ("NMI to acknowledged record, with the exit", percentiles(|round| round.acknowledged)),
     ] {

@@ -381,6 +381,21 @@ mod tests {
         assert_eq!(line(Duration::from_nanos(5), note.name().as_str(), fields(&note)), expected);
     }
 
+    /// Far more events than the queue holds, faster than they are written.
+    #[test]
+    fn a_burst_of_events_is_written_completely_and_in_order() {
+        const EVENTS: u32 = 60_000;
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("events");
+        let journal = Journal::start(Some(&path), Arc::new(Timings::start())).expect("a new file");
+        (0..EVENTS).for_each(|n| journal.note(Note::Held(n)));
+        assert_eq!(journal.flush(Duration::from_secs(60)), Missing { events: 0, log_lines: 0 });
+        let text = std::fs::read_to_string(&path).expect("an event file");
+        let vcpus =
+            text.lines().map(|line| serde_json::from_str::<Value>(line).expect("JSON")["vcpu"].as_u64());
+        assert!(vcpus.eq((0..EVENTS).map(|n| Some(n.into()))));
+    }
+
     /// Far more events than the queue holds, and than are permitted at once.
     #[test]
     fn every_event_is_in_the_file_or_counted_there() {

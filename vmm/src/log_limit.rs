@@ -125,3 +125,52 @@ pub(crate) fn report() {
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+    use std::sync::Arc;
+
+    use tracing_subscriber::layer::SubscriberExt;
+    use tracing_subscriber::{fmt, registry};
+
+    use super::*;
+
+    #[derive(Clone, Default)]
+    struct Log(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Log {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            lock(&self.0).extend(bytes);
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn lines_of_one_place_are_limited_and_the_others_are_counted() {
+        let log = Log::default();
+        let writer = log.clone();
+        let lines = fmt::layer().with_ansi(false).with_writer(move || writer.clone());
+        tracing::subscriber::with_default(registry().with(lines).with(LogLimit), || {
+            for n in 0..100_000 {
+                tracing::warn!(n, "a device needs a reset");
+            }
+            tracing::warn!("another place");
+            report();
+        });
+        let text = String::from_utf8(lock(&log.0).clone()).expect("UTF-8");
+        let written = text.matches(" a device needs a reset n=").count();
+        // One more for each second that this takes.
+        assert!((50..1000).contains(&written), "{text}");
+        let report = format!(
+            "like this one, the others are not logged: a device needs a reset lines={}",
+            100_000 - written
+        );
+        assert!(text.contains(&report), "{text}");
+        assert!(text.contains("another place"), "{text}");
+        assert!(suppressed() >= 100_000 - written as u64 && !has_suppressed());
+    }
+}

@@ -1,6 +1,6 @@
 //! `ghest boot`.
 
-use std::backtrace::Backtrace;
+use std::backtrace::{Backtrace, BacktraceStatus};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -80,7 +80,10 @@ pub(super) fn run(options: &Options, timings: Timings) -> Status {
     stderr::redirect(journal.queue().clone());
     // A thread that panics does not wait for a reader either.
     std::panic::set_hook(Box::new(|panic| {
-        stderr::write(&format!("ghest: {panic}\n{}\n", Backtrace::capture()))
+        let backtrace = Backtrace::capture();
+        let is_captured = backtrace.status() == BacktraceStatus::Captured;
+        let backtrace = if is_captured { backtrace.to_string() } else { String::new() };
+        stderr::write(&format!("ghest: {panic}\n{backtrace}"));
     }));
     let status = to_the_end(&profile, options, &timings, &journal);
     journal.flush(MESSAGE_TIMEOUT);

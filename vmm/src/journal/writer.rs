@@ -1,10 +1,12 @@
 //! The queue of events and log lines, and the thread that writes them: the only one of a machine that writes to the event file and
 //! to standard error.
 //!
-//! A thread that queues something allocates nothing for an event, takes no lock and never waits; if the queue is full, the item
-//! is counted as missing. The queue is short: the writer's thread moves its items to the backlogs of the event file and of
-//! standard error ([`Sink`]), which are independent of each other.
+//! A thread that queues something allocates nothing for an event, takes no lock and never waits. In a burst, for example when a
+//! reset repairs thousands of pages, the queue is full, and what follows waits behind a lock; if there is no space either, it is
+//! counted as missing. The writer's thread moves items to the backlogs of the event file and of standard error ([`Sink`]), which
+//! are independent of each other.
 
+use std::collections::VecDeque;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -21,8 +23,11 @@ use super::{Note, fields, line, log};
 use crate::log_limit;
 use crate::rate::RateLimit;
 
-/// Items of the queue. Its memory is allocated at the start.
-const QUEUE_CAPACITY: usize = 4096;
+/// Items of the queue, and of a burst. Their memory is allocated at the start; that of a burst is not touched before there is one.
+const QUEUE_CAPACITY: usize = 1024;
+const BURST_CAPACITY: usize = 1 << 17;
+/// Items that are taken from the queue before lines are written.
+const BATCH: usize = 64;
 /// Events that are written at once, and the interval of those that follow: a guest that consumes an error again and again causes
 /// any number of them, and must not fill the host's disk. The others are missing.
 const EVENT_BURST: u32 = 100_000;
@@ -31,6 +36,7 @@ const EVENT_INTERVAL: Duration = Duration::from_millis(10);
 const POLL_RETRY_INTERVAL: Duration = Duration::from_millis(10);
 
 /// What is written.
+#[derive(Debug)]
 pub(super) enum Item {
     /// An event, at a time since the start of the process.
     Event(Duration, Note),
@@ -50,6 +56,10 @@ pub struct Queue {
 pub(super) struct State {
     /// An eventfd.
     wake: OwnedFd,
+    /// What the queue has no space for.
+    burst: Mutex<VecDeque<Item>>,
+    /// `burst` is not empty: what follows is put there too, so that the order is kept.
+    is_burst: AtomicBool,
     /// The writer's thread is not waiting, or was woken.
     is_awake: AtomicBool,
     /// Everything that the writer's thread took from the queue is written.
@@ -93,9 +103,23 @@ impl Queue {
             _ => &state.texts,
         };
         count.total.fetch_add(1, Ordering::Relaxed);
-        if let Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) = self.sender.try_send(item) {
-            count.lost.fetch_add(1, Ordering::Relaxed);
-            count.unreported.fetch_add(1, Ordering::Relaxed);
+        let unsent = if state.is_burst.load(Ordering::SeqCst) {
+            Some(item)
+        } else {
+            match self.sender.try_send(item) {
+                Ok(()) => None,
+                Err(TrySendError::Full(item) | TrySendError::Disconnected(item)) => Some(item),
+            }
+        };
+        if let Some(item) = unsent {
+            let mut burst = lock(&state.burst);
+            if burst.len() < BURST_CAPACITY {
+                burst.push_back(item);
+                state.is_burst.store(true, Ordering::SeqCst);
+            } else {
+                count.lost.fetch_add(1, Ordering::Relaxed);
+                count.unreported.fetch_add(1, Ordering::Relaxed);
+            }
         }
         state.wake();
     }
@@ -177,6 +201,8 @@ struct Writer {
 pub(super) fn start(events: Option<Sink>, stderr: Sink) -> io::Result<Queue> {
     let (sender, items) = sync_channel(QUEUE_CAPACITY);
     let state = Arc::new(State {
+        burst: Mutex::new(VecDeque::with_capacity(BURST_CAPACITY)),
+        is_burst: AtomicBool::new(false),
         wake: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?,
         is_awake: AtomicBool::new(true),
         is_flushed: AtomicBool::new(true),
@@ -233,12 +259,33 @@ impl Writer {
         [self.events.as_ref(), Some(&self.stderr)].into_iter().flatten()
     }
 
-    /// Moves the items of the queue to the backlogs. Returns false if there were none.
+    /// The next item, in the order of each thread that queues items.
+    fn next_item(&self) -> Option<Item> {
+        if let Ok(item) = self.items.try_recv() {
+            return Some(item);
+        }
+        if !self.state.is_burst.load(Ordering::SeqCst) {
+            return None;
+        }
+        let mut burst = lock(&self.state.burst);
+        // Again, under the lock: a thread may have queued one before it saw the burst.
+        if let Ok(item) = self.items.try_recv() {
+            return Some(item);
+        }
+        let item = burst.pop_front();
+        if burst.is_empty() {
+            // Its next item is at the start of its memory again.
+            burst.clear();
+            self.state.is_burst.store(false, Ordering::SeqCst);
+        }
+        item
+    }
+
+    /// Moves a batch of items to the backlogs. Returns false if there were none.
     fn take_queued(&mut self) -> bool {
         let mut count = 0;
-        // Bounded, so that threads that queue items all the time do not keep the backlogs from being written.
-        while count < QUEUE_CAPACITY
-            && let Ok(item) = self.items.try_recv()
+        while count < BATCH
+            && let Some(item) = self.next_item()
         {
             count += 1;
             match item {
@@ -250,7 +297,7 @@ impl Writer {
                 }
             }
         }
-        // Those that the queue had no space for came after those that are in it.
+        // Those that there was no space for came after those that are queued.
         self.stderr.miss(self.state.texts.unreported.swap(0, Ordering::Relaxed));
         if let Some(events) = &mut self.events {
             events.miss(self.state.events.unreported.swap(0, Ordering::Relaxed));
@@ -277,23 +324,23 @@ impl Writer {
         self.state.events.lost.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Writes a line to each output that takes one. Returns false if none was written.
+    /// Writes what the outputs take now. Returns false if that is nothing.
     fn write_lines(&mut self) -> bool {
         let events = self.events.as_mut().map(|sink| (sink, &self.state.events, true));
         let mut any = false;
         for (sink, count, is_event_file) in
             events.into_iter().chain([(&mut self.stderr, &self.state.texts, false)])
         {
-            if sink.is_empty() {
-                continue;
-            }
-            let Some(Progress { written, lost, error }) = sink.write_line() else { continue };
-            any = true;
-            count.written.fetch_add(written, Ordering::Relaxed);
-            count.lost.fetch_add(lost, Ordering::Relaxed);
-            // What standard error misses is in the message at the end, if that can be written.
-            if let (Some(error), true) = (error, is_event_file) {
-                tracing::error!(%error, "write(2) to the event file failed: events are missing there from now on");
+            while !sink.is_empty()
+                && let Some(Progress { written, lost, error }) = sink.write_line()
+            {
+                any = true;
+                count.written.fetch_add(written, Ordering::Relaxed);
+                count.lost.fetch_add(lost, Ordering::Relaxed);
+                // What standard error misses is in the message at the end, if that can be written.
+                if let (Some(error), true) = (error, is_event_file) {
+                    tracing::error!(%error, "write(2) to the event file failed: events are missing there from now on");
+                }
             }
         }
         any
