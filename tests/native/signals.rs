@@ -53,16 +53,14 @@ fn fifo(path: &Path) {
 /// Time in which a start reaches the FIFO: if it takes longer, the signal arrives in an earlier phase, where it ends the start as well.
 const UNTIL_IT_WAITS: Duration = Duration::from_millis(300);
 
-/// `ghest boot` with a FIFO, which has no other end, as profile and as event file.
+/// Commands with a FIFO, which has no other end, as profile.
 fn a_start_that_waits_for_a_fifo() -> Checked {
     let scratch = Scratch::new();
-    let profile = scratch.machine("");
     let waiting = scratch.path("fifo");
     fifo(&waiting);
     for signal in [Signal::TERM, Signal::INT] {
         for start in [
             Ghest::new(["boot"]).arg(&waiting),
-            Ghest::boot(&profile).arg("--events").arg(&waiting),
             Ghest::new(["check"]).arg(&waiting),
             Ghest::new(["compare"]).arg(&waiting),
         ] {
