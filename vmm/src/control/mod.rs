@@ -11,11 +11,11 @@
 //!
 //! | | limit | beyond it |
 //! |---|---|---|
-//! | clients | [`MAX_CLIENTS`] | the client that has completed no request for the longest time is disconnected |
-//! | a request | [`MAX_REQUEST_LEN`] bytes, [`CLIENT_TIMEOUT`] from its first byte to its last | an error response, and the connection is closed |
-//! | a response | [`MAX_RESPONSE_LEN`] bytes | an error response |
-//! | reading a response | [`CLIENT_TIMEOUT`] | the connection is closed |
-//! | responses that are not read | [`MAX_UNREAD_LEN`] bytes of all clients | the client that has had the longest time to read is disconnected |
+//! | clients | `MAX_CLIENTS` | the client that has completed no request for the longest time is disconnected |
+//! | a request | `MAX_REQUEST_LEN` bytes, `CLIENT_TIMEOUT` from its first byte to its last | an error response, and the connection is closed |
+//! | a response | `MAX_RESPONSE_LEN` bytes | an error response |
+//! | reading a response | `CLIENT_TIMEOUT` | the connection is closed |
+//! | responses that are not read | `MAX_UNREAD_LEN` bytes of all clients | the client that has had the longest time to read is disconnected |
 //!
 //! A request is carried out only if its client is still connected at that moment.
 

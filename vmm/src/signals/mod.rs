@@ -116,7 +116,7 @@ impl Signals {
     }
 
     /// Makes stop signals requests, which [`take_pending`](Self::take_pending) returns, until the result is dropped. After that they
-    /// end the process immediately again, and if there was one before, the process has [`END_TIMEOUT`] left.
+    /// end the process immediately again, and if there was one before, the process has a few seconds left.
     pub fn stops_are_requests(&self) -> impl Drop + use<> {
         struct Requests;
         impl Drop for Requests {
