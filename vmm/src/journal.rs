@@ -4,6 +4,7 @@
 //! the journal's writer, formats it and writes it: to the event file, and to standard error. Lines are in the order of their
 //! times.
 
+mod final_output;
 mod name;
 mod sink;
 mod writer;
@@ -12,7 +13,6 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -23,6 +23,7 @@ use ras_core::actions::{ErrorEvent, Overdue};
 use ras_core::{Kind, MemoryError, Origin, Response, Span};
 use serde_json::{Map, Value, json};
 
+pub use final_output::FinalOutput;
 pub use writer::{Missing, Queue};
 
 use crate::stderr;
@@ -117,7 +118,7 @@ impl Journal {
     /// Returns the error of dup(2).
     pub fn final_output(&self) -> io::Result<FinalOutput> {
         let file = self.file.as_ref().map(File::try_clone).transpose()?;
-        Ok(FinalOutput { file, clock: Arc::clone(&self.clock), writer: Arc::clone(self.queue.state()) })
+        Ok(FinalOutput::new(file, Arc::clone(&self.clock), Arc::clone(self.queue.state())))
     }
 
     /// How often each event happened so far.
@@ -152,42 +153,6 @@ impl Journal {
 impl Drop for Journal {
     fn drop(&mut self) {
         self.queue.state().close();
-    }
-}
-
-/// The outputs, for the handler of a signal that ends the process. Its functions are async-signal-safe.
-#[derive(Debug)]
-pub struct FinalOutput {
-    file: Option<File>,
-    clock: Arc<Timings>,
-    writer: Arc<writer::State>,
-}
-
-impl FinalOutput {
-    /// The event file.
-    #[must_use]
-    pub fn events(&self) -> Option<BorrowedFd<'_>> {
-        self.file.as_ref().map(AsFd::as_fd)
-    }
-
-    /// Time since the start of the process.
-    #[must_use]
-    pub fn elapsed(&self) -> Duration {
-        self.clock.elapsed()
-    }
-
-    /// Whether everything that was reported before is written.
-    #[must_use]
-    pub fn is_flushed(&self) -> bool {
-        self.writer.is_flushed()
-    }
-
-    /// Writes a line, if the output takes it without a wait.
-    pub fn write(output: BorrowedFd<'_>, line: &[u8]) {
-        if sink::is_writable(output) {
-            // An error cannot be reported anywhere.
-            let _ = rustix::io::write(output, line);
-        }
     }
 }
 

@@ -246,6 +246,7 @@ pub(super) fn is_writable(descriptor: BorrowedFd<'_>) -> bool {
 #[cfg(test)]
 mod tests {
     use std::io::Read;
+    use std::os::unix::net::UnixStream;
     use std::path::PathBuf;
 
     use rustix::fs::{CWD, Mode, mknodat};
@@ -332,6 +333,34 @@ mod tests {
         assert!(rest.bytes().all(|byte| byte == b'x'));
         assert!(line(&mut sink, "whole").0);
         assert_eq!(read(&second), "\n1 missing\nwhole\n");
+    }
+
+    /// Standard error may be a pipe that cannot be opened anew, or a socket.
+    #[test]
+    fn a_descriptor_that_waits_is_not_waited_for() {
+        let (pipe_reader, pipe_writer) = io::pipe().expect("a pipe");
+        let (socket_reader, socket_writer) = UnixStream::pair().expect("sockets");
+        for (writer, access, mut reader) in [
+            (OwnedFd::from(pipe_writer), Access::Polled, File::from(OwnedFd::from(pipe_reader))),
+            (socket_writer.into(), Access::Socket, File::from(OwnedFd::from(socket_reader))),
+        ] {
+            let mut sink = Sink::new(writer.into(), access, notice);
+            let mut expected = String::new();
+            while sink.is_empty() {
+                let text = format!("line {} {}", expected.len(), "x".repeat(100));
+                assert!(line(&mut sink, &text).0);
+                expected += &format!("{text}\n");
+            }
+            let (mut text, mut chunk) = (Vec::new(), [0; 4096]);
+            while !sink.is_empty() {
+                let count = reader.read(&mut chunk).expect("bytes");
+                text.extend(&chunk[..count]);
+                sink.write_line();
+            }
+            drop(sink);
+            reader.read_to_end(&mut text).expect("the rest");
+            assert!(text == expected.as_bytes(), "{access:?}: {} of {} bytes", text.len(), expected.len());
+        }
     }
 
     #[test]
