@@ -32,7 +32,7 @@ pub fn escaped(text: &str) -> Cow<'_, str> {
     Cow::Owned(shown)
 }
 
-/// A text with its lines, in which characters that are not [printable](is_printable) are [escaped](escaped).
+/// A text with its lines, in which characters that are not [printable](is_printable) are [`escaped`].
 #[must_use]
 pub fn escaped_lines(text: &str) -> Cow<'_, str> {
     if text.chars().all(|c| c == '\n' || is_printable(c)) {
