@@ -84,7 +84,7 @@ impl PlatformMemory {
         for slot in &self.slots {
             let register = Range { start: slot.ack_gpa, len: REGISTER_LEN };
             let block = Range { start: slot.block_gpa, len: slot.block_len.into() };
-            if (page_range.overlaps(register) || page_range.overlaps(block)) && self.is_free(slot, &load) {
+            if (page_range.overlaps(register) || page_range.overlaps(block)) && self.is_free(slot, load) {
                 copy(gpa, page, slot.ack_gpa, &RecordSlot::FREE.to_le_bytes());
                 copy(gpa, page, slot.block_gpa, &[0; STATUS_LEN as usize]);
             }
