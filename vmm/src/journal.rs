@@ -1,7 +1,7 @@
 //! The event file, one JSON object per line, for programs; and the same events in the log, for people.
 //!
-//! A thread that has something to report only puts it into a queue, which costs no lock, no allocation and no wait. One thread,
-//! the journal's writer, formats it and writes it: to the event file, and to standard error. Lines are in the order of their
+//! A thread that has something to report only puts it into a queue, without an allocation, a wait for an output, or, but for a burst,
+//! a lock. One thread, the journal's writer, formats it and writes it: to the event file, and to standard error. Lines are in the order of their
 //! times.
 
 mod final_output;

@@ -20,6 +20,8 @@ pub(crate) struct HostImage<'a> {
     /// Guest kernels by key.
     pub(crate) kernels: &'a BTreeMap<&'static str, KernelFiles>,
     pub(crate) programs: &'a [(&'static Program, Unpacked)],
+    /// Tests, by the name that they have on the host. They need no other libraries than `ghest`.
+    pub(crate) tests: &'a [(&'static str, PathBuf)],
     pub(crate) scenarios: Vec<&'a Scenario>,
 }
 
@@ -29,13 +31,10 @@ pub(crate) struct Ghest {
     pub(crate) libraries: Vec<PathBuf>,
 }
 
-/// The programs of `tools/victim`, and the tests that need a host with memory failure handling, linked statically: guests have no
-/// libraries.
+/// The programs of `tools/victim`, linked statically: guests have no libraries.
 pub(crate) struct Tools {
     pub(crate) victim: PathBuf,
     pub(crate) poison: PathBuf,
-    /// Tests, by the name that they have on the host.
-    pub(crate) tests: Vec<(&'static str, PathBuf)>,
 }
 
 impl HostImage<'_> {
@@ -50,7 +49,7 @@ impl HostImage<'_> {
         }
         archive.file("lab/bin/poison", 0o755, &read(&self.tools.poison)?)?;
         archive.file("lab/bin/victim", 0o755, &read(&self.tools.victim)?)?;
-        for (name, path) in &self.tools.tests {
+        for (name, path) in self.tests {
             archive.file(&format!("lab/bin/{name}"), 0o755, &read(path)?)?;
         }
         for (program, unpacked) in self.programs {

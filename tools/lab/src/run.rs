@@ -76,6 +76,7 @@ pub(crate) struct Parts {
     tools: Tools,
     guest_kernels: BTreeMap<&'static str, KernelFiles>,
     programs: Vec<(&'static Program, Unpacked)>,
+    tests: Vec<(&'static str, PathBuf)>,
     versions: BTreeMap<String, String>,
 }
 
@@ -98,10 +99,12 @@ impl Parts {
     ) -> std::result::Result<Self, Missing> {
         let mut kernels = vec![kernel::kernel(architecture, host_kernel).map_err(Missing::Part)?];
         let mut programs = BTreeMap::new();
+        let mut host_tests = false;
         for scenario in scenarios {
             if let Some(key) = &scenario.kernel {
                 kernels.push(kernel::kernel(architecture, key).map_err(Missing::Part)?);
             }
+            host_tests |= scenario.host_tests;
             for name in &scenario.programs {
                 programs.insert(name, program::program(architecture, name).map_err(Missing::Part)?);
             }
@@ -115,8 +118,13 @@ impl Parts {
             cache.get(bundle).map_err(Missing::Packages)?;
         }
         let emulator = Emulator::get(workspace, cache, architecture).map_err(Missing::Packages)?;
-        Self::assemble(workspace, cache, architecture, emulator, &kernels, &programs, &bundles)
-            .map_err(Missing::Part)
+        let mut parts =
+            Self::assemble(workspace, cache, architecture, emulator, &kernels, &programs, &bundles)
+                .map_err(Missing::Part)?;
+        if host_tests {
+            parts.tests = workspace.host_tests(architecture, cache).map_err(Missing::Part)?;
+        }
+        Ok(parts)
     }
 
     /// Builds the parts, with all packages in the cache; the first kernel is the host's.
@@ -156,6 +164,7 @@ impl Parts {
                 .iter()
                 .map(|program| Ok((*program, cache.get(&program.bundle())?)))
                 .collect::<Result<_>>()?,
+            tests: Vec::new(),
             versions,
         })
     }
@@ -174,6 +183,7 @@ impl Parts {
             tools: &self.tools,
             kernels: &self.guest_kernels,
             programs: &self.programs,
+            tests: &self.tests,
             scenarios,
         };
         fs::write(to, image.build(&workspace.root)?).context(format_args!("cannot write {}", to.display()))

@@ -44,6 +44,9 @@ pub(crate) struct Scenario {
     /// Programs that its host has beside `ghest`, by their names.
     #[serde(default)]
     pub(crate) programs: Vec<String>,
+    /// Whether its host has the tests that need memory failure handling.
+    #[serde(default)]
+    pub(crate) host_tests: bool,
     /// Seconds until the command is killed and the scenario fails.
     #[serde(default = "two_minutes")]
     pub(crate) limit: u64,

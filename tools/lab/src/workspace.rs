@@ -86,23 +86,31 @@ impl Workspace {
         }
     }
 
-    /// Builds `victim` and `poison` for hosts and guests of an architecture, stripped: the initramfs of each guest contains one. And the
-    /// tests that this machine ignores.
+    /// Builds `victim` and `poison` for hosts and guests of an architecture: the initramfs of each guest contains one.
     pub(crate) fn tools(&self, architecture: Architecture, cache: &Cache) -> Result<Tools> {
-        let build = |package: &str, arguments: &[&str]| {
+        let mut cargo = self.build("victim");
+        cargo.arg("--bins");
+        self.link_statically(&mut cargo, architecture, cache)?;
+        let mut built = executables(&mut cargo, "victim")?;
+        let mut built = |name| executable(&mut built, name);
+        Ok(Tools { victim: built("victim")?, poison: built("poison")? })
+    }
+
+    /// Builds the tests that need a host with memory failure handling, as `ghest` is built. Returns their names on the host, too.
+    pub(crate) fn host_tests(
+        &self,
+        architecture: Architecture,
+        cache: &Cache,
+    ) -> Result<Vec<(&'static str, PathBuf)>> {
+        let build = |(package, test, name): &(&str, &str, &'static str)| {
             let mut cargo = self.build(package);
-            cargo.args(arguments);
-            self.link_statically(&mut cargo, architecture, cache)?;
-            executables(&mut cargo, package)
+            cargo.args(["--test", test]);
+            if architecture == Architecture::Aarch64 {
+                self.link_statically(&mut cargo, architecture, cache)?;
+            }
+            Ok((*name, executable(&mut executables(&mut cargo, package)?, test)?))
         };
-        let mut built = build("victim", &["--bins"])?;
-        let (victim, poison) = (executable(&mut built, "victim")?, executable(&mut built, "poison")?);
-        let mut tests = Vec::new();
-        for (package, test, name) in HOST_TESTS {
-            let mut built = build(package, &["--test", test])?;
-            tests.push((*name, executable(&mut built, test)?));
-        }
-        Ok(Tools { victim, poison, tests })
+        HOST_TESTS.iter().map(build).collect()
     }
 
     /// The build of a package, for [`executables`].

@@ -118,7 +118,11 @@ fn to_the_end(
     if let Some(path) = &options.timings
         && let Err(error) = timings.write(path)
     {
-        return cannot_write(Some(path), &error);
+        let failure = cannot_write(Some(path), &error);
+        // The end of the machine is what its status and the last line are about, unless it is as requested.
+        if status == Status::Success {
+            return failure;
+        }
     }
     output::report(&message, status)
 }
@@ -144,6 +148,8 @@ fn boot(
     journal: &Arc<Journal>,
 ) -> Result<Ending, Failure> {
     let machine = &profile.machine;
+    // Dropped last: to unmap the memory of a large guest is a part of the stop.
+    let mut requests = None;
     let shared = host_files::shared(profile);
     if !shared.is_empty() {
         return Err(Failure::Files(shared));
@@ -161,7 +167,7 @@ fn boot(
     // Until the machine runs, a signal that requests a stop ends the process at once: whatever the start waits for.
     let signals =
         Signals::install().map_err(|error| Failure::Machine(host_error(error.call)(error.source)))?;
-    // Before any other thread is started: a SIGBUS that ends the process is reported from now on.
+    // Before any thread of the machine is started: a SIGBUS that ends the process is reported from now on.
     fatal_signal::set_output(
         journal.final_output().map_err(|error| Failure::Machine(host_error("dup(2)")(error)))?,
     );
@@ -200,7 +206,6 @@ fn boot(
         control,
         backends,
     };
-    let mut requests = None;
     loop {
         let prepared = machine::prepare(&kvm, machine, &blueprint, &entry, &preserved, &environment)
             .map_err(Failure::Machine)?;

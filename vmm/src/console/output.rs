@@ -6,6 +6,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{Builder, JoinHandle, sleep};
 use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags, poll};
 use vcpu::{Control, RunState};
 
 use super::ConsoleObserver;
@@ -123,7 +124,7 @@ impl Queue {
             if was_full {
                 self.changed.notify_all();
             }
-            if let Err(error) = out.write_all(&chunk).and_then(|()| out.flush()) {
+            if let Err(error) = write_all(&mut out, &chunk) {
                 tracing::warn!(%error, "write(2) to standard output failed: the guest's console output is discarded from now on");
                 break;
             }
@@ -132,6 +133,26 @@ impl Queue {
         state.bytes.clear();
         state.done = true;
         self.changed.notify_all();
+    }
+}
+
+/// Writes all bytes, however long the reader takes. O_NONBLOCK belongs to the open file description, which other processes share:
+/// one of them may have set it, and EAGAIN means that the reader is slow.
+fn write_all(out: &mut impl Write, mut rest: &[u8]) -> io::Result<()> {
+    loop {
+        let outcome = if rest.is_empty() { out.flush().map(|()| 0) } else { out.write(rest) };
+        match outcome {
+            Ok(_) if rest.is_empty() => return Ok(()),
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(count) => rest = rest.get(count..).unwrap_or_default(),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                let stdout = rustix::stdio::stdout();
+                // An error is that of the next write.
+                let _ = poll(&mut [PollFd::new(&stdout, PollFlags::OUT)], None);
+            }
+            Err(error) => return Err(error),
+        }
     }
 }
 

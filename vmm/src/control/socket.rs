@@ -113,11 +113,12 @@ impl SocketFile {
     /// Removes the file, once, and only if it is still the one that this process made. Async-signal-safe. Nothing else can replace the
     /// file meanwhile that respects a socket at which a process listens.
     pub(super) fn remove(&self) {
-        let is_removed = self.is_removed.swap(true, Ordering::Relaxed);
-        if !is_removed && identity(&self.path) == Ok(self.identity) {
+        if !self.is_removed.load(Ordering::SeqCst) && identity(&self.path) == Ok(self.identity) {
             // An error means that it has been removed.
             let _ = unlink(&*self.path);
         }
+        // Last: the handler of a signal that interrupts this removes the file itself.
+        self.is_removed.store(true, Ordering::SeqCst);
     }
 }
 

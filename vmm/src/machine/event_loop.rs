@@ -70,7 +70,7 @@ struct DetectedErrorWatcher<'a>(&'a RunningMachine<'a>);
 
 impl MutEventSubscriber for DetectedErrorWatcher<'_> {
     fn process(&mut self, _: Events, _: &mut EventOps<'_>) {
-        self.0.preserved.detected_errors.pending().for_each(|error| self.0.report(error));
+        self.0.preserved.detected_errors.some_pending().for_each(|error| self.0.report(error));
     }
 
     fn init(&mut self, ops: &mut EventOps<'_>) {

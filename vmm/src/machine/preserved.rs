@@ -1,9 +1,10 @@
 //! The state that is preserved across a reset of the machine: its memory, the ledger of poisoned pages, the listener for
 //! detected errors, and injection requests that are not due yet.
 
+use std::collections::BTreeSet;
 use std::io;
-use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use devices::PoisonObserver;
@@ -42,7 +43,7 @@ pub struct MappedMemory {
 }
 
 impl MappedMemory {
-    /// Maps the memory and starts the AO listener. Call it on the main thread, before any other thread is started.
+    /// Maps the memory and starts the AO listener. Call it on the main thread, before any thread of the machine is started.
     ///
     /// # Errors
     /// Returns an error if the memory cannot be mapped or the listener cannot be started.
@@ -150,13 +151,38 @@ fn backing(machine: &Machine) -> Backing {
 /// The main thread's queue of detected errors.
 pub(super) struct DetectedErrors {
     receiver: Receiver<DetectedError>,
+    touched: Arc<TouchedPages>,
     wake: Arc<EventFd>,
+}
+
+/// Errors that the main thread reports in one turn: others that it serves get theirs in between.
+const MAX_AT_ONCE: usize = 64;
+
+/// The GPAs of poisoned pages that devices accessed, and that are in the queue. A guest can have a page accessed any number of times,
+/// but it is in the queue once.
+#[derive(Debug, Default)]
+struct TouchedPages(Mutex<BTreeSet<u64>>);
+
+impl TouchedPages {
+    /// Adds a page. Returns false if it is in the queue already.
+    fn add(&self, gpa: u64) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(gpa)
+    }
+
+    /// Removes an error's page, which is no longer in the queue.
+    fn taken(&self, error: DetectedError) -> DetectedError {
+        if let DetectedError::Touched { gpa, .. } = error {
+            self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&gpa);
+        }
+        error
+    }
 }
 
 /// The sending end of the queue, for any thread.
 #[derive(Clone)]
 struct DetectedErrorSender {
     sender: Sender<DetectedError>,
+    touched: Arc<TouchedPages>,
     wake: Arc<EventFd>,
 }
 
@@ -164,8 +190,9 @@ impl DetectedErrors {
     fn new() -> io::Result<(Self, DetectedErrorSender)> {
         let (sender, receiver) = mpsc::channel();
         let wake = Arc::new(EventFd::new(EFD_NONBLOCK)?);
-        let sender = DetectedErrorSender { sender, wake: Arc::clone(&wake) };
-        Ok((DetectedErrors { receiver, wake }, sender))
+        let touched = Arc::new(TouchedPages::default());
+        let sender = DetectedErrorSender { sender, touched: Arc::clone(&touched), wake: Arc::clone(&wake) };
+        Ok((DetectedErrors { receiver, touched, wake }, sender))
     }
 
     /// Readable if errors may be pending.
@@ -175,14 +202,29 @@ impl DetectedErrors {
 
     /// Takes the next error, and waits for it until the timeout. `None` if the timeout has elapsed.
     pub(super) fn next(&self, timeout: Duration) -> Option<DetectedError> {
-        self.receiver.recv_timeout(timeout).ok()
+        self.receiver.recv_timeout(timeout).ok().map(|error| self.touched.taken(error))
     }
 
     /// Takes the errors that are pending.
     pub(super) fn pending(&self) -> impl Iterator<Item = DetectedError> + '_ {
         // An error means that it was read already.
         let _ = self.wake.read();
-        self.receiver.try_iter()
+        self.receiver.try_iter().map(|error| self.touched.taken(error))
+    }
+
+    /// Takes some of the errors that are pending. If there may be others, `wake` is readable afterwards.
+    pub(super) fn some_pending(&self) -> impl Iterator<Item = DetectedError> + '_ {
+        let mut left = MAX_AT_ONCE;
+        let mut pending = self.pending();
+        std::iter::from_fn(move || {
+            if left == 0 {
+                // Fails only if the counter would overflow.
+                let _ = self.wake.write(1);
+                return None;
+            }
+            left -= 1;
+            pending.next()
+        })
     }
 }
 
@@ -197,7 +239,9 @@ impl DetectedErrorSender {
 
 impl PoisonObserver for DetectedErrorSender {
     fn touched(&self, gpa: u64, log2_len: u8) {
-        self.send(DetectedError::Touched { gpa, log2_len });
+        if self.touched.add(gpa) {
+            self.send(DetectedError::Touched { gpa, log2_len });
+        }
     }
 }
 

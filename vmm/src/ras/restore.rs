@@ -5,7 +5,7 @@ use std::io;
 
 use guest_memory::AccessError;
 use ras_core::actions::Overdue;
-use ras_core::{MemoryError, Response, Span};
+use ras_core::{MemoryError, Origin, Response, Span};
 use serde_json::{Value, json};
 
 use super::{Reporting, State, log2};
@@ -41,8 +41,9 @@ impl Reporting {
         if !state.platform.contains(pages) || state.unrepairable.contains(&pages) {
             return false;
         }
-        // Another vCPU may have accessed it first: then it is replaced already, and this one accesses it again.
-        if !self.is_poisoned(error.gpa) {
+        // Another vCPU may have accessed it first: then it is replaced already, and this one accesses it again. After
+        // KVM_EXIT_ARM_SEA a page that can be read says nothing: the host may not have isolated it, and has it mapped.
+        if error.origin != Origin::ArmSea && !self.is_poisoned(error.gpa) {
             return true;
         }
         self.journal.note(Note::MemoryError { error: *error, response: Response::Ignore });

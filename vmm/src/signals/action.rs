@@ -10,10 +10,11 @@ use super::{After, on_signal};
 /// The action of SIGSEGV before: the standard library reports an overflow of a thread's stack there.
 static FAULT: OnceLock<libc::sigaction> = OnceLock::new();
 
-/// Installs the handler for a signal, unless the signal is ignored.
+/// Installs the handler for a signal, unless the signal is ignored; for SIGALRM in any case.
 pub(super) fn handle(signal: i32) -> io::Result<()> {
     let before = current(signal)?;
-    if before.sa_sigaction == libc::SIG_IGN {
+    // SIGALRM limits the time of a stop, whatever the parent did with it.
+    if before.sa_sigaction == libc::SIG_IGN && signal != libc::SIGALRM {
         return Ok(());
     }
     if signal == libc::SIGSEGV {

@@ -8,7 +8,8 @@
 //! | SIGXFSZ | ignored: a write beyond RLIMIT_FSIZE returns EFBIG, and is an I/O error of whoever writes |
 //!
 //! A signal that is ignored when the process starts stays ignored: nohup(1) ignores SIGHUP, and a shell without job control SIGINT
-//! and SIGQUIT in the background. Signals that the parent has blocked are unblocked.
+//! and SIGQUIT in the background; SIGALRM is this process's own all the same. Stop signals, SIGALRM and SIGBUS that the parent has blocked
+//! are unblocked.
 
 mod action;
 mod name;
@@ -68,9 +69,10 @@ static OVERDUE: AtomicU8 = AtomicU8::new(0);
 /// Signalled when a stop was requested. Never closed: a handler may be about to write to it.
 static WAKE: OnceLock<EventFd> = OnceLock::new();
 
-/// Unblocks the signals that end this process, and SIGALRM, which limits the time of a stop. Call it before any other thread is started.
+/// Unblocks the signals that end this process, SIGALRM, which limits the time of a stop, and SIGBUS, which any thread may get. Call it
+/// before any other thread is started.
 pub fn unblock() {
-    for signal in STOP.into_iter().chain([libc::SIGALRM]) {
+    for signal in STOP.into_iter().chain([libc::SIGALRM, libc::SIGBUS]) {
         // Fails for an invalid number only.
         let _ = unblock_signal(signal);
     }

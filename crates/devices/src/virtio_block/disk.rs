@@ -81,7 +81,7 @@ impl DiskError {
 ///
 /// While it is open, the file is locked: exclusively if it can be written, else shared. The lock is that of an open file
 /// description (fcntl(2), F_OFD_SETLK) on the whole file. It is advisory, and respected by other machines of this crate and
-/// by those of QEMU and Cloud Hypervisor. On a file system without locks, the disk is used without one.
+/// of Cloud Hypervisor; QEMU's are in its way, and it in theirs, unless both only read, or QEMU writes what this reads. On a file system without locks, the disk is used without one.
 #[derive(Debug)]
 pub struct Disk {
     file: File,

@@ -57,9 +57,10 @@ fn register() -> io::Result<()> {
     action.sa_sigaction = handler as usize;
     // The poisoned page may be in the thread's stack. Threads of the standard library have an alternate signal stack.
     action.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK;
-    // SAFETY: the pointers are to locals, and the handler has the signature that SA_SIGINFO requires.
+    // SAFETY: the pointers are to locals, and the handler has the signature that SA_SIGINFO requires. All signals wait while it runs:
+    // a fatal signal's function may restore a terminal, which SIGTTOU would stop, and determines the exit status.
     let outcome = unsafe {
-        libc::sigemptyset(&raw mut action.sa_mask);
+        libc::sigfillset(&raw mut action.sa_mask);
         libc::sigaction(libc::SIGBUS, &raw const action, std::ptr::null_mut())
     };
     if outcome == 0 { unblock() } else { Err(io::Error::last_os_error()) }

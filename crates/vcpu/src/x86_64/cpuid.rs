@@ -89,9 +89,20 @@ pub fn shape(
 /// 4.1.4).
 #[must_use]
 pub fn address_bits(entries: &[kvm_cpuid_entry2]) -> u8 {
-    let Some(leaf) = entries.iter().find(|leaf| leaf.function == 0x8000_0008) else { return 36 };
-    let [processor, _, mapped, _] = leaf.eax.to_le_bytes();
+    let [processor, _, mapped, _] = address_sizes(entries);
     if mapped == 0 { processor } else { mapped.min(processor) }
+}
+
+/// Bits of the processor's physical addresses (MAXPHYADDR), whatever part of them KVM can map: a mask of the MTRRs has all of them.
+pub(super) fn processor_address_bits(entries: &[kvm_cpuid_entry2]) -> u8 {
+    address_sizes(entries)[0]
+}
+
+/// EAX of leaf 8000_0008: PhysAddrSize, LinAddrSize, GuestPhysAddrSize (AMD APM 3, 24594, appendix E.4.7). Without it, processors
+/// have 36 bits.
+fn address_sizes(entries: &[kvm_cpuid_entry2]) -> [u8; 4] {
+    let leaf = entries.iter().find(|leaf| leaf.function == 0x8000_0008);
+    leaf.map_or([36, 32, 0, 0], |leaf| leaf.eax.to_le_bytes())
 }
 
 /// "AuthenticAMD" in EBX, EDX, ECX of leaf 0.
@@ -195,6 +206,8 @@ mod tests {
             |eax| address_bits(&[kvm_cpuid_entry2 { function: 0x8000_0008, eax, ..Default::default() }]);
         assert_eq!([0x3027, 0x0030_3034, 0x0034_3030].map(bits), [39, 48, 48]);
         assert_eq!(address_bits(&[]), 36);
+        let wide = [kvm_cpuid_entry2 { function: 0x8000_0008, eax: 0x0030_3034, ..Default::default() }];
+        assert_eq!(processor_address_bits(&wide), 52, "KVM maps 48 of them");
     }
 
     #[test]

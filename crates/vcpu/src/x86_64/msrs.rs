@@ -8,7 +8,7 @@ use kvm_bindings::{Msrs, kvm_cpuid_entry2, kvm_msr_entry};
 use kvm_ioctls::VcpuFd;
 use vmm_sys_util::errno::Error;
 
-use super::cpuid::address_bits;
+use super::cpuid::processor_address_bits;
 
 /// IA32_MISC_ENABLE (Intel SDM volume 4, table 2-2).
 const MISC_ENABLE: u32 = 0x1a0;
@@ -62,7 +62,7 @@ pub(super) fn set_up(
     let has_mtrrs = cpuid.iter().any(|leaf| leaf.function == 1 && leaf.edx & CPUID_MTRR != 0);
     if has_mtrrs {
         let capabilities = read(fd, MTRR_CAP)?;
-        values.extend(memory_types(capabilities, address_bits(cpuid), registers));
+        values.extend(memory_types(capabilities, processor_address_bits(cpuid), registers));
     }
     write(fd, &values)
 }
