@@ -12,6 +12,7 @@
 pub mod board;
 pub mod boot;
 pub mod bus;
+pub mod command_line;
 pub mod console;
 pub mod control;
 pub mod describe;

@@ -10,7 +10,7 @@ use machine_profile::{Machine, TableSet};
 use platform::{Arch, DeviceNode, aarch64, x86_64};
 
 use super::{BoardError, Wiring};
-use crate::boot::CommandLine;
+use crate::command_line::CommandLine;
 
 /// Why the devices of a profile have no place in its machine.
 #[derive(Debug, thiserror::Error)]

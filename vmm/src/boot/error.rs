@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use guest_memory::AccessError;
 
-use super::command_line::CommandLineError;
+use crate::command_line::CommandLineError;
 use crate::describe::DescribeError;
 
 /// Why a guest cannot be loaded into memory. [`key`](Self::key) is the profile's key that caused it.

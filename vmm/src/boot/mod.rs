@@ -6,7 +6,6 @@
 #[cfg_attr(target_arch = "x86_64", path = "x86_64/mod.rs")]
 #[cfg_attr(target_arch = "aarch64", path = "aarch64/mod.rs")]
 mod arch;
-mod command_line;
 #[cfg(any(target_arch = "aarch64", test))]
 mod compression;
 mod error;
@@ -26,9 +25,10 @@ use vm_memory::GuestMemoryMmap;
 
 pub use arch::Entry;
 pub(crate) use arch::RESERVED_CODE;
-pub use command_line::{CommandLine, CommandLineError, CommandLineMax};
 pub use error::{BootError, ImageError};
 
+use self::setup_header::SetupHeader;
+use crate::command_line::{CommandLine, CommandLineMax};
 use crate::describe::DescribeError;
 
 /// A kernel in guest memory.
@@ -80,7 +80,18 @@ pub fn load(
 /// # Errors
 /// Returns an error if it is too long.
 pub fn check_command_line(line: &CommandLine, kernel: &Kernel, arch: Arch) -> Result<(), BootError> {
-    Ok(line.check(CommandLineMax::of(kernel, arch))?)
+    Ok(line.check(command_line_max(kernel, arch))?)
+}
+
+/// The longest command line that a kernel's file takes, whether it can be booted or not.
+fn command_line_max(kernel: &Kernel, arch: Arch) -> CommandLineMax {
+    let (Kernel::File(path), Arch::X86_64) = (kernel, arch) else { return CommandLineMax::Linux };
+    let mut start = [0; setup_header::END];
+    let got = open_regular(path).and_then(|mut file| read_start(&mut file, &mut start));
+    match got.ok().and_then(|got| SetupHeader::of(&start[..got])) {
+        Some(header) => CommandLineMax::Header(header.command_line_max()),
+        None => CommandLineMax::Linux,
+    }
 }
 
 fn load_kernel(

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 use super::ring::Ring;
-use super::siginfo::BusInfo;
+use super::siginfo::{self, BusInfo};
 use super::{Action, BUS_MCEERR_AO, BUS_MCEERR_AR, FatalSignal, Fault, ao_listener};
 use crate::ranges;
 use crate::recoverable::{self, Recovered};
@@ -63,21 +63,7 @@ fn register() -> io::Result<()> {
         libc::sigfillset(&raw mut action.sa_mask);
         libc::sigaction(libc::SIGBUS, &raw const action, std::ptr::null_mut())
     };
-    if outcome == 0 { unblock() } else { Err(io::Error::last_os_error()) }
-}
-
-/// Unblocks SIGBUS for this thread.
-#[expect(unsafe_code, reason = "pthread_sigmask(3) is called")]
-pub(super) fn unblock() -> io::Result<()> {
-    // SAFETY: a plain C structure for which all zeros are a valid value.
-    let mut set: libc::sigset_t = unsafe { std::mem::zeroed() };
-    // SAFETY: the pointers are to locals.
-    let outcome = unsafe {
-        libc::sigemptyset(&raw mut set);
-        libc::sigaddset(&raw mut set, libc::SIGBUS);
-        libc::pthread_sigmask(libc::SIG_UNBLOCK, &raw const set, std::ptr::null_mut())
-    };
-    if outcome == 0 { Ok(()) } else { Err(io::Error::from_raw_os_error(outcome)) }
+    if outcome == 0 { siginfo::unblock() } else { Err(io::Error::last_os_error()) }
 }
 
 pub(super) fn capture_action_required<R>(enter: impl FnOnce() -> R) -> R {

@@ -1,8 +1,8 @@
-//! `siginfo_t` of a SIGBUS.
+//! `siginfo_t` of a SIGBUS, and SIGBUS of this thread.
 
 use std::io;
 
-use super::{Fault, handler};
+use super::Fault;
 
 /// `siginfo_t` of a SIGBUS (Linux, `include/uapi/asm-generic/siginfo.h`, `_sigfault`).
 #[repr(C)]
@@ -43,9 +43,23 @@ pub(super) fn send_to_this_thread(code: i32, fault: Fault) -> io::Result<()> {
     };
     let process = rustix::process::getpid().as_raw_nonzero().get();
     let thread = rustix::thread::gettid().as_raw_nonzero().get();
-    handler::unblock()?;
+    unblock()?;
     // SAFETY: the kernel reads a siginfo_t; `info` has its size and layout.
     let outcome =
         unsafe { libc::syscall(libc::SYS_rt_tgsigqueueinfo, process, thread, libc::SIGBUS, &raw const info) };
     if outcome == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Unblocks SIGBUS for this thread.
+#[expect(unsafe_code, reason = "pthread_sigmask(3) is called")]
+pub(super) fn unblock() -> io::Result<()> {
+    // SAFETY: a plain C structure for which all zeros are a valid value.
+    let mut set: libc::sigset_t = unsafe { std::mem::zeroed() };
+    // SAFETY: the pointers are to locals.
+    let outcome = unsafe {
+        libc::sigemptyset(&raw mut set);
+        libc::sigaddset(&raw mut set, libc::SIGBUS);
+        libc::pthread_sigmask(libc::SIG_UNBLOCK, &raw const set, std::ptr::null_mut())
+    };
+    if outcome == 0 { Ok(()) } else { Err(io::Error::from_raw_os_error(outcome)) }
 }

@@ -9,8 +9,8 @@ use platform::Range;
 use platform::aarch64::KERNEL_START;
 use vm_memory::{GuestAddress, GuestMemoryMmap, ReadVolatile};
 
-use super::super::command_line::CommandLineMax;
 use super::super::{ImageError, Loaded, compression, format, read_start, u64_at};
+use crate::command_line::CommandLineMax;
 
 /// How a kernel is entered.
 pub(crate) struct Kind {

@@ -9,11 +9,11 @@ use machine_profile::BootProtocol;
 use platform::Range;
 use vm_memory::{GuestAddress, GuestMemoryMmap, ReadVolatile};
 
-use super::super::command_line::CommandLineMax;
 use super::super::setup_header::SetupHeader;
 use super::super::{ImageError, Loaded, format, read_start};
 use super::elf::{Class, ElfFile};
 use super::multiboot;
+use crate::command_line::CommandLineMax;
 
 /// How a kernel is entered.
 pub(crate) enum Kind {

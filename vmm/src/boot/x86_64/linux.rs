@@ -5,8 +5,8 @@ use platform::RegionKind;
 use vcpu::x86_64::{BOOT_GDT, BOOT_GDT_GPA, Entry, PageTables};
 use vm_memory::ByteValued;
 
-use super::super::command_line::CommandLineMax;
 use super::{BootError, COMMAND_LINE, HandOver, put};
+use crate::command_line::CommandLineMax;
 
 /// GPA of `struct boot_params`.
 const BOOT_PARAMS: u64 = 0x7000;

@@ -2,12 +2,6 @@
 
 use std::fmt;
 
-use machine_profile::Kernel;
-use platform::Arch;
-
-use super::setup_header::{END, SetupHeader};
-use super::{open_regular, read_start};
-
 /// The kernel's command line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CommandLine {
@@ -42,7 +36,7 @@ impl CommandLine {
     ///
     /// # Errors
     /// Returns an error if it is too long.
-    pub(super) fn check(&self, max: CommandLineMax) -> Result<(), CommandLineError> {
+    pub(crate) fn check(&self, max: CommandLineMax) -> Result<(), CommandLineError> {
         let len = self.text.len();
         let CommandLine { devices, added, .. } = *self;
         if len > max.bytes() { Err(CommandLineError { len, devices, added, max }) } else { Ok(()) }
@@ -98,17 +92,6 @@ impl CommandLineMax {
             CommandLineMax::Linux => 2048 - 1,
         }
     }
-
-    /// That of a kernel's file, whether it can be booted or not.
-    pub(super) fn of(kernel: &Kernel, arch: Arch) -> Self {
-        let (Kernel::File(path), Arch::X86_64) = (kernel, arch) else { return CommandLineMax::Linux };
-        let mut start = [0; END];
-        let got = open_regular(path).and_then(|mut file| read_start(&mut file, &mut start));
-        match got.ok().and_then(|got| SetupHeader::of(&start[..got])) {
-            Some(header) => CommandLineMax::Header(header.command_line_max()),
-            None => CommandLineMax::Linux,
-        }
-    }
 }
 
 /// The command line is longer than what the kernel takes.
@@ -122,7 +105,7 @@ pub struct CommandLineError {
 
 impl CommandLineError {
     /// What the user can do about it.
-    pub(super) const fn remedy(&self) -> &'static str {
+    pub(crate) const fn remedy(&self) -> &'static str {
         if self.added > 0 {
             "shorten it, remove devices, or use `firmware = \"acpi\"`, whose tables describe the devices"
         } else {
