@@ -69,10 +69,6 @@ mod x86_64 {
     }
 
     impl IoBus for Port {
-        fn port_in(&self, _: u16, _: &mut [u8]) -> Result<(), Unmapped> {
-            Err(Unmapped)
-        }
-
         fn port_out(&self, port: u16, _: &[u8]) -> Result<(), Unmapped> {
             self.has_failed.fetch_or(port == FAILED, Ordering::SeqCst);
             Ok(())

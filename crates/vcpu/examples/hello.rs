@@ -47,10 +47,6 @@ const TEXT: &[u8] = b"hello from the guest\n\0";
 struct Devices(Arc<Control>);
 
 impl IoBus for Devices {
-    fn port_in(&self, _: u16, _: &mut [u8]) -> Result<(), Unmapped> {
-        Err(Unmapped)
-    }
-
     fn port_out(&self, port: u16, data: &[u8]) -> Result<(), Unmapped> {
         match port {
             SERIAL_PORT => std::io::stdout().write_all(data).map_err(|_| Unmapped),
@@ -61,14 +57,6 @@ impl IoBus for Devices {
             }
             _ => Err(Unmapped),
         }
-    }
-
-    fn mmio_read(&self, _: u64, _: &mut [u8]) -> Result<(), Unmapped> {
-        Err(Unmapped)
-    }
-
-    fn mmio_write(&self, _: u64, _: &[u8]) -> Result<(), Unmapped> {
-        Err(Unmapped)
     }
 }
 

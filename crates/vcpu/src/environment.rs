@@ -11,31 +11,44 @@ use crate::poison_access::PoisonAccess;
 #[error("no device is mapped at the address")]
 pub struct Unmapped;
 
-/// The I/O bus: devices at ports and at guest physical addresses. All vCPUs share it and call it concurrently.
+/// The I/O bus: devices at ports (x86_64) and at guest physical addresses. All vCPUs share it and call it concurrently. By default
+/// there is no device.
 pub trait IoBus: Send + Sync {
     /// Reads 1, 2 or 4 bytes from a port.
     ///
     /// # Errors
     /// Returns an error, and leaves `data` as it is, if no device is mapped at the port.
-    fn port_in(&self, port: u16, data: &mut [u8]) -> Result<(), Unmapped>;
+    fn port_in(&self, port: u16, data: &mut [u8]) -> Result<(), Unmapped> {
+        let _ = (port, data);
+        Err(Unmapped)
+    }
 
     /// Writes 1, 2 or 4 bytes to a port.
     ///
     /// # Errors
     /// Returns an error if no device is mapped at the port.
-    fn port_out(&self, port: u16, data: &[u8]) -> Result<(), Unmapped>;
+    fn port_out(&self, port: u16, data: &[u8]) -> Result<(), Unmapped> {
+        let _ = (port, data);
+        Err(Unmapped)
+    }
 
     /// Reads 1 to 8 bytes from a GPA that no memory slot contains.
     ///
     /// # Errors
     /// Returns an error, and leaves `data` as it is, if no device is mapped at the address.
-    fn mmio_read(&self, gpa: u64, data: &mut [u8]) -> Result<(), Unmapped>;
+    fn mmio_read(&self, gpa: u64, data: &mut [u8]) -> Result<(), Unmapped> {
+        let _ = (gpa, data);
+        Err(Unmapped)
+    }
 
     /// Writes 1 to 8 bytes to a GPA that no memory slot contains.
     ///
     /// # Errors
     /// Returns an error if no device is mapped at the address.
-    fn mmio_write(&self, gpa: u64, data: &[u8]) -> Result<(), Unmapped>;
+    fn mmio_write(&self, gpa: u64, data: &[u8]) -> Result<(), Unmapped> {
+        let _ = (gpa, data);
+        Err(Unmapped)
+    }
 
     /// aarch64: KVM_EXIT_SYSTEM_EVENT, by which the guest requests power-off or reset, or reports a crash. `kind` is one of
     /// KVM_SYSTEM_EVENT_*. The requested run state is read again afterwards.

@@ -208,7 +208,7 @@ mod tests {
     use vmm_sys_util::signal::{block_signal, get_blocked_signals};
 
     use super::*;
-    use crate::environment::{IoBus, MemoryErrorHandler, Unmapped};
+    use crate::environment::{IoBus, MemoryErrorHandler};
     use crate::exit::Exit;
     use crate::kick::KickFlag;
     use crate::poison_access::PoisonAccess;
@@ -252,20 +252,7 @@ mod tests {
     /// A machine without devices.
     struct Nothing;
 
-    impl IoBus for Nothing {
-        fn port_in(&self, _: u16, _: &mut [u8]) -> Result<(), Unmapped> {
-            Err(Unmapped)
-        }
-        fn port_out(&self, _: u16, _: &[u8]) -> Result<(), Unmapped> {
-            Err(Unmapped)
-        }
-        fn mmio_read(&self, _: u64, _: &mut [u8]) -> Result<(), Unmapped> {
-            Err(Unmapped)
-        }
-        fn mmio_write(&self, _: u64, _: &[u8]) -> Result<(), Unmapped> {
-            Err(Unmapped)
-        }
-    }
+    impl IoBus for Nothing {}
 
     impl MemoryErrorHandler for Nothing {
         fn consumed(&self, _: u32, _: PoisonAccess, _: &mut dyn FnMut() -> Option<VcpuState>) {}

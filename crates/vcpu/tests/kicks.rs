@@ -35,7 +35,7 @@ mod x86_64 {
     use libtest_mimic::{Completion, Failed};
     use ras_core::vcpu_state::VcpuState;
     use vcpu::{
-        Control, IoBus, KvmPort, MemoryErrorHandler, PoisonAccess, Unmapped, VcpuEnvironment, VcpuExitReason,
+        Control, IoBus, KvmPort, MemoryErrorHandler, PoisonAccess, VcpuEnvironment, VcpuExitReason,
         VcpuExited, Vcpus,
     };
 
@@ -68,20 +68,7 @@ mod x86_64 {
         }
     }
 
-    impl IoBus for Requests {
-        fn port_in(&self, _: u16, _: &mut [u8]) -> Result<(), Unmapped> {
-            Err(Unmapped)
-        }
-        fn port_out(&self, _: u16, _: &[u8]) -> Result<(), Unmapped> {
-            Err(Unmapped)
-        }
-        fn mmio_read(&self, _: u64, _: &mut [u8]) -> Result<(), Unmapped> {
-            Err(Unmapped)
-        }
-        fn mmio_write(&self, _: u64, _: &[u8]) -> Result<(), Unmapped> {
-            Err(Unmapped)
-        }
-    }
+    impl IoBus for Requests {}
 
     pub(super) fn a_million_kicks() -> Result<Completion, Failed> {
         let kvm = match vcpu::host::open() {

@@ -246,10 +246,6 @@ impl Rig {
 }
 
 impl IoBus for Rig {
-    fn port_in(&self, _: u16, _: &mut [u8]) -> Result<(), Unmapped> {
-        Err(Unmapped)
-    }
-
     fn port_out(&self, port: u16, _: &[u8]) -> Result<(), Unmapped> {
         let lap = self.lap();
         match port {
@@ -264,14 +260,6 @@ impl IoBus for Rig {
             _ => return Err(Unmapped),
         }
         Ok(())
-    }
-
-    fn mmio_read(&self, _: u64, _: &mut [u8]) -> Result<(), Unmapped> {
-        Err(Unmapped)
-    }
-
-    fn mmio_write(&self, _: u64, _: &[u8]) -> Result<(), Unmapped> {
-        Err(Unmapped)
     }
 }
 

@@ -255,18 +255,9 @@ fn a_state_requested_by_an_exit_takes_effect_before_the_next_entry() {
     /// Stops the vCPUs at the first write to a port.
     struct PowerOff(Arc<Control>);
     impl IoBus for PowerOff {
-        fn port_in(&self, _: u16, _: &mut [u8]) -> Result<(), Unmapped> {
-            Err(Unmapped)
-        }
         fn port_out(&self, _: u16, _: &[u8]) -> Result<(), Unmapped> {
             self.0.set(RunState::Stop);
             Ok(())
-        }
-        fn mmio_read(&self, _: u64, _: &mut [u8]) -> Result<(), Unmapped> {
-            Err(Unmapped)
-        }
-        fn mmio_write(&self, _: u64, _: &[u8]) -> Result<(), Unmapped> {
-            Err(Unmapped)
         }
     }
     let control = Arc::new(Control::default());
@@ -301,17 +292,8 @@ struct Poisoned {
 }
 
 impl IoBus for Poisoned {
-    fn port_in(&self, _: u16, _: &mut [u8]) -> Result<(), Unmapped> {
-        Err(Unmapped)
-    }
     fn port_out(&self, port: u16, data: &[u8]) -> Result<(), Unmapped> {
         self.recorder.port_out(port, data)
-    }
-    fn mmio_read(&self, _: u64, _: &mut [u8]) -> Result<(), Unmapped> {
-        Err(Unmapped)
-    }
-    fn mmio_write(&self, _: u64, _: &[u8]) -> Result<(), Unmapped> {
-        Err(Unmapped)
     }
 }
 
