@@ -4,7 +4,7 @@
 //!
 //! | set, architecture | tables | how the guest finds them |
 //! |---|---|---|
-//! | [`Acpi`](TableSet::Acpi), x86_64 | RSDP, XSDT, hardware-reduced FADT, MADT, SPCR, HEST, DSDT (ACPI 6.5) | the RSDP's address in the boot parameters, or its signature |
+//! | [`Acpi`](TableSet::Acpi), x86_64 | RSDP, XSDT, hardware-reduced FADT, MADT, SPCR, HEST, DSDT (ACPI 6.3) | the RSDP's address in the boot parameters, or its signature |
 //! | [`Acpi`](TableSet::Acpi), aarch64 | the same and GTDT, PPTT, DBG2; the EFI tables that lead to them (UEFI 2.10) | a devicetree that contains only `/chosen` |
 //! | [`Devicetree`](TableSet::Devicetree), aarch64 | a complete flattened devicetree (Devicetree Specification 0.4) | its address in a register at entry |
 //! | [`MpTable`](TableSet::MpTable), x86_64 | floating pointer and configuration table (Intel MultiProcessor Specification 1.4) | its signature |

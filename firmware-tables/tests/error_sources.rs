@@ -95,7 +95,7 @@ fn a_source_that_would_not_notify_the_guest_is_an_error() {
         assert_eq!(error.to_string(), format!("acpi tables: error source 0 (notification {name}): {reason}"));
     };
     let (on_x86, on_arm) = (x86_64::default_machine, aarch64::default_machine);
-    let no_response = "no response to an error of such guests uses it";
+    let no_response = "no response on this architecture uses it";
     for notification in [Notification::Sea, Notification::Sei] {
         refused(on_x86(), notification, no_response);
     }

@@ -21,7 +21,8 @@
 //! - A vCPU is held for a record until the timeout of the record before it at the longest; then it is given the fallback response. It is
 //!   not held if the guest does not acknowledge, nor if the record before was reported to the same vCPU, which could not acknowledge it
 //!   while held.
-//! - A record that cannot be written leaves its block free, and its vCPU is given the fallback response.
+//! - A record that cannot be written, or of which the guest cannot be notified, leaves its block free, and its vCPU is given the
+//!   fallback response.
 //! - A record that was not acknowledged stays in the block: a driver that starts late (early boot, kdump) reads and acknowledges it, and
 //!   the queue moves on.
 
@@ -191,8 +192,9 @@ impl<const N: usize> Handshake<N> {
         }
     }
 
-    /// The record of the last [`Step::Write`] could not be written: the block is free again. Its consumer is given the fallback response,
-    /// and the vCPUs that wait for its acknowledgement are released: they access the page again.
+    /// The record of the last [`Step::Write`] could not be written, or the guest could not be notified of it: the block is free again. Its
+    /// consumer is given the fallback response, and the vCPUs that wait for its acknowledgement are released: they access the page again.
+    /// The next [`tick`](Self::tick) writes what is queued.
     pub fn not_written(&mut self, step: &mut impl FnMut(Step)) {
         let Some(record) = self.written() else { return };
         self.state = State::Free;
@@ -219,7 +221,8 @@ impl<const N: usize> Handshake<N> {
         self.queue = Queue::new();
     }
 
-    /// When [`tick`](Self::tick) has to be called at the latest, whatever the guest does. `None`: only the guest can advance the state.
+    /// When [`tick`](Self::tick) has to be called at the latest, whatever the guest does. `None`: only the guest can advance the state, or, after
+    /// [`not_written`](Self::not_written), any tick.
     #[must_use]
     pub const fn deadline_ns(&self) -> Option<u64> {
         match self.state {

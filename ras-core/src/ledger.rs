@@ -187,7 +187,8 @@ impl Ledger {
         self.entries.reserve(entries);
     }
 
-    /// Records an error. It allocates no memory if [`reserve`](Self::reserve) has: twice the entries of the error, for a moment.
+    /// Records an error. Allocates no memory if there is capacity ([`reserve`](Self::reserve)) for as many further entries as the error
+    /// has; those that it replaces are removed last.
     pub fn record(&mut self, error: &MemoryError) {
         let span = Span::around(error.span.gpa, error.span.log2_len);
         let known = self.overlapping(span);

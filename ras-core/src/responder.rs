@@ -71,8 +71,8 @@ pub struct ResponderContext {
 }
 
 impl Responder {
-    /// Entries of the ledger that are allocated ahead: as many as an error of the largest span takes twice, and a storm of single pages in
-    /// between. The host provides the memory when it is used.
+    /// Entries of the ledger that are allocated ahead: enough for two errors of the largest span and 1024 of single pages. The host
+    /// provides the memory when it is used.
     const LEDGER_RESERVE: usize = 2 * Ledger::MAX_ENTRIES_OF_ONE_ERROR + 1024;
 
     /// The responder for a plan, with the host and the record area that the plan was made for.

@@ -98,7 +98,7 @@ impl Journal {
     /// Creates the event file and starts the writer. Without a file, events are only logged.
     ///
     /// # Errors
-    /// Returns an error if the file cannot be created.
+    /// Returns an error if the file cannot be created, standard error cannot be duplicated, or the writer cannot be started.
     pub fn start(path: Option<&Path>, clock: Arc<Timings>) -> io::Result<Self> {
         let events = path.map(|path| Sink::create(path, dropped)).transpose()?;
         let file = events.as_ref().map(Sink::duplicate).transpose()?.map(File::from);

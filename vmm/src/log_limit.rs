@@ -110,7 +110,7 @@ pub(crate) fn is_report_due(now: Instant) -> bool {
 /// Logs how many lines were suppressed since the last report.
 pub(crate) fn report() {
     *lock(&LAST_REPORT) = Some(Instant::now());
-    // The lock is released before a line is logged, which takes it.
+    // Collected first: other threads need the lock for every line that they log.
     let suppressed: Vec<(u64, String)> = lock(&SITES)
         .values_mut()
         .filter(|site| site.suppressed > 0)

@@ -1,4 +1,4 @@
-//! Memslots are split and merged while vCPUs are inside the guest, on real KVM: none of its memory is ever missing or another.
+//! Memslots are split and merged on real KVM, each time with the vCPUs paused: the guest never finds its memory missing or changed.
 
 use std::process::ExitCode;
 
@@ -40,7 +40,7 @@ mod x86_64 {
     const OTHER_CODE: u64 = 0x8000;
     /// The counter that the other processor increments.
     const OTHER_COUNTER: u64 = 0x3000;
-    /// The port that the boot processor writes if the word is another.
+    /// The port that the boot processor writes if the word has changed.
     const FAILED: u16 = 0x10;
     const PAGE_TABLES: PageTables = PageTables { root: 0x9000 };
 
@@ -172,7 +172,7 @@ mod x86_64 {
         vcpus.stop().expect("every vCPU stops");
         let exits = std::mem::take(&mut *exits.lock().expect("no panic"));
         assert!(exits.iter().all(|exit| exit.reason == VcpuExitReason::Stopped), "{exits:?}");
-        assert!(!port.has_failed.load(Ordering::SeqCst), "a part of guest memory was missing, or another");
+        assert!(!port.has_failed.load(Ordering::SeqCst), "a part of guest memory was missing or had changed");
         Ok(Completion::Completed)
     }
 }

@@ -1,8 +1,8 @@
 //! The part of a keyboard controller that resets the machine: the command 0xfe, written to its command port.
 //!
-//! No table describes it: there is no keyboard, and the FADT declares that. A guest without ACPI uses the ports without a
-//! description, so that reads have to tell it that there is no controller to drive. They return ones, as of ports that
-//! nothing answers, except for one bit of the status:
+//! No table describes it: there is no keyboard, and the FADT declares that. A guest without ACPI probes the ports without a
+//! description, so reads must show it that there is no controller to drive. They return all ones, as reads of unassigned
+//! ports do, except for one bit of the status:
 //!
 //! - Output buffer full (bit 0) never clears, from which Linux's driver concludes at once that there is no controller
 //!   (`i8042_flush` in `drivers/input/serio/i8042.c`). A status of zero would be a controller that never answers, for which

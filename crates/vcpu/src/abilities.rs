@@ -108,7 +108,8 @@ mod tests {
         assert_eq!(abilities.kvm, Fact::from(matches!(host.kvm, KvmState::Present)));
         let handled = Path::new("/proc/sys/vm/memory_failure_recovery").exists();
         assert_eq!(abilities.memory_failure.handled, Fact::from(handled));
-        let fault_info = crate::host::open().ok().map(|kvm| kvm.check_extension_raw(232) > 0);
+        let number = kvm_bindings::KVM_CAP_MEMORY_FAULT_INFO;
+        let fault_info = crate::host::open().ok().map(|kvm| kvm.check_extension_raw(number.into()) > 0);
         assert_eq!(abilities.memory_fault_info, Fact::from(fault_info));
     }
 

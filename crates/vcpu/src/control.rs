@@ -38,7 +38,7 @@ const PENDING_CAPACITY: usize = 64;
 /// The same for each vCPU: a broadcast machine check is pending for all of them, and more than one broadcast may be.
 const PENDING_CAPACITY_PER_VCPU: usize = 4;
 
-/// A bit for each vCPU. vCPUs whose index differs by a multiple of their number share one, and take the lock for each other.
+/// A bit for each vCPU, of 4096. vCPUs whose indices differ by a multiple of that share one, and take the lock for each other.
 #[derive(Debug)]
 struct Attention([AtomicU64; 64]);
 

@@ -38,7 +38,7 @@ pub(super) fn isa_lines(sources: &[ErrorSource]) -> BTreeSet<u8> {
 /// The reason why a guest would never be notified. `None` if it is.
 fn obstacle(platform: &Platform, notification: Notification) -> Option<&'static str> {
     if !has_notification(platform.arch, SET, notification) {
-        return Some("no response to an error of such guests uses it");
+        return Some("no response on this architecture uses it");
     }
     match notification {
         Notification::External { gsi } if isa_line(gsi).is_none() => {

@@ -136,10 +136,3 @@ fn read_start(image: &mut (impl Read + Seek), start: &mut [u8]) -> io::Result<us
     }
     Ok(got)
 }
-
-#[cfg(target_arch = "aarch64")]
-fn u64_at(bytes: &[u8], at: usize) -> u64 {
-    let mut value = [0; 8];
-    value.copy_from_slice(&bytes[at..at + 8]);
-    u64::from_le_bytes(value)
-}

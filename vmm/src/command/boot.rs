@@ -75,7 +75,12 @@ pub(super) fn run(options: &Options, timings: Timings) -> Status {
     let timings = Arc::new(timings);
     let journal = match Journal::start(options.events.as_deref(), Arc::clone(&timings)) {
         Ok(journal) => Arc::new(journal),
-        Err(error) => return cannot_write(options.events.as_deref(), &error),
+        Err(error) => {
+            return match &options.events {
+                Some(path) => cannot_write(path, &error),
+                None => output::report(&format!("the log cannot be started: {error}"), Status::Failure),
+            };
+        }
     };
     stderr::redirect(journal.queue().clone());
     // A thread that panics does not wait for a reader either.
@@ -108,7 +113,7 @@ fn to_the_end(
     };
     // The queue has space for the last event.
     journal.flush(DRAIN_TIMEOUT);
-    fatal_signal::event_file_is_complete();
+    fatal_signal::complete_event_file();
     journal.note(Note::Stopped { reason: message.clone(), status: status.code() });
     let Missing { events, log_lines } = journal.flush(MESSAGE_TIMEOUT);
     if events > 0 || log_lines > 0 {
@@ -118,7 +123,7 @@ fn to_the_end(
     if let Some(path) = &options.timings
         && let Err(error) = timings.write(path)
     {
-        let failure = cannot_write(Some(path), &error);
+        let failure = cannot_write(path, &error);
         // The end of the machine is what its status and the last line are about, unless it is as requested.
         if status == Status::Success {
             return failure;
@@ -127,8 +132,8 @@ fn to_the_end(
     output::report(&message, status)
 }
 
-fn cannot_write(path: Option<&Path>, error: &std::io::Error) -> Status {
-    output::report(&format!("{}: {error}", path.unwrap_or(Path::new("")).display()), Status::Failure)
+fn cannot_write(path: &Path, error: &std::io::Error) -> Status {
+    output::report(&format!("{}: {error}", path.display()), Status::Failure)
 }
 
 /// Why the machine cannot be started.

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! > {"command":"status"}
-//! < {"ok":true,"machine":"quickstart","state":"running","vcpus":2}
+//! < {"ok":true,"machine":"quickstart","state":"running","vcpus":2,"overdue":[]}
 //! > {"command":"power-button"}
 //! < {"ok":false,"error":"this machine has no power button: an MP table cannot describe one"}
 //! ```

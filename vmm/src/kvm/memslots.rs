@@ -79,14 +79,8 @@ impl<K: SetMemslot> Memslots<K> {
         let Some((number, slot)) = present.find(|(_, slot)| slot.contains(gpa, len)) else {
             return Ok(());
         };
-        let [before, after] = slot.split_around(gpa, len);
-        let rest: &[Mapping] = match (before.len, after.len) {
-            (0, 0) => &[],
-            (_, 0) => &[before],
-            (0, _) => &[after],
-            _ => &[before, after],
-        };
-        self.exchange(&[number], rest)
+        let rest = slot.split_around(gpa, len).into_iter().filter(|rest| rest.len > 0);
+        self.exchange(&[number], &rest.collect::<Vec<_>>())
     }
 
     /// Maps `len` bytes at `gpa` again, merged with the adjacent memslots. Does nothing if the guest has no such memory.
@@ -118,7 +112,7 @@ impl<K: SetMemslot> Memslots<K> {
         Some(Mapping { gpa, len, hva: run.hva + (gpa - run.gpa) })
     }
 
-    /// Replaces memslots by others, all or none of them: KVM can delete and add memslots, not change them.
+    /// Replaces memslots by others, all or none of them: KVM cannot resize a memslot, only delete and add one.
     fn exchange(&mut self, old: &[usize], new: &[Mapping]) -> Result<(), KvmError> {
         let used = self.slots.iter().flatten().count();
         if used - old.len() + new.len() > self.limit {
@@ -244,7 +238,7 @@ mod tests {
             let mut mapped = self.mapped.borrow_mut();
             match slot {
                 Some(slot) => {
-                    assert!(slot.len > 0 && !mapped.contains_key(&number), "KVM changes no memslot");
+                    assert!(slot.len > 0 && !mapped.contains_key(&number), "KVM resizes no memslot");
                     mapped.insert(number, slot);
                 }
                 None => drop(mapped.remove(&number).expect("a memslot")),

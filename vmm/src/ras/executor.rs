@@ -5,7 +5,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use devices::InterruptLine;
 use devices::ged::{GenericEventDevice, HARDWARE_ERROR};
 use guest_memory::{AccessError, GuestRam};
-use ras_core::Span;
 use ras_core::actions::{Action, ActionFailed, Target};
 use vcpu::{Control, Injection};
 
@@ -44,23 +43,13 @@ impl ActionExecutor {
             journal.note(Note::Notified { how, vcpu: Some(vcpu) });
         };
         match action {
-            Action::Write { gpa, bytes } => {
-                let mut outcome = write(ram, gpa, bytes);
-                if let Err(AccessError::Poisoned(page)) = outcome {
-                    let page = Span::around(page.gpa, page.log2_len);
-                    if platform.contains(page) && platform.replace(ram, page).is_ok() {
-                        journal.note(Note::Repaired(page));
-                        outcome = write(ram, gpa, bytes);
-                    }
+            Action::Write { gpa, bytes } => match platform.access(ram, journal, || write(ram, gpa, bytes)) {
+                Ok(()) => platform.record_written(gpa, bytes),
+                Err(error) => {
+                    tracing::error!(gpa, %error, "an error record cannot be written to guest memory");
+                    return Err(ActionFailed);
                 }
-                match outcome {
-                    Ok(()) => platform.record_written(gpa, bytes),
-                    Err(error) => {
-                        tracing::error!(gpa, %error, "an error record cannot be written to guest memory");
-                        return Err(ActionFailed);
-                    }
-                }
-            }
+            },
             Action::RaiseErrorEvent => {
                 self.events.lock().unwrap_or_else(PoisonError::into_inner).raise(HARDWARE_ERROR);
                 journal.note(Note::Notified { how: "error-event", vcpu: None });

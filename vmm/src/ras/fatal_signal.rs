@@ -33,8 +33,8 @@ pub fn set_output(output: FinalOutput) {
     let _ = OUTPUT.set(output);
 }
 
-/// Reports no later signal in the event file: its last line is being written.
-pub fn event_file_is_complete() {
+/// Keeps later signals out of the event file, whose last line is about to be written.
+pub fn complete_event_file() {
     IS_COMPLETE.store(true, Ordering::SeqCst);
 }
 

@@ -26,7 +26,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use guest_memory::{AccessError, GuestRam, sigbus};
+use guest_memory::{GuestRam, sigbus};
 use ras_core::abilities::HostAbilities;
 use ras_core::actions::{Action, ActionFailed, ActionSink, StopReason, StopReport};
 use ras_core::plan::Plan;
@@ -316,15 +316,7 @@ impl Reporting {
 
     /// The value of an acknowledge register. One that cannot be read counts as not acknowledged.
     fn acknowledge_register(&self, platform: &PlatformMemory, gpa: u64) -> u64 {
-        let mut value = self.ram.load_u64(gpa);
-        if let Err(AccessError::Poisoned(page)) = value {
-            let page = Span::around(page.gpa, page.log2_len);
-            if platform.contains(page) && platform.replace(&self.ram, page).is_ok() {
-                self.journal.note(Note::Repaired(page));
-                value = self.ram.load_u64(gpa);
-            }
-        }
-        value.unwrap_or(0)
+        platform.access(&self.ram, &self.journal, || self.ram.load_u64(gpa)).unwrap_or(0)
     }
 
     /// Nanoseconds since the start of the process.

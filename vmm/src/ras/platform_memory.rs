@@ -7,9 +7,11 @@
 
 use std::io;
 
-use guest_memory::GuestRam;
+use guest_memory::{AccessError, GuestRam};
 use platform::{MemoryMap, Range, RegionKind};
 use ras_core::{RecordArea, RecordSlot, Span};
+
+use crate::journal::{Journal, Note};
 
 /// What a guest's reserved memory holds.
 #[derive(Debug, Default)]
@@ -60,6 +62,24 @@ impl PlatformMemory {
         if let Some(block) = begun {
             self.put(block, &[0; STATUS_LEN as usize]);
         }
+    }
+
+    /// Accesses guest memory. If a poisoned page of reserved memory fails that, replaces the page and accesses it again.
+    pub(super) fn access<T>(
+        &self,
+        ram: &GuestRam,
+        journal: &Journal,
+        access: impl Fn() -> Result<T, AccessError>,
+    ) -> Result<T, AccessError> {
+        let outcome = access();
+        if let Err(AccessError::Poisoned(page)) = &outcome {
+            let page = Span::around(page.gpa, page.log2_len);
+            if self.contains(page) && self.replace(ram, page).is_ok() {
+                journal.note(Note::Repaired(page));
+                return access();
+            }
+        }
+        outcome
     }
 
     /// Replaces these pages, which are poisoned and [reserved](Self::contains), by pages with the same contents. Allocates no

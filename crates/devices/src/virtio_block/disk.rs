@@ -81,7 +81,9 @@ impl DiskError {
 ///
 /// While it is open, the file is locked: exclusively if it can be written, else shared. The lock is that of an open file
 /// description (fcntl(2), F_OFD_SETLK) on the whole file. It is advisory, and respected by other machines of this crate and
-/// of Cloud Hypervisor; QEMU's are in its way, and it in theirs, unless both only read, or QEMU writes what this reads. On a file system without locks, the disk is used without one.
+/// of Cloud Hypervisor. QEMU locks single bytes (`raw_check_lock_bytes` in its `block/file-posix.c`): it does not open a file
+/// that is locked here, and a file that QEMU has open, even for writing, can be opened here for reading only. On a file
+/// system without locks, the disk is used without one.
 #[derive(Debug)]
 pub struct Disk {
     file: File,

@@ -98,8 +98,7 @@ pub(super) fn processor_address_bits(entries: &[kvm_cpuid_entry2]) -> u8 {
     address_sizes(entries)[0]
 }
 
-/// EAX of leaf 8000_0008: PhysAddrSize, LinAddrSize, GuestPhysAddrSize (AMD APM 3, 24594, appendix E.4.7). Without it, processors
-/// have 36 bits.
+/// The bytes of EAX of leaf 8000_0008: PhysAddrSize, LinAddrSize, GuestPhysAddrSize, reserved.
 fn address_sizes(entries: &[kvm_cpuid_entry2]) -> [u8; 4] {
     let leaf = entries.iter().find(|leaf| leaf.function == 0x8000_0008);
     leaf.map_or([36, 32, 0, 0], |leaf| leaf.eax.to_le_bytes())

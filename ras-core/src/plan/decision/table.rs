@@ -456,6 +456,7 @@ pub const EXCLUSIONS: &[Exclusion] = &[
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::plan::decision::{rows, support};
 
     /// The reporters carry out these fallbacks and no others.
     #[test]
@@ -470,7 +471,6 @@ mod tests {
             assert!(row.unacknowledged.is_none_or(|fallback| carried_out.contains(&fallback)), "{row:?}");
         }
     }
-    use crate::plan::decision::{rows, support};
 
     #[test]
     fn the_last_row_of_every_section_requires_nothing() {

@@ -9,7 +9,7 @@ use platform::Range;
 use platform::aarch64::KERNEL_START;
 use vm_memory::{GuestAddress, GuestMemoryMmap, ReadVolatile};
 
-use super::super::{ImageError, Loaded, compression, format, read_start, u64_at};
+use super::super::{ImageError, Loaded, compression, format, read_start};
 use crate::command_line::CommandLineMax;
 
 /// How a kernel is entered.
@@ -86,4 +86,10 @@ fn load_plain<F: Read + ReadVolatile + Seek>(
     let initrd_max = (base & !((1 << 30) - 1)).saturating_add(INITRD_WINDOW - 1);
     let kind = Kind { pc: loaded.kernel_load.0 };
     Ok(Loaded { kind, end, initrd_max, command_line_max: CommandLineMax::Linux })
+}
+
+fn u64_at(bytes: &[u8], at: usize) -> u64 {
+    let mut value = [0; 8];
+    value.copy_from_slice(&bytes[at..at + 8]);
+    u64::from_le_bytes(value)
 }
