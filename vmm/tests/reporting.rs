@@ -8,6 +8,7 @@ use parts::{Parts, TABLE, TABLE_BYTE, parts};
 use ras_core::request::Arch;
 use ras_core::vcpu_state::{Access, Consumption, ExceptionLevel, VcpuState};
 use ras_core::{Response, Span};
+use vcpu::PoisonAccess;
 use vmm::ras::DetectedError;
 
 const PAGE: u64 = 0x1000;
@@ -79,6 +80,24 @@ fn reserved_pages_are_restored_and_the_guest_is_not_notified() {
         assert!(parts.control.has_exception(0));
         assert_eq!(word(&parts, slots[0].ack_gpa), 0);
     }
+}
+
+/// KVM_EXIT_ARM_SEA, and the host cannot isolate the page (no CAP_SYS_ADMIN, or no memory failure handling): it can be read, and is
+/// replaced all the same. The vCPU, entered again, would consume the same error for ever.
+#[test]
+fn a_reserved_page_after_an_abort_is_replaced_although_it_can_be_read() {
+    let parts = arm(Backing::Anonymous);
+    for times in 1..3 {
+        parts.ram.write(TABLE, &[0xee; PAGE as usize]).expect("memory");
+        let access = PoisonAccess::ArmSea { gpa: Some(TABLE + 8) };
+        parts.reporting.consumed(0, access, &mut || Some(USER));
+        let mut table = [0; PAGE as usize];
+        parts.ram.read(TABLE, &mut table).expect("memory");
+        assert_eq!(table, [TABLE_BYTE; PAGE as usize]);
+        assert_eq!((count(&parts, "memory-error"), count(&parts, "repaired")), (times, times));
+    }
+    assert!(!parts.control.has_pending());
+    assert_eq!((count(&parts, "record-written"), count(&parts, "not-repaired")), (0, 0));
 }
 
 /// What guest and VMM have made of a record is in the page that replaces that of its register, or that of its block.
