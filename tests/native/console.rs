@@ -124,11 +124,10 @@ fn slow_reader() -> Checked {
     let (profile, text) = talkative(&scratch);
     let (mut reader, writer) = pipe().expect("a pipe");
     fcntl_setpipe_size(&writer, 4096).expect("a small pipe");
-    let running = Ghest::boot(&profile).stdout(writer).start();
+    let mut running = Ghest::boot(&profile).stdout(writer).start();
     let mut got = vec![0; 1000];
     reader.read_exact(&mut got).expect("the guest's first words");
-    // Time for the guest to fill every buffer.
-    std::thread::sleep(Duration::from_millis(500));
+    running.wait_until_its_vcpu_waits();
     let mut chunk = [0; 3000];
     loop {
         match reader.read(&mut chunk).expect("a pipe") {
@@ -175,8 +174,10 @@ fn reader_that_never_reads() -> Checked {
     let scratch = Scratch::new();
     let (profile, _) = talkative(&scratch);
     let (mut reader, writer) = pipe().expect("a pipe");
-    let running = Ghest::boot(&profile).stdout(writer).start();
+    fcntl_setpipe_size(&writer, 4096).expect("a small pipe");
+    let mut running = Ghest::boot(&profile).stdout(writer).start();
     reader.read_exact(&mut [0]).expect("the guest's first word");
+    running.wait_until_its_vcpu_waits();
     running.signal(Signal::TERM);
     running.finish().expect(143).expect_last("ghest: stopped by signal SIGTERM");
     Ok(())
