@@ -249,7 +249,7 @@ pub enum ErrorEvent {
         /// The poisoned pages.
         span: Span,
     },
-    /// A record was not acknowledged in time. It stays in its block.
+    /// A record was not acknowledged in time, and stays in its block; or a machine check is still in progress.
     Overdue(Overdue),
     /// The queue of a source is full: a consumed error gets the fallback response, a detected one stays in the ledger.
     Overflowed {
@@ -262,13 +262,13 @@ pub enum ErrorEvent {
     },
 }
 
-/// A record that was not acknowledged in time. If a vCPU consumed the error, its guest may hang: a kernel that consumes an error in its own
-/// code may not come to acknowledge it.
+/// A record that was not acknowledged in time, or a machine check that its handler has not ended. If a vCPU consumed the error, its guest may
+/// hang: a kernel that consumes an error in its own code may not come to acknowledge it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct Overdue {
-    /// Id of the error source.
-    pub source: u16,
+    /// Id of the record's error source. `None` for a machine check.
+    pub source: Option<u16>,
     /// The pages that it reports.
     pub span: Span,
     /// The vCPU that consumed the error. `None` for a detected error.

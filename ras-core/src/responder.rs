@@ -207,7 +207,19 @@ impl Responder {
         }
     }
 
-    /// The records that the guest has not acknowledged in time.
+    /// The vCPU whose state is to be passed to [`observe`](Self::observe) before it enters the guest again. `None` if there is none: ask
+    /// after each [`tick`](Self::tick).
+    #[must_use]
+    pub fn awaits_state_of(&self, now_ns: u64) -> Option<u32> {
+        self.consumed.reporter.awaits_state_of(now_ns)
+    }
+
+    /// A vCPU has the state of the context.
+    pub fn observe(&mut self, vcpu: u32, context: &ResponderContext, sink: &mut dyn ActionSink) {
+        self.consumed.reporter.observe(vcpu, &context.context, sink);
+    }
+
+    /// The records that the guest has not acknowledged in time, and machine checks that it has not ended.
     pub fn overdue(&self) -> impl Iterator<Item = Overdue> {
         [self.consumed.reporter.overdue(), self.detected.reporter.overdue()].into_iter().flatten()
     }

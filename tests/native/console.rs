@@ -1,11 +1,12 @@
 //! The guest's console on pipes and files: every byte arrives, in both directions, even if one side is slow.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read, Write, pipe};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use libtest_mimic::Trial;
+use rustix::io::ioctl_fionbio;
 use rustix::pipe::fcntl_setpipe_size;
 use rustix::process::Signal;
 
@@ -21,6 +22,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         closed_input,
         escapes_are_for_terminals,
         slow_reader,
+        nonblocking_output,
         reader_that_never_reads,
         reader_that_goes_away,
         closed_output,
@@ -122,11 +124,10 @@ fn slow_reader() -> Checked {
     let (profile, text) = talkative(&scratch);
     let (mut reader, writer) = pipe().expect("a pipe");
     fcntl_setpipe_size(&writer, 4096).expect("a small pipe");
-    let running = Ghest::boot(&profile).stdout(writer).start();
+    let mut running = Ghest::boot(&profile).stdout(writer).start();
     let mut got = vec![0; 1000];
     reader.read_exact(&mut got).expect("the guest's first words");
-    // Time for the guest to fill every buffer.
-    std::thread::sleep(Duration::from_millis(500));
+    running.wait_until_its_vcpu_waits();
     let mut chunk = [0; 3000];
     loop {
         match reader.read(&mut chunk).expect("a pipe") {
@@ -140,14 +141,43 @@ fn slow_reader() -> Checked {
     Ok(())
 }
 
+/// O_NONBLOCK belongs to the open file description: whoever shares standard output may have set it. EAGAIN is a slow reader then.
+fn nonblocking_output() -> Checked {
+    needs::kvm()?;
+    let scratch = Scratch::new();
+    // More than the pipe holds, and less than the queue.
+    let text = kernels::pattern(20_000);
+    scratch.file("initrd", &text);
+    scratch.file("kernel", kernels::prints_initrd());
+    let (mut reader, mut writer) = pipe().expect("a pipe");
+    let capacity = fcntl_setpipe_size(&writer, 4096).expect("a small pipe");
+    ioctl_fionbio(&writer, true).expect("a pipe that does not block");
+    writer.write_all(&vec![b'-'; capacity]).expect("an empty pipe");
+    let events = scratch.path("events");
+    let boot = Ghest::boot(&scratch.machine("kernel = \"kernel\"\ninitrd = \"initrd\""));
+    let mut running = boot.arg("--events").arg(&events).stdout(writer).start();
+    // By then the first bytes could not be written.
+    let has_ended = || fs::read_to_string(&events).is_ok_and(|events| events.contains("guest-shutdown"));
+    while running.is_running() && !has_ended() {
+        std::thread::yield_now();
+    }
+    let mut got = Vec::new();
+    reader.read_to_end(&mut got).expect("a pipe");
+    running.finish().expect(0).expect_last("ghest: the guest switched its machine off");
+    assert!(got[capacity..] == text, "{} bytes came, not the {} said", got.len() - capacity, text.len());
+    Ok(())
+}
+
 /// A guest whose output is not read can still be stopped.
 fn reader_that_never_reads() -> Checked {
     needs::kvm()?;
     let scratch = Scratch::new();
     let (profile, _) = talkative(&scratch);
     let (mut reader, writer) = pipe().expect("a pipe");
-    let running = Ghest::boot(&profile).stdout(writer).start();
+    fcntl_setpipe_size(&writer, 4096).expect("a small pipe");
+    let mut running = Ghest::boot(&profile).stdout(writer).start();
     reader.read_exact(&mut [0]).expect("the guest's first word");
+    running.wait_until_its_vcpu_waits();
     running.signal(Signal::TERM);
     running.finish().expect(143).expect_last("ghest: stopped by signal SIGTERM");
     Ok(())

@@ -15,6 +15,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         restart_of_a_generated_kernel,
         triple_fault,
         no_handler_for_an_exception,
+        timings_that_cannot_be_written,
     ];
     for (name, number, signal) in [
         ("SIGHUP", 1, Signal::HUP),
@@ -121,6 +122,24 @@ fn no_handler_for_an_exception() -> Checked {
     let outcome = Ghest::boot(&scratch.machine("kernel = \"kernel\"")).finish().expect(4);
     let rip = kernels::LOAD + 0x200;
     outcome.expect_said(&format!("ghest: the guest crashed: vCPU 0: triple fault; rip={rip:#x} "));
+    Ok(())
+}
+
+/// Only the status of a machine that ended as requested is replaced by that of its timings.
+fn timings_that_cannot_be_written() -> Checked {
+    needs::kvm()?;
+    let scratch = Scratch::new();
+    let machine = |exit: &str| scratch.machine(&format!("cmdline = \"probe.exit={exit}\""));
+    let boot = |exit: &str| Ghest::boot(&machine(exit)).args(["--timings", "/dev/full"]);
+    let full = "ghest: /dev/full: No space left on device (os error 28)";
+    boot("power-off").finish().expect(1).expect_last(full);
+    let crashed = boot("triple-fault").finish().expect(4).expect_said(full);
+    let last = crashed.stderr.lines().last().unwrap_or_default();
+    assert!(last.starts_with("ghest: the guest crashed: vCPU 0: triple fault; "), "{crashed}");
+    let mut running = boot("loop").start();
+    running.wait_for("probe: ok");
+    running.signal(Signal::TERM);
+    running.finish().expect(143).expect_said(full).expect_last("ghest: stopped by signal SIGTERM");
     Ok(())
 }
 

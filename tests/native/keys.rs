@@ -3,9 +3,9 @@
 use std::fs::File;
 use std::io::{Read, Write, pipe};
 use std::process::Stdio;
-use std::time::Duration;
 
 use libtest_mimic::Trial;
+use rustix::pipe::fcntl_setpipe_size;
 use rustix::process::Signal;
 
 use crate::harness::ghest::Running;
@@ -195,10 +195,10 @@ fn quit_while_output_is_not_read() -> Checked {
     scratch.file("kernel", kernels::prints_initrd());
     let profile = scratch.machine("kernel = \"kernel\"\ninitrd = \"initrd\"");
     let (mut reader, writer) = pipe().expect("a pipe");
-    let (running, mut keyboard) = with_keyboard(&profile, writer);
+    fcntl_setpipe_size(&writer, 4096).expect("a small pipe");
+    let (mut running, mut keyboard) = with_keyboard(&profile, writer);
     reader.read_exact(&mut [0]).expect("the guest's first byte");
-    // Time for the guest to fill every buffer.
-    std::thread::sleep(Duration::from_millis(500));
+    running.wait_until_its_vcpu_waits();
     keyboard.write_all(b"keys\n\x01x\n").expect("a terminal");
     running.finish().expect(0).expect_last("ghest: stopped from the console");
     Ok(())

@@ -21,6 +21,9 @@ pub(crate) fn trials() -> Vec<Trial> {
         timings_that_nobody_reads,
         a_stop_that_takes_too_long,
         blocked_signals,
+        sigbus_blocked_by_the_parent,
+        sigalrm_ignored_by_the_parent,
+        a_fatal_signal_in_the_background,
         no_pending_signals,
         ignored_signals,
         nohup,
@@ -146,6 +149,63 @@ fn blocked_signals() -> Checked {
         let mut env = Command::new("env");
         env.args([&format!("--block-signal={name},URG,ALRM,BUS,RTMIN"), GHEST, "boot"]);
         stops(env, signal);
+    }
+    Ok(())
+}
+
+/// A SIGBUS of a poisoned page is delivered to the thread that accessed it: no thread may block it, whatever its age.
+fn sigbus_blocked_by_the_parent() -> Checked {
+    needs::kvm()?;
+    needs::works("env --block-signal", Command::new("env").args(["--block-signal=BUS", "true"]))?;
+    let scratch = Scratch::new();
+    let mut env = Command::new("env");
+    env.args(["--block-signal=BUS", GHEST, "boot"]);
+    let mut running = Ghest::within(env).arg(scratch.machine("cmdline = \"probe.exit=loop\"").path).start();
+    running.wait_for("probe: ok");
+    let tasks = fs::read_dir(format!("/proc/{}/task", running.pid())).expect("a process");
+    let tasks: Vec<_> = tasks.map(|task| task.expect("a thread").path()).collect();
+    assert!(tasks.len() > 2, "{tasks:?}");
+    for task in tasks {
+        let status = fs::read_to_string(task.join("status")).expect("a thread");
+        let value = |key: &str| status.lines().find_map(|line| line.strip_prefix(key)).expect("a key").trim();
+        // KVM's own thread, which never returns to the process.
+        if value("Name:").starts_with("kvm-") {
+            continue;
+        }
+        let blocked = u64::from_str_radix(value("SigBlk:"), 16).expect("a mask");
+        assert_eq!(blocked & 1 << (Signal::BUS.as_raw() - 1), 0, "{status}");
+    }
+    running.signal(Signal::BUS);
+    running.finish().expect(135).expect_said("ghest: stopped by a SIGBUS that process ");
+    Ok(())
+}
+
+/// SIGALRM limits the time of a stop: it is the process's own, whatever the parent did with it.
+fn sigalrm_ignored_by_the_parent() -> Checked {
+    needs::kvm()?;
+    needs::works("env --ignore-signal", Command::new("env").args(["--ignore-signal=ALRM", "true"]))?;
+    let scratch = Scratch::new();
+    let mut env = Command::new("env");
+    env.args(["--ignore-signal=ALRM", GHEST, "boot"]);
+    let mut running = Ghest::within(env).arg(scratch.machine("cmdline = \"probe.exit=loop\"").path).start();
+    running.wait_for("probe: ok");
+    running.signal(Signal::ALARM);
+    running.finish().expect_ended_by(Signal::ALARM).expect_said("ghest: stopped by signal SIGALRM");
+    Ok(())
+}
+
+/// The shell has moved it to the background: a change of the terminal's modes raises SIGTTOU there, unless that is blocked.
+fn a_fatal_signal_in_the_background() -> Checked {
+    needs::kvm()?;
+    for signal in [Signal::BUS, Signal::USR1] {
+        let scratch = Scratch::new();
+        let mut terminal = Terminal::boot(&scratch.machine("cmdline = \"probe.echo\""));
+        terminal.wait_for("probe: listening");
+        assert!(terminal.is_raw());
+        terminal.move_to_background();
+        terminal.signal(signal);
+        let (status, _, stderr) = terminal.finish();
+        assert_eq!(status, 128 + signal.as_raw(), "{stderr}");
     }
     Ok(())
 }

@@ -225,10 +225,16 @@ impl fmt::Display for LogText<'_> {
                 )
             }
             Note::ErrorEvent(ErrorEvent::Overdue(Overdue { source, span, consumed_by })) => {
-                write!(
-                    f,
-                    "the guest has not acknowledged the record of {span} (error source {source}) in time"
-                )?;
+                match source {
+                    Some(source) => write!(
+                        f,
+                        "the guest has not acknowledged the record of {span} (error source {source}) in time"
+                    )?,
+                    None => write!(
+                        f,
+                        "the guest has not ended the machine check of {span} (MCG_STATUS.MCIP) in time"
+                    )?,
+                }
                 match consumed_by {
                     Some(vcpu) => {
                         write!(f, ": vCPU {vcpu} consumed the error, and the guest may hang since")

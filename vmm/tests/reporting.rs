@@ -2,12 +2,16 @@
 
 mod parts;
 
+use std::time::{Duration, Instant};
+
 use guest_memory::Backing;
 use guest_memory::sigbus::Action;
 use parts::{Parts, TABLE, TABLE_BYTE, parts};
 use ras_core::request::Arch;
-use ras_core::vcpu_state::{Access, Consumption, ExceptionLevel, VcpuState};
+use ras_core::vcpu_state::{Access, Consumption, ExceptionLevel, MachineCheckState, VcpuState};
 use ras_core::{Response, Span};
+use serde_json::json;
+use vcpu::PoisonAccess;
 use vmm::ras::DetectedError;
 
 const PAGE: u64 = 0x1000;
@@ -81,6 +85,24 @@ fn reserved_pages_are_restored_and_the_guest_is_not_notified() {
     }
 }
 
+/// KVM_EXIT_ARM_SEA, and the host cannot isolate the page (no CAP_SYS_ADMIN, or no memory failure handling): it can be read, and is
+/// replaced all the same. The vCPU, entered again, would consume the same error for ever.
+#[test]
+fn a_reserved_page_after_an_abort_is_replaced_although_it_can_be_read() {
+    let parts = arm(Backing::Anonymous);
+    for times in 1..3 {
+        parts.ram.write(TABLE, &[0xee; PAGE as usize]).expect("memory");
+        let access = PoisonAccess::ArmSea { gpa: Some(TABLE + 8) };
+        parts.reporting.consumed(0, access, &mut || Some(USER));
+        let mut table = [0; PAGE as usize];
+        parts.ram.read(TABLE, &mut table).expect("memory");
+        assert_eq!(table, [TABLE_BYTE; PAGE as usize]);
+        assert_eq!((count(&parts, "memory-error"), count(&parts, "repaired")), (times, times));
+    }
+    assert!(!parts.control.has_pending());
+    assert_eq!((count(&parts, "record-written"), count(&parts, "not-repaired")), (0, 0));
+}
+
 /// What guest and VMM have made of a record is in the page that replaces that of its register, or that of its block.
 #[test]
 fn a_record_survives_the_poison_of_its_pages() {
@@ -146,13 +168,51 @@ fn memory_that_is_not_all_reserved_is_reported() {
 fn an_overdue_acknowledgement_is_in_status_and_metrics() {
     let parts = arm(Backing::Anonymous);
     consumed(&parts, 1, 0x5008);
-    assert_eq!(parts.reporting.metrics()["overdue"], serde_json::json!([]));
-    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
-    while parts.reporting.overdue().is_empty() && std::time::Instant::now() < deadline {
-        std::thread::sleep(std::time::Duration::from_millis(20));
-        parts.reporting.tick();
-    }
-    let expected = serde_json::json!([{ "source": 0, "gpa": 0x5000, "span": 4096, "consumed_by": 1 }]);
+    assert_eq!(parts.reporting.metrics()["overdue"], json!([]));
+    tick_until(&parts, || !parts.reporting.overdue().is_empty());
+    let expected = json!([{ "source": 0, "gpa": 0x5000, "span": 4096, "consumed_by": 1 }]);
     assert_eq!(parts.reporting.metrics()["overdue"], expected);
     assert_eq!(count(&parts, "overdue"), 1);
+}
+
+/// A machine check has no record: what shows that its handler has not ended is a register of the vCPU, which has to exit for that.
+#[test]
+fn an_overdue_machine_check_is_in_status_and_metrics() {
+    let responses = [Some(Response::Mce), Some(Response::Ignore)];
+    let mut parts = parts(Arch::X86_64, responses, 2, Backing::Anonymous).expect("a plan");
+    let state = |in_progress| {
+        let state = MachineCheckState { in_progress, enabled: true, detected_unread: false, local: false };
+        Some(VcpuState::X86_64(state))
+    };
+    parts.reporting.consumed(1, parts.access(0x5008), &mut || state(false));
+    assert!(!parts.reporting.needs_vcpu_state());
+    tick_until(&parts, || parts.reporting.needs_vcpu_state());
+    // Only that vCPU is asked.
+    parts.reporting.pre_entry(0, &mut || unreachable!("its state is not awaited"));
+    // It has not taken its machine check yet, for example because it was paused.
+    assert!(parts.control.has_exception(1));
+    parts.reporting.pre_entry(1, &mut || state(false));
+    assert!(!parts.reporting.needs_vcpu_state());
+    assert_eq!(parts.reporting.metrics()["overdue"], json!([]));
+    parts.reporting.tick();
+    assert!(parts.reporting.needs_vcpu_state());
+    parts.reporting.pre_entry(1, &mut || state(true));
+    let expected = json!([{ "source": null, "gpa": 0x5000, "span": 4096, "consumed_by": 1 }]);
+    assert_eq!(parts.reporting.metrics()["overdue"], expected);
+    assert_eq!(count(&parts, "overdue"), 1);
+    // It is not asked again and again.
+    parts.reporting.tick();
+    assert!(!parts.reporting.needs_vcpu_state());
+    parts.boot();
+    assert_eq!(parts.reporting.metrics()["overdue"], json!([]));
+}
+
+/// Advances the time.
+fn tick_until(parts: &Parts, done: impl Fn() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while !done() {
+        assert!(Instant::now() < deadline, "nothing has happened for 60 s");
+        std::thread::sleep(Duration::from_millis(20));
+        parts.reporting.tick();
+    }
 }

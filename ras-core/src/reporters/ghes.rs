@@ -178,7 +178,7 @@ impl Channel {
 
     fn overdue(&self, record: &Record) -> Overdue {
         let consumed_by = record.consumer.map(|consumer| consumer.vcpu);
-        Overdue { source: self.claim.slot().source.id, span: record.span, consumed_by }
+        Overdue { source: Some(self.claim.slot().source.id), span: record.span, consumed_by }
     }
 
     /// The register first, so that an acknowledgement can only be of this record; then the block's body; last its first field, by which a

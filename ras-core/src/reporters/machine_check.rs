@@ -1,16 +1,21 @@
 //! Machine checks of 64-bit x86 guests.
 
+mod in_progress;
+
 use alloc::boxed::Box;
 
 use super::stop::stop;
 use super::{BuildError, Registration, Reporter, ReporterContext, Setup};
 use crate::abilities::{ArchAbilities, HostAbilities, MachineCheckAbilities, Vendor};
-use crate::actions::{Action, ActionFailed, ActionSink, ErrorEvent, MachineCheck, StopReason, Target};
+use crate::actions::{
+    Action, ActionFailed, ActionSink, ErrorEvent, MachineCheck, Overdue, StopReason, Target,
+};
 use crate::memory_error::{Kind, MemoryError};
 use crate::plan::Timeouts;
 use crate::queue::Queue;
 use crate::response::Response;
 use crate::vcpu_state::{MachineCheckState, VcpuState};
+use in_progress::InProgress;
 
 pub(super) const REGISTRATION: Registration = Registration {
     carries: |response| matches!(response, Response::Mce),
@@ -37,6 +42,9 @@ pub(super) const REGISTRATION: Registration = Registration {
 /// same time, this is the normal case: each takes part in the machine check of the other. The vCPU is held for a moment and entered again:
 /// it takes the pending machine check, then accesses the page again and is notified. The guest is only stopped if a machine check stays in
 /// progress for longer than the timeout. Detected errors are retried for that time, and then left to the ledger.
+///
+/// A machine check has no record to acknowledge, but its handler ends by clearing MCG_STATUS.MCIP (Intel SDM volume 3, IA32_MCG_STATUS). The
+/// state of a vCPU that was notified is observed when the timeout has passed: if the machine check is still in progress, it is overdue.
 #[derive(Clone, Debug)]
 pub struct MachineCheckReporter {
     vendor: Vendor,
@@ -46,6 +54,7 @@ pub struct MachineCheckReporter {
     busy: Queue<Busy, CAPACITY>,
     /// Detected errors that cannot be reported yet.
     deferred: Queue<Deferred, CAPACITY>,
+    in_progress: InProgress<CAPACITY>,
 }
 
 /// A vCPU that cannot be notified because another machine check is in progress.
@@ -84,6 +93,7 @@ impl MachineCheckReporter {
             timeout_ns: 2_000_000_000,
             busy: Queue::new(),
             deferred: Queue::new(),
+            in_progress: InProgress::default(),
         })
     }
 
@@ -240,8 +250,13 @@ impl Reporter for MachineCheckReporter {
             (Kind::ActionRequired, Some(vcpu), Some(state)) if can_take(state) => {
                 self.busy.take_first(|busy| busy.vcpu == vcpu);
                 if self.inject(error, vcpu, state, sink).is_err() {
-                    stop(*error, StopReason::NotDeliverable, sink);
+                    return stop(*error, StopReason::NotDeliverable, sink);
                 }
+                let observe_ns = context.now_ns.saturating_add(self.timeout_ns);
+                if self.is_broadcast(state) {
+                    self.in_progress.postpone(observe_ns);
+                }
+                self.in_progress.start(vcpu, error.span, observe_ns);
             }
             (Kind::ActionRequired, Some(vcpu), Some(state)) if state.enabled => {
                 if self.hold(vcpu, context.now_ns, sink).is_err() {
@@ -282,9 +297,29 @@ impl Reporter for MachineCheckReporter {
         }
     }
 
+    fn awaits_state_of(&self, now_ns: u64) -> Option<u32> {
+        self.in_progress.due(now_ns)
+    }
+
+    fn observe(&mut self, vcpu: u32, context: &ReporterContext, sink: &mut dyn ActionSink) {
+        let Some(VcpuState::X86_64(state)) = context.vcpu else { return };
+        if !state.in_progress {
+            self.in_progress.end(vcpu);
+        } else if let Some(overdue) =
+            self.in_progress.continues(vcpu, context.now_ns.saturating_add(self.timeout_ns))
+        {
+            sink.event(ErrorEvent::Overdue(overdue));
+        }
+    }
+
+    fn overdue(&self) -> Option<Overdue> {
+        self.in_progress.overdue()
+    }
+
     fn reset(&mut self, _sink: &mut dyn ActionSink) {
         self.busy = Queue::new();
         self.deferred = Queue::new();
+        self.in_progress = InProgress::default();
     }
 
     fn deadline_ns(&self) -> Option<u64> {

@@ -58,7 +58,15 @@ pub trait Reporter: Debug + Send {
         true
     }
 
-    /// The record that the guest has not acknowledged in time. `None` if there is none.
+    /// The vCPU whose state is to be passed to [`observe`](Self::observe) now. `None` if there is none.
+    fn awaits_state_of(&self, _now_ns: u64) -> Option<u32> {
+        None
+    }
+
+    /// A vCPU has the state of the context: it shows whether the guest has handled what that vCPU was notified of.
+    fn observe(&mut self, _vcpu: u32, _context: &ReporterContext, _sink: &mut dyn ActionSink) {}
+
+    /// The record that the guest has not acknowledged in time, or the first such machine check. `None` if there is none.
     fn overdue(&self) -> Option<Overdue> {
         None
     }

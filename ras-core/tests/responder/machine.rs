@@ -113,9 +113,10 @@ impl Machine {
                     done.push(format!("not reported {source}"));
                 }
                 Action::Event(ErrorEvent::Overdue(Overdue { source, consumed_by, .. })) => {
+                    let what = source.map_or("mce".into(), |source| source.to_string());
                     done.push(match consumed_by {
-                        Some(vcpu) => format!("overdue {source}, consumed by {vcpu}"),
-                        None => format!("overdue {source}"),
+                        Some(vcpu) => format!("overdue {what}, consumed by {vcpu}"),
+                        None => format!("overdue {what}"),
                     });
                 }
                 Action::Event(ErrorEvent::Overflowed { source, times, .. }) => {

@@ -1,7 +1,7 @@
 //! x86 guests that are notified by machine checks.
 
 use ras_core::abilities::{MachineCheckAbilities, Vendor};
-use ras_core::actions::{Action, Target};
+use ras_core::actions::{Action, Overdue, Target};
 use ras_core::request::TableSet;
 use ras_core::vcpu_state::{MachineCheckState, VcpuState};
 use ras_core::{Kind, MemoryError, Origin, Response, Span};
@@ -94,6 +94,44 @@ fn vcpus_that_consume_errors_simultaneously_are_notified_one_after_the_other() {
         assert_eq!(machine.tick(), ["release 1"]);
     }
     assert!((2 * SECOND..3 * SECOND).contains(&(machine.now - since)));
+}
+
+/// A kernel that consumes an error in its own code may never come to the end of its handler, which clears MCG_STATUS.MCIP.
+#[test]
+fn a_machine_check_that_does_not_end_is_overdue() {
+    let [busy, ready] = [true, false].map(|in_progress| MachineCheckState { in_progress, ..READY });
+    let mut machine =
+        Machine::new(&x86(SER_P, Vendor::Intel), TableSet::MpTable, Some(Response::Mce), Some(Response::Mce));
+    let observe = |machine: &mut Machine, vcpu, state| {
+        let context = machine.context(Some(VcpuState::X86_64(state)));
+        machine.run(|responder, sink| responder.observe(vcpu, &context, sink))
+    };
+    machine.consumed(0x1000, 12, 1, VcpuState::X86_64(ready));
+    let overdue = Overdue { source: None, span: Span::around(0x1000, 12), consumed_by: Some(1) };
+    machine.now += SECOND;
+    assert_eq!(machine.responder.awaits_state_of(machine.now), None);
+    // vCPU 1 takes part in the machine check of vCPU 0, and has as much time for it.
+    machine.consumed(0x2000, 12, 0, VcpuState::X86_64(ready));
+    machine.now += SECOND + SECOND / 2;
+    assert_eq!(machine.responder.awaits_state_of(machine.now), None);
+    machine.now += SECOND / 2;
+    assert_eq!(machine.responder.awaits_state_of(machine.now), Some(1));
+    assert_eq!(observe(&mut machine, 1, busy), ["overdue mce, consumed by 1"]);
+    assert!(machine.responder.overdue().eq([overdue]));
+    assert_eq!(machine.responder.awaits_state_of(machine.now), Some(0));
+    assert_eq!(observe(&mut machine, 0, ready), [""; 0]);
+    // It is observed from time to time, and is an event once.
+    assert_eq!(machine.responder.awaits_state_of(machine.now), None);
+    machine.now += 2 * SECOND;
+    assert_eq!(machine.responder.awaits_state_of(machine.now), Some(1));
+    assert_eq!(observe(&mut machine, 1, busy), [""; 0]);
+    machine.now += 2 * SECOND;
+    assert_eq!(observe(&mut machine, 1, ready), [""; 0]);
+    assert_eq!((machine.responder.overdue().count(), machine.responder.awaits_state_of(u64::MAX)), (0, None));
+    // A reset ends it too.
+    machine.consumed(0x1000, 12, 1, VcpuState::X86_64(ready));
+    machine.run(|responder, sink| responder.reset(false, sink));
+    assert_eq!(machine.responder.awaits_state_of(u64::MAX), None);
 }
 
 /// An UCNA would clear MCG_STATUS before the handler of the machine check in progress has read it.

@@ -328,7 +328,7 @@ fn a_consumed_error_that_is_never_acknowledged_is_overdue() {
     machine.now += 20 * SECOND;
     // A detected error waits for a driver that starts later: that is no reason to suspect a hang.
     assert_eq!(machine.tick(), ["overdue 0, consumed by 1"]);
-    let overdue = Overdue { source: 0, span: Span::around(0x8000_1000, 12), consumed_by: Some(1) };
+    let overdue = Overdue { source: Some(0), span: Span::around(0x8000_1000, 12), consumed_by: Some(1) };
     assert!(machine.responder.overdue().eq([overdue]));
     machine.guest_reads(0);
     assert_eq!(machine.tick(), ["acknowledged 0"]);

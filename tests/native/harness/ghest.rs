@@ -2,8 +2,9 @@
 
 use std::ffi::OsStr;
 use std::fmt::Write as _;
+use std::fs;
 use std::os::unix::process::ExitStatusExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
@@ -133,6 +134,24 @@ impl Running {
     pub(crate) fn signal(&self, signal: Signal) {
         let pid = Pid::from_child(&self.child);
         kill_process(pid, signal).expect("a signal to a child that was not waited for");
+    }
+
+    /// Waits until the first vCPU waits for something else than its guest, as for the reader of the console's output.
+    pub(crate) fn wait_until_its_vcpu_waits(&mut self) {
+        let tasks = PathBuf::from(format!("/proc/{}/task", self.pid()));
+        // A wait that ends and begins again takes longer than the interval of its checks.
+        let mut looks = 0;
+        while looks < 20 {
+            let tasks = fs::read_dir(&tasks).into_iter().flatten().flatten();
+            let vcpu = tasks
+                .filter_map(|task| fs::read_to_string(task.path().join("stat")).ok())
+                .find_map(|stat| Some(stat.split_once("(vcpu0) ")?.1.starts_with('S')));
+            looks = if vcpu == Some(true) { looks + 1 } else { 0 };
+            if !self.is_running() || Instant::now() > self.deadline {
+                self.give_up("its vCPU does not wait");
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
     }
 
     /// Whether it has not ended.

@@ -7,12 +7,14 @@ use std::ffi::OsString;
 use std::fs::File;
 use std::io::{Read, Write, stdin, stdout};
 use std::os::fd::OwnedFd;
-use std::os::unix::process::ExitStatusExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Command, ExitCode, Stdio};
 use std::time::Instant;
 
 use rustix::process::{Pid, Signal, ioctl_tiocsctty, kill_process, setsid};
-use rustix::termios::{LocalModes, OptionalActions, SpecialCodeIndex, Termios, tcgetattr, tcsetattr};
+use rustix::termios::{
+    LocalModes, OptionalActions, SpecialCodeIndex, Termios, tcgetattr, tcsetattr, tcsetpgrp,
+};
 
 use super::Profile;
 use super::ghest::{GHEST, TIME_LIMIT};
@@ -79,6 +81,14 @@ impl Terminal {
         kill_process(self.pid, signal).expect("a signal to ghest");
     }
 
+    /// Makes another process group the terminal's foreground.
+    pub(crate) fn move_to_background(&mut self) {
+        let leader = self.leader.stdin.as_mut().expect("a pipe until the end");
+        leader.write_all(b"\n").expect("the leader reads");
+        let moved = self.leader_output.wait_for("background", 1, self.deadline);
+        assert!(moved, "ghest is not in the background\n{}", self.shown());
+    }
+
     /// Whether `ghest` reads each key immediately, without echo, and no key raises a signal.
     pub(crate) fn is_raw(&self) -> bool {
         let cooked = LocalModes::ICANON | LocalModes::ECHO | LocalModes::ISIG;
@@ -130,8 +140,8 @@ fn number(output: &Stream, what: &str, deadline: Instant) -> Option<i32> {
     output.lines().find_map(|line| line.strip_prefix(what)?.parse().ok())
 }
 
-/// Leads a session with a controlling terminal, runs the command in it, and reports its pid and status on stdout. Runs until its
-/// standard input ends, so that the terminal stays open.
+/// Leads a session with a controlling terminal, runs the command in it, and reports its pid and status on stdout. A byte on its standard
+/// input moves the command to the background. Runs until its standard input ends, so that the terminal stays open.
 pub(crate) fn lead_session(mut command: impl Iterator<Item = OsString>) -> ExitCode {
     setsid().expect("a child leads no process group");
     let path = std::env::var_os("GHEST_TEST_TERMINAL").expect("the path of a terminal");
@@ -145,12 +155,27 @@ pub(crate) fn lead_session(mut command: impl Iterator<Item = OsString>) -> ExitC
         .spawn()
         .expect("a child process");
     println!("pid {}", child.id());
+    let requests = std::thread::spawn(move || {
+        let mut foreground = None;
+        // An error is an end too.
+        while stdin().read(&mut [0]).is_ok_and(|count| count > 0) {
+            foreground = Some(foreground_group(&line));
+            println!("background");
+        }
+        foreground.map(drop)
+    });
     let status = child.wait().expect("a child to wait for");
     // As a shell shows it.
     let number = status.code().or(status.signal().map(|signal| 128 + signal));
     println!("status {}", number.expect("an exit status or a signal"));
     stdout().flush().expect("a pipe that is read");
-    // An error is an end too.
-    let _ = stdin().read(&mut [0]);
+    requests.join().expect("no panic");
     ExitCode::SUCCESS
+}
+
+/// A process in a process group of its own, which is the terminal's foreground. It ends with its standard input.
+fn foreground_group(line: &File) -> Child {
+    let child = Command::new("cat").stdin(Stdio::piped()).process_group(0).spawn().expect("a child process");
+    tcsetpgrp(line, Pid::from_child(&child)).expect("a process group of this session");
+    child
 }

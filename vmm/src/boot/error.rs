@@ -205,6 +205,11 @@ impl ImageError {
                 "boot.kernel",
                 "name a kernel with a PVH entry, or set `protocol = \"linux\"` if its entry is 64-bit code",
             ),
+            ImageError::TooLow { .. } => ("boot.kernel", "name a kernel that is loaded at 1 MiB or above"),
+            ImageError::Unknown { .. } | ImageError::Empty { .. } => (
+                "boot.kernel",
+                "name a kernel in such a format, or remove the key to boot the built-in guest",
+            ),
             _ => (
                 "boot.kernel",
                 "name a kernel for this architecture, or remove the key to boot the built-in guest",

@@ -184,6 +184,7 @@ mod tests {
     use std::os::unix::fs::{FileTypeExt, MetadataExt};
     use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
     use std::path::PathBuf;
+    use std::sync::Barrier;
 
     use tempfile::TempDir;
 
@@ -273,6 +274,25 @@ mod tests {
                 assert_eq!(errors.len(), 3, "{errors:?}");
                 UnixStream::connect(&path).expect("the one that listens is the one at the path");
             }
+        }
+    }
+
+    /// A signal's handler that interrupts a removal ends the process when its own call returns. Here a thread stands for the handler.
+    #[test]
+    fn the_file_is_gone_when_any_call_of_its_removal_returns() {
+        let (_directory, path) = scratch();
+        for _ in 0..500 {
+            let (_socket, file) = listen_at(&path).expect("listens");
+            let start = Barrier::new(2);
+            let removal = || {
+                start.wait();
+                file.remove();
+                path.exists()
+            };
+            let left = std::thread::scope(|scope| {
+                [scope.spawn(removal), scope.spawn(removal)].map(|call| call.join())
+            });
+            assert!(left.into_iter().all(|left| !left.expect("no panic")));
         }
     }
 

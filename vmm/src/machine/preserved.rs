@@ -252,3 +252,44 @@ const _: () = {
     is_send::<PreservedState>();
     is_send_and_sync::<DetectedErrorSender>();
 };
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn gpas(errors: impl Iterator<Item = DetectedError>) -> Vec<u64> {
+        let gpa = |error| match error {
+            DetectedError::Touched { gpa, .. } => gpa,
+            other => panic!("{other:?}"),
+        };
+        errors.map(gpa).collect()
+    }
+
+    #[test]
+    fn a_page_that_devices_access_again_and_again_is_in_the_queue_once() {
+        let (errors, sender) = DetectedErrors::new().expect("an eventfd");
+        for gpa in [0x1000, 0x2000, 0x1000, 0x1000, 0x2000] {
+            sender.touched(gpa, 12);
+        }
+        assert_eq!(gpas(errors.pending()), [0x1000, 0x2000]);
+        // It has left the queue: the next access is reported.
+        sender.touched(0x2000, 12);
+        sender.clone().touched(0x2000, 12);
+        let next = errors.next(Duration::ZERO);
+        assert_eq!(gpas(next.into_iter()), [0x2000]);
+        sender.touched(0x2000, 12);
+        assert_eq!(gpas(errors.some_pending()), [0x2000]);
+        assert!(errors.next(Duration::ZERO).is_none());
+    }
+
+    #[test]
+    fn what_one_turn_leaves_in_the_queue_wakes_the_main_thread_again() {
+        let (errors, sender) = DetectedErrors::new().expect("an eventfd");
+        let all: Vec<_> = (0..MAX_AT_ONCE as u64 + 3).map(|page| page << 12).collect();
+        all.iter().for_each(|gpa| sender.touched(*gpa, 12));
+        assert_eq!(gpas(errors.some_pending()), all[..MAX_AT_ONCE]);
+        errors.wake().read().expect("readable");
+        assert_eq!(gpas(errors.some_pending()), all[MAX_AT_ONCE..]);
+        errors.wake().read().expect_err("nothing is left");
+    }
+}

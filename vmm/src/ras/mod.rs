@@ -22,7 +22,7 @@ mod restore;
 mod sources;
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -59,7 +59,12 @@ pub struct Reporting {
     state: Mutex<State>,
     /// Whether `waiting_for_state` holds errors. Read before every entry of vCPU 0, without the lock.
     needs_vcpu_state: AtomicBool,
+    /// The vCPU whose state the responder awaits, or [`NO_VCPU`]. Read before every entry, without the lock.
+    awaited_vcpu: AtomicU32,
 }
+
+/// No vCPU has this number.
+const NO_VCPU: u32 = u32::MAX;
 
 /// What the lock guards.
 struct State {
@@ -115,6 +120,7 @@ impl Reporting {
             memslot_holes: MemslotHoles::default(),
             state: Mutex::new(state),
             needs_vcpu_state: AtomicBool::new(false),
+            awaited_vcpu: AtomicU32::new(NO_VCPU),
         })
     }
 
@@ -129,6 +135,7 @@ impl Reporting {
         let mut state = self.lock();
         state.waiting_for_state.clear();
         state.restored_holes.clear();
+        self.awaited_vcpu.store(NO_VCPU, Ordering::Release);
         if state.executor.replace(executor).is_some() {
             let still_poisoned = self.repair == Repair::Never;
             self.step(&mut state, None, |responder, _, sink| responder.reset(still_poisoned, sink));
@@ -229,6 +236,9 @@ impl Reporting {
     /// Reports the next error that waits for the state of vCPU 0, which is about to enter the guest. The error keeps waiting
     /// while the vCPU has a machine check to take, or the guest has not read a bank: both would be overwritten.
     pub fn pre_entry(&self, vcpu: u32, read_state: &mut dyn FnMut() -> Option<VcpuState>) {
+        if self.awaited_vcpu.load(Ordering::Acquire) == vcpu {
+            self.observe(vcpu, read_state);
+        }
         if vcpu != 0 || !self.needs_vcpu_state.load(Ordering::Acquire) {
             return;
         }
@@ -250,16 +260,32 @@ impl Reporting {
         self.needs_vcpu_state.store(!state.waiting_for_state.is_empty(), Ordering::Release);
     }
 
-    /// Whether an error waits for the state of vCPU 0, which has to exit for that.
+    /// Passes the state of the vCPU that the responder awaits to it. A machine check that the vCPU has not taken yet has not ended.
+    fn observe(&self, vcpu: u32, read_state: &mut dyn FnMut() -> Option<VcpuState>) {
+        let mut state = self.lock();
+        self.awaited_vcpu.store(NO_VCPU, Ordering::Release);
+        let vcpu_state = read_state();
+        let has_exception =
+            state.executor.as_ref().is_some_and(|executor| executor.control.has_exception(vcpu));
+        if !has_exception || matches!(vcpu_state, Some(VcpuState::X86_64(state)) if state.in_progress) {
+            self.step(&mut state, vcpu_state, |responder, context, sink| {
+                responder.observe(vcpu, context, sink)
+            });
+        }
+    }
+
+    /// Whether the state of a vCPU is needed, which has to exit for that.
     #[must_use]
     pub fn needs_vcpu_state(&self) -> bool {
-        self.needs_vcpu_state.load(Ordering::Acquire)
+        self.needs_vcpu_state.load(Ordering::Acquire) || self.awaited_vcpu.load(Ordering::Acquire) != NO_VCPU
     }
 
     /// Checks whether the guest has acknowledged a record, and whether a timeout has expired.
     pub fn tick(&self) {
         let mut state = self.lock();
         self.step(&mut state, None, |responder, context, sink| responder.tick(context, sink));
+        let awaited = state.responder.awaits_state_of(self.now_ns());
+        self.awaited_vcpu.store(awaited.unwrap_or(NO_VCPU), Ordering::Release);
     }
 
     /// Whether a record waits for the guest's acknowledgement.
