@@ -58,7 +58,26 @@ const PROGRAMS: &[Program] = &[
         data: &["usr/share/qemu-efi-aarch64/QEMU_EFI.fd"],
         arguments: "-bios @/usr/share/qemu-efi-aarch64/QEMU_EFI.fd",
     },
+    virtiofsd(X86_64),
+    virtiofsd(Aarch64),
 ];
+
+/// Serves directories by vhost-user.
+const fn virtiofsd(architecture: Architecture) -> Program {
+    Program {
+        name: "virtiofsd",
+        architecture,
+        release: Release::Trixie,
+        packages: match architecture {
+            X86_64 => &[("virtiofsd", X86_64)],
+            Aarch64 => &[("virtiofsd", Aarch64)],
+        },
+        without: &[],
+        executable: "usr/libexec/virtiofsd",
+        data: &[],
+        arguments: "",
+    }
+}
 
 /// Paths of the dynamic linker and of libraries in packages.
 fn libraries(architecture: Architecture) -> (&'static str, [&'static str; 2]) {
