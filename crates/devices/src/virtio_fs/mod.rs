@@ -5,7 +5,7 @@
 //!
 //! The back end's process does all work, with its own permissions, and sees all of the guest's memory. If it ends, the machine
 //! continues, requests wait, and the device uses the next process that listens at the socket ([`crate::vhost_user`]). A new virtiofsd
-//! does not know the guest's mount: its requests fail until the guest mounts the directory again.
+//! does not know the guest's mount: the guest has to mount the directory again.
 
 use std::io;
 use std::path::PathBuf;
