@@ -45,10 +45,14 @@ mod primecell;
 pub mod registry;
 pub mod rtc;
 pub mod serial;
+#[cfg(feature = "vhost-user")]
+pub mod vhost_user;
 #[allow(dead_code, reason = "a part of the core may serve only kinds that a build leaves out")]
 pub mod virtio;
 #[cfg(feature = "virtio-block")]
 pub mod virtio_block;
+#[cfg(feature = "virtio-fs")]
+pub mod virtio_fs;
 pub mod virtio_mmio;
 #[cfg(feature = "virtio-rng")]
 pub mod virtio_rng;

@@ -35,7 +35,7 @@ pub mod sigbus;
 
 pub use access::{AccessError, PoisonedPage};
 pub use backing::{AllocateError, Backing};
-pub use ram::{GuestRam, Memslot};
+pub use ram::{GuestRam, Memslot, SharedRegion};
 
 /// Every public type may be sent to and shared with other threads.
 const _: () = {

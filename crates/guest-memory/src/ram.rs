@@ -1,5 +1,6 @@
 //! Guest memory as one object.
 
+use std::fs::File;
 use std::sync::Arc;
 
 use vm_memory::{
@@ -24,6 +25,20 @@ pub struct Memslot {
     pub len: u64,
     /// HVA of the first byte. It is mapped as long as the [`GuestRam`] that returned it, or a clone of it, exists.
     pub hva: u64,
+}
+
+/// A region of guest memory in a file that another process can map (mmap(2), MAP_SHARED).
+///
+/// A page that is replaced is replaced for that process too. If a page is poisoned, so is that process's.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct SharedRegion<'r> {
+    /// Where the region is in the guest and in this process.
+    pub slot: Memslot,
+    /// The file.
+    pub file: &'r File,
+    /// Offset of the region's first byte in the file.
+    pub offset: u64,
 }
 
 /// Guest memory. A clone refers to the same memory.
@@ -82,6 +97,17 @@ impl GuestRam {
         slots(&self.memory)
     }
 
+    /// The regions of guest memory as another process maps them, ascending by GPA. `None` if the memory is private to this process
+    /// ([`Backing::Anonymous`]).
+    #[must_use]
+    pub fn shared_regions(&self) -> Option<Vec<SharedRegion<'_>>> {
+        let shared = self.slots().zip(self.memory.iter()).map(|(slot, region)| {
+            let file = region.file_offset()?;
+            Some(SharedRegion { slot, file: file.file(), offset: file.start() })
+        });
+        shared.collect()
+    }
+
     /// The HVA of a GPA. `None` if the GPA is not guest memory.
     #[must_use]
     pub fn host_address(&self, gpa: u64) -> Option<u64> {
@@ -115,6 +141,8 @@ fn slots(memory: &GuestMemoryMmap) -> impl Iterator<Item = Memslot> + '_ {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::FileExt;
+
     use vm_memory::Bytes;
 
     use super::*;
@@ -134,6 +162,23 @@ mod tests {
             let ours = std::ptr::from_ref(&ram) as u64;
             assert_eq!(ram.guest_address(ours), None, "the VMM's own memory is not the guest's");
         }
+    }
+
+    #[test]
+    fn shared_memory_is_what_another_process_can_map() {
+        let layout = [(0, MIB), (16 * MIB, 2 * MIB)];
+        let private = GuestRam::allocate(&layout, Backing::Anonymous).expect("small memory");
+        assert!(private.shared_regions().is_none());
+        let ram = GuestRam::allocate(&layout, Backing::Memfd).expect("small memory");
+        ram.memory().write_obj(0x1122_3344_u32, GuestAddress(17 * MIB)).expect("inside");
+        let regions = ram.shared_regions().expect("shared");
+        assert_eq!(
+            regions.iter().map(|region| region.slot).collect::<Vec<_>>(),
+            ram.slots().collect::<Vec<_>>()
+        );
+        let mut bytes = [0; 4];
+        regions[1].file.read_exact_at(&mut bytes, regions[1].offset + MIB).expect("in the file");
+        assert_eq!(u32::from_le_bytes(bytes), 0x1122_3344);
     }
 
     #[test]

@@ -16,11 +16,10 @@ use crate::forms::listed;
 use crate::machine::{BootProtocol, Kernel, MemoryBacking, PageSize, TableSet};
 use crate::reader::{Setting, SettingResult};
 use crate::settings::{ProfileSettings, default_page_size};
+use crate::socket_path;
 use crate::source::Place;
 use crate::units;
 
-/// The maximum length of a socket's path: `sun_path` of `struct sockaddr_un` has 108 bytes, the last one a NUL (unix(7)).
-const MAX_SOCKET_PATH_LEN: usize = 107;
 /// The maximum number of processors in an MP table: an APIC id has eight bits, 255 is the broadcast id (Intel
 /// MultiProcessor Specification 1.4, 4.3.1), and the I/O APIC needs an id too.
 const MAX_MPTABLE_VCPUS: u32 = 254;
@@ -38,6 +37,7 @@ pub(crate) fn check(settings: &ProfileSettings, arch: Arch, report: &mut Report)
         response(settings, ErrorClass::Detected, &settings.asynchronous, arch),
         poll_interval(settings),
         socket(settings),
+        private_memory(settings),
         too_many_devices(settings, arch),
     ];
     for problem in problems.into_iter().flatten().chain(shared_files(settings)) {
@@ -177,13 +177,23 @@ fn poll_interval(settings: &ProfileSettings) -> Option<Diagnostic> {
 }
 
 fn socket(settings: &ProfileSettings) -> Option<Diagnostic> {
-    let socket = settings.control_socket.as_ref().ok()?.as_ref()?;
-    let len = socket.value.as_os_str().len();
-    (len > MAX_SOCKET_PATH_LEN).then(|| {
-        socket.refused(
-            format!("resolved, it is {len} bytes long; the maximum for a socket is {MAX_SOCKET_PATH_LEN}"),
-            "choose a shorter path, for example below `/run`",
-        )
+    socket_path::too_long(settings.control_socket.as_ref().ok()?.as_ref()?)
+}
+
+/// A device whose memory another process maps, in a machine whose memory is private to the VMM.
+fn private_memory(settings: &ProfileSettings) -> Option<Diagnostic> {
+    let backing = settings.backing.as_ref().ok()?;
+    let mut devices = settings.devices.iter().flatten();
+    let (key, place) = devices.find_map(|device| device.uses.shared_memory.as_ref())?;
+    (backing.value == MemoryBacking::Anonymous).then(|| {
+        let help = "write `backing = \"memfd\"` or `\"hugetlbfs\"` in `[memory]`";
+        if backing.given {
+            let reason = format!("another process maps the guest's memory for the sake of `{key}`");
+            return backing.refused(reason, help).with_label(place, "the device of the other process");
+        }
+        let reason =
+            "its process cannot map the guest's memory, which is private to this process (`memory.backing`)";
+        Diagnostic::refused(place, key, reason, help)
     })
 }
 
@@ -204,7 +214,8 @@ fn too_many_devices(settings: &ProfileSettings, arch: Arch) -> Option<Diagnostic
 
 /// Files that two devices open by one path, at least one of them with write access.
 fn shared_files(settings: &ProfileSettings) -> Vec<Diagnostic> {
-    let files: Vec<&FileUse> = settings.devices.iter().flatten().flat_map(|device| &device.files).collect();
+    let files: Vec<&FileUse> =
+        settings.devices.iter().flatten().flat_map(|device| &device.uses.files).collect();
     let pairs = shared(files.iter().map(|file| Some((&file.path.value, file.writes))));
     let diagnostic = |(first, second): (usize, usize)| {
         let (first, second) = (&files[first].path, &files[second].path);

@@ -70,6 +70,8 @@ use crate::forms::unknown_word;
 pub use crate::forms::{FilePath, Flag, Form, Integer, Period, Size, Text, ValueError, Word, Words, listed};
 use crate::reader::SectionReader;
 pub use crate::reader::{Setting, SettingResult};
+use crate::socket_path;
+use crate::source::Place;
 pub use crate::tree::{Node, Table, Value};
 
 /// A kind of device: one value of the `type` key of `[[device]]`.
@@ -128,7 +130,15 @@ pub struct DeviceSection<'a> {
     reader: SectionReader<'a>,
     base_dir: &'a Path,
     report: &'a mut Report,
-    files: Vec<FileUse>,
+    uses: Uses,
+}
+
+/// What a device uses of the host and of the machine, for the rules about several sections.
+#[derive(Default)]
+pub(crate) struct Uses {
+    pub(crate) files: Vec<FileUse>,
+    /// The key and place of the setting for whose sake another process maps the guest's memory.
+    pub(crate) shared_memory: Option<(String, Place)>,
 }
 
 /// A file of the host that a device opens.
@@ -139,11 +149,11 @@ pub(crate) struct FileUse {
 
 impl<'a> DeviceSection<'a> {
     pub(crate) fn new(reader: SectionReader<'a>, base_dir: &'a Path, report: &'a mut Report) -> Self {
-        DeviceSection { reader, base_dir, report, files: Vec::new() }
+        DeviceSection { reader, base_dir, report, uses: Uses::default() }
     }
 
-    pub(crate) fn into_files(self) -> Vec<FileUse> {
-        self.files
+    pub(crate) fn into_uses(self) -> Uses {
+        self.uses
     }
 
     /// The value of a key with a default.
@@ -185,7 +195,25 @@ impl<'a> DeviceSection<'a> {
     /// States that the device opens a file. Two devices that open the same one, at least one of them for writing, are
     /// refused.
     pub fn uses_file(&mut self, path: &Setting<PathBuf>, writes: bool) {
-        self.files.push(FileUse { path: path.clone(), writes });
+        self.uses.files.push(FileUse { path: path.clone(), writes });
+    }
+
+    /// The value of a required key that holds the path of a Unix socket, resolved against the directory of the profile.
+    ///
+    /// # Errors
+    /// Returns an error if the value was reported as wrong or missing, or is too long for an address of a socket.
+    pub fn required_socket(&mut self, key: &Key<FilePath, Required>) -> SettingResult<PathBuf> {
+        let socket = self.required_path(key)?;
+        match socket_path::too_long(&socket) {
+            Some(refused) => Err(self.report.push(refused)),
+            None => Ok(socket),
+        }
+    }
+
+    /// States that, for the sake of a setting, another process maps the guest's memory. A profile whose memory is private to the VMM
+    /// is refused.
+    pub fn shares_memory<T>(&mut self, setting: &Setting<T>) {
+        self.uses.shared_memory = Some((setting.key.clone(), setting.place.clone()));
     }
 
     /// Reports a value as wrong: "`key` cannot be `value`: reason", and how to correct it.

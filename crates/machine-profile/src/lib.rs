@@ -81,6 +81,7 @@ mod profile;
 mod reader;
 mod schema;
 mod settings;
+mod socket_path;
 mod source;
 mod suggest;
 mod tree;

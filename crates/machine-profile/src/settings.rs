@@ -8,7 +8,7 @@ use ras_core::Response;
 
 use crate::description::Section;
 use crate::device_config::DeviceConfig;
-use crate::device_kind::{DeviceKinds, DeviceSection, FileUse, TYPE, resolve};
+use crate::device_kind::{DeviceKinds, DeviceSection, TYPE, Uses, resolve};
 use crate::diagnostic::{Report, Reported};
 use crate::keys::{boot, control, device, machine, memory, ras};
 use crate::machine::{
@@ -49,8 +49,8 @@ pub(crate) struct DeviceSettings {
     /// The place of its header.
     pub(crate) place: Place,
     device: Result<(&'static str, DeviceConfig), Reported>,
-    /// The host files that it opens, as far as its section could be read.
-    pub(crate) files: Vec<FileUse>,
+    /// What it uses, as far as its section could be read.
+    pub(crate) uses: Uses,
 }
 
 impl ProfileSettings {
@@ -151,19 +151,19 @@ impl DeviceSettings {
         let place = reader.place().clone();
         let kind = match reader.required_value(&kinds.type_key(), report) {
             Ok(kind) => kind.value,
-            Err(reported) => return DeviceSettings { place, device: Err(reported), files: Vec::new() },
+            Err(reported) => return DeviceSettings { place, device: Err(reported), uses: Uses::default() },
         };
         let known = [TYPE].into_iter().chain(kind.keys().iter().map(|key| key.name()));
         let reader = reader.reject_unknown_keys(&known.collect::<Vec<_>>(), &kinds.key_names(), report);
         let mut section = DeviceSection::new(reader, base_dir, report);
         let config = kind.read(&mut section);
-        let files = section.into_files();
-        DeviceSettings { place, device: config.map(|config| (kind.name(), config)), files }
+        let uses = section.into_uses();
+        DeviceSettings { place, device: config.map(|config| (kind.name(), config)), uses }
     }
 
     fn into_device(self) -> Result<Device, Reported> {
         let (kind, config) = self.device?;
-        let files = self.files.into_iter().map(|file| DeviceFile {
+        let files = self.uses.files.into_iter().map(|file| DeviceFile {
             key: file.path.key,
             path: file.path.value,
             writes: file.writes,

@@ -58,17 +58,41 @@ const PROGRAMS: &[Program] = &[
         data: &["usr/share/qemu-efi-aarch64/QEMU_EFI.fd"],
         arguments: "-bios @/usr/share/qemu-efi-aarch64/QEMU_EFI.fd",
     },
+    virtiofsd(X86_64),
+    virtiofsd(Aarch64),
 ];
 
-/// Paths of the dynamic linker and of libraries in packages.
-fn libraries(architecture: Architecture) -> (&'static str, [&'static str; 2]) {
-    match architecture {
-        X86_64 => (
-            "lib/x86_64-linux-gnu/ld-linux-x86-64.so.2",
-            ["lib/x86_64-linux-gnu", "usr/lib/x86_64-linux-gnu"],
-        ),
-        Aarch64 => ("usr/lib/ld-linux-aarch64.so.1", ["lib/aarch64-linux-gnu", "usr/lib/aarch64-linux-gnu"]),
+/// Serves directories by vhost-user.
+const fn virtiofsd(architecture: Architecture) -> Program {
+    Program {
+        name: "virtiofsd",
+        architecture,
+        release: Release::Trixie,
+        packages: match architecture {
+            X86_64 => &[("virtiofsd", X86_64)],
+            Aarch64 => &[("virtiofsd", Aarch64)],
+        },
+        without: &[],
+        executable: "usr/libexec/virtiofsd",
+        data: &[],
+        arguments: "",
     }
+}
+
+/// The dynamic linker, and the directories of libraries in packages: the older releases have some of each below `lib`.
+fn libraries(architecture: Architecture) -> (&'static str, [&'static str; 3]) {
+    match architecture {
+        X86_64 => ("ld-linux-x86-64.so.2", ["lib/x86_64-linux-gnu", "usr/lib/x86_64-linux-gnu", "usr/lib64"]),
+        Aarch64 => {
+            ("ld-linux-aarch64.so.1", ["lib/aarch64-linux-gnu", "usr/lib/aarch64-linux-gnu", "usr/lib"])
+        }
+    }
+}
+
+/// The library of that name in the packages.
+fn library(architecture: Architecture, root: &Path, name: &str) -> Option<PathBuf> {
+    let (_, directories) = libraries(architecture);
+    directories.iter().map(|directory| root.join(directory).join(name)).find(|path| path.exists())
 }
 
 /// The program with a name.
@@ -80,7 +104,7 @@ pub(crate) fn program(architecture: Architecture, name: &str) -> Result<&'static
 impl Program {
     pub(crate) fn bundle(&self) -> Bundle {
         Bundle {
-            name: self.name.to_owned(),
+            name: format!("{}-{}", self.name, self.architecture),
             release: self.release,
             packages: self
                 .packages
@@ -100,7 +124,9 @@ impl Program {
             archive.file(&format!("{home}/{to}"), 0o755, &content)
         };
         add(&root.join(self.executable), self.executable)?;
-        add(&root.join(linker), linker)?;
+        let found = library(self.architecture, root, linker);
+        let found = found.context(format_args!("{}: no package has {linker}", self.name))?;
+        add(&found, linker)?;
         for (name, library) in self.libraries(root)? {
             add(&library, &format!("lib/{name}"))?;
         }
@@ -117,14 +143,12 @@ impl Program {
 
     /// The libraries that its dynamic linker loads, by their sonames; all are from the packages.
     fn libraries(&self, root: &Path) -> Result<BTreeMap<String, PathBuf>> {
-        let (_, directories) = libraries(self.architecture);
         let mut found = BTreeMap::new();
         let mut waiting = vec![root.join(self.executable)];
         while let Some(file) = waiting.pop() {
             for name in needed(&process::text(Command::new("readelf").arg("--dynamic").arg(&file))?) {
                 if !found.contains_key(name) {
-                    let mut paths = directories.iter().map(|directory| root.join(directory).join(name));
-                    let path = paths.find(|path| path.exists());
+                    let path = library(self.architecture, root, name);
                     let path = path.context(format_args!("{}: no package has {name}", self.name))?;
                     waiting.push(path.clone());
                     found.insert(name.to_owned(), path);

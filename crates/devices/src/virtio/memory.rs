@@ -22,6 +22,12 @@ impl DeviceMemory {
         DeviceMemory { ram, observer }
     }
 
+    /// The memory itself, for a back end in another process.
+    #[must_use]
+    pub fn ram(&self) -> &GuestRam {
+        &self.ram
+    }
+
     /// Copies from guest memory, not atomically.
     ///
     /// # Errors

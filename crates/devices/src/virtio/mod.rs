@@ -13,6 +13,7 @@
 //! |---|---|---|
 //! | [`crate::virtio_block`] | 2 | `virtio-block` |
 //! | [`crate::virtio_rng`] | 4 | `virtio-rng` |
+//! | [`crate::virtio_fs`] | 26 | `virtio-fs` |
 //!
 //! A driver detects a transport by the tables. An MP table cannot describe one: Linux learns of it from its command line
 //! ([`Kind::kernel_parameter`](crate::kind::Kind::kernel_parameter)).
@@ -49,6 +50,11 @@ pub trait VirtioDevice: Send {
 
     /// The device-specific features that it offers (feature n is bit n; n is 0 to 23 or at least 50).
     fn features(&self) -> u64;
+
+    /// The features of its rings that it offers, of [`Queue::FEATURES`]. The default is for a device that accesses them by [`Queue`].
+    fn ring_features(&self) -> u64 {
+        Queue::FEATURES
+    }
 
     /// Reads the configuration space from `offset` on. `data` is zero at first: bytes past the end of the configuration
     /// are left alone.

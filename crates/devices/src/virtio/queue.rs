@@ -27,6 +27,13 @@ pub struct QueueLayout {
     pub used: u64,
 }
 
+impl QueueLayout {
+    /// GPA of the used ring's `idx` (VIRTIO 1.2, 2.7.8).
+    pub(crate) fn used_index(&self) -> u64 {
+        self.used + INDEX
+    }
+}
+
 /// Why a queue cannot be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum QueueError {

@@ -168,7 +168,7 @@ impl MmioTransport {
     }
 
     fn offered(&self) -> u64 {
-        1 << VIRTIO_F_VERSION_1 | Queue::FEATURES | self.device.features()
+        1 << VIRTIO_F_VERSION_1 | self.device.ring_features() | self.device.features()
     }
 
     fn has(&self, bit: u32) -> bool {

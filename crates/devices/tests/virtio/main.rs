@@ -10,4 +10,6 @@ mod poisoned_rings;
 #[cfg(feature = "virtio-rng")]
 mod rng;
 mod transport;
+#[cfg(feature = "virtio-fs")]
+mod vhost_user;
 mod workers;

@@ -1,0 +1,84 @@
+//! The front end of vhost-user (QEMU documentation, `docs/interop/vhost-user.rst`): a device whose queues another process serves, the
+//! back end, in memory that both map.
+//!
+//! A virtio device that is served so has a [`VhostUserBackend`], which outlives its resets, and while it is active a [`Session`].
+//! The session's thread makes the connection, forwards the back end's calls to the driver, and notices that the back end is gone. No
+//! vCPU waits for a back end, but for a stop or a reset of the device, which takes no longer than twice [`REPLY_TIMEOUT`].
+//!
+//! A back end that goes away leaves the queues as they are. The thread connects again as soon as somebody listens at the socket, and
+//! the new back end starts with the first request that was not returned to the driver. That is exact for a back end that
+//! returns requests in the order in which it took them, as virtiofsd without a thread pool does; after others, a driver may see a request returned
+//! twice. The feature VHOST_USER_PROTOCOL_F_INFLIGHT_SHMFD, which would tell, is not used.
+//!
+//! A poisoned page that a back end touches is a SIGBUS of its process, not of this one. A page that is replaced is replaced for both.
+//!
+//! Memory has to be shared ([`GuestRam::shared_regions`](guest_memory::GuestRam::shared_regions)). A back end can read and write
+//! all of it.
+
+mod connection;
+mod session;
+
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use virtio_bindings::virtio_config::VIRTIO_F_VERSION_1;
+
+pub use self::connection::ConnectError;
+use self::connection::Connection;
+pub use self::session::Session;
+
+/// How long a back end may take to be set up or to stop before the connection is closed.
+pub const REPLY_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// The back end at a socket.
+#[derive(Debug)]
+pub struct VhostUserBackend {
+    socket: PathBuf,
+    queues: u16,
+    /// The features that it offered when it was connected to first.
+    features: u64,
+    /// The connection while no session uses it. `None` also if it is broken.
+    idle: Mutex<Option<Connection>>,
+}
+
+impl VhostUserBackend {
+    /// Connects to the back end that listens at `socket` and serves this number of queues.
+    ///
+    /// # Errors
+    /// Returns an error if nobody listens there, or if the process cannot serve such a device.
+    pub fn connect(socket: &Path, queues: u16) -> Result<Self, ConnectError> {
+        let connection = Connection::open(socket, queues, 1 << VIRTIO_F_VERSION_1)?;
+        Ok(VhostUserBackend {
+            socket: socket.to_owned(),
+            queues,
+            features: connection.features(),
+            idle: Mutex::new(Some(connection)),
+        })
+    }
+
+    /// The virtio features that it offers.
+    #[must_use]
+    pub fn features(&self) -> u64 {
+        self.features
+    }
+
+    /// The socket at which it listens.
+    #[must_use]
+    pub fn socket(&self) -> &Path {
+        &self.socket
+    }
+
+    /// The connection that is left of the last session, or a new one to a back end that offers `features`.
+    fn connection(&self, features: u64) -> Result<Connection, ConnectError> {
+        match self.idle.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            Some(connection) if !connection.is_closed() => Ok(connection),
+            _ => Connection::open(&self.socket, self.queues, features),
+        }
+    }
+
+    /// Keeps a connection without rings for the next session.
+    fn keep(&self, connection: Connection) {
+        *self.idle.lock().unwrap_or_else(PoisonError::into_inner) = Some(connection);
+    }
+}
