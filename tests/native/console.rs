@@ -3,14 +3,14 @@
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read, Write, pipe};
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use libtest_mimic::Trial;
 use rustix::io::ioctl_fionbio;
 use rustix::pipe::fcntl_setpipe_size;
 use rustix::process::Signal;
 
-use crate::harness::ghest::GHEST;
+use crate::harness::ghest::{GHEST, TIME_LIMIT};
 use crate::harness::{Checked, Ghest, Profile, Scratch, kernels, needs, trials};
 
 pub(crate) fn trials() -> Vec<Trial> {
@@ -158,7 +158,9 @@ fn nonblocking_output() -> Checked {
     let mut running = boot.arg("--events").arg(&events).stdout(writer).start();
     // By then the first bytes could not be written.
     let has_ended = || fs::read_to_string(&events).is_ok_and(|events| events.contains("guest-shutdown"));
+    let deadline = Instant::now() + TIME_LIMIT;
     while running.is_running() && !has_ended() {
+        assert!(Instant::now() < deadline, "the guest does not end");
         std::thread::yield_now();
     }
     let mut got = Vec::new();

@@ -1,12 +1,14 @@
 //! Memory errors that a vCPU consumes: simulated by memslot holes, and by signals like those of the host. From the signal's handler on
 //! everything is as for a real error.
 
+use std::time::Instant;
+
 use libtest_mimic::Trial;
 use rustix::process::Signal;
 use serde_json::Value;
 
-use crate::harness::ghest::Outcome;
-use crate::harness::{Checked, Ghest, Scratch, needs, trials};
+use crate::harness::ghest::{Outcome, TIME_LIMIT};
+use crate::harness::{Checked, Ghest, Scratch, kernels, needs, trials};
 
 pub(crate) fn trials() -> Vec<Trial> {
     trials![
@@ -18,6 +20,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         two_vcpus_of_one_machine,
         detected_and_then_consumed,
         a_guest_that_cannot_take_the_exception_is_stopped,
+        a_guest_that_hangs_in_its_machine_check,
         while_paused,
         a_reset_repairs,
         never_repaired,
@@ -336,6 +339,25 @@ fn an_invalid_injection_request_is_refused() -> Checked {
         "ghest: --inject: 0x4000000: 4 KiB at 0x4000000 is not memory of this guest, which has 0x0 to 0x3ffffff",
     );
     boot("ar@0x2000000,span=128MiB").expect_said("128 MiB at 0x0 is not memory");
+    Ok(())
+}
+
+/// Nothing else shows that it hangs: it has no record to acknowledge.
+fn a_guest_that_hangs_in_its_machine_check() -> Checked {
+    needs::kvm()?;
+    let scratch = Scratch::new();
+    scratch.file("kernel", kernels::hangs_in_its_machine_check(0x200_0000));
+    let boot = Ghest::boot(&scratch.machine("kernel = \"kernel\"")).args(["--inject", "ar@0x2000000"]);
+    let boot = boot.arg("--control").arg(scratch.path("control"));
+    let mut running = boot.arg("--events").arg(scratch.path("events")).start();
+    running.wait_for("m");
+    let said = "the guest has not ended the machine check of 4 KiB at 0x2000000";
+    assert!(running.stderr.wait_for(said, 1, Instant::now() + TIME_LIMIT), "{said:?} was not said");
+    let overdue = serde_json::json!([{ "source": null, "gpa": 0x200_0000, "span": 4096, "consumed_by": 0 }]);
+    assert_eq!(ctl(&scratch, &["status"], 0)["overdue"], overdue);
+    running.signal(Signal::TERM);
+    running.finish().expect(143);
+    assert_eq!(events(&scratch, "overdue").len(), 1);
     Ok(())
 }
 
