@@ -38,6 +38,7 @@ pub(crate) fn check(settings: &ProfileSettings, arch: Arch, report: &mut Report)
         response(settings, ErrorClass::Detected, &settings.asynchronous, arch),
         poll_interval(settings),
         socket(settings),
+        metrics_interval(settings),
         too_many_devices(settings, arch),
     ];
     for problem in problems.into_iter().flatten().chain(shared_files(settings)) {
@@ -185,6 +186,13 @@ fn socket(settings: &ProfileSettings) -> Option<Diagnostic> {
             "choose a shorter path, for example below `/run`",
         )
     })
+}
+
+fn metrics_interval(settings: &ProfileSettings) -> Option<Diagnostic> {
+    let interval = settings.metrics_interval.as_ref().ok()?;
+    let is_unused = matches!(settings.metrics_file, Ok(None));
+    (interval.given && is_unused)
+        .then(|| interval.refused("no file of metrics is written", "remove the key, or add `file`"))
 }
 
 fn too_many_devices(settings: &ProfileSettings, arch: Arch) -> Option<Diagnostic> {
