@@ -26,6 +26,7 @@ mod memory;
 mod metrics;
 mod output;
 mod outputs;
+mod package;
 mod protocol;
 mod service;
 mod signals;
@@ -65,6 +66,7 @@ fn main() -> ExitCode {
         metrics::trials(),
         output::trials(),
         outputs::trials(),
+        package::trials(),
         protocol::trials(),
         service::trials(),
         signals::trials(),
