@@ -163,7 +163,7 @@ fn units_are_valid() -> Checked {
 /// The exposure that systemd computes, in tenths: 0 is nothing, 100 everything.
 fn the_unit_permits_little() -> Checked {
     systemd()?;
-    for (drop_in, threshold) in [(None, 17), (Some("passt.conf"), 27), (Some("tap.conf"), 18)] {
+    for (drop_in, threshold) in [(None, 12), (Some("passt.conf"), 27), (Some("tap.conf"), 17)] {
         let threshold = format!("--threshold={threshold}");
         let (is_low, text) = analyze(&["security", "--offline=true", &threshold, "--no-pager"], drop_in);
         assert!(is_low, "{drop_in:?}: {text}");
