@@ -21,6 +21,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         schema_accepts_every_example,
         schema_refuses_a_typo,
         completions_are_valid_shell,
+        manual_pages,
         a_closed_pipe_is_no_panic,
         logs_as_json,
         refusals_as_json,
@@ -29,7 +30,7 @@ pub(crate) fn trials() -> Vec<Trial> {
     ]
 }
 
-const COMMANDS: [&str; 7] = ["boot", "check", "plan", "tables", "probe", "schema", "completions"];
+const COMMANDS: [&str; 8] = ["boot", "check", "plan", "tables", "probe", "schema", "completions", "man"];
 
 fn help_and_version() -> Checked {
     let help = Ghest::new(["--help"]).finish().expect(0);
@@ -245,6 +246,32 @@ fn completions_are_valid_shell() -> Checked {
     Ok(())
 }
 
+/// One page for each command, also those of `ghest ctl`, and no warning of groff(1).
+fn manual_pages() -> Checked {
+    let scratch = Scratch::new();
+    let page = Ghest::new(["man"]).finish().expect(0).stdout();
+    assert!(page.contains(".TH ghest 1") && page.contains("Exit statuses"), "{page}");
+    Ghest::new(["man", "--out"]).arg(scratch.path("man")).finish().expect(0);
+    for name in ["ghest", "ghest-boot", "ghest-ctl", "ghest-ctl-inject", "ghest-man"] {
+        let page = fs::read_to_string(scratch.path("man").join(format!("{name}.1"))).expect("a page");
+        assert!(page.contains(&format!(".TH {name} 1")), "{page}");
+        assert!(!page.contains("with-parent"), "a hidden option: {page}");
+    }
+    Ghest::new(["man", "--out"]).arg(scratch.file("file", "").join("man")).finish().expect(1);
+    needs::works("groff", Command::new("groff").arg("--version"))?;
+    for entry in fs::read_dir(scratch.path("man")).expect("pages") {
+        let path = entry.expect("a page").path();
+        let formatted = Command::new("groff").args(["-man", "-ww", "-z", "-Tutf8"]).arg(&path).output();
+        let formatted = formatted.expect("groff runs");
+        assert!(
+            formatted.status.success() && formatted.stderr.is_empty(),
+            "{}: {formatted:?}",
+            path.display()
+        );
+    }
+    Ok(())
+}
+
 /// The same as `ghest schema | true`: no backtrace, and no panic.
 fn a_closed_pipe_is_no_panic() -> Checked {
     let scratch = Scratch::new();
@@ -259,6 +286,7 @@ fn a_closed_pipe_is_no_panic() -> Checked {
         &["tables", "--out", &out, &profile],
         &["tables", "--json", "--out", &out, &profile],
         &["completions", "bash"],
+        &["man"],
         &["--help"],
     ] {
         let (reader, writer) = std::io::pipe().expect("a pipe");

@@ -1,7 +1,7 @@
 //! The control socket of a running machine: with hostile clients, and its file.
 
 use std::fs;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, Lines, Read, Write};
 use std::net::Shutdown;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
@@ -55,10 +55,19 @@ fn ctl(scratch: &Scratch, command: &str, status: i32) -> Value {
     ctl.arg(command).finish().expect(status).json()
 }
 
+/// A client that has read nothing yet.
 fn client(scratch: &Scratch) -> UnixStream {
     let stream = UnixStream::connect(scratch.path("control")).expect("listens");
     stream.set_read_timeout(Some(TIME_LIMIT)).expect("a socket");
     stream
+}
+
+/// The responses to a client, behind the greeting.
+fn responses(client: &UnixStream) -> Lines<BufReader<&UnixStream>> {
+    let mut lines = BufReader::new(client).lines();
+    let greeting = lines.next().expect("a greeting").expect("a greeting");
+    assert!(greeting.starts_with("{\"version\":1,"), "{greeting}");
+    lines
 }
 
 fn stop(scratch: &Scratch, running: Running) {
@@ -117,6 +126,12 @@ fn a_client_that_has_gone() -> Checked {
     let scratch = Scratch::new();
     let running = machine(&scratch);
     running.signal(Signal::STOP);
+    // The signal is delivered at some time: until then the machine would handle the request.
+    let stat = format!("/proc/{}/stat", running.pid());
+    let deadline = std::time::Instant::now() + TIME_LIMIT;
+    while !fs::read_to_string(&stat).expect("a process").contains(") T ") {
+        assert!(std::time::Instant::now() < deadline, "the machine does not stop");
+    }
     let mut gone = client(&scratch);
     gone.write_all(b"{\"command\":\"stop\"}\n").expect("a socket");
     drop(gone);
@@ -137,12 +152,12 @@ fn many_requests_on_a_connection() -> Checked {
     needs::kvm()?;
     let scratch = Scratch::new();
     let running = machine(&scratch);
-    let mut client = client(&scratch);
-    let mut responses = BufReader::new(client.try_clone().expect("a descriptor")).lines();
+    let client = client(&scratch);
+    let mut responses = responses(&client);
     for (request, response) in
         [("pause", "paused"), ("status", "paused"), ("resume", "running"), ("stop", "stopping")]
     {
-        writeln!(client, "{{\"command\":\"{request}\"}}").expect("a socket");
+        writeln!(&client, "{{\"command\":\"{request}\"}}").expect("a socket");
         let line = responses.next().expect("a response").expect("a response");
         let value: Value = serde_json::from_str(&line).expect("JSON");
         assert_eq!((&value["ok"], &value["state"]), (&true.into(), &response.into()), "{line}");
@@ -157,7 +172,7 @@ fn invalid_requests() -> Checked {
     let scratch = Scratch::new();
     let running = machine(&scratch);
     let client = client(&scratch);
-    let mut responses = BufReader::new(&client).lines();
+    let mut responses = responses(&client);
     for (request, said) in [
         (&b"\xff\xfe\xfd"[..], "invalid request: expected value"),
         (b"{\"command\":\"\xff\"}", "invalid request: invalid unicode"),
@@ -217,7 +232,7 @@ fn clients_across_resets() -> Checked {
     let scratch = Scratch::new();
     let running = resetting(&scratch);
     let client = client(&scratch);
-    let mut responses = BufReader::new(&client).lines();
+    let mut responses = responses(&client);
     for _ in 0..200 {
         (&client).write_all(b"{\"command\":\"memory-map\"}\n").expect("a socket");
         let line = responses.next().expect("a response").expect("a response");

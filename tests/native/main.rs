@@ -23,8 +23,12 @@ mod input_sizes;
 mod journal;
 mod keys;
 mod memory;
+mod metrics;
 mod output;
 mod outputs;
+mod package;
+mod protocol;
+mod service;
 mod signals;
 mod tables;
 
@@ -59,8 +63,12 @@ fn main() -> ExitCode {
         journal::trials(),
         keys::trials(),
         memory::trials(),
+        metrics::trials(),
         output::trials(),
         outputs::trials(),
+        package::trials(),
+        protocol::trials(),
+        service::trials(),
         signals::trials(),
         tables::trials(),
     ];

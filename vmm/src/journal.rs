@@ -1,10 +1,11 @@
 //! The event file, one JSON object per line, for programs; and the same events in the log, for people.
 //!
 //! A thread that has something to report only puts it into a queue, without an allocation, a wait for an output, or, but for a burst,
-//! a lock. One thread, the journal's writer, formats it and writes it: to the event file, and to standard error. Lines are in the order of their
-//! times.
+//! a lock. One thread, the journal's writer, formats it and writes it: to the event file, to standard error, and to the clients of the
+//! control socket that follow the events. Lines are in the order of their times.
 
 mod final_output;
+mod followers;
 mod name;
 mod sink;
 mod writer;
@@ -13,6 +14,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::File;
 use std::io;
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -125,16 +127,25 @@ impl Journal {
     #[must_use]
     pub fn counts(&self) -> BTreeMap<&'static str, u64> {
         let counts = Name::ALL.iter().zip(&self.counts);
-        counts
-            .map(|(name, count)| (*name, count.load(Ordering::Relaxed)))
-            .filter(|(_, count)| *count > 0)
-            .collect()
+        counts.map(|(name, count)| (*name, count.load(Ordering::Relaxed))).collect()
     }
 
     /// Reports an event. Allocates nothing, and never waits.
     pub fn note(&self, note: Note) {
         self.counts[note.name() as usize].fetch_add(1, Ordering::Relaxed);
         self.queue.push(Item::Event(self.clock.elapsed(), note));
+    }
+
+    /// Sends a client of the control socket the line `first`, and then the events to come, until it goes. Nothing waits for it: an event
+    /// `dropped` has the number of those that it was too slow for.
+    pub fn follow(&self, client: UnixStream, first: String) {
+        self.queue.follow(client, first);
+    }
+
+    /// The number of clients that follow the events.
+    #[must_use]
+    pub fn followers(&self) -> usize {
+        self.queue.followers()
     }
 
     /// What is missing for ever in the outputs.
@@ -339,60 +350,4 @@ const _: () = {
 };
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_error_in_own_memory_is_reported_with_its_hva() {
-        let fault = sigbus::Fault { hva: 0x7000, log2_len: 12, action: sigbus::Action::Optional };
-        let note = Note::OwnMemory(fault);
-        assert!(LogText(&note).to_string().ends_with("2^12 bytes around HVA 0x7000"));
-        let expected = "{\"t_ns\":5,\"event\":\"memory-error\",\"class\":\"AO\",\"gpa\":null,\"hva\":28672,\
-                        \"span\":4096,\"vcpu\":null,\"origin\":\"sigbus\",\"response\":\"stop\"}\n";
-        assert_eq!(line(Duration::from_nanos(5), note.name().as_str(), fields(&note)), expected);
-    }
-
-    /// Far more events than the queue holds, faster than they are written.
-    #[test]
-    fn a_burst_of_events_is_written_completely_and_in_order() {
-        const EVENTS: u32 = 60_000;
-        let directory = tempfile::tempdir().expect("a directory");
-        let path = directory.path().join("events");
-        let journal = Journal::start(Some(&path), Arc::new(Timings::start())).expect("a new file");
-        (0..EVENTS).for_each(|n| journal.note(Note::Held(n)));
-        assert_eq!(journal.flush(Duration::from_secs(60)), Missing { events: 0, log_lines: 0 });
-        let text = std::fs::read_to_string(&path).expect("an event file");
-        let vcpus =
-            text.lines().map(|line| serde_json::from_str::<Value>(line).expect("JSON")["vcpu"].as_u64());
-        assert!(vcpus.eq((0..EVENTS).map(|n| Some(n.into()))));
-    }
-
-    /// Far more events than the queue holds, and than are permitted at once.
-    #[test]
-    fn every_event_is_in_the_file_or_counted_there() {
-        const THREADS: u64 = 4;
-        const EVENTS: u64 = 50_000;
-        let directory = tempfile::tempdir().expect("a directory");
-        let path = directory.path().join("events");
-        let journal = Journal::start(Some(&path), Arc::new(Timings::start())).expect("a new file");
-        std::thread::scope(|scope| {
-            for vcpu in 0..THREADS {
-                let journal = &journal;
-                scope.spawn(move || (0..EVENTS).for_each(|_| journal.note(Note::Held(vcpu as u32))));
-            }
-        });
-        journal.flush(Duration::from_secs(60));
-        journal.note(Note::Stopped { reason: String::new(), status: 0 });
-        let missing = journal.flush(Duration::from_secs(60)).events;
-        let text = std::fs::read_to_string(&path).expect("an event file");
-        let events: Vec<Value> =
-            text.lines().map(|line| serde_json::from_str(line).expect("a whole line")).collect();
-        let count = |name: &str| events.iter().filter(|event| event["event"] == name).count() as u64;
-        assert_eq!((count("held") + missing, count("stopped")), (THREADS * EVENTS, 1));
-        let dropped = events.iter().filter_map(|event| event["missing"].as_u64());
-        assert_eq!(dropped.sum::<u64>(), missing);
-        assert!(missing > 0 && journal.lost().events == missing);
-        assert!(events.iter().map(|event| event["t_ns"].as_u64().expect("t_ns")).is_sorted());
-        assert_eq!(journal.counts()["held"], THREADS * EVENTS);
-    }
-}
+mod tests;

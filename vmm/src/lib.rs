@@ -21,6 +21,8 @@ pub mod kvm;
 pub mod lifecycle;
 pub mod log_limit;
 pub mod machine;
+pub mod metrics;
+pub mod notify;
 pub mod plan;
 pub mod ras;
 mod rate;

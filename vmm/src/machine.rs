@@ -28,6 +28,7 @@ use crate::describe;
 use crate::journal::Journal;
 use crate::kvm::{KvmError, KvmVm};
 use crate::lifecycle::{Ending, Lifecycle};
+use crate::notify::Notifier;
 use crate::plan::Blueprint;
 use crate::ras::ActionExecutor;
 use crate::signals::Signals;
@@ -84,13 +85,14 @@ pub struct Environment {
     pub signals: Signals,
     /// The control socket. `None` if the machine has none.
     pub control: Option<Server>,
+    /// The service manager.
+    pub notifier: Notifier,
     /// The open files of the profile's devices ([`profile_devices::open`]).
     pub backends: Vec<Backend>,
 }
 
 /// A machine that was set up and not started.
 pub struct Prepared {
-    name: String,
     ports: Vec<vcpu::KvmPort>,
     environment: VcpuEnvironment,
     board: Board,
@@ -154,7 +156,6 @@ pub fn prepare(
     )?;
     let ports = vm.ports(kvm, entry)?;
     timings.mark(Phase::Vcpus);
-    let name = machine.name.clone();
     preserved.reporting.attach(ActionExecutor {
         events: Arc::clone(&board.events),
         interrupts: interrupt_lines(&vm, platform)?,
@@ -167,7 +168,7 @@ pub fn prepare(
         memory_errors: Arc::clone(&preserved.reporting) as _,
         observer: Arc::new(StartupObserver::new(Arc::clone(&env.journal), Arc::clone(timings))),
     };
-    Ok(Prepared { name, ports, environment, board, console, control, lifecycle, vm })
+    Ok(Prepared { ports, environment, board, console, control, lifecycle, vm })
 }
 
 /// The interrupt lines of the error sources that have an interrupt of their own, each with its GSI.
@@ -195,8 +196,14 @@ impl Prepared {
     ///
     /// # Errors
     /// Returns an error if a thread cannot be started or the event loop fails.
-    pub fn run(self, preserved: &PreservedState, env: &mut Environment) -> Result<Ending, MachineError> {
-        let Prepared { name, ports, environment, board, console, control, lifecycle, vm } = self;
+    pub fn run(
+        self,
+        machine: &Machine,
+        blueprint: &Blueprint,
+        preserved: &PreservedState,
+        env: &mut Environment,
+    ) -> Result<Ending, MachineError> {
+        let Prepared { ports, environment, board, console, control, lifecycle, vm } = self;
         let input = Input::start(Arc::clone(&board.console), &lifecycle)
             .map_err(host_error("starting the thread console-input"))?;
         let exited: Arc<dyn Fn(VcpuExited) + Send + Sync> = {
@@ -209,7 +216,8 @@ impl Prepared {
         };
         let mut vcpus = Vcpus::start(ports, &environment, &control, &exited)?;
         let running = RunningMachine {
-            name: &name,
+            machine,
+            plan: &blueprint.report,
             vcpus: &vcpus,
             power_button: &board.power_button,
             lifecycle: &lifecycle,
@@ -217,7 +225,8 @@ impl Prepared {
             vm: &vm,
             started: Instant::now(),
         };
-        let outcome = event_loop::run(&running, &mut env.signals, env.control.as_mut());
+        env.notifier.ready();
+        let outcome = event_loop::run(&running, &mut env.signals, env.control.as_mut(), &mut env.notifier);
         let stopped = vcpus.stop();
         // The last references to the devices: their threads end here.
         drop((vcpus, environment));

@@ -8,7 +8,9 @@ use ras_core::RecordArea;
 use ras_core::abilities::HostAbilities;
 use ras_core::plan::{Plan, TablesView, sources_wanted};
 use rustix::system::sysinfo;
+use schemars::JsonSchema;
 use serde::Serialize;
+use serde_json::{Map, Value};
 
 use crate::board::profile_devices;
 use crate::describe::{self, DescribeError};
@@ -30,7 +32,7 @@ pub struct Blueprint {
 }
 
 /// The plan of a machine, for users: the JSON of `ghest plan --json`.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub struct PlanReport {
     /// Name of the machine.
@@ -50,13 +52,14 @@ pub struct PlanReport {
     /// Every table.
     pub tables: Vec<PlannedTable>,
     /// How memory errors are handled.
+    #[schemars(with = "Map<String, Value>")]
     pub ras: Plan,
     /// What the user should know about this machine on this host, beside memory errors.
     pub notes: Vec<String>,
 }
 
 /// A table that the guest gets.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct PlannedTable {
     /// Its name.
     pub name: &'static str,

@@ -38,6 +38,7 @@ pub(crate) fn check(settings: &ProfileSettings, arch: Arch, report: &mut Report)
         poll_interval(settings),
         socket(settings),
         private_memory(settings),
+        metrics_interval(settings),
         too_many_devices(settings, arch),
     ];
     for problem in problems.into_iter().flatten().chain(shared_files(settings)) {
@@ -195,6 +196,13 @@ fn private_memory(settings: &ProfileSettings) -> Option<Diagnostic> {
             "its process cannot map the guest's memory, which is private to this process (`memory.backing`)";
         Diagnostic::refused(place, key, reason, help)
     })
+}
+
+fn metrics_interval(settings: &ProfileSettings) -> Option<Diagnostic> {
+    let interval = settings.metrics_interval.as_ref().ok()?;
+    let is_unused = matches!(settings.metrics_file, Ok(None));
+    (interval.given && is_unused)
+        .then(|| interval.refused("no file of metrics is written", "remove the key, or add `file`"))
 }
 
 fn too_many_devices(settings: &ProfileSettings, arch: Arch) -> Option<Diagnostic> {

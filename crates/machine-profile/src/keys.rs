@@ -27,6 +27,7 @@ pub(crate) static SECTIONS: &[&Section] = &[
     &ras::SECTION,
     &device::SECTION,
     &control::SECTION,
+    &metrics::SECTION,
 ];
 
 const fn word<T>(word: &'static str, value: T, doc: &'static str) -> Word<T> {
@@ -257,5 +258,31 @@ pub(crate) mod control {
         doc: "The control socket, relative to the profile; at most 107 bytes after it is resolved.",
         form: FilePath { example: "/run/web-1.sock" },
         absent: Optional("none"),
+    };
+}
+
+/// `[metrics]`.
+pub(crate) mod metrics {
+    use super::*;
+
+    pub(crate) static SECTION: Section = Section {
+        name: "metrics",
+        doc: "Metrics of a running machine, in the text form of Prometheus.",
+        shape: Shape::Once { required: false, keys: &[&FILE, &INTERVAL] },
+    };
+    pub(crate) static FILE: Key<FilePath, Optional> = Key {
+        name: "file",
+        doc: "The file that has them while the machine runs, relative to the profile. It is replaced as a whole each time.",
+        form: FilePath { example: "/run/ghest/web-1.prom" },
+        absent: Optional("none"),
+    };
+    pub(crate) static INTERVAL: Key<Period, Default<Duration>> = Key {
+        name: "interval",
+        doc: "How often the file is written: 100ms to 1h.",
+        form: Period {
+            min: (100, "because nothing reads it more often"),
+            max: (3_600_000, "because metrics of that age say little about the machine"),
+        },
+        absent: Default(Duration::from_secs(10)),
     };
 }

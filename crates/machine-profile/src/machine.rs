@@ -35,6 +35,17 @@ pub struct Machine {
     pub devices: Vec<Device>,
     /// `control.socket`.
     pub control_socket: Option<PathBuf>,
+    /// `[metrics]`. `None` if it names no file.
+    pub metrics: Option<Metrics>,
+}
+
+/// Where metrics are written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Metrics {
+    /// `metrics.file`, resolved against the profile's directory.
+    pub file: PathBuf,
+    /// `metrics.interval`: 100 ms to 1 h.
+    pub interval: Duration,
 }
 
 /// The effect of a reset that the guest requests.

@@ -115,22 +115,35 @@ pub fn load(
     parse(Source { name, text }, overrides, arch, base_dir, kinds)
 }
 
-/// Reports conflicts between machines that run at the same time: two with one control socket.
+/// Reports conflicts between machines that run at the same time: two with one control socket, or one file of metrics.
 ///
 /// Disks are not compared: profiles that boot one guest with different firmware share them, and do not run together.
 #[must_use]
 pub fn conflicts(profiles: &[Profile]) -> Vec<Diagnostic> {
+    let sockets = shared(profiles, "control.socket", "socket", |it| it.control_socket.as_deref());
+    let files = shared(profiles, "metrics.file", "file", |it| {
+        it.metrics.as_ref().map(|metrics| metrics.file.as_path())
+    });
+    sockets.into_iter().chain(files).collect()
+}
+
+/// Reports paths that several machines have for a key. `noun` is what the key names.
+fn shared(
+    profiles: &[Profile],
+    key: &str,
+    noun: &str,
+    path: impl Fn(&Machine) -> Option<&Path>,
+) -> Vec<Diagnostic> {
     let mut conflicts = Vec::new();
     let mut first_with = HashMap::new();
     for profile in profiles {
-        let Some(socket) = &profile.machine.control_socket else { continue };
-        let first: &Profile = first_with.entry(socket).or_insert(profile);
+        let Some(path) = path(&profile.machine) else { continue };
+        let first: &Profile = first_with.entry(path).or_insert(profile);
         if !std::ptr::eq(first, profile) {
-            let key = "control.socket";
             let place = profile.place(key);
-            let reason = format!("{} uses that socket too", quoted(&first.source.name));
+            let reason = format!("{} uses that {noun} too", quoted(&first.source.name));
             let refused = Diagnostic::refused(&place, key, reason, "choose another path");
-            conflicts.push(refused.with_label(&first.place(key), "the same socket"));
+            conflicts.push(refused.with_label(&first.place(key), format!("the same {noun}")));
         }
     }
     conflicts

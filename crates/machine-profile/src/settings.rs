@@ -10,10 +10,10 @@ use crate::description::Section;
 use crate::device_config::DeviceConfig;
 use crate::device_kind::{DeviceKinds, DeviceSection, TYPE, Uses, resolve};
 use crate::diagnostic::{Report, Reported};
-use crate::keys::{boot, control, device, machine, memory, ras};
+use crate::keys::{boot, control, device, machine, memory, metrics, ras};
 use crate::machine::{
-    Boot, BootProtocol, Device, DeviceFile, Kernel, Machine, Memory, MemoryBacking, OnMissingSupport,
-    OnReboot, PageSize, Ras, Repair, TableSet,
+    Boot, BootProtocol, Device, DeviceFile, Kernel, Machine, Memory, MemoryBacking, Metrics,
+    OnMissingSupport, OnReboot, PageSize, Ras, Repair, TableSet,
 };
 use crate::reader::{SectionReader, Setting, SettingResult, unknown_sections};
 use crate::source::Place;
@@ -42,6 +42,8 @@ pub(crate) struct ProfileSettings {
     pub(crate) repair: SettingResult<Repair>,
     pub(crate) devices: Result<Vec<DeviceSettings>, Reported>,
     pub(crate) control_socket: OptionalSetting<PathBuf>,
+    pub(crate) metrics_file: OptionalSetting<PathBuf>,
+    pub(crate) metrics_interval: SettingResult<Duration>,
 }
 
 /// The settings of one device.
@@ -72,6 +74,7 @@ impl ProfileSettings {
         let boot = open(&boot::SECTION, report);
         let ras = open(&ras::SECTION, report);
         let control = open(&control::SECTION, report);
+        let metrics = open(&metrics::SECTION, report);
         let resolved = |path: PathBuf| resolve(base_dir, &path);
         ProfileSettings {
             name: machine.optional(&machine::NAME, report),
@@ -104,12 +107,17 @@ impl ProfileSettings {
             control_socket: control
                 .optional(&control::SOCKET, report)
                 .map(|socket| socket.map(|path| path.map(resolved))),
+            metrics_file: metrics
+                .optional(&metrics::FILE, report)
+                .map(|file| file.map(|path| path.map(resolved))),
+            metrics_interval: metrics.value(&metrics::INTERVAL, report),
         }
     }
 
     /// The machine. Returns an error if a setting was reported.
     pub(crate) fn into_machine(self, arch: Arch, default_name: String) -> Result<Machine, Reported> {
         let backing = self.backing?.value;
+        let interval = self.metrics_interval?.value;
         let page_size = self.page_size?.map_or(default_page_size(backing), |setting| setting.value);
         Ok(Machine {
             name: self.name?.map_or(default_name, |setting| setting.value),
@@ -137,6 +145,7 @@ impl ProfileSettings {
                 .map(DeviceSettings::into_device)
                 .collect::<Result<Vec<Device>, Reported>>()?,
             control_socket: self.control_socket?.map(|setting| setting.value),
+            metrics: self.metrics_file?.map(|file| Metrics { file: file.value, interval }),
         })
     }
 }

@@ -8,8 +8,8 @@ use devices::virtio_block::{BlockConfig, Format};
 use machine_profile::device_kind::DeviceConfig;
 use machine_profile::{
     Boot, BootProtocol, Device, DeviceFile, Diagnostic, Kernel, MAX_LEN, Machine, Memory, MemoryBacking,
-    OnMissingSupport, OnReboot, Override, PageSize, Profile, Ras, Repair, Source, TableSet, conflicts, load,
-    parse, schema,
+    Metrics, OnMissingSupport, OnReboot, Override, PageSize, Profile, Ras, Repair, Source, TableSet,
+    conflicts, load, parse, schema,
 };
 use platform::Arch;
 use ras_core::Response;
@@ -42,6 +42,7 @@ fn a_header_alone_is_a_profile_and_every_default_is_filled_in() {
             },
             devices: Vec::new(),
             control_socket: None,
+            metrics: None,
         }
     );
 }
@@ -77,6 +78,9 @@ fn every_key_is_honoured() {
         path = "b.img"
         read-only = true
         format = "raw"
+        [metrics]
+        file = "db.prom"
+        interval = "30s"
         [control]
         socket = "db.sock"
     "#;
@@ -105,6 +109,7 @@ fn every_key_is_honoured() {
             },
             devices: vec![disk(0, "/srv/a.img", false, None), disk(1, "/srv/b.img", true, Some(Format::Raw))],
             control_socket: Some("/srv/db.sock".into()),
+            metrics: Some(Metrics { file: "/srv/db.prom".into(), interval: Duration::from_secs(30) }),
         }
     );
 }
@@ -224,6 +229,23 @@ fn machines_with_one_socket_conflict() {
     );
     assert_eq!(conflicts(&profiles[..2]), []);
     assert_eq!(conflicts(&[read("[machine]", &[]).unwrap(), read("[machine]", &[]).unwrap()]), []);
+}
+
+#[test]
+fn machines_with_one_file_of_metrics_conflict() {
+    let profile = |name: &str, file: &str| {
+        let text = format!("[machine]\n[metrics]\nfile = \"{file}\"\n");
+        let source = Source { name: name.to_owned(), text };
+        parse(source, &[], Arch::X86_64, Path::new(""), &devices::kinds()).unwrap()
+    };
+    let profiles = [profile("a.toml", "/run/a.prom"), profile("b.toml", "/run/a.prom")];
+    let found: Vec<String> = conflicts(&profiles).iter().map(ToString::to_string).collect();
+    assert_eq!(
+        found,
+        ["b.toml:3:8: `metrics.file` cannot be `\"/run/a.prom\"`: `a.toml` uses that file too\n  \
+          a.toml:3:8: the same file\n  \
+          help: choose another path"]
+    );
 }
 
 /// Paths of one file are those that the caller identifies.

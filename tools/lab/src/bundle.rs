@@ -89,6 +89,15 @@ pub(crate) fn rust() -> Bundle {
     }
 }
 
+/// Prometheus' checker of metrics, which a test of the full set runs. Its package is too large to fetch for each run.
+pub(crate) fn promtool() -> Bundle {
+    Bundle {
+        name: "prometheus".to_owned(),
+        release: Release::Bookworm,
+        packages: vec![("prometheus", Architecture::X86_64, Follow::Only(&[]))],
+    }
+}
+
 impl Cache {
     pub(crate) fn new(directory: PathBuf, refresh: bool) -> Self {
         Self { directory, refresh, updated: RefCell::default() }

@@ -17,6 +17,7 @@ mod kernel;
 mod libraries;
 mod machine;
 mod matrix;
+mod package;
 mod process;
 mod program;
 mod report;
@@ -90,6 +91,8 @@ enum Command {
     },
     /// Compare one guest under both table sets, with a page of it poisoned on an emulated host
     Compare(compare::Options),
+    /// Build the Debian package of ghest, with its unit, manual pages, completions and schemas (needs cargo-deb)
+    Package,
     /// Measure ghest: on this machine's own /dev/kvm, and beside another VMM on an emulated host
     Bench,
 }
@@ -133,6 +136,9 @@ fn execute(Cli { command, ghest, full }: Cli) -> Result<Option<Count>> {
     if let Command::Libraries { update } = command {
         return libraries::check(&workspace, update).map(Some);
     }
+    if matches!(command, Command::Package) {
+        return package::package(&workspace).map(|()| None);
+    }
     let all = scenario::load(&workspace.scenarios())?;
     let in_set = |scenario: &Scenario| full || scenario.set == Set::Default;
     let cache_directory = workspace.cache();
@@ -157,7 +163,11 @@ fn execute(Cli { command, ghest, full }: Cli) -> Result<Option<Count>> {
     }
     let scenarios: Vec<Scenario> = all.into_iter().filter(in_set).collect();
     match command {
-        Command::Setup | Command::Libraries { .. } | Command::Run(_) | Command::Compare(_) => Ok(None),
+        Command::Setup
+        | Command::Libraries { .. }
+        | Command::Package
+        | Command::Run(_)
+        | Command::Compare(_) => Ok(None),
         Command::Fetch => fetch(&cache(true), &scenarios).map(|()| None),
         Command::Shell { host, host_kernel } => {
             shell(&workspace, &cache(false), host, host_kernel, &scenarios).map(|()| None)
@@ -172,7 +182,12 @@ fn execute(Cli { command, ghest, full }: Cli) -> Result<Option<Count>> {
             if let Err(error) = workspace.prepare_compiler(&cache) {
                 eprintln!("no compiler for aarch64: {error}");
             }
-            let tests = suite::cargo_test(&workspace)?;
+            let promtool = full.then(|| cache.get(&bundle::promtool()));
+            let promtool = promtool.transpose().unwrap_or_else(|error| {
+                eprintln!("no promtool: {error}");
+                None
+            });
+            let tests = suite::cargo_test(&workspace, promtool.as_ref())?;
             let checks = libraries::check(&workspace, false)?;
             let runs = Count::of(&run::run(&workspace, &cache, &scenarios, false)?);
             println!("cargo test: {tests}\nlibraries:  {checks}\nscenarios:  {runs}");

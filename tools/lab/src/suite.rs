@@ -3,13 +3,17 @@
 use std::io::{BufRead, BufReader};
 use std::process::Stdio;
 
+use crate::bundle::Unpacked;
 use crate::error::{Context, Error, Result};
 use crate::report::Count;
 use crate::workspace::Workspace;
 
-/// Runs the workspace's tests, and prints their output.
-pub(crate) fn cargo_test(workspace: &Workspace) -> Result<Count> {
+/// Runs the workspace's tests, and prints their output. `prometheus` is the package with promtool, if there is one beside this machine's.
+pub(crate) fn cargo_test(workspace: &Workspace, prometheus: Option<&Unpacked>) -> Result<Count> {
     let mut cargo = workspace.cargo();
+    if let Some(Unpacked { root, .. }) = prometheus {
+        cargo.env("PROMTOOL", root.join("usr/bin/promtool"));
+    }
     cargo.args(["test", "--workspace", "--no-fail-fast"]).stdout(Stdio::piped());
     let mut child = cargo.spawn().context("cannot run cargo")?;
     let mut count = Count::default();

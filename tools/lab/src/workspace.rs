@@ -42,6 +42,11 @@ impl Workspace {
         self.root.join("tests/scenarios")
     }
 
+    /// The directory of builds.
+    pub(crate) fn target(&self) -> PathBuf {
+        self.root.join("target")
+    }
+
     /// The lab's directory.
     pub(crate) fn lab(&self) -> PathBuf {
         self.root.join("target/lab")

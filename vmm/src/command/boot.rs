@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
-use machine_profile::{Diagnostic, Machine, OnReboot, Profile};
+use machine_profile::{Diagnostic, Machine, Metrics, OnReboot, Profile};
 use platform::Arch;
 use ras_core::actions::{StopReason, StopReport};
 use rustix::process::{Signal, getppid, set_parent_process_death_signal};
@@ -18,6 +18,8 @@ use vmm::journal::{Journal, Missing, Note};
 use vmm::kvm::offered;
 use vmm::lifecycle::Ending;
 use vmm::machine::{self, Environment, MachineError, MappedMemory, PreservedState, host_error};
+use vmm::metrics::{MetricsFile, Sample, Subject};
+use vmm::notify::Notifier;
 use vmm::plan::{Blueprint, PlanError, memory_note};
 use vmm::ras::fatal_signal;
 use vmm::ras::inject::{InjectionSpec, InjectionSpecError};
@@ -68,7 +70,12 @@ pub(super) fn run(options: &Options, timings: Timings) -> Status {
         Err(status) => return status,
     };
     timings.mark(Phase::Profile);
-    let outputs = [("--events", options.events.as_deref()), ("--timings", options.timings.as_deref())];
+    let metrics = profile.machine.metrics.as_ref();
+    let outputs = [
+        ("--events", options.events.as_deref()),
+        ("--timings", options.timings.as_deref()),
+        ("metrics.file", metrics.map(|metrics| metrics.file.as_path())),
+    ];
     if let Err(reason) = host_files::check_outputs(&options.profile.profile, &profile, &outputs) {
         return output::report(&reason, Status::Usage);
     }
@@ -201,7 +208,23 @@ fn boot(
     let preserved = PreservedState::new(memory, &blueprint, tables, &options.inject, journal, timings)
         .map_err(Failure::Machine)?;
     let control = match options.control.as_ref().or(machine.control_socket.as_ref()) {
-        Some(path) => Some(Server::listen(path).map_err(|error| Failure::Control(path.clone(), error))?),
+        Some(path) => {
+            let server = Server::listen(path, &machine.name, Arc::clone(journal));
+            Some(server.map_err(|error| Failure::Control(path.clone(), error))?)
+        }
+        None => None,
+    };
+    let _metrics = match &machine.metrics {
+        Some(Metrics { file, interval }) => {
+            let (subject, reporting) = (Subject::from(&blueprint.report), Arc::clone(preserved.reporting()));
+            let written = MetricsFile::start(file, *interval, move || {
+                Sample::take(subject.clone(), &reporting).prometheus()
+            });
+            Some(
+                written
+                    .map_err(|error| Failure::Machine(host_error("starting the thread metrics")(error)))?,
+            )
+        }
         None => None,
     };
     let mut environment = Environment {
@@ -209,18 +232,23 @@ fn boot(
         timings: Arc::clone(timings),
         signals,
         control,
+        notifier: Notifier::from_environment(),
         backends,
     };
     loop {
         let prepared = machine::prepare(&kvm, machine, &blueprint, &entry, &preserved, &environment)
             .map_err(Failure::Machine)?;
         requests.get_or_insert_with(|| environment.signals.stops_are_requests());
-        let ending = prepared.run(&preserved, &mut environment).map_err(Failure::Machine)?;
+        let ending =
+            prepared.run(machine, &blueprint, &preserved, &mut environment).map_err(Failure::Machine)?;
         match (&ending, machine.on_reboot) {
             (Ending::Reset(_), OnReboot::Restart) | (Ending::ControlReset, _) => {
                 tracing::info!("{ending}: the machine boots again");
             }
-            _ => return Ok(ending),
+            _ => {
+                environment.notifier.stopping();
+                return Ok(ending);
+            }
         }
         entry = match reload(machine, &blueprint, &preserved, timings).map_err(Failure::Machine)? {
             Some(entry) => entry,

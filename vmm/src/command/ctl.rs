@@ -1,13 +1,12 @@
 //! `ghest ctl`.
 
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use clap::{Args, Subcommand, ValueEnum};
+use clap::Args;
 use machine_profile::printable::escaped_json;
-use ras_core::Kind;
-use vmm::control::{Request, send_request};
-use vmm::ras::inject::{InjectionMethod, InjectionRequest, parse_log2_span, parse_number, parse_time};
+use serde_json::{Value, json};
+use vmm::control::{Client, Request, RequestFailed, timeout};
 use vmm::status::Status;
 
 use super::output;
@@ -21,124 +20,85 @@ pub(super) struct Options {
     #[arg(long, value_name = "TIME", value_parser = timeout, default_value = "60s")]
     timeout: Duration,
     #[command(subcommand)]
-    command: ControlCommand,
-}
-
-/// A request, on the command line.
-#[derive(Clone, Copy, Debug, Subcommand)]
-enum ControlCommand {
-    /// Print the machine's name and state.
-    Status,
-    /// Pause its vCPUs.
-    Pause,
-    /// Resume its vCPUs.
-    Resume,
-    /// Press its power button.
-    PowerButton,
-    /// Inject a memory error.
-    Inject {
-        /// Any guest physical address in the span: decimal, or hexadecimal after 0x.
-        #[arg(long, value_parser = gpa)]
-        gpa: u64,
-        /// The kind of error.
-        #[arg(long, value_enum)]
-        kind: KindName,
-        /// How the memory is poisoned.
-        #[arg(long = "via", value_name = "VIA", value_enum, default_value = "simulate")]
-        method: MethodName,
-        /// Size of the poisoned memory: a power of two from 4KiB to 1GiB.
-        #[arg(long, value_parser = span, default_value = "4KiB")]
-        span: u8,
-    },
-    /// Print the ledger of poisoned pages.
-    Ledger,
-    /// Print counters: how often each event happened, and how much memory is poisoned.
-    Metrics,
-    /// Print where guest memory is mapped in its process.
-    MemoryMap,
-    /// Reset it: it boots again from its profile.
-    Reset,
-    /// Stop it.
-    Stop,
-}
-
-/// A kind of error.
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum KindName {
-    /// Action required: the next vCPU that accesses the page consumes the error.
-    Ar,
-    /// Action optional: the error is detected, no vCPU has consumed it.
-    Ao,
-}
-
-/// How memory is poisoned.
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum MethodName {
-    /// Remove the pages from the guest's memslots and raise signals as the host's kernel would. Works on any host. On x86_64 a
-    /// store to the pages is reported and dropped.
-    Simulate,
-    /// Let the host's kernel poison the pages: madvise(MADV_HWPOISON). Needs CONFIG_MEMORY_FAILURE and CAP_SYS_ADMIN.
-    Madvise,
-    /// Poison no page, only report the error to the guest. With `--kind ao` only.
-    Notice,
-}
-
-impl From<KindName> for Kind {
-    fn from(kind: KindName) -> Self {
-        match kind {
-            KindName::Ar => Kind::ActionRequired,
-            KindName::Ao => Kind::ActionOptional,
-        }
-    }
-}
-
-impl From<MethodName> for InjectionMethod {
-    fn from(method: MethodName) -> Self {
-        match method {
-            MethodName::Simulate => InjectionMethod::Simulate,
-            MethodName::Madvise => InjectionMethod::Madvise,
-            MethodName::Notice => InjectionMethod::Notice,
-        }
-    }
-}
-
-fn gpa(text: &str) -> Result<u64, String> {
-    parse_number(text).ok_or_else(|| "expected an address: decimal, or hexadecimal after 0x".into())
-}
-
-/// The base-two logarithm of a span.
-fn span(text: &str) -> Result<u8, String> {
-    parse_log2_span(text).ok_or_else(|| "expected a power of two from 4KiB to 1GiB".into())
-}
-
-fn timeout(text: &str) -> Result<Duration, String> {
-    let time = parse_time(text).filter(|time| !time.is_zero());
-    time.ok_or_else(|| "expected a whole number of ms or s, for example `5s`".into())
+    request: Request,
 }
 
 pub(super) fn run(options: &Options) -> Status {
-    let request = match options.command {
-        ControlCommand::Status => Request::Status,
-        ControlCommand::Pause => Request::Pause,
-        ControlCommand::Resume => Request::Resume,
-        ControlCommand::PowerButton => Request::PowerButton,
-        ControlCommand::Inject { gpa, kind, method, span } => Request::Inject(InjectionRequest {
-            gpa,
-            log2_len: span,
-            kind: kind.into(),
-            method: method.into(),
+    let outcome = match options.request {
+        Request::Events { .. } => follow(options),
+        Request::PowerButton { wait: Some(wait) } => press_and_wait(options, wait),
+        Request::Metrics { prometheus: true } => connect(options).and_then(|mut machine| {
+            let response = machine.request(options.request)?;
+            Ok(response["text"].as_str().map_or_else(|| print(&response), output::print_text))
         }),
-        ControlCommand::Ledger => Request::Ledger,
-        ControlCommand::Metrics => Request::Metrics,
-        ControlCommand::MemoryMap => Request::MemoryMap,
-        ControlCommand::Reset => Request::Reset,
-        ControlCommand::Stop => Request::Stop,
+        request => connect(options).and_then(|mut machine| Ok(print(&machine.request(request)?))),
     };
-    match send_request(&options.socket, request, options.timeout) {
-        Ok(response) => {
-            let printed = output::print(&format!("{}\n", escaped_json(&response.to_string())));
-            if response["ok"] == true { printed } else { Status::Failure }
-        }
-        Err(error) => output::report(&format!("{}: {error}", options.socket.display()), Status::Failure),
+    outcome.unwrap_or_else(|error| {
+        output::report(&format!("{}: {error}", options.socket.display()), Status::Failure)
+    })
+}
+
+fn connect(options: &Options) -> Result<Client, RequestFailed> {
+    Client::connect(&options.socket, options.timeout)
+}
+
+/// Prints a line of the machine.
+fn print_line(line: &Value) -> Status {
+    output::print(&format!("{}\n", escaped_json(&line.to_string())))
+}
+
+/// Prints a response.
+fn print(response: &Value) -> Status {
+    let printed = print_line(response);
+    if response["ok"] == true { printed } else { Status::Failure }
+}
+
+/// Prints events until the machine has ended.
+fn follow(options: &Options) -> Result<Status, RequestFailed> {
+    let mut events = connect(options)?;
+    let response = events.request(options.request)?;
+    if response["ok"] != true {
+        return Ok(print(&response));
     }
+    loop {
+        match events.event(None) {
+            Ok(event) => match print_line(&event) {
+                Status::Success => {}
+                failed => return Ok(failed),
+            },
+            Err(RequestFailed::Closed) => return Ok(Status::Success),
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// Presses the power button and waits until the machine's process has ended. Prints how it ended.
+fn press_and_wait(options: &Options, wait: Duration) -> Result<Status, RequestFailed> {
+    let deadline = Instant::now() + wait;
+    // Before the button: no event of the end is missed.
+    let mut events = connect(options)?;
+    for (machine, request) in
+        [(&mut events, Request::Events { follow: true }), (&mut connect(options)?, options.request)]
+    {
+        let response = machine.request(request)?;
+        if response["ok"] != true {
+            return Ok(print(&response));
+        }
+    }
+    let mut ending = Value::Null;
+    loop {
+        match events.event(Some(deadline)) {
+            Ok(event) if event["event"] == "stopped" => ending = event,
+            Ok(_) => {}
+            // The last descriptor of the process is closed.
+            Err(RequestFailed::Closed) => break,
+            Err(RequestFailed::TimedOut(_)) => {
+                let error = format!("the machine has not ended within {wait:?}");
+                return Ok(print(&json!({ "ok": false, "error": error })));
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    let is_clean = ending["status"] == 0;
+    Ok(print(&json!({ "ok": is_clean, "reason": ending["reason"], "status": ending["status"] })))
 }

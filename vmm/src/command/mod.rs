@@ -9,6 +9,7 @@ mod diagnostics;
 mod host_files;
 mod input;
 mod logging;
+mod man;
 mod output;
 mod plan;
 mod probe;
@@ -19,8 +20,7 @@ mod tables;
 use std::io::{Write, stderr};
 use std::path::PathBuf;
 
-use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
-use clap_complete::Shell;
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use machine_profile::printable::{escaped_lines, is_printable};
 use platform::Arch;
 use vmm::status::Status;
@@ -101,13 +101,11 @@ enum Command {
     /// Print the capabilities of this host, and what each missing one costs.
     Probe(probe::Options),
     /// Print the JSON Schema of profiles.
-    Schema,
+    Schema(schema::Options),
     /// Print a completion script for a shell.
-    Completions {
-        /// The shell.
-        #[arg(value_enum)]
-        shell: Shell,
-    },
+    Completions(man::CompletionsOptions),
+    /// Print the manual page, or write those of all commands to a directory.
+    Man(man::ManOptions),
 }
 
 /// A profile and its overrides.
@@ -173,11 +171,8 @@ pub(crate) fn run(timings: Timings) -> Status {
         Command::Tables(options) => tables::run(&options),
         Command::Decode(options) => decode::run(&options),
         Command::Probe(options) => probe::run(&options),
-        Command::Schema => schema::run(),
-        Command::Completions { shell } => {
-            let mut script = Vec::new();
-            clap_complete::generate(shell, &mut Cli::command(), "ghest", &mut script);
-            output::print(&String::from_utf8_lossy(&script))
-        }
+        Command::Schema(options) => schema::run(&options),
+        Command::Completions(options) => man::completions(&options),
+        Command::Man(options) => man::man(&options),
     }
 }

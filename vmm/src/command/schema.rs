@@ -1,9 +1,19 @@
 //! `ghest schema`.
 
+use clap::Args;
+use vmm::control;
 use vmm::status::Status;
 
 use super::output;
 
-pub(super) fn run() -> Status {
-    output::print_json(&machine_profile::schema(&devices::kinds()))
+#[derive(Args, Debug)]
+pub(super) struct Options {
+    /// Print that of the control socket's protocol instead.
+    #[arg(long)]
+    control: bool,
+}
+
+pub(super) fn run(options: &Options) -> Status {
+    let schema = if options.control { control::schema() } else { machine_profile::schema(&devices::kinds()) };
+    output::print_json(&schema)
 }

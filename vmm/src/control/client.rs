@@ -7,9 +7,11 @@ use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::{MAX_RESPONSE_LEN, Request};
+use super::protocol::VERSION;
+use super::{Greeting, MAX_RESPONSE_LEN, Request};
 
 /// Why a request has no response.
 #[derive(Debug, thiserror::Error)]
@@ -24,6 +26,11 @@ pub enum RequestFailed {
     /// The machine closed the connection.
     #[error("the connection was closed without a response: the machine has ended")]
     Closed,
+    /// The machine has another version of the protocol.
+    #[error(
+        "the machine has version {0} of the control protocol, and this program version {VERSION}: use the `ghest` that booted it"
+    )]
+    Version(u32),
     /// The response is not the machine's.
     #[error("the response has more than {MAX_RESPONSE_LEN} bytes")]
     TooLong,
@@ -40,68 +47,133 @@ pub enum RequestFailed {
     },
 }
 
-/// Sends a request to a running machine and returns its response, for which it waits no longer than `timeout`.
-///
-/// # Errors
-/// Returns an error if no process listens at `path`, if there is no response in time, or if it is not one of a machine.
-pub fn send_request(path: &Path, request: Request, timeout: Duration) -> Result<Value, RequestFailed> {
-    let deadline = Instant::now() + timeout;
-    let failed = |call| {
-        move |source: io::Error| match source.kind() {
-            io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => RequestFailed::TimedOut(timeout),
+/// A connection to a running machine.
+#[derive(Debug)]
+pub struct Client {
+    stream: UnixStream,
+    /// What was read behind the last line.
+    unread: Vec<u8>,
+    /// How long it waits for each line.
+    timeout: Duration,
+}
+
+impl Client {
+    /// Connects to a machine and reads its greeting. This takes, and later each response, no longer than `timeout`.
+    ///
+    /// # Errors
+    /// Returns an error if no process listens at `path`, if it does not accept the connection in time, or if it is not a machine of
+    /// this version of the protocol.
+    pub fn connect(path: &Path, timeout: Duration) -> Result<Self, RequestFailed> {
+        let deadline = Instant::now() + timeout;
+        let address = SocketAddrUnix::new(path).map_err(|errno| RequestFailed::Connect(errno.into()))?;
+        let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None);
+        let call = |call| move |source| RequestFailed::Call { call, source };
+        let stream = UnixStream::from(socket.map_err(|errno| call("socket(2)")(errno.into()))?);
+        // It also limits connect(2), which waits while the machine accepts no connection.
+        stream.set_write_timeout(Some(timeout)).map_err(call("setsockopt(2)"))?;
+        connect(&stream, &address).map_err(|errno| match errno {
+            Errno::AGAIN => RequestFailed::TimedOut(timeout),
+            errno => RequestFailed::Connect(errno.into()),
+        })?;
+        let mut client = Client { stream, unread: Vec::new(), timeout };
+        let greeting: Greeting = client.line(Some(deadline))?;
+        if greeting.version == VERSION { Ok(client) } else { Err(RequestFailed::Version(greeting.version)) }
+    }
+
+    /// Sends a request and returns its response.
+    ///
+    /// # Errors
+    /// Returns an error if there is no response in time, or if it is not one of a machine.
+    pub fn request(&mut self, request: Request) -> Result<Value, RequestFailed> {
+        let deadline = Instant::now() + self.timeout;
+        let line = serde_json::to_string(&request).map_err(RequestFailed::NotJson)?;
+        let written = self.stream.write_all(format!("{line}\n").as_bytes());
+        written.map_err(|source| self.failed("write(2)", source))?;
+        self.line(Some(deadline))
+    }
+
+    /// The next event of a client that follows them, for which it waits until the deadline, or as long as it takes.
+    ///
+    /// # Errors
+    /// Returns [`RequestFailed::Closed`] if the process has ended, and other errors if there is none in time or if it is not JSON.
+    pub fn event(&mut self, deadline: Option<Instant>) -> Result<Value, RequestFailed> {
+        self.line(deadline)
+    }
+
+    fn failed(&self, call: &'static str, source: io::Error) -> RequestFailed {
+        match source.kind() {
+            io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => RequestFailed::TimedOut(self.timeout),
             io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => RequestFailed::Closed,
             _ => RequestFailed::Call { call, source },
         }
-    };
-    let left = || {
-        let left = deadline.saturating_duration_since(Instant::now());
-        if left.is_zero() { Err(RequestFailed::TimedOut(timeout)) } else { Ok(Some(left)) }
-    };
-    let address = SocketAddrUnix::new(path).map_err(|errno| RequestFailed::Connect(errno.into()))?;
-    let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None);
-    let mut stream = UnixStream::from(socket.map_err(|errno| failed("socket(2)")(errno.into()))?);
-    // It also limits connect(2), which waits while the machine accepts no connection.
-    stream.set_write_timeout(left()?).map_err(failed("setsockopt(2)"))?;
-    connect(&stream, &address).map_err(|errno| match errno {
-        Errno::AGAIN => RequestFailed::TimedOut(timeout),
-        errno => RequestFailed::Connect(errno.into()),
-    })?;
-    let line = serde_json::to_string(&request).map_err(RequestFailed::NotJson)?;
-    stream.write_all(format!("{line}\n").as_bytes()).map_err(failed("write(2)"))?;
-    let mut response = Vec::new();
-    let mut chunk = vec![0; 64 << 10];
-    loop {
-        stream.set_read_timeout(left()?).map_err(failed("setsockopt(2)"))?;
-        let len = match stream.read(&mut chunk) {
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-            outcome => outcome.map_err(failed("read(2)"))?,
-        };
-        let part = chunk.get(..len).unwrap_or_default();
-        let line_end = part.iter().position(|byte| *byte == b'\n');
-        response.extend_from_slice(part.get(..line_end.unwrap_or(len)).unwrap_or_default());
-        match line_end {
-            _ if response.len() > MAX_RESPONSE_LEN => return Err(RequestFailed::TooLong),
-            Some(_) => return serde_json::from_slice(&response).map_err(RequestFailed::NotJson),
-            None if len == 0 => return Err(RequestFailed::Closed),
-            None => {}
+    }
+
+    /// Reads a line.
+    fn line<T: DeserializeOwned>(&mut self, deadline: Option<Instant>) -> Result<T, RequestFailed> {
+        let mut chunk = vec![0; 64 << 10];
+        let mut searched = 0;
+        loop {
+            let unsearched = self.unread.get(searched..).unwrap_or_default();
+            let line_end = unsearched.iter().position(|byte| *byte == b'\n').map(|end| searched + end);
+            if line_end.unwrap_or(self.unread.len()) > MAX_RESPONSE_LEN {
+                return Err(RequestFailed::TooLong);
+            }
+            if let Some(end) = line_end {
+                let line = self.unread.get(..end).unwrap_or_default();
+                let value = serde_json::from_slice(line).map_err(RequestFailed::NotJson);
+                self.unread.drain(..=end);
+                return value;
+            }
+            searched = self.unread.len();
+            let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+            if left.is_some_and(|left| left.is_zero()) {
+                return Err(RequestFailed::TimedOut(self.timeout));
+            }
+            let limited = self.stream.set_read_timeout(left);
+            limited.map_err(|source| self.failed("setsockopt(2)", source))?;
+            match self.stream.read(&mut chunk) {
+                Ok(0) => return Err(RequestFailed::Closed),
+                Ok(len) => self.unread.extend_from_slice(chunk.get(..len).unwrap_or_default()),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(self.failed("read(2)", error)),
+            }
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::io::{BufRead, BufReader};
     use std::os::unix::net::UnixListener;
 
     use super::*;
 
-    /// The outcome of a request to a machine that does this with the connection.
+    fn send_request(path: &Path, timeout: Duration) -> Result<Value, RequestFailed> {
+        Client::connect(path, timeout)?.request(Request::Status)
+    }
+
+    /// The outcome of a request to a machine that does this with the connection, after the greeting.
     fn outcome(timeout_ms: u64, serve: impl FnOnce(UnixStream) + Send) -> Result<Value, RequestFailed> {
+        greeted(Greeting::of("test"), timeout_ms, serve)
+    }
+
+    fn greeted(
+        greeting: Greeting,
+        timeout_ms: u64,
+        serve: impl FnOnce(UnixStream) + Send,
+    ) -> Result<Value, RequestFailed> {
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join("control.sock");
         let listener = UnixListener::bind(&path).expect("listens");
         std::thread::scope(|scope| {
-            scope.spawn(|| serve(listener.accept().expect("a client").0));
-            send_request(&path, Request::Status, Duration::from_millis(timeout_ms))
+            scope.spawn(|| {
+                let mut client = listener.accept().expect("a client").0;
+                client.write_all(greeting.line().as_bytes()).expect("a client");
+                let mut request = String::new();
+                BufReader::new(&client).read_line(&mut request).expect("a request, or the end");
+                serve(client);
+            });
+            send_request(&path, Duration::from_millis(timeout_ms))
         })
     }
 
@@ -131,6 +203,13 @@ mod tests {
     }
 
     #[test]
+    fn a_machine_of_another_version_is_refused() {
+        let greeting = Greeting { version: 2, ..Greeting::of("test") };
+        let newer = greeted(greeting, 20_000, drop);
+        assert!(matches!(newer, Err(RequestFailed::Version(2))), "{newer:?}");
+    }
+
+    #[test]
     fn a_socket_that_accepts_no_connection_costs_its_client_the_timeout() {
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join("control.sock");
@@ -144,10 +223,10 @@ mod tests {
         while connect(waiting.last().expect("one"), &address).is_ok() {
             waiting.push(new(SocketFlags::NONBLOCK));
         }
-        let outcome = send_request(&path, Request::Status, Duration::from_millis(50));
+        let outcome = send_request(&path, Duration::from_millis(50));
         assert!(matches!(outcome, Err(RequestFailed::TimedOut(_))), "{outcome:?}");
         drop(listener);
-        let outcome = send_request(&path, Request::Status, Duration::from_secs(20));
+        let outcome = send_request(&path, Duration::from_secs(20));
         assert!(matches!(outcome, Err(RequestFailed::Connect(_))), "{outcome:?}");
     }
 }

@@ -11,7 +11,7 @@ use rustix::net::{RecvFlags, recv};
 use serde_json::Value;
 use vmm_sys_util::epoll::EventSet;
 
-use super::protocol::{refusal, respond};
+use super::protocol::{parse, refusal, response};
 use super::{CLIENT_TIMEOUT, MAX_REQUEST_LEN, Request};
 
 /// A client.
@@ -42,6 +42,8 @@ pub(super) enum Connected {
     Yes,
     /// It is to be closed.
     No,
+    /// The client follows the events from now on.
+    Follows,
 }
 
 /// What a read found.
@@ -55,16 +57,23 @@ enum Input {
 }
 
 impl Connection {
-    /// A client that has just connected. Its stream does not block.
-    pub(super) fn new(stream: UnixStream) -> Self {
-        Connection {
+    /// A client that has just connected, and is sent the greeting. Its stream does not block. `None` if it has gone.
+    pub(super) fn new(stream: UnixStream, greeting: &str) -> Option<Self> {
+        let mut connection = Connection {
             stream,
             request: Vec::new(),
             input_ended: false,
             response: Response::default(),
             deadline: None,
             idle_since: Instant::now(),
-        }
+        };
+        let connected = connection.respond(greeting.into());
+        (connected == Connected::Yes).then_some(connection)
+    }
+
+    /// The stream of a client whose responses are all written.
+    pub(super) fn into_stream(self) -> UnixStream {
+        self.stream
     }
 
     /// What it waits for: requests, or room for the rest of a response. Its end is always reported.
@@ -101,7 +110,10 @@ impl Connection {
         match self.read() {
             // An earlier request may have taken long.
             Ok(Input::Request(_)) if self.has_hung_up() => Connected::No,
-            Ok(Input::Request(line)) => self.respond(respond(&line, handle)),
+            Ok(Input::Request(line)) => match parse(&line) {
+                Ok(Request::Events { follow: true }) => Connected::Follows,
+                outcome => self.respond(response(outcome.and_then(handle)).into()),
+            },
             Ok(Input::TooLong) => {
                 self.close_with(&format!("the request has more than {MAX_REQUEST_LEN} bytes"));
                 Connected::No
@@ -130,7 +142,7 @@ impl Connection {
     /// Sends the client the reason why its connection is closed, if it can take that immediately.
     pub(super) fn close_with(&mut self, reason: &str) {
         // An error means that the client does not read.
-        let _ = (&self.stream).write(&refusal(reason));
+        let _ = (&self.stream).write(refusal(reason).as_bytes());
     }
 
     /// Takes the next request from the socket, and nothing behind it.
@@ -170,7 +182,8 @@ impl Connection {
         outcome.is_ok() && polled[0].revents().intersects(PollFlags::HUP | PollFlags::ERR)
     }
 
-    fn respond(&mut self, bytes: Vec<u8>) -> Connected {
+    /// Sends a response, as far as the socket takes it.
+    pub(super) fn respond(&mut self, bytes: Vec<u8>) -> Connected {
         self.response = Response { bytes, written: 0 };
         self.idle_since = Instant::now();
         self.deadline = Some(self.idle_since + CLIENT_TIMEOUT);

@@ -1,13 +1,19 @@
-//! The control socket: JSON requests, one a line, and a JSON response to each, one a line, in the order of the requests.
+//! The control socket: a greeting, then JSON requests, one a line, and a JSON response to each, one a line, in the order of the requests.
 //!
 //! ```text
+//! < {"version":1,"server":"ghest 0.1.0","machine":"quickstart"}
 //! > {"command":"status"}
 //! < {"ok":true,"machine":"quickstart","state":"running","vcpus":2,"overdue":[]}
 //! > {"command":"power-button"}
 //! < {"ok":false,"error":"this machine has no power button: an MP table cannot describe one"}
+//! > {"command":"events","follow":true}
+//! < {"ok":true}
+//! < {"t_ns":5120347113,"event":"guest-shutdown","how":"power-off"}
 //! ```
 //!
-//! The machine's main thread serves all clients in its event loop and never waits for one of them. What a client may cost:
+//! The machine's main thread serves all clients in its event loop and never waits for one of them. The connection of a client that
+//! follows the events is passed on to the journal, whose thread formats them: from then on the client is an output like the event file.
+//! What a client may cost:
 //!
 //! | | limit | beyond it |
 //! |---|---|---|
@@ -16,9 +22,12 @@
 //! | a response | `MAX_RESPONSE_LEN` bytes | an error response |
 //! | reading a response | `CLIENT_TIMEOUT` | the connection is closed |
 //! | responses that are not read | `MAX_UNREAD_LEN` bytes of all clients | the client that has had the longest time to read is disconnected |
+//! | following the events | `MAX_FOLLOWERS` clients | an error response |
+//! | events that a follower does not read | 1 MiB, and no time limit | an event `dropped` in their place has their number |
 //!
 //! A request is carried out only if its client is still connected at that moment.
 
+mod answer;
 mod client;
 mod connection;
 mod protocol;
@@ -27,13 +36,19 @@ mod socket;
 
 use std::time::Duration;
 
-pub use client::{RequestFailed, send_request};
-pub use protocol::Request;
+pub use answer::{
+    Device, DeviceFile, Devices, Following, Interrupt, Ledger, MemoryMap, MemorySlot, Registers, RunState,
+    Space, State, TriggerMode,
+};
+pub use client::{Client, RequestFailed};
+pub use protocol::{Greeting, Request, VERSION, schema, timeout};
 pub use server::Server;
 pub use socket::{ListenError, remove_socket_in_signal_handler};
 
 /// Clients that are connected at the same time.
 const MAX_CLIENTS: usize = 64;
+/// Clients that follow the events at the same time.
+const MAX_FOLLOWERS: usize = 8;
 /// Bytes of a request, without its line end.
 const MAX_REQUEST_LEN: usize = 64 << 10;
 /// Bytes of a response. The ledger is the longest: some 100,000 pages.

@@ -1,44 +1,106 @@
-//! Requests and responses.
+//! The protocol: a greeting, requests and their responses, one JSON object a line.
+//!
+//! A command is one entry of `commands!`: its name, its help, its arguments and the type of its answer. What a request looks like in
+//! JSON, the JSON Schema of the protocol, and `ghest ctl` with its help all follow from the entry. [`RunningMachine`] carries it out.
+//!
+//! [`RunningMachine`]: crate::machine
 
+use std::time::Duration;
+
+use clap::Subcommand;
+use schemars::generate::SchemaSettings;
+use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::MAX_RESPONSE_LEN;
-use crate::ras::inject::InjectionRequest;
+use super::answer::{Devices, Following, Ledger, MemoryMap, State};
+use crate::metrics;
+use crate::plan::PlanReport;
+use crate::ras::inject::{InjectionRequest, parse_time};
 
-/// A request to a running machine.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "command", rename_all = "kebab-case")]
-pub enum Request {
-    /// Report name and state.
-    Status,
-    /// Pause all vCPUs.
-    Pause,
-    /// Resume all vCPUs.
-    Resume,
-    /// Press the power button.
-    PowerButton,
-    /// Inject a memory error.
-    Inject(InjectionRequest),
-    /// Report the ledger of poisoned pages.
-    Ledger,
-    /// Report counters.
-    Metrics,
-    /// Report where guest memory is mapped in this process.
-    MemoryMap,
-    /// Reset the machine: it boots again, also if `machine.on-reboot` is `exit`.
-    Reset,
-    /// Stop the machine.
-    Stop,
+/// The version of the protocol. It changes if a client of the version before could misunderstand a response.
+pub const VERSION: u32 = 1;
+
+/// Declares the commands: `Request`, and the schema of each one's answer, in the same order.
+macro_rules! commands {
+    ($(
+        $(#[$attribute:meta])*
+        $command:ident $(($arguments:ty))? $({ $($fields:tt)* })? => $answer:ty
+    ),+ $(,)?) => {
+        /// A request to a running machine.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema, Subcommand)]
+        #[serde(tag = "command", rename_all = "kebab-case", deny_unknown_fields)]
+        pub enum Request {
+            $($(#[$attribute])* $command $(($arguments))? $({ $($fields)* })?),+
+        }
+
+        fn answers(generator: &mut SchemaGenerator) -> Vec<Schema> {
+            vec![$(generator.subschema_for::<$answer>()),+]
+        }
+    };
 }
 
-/// Carries out the request in a line, and returns the line of its response: the fields that `handle` returns beside `ok`, or the reason
-/// why the request failed.
-pub(super) fn respond(line: &[u8], handle: &mut dyn FnMut(Request) -> Result<Value, String>) -> Vec<u8> {
-    let outcome = match serde_json::from_slice(line) {
-        Ok(request) => handle(request),
-        Err(error) => Err(format!("invalid request: {error}")),
-    };
+commands! {
+    /// Print the machine's name and state.
+    Status => State,
+    /// Pause its vCPUs.
+    Pause => State,
+    /// Resume its vCPUs.
+    Resume => State,
+    /// Press its power button.
+    PowerButton {
+        /// Wait until the machine has ended, this long at most.
+        // Of the client: it follows the events.
+        #[serde(skip)]
+        #[arg(long, value_name = "TIME", value_parser = timeout)]
+        wait: Option<Duration>,
+    } => State,
+    /// Inject a memory error.
+    Inject(InjectionRequest) => State,
+    /// Print the ledger of poisoned pages.
+    Ledger => Ledger,
+    /// Print counters: how often each event happened, and how much memory is poisoned.
+    Metrics {
+        /// Print them in the text form of Prometheus.
+        #[serde(default)]
+        #[arg(long)]
+        prometheus: bool,
+    } => metrics::Answer,
+    /// Print where guest memory is mapped in its process.
+    MemoryMap => MemoryMap,
+    /// Print its plan: its tables, and how each kind of memory error is reported, and why.
+    Plan => PlanReport,
+    /// Print its devices: their registers, interrupts and files.
+    Devices => Devices,
+    /// Print its events as they happen, one JSON object per line, until it ends.
+    Events {
+        /// Print those to come. Earlier ones are not kept: `ghest boot --events` writes them to a file.
+        #[arg(long, required = true)]
+        follow: bool,
+    } => Following,
+    /// Reset it: it boots again from its profile, also if `machine.on-reboot` is `exit`.
+    Reset => State,
+    /// Stop it.
+    Stop => State,
+}
+
+/// Parses a time that is not zero.
+///
+/// # Errors
+/// Returns what is expected.
+pub fn timeout(text: &str) -> Result<Duration, String> {
+    let time = parse_time(text).filter(|time| !time.is_zero());
+    time.ok_or_else(|| "expected a whole number of ms or s, for example `5s`".into())
+}
+
+/// Parses the line of a request.
+pub(super) fn parse(line: &[u8]) -> Result<Request, String> {
+    serde_json::from_slice(line).map_err(|error| format!("invalid request: {error}"))
+}
+
+/// The line of the response to a request: the fields of its answer beside `ok`, or the reason why it failed.
+pub(super) fn response(outcome: Result<Value, String>) -> String {
     let response = match outcome {
         Ok(Value::Object(mut fields)) => {
             fields.shift_insert(0, "ok".into(), true.into());
@@ -48,7 +110,7 @@ pub(super) fn respond(line: &[u8], handle: &mut dyn FnMut(Request) -> Result<Val
         Err(error) => return refusal(&error),
     };
     match response.len() {
-        0..=MAX_RESPONSE_LEN => response.into_bytes(),
+        0..=MAX_RESPONSE_LEN => response,
         len => {
             refusal(&format!("the response has {len} bytes, which exceeds the limit of {MAX_RESPONSE_LEN}"))
         }
@@ -56,28 +118,112 @@ pub(super) fn respond(line: &[u8], handle: &mut dyn FnMut(Request) -> Result<Val
 }
 
 /// The line of a response to a request that is not carried out.
-pub(super) fn refusal(reason: &str) -> Vec<u8> {
-    format!("{}\n", json!({ "ok": false, "error": reason })).into_bytes()
+pub(super) fn refusal(reason: &str) -> String {
+    format!("{}\n", json!({ "ok": false, "error": reason }))
+}
+
+/// The first line of each connection.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Greeting {
+    /// The version of the protocol.
+    pub version: u32,
+    /// The name and the version of the program.
+    pub server: String,
+    /// The machine's name.
+    pub machine: String,
+}
+
+impl Greeting {
+    /// That of a machine.
+    pub(super) fn of(machine: &str) -> Self {
+        Greeting {
+            version: VERSION,
+            server: concat!("ghest ", env!("CARGO_PKG_VERSION")).to_owned(),
+            machine: machine.to_owned(),
+        }
+    }
+
+    pub(super) fn line(&self) -> String {
+        format!("{}\n", json!(self))
+    }
+}
+
+/// An event: a line after the response to `events`. Its further fields depend on its name.
+#[derive(JsonSchema)]
+#[expect(dead_code, reason = "only its schema is used: the journal formats events")]
+struct Event {
+    /// Nanoseconds from the start of the process.
+    t_ns: u64,
+    /// Its name. `dropped` is in the place of events that the client was too slow for; its field `missing` is their number.
+    event: String,
+}
+
+/// A response to a request that is not carried out.
+#[derive(JsonSchema)]
+#[expect(dead_code, reason = "only its schema is used: `refusal` formats it")]
+struct Refusal {
+    /// False.
+    #[schemars(extend("const" = false))]
+    ok: bool,
+    /// The reason.
+    error: String,
+}
+
+/// The JSON Schema (draft 2020-12) of the protocol: of an exchange, which is an object of a `request` and its `response`. Each line of a
+/// connection has a schema in `$defs`: `Greeting`, the request and the response of each command by its name, `Event`.
+#[must_use]
+pub fn schema() -> Value {
+    let mut generator = SchemaSettings::draft2020_12().into_generator();
+    let refusal = generator.subschema_for::<Refusal>();
+    generator.subschema_for::<Greeting>();
+    generator.subschema_for::<Event>();
+    let answers = answers(&mut generator);
+    let requests = Request::json_schema(&mut generator).to_value();
+    let mut definitions = generator.take_definitions(true);
+    let mut exchanges = Vec::new();
+    let requests = requests["oneOf"].as_array().into_iter().flatten();
+    for (request, answer) in requests.zip(answers) {
+        let Some(name) = request["properties"]["command"]["const"].as_str() else { continue };
+        let ok = json!({ "properties": { "ok": { "const": true } }, "required": ["ok"] });
+        let exchange = json!({
+            "description": request["description"],
+            "type": "object",
+            "properties": {
+                "request": request,
+                "response": { "anyOf": [{ "allOf": [answer, ok] }, refusal] },
+            },
+            "required": ["request", "response"],
+        });
+        definitions.insert(name.to_owned(), exchange);
+        exchanges.push(json!({ "$ref": format!("#/$defs/{name}") }));
+    }
+    json!({
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "Control protocol",
+        "description": "An exchange at the control socket of a machine: a request, and the response to it, each of them one line. The \
+                        first line of a connection is a `Greeting`; after the response to `events` each line is an `Event`.",
+        "oneOf": exchanges,
+        "$defs": definitions,
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn response(line: &[u8]) -> String {
-        let line = respond(line, &mut |request| match request {
+    fn respond(line: &[u8]) -> String {
+        response(parse(line).and_then(|request| match request {
             Request::Status => Ok(json!({ "state": "running" })),
             Request::Ledger => Ok(json!({ "entries": "x".repeat(MAX_RESPONSE_LEN) })),
             request => Err(format!("{request:?} is \"refused\"")),
-        });
-        String::from_utf8(line).expect("JSON is UTF-8")
+        }))
     }
 
     #[test]
     fn every_request_has_a_response_of_one_line() {
-        assert_eq!(response(br#"{"command":"status"}"#), "{\"ok\":true,\"state\":\"running\"}\n");
+        assert_eq!(respond(br#"{"command":"status"}"#), "{\"ok\":true,\"state\":\"running\"}\n");
         assert_eq!(
-            response(br#"{"command":"reset"}"#),
+            respond(br#"{"command":"reset"}"#),
             "{\"ok\":false,\"error\":\"Reset is \\\"refused\\\"\"}\n"
         );
         for (line, said) in [
@@ -87,8 +233,11 @@ mod tests {
             (b"{\"command\":\"\xc3\x28\"}", "invalid unicode"),
             (br#"{"command":"inject","gpa":0,"log2-len":255,"kind":"AO","via":"notice"}"#, "12 to 30"),
             (br#"{"command":"inject","gpa":0,"log2-len":11,"kind":"AO","via":"notice"}"#, "12 to 30"),
+            (br#"{"command":"inject","gpa":0,"log2-len":12,"kind":"AO","via":"notice","x":0}"#, "`x`"),
+            (br#"{"command":"events"}"#, "`follow`"),
+            (br#"{"command":"power-button","wait":"5s"}"#, "`wait`"),
         ] {
-            let response = response(line);
+            let response = respond(line);
             assert!(response.starts_with("{\"ok\":false,\"error\":\""), "{response}");
             assert!(response.contains(said), "{response}");
             assert_eq!(response.matches('\n').count(), 1, "{response}");
@@ -97,6 +246,23 @@ mod tests {
 
     #[test]
     fn a_response_that_is_too_long_is_an_error() {
-        assert!(response(br#"{"command":"ledger"}"#).contains("exceeds the limit of 16777216"));
+        assert!(respond(br#"{"command":"ledger"}"#).contains("exceeds the limit of 16777216"));
+    }
+
+    /// Every subcommand of `ghest ctl` is in the schema, with its help, and its request is one that is parsed.
+    #[test]
+    fn command_line_and_schema_agree() {
+        let schema = schema();
+        let commands = Request::augment_subcommands(clap::Command::new("ctl"));
+        let names: Vec<_> = commands.get_subcommands().map(clap::Command::get_name).collect();
+        let exchanges = schema["oneOf"].as_array().expect("exchanges");
+        let referred: Vec<_> = exchanges.iter().filter_map(|it| it["$ref"].as_str()).collect();
+        assert_eq!(referred, names.iter().map(|name| format!("#/$defs/{name}")).collect::<Vec<_>>());
+        for command in commands.get_subcommands() {
+            let exchange = &schema["$defs"][command.get_name()];
+            let help = command.get_about().expect("help").to_string();
+            let description = exchange["description"].as_str().expect("a description");
+            assert_eq!(description.trim_end_matches('.'), help.trim_end_matches('.'));
+        }
     }
 }

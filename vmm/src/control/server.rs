@@ -10,13 +10,16 @@ use std::time::{Duration, Instant};
 use event_manager::{EventOps, Events};
 use rustix::io::Errno;
 use rustix::net::{SocketFlags, accept_with};
-use serde_json::Value;
+use serde_json::{Value, json};
 use vmm_sys_util::epoll::EventSet;
 use vmm_sys_util::timerfd::TimerFd;
 
+use super::answer::Following;
 use super::connection::{Connected, Connection};
+use super::protocol::{Greeting, refusal, response};
 use super::socket::{ListenError, SocketFile, listen_at};
-use super::{MAX_CLIENTS, MAX_UNREAD_LEN, Request};
+use super::{MAX_CLIENTS, MAX_FOLLOWERS, MAX_UNREAD_LEN, Request};
+use crate::journal::Journal;
 
 /// The control socket and its clients. The socket's file is removed when this is dropped.
 ///
@@ -24,6 +27,10 @@ use super::{MAX_CLIENTS, MAX_UNREAD_LEN, Request};
 /// requests are kept from one event loop to the next.
 #[derive(Debug)]
 pub struct Server {
+    /// The first line of each connection.
+    greeting: String,
+    /// Takes over the connections of clients that follow the events.
+    journal: Arc<Journal>,
     /// Removed before the socket is closed: until then no other process takes it for stale.
     file: Arc<SocketFile>,
     listener: OwnedFd,
@@ -38,17 +45,19 @@ pub struct Server {
 const ACCEPT_RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
 impl Server {
-    /// Listens at `path`. A socket there at which no process listens is replaced. If the process is ended by a signal, the file is
-    /// removed as well, see [`remove_socket_in_signal_handler`](super::remove_socket_in_signal_handler).
+    /// Listens at `path` for clients of the machine of that name, which follow the events of `journal`. A socket there at which no
+    /// process listens is replaced. If the process is ended by a signal, the file is removed as well, see
+    /// [`remove_socket_in_signal_handler`](super::remove_socket_in_signal_handler).
     ///
     /// # Errors
     /// Returns an error if the path is in use, or a system call fails. No file is left then.
-    pub fn listen(path: &Path) -> Result<Self, ListenError> {
+    pub fn listen(path: &Path, machine: &str, journal: Arc<Journal>) -> Result<Self, ListenError> {
         let timer = TimerFd::new()
             .map_err(|error| ListenError::Call { call: "timerfd_create(2)", source: error.into() })?;
         let (listener, file) = listen_at(path)?;
         SocketFile::remove_at_fatal_signal(&file);
-        Ok(Server { file, listener, clients: Vec::new(), timer, accepts_again: None })
+        let greeting = Greeting::of(machine).line();
+        Ok(Server { greeting, journal, file, listener, clients: Vec::new(), timer, accepts_again: None })
     }
 
     /// Registers the socket and all clients with an event loop.
@@ -75,8 +84,14 @@ impl Server {
         } else if let Some(index) = self.clients.iter().position(|client| client.as_raw_fd() == fd) {
             let client = &mut self.clients[index];
             let interest = client.interest();
-            match client.process(events.event_set(), handle) {
+            let mut connected = client.process(events.event_set(), handle);
+            if connected == Connected::Follows && self.journal.followers() >= MAX_FOLLOWERS {
+                let reason = format!("{MAX_FOLLOWERS} clients follow the events already, the maximum");
+                connected = client.respond(refusal(&reason).into());
+            }
+            match connected {
                 Connected::No => self.close(index, ops),
+                Connected::Follows => self.follow(index, ops),
                 Connected::Yes if client.interest() != interest => {
                     modify(ops, Events::new(client, client.interest()));
                 }
@@ -93,8 +108,9 @@ impl Server {
                 if self.clients.len() >= MAX_CLIENTS {
                     self.close_idle(ops);
                 }
-                let client = Connection::new(UnixStream::from(stream));
-                if add(ops, Events::new(&client, client.interest())) {
+                if let Some(client) = Connection::new(UnixStream::from(stream), &self.greeting)
+                    && add(ops, Events::new(&client, client.interest()))
+                {
                     self.clients.push(client);
                 }
             }
@@ -109,6 +125,13 @@ impl Server {
                 self.accepts_again = Some(Instant::now() + ACCEPT_RETRY_INTERVAL);
             }
         }
+    }
+
+    /// Passes the connection of a client on to the journal, which sends it events until it goes: it is no client of this server any more.
+    fn follow(&mut self, index: usize, ops: &mut EventOps<'_>) {
+        let client = self.clients.swap_remove(index);
+        remove(ops, Events::empty(&client));
+        self.journal.follow(client.into_stream(), response(Ok(json!(Following {}))));
     }
 
     /// Closes the client that has completed no request for the longest time.

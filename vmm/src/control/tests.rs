@@ -5,7 +5,7 @@ use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, mpsc};
+use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 use std::time::Duration;
 
@@ -13,6 +13,8 @@ use event_manager::{EventManager, EventOps, Events, MutEventSubscriber, Subscrib
 use serde_json::{Value, json};
 
 use super::*;
+use crate::journal::Journal;
+use crate::timings::Timings;
 
 type Handle<'a> = dyn FnMut(Request) -> Result<Value, String> + Send + 'a;
 
@@ -42,7 +44,9 @@ fn serve<'a>(handle: impl FnMut(Request) -> Result<Value, String> + Send + 'a, c
     }
     let directory = tempfile::tempdir().expect("a directory");
     let path = directory.path().join("control.sock");
-    let server = Server::listen(&path).expect("listens");
+    let clock = Arc::new(Timings::start());
+    let journal = Arc::new(Journal::start(None, clock).expect("a writer"));
+    let server = Server::listen(&path, "test", journal).expect("listens");
     let has_ended = AtomicBool::new(false);
     let machine = Machine { server, handle: Box::new(handle) };
     thread::scope(|scope| {
@@ -63,11 +67,25 @@ fn running(_: Request) -> Result<Value, String> {
     Ok(json!({ "state": "running" }))
 }
 
-fn connect(path: &Path) -> UnixStream {
+/// A client that has not read the greeting.
+fn connect_only(path: &Path) -> UnixStream {
     let stream = UnixStream::connect(path).expect("listens");
     // Far more than any response takes: a client that is not served fails instead of hanging.
     stream.set_read_timeout(Some(Duration::from_secs(20))).expect("a socket");
     stream
+}
+
+fn connect(path: &Path) -> UnixStream {
+    let mut stream = connect_only(path);
+    let expected = Greeting::of("test").line();
+    let mut greeting = vec![0; expected.len()];
+    stream.read_exact(&mut greeting).expect("a greeting");
+    assert_eq!(greeting, expected.as_bytes());
+    stream
+}
+
+fn send_request(path: &Path, request: Request, timeout: Duration) -> Result<Value, RequestFailed> {
+    Client::connect(path, timeout)?.request(request)
 }
 
 const STATUS: &[u8] = b"{\"command\":\"status\"}\n";
@@ -217,4 +235,44 @@ fn responses_that_nobody_reads_are_bounded() {
             assert_eq!(complete, [false, false, true, true]);
         },
     );
+}
+
+fn follow(path: &Path) -> (UnixStream, String) {
+    let mut client = connect(path);
+    client.write_all(b"{\"command\":\"events\",\"follow\":true}\n").expect("a server");
+    let mut line = String::new();
+    BufReader::new(&client).read_line(&mut line).expect("a response");
+    (client, line)
+}
+
+/// Followers are bounded, cost other clients nothing, and their connections are not those that other clients need.
+#[test]
+fn followers_are_bounded_and_are_not_idle() {
+    serve(running, |path| {
+        let mut followers = Vec::new();
+        for _ in 0..MAX_FOLLOWERS {
+            let (client, response) = follow(path);
+            assert_eq!(response, "{\"ok\":true}\n");
+            followers.push(client);
+        }
+        let (mut refused, response) = follow(path);
+        assert!(response.contains("8 clients follow the events already"), "{response}");
+        // It is a client as before.
+        refused.write_all(STATUS).expect("a server");
+        let mut line = String::new();
+        BufReader::new(&refused).read_line(&mut line).expect("a response");
+        assert_eq!(line, RUNNING);
+        let silent: Vec<_> = (0..100).map(|_| connect(path)).collect();
+        assert_eq!(format!("{}\n", status(path)), RUNNING);
+        for follower in &mut followers {
+            follower.set_nonblocking(true).expect("a socket");
+            let end = follower.read(&mut [0]).expect_err("neither an event nor an end");
+            assert_eq!(end.kind(), std::io::ErrorKind::WouldBlock);
+        }
+        drop((silent, followers.pop()));
+        // The journal's thread notices that one has gone.
+        while follow(path).1 != "{\"ok\":true}\n" {
+            thread::sleep(Duration::from_millis(1));
+        }
+    });
 }

@@ -9,6 +9,7 @@ use std::fs::File;
 use std::io::{self, Seek};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
 
@@ -19,6 +20,8 @@ use rustix::net::{SendFlags, send};
 
 /// Bytes of the backlog.
 const BACKLOG_CAPACITY: usize = 4 << 20;
+/// The same of a client that follows the events: there may be several.
+const FOLLOWER_CAPACITY: usize = 1 << 20;
 /// A pipe that poll(2) reports as writable takes that many bytes at once (PIPE_BUF, pipe(7)).
 const PIPE_BUF: usize = 4096;
 /// The flags of an output that is opened: no open and no write waits, and a terminal does not become the controlling one.
@@ -110,6 +113,12 @@ impl Sink {
             Some(file) => Sink::new(file, Access::Reopened, notice),
             None => Sink::new(stderr.try_clone_to_owned()?.into(), otherwise, notice),
         })
+    }
+
+    /// The connection of a client that follows the events.
+    pub(super) fn follower(client: UnixStream, notice: Notice) -> Self {
+        let sink = Sink::new(OwnedFd::from(client).into(), Access::Socket, notice);
+        Sink { capacity: FOLLOWER_CAPACITY, ..sink }
     }
 
     fn new(file: File, access: Access, notice: Notice) -> Self {
@@ -246,7 +255,6 @@ pub(super) fn is_writable(descriptor: BorrowedFd<'_>) -> bool {
 #[cfg(test)]
 mod tests {
     use std::io::Read;
-    use std::os::unix::net::UnixStream;
     use std::path::PathBuf;
 
     use rustix::fs::{CWD, Mode, mknodat};

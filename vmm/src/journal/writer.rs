@@ -3,12 +3,13 @@
 //!
 //! A thread that queues something allocates nothing for an event, takes no lock and never waits. In a burst, for example when a
 //! reset repairs thousands of pages, the queue is full, and what follows waits behind a lock; if there is no space either, it is
-//! counted as missing. The writer's thread moves items to the backlogs of the event file and of standard error ([`Sink`]), which
-//! are independent of each other.
+//! counted as missing. The writer's thread moves items to the backlogs of the event file, of standard error and of the clients that
+//! follow the events ([`Sink`]), which are independent of each other.
 
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -18,6 +19,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::io::Errno;
 
+use super::followers::{Follower, Followers, Slots};
 use super::sink::{Progress, Sink};
 use super::{Note, fields, line, log};
 use crate::log_limit;
@@ -42,6 +44,8 @@ pub(super) enum Item {
     Event(Duration, Note),
     /// Lines for standard error.
     Text(Box<str>),
+    /// A client that gets the events that are queued behind this.
+    Follower(Box<Follower>),
 }
 
 /// The sending end of the queue, for any thread.
@@ -69,6 +73,7 @@ pub(super) struct State {
     /// Signalled when everything is written.
     flush: Mutex<Option<Sender<()>>>,
     has_event_file: bool,
+    followers: Slots,
     events: Count,
     texts: Count,
 }
@@ -86,7 +91,7 @@ struct Count {
 }
 
 /// What is missing in the output.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Missing {
     /// Events that are not in the event file.
     pub events: u64,
@@ -102,7 +107,9 @@ impl Queue {
             Item::Event(..) if state.has_event_file => &state.events,
             _ => &state.texts,
         };
-        count.total.fetch_add(1, Ordering::Relaxed);
+        // A client is no line.
+        let lines = u64::from(!matches!(item, Item::Follower(_)));
+        count.total.fetch_add(lines, Ordering::Relaxed);
         let unsent = if state.is_burst.load(Ordering::SeqCst) {
             Some(item)
         } else {
@@ -117,11 +124,21 @@ impl Queue {
                 burst.push_back(item);
                 state.is_burst.store(true, Ordering::SeqCst);
             } else {
-                count.lost.fetch_add(1, Ordering::Relaxed);
-                count.unreported.fetch_add(1, Ordering::Relaxed);
+                count.lost.fetch_add(lines, Ordering::Relaxed);
+                count.unreported.fetch_add(lines, Ordering::Relaxed);
             }
         }
         state.wake();
+    }
+
+    /// Sends a client a line, and then the events to come.
+    pub(super) fn follow(&self, client: UnixStream, first: String) {
+        self.push(Item::Follower(Box::new(self.state.followers.follower(client, first))));
+    }
+
+    /// The number of clients that follow the events.
+    pub(super) fn followers(&self) -> usize {
+        self.state.followers.taken()
     }
 
     /// Queues lines for standard error.
@@ -189,6 +206,7 @@ struct Writer {
     state: Arc<State>,
     events: Option<Sink>,
     stderr: Sink,
+    followers: Followers,
     event_limit: RateLimit,
     /// The time of the last event. An event that a later one overtook in the queue gets the time of that one.
     last: Duration,
@@ -209,12 +227,20 @@ pub(super) fn start(events: Option<Sink>, stderr: Sink) -> io::Result<Queue> {
         is_closed: AtomicBool::new(false),
         flush: Mutex::default(),
         has_event_file: events.is_some(),
+        followers: Slots::default(),
         events: Count::default(),
         texts: Count::default(),
     });
     let event_limit = RateLimit::new(EVENT_BURST, EVENT_INTERVAL);
-    let writer =
-        Writer { items, state: Arc::clone(&state), events, stderr, event_limit, last: Duration::ZERO };
+    let writer = Writer {
+        items,
+        state: Arc::clone(&state),
+        events,
+        stderr,
+        followers: Followers::default(),
+        event_limit,
+        last: Duration::ZERO,
+    };
     Builder::new().name("writer".into()).spawn(move || writer.run())?;
     Ok(Queue { sender, state })
 }
@@ -255,6 +281,7 @@ impl Writer {
         false
     }
 
+    /// The outputs that a flush waits for.
     fn sinks(&self) -> impl Iterator<Item = &Sink> {
         [self.events.as_ref(), Some(&self.stderr)].into_iter().flatten()
     }
@@ -290,6 +317,7 @@ impl Writer {
             count += 1;
             match item {
                 Item::Event(time, note) => self.take_event(time, &note),
+                Item::Follower(follower) => self.followers.push(*follower),
                 Item::Text(text) => {
                     if !self.stderr.append(text.into(), self.last) {
                         self.state.texts.lost.fetch_add(1, Ordering::Relaxed);
@@ -307,19 +335,21 @@ impl Writer {
 
     fn take_event(&mut self, time: Duration, note: &Note) {
         log(note);
-        let Some(sink) = &mut self.events else {
-            self.state.texts.written.fetch_add(1, Ordering::Relaxed);
-            return;
-        };
         self.last = self.last.max(time);
+        if self.events.is_none() {
+            self.state.texts.written.fetch_add(1, Ordering::Relaxed);
+            if self.followers.is_empty() {
+                return;
+            }
+        }
+        let line = line(self.last, note.name().as_str(), fields(note));
+        self.followers.append(&line, self.last);
+        let Some(sink) = &mut self.events else { return };
         let is_permitted = matches!(note, Note::Stopped { .. }) || self.event_limit.permits(Instant::now());
         if !is_permitted {
             sink.miss(1);
-        } else {
-            let line = line(self.last, note.name().as_str(), fields(note));
-            if sink.append(line, self.last) {
-                return;
-            }
+        } else if sink.append(line, self.last) {
+            return;
         }
         self.state.events.lost.fetch_add(1, Ordering::Relaxed);
     }
@@ -343,13 +373,14 @@ impl Writer {
                 }
             }
         }
-        any
+        any | self.followers.write_lines()
     }
 
-    /// Waits until there are items, or an output takes more.
-    fn wait(&self) {
+    /// Waits until there are items, or an output takes more, or a client goes.
+    fn wait(&mut self) {
         let waiting = self.sinks().filter(|sink| !sink.is_empty());
-        let mut fds: Vec<_> = waiting.map(|sink| PollFd::new(sink, PollFlags::OUT)).collect();
+        let waiting = waiting.map(|sink| PollFd::new(sink, PollFlags::OUT));
+        let mut fds: Vec<_> = self.followers.poll_fds().chain(waiting).collect();
         fds.push(PollFd::new(&self.state.wake, PollFlags::IN));
         let timeout = log_limit::has_suppressed()
             .then(|| Timespec { tv_sec: log_limit::REPORT_INTERVAL.as_secs() as i64, tv_nsec: 0 });
@@ -359,6 +390,8 @@ impl Writer {
             // ENOMEM: nothing else to do than to try again.
             sleep(POLL_RETRY_INTERVAL);
         }
+        let polled: Vec<_> = fds.iter().map(PollFd::revents).collect();
+        self.followers.remove_gone(&polled);
         // An error means that it was not signalled.
         let _ = rustix::io::read(&self.state.wake, &mut [0; 8]);
     }

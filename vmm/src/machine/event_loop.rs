@@ -11,6 +11,7 @@ use super::running::RunningMachine;
 use super::{MachineError, host_error};
 use crate::control::Server;
 use crate::lifecycle::{Ending, Lifecycle};
+use crate::notify::Notifier;
 use crate::signals::Signals;
 
 /// Runs until the machine ends.
@@ -18,6 +19,7 @@ pub(super) fn run(
     machine: &RunningMachine<'_>,
     signals: &mut Signals,
     control: Option<&mut Server>,
+    notifier: &mut Notifier,
 ) -> Result<Ending, MachineError> {
     let lifecycle = machine.lifecycle;
     let mut events = EventManager::<Box<dyn MutEventSubscriber + '_>>::new().map_err(MachineError::Events)?;
@@ -25,7 +27,7 @@ pub(super) fn run(
     events.add_subscriber(Box::new(SignalWatcher { signals, lifecycle }));
     let mut timer = TimerFd::new().map_err(|error| host_error("timerfd_create(2)")(error.into()))?;
     timer.reset(TICK, None).map_err(|error| host_error("timerfd_settime(2)")(error.into()))?;
-    events.add_subscriber(Box::new(TickWatcher { timer, machine }));
+    events.add_subscriber(Box::new(TickWatcher { timer, machine, notifier }));
     events.add_subscriber(Box::new(DetectedErrorWatcher(machine)));
     if let Some(server) = control {
         events.add_subscriber(Box::new(ControlWatcher { server, machine }));
@@ -43,10 +45,11 @@ const TICK: Duration = Duration::from_millis(20);
 /// The same while a record waits for the guest's acknowledgement: the next record may wait for the same status block.
 const SHORT_TICK: Duration = Duration::from_millis(1);
 
-/// Calls [`RunningMachine::tick`].
+/// Calls [`RunningMachine::tick`] and [`Notifier::tick`].
 struct TickWatcher<'a> {
     timer: TimerFd,
     machine: &'a RunningMachine<'a>,
+    notifier: &'a mut Notifier,
 }
 
 impl MutEventSubscriber for TickWatcher<'_> {
@@ -54,6 +57,7 @@ impl MutEventSubscriber for TickWatcher<'_> {
         // The number of expirations does not matter.
         let _ = self.timer.wait();
         self.machine.tick();
+        self.notifier.tick();
         let next = if self.machine.preserved.reporting.expects_acknowledgement() { SHORT_TICK } else { TICK };
         if let Err(error) = self.timer.reset(next, None) {
             tracing::error!(%error, "timerfd_settime(2) failed: acknowledgements and timeouts are no longer checked");

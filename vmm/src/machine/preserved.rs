@@ -115,6 +115,12 @@ impl PreservedState {
         &self.ram
     }
 
+    /// What reports memory errors.
+    #[must_use]
+    pub fn reporting(&self) -> &Arc<Reporting> {
+        &self.reporting
+    }
+
     /// Prepares the memory for the next boot: all pages are zero, and poisoned ones are replaced unless `ras.repair` is
     /// `never`.
     ///

@@ -4,21 +4,26 @@ use std::io;
 use std::time::{Duration, Instant};
 
 use guest_memory::sigbus;
+use machine_profile::Machine;
 use ras_core::{Kind, Span};
 use serde_json::{Value, json};
 use vcpu::{RunState, Vcpus};
 
 use super::PreservedState;
 use crate::board::PowerButton;
-use crate::control::Request;
+use crate::board::profile_devices::PlaceError;
+use crate::control::{Devices, MemoryMap, MemorySlot, Request, State};
 use crate::kvm::{KvmError, KvmVm};
 use crate::lifecycle::{Ending, Lifecycle};
+use crate::metrics::Sample;
+use crate::plan::PlanReport;
 use crate::ras::DetectedError;
 use crate::ras::inject::{InjectionMethod, InjectionRequest};
 
 /// A running machine, for the main thread.
 pub(super) struct RunningMachine<'a> {
-    pub(super) name: &'a str,
+    pub(super) machine: &'a Machine,
+    pub(super) plan: &'a PlanReport,
     pub(super) vcpus: &'a Vcpus,
     pub(super) power_button: &'a PowerButton,
     pub(super) lifecycle: &'a Lifecycle,
@@ -51,6 +56,10 @@ pub(super) enum RequestError {
     Raise { span: Span, source: io::Error },
     #[error("the machine is stopping or being reset")]
     Stopping,
+    #[error("past events are not kept: `follow` has to be true")]
+    PastEvents,
+    #[error(transparent)]
+    Devices(#[from] PlaceError),
 }
 
 impl From<vcpu::ThreadError> for RequestError {
@@ -78,27 +87,32 @@ impl RunningMachine<'_> {
             Request::Status => {}
             Request::Pause => self.vcpus.pause()?,
             Request::Resume => self.vcpus.resume(),
-            Request::PowerButton if self.power_button.press() => {}
-            Request::PowerButton => return Err(RequestError::NoPowerButton),
+            Request::PowerButton { .. } if self.power_button.press() => {}
+            Request::PowerButton { .. } => return Err(RequestError::NoPowerButton),
             Request::Inject(request) => self.inject(request)?,
-            Request::Ledger => return Ok(self.preserved.reporting.ledger()),
-            Request::Metrics => return Ok(self.preserved.reporting.metrics()),
+            Request::Ledger => return Ok(json!(self.preserved.reporting.ledger())),
+            Request::Metrics { prometheus } => {
+                let sample = Sample::take(self.plan.into(), &self.preserved.reporting);
+                return Ok(if prometheus { json!({ "text": sample.prometheus() }) } else { sample.json() });
+            }
             Request::MemoryMap => {
                 let slots = self.vm.ram().slots();
-                let slots = slots.map(|slot| json!({ "gpa": slot.gpa, "len": slot.len, "hva": slot.hva }));
-                return Ok(json!({ "slots": slots.collect::<Vec<_>>() }));
+                let slots = slots.map(|slot| MemorySlot { gpa: slot.gpa, len: slot.len, hva: slot.hva });
+                return Ok(json!(MemoryMap { slots: slots.collect() }));
             }
+            Request::Plan => return Ok(json!(self.plan)),
+            Request::Devices => return Ok(json!(Devices::of(self.machine)?)),
+            // The server passes those that follow on to the journal.
+            Request::Events { .. } => return Err(RequestError::PastEvents),
             Request::Reset => self.lifecycle.end(Ending::ControlReset),
             Request::Stop => self.lifecycle.end(Ending::ControlStop),
         }
-        let state = match self.vcpus.run_state() {
-            RunState::Run => "running",
-            RunState::Pause => "paused",
-            RunState::Stop => "stopping",
-        };
-        // Records that the guest has not acknowledged in time: if a vCPU consumed the error of one, the guest may hang.
-        let overdue = self.preserved.reporting.overdue();
-        Ok(json!({ "machine": self.name, "state": state, "vcpus": self.vcpus.count(), "overdue": overdue }))
+        Ok(json!(State {
+            machine: self.machine.name.clone(),
+            state: self.vcpus.run_state().into(),
+            vcpus: self.vcpus.count(),
+            overdue: self.preserved.reporting.overdue(),
+        }))
     }
 
     /// Injects a memory error.

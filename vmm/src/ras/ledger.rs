@@ -1,45 +1,31 @@
 //! The ledger of poisoned pages, and their repair: their replacement by fresh pages.
 
-use guest_memory::sigbus;
 use ras_core::Span;
 use ras_core::request::Repair;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::Reporting;
+use crate::control;
 use crate::journal::Note;
-use crate::log_limit;
 
 /// How long a guest may take to offline a page after it has acknowledged the error: Linux acknowledges first.
 const GUEST_OFFLINE_DELAY_NS: u64 = 1_000_000_000;
 
 impl Reporting {
-    /// The ledger, as JSON.
+    /// The ledger.
     #[must_use]
-    pub fn ledger(&self) -> Value {
+    pub fn ledger(&self) -> control::Ledger {
         // JSON is made after the lock is released: a vCPU may wait for it.
         let ledger = self.lock().responder.ledger().clone();
-        json!({ "entries": ledger, "bytes_lost": ledger.poisoned_bytes() })
+        control::Ledger { entries: json!(ledger), bytes_lost: ledger.poisoned_bytes() }
     }
 
-    /// Counters, as JSON: how often each event happened, the size of the ledger, and what is missing in the outputs.
+    /// The number of its entries, and of the bytes that are poisoned now.
     #[must_use]
-    pub fn metrics(&self) -> Value {
-        let (entries, bytes_lost) = {
-            let state = self.lock();
-            let ledger = state.responder.ledger();
-            (ledger.entries().len(), ledger.poisoned_bytes())
-        };
-        let lost = self.journal.lost();
-        json!({
-            "events": self.journal.counts(),
-            "ledger_entries": entries,
-            "bytes_lost": bytes_lost,
-            "overdue": self.overdue(),
-            "signals_not_kept": sigbus::overflowed(),
-            "events_not_written": lost.events,
-            "log_lines_not_written": lost.log_lines,
-            "log_lines_suppressed": log_limit::suppressed(),
-        })
+    pub fn ledger_size(&self) -> (u64, u64) {
+        let state = self.lock();
+        let ledger = state.responder.ledger();
+        (ledger.entries().len() as u64, ledger.poisoned_bytes())
     }
 
     /// Spans whose pages may be replaced while the guest runs, according to the profile's `ras.repair`.

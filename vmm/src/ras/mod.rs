@@ -300,6 +300,12 @@ impl Reporting {
         &self.memslot_holes
     }
 
+    /// The journal of its events.
+    #[must_use]
+    pub fn journal(&self) -> &Journal {
+        &self.journal
+    }
+
     fn stop_for_own_memory(&self, state: &mut State, fault: sigbus::Fault) {
         self.journal.note(Note::OwnMemory(fault));
         self.stop(state, own_memory());

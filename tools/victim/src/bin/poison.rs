@@ -190,8 +190,9 @@ impl Guest {
         // SO_PEERCRED: the process that listens.
         let peer = rustix::net::sockopt::socket_peercred(&stream).map_err(|error| fail(error.into()))?;
         stream.write_all(b"{\"command\":\"memory-map\"}\n").map_err(fail)?;
-        let mut line = String::new();
-        BufReader::new(stream).read_line(&mut line).map_err(fail)?;
+        let mut lines = BufReader::new(stream);
+        let (mut greeting, mut line) = (String::new(), String::new());
+        lines.read_line(&mut greeting).and_then(|_| lines.read_line(&mut line)).map_err(fail)?;
         let slots =
             slots(&line).ok_or(format!("{}: invalid answer to memory-map: {line}", socket.display()))?;
         Ok(Self { pid: u64::from(peer.pid.as_raw_nonzero().get().unsigned_abs()), slots })

@@ -1,22 +1,39 @@
 //! One memory error to inject.
 
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
+use clap::{Args, ValueEnum};
 use ras_core::{Kind, Span};
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize};
 
-/// A memory error to inject.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+use super::{parse_log2_span, parse_number};
+
+/// A memory error to inject: in JSON, and as options of `ghest ctl SOCKET inject`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema, Args)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct InjectionRequest {
-    /// Any GPA in the span.
+    /// Any guest physical address in the span.
+    #[arg(long, value_parser = gpa, help = "Any guest physical address in the span: decimal, or hexadecimal after 0x")]
     pub gpa: u64,
-    /// Base-two logarithm of the span's bytes: 12 to 30.
+    /// Base-two logarithm of the size of the poisoned memory in bytes.
     #[serde(deserialize_with = "log2_len")]
+    #[schemars(range(min = 12, max = 30))]
+    #[arg(
+        long = "span",
+        value_name = "SPAN",
+        value_parser = span,
+        default_value = "4KiB",
+        help = "Size of the poisoned memory: a power of two from 4KiB to 1GiB"
+    )]
     pub log2_len: u8,
-    /// Action required (consumed by the vCPU that accesses it next) or action optional (detected immediately).
+    /// The kind of error.
+    #[schemars(schema_with = "kind_schema")]
+    #[arg(long, value_parser = kinds())]
     pub kind: Kind,
     /// How the memory is poisoned.
     #[serde(rename = "via")]
+    #[arg(long = "via", value_name = "VIA", value_enum, default_value = "simulate")]
     pub method: InjectionMethod,
 }
 
@@ -26,6 +43,39 @@ impl InjectionRequest {
     pub const fn span(&self) -> Span {
         Span::around(self.gpa, self.log2_len)
     }
+}
+
+fn gpa(text: &str) -> Result<u64, String> {
+    parse_number(text).ok_or_else(|| "expected an address: decimal, or hexadecimal after 0x".into())
+}
+
+/// The base-two logarithm of a span.
+fn span(text: &str) -> Result<u8, String> {
+    parse_log2_span(text).ok_or_else(|| "expected a power of two from 4KiB to 1GiB".into())
+}
+
+/// The kinds of errors, with their names on the command line, in JSON and in the documentation.
+const KINDS: [(Kind, &str, &str, &str); 2] = [
+    (
+        Kind::ActionRequired,
+        "ar",
+        "AR",
+        "Action required: the next vCPU that accesses the page consumes the error",
+    ),
+    (Kind::ActionOptional, "ao", "AO", "Action optional: the error is detected, no vCPU has consumed it"),
+];
+
+fn kinds() -> impl TypedValueParser<Value = Kind> {
+    let values = KINDS.map(|(_, word, _, help)| PossibleValue::new(word).help(help));
+    PossibleValuesParser::new(values).map(|word| {
+        let named = KINDS.into_iter().find(|(_, known, ..)| *known == word);
+        named.map_or(Kind::ActionRequired, |(kind, ..)| kind)
+    })
+}
+
+fn kind_schema(_: &mut SchemaGenerator) -> Schema {
+    let kinds = KINDS.map(|(_, _, name, help)| serde_json::json!({ "const": name, "description": help }));
+    json_schema!({ "type": "string", "oneOf": kinds })
 }
 
 fn log2_len<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u8, D::Error> {
@@ -40,25 +90,17 @@ fn log2_len<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u8, D::Error> 
 pub(super) const LOG2_LENS: std::ops::RangeInclusive<u8> = 12..=30;
 
 /// How memory is poisoned.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema, ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum InjectionMethod {
-    /// A memslot hole, and SIGBUS raised by the VMM as the host's kernel would raise it. Works on any host.
+    /// Remove the pages from the guest's memslots and raise signals as the host's kernel would. Works on any host. On x86_64 a
+    /// store to the pages is reported and dropped.
     #[default]
     Simulate,
-    /// `madvise(MADV_HWPOISON)`: the host's kernel poisons the pages. Needs CONFIG_MEMORY_FAILURE and CAP_SYS_ADMIN.
+    /// Let the host's kernel poison the pages: madvise(MADV_HWPOISON). Needs CONFIG_MEMORY_FAILURE and CAP_SYS_ADMIN.
     Madvise,
-    /// No page is poisoned. The error is only reported to the guest, as a detected one.
+    /// Poison no page, only report the error to the guest. With kind AO only.
     Notice,
-}
-
-impl InjectionMethod {
-    /// All methods with their names, for the command line.
-    pub const ALL: [(&'static str, InjectionMethod); 3] = [
-        ("simulate", InjectionMethod::Simulate),
-        ("madvise", InjectionMethod::Madvise),
-        ("notice", InjectionMethod::Notice),
-    ];
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@
 use std::str::FromStr;
 use std::time::Duration;
 
+use clap::ValueEnum;
 use platform::Range;
 use ras_core::{Kind, Span};
 
@@ -152,8 +153,8 @@ impl FromStr for InjectionSpec {
         for word in keys.split(',').skip(1) {
             match word.split_once('=') {
                 Some(("via", name)) => {
-                    let known = InjectionMethod::ALL.into_iter().find(|(known, _)| *known == name);
-                    request.method = known.ok_or_else(|| InjectionSpecError::Method(name.to_owned()))?.1;
+                    let known = InjectionMethod::from_str(name, false);
+                    request.method = known.map_err(|_| InjectionSpecError::Method(name.to_owned()))?;
                 }
                 Some(("span", span)) => {
                     request.log2_len =
