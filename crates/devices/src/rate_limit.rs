@@ -87,7 +87,10 @@ struct Bucket {
 impl Buckets {
     fn new(limits: RateLimits) -> Self {
         let bucket = |rate| Bucket { rate, full: Duration::ZERO };
-        Buckets { bytes: limits.bandwidth.map(bucket), operations: limits.operations.map(u64::from).map(bucket) }
+        Buckets {
+            bytes: limits.bandwidth.map(bucket),
+            operations: limits.operations.map(u64::from).map(bucket),
+        }
     }
 
     /// Takes the tokens of an operation. Fails with the time, never zero, after which neither bucket is empty.
