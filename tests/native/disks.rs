@@ -1,12 +1,16 @@
 //! Disks: a guest starts with the maximum number, and what is not a disk is refused with its key.
 
 use std::fmt::Write as _;
-use std::fs;
-use std::os::unix::fs::symlink;
+use std::fs::{self, File};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, symlink};
+use std::path::Path;
+use std::process::Command;
 
 use libtest_mimic::Trial;
+use rustix::fs::{CWD, FileType, Mode, mknodat};
 use rustix::process::Signal;
 
+use crate::harness::needs::Missing;
 use crate::harness::{Checked, Ghest, Profile, Scratch, needs, trials};
 
 pub(crate) fn trials() -> Vec<Trial> {
@@ -22,6 +26,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         two_machines_cannot_write_one_disk,
         a_disk_stays_locked_across_resets,
         a_disk_by_two_paths_in_one_machine,
+        a_block_device_is_written_by_one_machine,
         images_of_other_formats,
     ]
 }
@@ -224,6 +229,74 @@ fn a_disk_by_two_paths_in_one_machine() -> Checked {
         // Both may read it.
         Ghest::new(["check"]).arg(&profile.path).set("device.0.read-only=true").finish().expect(0);
     }
+    Ok(())
+}
+
+/// A loop device of an image, detached when this is dropped.
+struct LoopDevice(String);
+
+impl LoopDevice {
+    fn new(image: &Path) -> Result<Self, Missing> {
+        needs::root()?;
+        let output = Command::new("losetup").args(["--find", "--show"]).arg(image).output();
+        match output {
+            Ok(output) if output.status.success() => {
+                Ok(LoopDevice(String::from_utf8(output.stdout).expect("a path").trim().to_owned()))
+            }
+            Ok(output) => Err(Missing(format!("loop devices: {}", String::from_utf8_lossy(&output.stderr)))),
+            Err(error) => Err(Missing(format!("losetup(8): {error}"))),
+        }
+    }
+}
+
+impl Drop for LoopDevice {
+    fn drop(&mut self) {
+        let _ = Command::new("losetup").args(["--detach", &self.0]).status();
+    }
+}
+
+/// By whatever node, and not while the host uses it.
+fn a_block_device_is_written_by_one_machine() -> Checked {
+    needs::kvm()?;
+    let scratch = Scratch::new();
+    scratch.file("image", [0; 4096]);
+    let device = LoopDevice::new(&scratch.path("image"))?;
+    let number = fs::metadata(&device.0).expect("a device").rdev();
+    let node = scratch.path("node");
+    let (mode, kind) = (Mode::RUSR | Mode::WUSR, FileType::BlockDevice);
+    mknodat(CWD, &node, kind, mode, number).expect("mknod(2)");
+    let node = node.display().to_string();
+
+    let in_use = |profile: &Profile, path: &str| {
+        Ghest::boot(profile)
+            .finish()
+            .expect(2)
+            .expect_said(&profile.place("path"))
+            .expect_said("unmount it")
+            .expect_last(&format!(
+                "ghest: the machine cannot start: {path}: the block device is in use: it is mounted, part of another device, or \
+                 open in another machine (open(2), O_EXCL)"
+            ));
+    };
+    let mut first = Ghest::boot(&with_disk(&scratch, "first.toml", &device.0, "")).start();
+    first.wait_for("probe: ok");
+    for path in [&device.0, &node] {
+        in_use(&with_disk(&scratch, "second.toml", path, ""), path);
+    }
+    first.signal(Signal::TERM);
+    first.finish().expect(143);
+
+    // The host uses a device by the same flag.
+    let mount = File::options().read(true).custom_flags(libc::O_EXCL).open(&device.0).expect("a device");
+    in_use(&with_disk(&scratch, "second.toml", &node, ""), &node);
+    let reader = with_disk(&scratch, "reader.toml", &node, "read-only = true");
+    Ghest::boot(&reader).set("boot.cmdline=").finish().expect_ok();
+    drop(mount);
+
+    // Two nodes in one machine.
+    let second = format!("[[device]]\ntype = \"virtio-block\"\npath = \"{node}\"\n");
+    let both = with_disk(&scratch, "both.toml", &device.0, &second);
+    Ghest::new(["check"]).arg(&both.path).finish().expect(2).expect_said("another device uses that file");
     Ok(())
 }
 

@@ -42,6 +42,7 @@ mod poison_observer;
 pub mod power;
 pub mod power_button;
 mod primecell;
+pub mod rate_limit;
 pub mod registry;
 pub mod rtc;
 pub mod serial;

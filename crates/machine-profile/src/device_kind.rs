@@ -67,7 +67,9 @@ pub use crate::device_config::DeviceConfig;
 use crate::diagnostic::Report;
 pub use crate::diagnostic::Reported;
 use crate::forms::unknown_word;
-pub use crate::forms::{FilePath, Flag, Form, Integer, Period, Size, Text, ValueError, Word, Words, listed};
+pub use crate::forms::{
+    FilePath, Flag, Form, Integer, Period, RateLimits, Rates, Size, Text, ValueError, Word, Words, listed,
+};
 use crate::reader::SectionReader;
 pub use crate::reader::{Setting, SettingResult};
 use crate::socket_path;

@@ -1,12 +1,14 @@
 //! The forms of values. A form defines in one place how a value is read and its JSON Schema.
 
 mod quantities;
+mod rates;
 mod responses;
 mod texts;
 
 use serde_json::{Value as Json, json};
 
 pub use self::quantities::{Period, Size};
+pub use self::rates::{RateLimits, Rates};
 pub(crate) use self::responses::ResponseName;
 pub(crate) use self::texts::KernelPath;
 pub use self::texts::{FilePath, Text};

@@ -1,9 +1,9 @@
-//! Sizes and durations: a whole number and its unit.
+//! Sizes, rates and durations: a whole number and its unit.
 
 /// A unit.
 pub(crate) struct Unit {
     pub(crate) name: &'static str,
-    /// Its value in bytes or in milliseconds.
+    /// Its value in bytes, in bytes a second or in milliseconds.
     pub(crate) factor: u64,
     /// Spellings, in lower case, that get a suggestion to write this unit.
     pub(crate) misspellings: &'static [&'static str],
@@ -15,6 +15,13 @@ pub(crate) static SIZES: &[Unit] = &[
     Unit { name: "GiB", factor: 1 << 30, misspellings: &["g", "gb", "gi"] },
     Unit { name: "MiB", factor: 1 << 20, misspellings: &["m", "mb", "mi"] },
     Unit { name: "KiB", factor: 1 << 10, misspellings: &["k", "kb", "ki"] },
+];
+
+/// Units of bandwidth, from the largest.
+pub(crate) static RATES: &[Unit] = &[
+    Unit { name: "GiB/s", factor: 1 << 30, misspellings: &["g", "gb", "gi", "gib", "gb/s", "gibps", "gbps"] },
+    Unit { name: "MiB/s", factor: 1 << 20, misspellings: &["m", "mb", "mi", "mib", "mb/s", "mibps", "mbps"] },
+    Unit { name: "KiB/s", factor: 1 << 10, misspellings: &["k", "kb", "ki", "kib", "kb/s", "kibps", "kbps"] },
 ];
 
 /// Units of time, from the largest.
@@ -38,7 +45,7 @@ pub(crate) enum QuantityError {
     TooLarge,
 }
 
-/// Parses a quantity, in bytes or in milliseconds. One space is allowed between number and unit.
+/// Parses a quantity, in bytes, in bytes a second or in milliseconds. One space is allowed between number and unit.
 pub(crate) fn parse(text: &str, units: &'static [Unit]) -> Result<u64, QuantityError> {
     let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);
@@ -85,6 +92,7 @@ mod tests {
             ("4KiB", SIZES, 4 << 10),
             ("512MiB", SIZES, 512 << 20),
             ("1TiB", SIZES, 1 << 40),
+            ("100MiB/s", RATES, 100 << 20),
             ("100ms", PERIODS, 100),
             ("1s", PERIODS, 1_000),
             ("5min", PERIODS, 300_000),

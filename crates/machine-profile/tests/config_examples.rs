@@ -54,6 +54,24 @@ fn the_schema_is_a_valid_json_schema() {
 }
 
 #[test]
+fn the_schema_accepts_serial_numbers_of_printable_characters_only() {
+    let validator = validator();
+    let is_accepted = |serial: char| {
+        let text = format!(
+            "[machine]\n[[device]]\ntype = \"virtio-block\"\npath = \"a\"\nserial = '''{serial}'''\n"
+        );
+        validator.is_valid(&json(&text))
+    };
+    for character in ' '..='~' {
+        // One ends the string.
+        assert!(character == '\'' || is_accepted(character), "{character}");
+    }
+    for character in ['\t', '\u{80}', 'ö', '\u{ffff}'] {
+        assert!(!is_accepted(character), "{}", character.escape_unicode());
+    }
+}
+
+#[test]
 fn the_schema_refuses_what_the_reader_refuses() {
     let validator = validator();
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/profiles");
@@ -83,6 +101,9 @@ fn the_schema_refuses_what_the_reader_refuses() {
         "device-without-path",
         "device-unknown-key",
         "device-as-table",
+        "disk-queues",
+        "disk-rate-limit",
+        "disk-serial",
         "section-as-list",
     ] {
         let text = fs::read_to_string(directory.join(name).with_extension("toml")).unwrap();

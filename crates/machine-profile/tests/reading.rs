@@ -4,8 +4,8 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use devices::virtio_block::{BlockConfig, Format};
-use machine_profile::device_kind::DeviceConfig;
+use devices::virtio_block::{BlockConfig, DiskOptions, Format};
+use machine_profile::device_kind::{DeviceConfig, RateLimits};
 use machine_profile::{
     Boot, BootProtocol, Device, DeviceFile, Diagnostic, Kernel, MAX_LEN, Machine, Memory, MemoryBacking,
     Metrics, OnMissingSupport, OnReboot, Override, PageSize, Profile, Ras, Repair, Source, TableSet,
@@ -78,6 +78,11 @@ fn every_key_is_honoured() {
         path = "b.img"
         read-only = true
         format = "raw"
+        serial = "db 1"
+        direct = true
+        queues = 4
+        discard = false
+        rate-limit = { bandwidth = "100 MiB/s", operations = 1000 }
         [metrics]
         file = "db.prom"
         interval = "30s"
@@ -85,6 +90,16 @@ fn every_key_is_honoured() {
         socket = "db.sock"
     "#;
 
+    let every_key = Device {
+        config: DeviceConfig::new(BlockConfig {
+            path: "/srv/b.img".into(),
+            options: DiskOptions { read_only: true, format: Some(Format::Raw), direct: true, discard: false },
+            serial: Some("db 1".to_owned()),
+            queues: 4,
+            rate_limit: Some(RateLimits { bandwidth: Some(100 << 20), operations: Some(1000) }),
+        }),
+        ..disk(1, "/srv/b.img", true)
+    };
     assert_eq!(
         read(text, &[]).unwrap().machine,
         Machine {
@@ -107,7 +122,7 @@ fn every_key_is_honoured() {
                 on_missing_support: OnMissingSupport::Refuse,
                 repair: Repair::Never,
             },
-            devices: vec![disk(0, "/srv/a.img", false, None), disk(1, "/srv/b.img", true, Some(Format::Raw))],
+            devices: vec![disk(0, "/srv/a.img", false), every_key],
             control_socket: Some("/srv/db.sock".into()),
             metrics: Some(Metrics { file: "/srv/db.prom".into(), interval: Duration::from_secs(30) }),
         }
@@ -134,7 +149,7 @@ fn overrides_add_sections_and_devices() {
         ["machine.name=x", "device.0.type=virtio-block", "device.0.path=a.img", "device.0.read-only=true"];
     let machine = read("", &sets).unwrap().machine;
     assert_eq!(machine.name, "x");
-    assert_eq!(machine.devices, [disk(0, "/srv/a.img", true, None)]);
+    assert_eq!(machine.devices, [disk(0, "/srv/a.img", true)]);
 }
 
 #[test]
@@ -330,8 +345,10 @@ fn every_key_of_the_schema_is_read() {
     }
 }
 
-fn disk(index: usize, path: &str, read_only: bool, format: Option<Format>) -> Device {
+/// A disk with the defaults.
+fn disk(index: usize, path: &str, read_only: bool) -> Device {
     let file = DeviceFile { key: format!("device.{index}.path"), path: path.into(), writes: !read_only };
-    let config = DeviceConfig::new(BlockConfig { path: path.into(), read_only, format });
-    Device { kind: "virtio-block", config, files: vec![file] }
+    let options = DiskOptions { read_only, format: None, direct: false, discard: true };
+    let config = BlockConfig { path: path.into(), options, serial: None, queues: 1, rate_limit: None };
+    Device { kind: "virtio-block", config: DeviceConfig::new(config), files: vec![file] }
 }

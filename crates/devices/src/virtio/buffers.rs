@@ -48,7 +48,7 @@ impl<'a> Request<'a> {
             if descriptor.is_writable() {
                 writable.push(descriptor.address(), descriptor.len());
             } else {
-                ordered &= writable.parts.is_empty();
+                ordered &= writable.is_empty();
                 readable.push(descriptor.address(), descriptor.len());
             }
         }
@@ -59,6 +59,12 @@ impl<'a> Request<'a> {
 /// A sequence of buffers. What was copied is removed from its front.
 pub struct Buffers<'a> {
     memory: &'a DeviceMemory,
+    segments: Segments,
+}
+
+/// A sequence of buffers apart from its memory: what a device keeps of a request that it completes later.
+#[derive(Debug, Default)]
+pub struct Segments {
     /// GPA and bytes of each, never empty.
     parts: VecDeque<(u64, u32)>,
     /// Bytes of all parts.
@@ -67,32 +73,35 @@ pub struct Buffers<'a> {
 
 impl<'a> Buffers<'a> {
     fn new(memory: &'a DeviceMemory) -> Self {
-        Buffers { memory, parts: VecDeque::new(), len: 0 }
+        Segments::default().in_memory(memory)
     }
 
     fn push(&mut self, start: u64, len: u32) {
-        if len > 0 {
-            self.parts.push_back((start, len));
-            self.len += u64::from(len);
-        }
+        self.segments.push(start, len);
     }
 
     /// Bytes that are left.
     #[must_use]
     pub fn len(&self) -> u64 {
-        self.len
+        self.segments.len
     }
 
     /// Whether no byte is left.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.len == 0
+        self.len() == 0
+    }
+
+    /// The buffers apart from their memory.
+    #[must_use]
+    pub fn into_segments(self) -> Segments {
+        self.segments
     }
 
     /// Removes the last byte and returns it as buffers of its own. `None` if there is none.
     pub fn split_last(&mut self) -> Option<Buffers<'a>> {
-        let (start, len) = self.parts.pop_back()?;
-        self.len -= u64::from(len);
+        let (start, len) = self.segments.parts.pop_back()?;
+        self.segments.len -= u64::from(len);
         let before = len.checked_sub(1)?;
         let mut last = Buffers::new(self.memory);
         // A buffer that ends past the last address has no last byte.
@@ -110,7 +119,7 @@ impl<'a> Buffers<'a> {
             let (start, len) = self.contiguous(to.len())?;
             let (now, later) = to.split_at_mut(len);
             self.memory.read(start, now)?;
-            self.advance(len);
+            self.segments.advance(len);
             to = later;
         }
         Ok(())
@@ -125,7 +134,7 @@ impl<'a> Buffers<'a> {
             let (start, len) = self.contiguous(from.len())?;
             let (now, later) = from.split_at(len);
             self.memory.write(start, now)?;
-            self.advance(len);
+            self.segments.advance(len);
             from = later;
         }
         Ok(())
@@ -133,17 +142,58 @@ impl<'a> Buffers<'a> {
 
     /// GPA and number of the next contiguous bytes: 1 to `max`.
     fn contiguous(&self, max: usize) -> Result<(u64, usize), CopyError> {
-        let &(start, len) = self.parts.front().ok_or(CopyError::Short { missing: max })?;
+        let &(start, len) = self.segments.parts.front().ok_or(CopyError::Short { missing: max })?;
         Ok((start, max.min(len as usize)))
     }
+}
 
-    /// Removes bytes of the first part.
+impl Segments {
+    /// The buffers in their memory.
+    #[must_use]
+    pub fn in_memory(self, memory: &DeviceMemory) -> Buffers<'_> {
+        Buffers { memory, segments: self }
+    }
+
+    /// Bytes that are left.
+    #[must_use]
+    pub fn len(&self) -> u64 {
+        self.len
+    }
+
+    /// Whether no byte is left.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Removes the first bytes and returns them: all if there are fewer than `len`.
+    #[must_use]
+    pub fn split_to(&mut self, mut len: u64) -> Segments {
+        let mut first = Segments::default();
+        while let Some(&(start, part)) = self.parts.front().filter(|_| len > 0) {
+            let part = u32::try_from(len).map_or(part, |len| len.min(part));
+            first.push(start, part);
+            self.advance(part as usize);
+            len -= u64::from(part);
+        }
+        first
+    }
+
+    fn push(&mut self, start: u64, len: u32) {
+        if len > 0 {
+            self.parts.push_back((start, len));
+            self.len += u64::from(len);
+        }
+    }
+
+    /// Removes bytes of the first part. The rest of one that ends past the last address is removed too.
     fn advance(&mut self, bytes: usize) {
         if let Some((start, len)) = self.parts.pop_front() {
             let left = len.saturating_sub(bytes as u32);
             self.len -= u64::from(len - left);
-            if let (Some(start), true) = (start.checked_add(bytes as u64), left > 0) {
-                self.parts.push_front((start, left));
+            match start.checked_add(bytes as u64) {
+                Some(start) if left > 0 => self.parts.push_front((start, left)),
+                _ => self.len -= u64::from(left),
             }
         }
     }

@@ -32,7 +32,7 @@ use std::sync::Arc;
 
 use vmm_sys_util::eventfd::EventFd;
 
-pub use self::buffers::{Buffers, CopyError, Request};
+pub use self::buffers::{Buffers, CopyError, Request, Segments};
 pub use self::group::{Group, GroupContext, QueueGroup, QueueHandler, ServeError, Taken, per_request};
 pub use self::interrupt::Interrupt;
 pub use self::kind::VirtioKind;

@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use devices::virtio_block::{Block, Disk};
+use devices::virtio_block::{Block, Disk, DiskOptions};
 use tempfile::TempDir;
 use vm_device::MutDeviceMmio;
 use vm_device::bus::MmioAddress;
@@ -37,7 +37,7 @@ impl Machine {
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join("disk");
         fs::write(&path, content()).expect("a file");
-        let disk = Disk::open(&path, read_only, None).expect("a disk");
+        let disk = Disk::open(&path, DiskOptions { read_only, ..WRITABLE }).expect("a disk");
         let mut driver = Driver::new(Block::new(disk, "virtio7"));
         driver.start(if read_only { 0 } else { 1 << 9 });
         Machine { driver, path, _directory: directory }
@@ -80,15 +80,41 @@ fn content() -> Vec<u8> {
 #[test]
 fn configuration() {
     let mut machine = Machine::new(false);
-    let mut config = [0xee; 20];
-    machine.driver.transport.mmio_read(MmioAddress(0), CONFIG, &mut config);
-    let expected = [&SECTORS.to_le_bytes()[..], &[0; 4], &254_u32.to_le_bytes(), &[0; 4]].concat();
-    assert_eq!(config[..], expected);
+    // VIRTIO 1.2, 5.2.4.
+    let fields = |writable: bool| {
+        let discard = |value: u32| if writable { value.to_le_bytes() } else { [0; 4] };
+        [
+            &SECTORS.to_le_bytes()[..],
+            &[0; 4],
+            &254_u32.to_le_bytes(),
+            &[0; 4],
+            &512_u32.to_le_bytes(),
+            // Physical blocks of 4 KiB; nothing is known about the rest.
+            &[3, 0, 0, 0, 0, 0, 0, 0],
+            // Writeback if the driver flushes, and one queue.
+            &[writable.into(), 0, 1, 0],
+            &discard(1 << 21),
+            &discard(32),
+            &discard(8),
+            &discard(1 << 21),
+            &discard(32),
+            &discard(1),
+            &[0; 8],
+        ]
+        .concat()
+    };
+    let mut config = [0xee; 68];
+    for writable in [true, false] {
+        let mut machine = Machine::new(!writable);
+        machine.driver.transport.mmio_read(MmioAddress(0), CONFIG, &mut config);
+        assert_eq!(config[..], fields(writable));
+    }
     let mut beyond = [0xee; 8];
     machine.driver.transport.mmio_read(MmioAddress(0), CONFIG + 0xe00, &mut beyond);
     assert_eq!(beyond, [0; 8]);
-    assert_eq!(machine.driver.offered() & 0xff_ffff, 1 << 2 | 1 << 9);
-    assert_eq!(Machine::new(true).driver.offered() & 0xff_ffff, 1 << 2 | 1 << 5);
+    let always = 1 << 2 | 1 << 6 | 1 << 10;
+    assert_eq!(machine.driver.offered() & 0xff_ffff, always | 1 << 9 | 1 << 11 | 1 << 13 | 1 << 14);
+    assert_eq!(Machine::new(true).driver.offered() & 0xff_ffff, always | 1 << 5);
 }
 
 #[test]
@@ -134,7 +160,7 @@ fn a_request_larger_than_a_chunk() {
     let path = directory.path().join("disk");
     let content: Vec<u8> = (0..200 << 10).map(|at: u32| (at / 7) as u8).collect();
     fs::write(&path, &content).expect("a file");
-    let driver = Driver::new(Block::new(Disk::open(&path, false, None).expect("a disk"), "virtio0"));
+    let driver = Driver::new(Block::new(Disk::open(&path, WRITABLE).expect("a disk"), "virtio0"));
     let mut machine = Machine { driver, path, _directory: directory };
     machine.driver.start(0);
     let len = content.len() as u32;
@@ -165,7 +191,17 @@ fn identification() {
     let mut machine = Machine::new(false);
     assert_eq!(machine.request(GET_ID, 0, &[Buffer(DATA, 20, true)]), (OK, 21));
     assert_eq!(machine.bytes(DATA, 20), *b"virtio7\0\0\0\0\0\0\0\0\0\0\0\0\0");
+    // What the section's `serial` becomes: 20 bytes at most.
+    let Machine { driver, path, _directory } = machine;
+    drop(driver);
+    let mut driver = Driver::new(Block::new(Disk::open(&path, READ_ONLY).expect("a disk"), SERIAL));
+    driver.start(0);
+    let mut machine = Machine { driver, path, _directory };
+    assert_eq!(machine.request(GET_ID, 0, &[Buffer(DATA, 20, true)]), (OK, 21));
+    assert_eq!(machine.bytes(DATA, 20), SERIAL.as_bytes()[..20]);
 }
+
+const SERIAL: &str = "0123456789abcdefghijk";
 
 #[test]
 fn invalid_requests_fail_and_the_device_continues() {
@@ -350,7 +386,7 @@ fn data_of_the_wrong_direction_is_an_error() {
 }
 
 #[test]
-fn the_configuration_is_read_only() {
+fn the_configuration_is_read_only_but_for_the_cache_mode() {
     let mut machine = Machine::new(false);
     for data in [&[0xff_u8; 1][..], &[0xff; 2], &[0xff; 4], &[0xff; 8]] {
         machine.driver.transport.mmio_write(MmioAddress(0), CONFIG, data);
@@ -359,6 +395,19 @@ fn the_configuration_is_read_only() {
     machine.driver.transport.mmio_read(MmioAddress(0), CONFIG, &mut capacity);
     assert_eq!(u64::from_le_bytes(capacity), SECTORS);
     assert_eq!(machine.driver.read(CONFIG_GENERATION), 0, "nothing has changed");
+    // `writeback`, by an access of its width. `disk_engines` tests its effect.
+    machine.driver.start(1 << 9 | 1 << 11);
+    let mut mode = [0xee];
+    for written in [0, 1, 0] {
+        machine.driver.transport.mmio_write(MmioAddress(0), CONFIG + 32, &[written]);
+        machine.driver.transport.mmio_read(MmioAddress(0), CONFIG + 32, &mut mode);
+        assert_eq!(mode, [written]);
+    }
+    machine.driver.transport.mmio_write(MmioAddress(0), CONFIG + 32, &[1, 1]);
+    machine.driver.start(0);
+    machine.driver.write(STATUS, 0);
+    machine.driver.transport.mmio_read(MmioAddress(0), CONFIG + 32, &mut mode);
+    assert_eq!(mode, [1], "after a reset");
 }
 
 /// QueueReady = 0 after DRIVER_OK, and 1 again at other addresses (VIRTIO 1.2, 4.2.3.2).
@@ -433,7 +482,7 @@ fn in_a_long_request() -> (Machine, u64) {
     let directory = tempfile::tempdir().expect("a directory");
     let path = directory.path().join("disk");
     File::create(&path).and_then(|file| file.set_len(8 << 30)).expect("a sparse file");
-    let disk = Disk::open(&path, true, None).expect("a disk");
+    let disk = Disk::open(&path, READ_ONLY).expect("a disk");
     let mut machine =
         Machine { driver: Driver::new(Block::new(disk, "virtio0")), path, _directory: directory };
     machine.driver.start(0);

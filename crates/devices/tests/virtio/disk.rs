@@ -4,8 +4,13 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 
-use devices::virtio_block::{Disk, DiskError, Format};
+use devices::virtio_block::{Disk, DiskError, DiskOptions, Format};
 use tempfile::tempdir;
+
+use crate::driver::{READ_ONLY, WRITABLE};
+
+/// A disk whose bytes are declared to be raw.
+const RAW: DiskOptions = DiskOptions { format: Some(Format::Raw), ..READ_ONLY };
 
 #[test]
 fn size_in_sectors() {
@@ -13,24 +18,42 @@ fn size_in_sectors() {
     let path = directory.path().join("disk");
     for sectors in [0, 1, 9] {
         fs::write(&path, vec![0; 512 * sectors]).expect("a file");
-        assert_eq!(Disk::open(&path, true, None).expect("a disk").sectors(), sectors as u64);
+        assert_eq!(Disk::open(&path, READ_ONLY).expect("a disk").sectors(), sectors as u64);
     }
     let link = directory.path().join("link");
     symlink(&path, &link).expect("a link");
-    assert_eq!(Disk::open(&link, false, None).expect("a disk").sectors(), 9);
+    assert_eq!(Disk::open(&link, WRITABLE).expect("a disk").sectors(), 9);
 }
 
 #[test]
 fn files_that_cannot_be_a_disk_are_refused() {
     let directory = tempdir().expect("a directory");
-    let missing = Disk::open(&directory.path().join("missing"), true, None).expect_err("missing");
+    let missing = Disk::open(&directory.path().join("missing"), READ_ONLY).expect_err("missing");
     assert_eq!(missing.to_string(), "the disk cannot be opened: No such file or directory (os error 2)");
-    assert!(matches!(Disk::open(directory.path(), true, None), Err(DiskError::NotAFile)));
-    assert!(matches!(Disk::open(Path::new("/dev/null"), false, None), Err(DiskError::NotAFile)));
+    assert!(matches!(Disk::open(directory.path(), READ_ONLY), Err(DiskError::NotAFile)));
+    assert!(matches!(Disk::open(Path::new("/dev/null"), WRITABLE), Err(DiskError::NotAFile)));
     let uneven = directory.path().join("uneven");
     fs::write(&uneven, [0; 513]).expect("a file");
-    let error = Disk::open(&uneven, false, None).expect_err("uneven");
+    let error = Disk::open(&uneven, WRITABLE).expect_err("uneven");
     assert_eq!(error.to_string(), "a disk is a multiple of 512 bytes, and this has 513");
+}
+
+/// A file of sysfs has no O_DIRECT.
+#[test]
+fn a_file_without_direct_access_is_refused() {
+    let path = Path::new("/sys/kernel/uevent_seqnum");
+    Disk::inspect(path, RAW).expect("a file of whole sectors");
+    for error in [
+        Disk::inspect(path, DiskOptions { direct: true, ..RAW }).expect_err("direct"),
+        Disk::open(path, DiskOptions { direct: true, ..RAW }).expect_err("direct"),
+    ] {
+        assert!(matches!(error, DiskError::NoDirect { .. }), "{error}");
+        assert!(
+            error.to_string().starts_with("the disk cannot be accessed directly: its file system"),
+            "{error}"
+        );
+        assert!(error.help().contains("direct = false"), "{}", error.help());
+    }
 }
 
 /// The signatures are those that `qemu-img create -f` writes.
@@ -57,23 +80,23 @@ fn images_of_other_formats_are_refused_unless_they_are_declared_raw() {
     ] {
         fs::write(&path, bytes).expect("a file");
         for read_only in [true, false] {
-            let error = Disk::open(&path, read_only, None).expect_err(format);
+            let error = Disk::open(&path, DiskOptions { read_only, ..WRITABLE }).expect_err(format);
             assert_eq!(
                 error.to_string(),
                 format!("the file has the signature of a {format} image, and a disk is read as raw bytes")
             );
             assert!(error.help().contains("format = \"raw\""), "{}", error.help());
-            assert_eq!(Disk::open(&path, read_only, Some(Format::Raw)).expect(format).sectors(), 4);
+            assert_eq!(Disk::open(&path, DiskOptions { read_only, ..RAW }).expect(format).sectors(), 4);
         }
-        assert!(matches!(Disk::inspect(&path, None), Err(DiskError::Format { .. })), "{format}");
-        Disk::inspect(&path, Some(Format::Raw)).expect(format);
+        assert!(matches!(Disk::inspect(&path, READ_ONLY), Err(DiskError::Format { .. })), "{format}");
+        Disk::inspect(&path, RAW).expect(format);
     }
     // Not at its place, or only a part of it.
     for bytes in
         [image(1, b"QFI\xfb"), image(2044, b"QFI\xfb"), b"QFI".to_vec(), b"# Disk D".to_vec(), vec![]]
     {
         fs::write(&path, bytes).expect("a file");
-        assert!(!matches!(Disk::inspect(&path, None), Err(DiskError::Format { .. })));
+        assert!(!matches!(Disk::inspect(&path, READ_ONLY), Err(DiskError::Format { .. })));
     }
 }
 
@@ -86,7 +109,7 @@ fn a_disk_is_written_by_one_and_read_by_many() {
     fs::write(&path, [0; 512]).expect("a file");
     fs::hard_link(&path, &hard).expect("a link");
     symlink(&path, &soft).expect("a link");
-    let open = |path: &Path, read_only| Disk::open(path, read_only, None);
+    let open = |path: &Path, read_only| Disk::open(path, DiskOptions { read_only, ..WRITABLE });
     {
         let _writer = open(&path, false).expect("a disk");
         for (path, read_only) in
@@ -97,7 +120,7 @@ fn a_disk_is_written_by_one_and_read_by_many() {
             assert!(error.to_string().starts_with("the disk is in use: "), "{error}");
         }
         // It can be looked at.
-        Disk::inspect(&path, None).expect("a disk");
+        Disk::inspect(&path, READ_ONLY).expect("a disk");
     }
     let readers = [open(&path, true).expect("a disk"), open(&hard, true).expect("a disk")];
     assert!(matches!(open(&soft, false), Err(DiskError::InUse { read_only: false })));

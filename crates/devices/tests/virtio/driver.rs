@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use devices::virtio::VirtioDevice;
+use devices::virtio_block::DiskOptions;
 use devices::virtio_mmio::MmioTransport;
 use devices::{InterruptLine, PoisonObserver};
 use guest_memory::{Backing, GuestRam};
@@ -49,6 +50,12 @@ pub(crate) const NEEDS_RESET: u32 = 64;
 pub(crate) const VERSION_1: u64 = 1 << 32;
 pub(crate) const EVENT_INDEX: u64 = 1 << 29;
 pub(crate) const INDIRECT: u64 = 1 << 28;
+
+/// A disk that can be written.
+pub(crate) const WRITABLE: DiskOptions =
+    DiskOptions { read_only: false, format: None, direct: false, discard: true };
+/// A disk that can only be read.
+pub(crate) const READ_ONLY: DiskOptions = DiskOptions { read_only: true, ..WRITABLE };
 
 /// A buffer: where, how many bytes, and whether the device writes it.
 #[derive(Clone, Copy, Debug)]

@@ -7,7 +7,7 @@ use std::fs;
 use std::sync::Once;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use devices::virtio_block::{Block, Disk};
+use devices::virtio_block::{Block, Disk, DiskOptions};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use vm_device::MutDeviceMmio;
@@ -56,7 +56,7 @@ fn step() -> impl Strategy<Value = Step> {
     ];
     let small = prop_oneof![8 => 0_u16..20, 1 => any::<u16>()];
     let flags = prop_oneof![8 => 0_u16..8, 1 => any::<u16>()];
-    let kind = prop_oneof![Just(0_u32), Just(1), Just(4), Just(8), any::<u32>()];
+    let kind = prop_oneof![Just(0_u32), Just(1), Just(4), Just(8), Just(11), Just(13), any::<u32>()];
     let sector = prop_oneof![0_u64..20, any::<u64>()];
     let features = prop_oneof![Just(0), Just(EVENT_INDEX), Just(INDIRECT | EVENT_INDEX | 1 << 5)];
     prop_oneof![
@@ -80,7 +80,7 @@ fn watch_for_panics() {
     ONCE.call_once(|| {
         let before = std::panic::take_hook();
         std::panic::set_hook(Box::new(move |panic| {
-            if std::thread::current().name() == Some("virtio-block") {
+            if std::thread::current().name().is_some_and(|name| name.starts_with("virtio-block")) {
                 PANICKED.store(true, Ordering::SeqCst);
             }
             before(panic);
@@ -96,7 +96,7 @@ proptest! {
         let path = directory.path().join("disk");
         let content = vec![0x5a; 16 * 512];
         fs::write(&path, &content).expect("a file");
-        let mut driver = Driver::new(Block::new(Disk::open(&path, read_only, None).expect("a disk"), "virtio0"));
+        let mut driver = Driver::new(Block::new(Disk::open(&path, DiskOptions { read_only, ..WRITABLE }).expect("a disk"), "virtio0"));
         for step in steps {
             match step {
                 Step::Write { offset, data } => driver.transport.mmio_write(MmioAddress(0), offset, &data),

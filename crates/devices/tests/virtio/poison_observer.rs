@@ -25,7 +25,7 @@ pub(crate) fn machine() -> (Driver, TempDir) {
     let directory = tempfile::tempdir().expect("a directory");
     let path = directory.path().join("disk");
     fs::write(&path, [7; 64 * 512]).expect("a file");
-    let disk = Disk::open(&path, false, None).expect("a disk");
+    let disk = Disk::open(&path, WRITABLE).expect("a disk");
     let mut driver = Driver::in_memory(Block::new(disk, "virtio0"), Backing::Memfd);
     driver.start(0);
     (driver, directory)

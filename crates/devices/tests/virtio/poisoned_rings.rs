@@ -252,7 +252,7 @@ fn a_ring_that_is_inaccessible_at_driver_ok_needs_a_reset() {
     let path = directory.path().join("disk");
     std::fs::write(&path, [0; 512]).expect("a file");
     for inaccessible in 0..3 {
-        let disk = Disk::open(&path, true, None).expect("a disk");
+        let disk = Disk::open(&path, READ_ONLY).expect("a disk");
         let mut driver = Driver::in_memory(Block::new(disk, "virtio0"), Backing::Memfd);
         assert!(driver.agree(VERSION_1));
         let mut parts = [DESCRIPTORS, AVAILABLE, USED];

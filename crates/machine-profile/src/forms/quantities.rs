@@ -9,16 +9,16 @@ use crate::tree::Value;
 use crate::units::{self, PERIODS, QuantityError, SIZES, Unit};
 
 /// A number with a unit, between two limits. Each limit has its reason.
-struct Quantity {
-    noun: &'static str,
-    units: &'static [Unit],
-    min: (u64, &'static str),
-    max: (u64, &'static str),
-    example: &'static str,
+pub(super) struct Quantity {
+    pub(super) noun: &'static str,
+    pub(super) units: &'static [Unit],
+    pub(super) min: (u64, &'static str),
+    pub(super) max: (u64, &'static str),
+    pub(super) example: &'static str,
 }
 
 impl Quantity {
-    fn read(&self, value: &Value) -> Result<u64, ValueError> {
+    pub(super) fn read(&self, value: &Value) -> Result<u64, ValueError> {
         let text = match value {
             Value::Text(text) => text,
             Value::Integer(number) => return self.without_unit(*number),
@@ -79,7 +79,7 @@ impl Quantity {
         self.units.iter().rev().map(|unit| unit.name.to_owned())
     }
 
-    fn schema(&self) -> Json {
+    pub(super) fn schema(&self) -> Json {
         let units: Vec<&str> = self.units.iter().map(|unit| unit.name).collect();
         json!({ "type": "string", "pattern": format!("^[0-9]+ ?({})$", units.join("|")) })
     }

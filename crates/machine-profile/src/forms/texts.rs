@@ -53,7 +53,8 @@ impl Form for Text {
     }
 
     fn schema(&self) -> Json {
-        let escaped = |c: &char| format!("\\u{:04x}", u32::from(*c));
+        // Without a flag, a pattern takes characters past U+FFFF as two surrogates.
+        let escaped = |c: &char| format!("\\u{:04x}", u32::from(*c).min(0xffff));
         let class: String = self
             .refused
             .iter()
