@@ -172,6 +172,12 @@ impl<'a> SectionReader<'a> {
         &self.place
     }
 
+    /// A diagnostic of a section that lacks something, at its start.
+    pub(crate) fn incomplete(&self, reason: impl std::fmt::Display, help: impl Into<String>) -> Diagnostic {
+        let message = format!("`{}` {reason}", self.address);
+        Diagnostic::new(self.place.clone(), &self.address, message, help)
+    }
+
     /// The value of a key with a default.
     pub(crate) fn value<F: Form>(
         &self,
