@@ -12,6 +12,7 @@ use guest_memory::GuestRam;
 use machine_profile::device_kind::{DeviceConfig, DeviceKind};
 use platform::DeviceNode;
 use vm_device::DeviceMmio;
+use vmm_sys_util::eventfd::EventFd;
 
 use crate::line::InterruptLine;
 use crate::poison_observer::PoisonObserver;
@@ -40,8 +41,8 @@ pub trait Kind: DeviceKind {
     /// Creates the device of one boot of the machine, from what [`open`](Self::open) has returned.
     ///
     /// # Errors
-    /// Returns an error if `backend` is that of another kind.
-    fn build(&self, backend: &Backend, resources: Resources) -> Result<Registers, DeviceError>;
+    /// Returns an error if `backend` is that of another kind, or the host lacks a resource.
+    fn build(&self, backend: &Backend, resources: Resources) -> Result<Device, DeviceError>;
 }
 
 /// The host's side of a device, of a type that its kind defines. It outlives the device, which every reset renews.
@@ -58,6 +59,26 @@ impl Backend {
     pub fn downcast_ref<B: Any>(&self) -> Option<&B> {
         self.0.downcast_ref()
     }
+}
+
+/// A device of one boot of the machine.
+pub struct Device {
+    /// Its registers.
+    pub registers: Registers,
+    /// The writes to its registers that only signal an eventfd. A VMM may have them handled without an exit.
+    pub write_events: Vec<WriteEvent>,
+}
+
+/// A write to a register that has no other effect than to signal an eventfd. The registers do so too, for a VMM that passes them the
+/// write; KVM can do it without an exit (KVM_IOEVENTFD).
+#[derive(Debug)]
+pub struct WriteEvent {
+    /// Offset of the register, which has 32 bits.
+    pub offset: u64,
+    /// The value that is written.
+    pub value: u32,
+    /// The eventfd.
+    pub event: Arc<EventFd>,
 }
 
 /// A device behind its registers. Offsets are relative to the start of its page.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use devices::PoisonObserver;
-use devices::kind::{Backend, DeviceError, Kind, Place, Resources};
+use devices::kind::{Backend, Device, DeviceError, Kind, Place, Resources, WriteEvent};
 use guest_memory::GuestRam;
 use machine_profile::device_kind::DeviceConfig;
 use machine_profile::{Machine, TableSet};
@@ -118,10 +118,13 @@ pub(crate) fn attach(
             observer: Arc::clone(observer),
             vendor_id: VENDOR_ID,
         };
-        let registers = kind
+        let Device { registers, write_events } = kind
             .build(backend, resources)
             .map_err(|source| BoardError::Device { index: place.index, source })?;
         wiring.bus.add_mmio(place.base, Place::LEN, registers)?;
+        for WriteEvent { offset, value, event } in write_events {
+            wiring.vm.signal_on_write(place.base + offset, value, &event)?;
+        }
     }
     Ok(())
 }

@@ -10,10 +10,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use devices::{InterruptLine, Level};
 use guest_memory::GuestRam;
-use kvm_ioctls::{Kvm, VcpuFd, VmFd};
+use kvm_ioctls::{IoEventAddress, Kvm, VcpuFd, VmFd};
 use platform::Platform;
 use ras_core::Span;
 use vcpu::KvmPort;
+use vmm_sys_util::eventfd::EventFd;
 
 pub use arch::{Entry, SetupError, offered};
 
@@ -139,6 +140,16 @@ impl KvmVm {
     pub fn bind(&self, line: &InterruptLine, gsi: u32) -> Result<(), KvmError> {
         let ioctl = format_args!("KVM_IRQFD (GSI {gsi})");
         self.vm.fd.register_irqfd(line.event(), arch::irqfd_gsi(gsi)).map_err(ioctl_failed(ioctl))
+    }
+
+    /// Makes a guest's write of 32 bits with this value to a GPA signal an eventfd, without an exit (KVM_IOEVENTFD). Other writes to the
+    /// GPA exit as before.
+    ///
+    /// # Errors
+    /// Returns an error if the ioctl fails.
+    pub fn signal_on_write(&self, gpa: u64, value: u32, event: &EventFd) -> Result<(), KvmError> {
+        let ioctl = format_args!("KVM_IOEVENTFD (GPA {gpa:#x})");
+        self.vm.fd.register_ioevent(event, &IoEventAddress::Mmio(gpa), value).map_err(ioctl_failed(ioctl))
     }
 
     /// Sets the vCPUs' registers and returns the vCPUs, ready to run: the first starts at `entry`, the others wait until

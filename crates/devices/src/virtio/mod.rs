@@ -2,8 +2,8 @@
 //!
 //! A device implements [`VirtioDevice`]. A transport ([`crate::virtio_mmio`]) owns the device, implements the registers that
 //! the driver accesses, and passes the device its queues at DRIVER_OK. The device serves its queues on threads of its own
-//! until a queue is stopped or the device is reset or dropped: [`QueueWorkers`] does that for a device that gives it a
-//! [`QueueHandler`] for each queue.
+//! until a queue is stopped or the device is reset or dropped: [`QueueWorkers`] does that for a device that divides its queues
+//! into groups and gives it a [`QueueGroup`] for each.
 //!
 //! Every access to guest memory goes through [`DeviceMemory`]. A poisoned page in a buffer fails the request; one in a ring
 //! or in a descriptor sets DEVICE_NEEDS_RESET, and the device works again after the driver's reset. Both are reported to the
@@ -19,6 +19,7 @@
 
 mod buffers;
 mod chain;
+mod group;
 mod interrupt;
 mod kind;
 mod memory;
@@ -28,12 +29,15 @@ mod worker;
 use std::io;
 use std::sync::Arc;
 
+use vmm_sys_util::eventfd::EventFd;
+
 pub use self::buffers::{Buffers, CopyError, Request};
+pub use self::group::{Group, GroupContext, QueueGroup, QueueHandler, ServeError, Taken, per_request};
 pub use self::interrupt::Interrupt;
 pub use self::kind::VirtioKind;
 pub use self::memory::DeviceMemory;
 pub use self::queue::{Queue, QueueError, QueueLayout};
-pub use self::worker::{QueueHandler, QueueWorkers, StopFlag};
+pub use self::worker::{QueueWorkers, StopFlag};
 
 /// A device, apart from its transport. The transport calls it on the vCPU's thread, one call at a time.
 pub trait VirtioDevice: Send {
@@ -63,17 +67,9 @@ pub trait VirtioDevice: Send {
     fn activate(&mut self, activation: Activation) -> io::Result<()>;
 
     /// The threads that serve the queues while the device is active. The default is for a device that serves its queues in
-    /// another way, and implements the next three methods itself.
+    /// another way, and implements the next two methods itself.
     fn workers(&mut self) -> Option<&mut QueueWorkers> {
         None
-    }
-
-    /// The driver sent an available buffer notification for a queue. Called while the device is active only; `queue` may
-    /// be any number.
-    fn notify(&mut self, queue: u16) {
-        if let Some(workers) = self.workers() {
-            workers.notify(queue);
-        }
     }
 
     /// Stops serving a queue, which the driver no longer uses. When this returns, the device accesses neither the queue nor the
@@ -108,4 +104,6 @@ pub struct Activation {
     pub queues: Vec<Option<Queue>>,
     /// Notifies the driver.
     pub interrupt: Arc<dyn Interrupt>,
+    /// By index of the queue: an eventfd that each available buffer notification of the driver signals, and possibly nobody.
+    pub kicks: Arc<[Arc<EventFd>]>,
 }

@@ -191,6 +191,11 @@ impl Queue {
         Ok(Some(head))
     }
 
+    /// Gives back the last `count` chains that were taken and not returned: [`pop`](Self::pop) takes them again.
+    pub fn unpop(&mut self, count: u16) {
+        self.next_available = self.next_available.wrapping_sub(count);
+    }
+
     /// Returns a chain to the driver, with the number of bytes that were written from the start of its device-writable
     /// buffers on.
     ///

@@ -1,36 +1,29 @@
-//! The threads that serve a device's queues.
+//! The threads that serve a device's queues: one for each [`QueueGroup`].
 //!
 //! | call | |
 //! |---|---|
-//! | [`QueueWorkers::start`] | at DRIVER_OK: a thread for each queue that is ready |
-//! | [`QueueWorkers::notify`] | wakes the thread, which takes requests until the queue is empty |
-//! | [`QueueWorkers::stop_queue`] | ends the thread. The request in progress is abandoned. |
-//! | [`QueueWorkers::start_queue`] | a new thread with the same handler |
+//! | [`QueueWorkers::start`] | at DRIVER_OK: a thread for each group with a queue that is ready |
+//! | [`QueueWorkers::stop_queue`] | ends the group's thread, abandons the requests in progress, and continues without the queue |
+//! | [`QueueWorkers::start_queue`] | ends the group's thread, and continues with the queue |
 //! | drop | ends all threads |
 //!
-//! A queue that cannot be used any more ends its thread and sets DEVICE_NEEDS_RESET.
+//! The driver's notification of a queue is its eventfd ([`Activation::kicks`]), which the thread waits for.
 
 use std::io;
+use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 
+use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 use vmm_sys_util::eventfd::EventFd;
 
-use super::buffers::Request;
+use super::group::{Group, GroupContext, Indexed, QueueGroup, ServeError};
 use super::memory::DeviceMemory;
-use super::queue::{Queue, QueueError};
+use super::queue::Queue;
 use super::{Activation, Interrupt};
 
-/// Handles the requests of one queue, on the queue's thread.
-pub trait QueueHandler: Send {
-    /// Handles a request. Returns the number of bytes that were written from the start of its device-writable buffers on.
-    ///
-    /// A handler that takes long polls `stop` and returns early once it is set: the request is then abandoned.
-    fn handle(&mut self, request: Request<'_>, stop: &StopFlag) -> u32;
-}
-
-/// Set when a queue's thread has to end.
+/// Set when a group's thread has to end.
 #[derive(Debug, Default)]
 pub struct StopFlag(AtomicBool);
 
@@ -42,10 +35,10 @@ impl StopFlag {
     }
 }
 
-/// The queues of an active device, each with its handler and, while it is ready, a thread.
+/// The queues of an active device, in groups, each with a thread while one of its queues is ready.
 pub struct QueueWorkers {
     context: Context,
-    queues: Vec<ServedQueue>,
+    groups: Vec<ServedGroup>,
 }
 
 /// What the threads of a device have in common.
@@ -55,105 +48,142 @@ struct Context {
     device: &'static str,
     memory: DeviceMemory,
     interrupt: Arc<dyn Interrupt>,
+    /// The driver's notifications, by index of the queue.
+    kicks: Arc<[Arc<EventFd>]>,
 }
 
-struct ServedQueue {
-    /// `None` while the thread has it, and after the thread panicked.
-    handler: Option<Box<dyn QueueHandler>>,
-    worker: Option<Worker>,
+struct ServedGroup {
+    /// Indices of its queues.
+    queues: Vec<u16>,
+    state: State,
+}
+
+enum State {
+    Running(Worker),
+    Stopped(Idle),
+    /// The thread failed or panicked: the device needs a reset.
+    Failed,
+}
+
+/// A group without a thread.
+struct Idle {
+    handler: Box<dyn QueueGroup>,
+    /// Those of its queues that are ready.
+    ready: Vec<Indexed>,
 }
 
 impl QueueWorkers {
-    /// Starts a thread for each queue that is ready. `handlers` has one handler for each queue of the device, by index;
-    /// `device` is the name of the threads.
+    /// Starts a thread for each group with a queue that is ready. `device` is the name of the
+    /// threads.
     ///
     /// # Errors
-    /// Returns an error if the host cannot create a thread or an eventfd.
+    /// Returns an error if the host cannot create a thread, an eventfd or an epoll instance.
     pub fn start(
         device: &'static str,
         activation: Activation,
-        handlers: Vec<Box<dyn QueueHandler>>,
+        groups: impl IntoIterator<Item = Group>,
     ) -> io::Result<Self> {
-        let Activation { memory, interrupt, queues, .. } = activation;
-        let served = |handler| ServedQueue { handler: Some(handler), worker: None };
-        let mut workers = QueueWorkers {
-            context: Context { device, memory, interrupt },
-            queues: handlers.into_iter().map(served).collect(),
-        };
-        for (index, queue) in (0..).zip(queues) {
-            if let Some(queue) = queue {
-                workers.start_queue(index, queue)?;
-            }
+        let Activation { memory, interrupt, queues, kicks, .. } = activation;
+        let mut ready: Vec<_> =
+            (0..).zip(queues).filter_map(|(index, queue)| Some((index, queue?))).collect();
+        let mut workers =
+            QueueWorkers { context: Context { device, memory, interrupt, kicks }, groups: Vec::new() };
+        for (queues, handler) in groups {
+            let ready = ready.extract_if(.., |(index, _)| queues.contains(index)).collect();
+            let mut group = ServedGroup { queues, state: State::Failed };
+            group.run(Idle { handler, ready }, &workers.context)?;
+            workers.groups.push(group);
         }
         Ok(workers)
     }
 
-    /// Wakes the thread of a queue. Does nothing if the queue does not exist or is stopped.
-    pub fn notify(&self, queue: u16) {
-        if let Some(worker) = self.queues.get(usize::from(queue)).and_then(|queue| queue.worker.as_ref()) {
-            worker.wake();
+    /// Stops serving a queue. When this returns, neither the queue nor a buffer of its requests is accessed.
+    pub fn stop_queue(&mut self, index: u16) {
+        let Some(group) = self.groups.iter_mut().find(|group| group.queues.contains(&index)) else { return };
+        let Some(mut idle) = group.stop() else { return };
+        idle.ready.retain(|&(ready, _)| ready != index);
+        if let Err(error) = group.run(idle, &self.context) {
+            self.context.fail(&error.into());
         }
     }
 
-    /// Ends the thread of a queue. When this returns, neither the queue nor a buffer of its requests is accessed.
-    pub fn stop_queue(&mut self, queue: u16) {
-        if let Some(queue) = self.queues.get_mut(usize::from(queue))
-            && let Some(worker) = queue.worker.take()
-        {
-            queue.handler = worker.stop();
-        }
-    }
-
-    /// Starts a thread for a queue that has none.
+    /// Starts to serve a queue that is stopped.
     ///
     /// # Errors
-    /// Returns an error if the queue has no handler, is served already, or the host cannot create a thread or an eventfd.
+    /// Returns an error if the queue is in no group, is served already, or the host cannot create a thread, an eventfd or an epoll
+    /// instance.
     pub fn start_queue(&mut self, index: u16, queue: Queue) -> io::Result<()> {
-        let served = self.queues.get_mut(usize::from(index)).ok_or(io::ErrorKind::NotFound)?;
-        let handler = served.handler.take().ok_or(io::ErrorKind::ResourceBusy)?;
-        served.worker = Some(Worker::start(self.context.clone(), index, queue, handler)?);
+        let mut groups = self.groups.iter_mut();
+        let group = groups.find(|group| group.queues.contains(&index)).ok_or(io::ErrorKind::NotFound)?;
+        let mut idle = group.stop().ok_or(io::ErrorKind::BrokenPipe)?;
+        let is_served = idle.ready.iter().any(|&(ready, _)| ready == index);
+        if !is_served {
+            idle.ready.push((index, queue));
+        }
+        group.run(idle, &self.context)?;
+        if is_served { Err(io::ErrorKind::ResourceBusy.into()) } else { Ok(()) }
+    }
+}
+
+impl ServedGroup {
+    /// Ends the thread. `None` if it has failed.
+    fn stop(&mut self) -> Option<Idle> {
+        match std::mem::replace(&mut self.state, State::Failed) {
+            State::Running(mut worker) => worker.join(),
+            State::Stopped(idle) => Some(idle),
+            State::Failed => None,
+        }
+    }
+
+    /// Starts a thread, unless no queue is ready.
+    fn run(&mut self, idle: Idle, context: &Context) -> io::Result<()> {
+        self.state = match idle.ready.first() {
+            Some(&(first, _)) => State::Running(Worker::start(context.clone(), first, idle)?),
+            None => State::Stopped(idle),
+        };
         Ok(())
+    }
+}
+
+impl Context {
+    /// Sets DEVICE_NEEDS_RESET.
+    fn fail(&self, error: &ServeError) {
+        tracing::warn!(device = self.device, %error, "virtio device needs a reset");
+        self.interrupt.needs_reset();
     }
 }
 
 /// A thread, which ends when this is dropped.
 struct Worker {
-    wake: Arc<Wake>,
-    thread: Option<JoinHandle<Box<dyn QueueHandler>>>,
+    stop: Arc<Stop>,
+    thread: Option<JoinHandle<Option<Idle>>>,
 }
 
-/// Wakes the thread.
-struct Wake {
+/// Ends the thread.
+struct Stop {
     event: EventFd,
-    stop: StopFlag,
+    flag: StopFlag,
 }
 
 impl Worker {
-    fn start(context: Context, index: u16, queue: Queue, handler: Box<dyn QueueHandler>) -> io::Result<Self> {
-        let wake = Arc::new(Wake { event: EventFd::new(0)?, stop: StopFlag::default() });
-        let server = Server { context, index, queue, handler, wake: Arc::clone(&wake) };
-        let thread = thread::Builder::new().name(server.thread_name()).spawn(|| server.run())?;
-        Ok(Worker { wake, thread: Some(thread) })
+    fn start(context: Context, first: u16, idle: Idle) -> io::Result<Self> {
+        let stop = Arc::new(Stop { event: EventFd::new(0)?, flag: StopFlag::default() });
+        let name = context.thread_name(first);
+        let server = Server { epoll: Epoll::new()?, context, idle, stop: Arc::clone(&stop) };
+        let thread = thread::Builder::new().name(name).spawn(|| server.run())?;
+        Ok(Worker { stop, thread: Some(thread) })
     }
 
-    fn wake(&self) {
-        // Blocks only while 2^64 - 2 notifications are pending.
-        let _ = self.wake.event.write(1);
-    }
-
-    /// Ends the thread and returns its handler. `None` if the thread panicked.
-    fn stop(mut self) -> Option<Box<dyn QueueHandler>> {
-        self.join()
-    }
-
-    fn join(&mut self) -> Option<Box<dyn QueueHandler>> {
-        self.wake.stop.0.store(true, Ordering::Relaxed);
-        self.wake();
+    /// Ends the thread and returns what it served. `None` if it failed.
+    fn join(&mut self) -> Option<Idle> {
+        self.stop.flag.0.store(true, Ordering::Relaxed);
+        // Blocks only while 2^64 - 2 writes are pending.
+        let _ = self.stop.event.write(1);
         let outcome = self.thread.take()?.join();
         if outcome.is_err() {
             tracing::error!("the thread of a virtio queue panicked");
         }
-        outcome.ok()
+        outcome.ok().flatten()
     }
 }
 
@@ -163,68 +193,93 @@ impl Drop for Worker {
     }
 }
 
+impl Context {
+    /// The device's name, with the index of the group's first queue behind the first one. Linux shows 15 bytes of it.
+    fn thread_name(&self, first: u16) -> String {
+        match first {
+            0 => self.device.to_owned(),
+            first => format!("{}.{first}", self.device),
+        }
+    }
+}
+
 /// What the thread owns.
 struct Server {
     context: Context,
-    index: u16,
-    queue: Queue,
-    handler: Box<dyn QueueHandler>,
-    wake: Arc<Wake>,
+    idle: Idle,
+    stop: Arc<Stop>,
+    epoll: Epoll,
 }
 
+/// The most descriptors that one call of epoll_wait(2) returns.
+const MAX_EVENTS: usize = 32;
+/// A descriptor of the group has a token of 32 bits. Behind these: the queue with that index was kicked.
+const KICK: u64 = 1 << 32;
+/// The thread has to end.
+const STOP: u64 = 1 << 33;
+
 impl Server {
-    /// The device's name, with the queue's index behind the first one. Linux shows 15 bytes of it.
-    fn thread_name(&self) -> String {
-        match self.index {
-            0 => self.context.device.to_owned(),
-            index => format!("{}.{index}", self.context.device),
-        }
-    }
-
-    fn run(mut self) -> Box<dyn QueueHandler> {
-        while self.wait() {
-            if let Err(error) = self.serve() {
-                let (device, queue) = (self.context.device, self.index);
-                tracing::warn!(device, queue, %error, "virtio device needs a reset");
-                self.context.interrupt.needs_reset();
-                break;
-            }
-        }
-        self.handler
-    }
-
-    /// Waits for a notification. False if the thread has to end.
-    fn wait(&self) -> bool {
-        loop {
-            let outcome = self.wake.event.read();
-            if self.wake.stop.is_set() {
-                return false;
-            }
-            match outcome {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                outcome => return outcome.is_ok(),
+    /// Serves the queues until the thread has to end. `None` if it failed.
+    fn run(mut self) -> Option<Idle> {
+        match self.serve() {
+            Ok(()) => Some(self.idle),
+            Err(error) => {
+                self.context.fail(&error);
+                None
             }
         }
     }
 
-    /// Handles requests until the queue is empty.
-    fn serve(&mut self) -> Result<(), QueueError> {
-        let mut more = true;
-        while more && !self.wake.stop.is_set() {
-            self.queue.suppress_notifications()?;
-            while let Some(head) = self.queue.pop()? {
-                let request = Request::read(&self.context.memory, &self.queue, head)?;
-                let written = self.handler.handle(request, &self.wake.stop);
-                if self.wake.stop.is_set() {
-                    return Ok(());
+    fn serve(&mut self) -> Result<(), ServeError> {
+        let Server { context, idle: Idle { handler, ready }, stop, epoll } = self;
+        watch(epoll, &stop.event, STOP)?;
+        for &(index, _) in &*ready {
+            if let Some(kick) = context.kicks.get(usize::from(index)) {
+                watch(epoll, &**kick, KICK + u64::from(index))?;
+            }
+        }
+        let indices: Vec<_> = ready.iter().map(|&(index, _)| index).collect();
+        let mut group = GroupContext {
+            memory: &context.memory,
+            interrupt: &*context.interrupt,
+            stop: &stop.flag,
+            epoll,
+            queues: ready,
+        };
+        handler.start(&mut group)?;
+        for index in indices {
+            if !stop.flag.is_set() {
+                handler.available(index, &mut group)?;
+            }
+        }
+        let mut events = [EpollEvent::default(); MAX_EVENTS];
+        while !stop.flag.is_set() {
+            let count = match epoll.wait(-1, &mut events) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => 0,
+                outcome => outcome?,
+            };
+            for event in &events[..count] {
+                if stop.flag.is_set() {
+                    break;
                 }
-                self.queue.add_used(head, written)?;
-                if self.queue.needs_interrupt()? {
-                    self.context.interrupt.used_buffer(self.index);
+                match event.data() {
+                    STOP => {}
+                    data if data >= KICK => {
+                        let index = (data - KICK) as u16;
+                        if let Some(kick) = context.kicks.get(usize::from(index)) {
+                            // Never blocks: EAGAIN if the count is 0.
+                            let _ = kick.read();
+                        }
+                        handler.available(index, &mut group)?;
+                    }
+                    token => handler.ready(token as u32, event.event_set(), &mut group)?,
                 }
             }
-            more = self.queue.request_notifications()?;
         }
         Ok(())
     }
+}
+
+fn watch(epoll: &Epoll, fd: &impl AsRawFd, data: u64) -> io::Result<()> {
+    epoll.ctl(ControlOperation::Add, fd.as_raw_fd(), EpollEvent::new(EventSet::IN, data))
 }

@@ -32,7 +32,7 @@ pub use self::config::{BlockConfig, KIND};
 pub use self::disk::{Disk, DiskError, SECTOR};
 pub use self::format::Format;
 use self::request::RequestHandler;
-use crate::virtio::{Activation, QueueWorkers, VirtioDevice};
+use crate::virtio::{Activation, QueueWorkers, VirtioDevice, per_request};
 
 /// A disk that a driver can use.
 pub struct Block {
@@ -98,7 +98,7 @@ impl VirtioDevice for Block {
     fn activate(&mut self, activation: Activation) -> io::Result<()> {
         let flush_writes = activation.features & 1 << VIRTIO_BLK_F_FLUSH == 0;
         let handler = RequestHandler::new(Arc::clone(&self.disk), self.id, flush_writes);
-        self.workers = Some(QueueWorkers::start("virtio-block", activation, vec![Box::new(handler)])?);
+        self.workers = Some(QueueWorkers::start("virtio-block", activation, [per_request(0, handler)])?);
         Ok(())
     }
 

@@ -8,7 +8,7 @@ use machine_profile::device_kind::DeviceConfig;
 use platform::{AcpiIdentity, AcpiObject, DeviceNode, DevicetreeIdentity, Property, Trigger};
 
 use super::MmioTransport;
-use crate::kind::{Backend, DeviceError, Kind, Place, Registers, Resources};
+use crate::kind::{Backend, Device, DeviceError, Kind, Place, Resources};
 use crate::virtio::VirtioKind;
 
 impl<C, B> Kind for VirtioKind<C, B>
@@ -32,10 +32,17 @@ where
         (self.open)(self.config(config)?).map(Backend::new)
     }
 
-    fn build(&self, backend: &Backend, resources: Resources) -> Result<Registers, DeviceError> {
+    fn build(&self, backend: &Backend, resources: Resources) -> Result<Device, DeviceError> {
         let Resources { name, ram, line, observer, vendor_id } = resources;
         let device = self.device(backend, &name)?;
-        Ok(Arc::new(Mutex::new(MmioTransport::new(device, ram, line, observer, vendor_id))))
+        let transport =
+            MmioTransport::new(device, ram, line, observer, vendor_id).map_err(|error| DeviceError {
+                key: "type",
+                message: format!("eventfd(2): {error}"),
+                help: "raise the limit of open files (ulimit -n)",
+            })?;
+        let write_events = transport.write_events().collect();
+        Ok(Device { registers: Arc::new(Mutex::new(transport)), write_events })
     }
 }
 

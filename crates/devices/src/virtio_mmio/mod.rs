@@ -8,7 +8,7 @@
 //! | DriverFeatures | until FEATURES_OK |
 //! | QueueSize, QueueDesc, QueueDriver, QueueDevice | after FEATURES_OK, while the queue is not ready |
 //! | QueueReady | after FEATURES_OK; 1 not while DEVICE_NEEDS_RESET is set |
-//! | QueueNotify | after DRIVER_OK |
+//! | QueueNotify | always; the device looks at it after DRIVER_OK |
 //! | configuration | after FEATURES_OK |
 //! | Status | bits in their order, each once; 0 always, which resets the device |
 //!
@@ -33,11 +33,13 @@ use virtio_bindings::virtio_config::{
 };
 use vm_device::MutDeviceMmio;
 use vm_device::bus::{MmioAddress, MmioAddressOffset};
+use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use self::interrupt::MmioInterrupt;
 pub use self::kind::node;
 use self::queue_setup::QueueSetup;
-use self::registers::{CONFIG, Half, MAGIC, Register, VERSION};
+use self::registers::{CONFIG, Half, MAGIC, QUEUE_NOTIFY, Register, VERSION};
+use crate::kind::WriteEvent;
 use crate::line::InterruptLine;
 use crate::poison_observer::PoisonObserver;
 use crate::virtio::{Activation, DeviceMemory, Interrupt, Queue, QueueError, VirtioDevice};
@@ -62,21 +64,28 @@ pub struct MmioTransport {
     driver_features: u64,
     queue_sel: u32,
     queues: Vec<QueueSetup>,
+    /// Signalled by QueueNotify, by index of the queue.
+    kicks: Arc<[Arc<EventFd>]>,
 }
 
 impl MmioTransport {
     /// Creates a transport for a device that accesses `ram`. Interrupts are raised on `line`, poisoned pages that the device
     /// touches are reported to `observer`, and VendorID reads as `vendor_id`.
-    #[must_use]
+    ///
+    /// # Errors
+    /// Returns the error of eventfd(2).
     pub fn new(
         device: Box<dyn VirtioDevice>,
         ram: GuestRam,
         line: InterruptLine,
         observer: Arc<dyn PoisonObserver>,
         vendor_id: u32,
-    ) -> Self {
-        MmioTransport {
-            queues: queue_setups(&*device),
+    ) -> io::Result<Self> {
+        let queues = queue_setups(&*device);
+        let kicks: io::Result<_> = queues.iter().map(|_| EventFd::new(EFD_NONBLOCK).map(Arc::new)).collect();
+        Ok(MmioTransport {
+            queues,
+            kicks: kicks?,
             device,
             memory: DeviceMemory::new(ram, observer),
             interrupt: Arc::new(MmioInterrupt::new(line)),
@@ -86,7 +95,14 @@ impl MmioTransport {
             driver_features_sel: 0,
             driver_features: 0,
             queue_sel: 0,
-        }
+        })
+    }
+
+    /// The writes to QueueNotify, which only signal an eventfd.
+    pub fn write_events(&self) -> impl Iterator<Item = WriteEvent> {
+        let event =
+            |(index, event)| WriteEvent { offset: QUEUE_NOTIFY, value: index, event: Arc::clone(event) };
+        (0..).zip(&*self.kicks).map(event)
     }
 
     fn read(&self, register: Register) -> u32 {
@@ -127,16 +143,11 @@ impl MmioTransport {
                 self.set_up_queue(|queue| half.put(value, queue.address(part)));
             }
             Register::QueueReady => self.set_queue_ready(value & 1 != 0),
-            Register::QueueNotify if self.has(VIRTIO_CONFIG_S_DRIVER_OK) => {
-                if let Ok(queue) = u16::try_from(value) {
-                    self.device.notify(queue);
-                }
-            }
+            Register::QueueNotify => self.kick(value),
             Register::InterruptAck => self.interrupt.acknowledge(value),
             Register::Status if value == 0 => self.reset(),
             Register::Status => self.advance(value),
-            Register::QueueNotify
-            | Register::MagicValue
+            Register::MagicValue
             | Register::Version
             | Register::DeviceId
             | Register::VendorId
@@ -145,6 +156,14 @@ impl MmioTransport {
             | Register::InterruptStatus
             | Register::SharedMemory
             | Register::ConfigGeneration => {}
+        }
+    }
+
+    /// As KVM does with a write that it handles itself ([`write_events`](Self::write_events)).
+    fn kick(&self, queue: u32) {
+        if let Some(kick) = usize::try_from(queue).ok().and_then(|queue| self.kicks.get(queue)) {
+            // Fails only if 2^64 - 2 notifications are pending: one more makes no difference.
+            let _ = kick.write(1);
         }
     }
 
@@ -238,7 +257,8 @@ impl MmioTransport {
         let activated = queues.map_err(io::Error::other).and_then(|queues| {
             let interrupt = Arc::<MmioInterrupt>::clone(&self.interrupt);
             let (memory, features) = (self.memory.clone(), self.driver_features);
-            self.device.activate(Activation { memory, features, queues, interrupt })
+            let kicks = Arc::clone(&self.kicks);
+            self.device.activate(Activation { memory, features, queues, interrupt, kicks })
         });
         if let Err(error) = activated {
             self.fail(&error);

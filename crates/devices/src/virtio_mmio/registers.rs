@@ -69,6 +69,8 @@ pub(super) enum Half {
 pub(super) const MAGIC: u32 = u32::from_le_bytes(*b"virt");
 /// The version of devices that are not legacy devices.
 pub(super) const VERSION: u32 = 2;
+/// Offset of QueueNotify.
+pub(super) const QUEUE_NOTIFY: u64 = offset::VIRTIO_MMIO_QUEUE_NOTIFY as u64;
 /// Offset of the device's configuration.
 pub(super) const CONFIG: u64 = offset::VIRTIO_MMIO_CONFIG as u64;
 

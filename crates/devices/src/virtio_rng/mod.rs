@@ -11,7 +11,7 @@ use rustix::rand::{GetRandomFlags, getrandom};
 use virtio_bindings::virtio_ids::VIRTIO_ID_RNG;
 
 use crate::virtio::{
-    Activation, Buffers, QueueHandler, QueueWorkers, Request, StopFlag, VirtioDevice, VirtioKind,
+    Activation, Buffers, QueueHandler, QueueWorkers, Request, StopFlag, VirtioDevice, VirtioKind, per_request,
 };
 
 /// `type = "virtio-rng"`.
@@ -68,7 +68,7 @@ impl VirtioDevice for Rng {
     fn read_config(&self, _: u64, _: &mut [u8]) {}
 
     fn activate(&mut self, activation: Activation) -> io::Result<()> {
-        self.workers = Some(QueueWorkers::start("virtio-rng", activation, vec![Box::new(Source)])?);
+        self.workers = Some(QueueWorkers::start("virtio-rng", activation, [per_request(0, Source)])?);
         Ok(())
     }
 

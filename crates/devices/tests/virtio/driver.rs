@@ -93,6 +93,7 @@ impl Driver {
         let line = InterruptLine::new().expect("an eventfd");
         let edges = line.event().try_clone().expect("an eventfd");
         let transport = MmioTransport::new(Box::new(device), ram.clone(), line, reported.clone(), VENDOR);
+        let transport = transport.expect("eventfds");
         Driver { transport, ram, reported, edges, size: 16, made_available: 0, seen_used: 0 }
     }
 

@@ -3,6 +3,7 @@
 mod block;
 mod disk;
 mod driver;
+mod groups;
 mod hostile_guest;
 mod poison_observer;
 mod poisoned_rings;

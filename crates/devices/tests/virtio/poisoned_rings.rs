@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use devices::virtio::{Activation, QueueHandler, QueueWorkers, Request, StopFlag, VirtioDevice};
+use devices::virtio::{Activation, QueueHandler, QueueWorkers, Request, StopFlag, VirtioDevice, per_request};
 use devices::virtio_block::{Block, Disk};
 use guest_memory::{AccessError, Backing, GuestRam};
 
@@ -208,8 +208,8 @@ impl VirtioDevice for Truncating {
     fn read_config(&self, _: u64, _: &mut [u8]) {}
 
     fn activate(&mut self, activation: Activation) -> io::Result<()> {
-        let handler = Box::new(TruncatingHandler(self.ram.clone()));
-        self.workers = Some(QueueWorkers::start("truncating", activation, vec![handler])?);
+        let group = per_request(0, TruncatingHandler(self.ram.clone()));
+        self.workers = Some(QueueWorkers::start("truncating", activation, [group])?);
         Ok(())
     }
 

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 use devices::virtio::{Activation, Interrupt, Queue, QueueLayout, VirtioDevice};
 use vm_device::MutDeviceMmio;
 use vm_device::bus::MmioAddress;
+use vmm_sys_util::eventfd::EventFd;
 
 use crate::driver::*;
 
@@ -15,7 +16,7 @@ const FEATURES: u64 = 1 << 3 | 1 << 50;
 #[derive(Default)]
 struct Calls {
     activated: Vec<(u64, Vec<bool>)>,
-    notified: Vec<u16>,
+    kicks: Option<Arc<[Arc<EventFd>]>>,
     stopped: Vec<u16>,
     started: Vec<(u16, QueueLayout)>,
     written: Vec<(u64, Vec<u8>)>,
@@ -51,11 +52,8 @@ impl VirtioDevice for Recorder {
         let mut calls = self.0.lock().expect("no panic");
         calls.activated.push((activation.features, activation.queues.iter().map(Option::is_some).collect()));
         calls.interrupt = Some(activation.interrupt);
+        calls.kicks = Some(activation.kicks);
         Ok(())
-    }
-
-    fn notify(&mut self, queue: u16) {
-        self.0.lock().expect("no panic").notified.push(queue);
     }
 
     fn stop_queue(&mut self, queue: u16) {
@@ -192,15 +190,24 @@ fn an_invalid_queue_needs_a_reset() {
 }
 
 #[test]
-fn notifications_reach_an_active_device_only() {
+fn notifications_signal_the_eventfd_of_their_queue() {
     let (mut driver, recorder) = driver();
-    driver.write(QUEUE_NOTIFY, 0);
     driver.start(0);
-    driver.write(QUEUE_NOTIFY, 1);
-    driver.write(QUEUE_NOTIFY, 1 << 16);
-    driver.write(STATUS, 0);
-    driver.write(QUEUE_NOTIFY, 2);
-    assert_eq!(recorder.0.lock().expect("no panic").notified, [1]);
+    let kicks = recorder.0.lock().expect("no panic").kicks.clone().expect("activated");
+    for queue in [1, 1, 2, 1 << 16, u32::MAX] {
+        driver.write(QUEUE_NOTIFY, queue);
+    }
+    assert_eq!(kicks.len(), 2);
+    assert!(kicks[0].read().is_err(), "queue 0 is not notified");
+    assert_eq!(kicks[1].read().expect("signalled"), 2);
+
+    // A VMM may have KVM do the same.
+    let events: Vec<_> = driver.transport.write_events().collect();
+    for (index, (event, kick)) in (0..).zip(events.iter().zip(&*kicks)) {
+        assert_eq!((event.offset, event.value), (QUEUE_NOTIFY, index));
+        assert!(Arc::ptr_eq(&event.event, kick));
+    }
+    assert_eq!(events.len(), 2);
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::io;
 use std::time::{Duration, Instant};
 
-use devices::virtio::{Activation, QueueHandler, QueueWorkers, Request, StopFlag, VirtioDevice};
+use devices::virtio::{Activation, QueueHandler, QueueWorkers, Request, StopFlag, VirtioDevice, per_request};
 
 use crate::driver::*;
 
@@ -38,8 +38,8 @@ impl VirtioDevice for Filler {
     fn read_config(&self, _: u64, _: &mut [u8]) {}
 
     fn activate(&mut self, activation: Activation) -> io::Result<()> {
-        let handlers: Vec<Box<dyn QueueHandler>> = vec![Box::new(FillHandler(1)), Box::new(FillHandler(2))];
-        self.workers = Some(QueueWorkers::start("filler", activation, handlers)?);
+        let groups = [per_request(0, FillHandler(1)), per_request(1, FillHandler(2))];
+        self.workers = Some(QueueWorkers::start("filler", activation, groups)?);
         Ok(())
     }
 

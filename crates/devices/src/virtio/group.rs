@@ -1,0 +1,263 @@
+//! A group of queues that one thread serves, with descriptors of the host that belong to it.
+//!
+//! A device whose queues only wait for the driver has a group for each queue, of a [`QueueHandler`]. A device that also waits for
+//! the host (a network, sockets, a timer) implements [`QueueGroup`].
+
+use std::io;
+use std::os::fd::AsRawFd;
+
+use guest_memory::AccessError;
+use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
+
+use super::buffers::Request;
+use super::memory::DeviceMemory;
+use super::queue::{Queue, QueueError};
+use super::{Interrupt, StopFlag};
+
+/// Serves a group of queues on one thread.
+///
+/// An error ends the thread and sets DEVICE_NEEDS_RESET. A group is fair by itself: a call that has handled many chains returns
+/// and is called again, by [`GroupContext::watch`]ed descriptors or the driver's next notification.
+pub trait QueueGroup: Send {
+    /// Called first, each time that the thread starts: at DRIVER_OK, and after a queue of the group was stopped or started. The
+    /// descriptors of an earlier thread are not watched any more.
+    ///
+    /// # Errors
+    /// Returns an error if a queue cannot be used any more, or the host lacks a resource.
+    fn start(&mut self, context: &mut GroupContext<'_>) -> Result<(), ServeError> {
+        let _ = context;
+        Ok(())
+    }
+
+    /// The driver made chains available in a queue of the group, an index of the device's queues. Also called after
+    /// [`start`](Self::start) for each queue that is ready, and possibly without a new chain.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    fn available(&mut self, queue: u16, context: &mut GroupContext<'_>) -> Result<(), ServeError>;
+
+    /// A descriptor that the group watches is ready, or was when the thread last looked: it may not be watched any more.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    fn ready(
+        &mut self,
+        token: u32,
+        events: EventSet,
+        context: &mut GroupContext<'_>,
+    ) -> Result<(), ServeError> {
+        let _ = (token, events, context);
+        Ok(())
+    }
+}
+
+/// Why a group cannot be served any more.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// A queue cannot be used.
+    #[error(transparent)]
+    Queue(#[from] QueueError),
+    /// A system call failed.
+    #[error(transparent)]
+    Host(#[from] io::Error),
+}
+
+impl From<AccessError> for ServeError {
+    fn from(error: AccessError) -> Self {
+        ServeError::Queue(error.into())
+    }
+}
+
+/// A descriptor chain that the device has taken from a queue.
+pub struct Taken<'a> {
+    /// Index of its first descriptor, for [`GroupContext::add_used`].
+    pub head: u16,
+    /// Its buffers.
+    pub request: Request<'a>,
+}
+
+/// A ready queue, with its index.
+pub(super) type Indexed = (u16, Queue);
+
+/// What a group works with on its thread: its queues, and the descriptors that it watches.
+pub struct GroupContext<'a> {
+    pub(super) memory: &'a DeviceMemory,
+    pub(super) interrupt: &'a dyn Interrupt,
+    pub(super) stop: &'a StopFlag,
+    pub(super) epoll: &'a Epoll,
+    pub(super) queues: &'a mut [Indexed],
+}
+
+impl<'a> GroupContext<'a> {
+    /// The guest's memory.
+    #[must_use]
+    pub fn memory(&self) -> &'a DeviceMemory {
+        self.memory
+    }
+
+    /// Notifies the driver of what does not concern a queue.
+    #[must_use]
+    pub fn interrupt(&self) -> &'a dyn Interrupt {
+        self.interrupt
+    }
+
+    /// Set when the thread has to end. A call that takes long polls it.
+    #[must_use]
+    pub fn stop(&self) -> &'a StopFlag {
+        self.stop
+    }
+
+    /// Whether the driver made a queue ready. The others have no chains: calls about them do nothing.
+    #[must_use]
+    pub fn is_ready(&self, queue: u16) -> bool {
+        self.queues.iter().any(|&(index, _)| index == queue)
+    }
+
+    fn queue(&mut self, queue: u16) -> Option<&mut Queue> {
+        self.queues.iter_mut().find(|&&mut (index, _)| index == queue).map(|(_, queue)| queue)
+    }
+
+    /// Takes the next chain of a queue. `None` if there is none.
+    ///
+    /// # Errors
+    /// Returns an error if the ring or a descriptor cannot be read, or the ring is broken.
+    pub fn pop(&mut self, queue: u16) -> Result<Option<Taken<'a>>, ServeError> {
+        let memory = self.memory;
+        let Some(queue) = self.queue(queue) else { return Ok(None) };
+        let Some(head) = queue.pop()? else { return Ok(None) };
+        Ok(Some(Taken { head, request: Request::read(memory, queue, head)? }))
+    }
+
+    /// Gives back the last `count` chains that were taken from a queue and not used: [`pop`](Self::pop) returns them again.
+    pub fn unpop(&mut self, queue: u16, count: u16) {
+        if let Some(queue) = self.queue(queue) {
+            queue.unpop(count);
+        }
+    }
+
+    /// Returns a chain to the driver, with the number of bytes that were written from the start of its device-writable buffers
+    /// on. [`notify_driver`](Self::notify_driver) tells the driver.
+    ///
+    /// # Errors
+    /// Returns an error if the used ring cannot be written.
+    pub fn add_used(&mut self, queue: u16, head: u16, written: u32) -> Result<(), ServeError> {
+        match self.queue(queue) {
+            Some(queue) => Ok(queue.add_used(head, written)?),
+            None => Ok(()),
+        }
+    }
+
+    /// Sends a used buffer notification, if the driver wants one for the chains that were returned since the last call.
+    ///
+    /// # Errors
+    /// Returns an error if the available ring cannot be read.
+    pub fn notify_driver(&mut self, queue: u16) -> Result<(), ServeError> {
+        let interrupt = self.interrupt;
+        if let Some(ready) = self.queue(queue)
+            && ready.needs_interrupt()?
+        {
+            interrupt.used_buffer(queue);
+        }
+        Ok(())
+    }
+
+    /// Suppresses the driver's notifications for a queue. The driver may send some nevertheless.
+    ///
+    /// # Errors
+    /// Returns an error if the used ring cannot be written.
+    pub fn suppress_notifications(&mut self, queue: u16) -> Result<(), ServeError> {
+        match self.queue(queue) {
+            Some(queue) => Ok(queue.suppress_notifications()?),
+            None => Ok(()),
+        }
+    }
+
+    /// Enables the driver's notification for the next chain of a queue. Returns whether there is a chain already: the driver may
+    /// not send a notification for it.
+    ///
+    /// # Errors
+    /// Returns an error if a ring cannot be accessed.
+    pub fn request_notifications(&mut self, queue: u16) -> Result<bool, ServeError> {
+        match self.queue(queue) {
+            Some(queue) => Ok(queue.request_notifications()?),
+            None => Ok(false),
+        }
+    }
+
+    /// Watches a descriptor: [`QueueGroup::ready`] is called with `token` when it is ready (epoll_ctl(2), EPOLL_CTL_ADD). It is
+    /// watched until the thread ends, [`unwatch`](Self::unwatch) is called, or all its duplicates are closed.
+    ///
+    /// Unless `events` has EDGE_TRIGGERED, the group is called again and again while the descriptor is ready: what it cannot handle for
+    /// now, for example for want of a buffer, has to be unwatched.
+    ///
+    /// # Errors
+    /// Returns the error of epoll_ctl(2).
+    pub fn watch(&self, fd: &impl AsRawFd, token: u32, events: EventSet) -> io::Result<()> {
+        self.control(ControlOperation::Add, fd, token, events)
+    }
+
+    /// Changes the events or the token of a watched descriptor (EPOLL_CTL_MOD).
+    ///
+    /// # Errors
+    /// Returns the error of epoll_ctl(2).
+    pub fn rewatch(&self, fd: &impl AsRawFd, token: u32, events: EventSet) -> io::Result<()> {
+        self.control(ControlOperation::Modify, fd, token, events)
+    }
+
+    /// Stops watching a descriptor (EPOLL_CTL_DEL).
+    ///
+    /// # Errors
+    /// Returns the error of epoll_ctl(2).
+    pub fn unwatch(&self, fd: &impl AsRawFd) -> io::Result<()> {
+        self.control(ControlOperation::Delete, fd, 0, EventSet::empty())
+    }
+
+    fn control(
+        &self,
+        operation: ControlOperation,
+        fd: &impl AsRawFd,
+        token: u32,
+        events: EventSet,
+    ) -> io::Result<()> {
+        self.epoll.ctl(operation, fd.as_raw_fd(), EpollEvent::new(events, token.into()))
+    }
+}
+
+/// Handles the requests of one queue, one after the other.
+pub trait QueueHandler: Send {
+    /// Handles a request. Returns the number of bytes that were written from the start of its device-writable buffers on.
+    ///
+    /// A handler that takes long polls `stop` and returns early once it is set: the request is then abandoned.
+    fn handle(&mut self, request: Request<'_>, stop: &StopFlag) -> u32;
+}
+
+/// The indices of a group's queues, and what serves them.
+pub type Group = (Vec<u16>, Box<dyn QueueGroup>);
+
+/// The group of one queue whose requests are handled one after the other.
+#[must_use]
+pub fn per_request(queue: u16, handler: impl QueueHandler + 'static) -> Group {
+    (vec![queue], Box::new(PerRequest(handler)))
+}
+
+struct PerRequest<H>(H);
+
+impl<H: QueueHandler> QueueGroup for PerRequest<H> {
+    /// Handles requests until the queue is empty.
+    fn available(&mut self, queue: u16, context: &mut GroupContext<'_>) -> Result<(), ServeError> {
+        loop {
+            context.suppress_notifications(queue)?;
+            while let Some(Taken { head, request }) = context.pop(queue)? {
+                let written = self.0.handle(request, context.stop());
+                if context.stop().is_set() {
+                    return Ok(());
+                }
+                context.add_used(queue, head, written)?;
+                context.notify_driver(queue)?;
+            }
+            if !context.request_notifications(queue)? {
+                return Ok(());
+            }
+        }
+    }
+}
