@@ -23,6 +23,7 @@ mod input_sizes;
 mod journal;
 mod keys;
 mod memory;
+mod networks;
 mod output;
 mod outputs;
 mod signals;
@@ -59,6 +60,7 @@ fn main() -> ExitCode {
         journal::trials(),
         keys::trials(),
         memory::trials(),
+        networks::trials(),
         output::trials(),
         outputs::trials(),
         signals::trials(),

@@ -50,6 +50,8 @@ pub mod virtio;
 #[cfg(feature = "virtio-block")]
 pub mod virtio_block;
 pub mod virtio_mmio;
+#[cfg(feature = "virtio-net")]
+pub mod virtio_net;
 #[cfg(feature = "virtio-rng")]
 pub mod virtio_rng;
 

@@ -8,6 +8,8 @@ use crate::kind::Kind;
 static KINDS: &[&dyn Kind] = &[
     #[cfg(feature = "virtio-block")]
     &crate::virtio_block::KIND,
+    #[cfg(feature = "virtio-net")]
+    &crate::virtio_net::KIND,
     #[cfg(feature = "virtio-rng")]
     &crate::virtio_rng::KIND,
 ];

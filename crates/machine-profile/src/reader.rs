@@ -25,7 +25,8 @@ pub struct Setting<T> {
 pub type SettingResult<T> = Result<Setting<T>, Reported>;
 
 impl<T> Setting<T> {
-    pub(crate) fn map<U>(self, change: impl FnOnce(T) -> U) -> Setting<U> {
+    /// The setting with another value.
+    pub fn map<U>(self, change: impl FnOnce(T) -> U) -> Setting<U> {
         Setting { value: change(self.value), key: self.key, place: self.place, given: self.given }
     }
 

@@ -58,7 +58,23 @@ const PROGRAMS: &[Program] = &[
         data: &["usr/share/qemu-efi-aarch64/QEMU_EFI.fd"],
         arguments: "-bios @/usr/share/qemu-efi-aarch64/QEMU_EFI.fd",
     },
+    passt(X86_64, &[("passt", X86_64)]),
+    passt(Aarch64, &[("passt", Aarch64)]),
 ];
+
+/// A network for guests that needs no privilege; `ghest` starts it.
+const fn passt(architecture: Architecture, packages: &'static [(&'static str, Architecture)]) -> Program {
+    Program {
+        name: "passt",
+        architecture,
+        release: Release::Bookworm,
+        packages,
+        without: &[],
+        executable: "usr/bin/passt",
+        data: &[],
+        arguments: "",
+    }
+}
 
 /// Paths of the dynamic linker and of libraries in packages.
 fn libraries(architecture: Architecture) -> (&'static str, [&'static str; 2]) {
@@ -80,7 +96,7 @@ pub(crate) fn program(architecture: Architecture, name: &str) -> Result<&'static
 impl Program {
     pub(crate) fn bundle(&self) -> Bundle {
         Bundle {
-            name: self.name.to_owned(),
+            name: format!("{}-{}", self.name, self.architecture),
             release: self.release,
             packages: self
                 .packages

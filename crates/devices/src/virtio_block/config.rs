@@ -79,7 +79,7 @@ impl BlockConfig {
         DeviceError {
             key: PATH.name,
             message: format!("{}: {error}", self.path.display()),
-            help: error.help(),
+            help: error.help().into(),
         }
     }
 }
