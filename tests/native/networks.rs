@@ -155,10 +155,8 @@ fn passt_ends_with_the_machine() -> Checked {
     let scratch = Scratch::new();
     let profile = machine(&scratch, &["passt = true\nmtu = 9000"]);
     let arguments = scratch.path("arguments");
-    let directory = fake_passt(
-        &scratch,
-        &format!("echo \"$*\" >{}\necho $$\nexec cat >/dev/null", arguments.display()),
-    );
+    let directory =
+        fake_passt(&scratch, &format!("echo \"$*\" >{}\necho $$\nexec cat >/dev/null", arguments.display()));
     for signal in [Signal::TERM, Signal::KILL] {
         let path = format!("{}:/bin:/usr/bin", directory.display());
         let mut running = boot_with_path(&profile, &path).start();
@@ -183,8 +181,13 @@ fn passt_ends_with_the_machine() -> Checked {
 
 fn children(parent: u32) -> Vec<u32> {
     let tasks = fs::read_dir(format!("/proc/{parent}/task")).expect("a process");
-    let children = tasks.flatten().map(|task| fs::read_to_string(task.path().join("children")).unwrap_or_default());
-    children.flat_map(|line| line.split_whitespace().map(|pid| pid.parse().expect("a number")).collect::<Vec<_>>()).collect()
+    let children =
+        tasks.flatten().map(|task| fs::read_to_string(task.path().join("children")).unwrap_or_default());
+    children
+        .flat_map(|line| {
+            line.split_whitespace().map(|pid| pid.parse().expect("a number")).collect::<Vec<_>>()
+        })
+        .collect()
 }
 
 fn is_cat(pid: u32) -> bool {
@@ -196,7 +199,8 @@ fn socket_that_refuses() -> Checked {
     let scratch = Scratch::new();
     let profile = machine(&scratch, &["socket = \"passt.socket\""]);
     let path = scratch.path("passt.socket");
-    let what = |error: &str| format!("{}: there is no connection to passt: connect(2): {error}", path.display());
+    let what =
+        |error: &str| format!("{}: there is no connection to passt: connect(2): {error}", path.display());
     let help = format!("`passt --socket {}`", path.display());
     let boot = || Ghest::boot(&profile);
     refused(boot(), &profile, "socket", &what("No such file or directory (os error 2)"), &help);

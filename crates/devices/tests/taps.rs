@@ -37,7 +37,9 @@ fn main() -> ExitCode {
         }
     }
     let trials = vec![
-        Trial::ignorable_test("packets_go_through_a_tap_and_back", || with_tap(packets_go_through_a_tap_and_back)),
+        Trial::ignorable_test("packets_go_through_a_tap_and_back", || {
+            with_tap(packets_go_through_a_tap_and_back)
+        }),
         Trial::ignorable_test("the_driver_says_how_many_queues_are_used", || {
             with_tap(the_driver_says_how_many_queues_are_used)
         }),
@@ -48,10 +50,6 @@ fn main() -> ExitCode {
 
 /// Runs a test with a tap, whose other end has the address 198.51.100.1.
 fn with_tap(test: fn()) -> Result<Completion, Failed> {
-    let ip = |arguments: &str| {
-        let output = Command::new("ip").args(arguments.split(' ')).output().map_err(|error| error.to_string())?;
-        if output.status.success() { Ok(()) } else { Err(String::from_utf8_lossy(&output.stderr).trim().to_owned()) }
-    };
     let inside = env::var_os(INSIDE).ok_or_else(|| "unshare --net fails".to_owned());
     if let Err(missing) = inside.and_then(|_| ip("tuntap add tap0 mode tap multi_queue")) {
         eprintln!("*** NOT TESTED: a network namespace with a tap: {missing} ***");
@@ -65,7 +63,14 @@ fn with_tap(test: fn()) -> Result<Completion, Failed> {
         ip(command)?;
     }
     test();
-    Ok(ip("tuntap del tap0 mode tap multi_queue").map(|()| Completion::Completed)?)
+    Ok(ip("tuntap del tap0 mode tap multi_queue").map(|_| Completion::Completed)?)
+}
+
+/// The output of a command of ip(8).
+fn ip(arguments: &str) -> Result<String, String> {
+    let output = Command::new("ip").args(arguments.split(' ')).output().map_err(|error| error.to_string())?;
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
+    if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) }
 }
 
 /// VIRTIO_NET_F_CSUM, _GUEST_CSUM, _MRG_RXBUF, _CTRL_VQ, _MQ.
@@ -102,6 +107,8 @@ impl Machine {
                 machine.offer_buffer(pair, index);
             }
         }
+        // The kernel drops what is sent before it has noticed that the tap is attached.
+        until(|| ip("link show tap0").is_ok_and(|link| link.contains("state UP")));
         machine
     }
 

@@ -166,7 +166,10 @@ impl NetConfig {
             LinkConfig::Socket(path) => {
                 let connection = Connection::to_socket(path).map_err(|error| DeviceError {
                     key: SOCKET.name,
-                    message: format!("{}: there is no connection to passt: connect(2): {error}", path.display()),
+                    message: format!(
+                        "{}: there is no connection to passt: connect(2): {error}",
+                        path.display()
+                    ),
                     help: format!(
                         "start it (`passt --socket {}`), or write `passt = true` to have ghest start it",
                         path.display()
@@ -189,11 +192,13 @@ fn read_link(
     passt: Setting<bool>,
     socket: Option<Setting<PathBuf>>,
 ) -> Result<LinkConfig, Reported> {
-    const ONE: &str = "write one of `tap = \"tap0\"`, `fd = 3`, `passt = true` and `socket = \"passt.socket\"`";
+    const ONE: &str =
+        "write one of `tap = \"tap0\"`, `fd = 3`, `passt = true` and `socket = \"passt.socket\"`";
     if let Some(socket) = &socket {
         let len = socket.value.as_os_str().as_bytes().len();
         if len > MAX_SOCKET_PATH {
-            let reason = format!("its path is {len} bytes long; the maximum is {MAX_SOCKET_PATH}, the limit of Linux");
+            let reason =
+                format!("its path is {len} bytes long; the maximum is {MAX_SOCKET_PATH}, the limit of Linux");
             return Err(section.refuse(socket, reason, "choose a shorter path"));
         }
         // One passt serves one device.
@@ -208,7 +213,9 @@ fn read_link(
     let mut links = links.into_iter().flatten();
     let first = links.next().ok_or_else(|| section.incomplete("is not connected to anything", ONE))?;
     match links.next() {
-        Some(second) => Err(section.refuse(&second, format!("`{}` connects the device already", first.key), ONE)),
+        Some(second) => {
+            Err(section.refuse(&second, format!("`{}` connects the device already", first.key), ONE))
+        }
         None => Ok(first.value),
     }
 }

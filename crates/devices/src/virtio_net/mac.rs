@@ -48,9 +48,8 @@ impl Form for MacForm {
 
     fn read(&self, value: &Value) -> Result<MacAddress, ValueError> {
         let Value::Text(text) = value else { return Err(ValueError::WrongType) };
-        let invalid = |reason: &str, help: String| {
-            Err(ValueError::Invalid { reason: reason.to_owned(), help })
-        };
+        let invalid =
+            |reason: &str, help: String| Err(ValueError::Invalid { reason: reason.to_owned(), help });
         let Some(bytes) = parse(text) else {
             return invalid(
                 "expected six bytes in hexadecimal, separated by colons",
@@ -102,7 +101,9 @@ mod tests {
         assert_eq!(MacAddress::derived("web-1", 0).to_string(), "42:05:72:76:64:2e");
         assert_eq!(MacAddress::derived("web-1", 1).to_string(), "32:07:72:76:64:2f");
         let addresses: std::collections::BTreeSet<_> = (0..100)
-            .flat_map(|machine| (0..32).map(move |index| MacAddress::derived(&format!("web-{machine}"), index).0))
+            .flat_map(|machine| {
+                (0..32).map(move |index| MacAddress::derived(&format!("web-{machine}"), index).0)
+            })
             .collect();
         assert_eq!(addresses.len(), 3200);
         assert!(addresses.iter().all(|mac| mac[0] & 3 == 2));
@@ -112,9 +113,15 @@ mod tests {
     fn addresses_are_read_in_one_form() {
         let read = |text: &str| MacForm.read(&Value::Text(text.to_owned()));
         assert_eq!(read("52:54:00:12:34:Fe"), Ok(MacAddress([0x52, 0x54, 0, 0x12, 0x34, 0xfe])));
-        for wrong in
-            ["", "52", "52:54:00:12:34", "52:54:00:12:34:56:78", "52:54:00:12:34:5", "52-54-00-12-34-56", "+2:54:00:12:34:56"]
-        {
+        for wrong in [
+            "",
+            "52",
+            "52:54:00:12:34",
+            "52:54:00:12:34:56:78",
+            "52:54:00:12:34:5",
+            "52-54-00-12-34-56",
+            "+2:54:00:12:34:56",
+        ] {
             assert!(read(wrong).is_err(), "{wrong}");
         }
         assert!(read("01:00:5e:00:00:01").is_err() && read("00:00:00:00:00:00").is_err());

@@ -135,7 +135,8 @@ impl Net {
             Link::Tap(tap) => tap,
         };
         // Without a control queue, a driver cannot use more than one pair.
-        let pairs = if has(VIRTIO_NET_F_MQ) && has(VIRTIO_NET_F_CTRL_VQ) { self.backend.queue_pairs() } else { 1 };
+        let pairs =
+            if has(VIRTIO_NET_F_MQ) && has(VIRTIO_NET_F_CTRL_VQ) { self.backend.queue_pairs() } else { 1 };
         tap.set_offloads(features)?;
         // Until the driver says how many it uses (VIRTIO 1.2, 5.1.5).
         tap.use_queues(1)?;

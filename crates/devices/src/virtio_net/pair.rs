@@ -90,7 +90,11 @@ impl<P: Port> Pair<P> {
         while space < len as u64 {
             if chains.len() >= max_chains.into() {
                 // The driver's buffers are too short, whatever it makes available.
-                tracing::debug!(len, space, "a received packet is dropped: the driver's buffers are too short");
+                tracing::debug!(
+                    len,
+                    space,
+                    "a received packet is dropped: the driver's buffers are too short"
+                );
                 context.unpop(queue, chains.len() as u16);
                 return Ok(Delivery::Done);
             }
@@ -106,7 +110,9 @@ impl<P: Port> Pair<P> {
             space += chain.request.writable.len();
             chains.push(chain);
             if !is_valid {
-                tracing::debug!("a received packet is dropped: a buffer of the driver is not device-writable");
+                tracing::debug!(
+                    "a received packet is dropped: a buffer of the driver is not device-writable"
+                );
                 return return_empty(&chains, queue, context);
             }
         }

@@ -42,7 +42,9 @@ impl PasstError {
     /// A suggestion for the user.
     pub(super) fn help(&self) -> &'static str {
         match self {
-            PasstError::Missing => "install it (`apt install passt`), or name a running one: `socket = \"passt.socket\"`",
+            PasstError::Missing => {
+                "install it (`apt install passt`), or name a running one: `socket = \"passt.socket\"`"
+            }
             PasstError::Ended(_) => {
                 "passt needs an interface with an address and a default route, and user namespaces; `passt --foreground` \
                  shows whether it starts"
@@ -130,7 +132,11 @@ fn await_ready(output: &mut PipeReader) -> Result<(), PasstError> {
         }
         if len == 0 {
             let lines = lines.into_iter().filter_map(message).collect::<Vec<_>>();
-            return Err(PasstError::Ended(if lines.is_empty() { "no message".to_owned() } else { lines.join("; ") }));
+            return Err(PasstError::Ended(if lines.is_empty() {
+                "no message".to_owned()
+            } else {
+                lines.join("; ")
+            }));
         }
     }
 }
@@ -177,7 +183,8 @@ mod tests {
     #[test]
     fn a_process_id_is_the_sign_that_it_serves() {
         assert!(outcome(b"Failed to send 47 bytes to syslog\nDon't run as root.\n4711\n").is_ok());
-        let error = outcome(b"Failed to send 36 bytes to syslog\nNo interface\nNot usable\n").expect_err("it ended");
+        let error =
+            outcome(b"Failed to send 36 bytes to syslog\nNo interface\nNot usable\n").expect_err("it ended");
         assert_eq!(error.to_string(), "passt has ended: No interface; Not usable");
         // Not a whole line.
         assert_eq!(outcome(b"47").expect_err("it ended").to_string(), "passt has ended: 47");

@@ -71,7 +71,9 @@ impl FrameStream {
 
     /// Takes the next complete frame of the input.
     fn next_frame(&mut self) -> io::Result<Option<std::ops::Range<usize>>> {
-        let Some((prefix, rest)) = self.input[self.received.clone()].split_first_chunk() else { return Ok(None) };
+        let Some((prefix, rest)) = self.input[self.received.clone()].split_first_chunk() else {
+            return Ok(None);
+        };
         let len = u32::from_be_bytes(*prefix) as usize;
         if !(MIN_FRAME_LEN..=MAX_FRAME_LEN).contains(&len) {
             let message = format!("a frame of {len} bytes was announced");

@@ -26,7 +26,8 @@ enum Step {
 
 fn step() -> impl Strategy<Value = Step> {
     let queue = || 0_usize..2;
-    let address = prop_oneof![4 => BUFFERS..BUFFERS + 0x2000, 1 => MEMORY - 600..MEMORY + 8, 1 => any::<u64>()];
+    let address =
+        prop_oneof![4 => BUFFERS..BUFFERS + 0x2000, 1 => MEMORY - 600..MEMORY + 8, 1 => any::<u64>()];
     let len = prop_oneof![4 => 0_u32..2000, 2 => 60_000_u32..70_000, 1 => any::<u32>()];
     let small = || prop_oneof![8 => 0..SIZE, 1 => any::<u16>()];
     let flags = prop_oneof![8 => 0_u16..8, 1 => any::<u16>()];

@@ -85,8 +85,12 @@ impl TapError {
                 "load the kernel's module as root: `modprobe tun`".to_owned()
             }
             TapError::Device(_) => format!("get access to {TUN}, which all users usually have (mode 0666)"),
-            TapError::Descriptor(..) => "open it in the program that starts ghest, without FD_CLOEXEC".to_owned(),
-            TapError::NotATapDescriptor(_) => "pass a descriptor that TUNSETIFF has made with these flags".to_owned(),
+            TapError::Descriptor(..) => {
+                "open it in the program that starts ghest, without FD_CLOEXEC".to_owned()
+            }
+            TapError::NotATapDescriptor(_) => {
+                "pass a descriptor that TUNSETIFF has made with these flags".to_owned()
+            }
             TapError::Host { .. } => "name another tap".to_owned(),
         }
     }
@@ -126,7 +130,8 @@ impl Tap {
             outcome => outcome,
         };
         let first = first.map_err(|error| error.explained(name))?;
-        let others = (1..queues).map(|_| attach(name, base | MULTI_QUEUE).map_err(|error| error.explained(name)));
+        let others =
+            (1..queues).map(|_| attach(name, base | MULTI_QUEUE).map_err(|error| error.explained(name)));
         Tap::new(name, [Ok(first)].into_iter().chain(others).collect::<Result<_, _>>()?)
     }
 
@@ -139,8 +144,7 @@ impl Tap {
         // A duplicate: the number itself has no owner in this program.
         let this = pidfd_open(getpid(), PidfdFlags::empty()).map_err(refused)?;
         let file = pidfd_getfd(this, descriptor, PidfdGetfdFlags::empty()).map_err(refused)?;
-        let (name, flags) =
-            ioctl::interface(&file).map_err(|_| TapError::NotATapDescriptor(descriptor))?;
+        let (name, flags) = ioctl::interface(&file).map_err(|_| TapError::NotATapDescriptor(descriptor))?;
         let needed = TAP | NO_PACKET_INFORMATION | VNET_HEADER;
         if flags & needed != needed {
             return Err(TapError::NotATapDescriptor(descriptor));
@@ -203,7 +207,10 @@ impl Tap {
         ];
         let has = |feature: u32| features & 1 << feature != 0;
         let offloads = match has(VIRTIO_NET_F_GUEST_CSUM) {
-            true => offloads.iter().filter(|(feature, _)| has(*feature)).fold(ioctl::CHECKSUM, |set, (_, it)| set | it),
+            true => offloads
+                .iter()
+                .filter(|(feature, _)| has(*feature))
+                .fold(ioctl::CHECKSUM, |set, (_, it)| set | it),
             // The others need it (VIRTIO 1.2, 5.1.3.1).
             false => 0,
         };
