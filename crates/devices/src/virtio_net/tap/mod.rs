@@ -10,8 +10,9 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use nix::libc;
-use nix::net::if_::if_nametoindex;
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
+use rustix::net::netdevice::name_to_index;
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 use rustix::process::{PidfdFlags, PidfdGetfdFlags, getpid, pidfd_getfd, pidfd_open};
 use virtio_bindings::virtio_net::{
     VIRTIO_NET_F_GUEST_CSUM, VIRTIO_NET_F_GUEST_ECN, VIRTIO_NET_F_GUEST_TSO4, VIRTIO_NET_F_GUEST_TSO6,
@@ -120,7 +121,7 @@ impl Tap {
     /// Returns an error if there is no such tap, or this user cannot have that many of its queues.
     pub(super) fn open(name: &str, queues: u16) -> Result<Self, TapError> {
         // TUNSETIFF creates a missing interface, if the user may.
-        if if_nametoindex(name).is_err() {
+        if !is_interface(name) {
             return Err(TapError::Missing(name.to_owned()));
         }
         let base = TAP | NO_PACKET_INFORMATION | VNET_HEADER;
@@ -272,6 +273,12 @@ impl Refused {
             Refused::Other(error) => host(name, "TUNSETIFF")(error),
         }
     }
+}
+
+fn is_interface(name: &str) -> bool {
+    // Any socket serves for SIOCGIFINDEX.
+    let socket = socket_with(AddressFamily::UNIX, SocketType::DGRAM, SocketFlags::CLOEXEC, None);
+    socket.is_ok_and(|socket| name_to_index(socket, name).is_ok())
 }
 
 /// The flags of an interface. `None` if it is neither a tap nor a tun.
