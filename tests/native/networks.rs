@@ -175,7 +175,7 @@ fn passt_ends_with_the_machine() -> Checked {
         }
     }
     let arguments = fs::read_to_string(arguments).expect("passt was started");
-    assert_eq!(arguments, "--foreground --quiet --fd 0 --pid /dev/stdout --mtu 9000\n");
+    assert_eq!(arguments, "--foreground --quiet --fd 0 --pid /proc/self/fd/1 --mtu 9000\n");
     Ok(())
 }
 

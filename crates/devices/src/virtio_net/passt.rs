@@ -87,7 +87,7 @@ impl Passt {
         fchmod(&writer, Mode::RUSR | Mode::WUSR | Mode::WGRP | Mode::WOTH).map_err(io::Error::from)?;
         let mut command = Command::new(PROGRAM);
         // It writes its process id once it serves the socket.
-        command.args(["--foreground", "--quiet", "--fd", "0", "--pid", "/dev/stdout"]);
+        command.args(["--foreground", "--quiet", "--fd", "0", "--pid", "/proc/self/fd/1"]);
         if let Some(mtu) = mtu {
             command.arg("--mtu").arg(mtu.to_string());
         }
