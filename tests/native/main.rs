@@ -24,6 +24,7 @@ mod journal;
 mod keys;
 mod memory;
 mod metrics;
+mod networks;
 mod output;
 mod outputs;
 mod package;
@@ -64,6 +65,7 @@ fn main() -> ExitCode {
         keys::trials(),
         memory::trials(),
         metrics::trials(),
+        networks::trials(),
         output::trials(),
         outputs::trials(),
         package::trials(),

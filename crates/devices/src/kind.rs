@@ -6,6 +6,7 @@
 //! code for a single kind.
 
 use std::any::Any;
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use guest_memory::GuestRam;
@@ -132,5 +133,5 @@ pub struct DeviceError {
     /// What is wrong, with the object and the cause.
     pub message: String,
     /// How to correct it.
-    pub help: &'static str,
+    pub help: Cow<'static, str>,
 }

@@ -55,6 +55,8 @@ pub mod virtio_block;
 #[cfg(feature = "virtio-fs")]
 pub mod virtio_fs;
 pub mod virtio_mmio;
+#[cfg(feature = "virtio-net")]
+pub mod virtio_net;
 #[cfg(feature = "virtio-rng")]
 pub mod virtio_rng;
 

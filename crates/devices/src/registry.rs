@@ -10,6 +10,8 @@ static KINDS: &[&dyn Kind] = &[
     &crate::virtio_block::KIND,
     #[cfg(feature = "virtio-fs")]
     &crate::virtio_fs::KIND,
+    #[cfg(feature = "virtio-net")]
+    &crate::virtio_net::KIND,
     #[cfg(feature = "virtio-rng")]
     &crate::virtio_rng::KIND,
 ];

@@ -259,7 +259,7 @@ pub(crate) fn shared<F: Eq + Hash>(uses: impl Iterator<Item = Option<(F, bool)>>
 /// A file that two devices open, at least one of them with write access.
 pub(crate) fn shared_file(place: &Place, key: &str, first: &Place) -> Diagnostic {
     let reason = "another device uses that file, and at least one of the two can write to it";
-    let help = "choose another file, or set `read-only = true` on both";
+    let help = "choose another file; only files that both devices read can be shared (`read-only = true`)";
     Diagnostic::refused(place, key, reason, help).with_label(first, "the same file")
 }
 

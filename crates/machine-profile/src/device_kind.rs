@@ -130,7 +130,7 @@ pub(crate) const TYPE_DOC: &str = "The kind of the device.";
 /// A `[[device]]` section that is being read.
 pub struct DeviceSection<'a> {
     reader: SectionReader<'a>,
-    base_dir: &'a Path,
+    context: SectionContext<'a>,
     report: &'a mut Report,
     uses: Uses,
 }
@@ -143,6 +143,17 @@ pub(crate) struct Uses {
     pub(crate) shared_memory: Option<(String, Place)>,
 }
 
+/// Where a `[[device]]` section is.
+#[derive(Clone, Copy)]
+pub(crate) struct SectionContext<'a> {
+    /// The directory that paths are relative to.
+    pub(crate) base_dir: &'a Path,
+    /// The name of the machine.
+    pub(crate) machine: &'a str,
+    /// The position among the devices of the profile, from 0.
+    pub(crate) index: usize,
+}
+
 /// A file of the host that a device opens.
 pub(crate) struct FileUse {
     pub(crate) path: Setting<PathBuf>,
@@ -150,12 +161,28 @@ pub(crate) struct FileUse {
 }
 
 impl<'a> DeviceSection<'a> {
-    pub(crate) fn new(reader: SectionReader<'a>, base_dir: &'a Path, report: &'a mut Report) -> Self {
-        DeviceSection { reader, base_dir, report, uses: Uses::default() }
+    pub(crate) fn new(
+        reader: SectionReader<'a>,
+        context: SectionContext<'a>,
+        report: &'a mut Report,
+    ) -> Self {
+        DeviceSection { reader, context, report, uses: Uses::default() }
     }
 
     pub(crate) fn into_uses(self) -> Uses {
         self.uses
+    }
+
+    /// The name of the machine, for what a device derives from it.
+    #[must_use]
+    pub fn machine(&self) -> &'a str {
+        self.context.machine
+    }
+
+    /// The position of the section among those of the devices, from 0.
+    #[must_use]
+    pub fn index(&self) -> usize {
+        self.context.index
     }
 
     /// The value of a key with a default.
@@ -191,7 +218,19 @@ impl<'a> DeviceSection<'a> {
     /// Returns an error if the value was reported as wrong or missing.
     pub fn required_path(&mut self, key: &Key<FilePath, Required>) -> SettingResult<PathBuf> {
         let path = self.reader.required_value(key, self.report)?;
-        Ok(path.map(|path| resolve(self.base_dir, &path)))
+        Ok(path.map(|path| resolve(self.context.base_dir, &path)))
+    }
+
+    /// The value of an optional key that holds a path, resolved against the directory of the profile.
+    ///
+    /// # Errors
+    /// Returns an error if the value was reported as wrong.
+    pub fn optional_path(
+        &mut self,
+        key: &Key<FilePath, Optional>,
+    ) -> Result<Option<Setting<PathBuf>>, Reported> {
+        let path = self.reader.optional(key, self.report)?;
+        Ok(path.map(|path| path.map(|path| resolve(self.context.base_dir, &path))))
     }
 
     /// States that the device opens a file. Two devices that open the same one, at least one of them for writing, are
@@ -206,10 +245,25 @@ impl<'a> DeviceSection<'a> {
     /// Returns an error if the value was reported as wrong or missing, or is too long for an address of a socket.
     pub fn required_socket(&mut self, key: &Key<FilePath, Required>) -> SettingResult<PathBuf> {
         let socket = self.required_path(key)?;
-        match socket_path::too_long(&socket) {
-            Some(refused) => Err(self.report.push(refused)),
-            None => Ok(socket),
-        }
+        self.short_socket(&socket)?;
+        Ok(socket)
+    }
+
+    /// The value of an optional key that holds the path of a Unix socket, resolved against the directory of the profile.
+    ///
+    /// # Errors
+    /// As [`required_socket`](Self::required_socket).
+    pub fn optional_socket(
+        &mut self,
+        key: &Key<FilePath, Optional>,
+    ) -> Result<Option<Setting<PathBuf>>, Reported> {
+        let socket = self.optional_path(key)?;
+        socket.as_ref().map_or(Ok(()), |socket| self.short_socket(socket))?;
+        Ok(socket)
+    }
+
+    fn short_socket(&mut self, socket: &Setting<PathBuf>) -> Result<(), Reported> {
+        socket_path::too_long(socket).map_or(Ok(()), |refused| Err(self.report.push(refused)))
     }
 
     /// States that, for the sake of a setting, another process maps the guest's memory. A profile whose memory is private to the VMM
@@ -226,6 +280,12 @@ impl<'a> DeviceSection<'a> {
         help: impl Into<String>,
     ) -> Reported {
         self.report.push(setting.refused(reason, help))
+    }
+
+    /// Reports the section as incomplete, where it starts: "`device.0` reason", and how to complete it. For a key that is missing,
+    /// there is [`required`](Self::required).
+    pub fn incomplete(&mut self, reason: impl fmt::Display, help: impl Into<String>) -> Reported {
+        self.report.push(self.reader.incomplete(reason, help))
     }
 }
 

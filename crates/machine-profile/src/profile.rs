@@ -51,9 +51,11 @@ pub fn parse(
     for over in overrides {
         over.apply(&mut root, &mut semantic);
     }
-    let settings = ProfileSettings::read(&root, base_dir, &Place::start_of(&source), kinds, &mut semantic);
+    let default_name = machine::name_of_file(&source.stem());
+    let start = Place::start_of(&source);
+    let settings = ProfileSettings::read(&root, base_dir, default_name, &start, kinds, &mut semantic);
     constraints::check(&settings, arch, &mut semantic);
-    let machine = settings.into_machine(arch, machine::name_of_file(&source.stem()));
+    let machine = settings.into_machine(arch);
 
     let sources: Vec<&Arc<Document>> =
         [&source].into_iter().chain(overrides.iter().map(Override::source)).collect();

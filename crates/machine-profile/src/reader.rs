@@ -25,7 +25,8 @@ pub struct Setting<T> {
 pub type SettingResult<T> = Result<Setting<T>, Reported>;
 
 impl<T> Setting<T> {
-    pub(crate) fn map<U>(self, change: impl FnOnce(T) -> U) -> Setting<U> {
+    /// The setting with another value.
+    pub fn map<U>(self, change: impl FnOnce(T) -> U) -> Setting<U> {
         Setting { value: change(self.value), key: self.key, place: self.place, given: self.given }
     }
 
@@ -170,6 +171,12 @@ impl<'a> SectionReader<'a> {
     /// The place of the section.
     pub(crate) fn place(&self) -> &Place {
         &self.place
+    }
+
+    /// A diagnostic of a section that lacks something, at its start.
+    pub(crate) fn incomplete(&self, reason: impl std::fmt::Display, help: impl Into<String>) -> Diagnostic {
+        let message = format!("`{}` {reason}", self.address);
+        Diagnostic::new(self.place.clone(), &self.address, message, help)
     }
 
     /// The value of a key with a default.

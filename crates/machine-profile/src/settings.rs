@@ -8,7 +8,7 @@ use ras_core::Response;
 
 use crate::description::Section;
 use crate::device_config::DeviceConfig;
-use crate::device_kind::{DeviceKinds, DeviceSection, TYPE, Uses, resolve};
+use crate::device_kind::{DeviceKinds, DeviceSection, SectionContext, TYPE, Uses, resolve};
 use crate::diagnostic::{Report, Reported};
 use crate::keys::{boot, control, device, machine, memory, metrics, ras};
 use crate::machine::{
@@ -24,7 +24,7 @@ pub(crate) type OptionalSetting<T> = Result<Option<Setting<T>>, Reported>;
 
 /// The settings of a profile, key by key. Paths are resolved.
 pub(crate) struct ProfileSettings {
-    pub(crate) name: OptionalSetting<String>,
+    pub(crate) name: Result<String, Reported>,
     pub(crate) vcpus: SettingResult<u32>,
     pub(crate) memory: SettingResult<u64>,
     pub(crate) firmware: SettingResult<TableSet>,
@@ -60,6 +60,7 @@ impl ProfileSettings {
     pub(crate) fn read(
         root: &Table,
         base_dir: &Path,
+        default_name: String,
         start: &Place,
         kinds: &DeviceKinds,
         report: &mut Report,
@@ -76,8 +77,22 @@ impl ProfileSettings {
         let control = open(&control::SECTION, report);
         let metrics = open(&metrics::SECTION, report);
         let resolved = |path: PathBuf| resolve(base_dir, &path);
+        let name = machine
+            .optional(&machine::NAME, report)
+            .map(|name| name.map_or_else(|| default_name, |setting| setting.value));
+        // A name that was reported is of no machine.
+        let machine_name = name.as_deref().unwrap_or_default();
+        let devices = SectionReader::open_all(&device::SECTION, root, report).map(|readers| {
+            readers
+                .into_iter()
+                .enumerate()
+                .map(|(index, reader)| {
+                    let context = SectionContext { base_dir, machine: machine_name, index };
+                    DeviceSettings::read(reader, kinds, context, report)
+                })
+                .collect()
+        });
         ProfileSettings {
-            name: machine.optional(&machine::NAME, report),
             vcpus: machine.value(&machine::VCPUS, report),
             memory: machine.value(&machine::MEMORY, report),
             firmware: machine.value(&machine::FIRMWARE, report),
@@ -98,12 +113,7 @@ impl ProfileSettings {
             poll_interval: ras.value(&ras::POLL_INTERVAL, report),
             on_missing_support: ras.value(&ras::ON_MISSING_SUPPORT, report),
             repair: ras.value(&ras::REPAIR, report),
-            devices: SectionReader::open_all(&device::SECTION, root, report).map(|readers| {
-                readers
-                    .into_iter()
-                    .map(|reader| DeviceSettings::read(reader, kinds, base_dir, report))
-                    .collect()
-            }),
+            devices,
             control_socket: control
                 .optional(&control::SOCKET, report)
                 .map(|socket| socket.map(|path| path.map(resolved))),
@@ -111,16 +121,17 @@ impl ProfileSettings {
                 .optional(&metrics::FILE, report)
                 .map(|file| file.map(|path| path.map(resolved))),
             metrics_interval: metrics.value(&metrics::INTERVAL, report),
+            name,
         }
     }
 
     /// The machine. Returns an error if a setting was reported.
-    pub(crate) fn into_machine(self, arch: Arch, default_name: String) -> Result<Machine, Reported> {
+    pub(crate) fn into_machine(self, arch: Arch) -> Result<Machine, Reported> {
         let backing = self.backing?.value;
         let interval = self.metrics_interval?.value;
         let page_size = self.page_size?.map_or(default_page_size(backing), |setting| setting.value);
         Ok(Machine {
-            name: self.name?.map_or(default_name, |setting| setting.value),
+            name: self.name?,
             arch,
             vcpus: self.vcpus?.value,
             firmware: self.firmware?.value,
@@ -154,7 +165,7 @@ impl DeviceSettings {
     fn read(
         reader: SectionReader<'_>,
         kinds: &DeviceKinds,
-        base_dir: &Path,
+        context: SectionContext<'_>,
         report: &mut Report,
     ) -> DeviceSettings {
         let place = reader.place().clone();
@@ -164,7 +175,7 @@ impl DeviceSettings {
         };
         let known = [TYPE].into_iter().chain(kind.keys().iter().map(|key| key.name()));
         let reader = reader.reject_unknown_keys(&known.collect::<Vec<_>>(), &kinds.key_names(), report);
-        let mut section = DeviceSection::new(reader, base_dir, report);
+        let mut section = DeviceSection::new(reader, context, report);
         let config = kind.read(&mut section);
         let uses = section.into_uses();
         DeviceSettings { place, device: config.map(|config| (kind.name(), config)), uses }

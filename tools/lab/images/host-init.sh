@@ -2,6 +2,14 @@
 # Init of an emulated host. It does what the lab asks for on the port "control": runs a scenario's command with the
 # port "guest" as its console, signals it, and hands back its status and its files.
 
+# passt changes its root by pivot_root(2), which does not replace the initramfs itself: it gets a mount of it.
+if [ -z "$LAB_ROOT" ]; then
+    /lab/busybox mkdir -p /root
+    /lab/busybox mount -o bind / /root
+    cd /root && /lab/busybox mount -o move . /
+    exec /lab/busybox env LAB_ROOT=1 /lab/busybox chroot . /init
+fi
+
 /lab/busybox mkdir -p /bin /proc /sys /dev /run /tmp
 /lab/busybox --install -s /bin
 export PATH=/bin:/lab/bin HOME=/tmp

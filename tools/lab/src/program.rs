@@ -58,22 +58,40 @@ const PROGRAMS: &[Program] = &[
         data: &["usr/share/qemu-efi-aarch64/QEMU_EFI.fd"],
         arguments: "-bios @/usr/share/qemu-efi-aarch64/QEMU_EFI.fd",
     },
-    virtiofsd(X86_64),
-    virtiofsd(Aarch64),
+    virtiofsd(X86_64, &[("virtiofsd", X86_64)]),
+    virtiofsd(Aarch64, &[("virtiofsd", Aarch64)]),
+    passt(X86_64, &[("passt", X86_64)]),
+    passt(Aarch64, &[("passt", Aarch64)]),
 ];
 
+/// The packages of a program of one architecture.
+type Packages = &'static [(&'static str, Architecture)];
+
 /// Serves directories by vhost-user.
-const fn virtiofsd(architecture: Architecture) -> Program {
+const fn virtiofsd(architecture: Architecture, packages: Packages) -> Program {
+    alone("virtiofsd", architecture, Release::Trixie, packages, "usr/libexec/virtiofsd")
+}
+
+/// A network for guests that needs no privilege; `ghest` starts it.
+const fn passt(architecture: Architecture, packages: Packages) -> Program {
+    alone("passt", architecture, Release::Bookworm, packages, "usr/bin/passt")
+}
+
+/// A program that needs no files beside its libraries.
+const fn alone(
+    name: &'static str,
+    architecture: Architecture,
+    release: Release,
+    packages: Packages,
+    executable: &'static str,
+) -> Program {
     Program {
-        name: "virtiofsd",
+        name,
         architecture,
-        release: Release::Trixie,
-        packages: match architecture {
-            X86_64 => &[("virtiofsd", X86_64)],
-            Aarch64 => &[("virtiofsd", Aarch64)],
-        },
+        release,
+        packages,
         without: &[],
-        executable: "usr/libexec/virtiofsd",
+        executable,
         data: &[],
         arguments: "",
     }

@@ -320,7 +320,7 @@ impl Failure {
                 (format!("the machine cannot start: {error}"), Status::Usage)
             }
             Failure::Machine(MachineError::Board(BoardError::Device { index, source })) => {
-                refuse(&format!("device.{index}.{}", source.key), source, source.help);
+                refuse(&format!("device.{index}.{}", source.key), source, &source.help);
                 (format!("the machine cannot start: {source}"), Status::Usage)
             }
             Failure::Machine(MachineError::Memory(error)) => {

@@ -113,6 +113,12 @@ impl<'a> GroupContext<'a> {
         self.queues.iter().any(|&(index, _)| index == queue)
     }
 
+    /// The elements of a queue: the most chains that a driver makes available at once. 0 if it is not ready.
+    #[must_use]
+    pub fn queue_size(&self, queue: u16) -> u16 {
+        self.queues.iter().find(|(index, _)| *index == queue).map_or(0, |(_, queue)| queue.size())
+    }
+
     fn queue(&mut self, queue: u16) -> Option<&mut Queue> {
         self.queues.iter_mut().find(|&&mut (index, _)| index == queue).map(|(_, queue)| queue)
     }

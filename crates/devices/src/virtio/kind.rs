@@ -61,7 +61,7 @@ impl<C: Any, B: Any> VirtioKind<C, B> {
         DeviceError {
             key: "type",
             message: format!("the {what} is not of {}", self.name),
-            help: "pass what the kind itself made",
+            help: "pass what the kind itself made".into(),
         }
     }
 }

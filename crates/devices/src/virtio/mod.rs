@@ -11,6 +11,7 @@
 //!
 //! | device | type | profile |
 //! |---|---|---|
+//! | [`crate::virtio_net`] | 1 | `virtio-net` |
 //! | [`crate::virtio_block`] | 2 | `virtio-block` |
 //! | [`crate::virtio_rng`] | 4 | `virtio-rng` |
 //! | [`crate::virtio_fs`] | 26 | `virtio-fs` |

@@ -149,7 +149,7 @@ impl BlockConfig {
 
     fn error(&self, error: &DiskError) -> DeviceError {
         let key = if matches!(error, DiskError::NoDirect { .. }) { DIRECT.name } else { PATH.name };
-        DeviceError { key, message: format!("{}: {error}", self.path.display()), help: error.help() }
+        DeviceError { key, message: format!("{}: {error}", self.path.display()), help: error.help().into() }
     }
 }
 

@@ -67,6 +67,8 @@ impl FsConfig {
         let (tag, socket) = (section.required(&TAG), section.required_socket(&SOCKET));
         let (tag, socket) = (tag?, socket?);
         section.shares_memory(&socket);
+        // One virtiofsd serves one device.
+        section.uses_file(&socket, true);
         Ok(FsConfig { tag: tag.value, socket: socket.value })
     }
 
@@ -87,7 +89,8 @@ impl FsConfig {
                      ends with it"
                 }
                 _ => "name the socket of a virtiofsd",
-            },
+            }
+            .into(),
         }
     }
 }

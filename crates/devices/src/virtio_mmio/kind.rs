@@ -39,7 +39,7 @@ where
             MmioTransport::new(device, ram, line, observer, vendor_id).map_err(|error| DeviceError {
                 key: "type",
                 message: format!("eventfd(2): {error}"),
-                help: "raise the limit of open files (ulimit -n)",
+                help: "raise the limit of open files (ulimit -n)".into(),
             })?;
         let write_events = transport.write_events().collect();
         Ok(Device { registers: Arc::new(Mutex::new(transport)), write_events })

@@ -5,8 +5,14 @@ mod disk;
 mod driver;
 mod groups;
 mod hostile_guest;
+#[cfg(feature = "virtio-net")]
+mod hostile_net;
+#[cfg(feature = "virtio-net")]
+mod net;
 mod poison_observer;
 mod poisoned_rings;
+#[cfg(feature = "virtio-net")]
+mod rings;
 #[cfg(feature = "virtio-rng")]
 mod rng;
 mod transport;
