@@ -25,9 +25,11 @@ mod scenario;
 mod session;
 mod setup;
 mod suite;
+mod system;
 mod verdict;
 mod workspace;
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -158,7 +160,7 @@ fn execute(Cli { command, ghest, full }: Cli) -> Result<Option<Count>> {
     let scenarios: Vec<Scenario> = all.into_iter().filter(in_set).collect();
     match command {
         Command::Setup | Command::Libraries { .. } | Command::Run(_) | Command::Compare(_) => Ok(None),
-        Command::Fetch => fetch(&cache(true), &scenarios).map(|()| None),
+        Command::Fetch => fetch(&workspace, &cache(true), &scenarios).map(|()| None),
         Command::Shell { host, host_kernel } => {
             shell(&workspace, &cache(false), host, host_kernel, &scenarios).map(|()| None)
         }
@@ -194,7 +196,7 @@ impl Choice {
     }
 }
 
-fn fetch(cache: &Cache, scenarios: &[Scenario]) -> Result<()> {
+fn fetch(workspace: &Workspace, cache: &Cache, scenarios: &[Scenario]) -> Result<()> {
     let mut bundles = vec![bundle::rust()];
     bundles.extend(emulator::is_unpacked().then(bundle::emulators));
     for scenario in scenarios {
@@ -214,6 +216,10 @@ fn fetch(cache: &Cache, scenarios: &[Scenario]) -> Result<()> {
             println!("{:20} {}:{} {}", bundle.name, package.name, package.architecture, package.version);
         }
     }
+    let systems = scenarios.iter().map(Scenario::system).collect::<Result<Vec<_>>>()?;
+    for system in systems.into_iter().flatten().collect::<BTreeSet<_>>() {
+        println!("{system:20} Debian {}", system.get(workspace, cache)?.version);
+    }
     Ok(())
 }
 
@@ -230,10 +236,16 @@ fn shell(
     let parts = parts.map_err(|(Missing::Packages(error) | Missing::Part(error))| error)?;
     let directory = tempfile::tempdir().context("cannot create a directory for the initramfs")?;
     let initramfs = directory.path().join("initramfs.cpio");
+    let disks = parts.disks(&on_host)?;
     parts.write_initramfs(workspace, on_host, &initramfs)?;
     println!("Ctrl-A x ends the emulation immediately");
     let log = directory.path().join("emulator.log");
-    let boot =
-        Boot { emulator: &parts.emulator.program, kernel: &parts.image, initramfs: &initramfs, log: &log };
+    let boot = Boot {
+        emulator: &parts.emulator.program,
+        kernel: &parts.image,
+        initramfs: &initramfs,
+        disks: &disks,
+        log: &log,
+    };
     machine::interactive(parts.host, &boot)
 }

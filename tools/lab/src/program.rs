@@ -58,6 +58,26 @@ const PROGRAMS: &[Program] = &[
         data: &["usr/share/qemu-efi-aarch64/QEMU_EFI.fd"],
         arguments: "-bios @/usr/share/qemu-efi-aarch64/QEMU_EFI.fd",
     },
+    Program {
+        name: "e2fsck",
+        architecture: X86_64,
+        release: Release::Bookworm,
+        packages: &[("e2fsprogs", X86_64)],
+        without: &["logsave"],
+        executable: "sbin/e2fsck",
+        data: &[],
+        arguments: "",
+    },
+    Program {
+        name: "e2fsck",
+        architecture: Aarch64,
+        release: Release::Trixie,
+        packages: &[("e2fsprogs", Aarch64)],
+        without: &["logsave"],
+        executable: "usr/sbin/e2fsck",
+        data: &[],
+        arguments: "",
+    },
 ];
 
 /// Paths of the dynamic linker and of libraries in packages.
@@ -80,7 +100,7 @@ pub(crate) fn program(architecture: Architecture, name: &str) -> Result<&'static
 impl Program {
     pub(crate) fn bundle(&self) -> Bundle {
         Bundle {
-            name: self.name.to_owned(),
+            name: format!("{}-{}", self.name, self.architecture),
             release: self.release,
             packages: self
                 .packages

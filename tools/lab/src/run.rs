@@ -17,6 +17,7 @@ use crate::program::{self, Program};
 use crate::report::Records;
 use crate::scenario::Scenario;
 use crate::session::{Aftermath, Session};
+use crate::system::{self, System, SystemFiles};
 use crate::verdict::{self, Evidence, Outcome, Verdict};
 use crate::workspace::Workspace;
 
@@ -75,6 +76,7 @@ pub(crate) struct Parts {
     ghest: Ghest,
     tools: Tools,
     guest_kernels: BTreeMap<&'static str, KernelFiles>,
+    systems: BTreeMap<System, SystemFiles>,
     programs: Vec<(&'static Program, Unpacked)>,
     tests: Vec<(&'static str, PathBuf)>,
     versions: BTreeMap<String, String>,
@@ -99,12 +101,14 @@ impl Parts {
     ) -> std::result::Result<Self, Missing> {
         let mut kernels = vec![kernel::kernel(architecture, host_kernel).map_err(Missing::Part)?];
         let mut programs = BTreeMap::new();
+        let mut systems = BTreeSet::new();
         let mut host_tests = false;
         for scenario in scenarios {
             if let Some(key) = &scenario.kernel {
                 kernels.push(kernel::kernel(architecture, key).map_err(Missing::Part)?);
             }
             host_tests |= scenario.host_tests;
+            systems.extend(scenario.system().map_err(Missing::Part)?);
             for name in &scenario.programs {
                 programs.insert(name, program::program(architecture, name).map_err(Missing::Part)?);
             }
@@ -121,6 +125,12 @@ impl Parts {
         let mut parts =
             Self::assemble(workspace, cache, architecture, emulator, &kernels, &programs, &bundles)
                 .map_err(Missing::Part)?;
+        for system in systems {
+            system.reach(cache).map_err(Missing::Packages)?;
+            let files = system.get(workspace, cache).map_err(Missing::Part)?;
+            parts.versions.insert(system.to_string(), files.version.clone());
+            parts.systems.insert(system, files);
+        }
         if host_tests {
             parts.tests = workspace.host_tests(architecture, cache).map_err(Missing::Part)?;
         }
@@ -164,9 +174,16 @@ impl Parts {
                 .iter()
                 .map(|program| Ok((*program, cache.get(&program.bundle())?)))
                 .collect::<Result<_>>()?,
+            systems: BTreeMap::new(),
             tests: Vec::new(),
             versions,
         })
+    }
+
+    /// The disks of a host that runs these scenarios.
+    pub(crate) fn disks(&self, scenarios: &[&Scenario]) -> Result<Vec<PathBuf>> {
+        let disks = system::disks(scenarios)?.into_iter();
+        Ok(disks.filter_map(|(_, _, system)| Some(self.systems.get(&system)?.path(SystemFiles::DISK))).collect())
     }
 
     /// Writes the host's initramfs.
@@ -182,6 +199,7 @@ impl Parts {
             ghest: &self.ghest,
             tools: &self.tools,
             kernels: &self.guest_kernels,
+            systems: &self.systems,
             programs: &self.programs,
             tests: &self.tests,
             scenarios,
@@ -201,7 +219,9 @@ fn run_on_host(
 ) -> Result<()> {
     let directory = records.host_directory()?;
     let initramfs = directory.join("initramfs.cpio");
-    parts.write_initramfs(workspace, waiting.iter().copied().collect(), &initramfs)?;
+    let scenarios: Vec<&Scenario> = waiting.iter().copied().collect();
+    let disks = parts.disks(&scenarios)?;
+    parts.write_initramfs(workspace, scenarios, &initramfs)?;
     let mut boots = 0;
     let mut repeated = BTreeSet::new();
     while !waiting.is_empty() {
@@ -212,6 +232,7 @@ fn run_on_host(
             emulator: &parts.emulator.program,
             kernel: &parts.image,
             initramfs: &initramfs,
+            disks: &disks,
             log: &log,
         };
         let began = Instant::now();

@@ -11,6 +11,7 @@ use crate::architecture::Architecture;
 use crate::conversation::{Step, variables};
 use crate::error::{Context, Error, Result};
 use crate::host::Host;
+use crate::system::System;
 use crate::{kernel, matrix, program};
 
 /// One scenario, after expansion of its file's matrix.
@@ -26,8 +27,8 @@ pub(crate) struct Scenario {
     pub(crate) set: Set,
     /// Kernel of the host, by its key; the host has a default.
     host_kernel: Option<String>,
-    /// Shell script that runs on the host, in a directory that contains `profile.toml`, `kernel` and `initrd` if the scenario has
-    /// them. Files in `out/` are collected.
+    /// Shell script that runs on the host, in a directory that contains `profile.toml`, `kernel` and `initrd`, or `vmlinuz`,
+    /// `initrd.img` and `debian.img`, if the scenario has them. Files in `out/` are collected.
     #[serde(default = "boot_profile")]
     pub(crate) command: String,
     /// The profile's text.
@@ -36,6 +37,8 @@ pub(crate) struct Scenario {
     pub(crate) profile_from: Option<PathBuf>,
     /// Kernel of the guest, by its key.
     pub(crate) kernel: Option<String>,
+    /// The release of a Debian server whose disk, kernel and initrd the scenario has.
+    pub(crate) system: Option<String>,
     /// Shell script at the end of the guest's init.
     pub(crate) init: Option<String>,
     /// Kernel modules that the guest's init loads before, with their dependencies.
@@ -151,6 +154,16 @@ impl Scenario {
         self.host_kernel.as_deref().unwrap_or(Host::of(self.host).kernel)
     }
 
+    /// Whether its guest is Linux.
+    pub(crate) fn is_linux(&self) -> bool {
+        self.kernel.is_some() || self.system.is_some()
+    }
+
+    /// The system that its guest boots from a disk.
+    pub(crate) fn system(&self) -> Result<Option<System>> {
+        self.system.as_deref().map(|release| System::new(self.host, release)).transpose()
+    }
+
     fn check(&self) -> Result<()> {
         let is_fit = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "-._".contains(c);
         if self.name.is_empty() || !self.name.chars().all(is_fit) {
@@ -177,6 +190,7 @@ impl Scenario {
         for name in &self.programs {
             program::program(self.host, name)?;
         }
+        self.system()?;
         kernel::kernel(self.host, self.host_kernel())?;
         self.kernel.as_deref().map_or(Ok(()), |key| kernel::kernel(self.host, key).map(drop))
     }
@@ -233,6 +247,7 @@ mod tests {
         assert!(error("see = [{ txt = 'x' }]").contains("unknown field `txt`"));
         assert!(error("programs = ['vi']").contains("unknown program \"vi\""));
         assert!(error("kernel = '2.4'").contains("known: 6.1, 6.12, 7.3"));
+        assert!(error("system = 'potato'").contains("known: bookworm, trixie"));
         assert!(error("profile = ''\nprofile-from = 'x'").contains("exclude each other"));
         assert!(error("init = ''\nmodules = ['evdev']").contains("kernel and init are required"));
         assert!(error("set = 'all'").contains("unknown variant `all`"));
