@@ -73,7 +73,8 @@ impl HostImage<'_> {
             for file in SystemFiles::BOOT {
                 archive.symlink(&format!("{directory}/{file}"), &format!("/lab/systems/{system}/{file}"))?;
             }
-            archive.symlink(&format!("{directory}/{}", SystemFiles::DISK), &format!("/run/disks/{number}"))?;
+            archive
+                .symlink(&format!("{directory}/{}", SystemFiles::DISK), &format!("/run/disks/{number}"))?;
         }
         archive.finish()
     }

@@ -121,16 +121,18 @@ impl Parts {
         for bundle in &bundles {
             cache.get(bundle).map_err(Missing::Packages)?;
         }
+        let mut system_files = BTreeMap::new();
+        for system in systems {
+            system.reach(cache).map_err(Missing::Packages)?;
+            system_files.insert(system, system.get(workspace, cache).map_err(Missing::Part)?);
+        }
         let emulator = Emulator::get(workspace, cache, architecture).map_err(Missing::Packages)?;
         let mut parts =
             Self::assemble(workspace, cache, architecture, emulator, &kernels, &programs, &bundles)
                 .map_err(Missing::Part)?;
-        for system in systems {
-            system.reach(cache).map_err(Missing::Packages)?;
-            let files = system.get(workspace, cache).map_err(Missing::Part)?;
-            parts.versions.insert(system.to_string(), files.version.clone());
-            parts.systems.insert(system, files);
-        }
+        let versions = system_files.iter().map(|(system, files)| (system.to_string(), files.version.clone()));
+        parts.versions.extend(versions);
+        parts.systems = system_files;
         if host_tests {
             parts.tests = workspace.host_tests(architecture, cache).map_err(Missing::Part)?;
         }
@@ -183,7 +185,9 @@ impl Parts {
     /// The disks of a host that runs these scenarios.
     pub(crate) fn disks(&self, scenarios: &[&Scenario]) -> Result<Vec<PathBuf>> {
         let disks = system::disks(scenarios)?.into_iter();
-        Ok(disks.filter_map(|(_, _, system)| Some(self.systems.get(&system)?.path(SystemFiles::DISK))).collect())
+        Ok(disks
+            .filter_map(|(_, _, system)| Some(self.systems.get(&system)?.path(SystemFiles::DISK)))
+            .collect())
     }
 
     /// Writes the host's initramfs.

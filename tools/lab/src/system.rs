@@ -93,7 +93,8 @@ impl System {
 
     /// The files of a system; it is made if it is not in the cache, or not by the commands of the document as it is now.
     pub(crate) fn get(self, workspace: &Workspace, cache: &Cache) -> Result<SystemFiles> {
-        let page = fs::read_to_string(workspace.root.join(PAGE)).context(format_args!("cannot read {PAGE}"))?;
+        let page =
+            fs::read_to_string(workspace.root.join(PAGE)).context(format_args!("cannot read {PAGE}"))?;
         let commands = self.commands(&page)?;
         let directory = self.directory(cache);
         let is_current =
@@ -101,7 +102,8 @@ impl System {
         if cache.is_refreshed() || !is_current || !directory.join(VERSION).exists() {
             self.make(cache, &commands, &directory)?;
         }
-        let version = fs::read_to_string(directory.join(VERSION)).context("cannot read a system's version")?;
+        let version =
+            fs::read_to_string(directory.join(VERSION)).context("cannot read a system's version")?;
         Ok(SystemFiles { directory, version: version.trim().to_owned() })
     }
 
@@ -113,7 +115,9 @@ impl System {
     fn commands(self, page: &str) -> Result<String> {
         let section = page.split_once(BEGIN).and_then(|(_, rest)| Some(rest.split_once(END)?.0));
         let mut commands = shell_blocks(section.context(format_args!("{PAGE}: no section {BEGIN:?}"))?);
-        for (variable, value) in [("suite", self.release.name()), ("architecture", self.architecture.debian())] {
+        for (variable, value) in
+            [("suite", self.release.name()), ("architecture", self.architecture.debian())]
+        {
             let assigns = |line: &&str| line.strip_prefix(variable).is_some_and(|rest| rest.starts_with('='));
             let line = commands.lines().find(assigns).context(format_args!("{PAGE}: no {variable}="))?;
             commands = commands.replacen(line, &format!("{variable}={value}"), 1);
@@ -160,7 +164,11 @@ impl System {
             let printed = fs::read_to_string(&log).unwrap_or_default();
             let from = printed.lines().count().saturating_sub(20);
             let end: Vec<&str> = printed.lines().skip(from).collect();
-            return Err(Error::new(format!("{PAGE}: {status}; the end of {}:\n{}", log.display(), end.join("\n"))));
+            return Err(Error::new(format!(
+                "{PAGE}: {status}; the end of {}:\n{}",
+                log.display(),
+                end.join("\n")
+            )));
         }
         let disk = fresh.join(SystemFiles::DISK);
         let mut debugfs = Command::new("debugfs");
@@ -212,7 +220,8 @@ mod tests {
         assert!(commands.contains("\nsuite=bookworm\narchitecture=arm64\nmmdebstrap "), "{commands}");
         assert!(commands.contains("mke2fs ") && commands.contains("debugfs "), "{commands}");
         assert!(!commands.contains("trixie") && !commands.contains("ghest"), "{commands}");
-        let without = System::new(Architecture::X86_64, "trixie").unwrap().commands("### The disk\n### The machine\n");
+        let without =
+            System::new(Architecture::X86_64, "trixie").unwrap().commands("### The disk\n### The machine\n");
         assert_eq!(without.unwrap_err().to_string(), "docs/getting-started.md: no suite=");
     }
 
