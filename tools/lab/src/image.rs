@@ -9,8 +9,8 @@ use crate::cpio::Archive;
 use crate::error::{Context, Result};
 use crate::kernel::{KernelFiles, Module};
 use crate::program::Program;
-use crate::scenario::Scenario;
-use crate::system::{self, System, SystemFiles};
+use crate::scenario::{self, Scenario};
+use crate::system::{System, SystemFiles};
 
 /// The contents of a host's initramfs.
 pub(crate) struct HostImage<'a> {
@@ -68,7 +68,7 @@ impl HostImage<'_> {
         for scenario in &self.scenarios {
             self.add_scenario(&mut archive, scenario, root)?;
         }
-        for (number, scenario, system) in system::disks(&self.scenarios)? {
+        for (number, scenario, system) in scenario::disks(&self.scenarios)? {
             let directory = format!("lab/scenarios/{}", scenario.name);
             for file in SystemFiles::BOOT {
                 archive.symlink(&format!("{directory}/{file}"), &format!("/lab/systems/{system}/{file}"))?;

@@ -41,7 +41,7 @@ use crate::error::{Context, Error, Result};
 use crate::host::Host;
 use crate::machine::Boot;
 use crate::report::Count;
-use crate::run::{Missing, Parts};
+use crate::run::Parts;
 use crate::scenario::{Scenario, Set};
 use crate::workspace::Workspace;
 
@@ -218,7 +218,7 @@ fn fetch(workspace: &Workspace, cache: &Cache, scenarios: &[Scenario]) -> Result
     }
     let systems = scenarios.iter().map(Scenario::system).collect::<Result<Vec<_>>>()?;
     for system in systems.into_iter().flatten().collect::<BTreeSet<_>>() {
-        println!("{system:20} Debian {}", system.get(workspace, cache)?.version);
+        println!("{system:20} Debian {}", system.get(&workspace.root, cache)?.version);
     }
     Ok(())
 }
@@ -232,8 +232,7 @@ fn shell(
 ) -> Result<()> {
     let key = kernel.unwrap_or_else(|| Host::of(architecture).kernel.to_owned());
     let on_host: Vec<&Scenario> = scenarios.iter().filter(|scenario| scenario.host == architecture).collect();
-    let parts = Parts::get(workspace, cache, architecture, &key, &on_host);
-    let parts = parts.map_err(|(Missing::Packages(error) | Missing::Part(error))| error)?;
+    let parts = Parts::get(workspace, cache, architecture, &key, &on_host)?;
     let directory = tempfile::tempdir().context("cannot create a directory for the initramfs")?;
     let initramfs = directory.path().join("initramfs.cpio");
     let disks = parts.disks(&on_host)?;

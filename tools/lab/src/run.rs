@@ -8,16 +8,16 @@ use std::time::{Duration, Instant};
 use crate::architecture::Architecture;
 use crate::bundle::{self, Bundle, Cache, Unpacked};
 use crate::emulator::Emulator;
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Missing, Result};
 use crate::host::Host;
 use crate::image::{Ghest, HostImage, Tools};
 use crate::kernel::{self, Kernel, KernelFiles, Module};
 use crate::machine::{Boot, Machine};
 use crate::program::{self, Program};
 use crate::report::Records;
-use crate::scenario::Scenario;
+use crate::scenario::{self, Scenario};
 use crate::session::{Aftermath, Session};
-use crate::system::{self, System, SystemFiles};
+use crate::system::{System, SystemFiles};
 use crate::verdict::{self, Evidence, Outcome, Verdict};
 use crate::workspace::Workspace;
 
@@ -82,14 +82,6 @@ pub(crate) struct Parts {
     versions: BTreeMap<String, String>,
 }
 
-/// Why a host cannot be assembled.
-pub(crate) enum Missing {
-    /// Packages could not be fetched, for example without a network.
-    Packages(Error),
-    /// The checkout does not build, or a package has unexpected contents.
-    Part(Error),
-}
-
 impl Parts {
     /// Fetches and builds the parts of a host for these scenarios.
     pub(crate) fn get<'s>(
@@ -123,8 +115,7 @@ impl Parts {
         }
         let mut system_files = BTreeMap::new();
         for system in systems {
-            system.reach(cache).map_err(Missing::Packages)?;
-            system_files.insert(system, system.get(workspace, cache).map_err(Missing::Part)?);
+            system_files.insert(system, system.get(&workspace.root, cache)?);
         }
         let emulator = Emulator::get(workspace, cache, architecture).map_err(Missing::Packages)?;
         let mut parts =
@@ -184,7 +175,7 @@ impl Parts {
 
     /// The disks of a host that runs these scenarios.
     pub(crate) fn disks(&self, scenarios: &[&Scenario]) -> Result<Vec<PathBuf>> {
-        let disks = system::disks(scenarios)?.into_iter();
+        let disks = scenario::disks(scenarios)?.into_iter();
         Ok(disks
             .filter_map(|(_, _, system)| Some(self.systems.get(&system)?.path(SystemFiles::DISK)))
             .collect())

@@ -11,7 +11,7 @@ use crate::architecture::Architecture;
 use crate::conversation::{Step, variables};
 use crate::error::{Context, Error, Result};
 use crate::host::Host;
-use crate::system::System;
+use crate::system::{self, System};
 use crate::{kernel, matrix, program};
 
 /// One scenario, after expansion of its file's matrix.
@@ -214,6 +214,17 @@ pub(crate) fn load(directory: &Path) -> Result<Vec<Scenario>> {
     }
 }
 
+/// The disks of a host that runs these scenarios: their numbers, the scenarios, and the systems on them. Each scenario has its own.
+pub(crate) fn disks<'s>(scenarios: &[&'s Scenario]) -> Result<Vec<(usize, &'s Scenario, System)>> {
+    let mut disks = Vec::new();
+    for scenario in scenarios {
+        if let Some(system) = scenario.system()? {
+            disks.push((disks.len(), *scenario, system));
+        }
+    }
+    Ok(disks)
+}
+
 fn parse(text: &str) -> Result<Vec<Scenario>> {
     let file: toml::Table = toml::from_str(text).context("not TOML")?;
     let parse = |table: toml::Table| {
@@ -279,5 +290,31 @@ mod tests {
         let boots = |prefix: &str| scenarios.iter().filter(|it| it.name.starts_with(prefix)).count();
         assert_eq!((boots("linux-boot-"), boots("arm64-boot-")), (8, 18));
         load(&directory.join("benchmark")).unwrap();
+    }
+
+    #[test]
+    fn servers_run_the_commands_of_the_document() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+        let documented =
+            system::commands_for_the_machine(&fs::read_to_string(root.join(system::PAGE)).unwrap());
+        let scenarios = load(&root.join("tests/scenarios")).unwrap();
+        let servers: Vec<_> = scenarios.iter().filter(|scenario| scenario.system.is_some()).collect();
+        assert!(servers.len() >= 6 && documented.lines().count() >= 3, "{documented}");
+        for server in servers {
+            let steps = server.steps.iter().filter_map(|step| step.host.as_deref());
+            let run = steps.chain([server.command.as_str()]).collect::<Vec<_>>().join("\n");
+            for command in documented.lines() {
+                assert!(run.contains(command), "{}: {command}", server.name);
+            }
+        }
+    }
+
+    #[test]
+    fn each_scenario_with_a_system_has_its_own_disk() {
+        let scenario = |more: &str| parse(&format!("{SMALL}{more}")).unwrap().remove(0);
+        let (one, other, two) = (scenario("system = 'trixie'"), scenario(""), scenario("system = 'trixie'"));
+        let scenarios = [&one, &other, &two];
+        let numbers: Vec<_> = disks(&scenarios).unwrap().iter().map(|(number, ..)| *number).collect();
+        assert_eq!(numbers, [0, 1]);
     }
 }
