@@ -218,7 +218,7 @@ fn fetch(workspace: &Workspace, cache: &Cache, scenarios: &[Scenario]) -> Result
     }
     let systems = scenarios.iter().map(Scenario::system).collect::<Result<Vec<_>>>()?;
     for system in systems.into_iter().flatten().collect::<BTreeSet<_>>() {
-        println!("{system:20} Debian {}", system.get(&workspace.root, cache)?.version);
+        println!("{:20} {}", system.to_string(), system.get(&workspace.root, cache)?.version);
     }
     Ok(())
 }
