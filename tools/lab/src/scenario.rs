@@ -11,7 +11,7 @@ use crate::architecture::Architecture;
 use crate::conversation::{Step, variables};
 use crate::error::{Context, Error, Result};
 use crate::host::Host;
-use crate::system::{self, System};
+use crate::system::System;
 use crate::{kernel, matrix, program};
 
 /// One scenario, after expansion of its file's matrix.
@@ -237,6 +237,7 @@ fn parse(text: &str) -> Result<Vec<Scenario>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::system;
 
     const SMALL: &str = "name = 'a'\nhost = 'x86_64'\n";
 
