@@ -26,6 +26,12 @@ while read -r module; do
     insmod "/lab/modules/$module.ko" || echo "lab: cannot load $module"
 done </lab/modules/order
 
+# Disks, by their numbers.
+mkdir -p /run/disks
+for serial in /sys/block/vd*/serial; do
+    [ -f "$serial" ] && ln -s "/dev/$(basename "$(dirname "$serial")")" "/run/disks/$(cat "$serial")"
+done
+
 if grep -q lab.shell /proc/cmdline; then
     echo "lab: ghest is in the path, kernels are in /lab/kernels; 'poweroff -f' ends this host."
     echo "lab: a scenario is run by 'cd NAME && mkdir out && sh command'; Ctrl-A a is the Ctrl-A that ghest sees."

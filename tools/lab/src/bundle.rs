@@ -136,6 +136,16 @@ impl Cache {
         Ok(Unpacked { root: directory.join("root"), packages })
     }
 
+    /// A file of this cache.
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.directory.join(name)
+    }
+
+    /// Whether newer versions are looked for.
+    pub(crate) fn is_refreshed(&self) -> bool {
+        self.refresh
+    }
+
     /// apt for a release, with its directory in this cache.
     pub(crate) fn apt(&self, release: Release) -> Result<Apt> {
         Apt::new(&self.directory, release)
@@ -161,7 +171,8 @@ fn read_manifest(directory: &Path) -> Option<Vec<Package>> {
     serde_json::from_str::<Manifest>(&text).ok().map(|manifest| manifest.packages)
 }
 
-fn remove(directory: &Path) -> Result<()> {
+/// Removes a directory that may not exist.
+pub(crate) fn remove(directory: &Path) -> Result<()> {
     match fs::remove_dir_all(directory) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
             Err(error).context(format_args!("cannot remove {}", directory.display()))

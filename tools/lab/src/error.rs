@@ -22,6 +22,21 @@ impl fmt::Display for Error {
 
 impl std::error::Error for Error {}
 
+/// Why a host cannot be assembled.
+pub(crate) enum Missing {
+    /// Packages could not be fetched, for example without a network.
+    Packages(Error),
+    /// The checkout does not build, or a package has unexpected contents.
+    Part(Error),
+}
+
+impl From<Missing> for Error {
+    fn from(missing: Missing) -> Self {
+        let (Missing::Packages(error) | Missing::Part(error)) = missing;
+        error
+    }
+}
+
 /// Adds what failed to an error.
 pub(crate) trait Context<T> {
     fn context(self, what: impl fmt::Display) -> Result<T>;

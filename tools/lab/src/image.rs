@@ -9,7 +9,8 @@ use crate::cpio::Archive;
 use crate::error::{Context, Result};
 use crate::kernel::{KernelFiles, Module};
 use crate::program::Program;
-use crate::scenario::Scenario;
+use crate::scenario::{self, Scenario};
+use crate::system::{System, SystemFiles};
 
 /// The contents of a host's initramfs.
 pub(crate) struct HostImage<'a> {
@@ -19,6 +20,7 @@ pub(crate) struct HostImage<'a> {
     pub(crate) tools: &'a Tools,
     /// Guest kernels by key.
     pub(crate) kernels: &'a BTreeMap<&'static str, KernelFiles>,
+    pub(crate) systems: &'a BTreeMap<System, SystemFiles>,
     pub(crate) programs: &'a [(&'static Program, Unpacked)],
     /// Tests, by the name that they have on the host. They need no other libraries than `ghest`.
     pub(crate) tests: &'a [(&'static str, PathBuf)],
@@ -58,8 +60,21 @@ impl HostImage<'_> {
         for (key, files) in self.kernels {
             archive.file(&format!("lab/kernels/{key}"), 0o644, &read(&files.image)?)?;
         }
+        for (system, files) in self.systems {
+            for file in SystemFiles::BOOT {
+                archive.file(&format!("lab/systems/{system}/{file}"), 0o644, &read(&files.path(file))?)?;
+            }
+        }
         for scenario in &self.scenarios {
             self.add_scenario(&mut archive, scenario, root)?;
+        }
+        for (number, scenario, system) in scenario::disks(&self.scenarios)? {
+            let directory = format!("lab/scenarios/{}", scenario.name);
+            for file in SystemFiles::BOOT {
+                archive.symlink(&format!("{directory}/{file}"), &format!("/lab/systems/{system}/{file}"))?;
+            }
+            archive
+                .symlink(&format!("{directory}/{}", SystemFiles::DISK), &format!("/run/disks/{number}"))?;
         }
         archive.finish()
     }

@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::io::{ErrorKind, Read, Write};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::thread;
@@ -40,6 +40,8 @@ pub(crate) struct Boot<'a> {
     pub(crate) emulator: &'a Path,
     pub(crate) kernel: &'a Path,
     pub(crate) initramfs: &'a Path,
+    /// Images of disks. What the host writes to them is lost when it ends.
+    pub(crate) disks: &'a [PathBuf],
     /// File for the emulator's own messages.
     pub(crate) log: &'a Path,
 }
@@ -136,6 +138,14 @@ pub(crate) fn interactive(host: &Host, boot: &Boot<'_>) -> Result<()> {
 fn emulator_arguments(command: &mut Command, host: &Host, boot: &Boot<'_>, extra: &str) -> Result<()> {
     command.args(host.machine).args(["-no-reboot", "-nodefaults", "-net", "none"]);
     command.arg("-kernel").arg(boot.kernel).arg("-initrd").arg(boot.initramfs);
+    for (number, disk) in boot.disks.iter().enumerate() {
+        command.arg("-drive").arg(format!(
+            "id=disk{number},if=none,format=raw,snapshot=on,cache=unsafe,file={}",
+            disk.display()
+        ));
+        // The host's init finds it by its serial number.
+        command.arg("-device").arg(format!("virtio-blk-pci,drive=disk{number},serial={number}"));
+    }
     // A host that panics reboots, which ends the emulator (-no-reboot).
     command.arg("-append").arg(format!("console={} panic=-1 {} {extra}", host.console, host.cmdline));
     // It warns of each processor feature that it does not emulate; shown only if it fails.

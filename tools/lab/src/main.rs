@@ -26,9 +26,11 @@ mod scenario;
 mod session;
 mod setup;
 mod suite;
+mod system;
 mod verdict;
 mod workspace;
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -40,7 +42,7 @@ use crate::error::{Context, Error, Result};
 use crate::host::Host;
 use crate::machine::Boot;
 use crate::report::Count;
-use crate::run::{Missing, Parts};
+use crate::run::Parts;
 use crate::scenario::{Scenario, Set};
 use crate::workspace::Workspace;
 
@@ -168,7 +170,7 @@ fn execute(Cli { command, ghest, full }: Cli) -> Result<Option<Count>> {
         | Command::Package
         | Command::Run(_)
         | Command::Compare(_) => Ok(None),
-        Command::Fetch => fetch(&cache(true), &scenarios).map(|()| None),
+        Command::Fetch => fetch(&workspace, &cache(true), &scenarios).map(|()| None),
         Command::Shell { host, host_kernel } => {
             shell(&workspace, &cache(false), host, host_kernel, &scenarios).map(|()| None)
         }
@@ -209,7 +211,7 @@ impl Choice {
     }
 }
 
-fn fetch(cache: &Cache, scenarios: &[Scenario]) -> Result<()> {
+fn fetch(workspace: &Workspace, cache: &Cache, scenarios: &[Scenario]) -> Result<()> {
     let mut bundles = vec![bundle::rust()];
     bundles.extend(emulator::is_unpacked().then(bundle::emulators));
     for scenario in scenarios {
@@ -229,6 +231,10 @@ fn fetch(cache: &Cache, scenarios: &[Scenario]) -> Result<()> {
             println!("{:20} {}:{} {}", bundle.name, package.name, package.architecture, package.version);
         }
     }
+    let systems = scenarios.iter().map(Scenario::system).collect::<Result<Vec<_>>>()?;
+    for system in systems.into_iter().flatten().collect::<BTreeSet<_>>() {
+        println!("{:20} {}", system.to_string(), system.get(&workspace.root, cache)?.version);
+    }
     Ok(())
 }
 
@@ -241,14 +247,19 @@ fn shell(
 ) -> Result<()> {
     let key = kernel.unwrap_or_else(|| Host::of(architecture).kernel.to_owned());
     let on_host: Vec<&Scenario> = scenarios.iter().filter(|scenario| scenario.host == architecture).collect();
-    let parts = Parts::get(workspace, cache, architecture, &key, &on_host);
-    let parts = parts.map_err(|(Missing::Packages(error) | Missing::Part(error))| error)?;
+    let parts = Parts::get(workspace, cache, architecture, &key, &on_host)?;
     let directory = tempfile::tempdir().context("cannot create a directory for the initramfs")?;
     let initramfs = directory.path().join("initramfs.cpio");
+    let disks = parts.disks(&on_host)?;
     parts.write_initramfs(workspace, on_host, &initramfs)?;
     println!("Ctrl-A x ends the emulation immediately");
     let log = directory.path().join("emulator.log");
-    let boot =
-        Boot { emulator: &parts.emulator.program, kernel: &parts.image, initramfs: &initramfs, log: &log };
+    let boot = Boot {
+        emulator: &parts.emulator.program,
+        kernel: &parts.image,
+        initramfs: &initramfs,
+        disks: &disks,
+        log: &log,
+    };
     machine::interactive(parts.host, &boot)
 }

@@ -62,6 +62,26 @@ const PROGRAMS: &[Program] = &[
     virtiofsd(Aarch64, &[("virtiofsd", Aarch64)]),
     passt(X86_64, &[("passt", X86_64)]),
     passt(Aarch64, &[("passt", Aarch64)]),
+    Program {
+        name: "e2fsck",
+        architecture: X86_64,
+        release: Release::Bookworm,
+        packages: &[("e2fsprogs", X86_64)],
+        without: &["logsave"],
+        executable: "sbin/e2fsck",
+        data: &[],
+        arguments: "",
+    },
+    Program {
+        name: "e2fsck",
+        architecture: Aarch64,
+        release: Release::Trixie,
+        packages: &[("e2fsprogs", Aarch64)],
+        without: &["logsave"],
+        executable: "usr/sbin/e2fsck",
+        data: &[],
+        arguments: "",
+    },
 ];
 
 /// The packages of a program of one architecture.

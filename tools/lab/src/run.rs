@@ -8,15 +8,16 @@ use std::time::{Duration, Instant};
 use crate::architecture::Architecture;
 use crate::bundle::{self, Bundle, Cache, Unpacked};
 use crate::emulator::Emulator;
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Missing, Result};
 use crate::host::Host;
 use crate::image::{Ghest, HostImage, Tools};
 use crate::kernel::{self, Kernel, KernelFiles, Module};
 use crate::machine::{Boot, Machine};
 use crate::program::{self, Program};
 use crate::report::Records;
-use crate::scenario::Scenario;
+use crate::scenario::{self, Scenario};
 use crate::session::{Aftermath, Session};
+use crate::system::{System, SystemFiles};
 use crate::verdict::{self, Evidence, Outcome, Verdict};
 use crate::workspace::Workspace;
 
@@ -75,17 +76,10 @@ pub(crate) struct Parts {
     ghest: Ghest,
     tools: Tools,
     guest_kernels: BTreeMap<&'static str, KernelFiles>,
+    systems: BTreeMap<System, SystemFiles>,
     programs: Vec<(&'static Program, Unpacked)>,
     tests: Vec<(&'static str, PathBuf)>,
     versions: BTreeMap<String, String>,
-}
-
-/// Why a host cannot be assembled.
-pub(crate) enum Missing {
-    /// Packages could not be fetched, for example without a network.
-    Packages(Error),
-    /// The checkout does not build, or a package has unexpected contents.
-    Part(Error),
 }
 
 impl Parts {
@@ -99,12 +93,14 @@ impl Parts {
     ) -> std::result::Result<Self, Missing> {
         let mut kernels = vec![kernel::kernel(architecture, host_kernel).map_err(Missing::Part)?];
         let mut programs = BTreeMap::new();
+        let mut systems = BTreeSet::new();
         let mut host_tests = false;
         for scenario in scenarios {
             if let Some(key) = &scenario.kernel {
                 kernels.push(kernel::kernel(architecture, key).map_err(Missing::Part)?);
             }
             host_tests |= scenario.host_tests;
+            systems.extend(scenario.system().map_err(Missing::Part)?);
             for name in &scenario.programs {
                 programs.insert(name, program::program(architecture, name).map_err(Missing::Part)?);
             }
@@ -117,10 +113,17 @@ impl Parts {
         for bundle in &bundles {
             cache.get(bundle).map_err(Missing::Packages)?;
         }
+        let mut system_files = BTreeMap::new();
+        for system in systems {
+            system_files.insert(system, system.get(&workspace.root, cache)?);
+        }
         let emulator = Emulator::get(workspace, cache, architecture).map_err(Missing::Packages)?;
         let mut parts =
             Self::assemble(workspace, cache, architecture, emulator, &kernels, &programs, &bundles)
                 .map_err(Missing::Part)?;
+        let versions = system_files.iter().map(|(system, files)| (system.to_string(), files.version.clone()));
+        parts.versions.extend(versions);
+        parts.systems = system_files;
         if host_tests {
             parts.tests = workspace.host_tests(architecture, cache).map_err(Missing::Part)?;
         }
@@ -164,9 +167,18 @@ impl Parts {
                 .iter()
                 .map(|program| Ok((*program, cache.get(&program.bundle())?)))
                 .collect::<Result<_>>()?,
+            systems: BTreeMap::new(),
             tests: Vec::new(),
             versions,
         })
+    }
+
+    /// The disks of a host that runs these scenarios.
+    pub(crate) fn disks(&self, scenarios: &[&Scenario]) -> Result<Vec<PathBuf>> {
+        let disks = scenario::disks(scenarios)?.into_iter();
+        Ok(disks
+            .filter_map(|(_, _, system)| Some(self.systems.get(&system)?.path(SystemFiles::DISK)))
+            .collect())
     }
 
     /// Writes the host's initramfs.
@@ -182,6 +194,7 @@ impl Parts {
             ghest: &self.ghest,
             tools: &self.tools,
             kernels: &self.guest_kernels,
+            systems: &self.systems,
             programs: &self.programs,
             tests: &self.tests,
             scenarios,
@@ -201,7 +214,9 @@ fn run_on_host(
 ) -> Result<()> {
     let directory = records.host_directory()?;
     let initramfs = directory.join("initramfs.cpio");
-    parts.write_initramfs(workspace, waiting.iter().copied().collect(), &initramfs)?;
+    let scenarios: Vec<&Scenario> = waiting.iter().copied().collect();
+    let disks = parts.disks(&scenarios)?;
+    parts.write_initramfs(workspace, scenarios, &initramfs)?;
     let mut boots = 0;
     let mut repeated = BTreeSet::new();
     while !waiting.is_empty() {
@@ -212,6 +227,7 @@ fn run_on_host(
             emulator: &parts.emulator.program,
             kernel: &parts.image,
             initramfs: &initramfs,
+            disks: &disks,
             log: &log,
         };
         let began = Instant::now();

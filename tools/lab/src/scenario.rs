@@ -11,6 +11,7 @@ use crate::architecture::Architecture;
 use crate::conversation::{Step, variables};
 use crate::error::{Context, Error, Result};
 use crate::host::Host;
+use crate::system::System;
 use crate::{kernel, matrix, program};
 
 /// One scenario, after expansion of its file's matrix.
@@ -26,8 +27,8 @@ pub(crate) struct Scenario {
     pub(crate) set: Set,
     /// Kernel of the host, by its key; the host has a default.
     host_kernel: Option<String>,
-    /// Shell script that runs on the host, in a directory that contains `profile.toml`, `kernel` and `initrd` if the scenario has
-    /// them. Files in `out/` are collected.
+    /// Shell script that runs on the host, in a directory that contains `profile.toml`, `kernel` and `initrd`, or `vmlinuz`,
+    /// `initrd.img` and `debian.img`, if the scenario has them. Files in `out/` are collected.
     #[serde(default = "boot_profile")]
     pub(crate) command: String,
     /// The profile's text.
@@ -36,6 +37,8 @@ pub(crate) struct Scenario {
     pub(crate) profile_from: Option<PathBuf>,
     /// Kernel of the guest, by its key.
     pub(crate) kernel: Option<String>,
+    /// The release of a Debian server whose disk, kernel and initrd the scenario has.
+    pub(crate) system: Option<String>,
     /// Shell script at the end of the guest's init.
     pub(crate) init: Option<String>,
     /// Kernel modules that the guest's init loads before, with their dependencies.
@@ -151,6 +154,16 @@ impl Scenario {
         self.host_kernel.as_deref().unwrap_or(Host::of(self.host).kernel)
     }
 
+    /// Whether its guest is Linux.
+    pub(crate) fn is_linux(&self) -> bool {
+        self.kernel.is_some() || self.system.is_some()
+    }
+
+    /// The system that its guest boots from a disk.
+    pub(crate) fn system(&self) -> Result<Option<System>> {
+        self.system.as_deref().map(|release| System::new(self.host, release)).transpose()
+    }
+
     fn check(&self) -> Result<()> {
         let is_fit = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "-._".contains(c);
         if self.name.is_empty() || !self.name.chars().all(is_fit) {
@@ -177,6 +190,7 @@ impl Scenario {
         for name in &self.programs {
             program::program(self.host, name)?;
         }
+        self.system()?;
         kernel::kernel(self.host, self.host_kernel())?;
         self.kernel.as_deref().map_or(Ok(()), |key| kernel::kernel(self.host, key).map(drop))
     }
@@ -200,6 +214,17 @@ pub(crate) fn load(directory: &Path) -> Result<Vec<Scenario>> {
     }
 }
 
+/// The disks of a host that runs these scenarios: their numbers, the scenarios, and the systems on them. Each scenario has its own.
+pub(crate) fn disks<'s>(scenarios: &[&'s Scenario]) -> Result<Vec<(usize, &'s Scenario, System)>> {
+    let mut disks = Vec::new();
+    for scenario in scenarios {
+        if let Some(system) = scenario.system()? {
+            disks.push((disks.len(), *scenario, system));
+        }
+    }
+    Ok(disks)
+}
+
 fn parse(text: &str) -> Result<Vec<Scenario>> {
     let file: toml::Table = toml::from_str(text).context("not TOML")?;
     let parse = |table: toml::Table| {
@@ -212,6 +237,7 @@ fn parse(text: &str) -> Result<Vec<Scenario>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::system;
 
     const SMALL: &str = "name = 'a'\nhost = 'x86_64'\n";
 
@@ -233,6 +259,7 @@ mod tests {
         assert!(error("see = [{ txt = 'x' }]").contains("unknown field `txt`"));
         assert!(error("programs = ['vi']").contains("unknown program \"vi\""));
         assert!(error("kernel = '2.4'").contains("known: 6.1, 6.12, 7.3"));
+        assert!(error("system = 'potato'").contains("known: bookworm, trixie"));
         assert!(error("profile = ''\nprofile-from = 'x'").contains("exclude each other"));
         assert!(error("init = ''\nmodules = ['evdev']").contains("kernel and init are required"));
         assert!(error("set = 'all'").contains("unknown variant `all`"));
@@ -264,5 +291,31 @@ mod tests {
         let boots = |prefix: &str| scenarios.iter().filter(|it| it.name.starts_with(prefix)).count();
         assert_eq!((boots("linux-boot-"), boots("arm64-boot-")), (8, 18));
         load(&directory.join("benchmark")).unwrap();
+    }
+
+    #[test]
+    fn servers_run_the_commands_of_the_document() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+        let documented =
+            system::commands_for_the_machine(&fs::read_to_string(root.join(system::PAGE)).unwrap());
+        let scenarios = load(&root.join("tests/scenarios")).unwrap();
+        let servers: Vec<_> = scenarios.iter().filter(|scenario| scenario.system.is_some()).collect();
+        assert!(servers.len() >= 6 && documented.lines().count() >= 3, "{documented}");
+        for server in servers {
+            let steps = server.steps.iter().filter_map(|step| step.host.as_deref());
+            let run = steps.chain([server.command.as_str()]).collect::<Vec<_>>().join("\n");
+            for command in documented.lines() {
+                assert!(run.contains(command), "{}: {command}", server.name);
+            }
+        }
+    }
+
+    #[test]
+    fn each_scenario_with_a_system_has_its_own_disk() {
+        let scenario = |more: &str| parse(&format!("{SMALL}{more}")).unwrap().remove(0);
+        let (one, other, two) = (scenario("system = 'trixie'"), scenario(""), scenario("system = 'trixie'"));
+        let scenarios = [&one, &other, &two];
+        let numbers: Vec<_> = disks(&scenarios).unwrap().iter().map(|(number, ..)| *number).collect();
+        assert_eq!(numbers, [0, 1]);
     }
 }

@@ -97,11 +97,17 @@ fn has_lists() -> bool {
 }
 
 fn apt_get(arguments: &[&str]) -> Result<()> {
-    let mut command = if is_root() { Command::new("apt-get") } else { Command::new("sudo") };
-    if !is_root() {
-        command.arg("apt-get");
+    process::run(as_root("apt-get").args(arguments).env("DEBIAN_FRONTEND", "noninteractive"))
+}
+
+/// A command that root executes.
+pub(crate) fn as_root(program: &str) -> Command {
+    if is_root() {
+        return Command::new(program);
     }
-    process::run(command.args(arguments).env("DEBIAN_FRONTEND", "noninteractive"))
+    let mut command = Command::new("sudo");
+    command.arg(program);
+    command
 }
 
 /// Whether files that the lab creates belong to root.

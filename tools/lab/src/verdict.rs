@@ -80,7 +80,7 @@ pub(crate) fn faults(scenario: &Scenario, evidence: &Evidence) -> Vec<String> {
         faults.push(format!("the console's script still waits for {text:?}"));
     }
     faults.extend(scenario.see.iter().filter_map(|seen| not_seen(seen, evidence)));
-    let linux: &[&str] = if scenario.kernel.is_some() { NEVER_ON_LINUX } else { &[] };
+    let linux: &[&str] = if scenario.is_linux() { NEVER_ON_LINUX } else { &[] };
     let never = scenario.never.iter().map(String::as_str).chain(linux.iter().copied());
     for text in never {
         let line = line_with(&evidence.transcript, text, &scenario.allow);
@@ -99,7 +99,7 @@ pub(crate) fn failed_by_the_emulator(scenario: &Scenario, evidence: &Evidence) -
     };
     let booted = find(&evidence.transcript, b"Run /init as init process").is_some();
     scenario.host == Architecture::X86_64
-        && scenario.kernel.is_some()
+        && scenario.is_linux()
         && !booted
         && said("triple fault; rip=0xfff0 ")
 }

@@ -93,8 +93,7 @@ impl Apt {
         if let Some(security) = mirrors.security.filter(|_| !release.security_suites().is_empty()) {
             stanzas += &format!("\n{}", security.stanza(release.security_suites()));
         }
-        fs::write(apt.directory.join("sources/lab.sources"), stanzas)
-            .context("cannot write apt's sources")?;
+        fs::write(apt.sources(), stanzas).context("cannot write apt's sources")?;
         Ok(apt)
     }
 
@@ -102,6 +101,11 @@ impl Apt {
     pub(crate) fn has_lists(&self) -> bool {
         let lists = fs::read_dir(self.directory.join("lists")).into_iter().flatten().flatten();
         lists.map(|entry| entry.file_name()).any(|name| name.to_string_lossy().contains("_Packages"))
+    }
+
+    /// The file with the package sources.
+    pub(crate) fn sources(&self) -> PathBuf {
+        self.directory.join("sources/lab.sources")
     }
 
     pub(crate) fn update(&self) -> Result<()> {
