@@ -63,24 +63,12 @@ const PROGRAMS: &[Program] = &[
     passt(X86_64, &[("passt", X86_64)]),
     passt(Aarch64, &[("passt", Aarch64)]),
     Program {
-        name: "e2fsck",
-        architecture: X86_64,
-        release: Release::Bookworm,
-        packages: &[("e2fsprogs", X86_64)],
         without: &["logsave"],
-        executable: "sbin/e2fsck",
-        data: &[],
-        arguments: "",
+        ..alone("e2fsck", X86_64, Release::Bookworm, &[("e2fsprogs", X86_64)], "sbin/e2fsck")
     },
     Program {
-        name: "e2fsck",
-        architecture: Aarch64,
-        release: Release::Trixie,
-        packages: &[("e2fsprogs", Aarch64)],
         without: &["logsave"],
-        executable: "usr/sbin/e2fsck",
-        data: &[],
-        arguments: "",
+        ..alone("e2fsck", Aarch64, Release::Trixie, &[("e2fsprogs", Aarch64)], "usr/sbin/e2fsck")
     },
 ];
 
@@ -105,16 +93,7 @@ const fn alone(
     packages: Packages,
     executable: &'static str,
 ) -> Program {
-    Program {
-        name,
-        architecture,
-        release,
-        packages,
-        without: &[],
-        executable,
-        data: &[],
-        arguments: "",
-    }
+    Program { name, architecture, release, packages, without: &[], executable, data: &[], arguments: "" }
 }
 
 /// The dynamic linker, and the directories of libraries in packages: the older releases have some of each below `lib`.

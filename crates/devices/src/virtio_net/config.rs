@@ -1,6 +1,5 @@
 //! The section of a network device in a profile, and the device that it makes.
 
-use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileTypeExt;
 use std::path::PathBuf;
 use std::sync::Arc;
