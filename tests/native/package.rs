@@ -33,7 +33,7 @@ fn every_file_of_the_package_exists() -> Checked {
     let lab = fs::read_to_string(root.join("../tools/lab/src/package.rs")).expect("the command of the lab");
     let mut destinations = Vec::new();
     for asset in assets {
-        let [source, destination] = [0, 1].map(|part| asset[part].as_str().expect("a path"));
+        let [source, destination] = [0_usize, 1].map(|part| asset[part].as_str().expect("a path"));
         destinations.push(destination);
         let is_there = match source.strip_prefix("../target/dist/") {
             Some(page) if page.starts_with("man/") => exists(&generated.path(page)),

@@ -11,7 +11,7 @@ use clap::Subcommand;
 use schemars::generate::SchemaSettings;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::MAX_RESPONSE_LEN;
 use super::answer::{Devices, Following, Ledger, MemoryMap, State};
@@ -96,7 +96,15 @@ pub fn timeout(text: &str) -> Result<Duration, String> {
 
 /// Parses the line of a request.
 pub(super) fn parse(line: &[u8]) -> Result<Request, String> {
-    serde_json::from_slice(line).map_err(|error| format!("invalid request: {error}"))
+    let invalid = |error: serde_json::Error| format!("invalid request: {error}");
+    let request: Request = serde_json::from_slice(line).map_err(invalid)?;
+    // serde ignores the fields of a command that has no arguments.
+    let fields: Map<String, Value> = serde_json::from_slice(line).map_err(invalid)?;
+    let known = json!(request);
+    match fields.keys().find(|field| known.get(field.as_str()).is_none()) {
+        Some(unknown) => Err(format!("invalid request: unknown field `{unknown}`")),
+        None => Ok(request),
+    }
 }
 
 /// The line of the response to a request: the fields of its answer beside `ok`, or the reason why it failed.
@@ -234,6 +242,8 @@ mod tests {
             (br#"{"command":"inject","gpa":0,"log2-len":255,"kind":"AO","via":"notice"}"#, "12 to 30"),
             (br#"{"command":"inject","gpa":0,"log2-len":11,"kind":"AO","via":"notice"}"#, "12 to 30"),
             (br#"{"command":"inject","gpa":0,"log2-len":12,"kind":"AO","via":"notice","x":0}"#, "`x`"),
+            (br#"{"command":"status","x":0}"#, "unknown field `x`"),
+            (br#"["status"]"#, "invalid request"),
             (br#"{"command":"events"}"#, "`follow`"),
             (br#"{"command":"power-button","wait":"5s"}"#, "`wait`"),
         ] {
