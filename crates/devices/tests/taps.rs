@@ -4,8 +4,8 @@
 #[path = "virtio/driver.rs"]
 #[expect(dead_code, reason = "this test needs a part of the driver")]
 mod driver;
-#[path = "virtio/rings.rs"]
-mod rings;
+#[path = "virtio/net_queues.rs"]
+mod net_queues;
 
 use std::collections::BTreeSet;
 use std::env;
@@ -17,7 +17,7 @@ use devices::virtio_net::{LinkConfig, MacAddress, Net, NetConfig};
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
 
 use driver::*;
-use rings::{Ring, until};
+use net_queues::{Ring, until};
 
 /// Set in the network namespace.
 const INSIDE: &str = "GHEST_TEST_TAPS";

@@ -12,7 +12,7 @@ use proptest::prelude::*;
 
 use crate::driver::*;
 use crate::net::{Machine, TRANSMIT, frame};
-use crate::rings::SIZE;
+use crate::net_queues::SIZE;
 
 #[derive(Clone, Debug)]
 enum Step {

@@ -9,10 +9,10 @@ mod hostile_guest;
 mod hostile_net;
 #[cfg(feature = "virtio-net")]
 mod net;
+#[cfg(feature = "virtio-net")]
+mod net_queues;
 mod poison_observer;
 mod poisoned_rings;
-#[cfg(feature = "virtio-net")]
-mod rings;
 #[cfg(feature = "virtio-rng")]
 mod rng;
 mod transport;
