@@ -89,7 +89,7 @@ pub(crate) fn rust() -> Bundle {
     }
 }
 
-/// Prometheus' checker of metrics, which a test of the full set runs. Its package is too large to fetch for each run.
+/// Prometheus' checker of metrics, for a test of `ghest`.
 pub(crate) fn promtool() -> Bundle {
     Bundle {
         name: "prometheus".to_owned(),

@@ -184,11 +184,8 @@ fn execute(Cli { command, ghest, full }: Cli) -> Result<Option<Count>> {
             if let Err(error) = workspace.prepare_compiler(&cache) {
                 eprintln!("no compiler for aarch64: {error}");
             }
-            let promtool = full.then(|| cache.get(&bundle::promtool()));
-            let promtool = promtool.transpose().unwrap_or_else(|error| {
-                eprintln!("no promtool: {error}");
-                None
-            });
+            let promtool = cache.get(&bundle::promtool());
+            let promtool = promtool.inspect_err(|error| eprintln!("no promtool: {error}")).ok();
             let tests = suite::cargo_test(&workspace, promtool.as_ref())?;
             let checks = libraries::check(&workspace, false)?;
             let runs = Count::of(&run::run(&workspace, &cache, &scenarios, false)?);
