@@ -132,7 +132,7 @@ fn a_full_disk() -> Checked {
 /// Prometheus' own checker reads the text, and has nothing to say about names, units and help.
 fn promtool_finds_nothing() -> Checked {
     needs::kvm()?;
-    // `cargo lab test --full` unpacks one.
+    // `cargo lab test` unpacks one.
     let promtool = std::env::var_os("PROMTOOL").unwrap_or_else(|| "promtool".into());
     needs::works("promtool (Debian's package prometheus)", Command::new(&promtool).arg("--version"))?;
     let scratch = Scratch::new();
