@@ -45,6 +45,7 @@ mod primecell;
 pub mod registry;
 pub mod rtc;
 pub mod serial;
+pub mod socket_file;
 #[allow(dead_code, reason = "a part of the core may serve only kinds that a build leaves out")]
 pub mod virtio;
 #[cfg(feature = "virtio-block")]

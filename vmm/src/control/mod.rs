@@ -23,14 +23,12 @@ mod client;
 mod connection;
 mod protocol;
 mod server;
-mod socket;
 
 use std::time::Duration;
 
 pub use client::{RequestFailed, send_request};
 pub use protocol::Request;
 pub use server::Server;
-pub use socket::{ListenError, remove_socket_in_signal_handler};
 
 /// Clients that are connected at the same time.
 const MAX_CLIENTS: usize = 64;

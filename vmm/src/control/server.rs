@@ -7,6 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use devices::socket_file::{ListenError, SocketFile, listen_at};
 use event_manager::{EventOps, Events};
 use rustix::io::Errno;
 use rustix::net::{SocketFlags, accept_with};
@@ -15,7 +16,6 @@ use vmm_sys_util::epoll::EventSet;
 use vmm_sys_util::timerfd::TimerFd;
 
 use super::connection::{Connected, Connection};
-use super::socket::{ListenError, SocketFile, listen_at};
 use super::{MAX_CLIENTS, MAX_UNREAD_LEN, Request};
 
 /// The control socket and its clients. The socket's file is removed when this is dropped.
@@ -39,7 +39,7 @@ const ACCEPT_RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
 impl Server {
     /// Listens at `path`. A socket there at which no process listens is replaced. If the process is ended by a signal, the file is
-    /// removed as well, see [`remove_socket_in_signal_handler`](super::remove_socket_in_signal_handler).
+    /// removed as well, see [`remove_all_in_signal_handler`](devices::socket_file::remove_all_in_signal_handler).
     ///
     /// # Errors
     /// Returns an error if the path is in use, or a system call fails. No file is left then.
