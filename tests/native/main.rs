@@ -27,6 +27,7 @@ mod output;
 mod outputs;
 mod signals;
 mod tables;
+mod vsock;
 
 use std::process::ExitCode;
 
@@ -63,6 +64,7 @@ fn main() -> ExitCode {
         outputs::trials(),
         signals::trials(),
         tables::trials(),
+        vsock::trials(),
     ];
     libtest_mimic::run(&Arguments::from_args(), trials.into_iter().flatten().collect()).exit_code()
 }

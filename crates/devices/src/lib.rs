@@ -53,6 +53,8 @@ pub mod virtio_block;
 pub mod virtio_mmio;
 #[cfg(feature = "virtio-rng")]
 pub mod virtio_rng;
+#[cfg(feature = "virtio-vsock")]
+pub mod virtio_vsock;
 
 pub use console::ConsolePort;
 pub use line::{InterruptLine, Level, LevelLine};

@@ -10,6 +10,8 @@ static KINDS: &[&dyn Kind] = &[
     &crate::virtio_block::KIND,
     #[cfg(feature = "virtio-rng")]
     &crate::virtio_rng::KIND,
+    #[cfg(feature = "virtio-vsock")]
+    &crate::virtio_vsock::KIND,
 ];
 
 /// All kinds, for [`machine_profile::parse`].

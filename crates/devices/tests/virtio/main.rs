@@ -7,7 +7,11 @@ mod groups;
 mod hostile_guest;
 mod poison_observer;
 mod poisoned_rings;
+#[cfg(feature = "virtio-vsock")]
+mod rings;
 #[cfg(feature = "virtio-rng")]
 mod rng;
 mod transport;
+#[cfg(feature = "virtio-vsock")]
+mod vsock;
 mod workers;
