@@ -48,6 +48,8 @@ pub mod serial;
 pub mod socket_file;
 #[allow(dead_code, reason = "a part of the core may serve only kinds that a build leaves out")]
 pub mod virtio;
+#[cfg(feature = "virtio-balloon")]
+pub mod virtio_balloon;
 #[cfg(feature = "virtio-block")]
 pub mod virtio_block;
 pub mod virtio_mmio;

@@ -13,6 +13,7 @@
 //! |---|---|---|
 //! | [`crate::virtio_block`] | 2 | `virtio-block` |
 //! | [`crate::virtio_rng`] | 4 | `virtio-rng` |
+//! | [`crate::virtio_balloon`] | 5 | `virtio-balloon` |
 //! | [`crate::virtio_vsock`] | 19 | `virtio-vsock` |
 //!
 //! A driver detects a transport by the tables. An MP table cannot describe one: Linux learns of it from its command line
