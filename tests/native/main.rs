@@ -32,6 +32,7 @@ mod protocol;
 mod service;
 mod signals;
 mod tables;
+mod vsock;
 
 use std::process::ExitCode;
 
@@ -73,6 +74,7 @@ fn main() -> ExitCode {
         service::trials(),
         signals::trials(),
         tables::trials(),
+        vsock::trials(),
     ];
     libtest_mimic::run(&Arguments::from_args(), trials.into_iter().flatten().collect()).exit_code()
 }

@@ -270,22 +270,23 @@ fn survives(command: Command, ignored: &[Signal]) -> Checked {
     Ok(())
 }
 
-/// The terminal is restored, the control socket removed, and the status that of the signal.
+/// The terminal is restored, the sockets are removed, and the status that of the signal.
 fn leaves_nothing_behind(name: &str, signal: Signal) -> Checked {
     needs::kvm()?;
     let scratch = Scratch::new();
     let profile = scratch.profile(
         "[machine]\nvcpus = 1\nmemory = \"64MiB\"\nfirmware = \"acpi\"\n\n[boot]\ncmdline = \"probe.echo\"\n\n\
-         [control]\nsocket = \"control\"\n",
+         [control]\nsocket = \"control\"\n\n[[device]]\ntype = \"virtio-vsock\"\ncid = 3\nsocket = \"vsock\"\n",
     );
     let terminal = Terminal::boot(&profile);
     terminal.wait_for("probe: listening");
     assert!(terminal.is_raw());
-    assert!(scratch.path("control").exists());
+    let sockets = ["control", "vsock"].map(|socket| scratch.path(socket));
+    assert!(sockets.iter().all(|socket| socket.exists()));
     terminal.signal(signal);
     let (status, _, stderr) = terminal.finish();
     assert_eq!(status, 128 + signal.as_raw(), "{stderr}");
-    assert!(fs::symlink_metadata(scratch.path("control")).is_err(), "the socket is left");
+    assert!(sockets.iter().all(|socket| fs::symlink_metadata(socket).is_err()), "a socket is left");
     assert!(stderr.contains(name), "{stderr}");
     Ok(())
 }

@@ -131,6 +131,34 @@ fn a_record_survives_the_poison_of_its_pages() {
     assert_eq!(count(&parts, "acknowledged"), 1);
 }
 
+/// A balloon gives pages back to the host: what was poisoned in them is repaired.
+#[test]
+fn poisoned_pages_that_a_device_gives_back_are_repaired() {
+    let parts = arm(Backing::Anonymous);
+    // A page of the host, not a memslot hole as in the other tests.
+    consumed(&parts, 0, 0x5000);
+    parts.reporting.memslot_holes().remove(Span::around(0x5000, 12));
+    parts.reporting.memslot_holes().insert(Span::around(0x6000, 12));
+    let fault = parts.fault(0x6000, Action::Optional);
+    parts.reporting.detected(DetectedError::Signalled(fault));
+    let poisoned = || parts.reporting.ledger().bytes_lost;
+    assert_eq!(poisoned(), 2 * PAGE);
+    // Others, and a part of the page.
+    for (gpa, len) in [(0x4000, PAGE), (0x7000, 4 * PAGE), (0x5001, PAGE), (0x5000, PAGE - 1), (0, 0)] {
+        parts.reporting.discarded(gpa, len);
+    }
+    assert_eq!((poisoned(), count(&parts, "repaired")), (2 * PAGE, 0));
+    parts.reporting.discarded(0x4000, 8 * PAGE);
+    assert_eq!((poisoned(), count(&parts, "repaired")), (PAGE, 1));
+    // The main thread fills the memslot hole.
+    assert_eq!(parts.reporting.repairable(), [Span::around(0x6000, 12)]);
+    assert_eq!(parts.reporting.repairable(), []);
+    parts.reporting.repaired(Span::around(0x6000, 12));
+    assert_eq!((poisoned(), count(&parts, "repaired")), (0, 2));
+    parts.reporting.discarded(0x4000, 8 * PAGE);
+    assert_eq!(count(&parts, "repaired"), 2, "once");
+}
+
 /// The error arrives after the last one of the old machine was taken, and before its memory is renewed.
 #[test]
 fn an_error_of_the_time_before_a_reset_is_not_reported_to_the_new_guest() {

@@ -46,10 +46,13 @@ pub mod rate_limit;
 pub mod registry;
 pub mod rtc;
 pub mod serial;
+pub mod socket_file;
 #[cfg(feature = "vhost-user")]
 pub mod vhost_user;
 #[allow(dead_code, reason = "a part of the core may serve only kinds that a build leaves out")]
 pub mod virtio;
+#[cfg(feature = "virtio-balloon")]
+pub mod virtio_balloon;
 #[cfg(feature = "virtio-block")]
 pub mod virtio_block;
 #[cfg(feature = "virtio-fs")]
@@ -59,6 +62,8 @@ pub mod virtio_mmio;
 pub mod virtio_net;
 #[cfg(feature = "virtio-rng")]
 pub mod virtio_rng;
+#[cfg(feature = "virtio-vsock")]
+pub mod virtio_vsock;
 
 pub use console::ConsolePort;
 pub use line::{InterruptLine, Level, LevelLine};

@@ -1,4 +1,4 @@
-//! The receiver of poisoned pages that a device touches.
+//! The receiver of poisoned pages that a device touches, or gives back to the host.
 
 /// Notified by a device, on the device's thread, of a poisoned page of guest memory that the device touched.
 ///
@@ -7,4 +7,10 @@
 pub trait PoisonObserver: Send + Sync {
     /// The naturally aligned 2^`log2_len` bytes around a GPA are poisoned.
     fn touched(&self, gpa: u64, log2_len: u8);
+
+    /// Pages that the guest does not use were given back to the host: those of them that were poisoned are fresh ones now. Called
+    /// before the guest can use them again. The default is for a VMM whose devices give no memory back.
+    fn discarded(&self, gpa: u64, len: u64) {
+        let _ = (gpa, len);
+    }
 }

@@ -14,6 +14,10 @@ static KINDS: &[&dyn Kind] = &[
     &crate::virtio_net::KIND,
     #[cfg(feature = "virtio-rng")]
     &crate::virtio_rng::KIND,
+    #[cfg(feature = "virtio-vsock")]
+    &crate::virtio_vsock::KIND,
+    #[cfg(feature = "virtio-balloon")]
+    &crate::virtio_balloon::KIND,
 ];
 
 /// All kinds, for [`machine_profile::parse`].

@@ -36,7 +36,7 @@ fn poisoned_pages_are_reported() -> Result<Completion, Failed> {
     assert_eq!(request(&mut driver, OUT, HEADER, data + 8).0, IOERR);
     assert_eq!(request(&mut driver, IN, data, BUFFERS + 0x800).0, IOERR);
     assert_eq!(request(&mut driver, IN, HEADER, BUFFERS + 0x800), (0, 513), "the device continues");
-    let reported = std::mem::take(&mut *driver.reported.0.lock().expect("no panic"));
+    let reported = std::mem::take(&mut *driver.reported.touched.lock().expect("no panic"));
     assert_eq!(reported, [(data, log2_page), (data + 8, log2_page), (data, log2_page)]);
 
     driver.descriptor(DESCRIPTORS, 0, data, 48, INDIRECT_TABLE, 0);
@@ -52,7 +52,7 @@ fn poisoned_pages_are_reported() -> Result<Completion, Failed> {
     driver.ram.replace_pages(AVAILABLE, 1).expect("repaired");
     driver.start(0);
     assert_eq!(request(&mut driver, IN, HEADER, data), (0, 513), "repaired");
-    let reported = driver.reported.0.lock().expect("no panic").clone();
+    let reported = driver.reported.touched.lock().expect("no panic").clone();
     assert_eq!(reported, [(data, log2_page), (AVAILABLE + 2, log2_page)]);
     Ok(Completion::Completed)
 }

@@ -27,11 +27,7 @@ impl GuestRam {
     /// `InvalidInput` if the bytes are not all guest memory; EHWPOISON if a page is still poisoned; ENOSPC if the hugetlb pool is
     /// empty; or the error of fallocate(2) or madvise(2).
     pub fn replace_pages(&self, gpa: u64, len: u64) -> io::Result<()> {
-        let end = gpa.checked_add(len).ok_or_else(|| not_memory(gpa, len))?;
-        let memory = self.slots().map(|slot| end.min(slot.gpa + slot.len).saturating_sub(gpa.max(slot.gpa)));
-        if memory.sum::<u64>() < len {
-            return Err(not_memory(gpa, len));
-        }
+        let end = self.end_of_memory(gpa, len)?;
         // Checked before a page is released, so that an empty pool does not take a page from the guest.
         let needed = self.pages(gpa, end).iter().map(|pages| pages.range.len()).sum();
         self.backing().check_pool(needed).map_err(io::Error::other)?;
@@ -111,6 +107,39 @@ impl GuestRam {
             from = from.max(end);
         }
         Ok(())
+    }
+
+    /// Gives pages that the guest does not use back to the host: those, of the host's base size, that are completely within these
+    /// bytes. Their next access gets fresh pages, which are zero, whether they were poisoned or not. `discarded` is called for each
+    /// range, of GPA and bytes, that was given back.
+    ///
+    /// Pages of hugetlbfs are kept: the next access would be a SIGBUS if the pool were empty by then.
+    ///
+    /// # Errors
+    /// `InvalidInput` if the bytes are not all guest memory; or the error of fallocate(2) or madvise(2).
+    pub fn discard_pages(&self, gpa: u64, len: u64, mut discarded: impl FnMut(u64, u64)) -> io::Result<()> {
+        let end = self.end_of_memory(gpa, len)?;
+        if matches!(self.backing(), Backing::Hugetlbfs { .. }) {
+            return Ok(());
+        }
+        let page_size = self.backing().page_size();
+        // Regions begin and end at pages.
+        let (Some(start), end) = (gpa.checked_next_multiple_of(page_size), end & !(page_size - 1)) else {
+            return Ok(());
+        };
+        for pages in self.pages(start, end) {
+            self.release(pages)?;
+            sigbus::memory_replaced(pages.range.hva(), pages.range.len());
+            discarded(pages.gpa, pages.range.len());
+        }
+        Ok(())
+    }
+
+    /// The end of these bytes, exclusive, if all of them are guest memory.
+    fn end_of_memory(&self, gpa: u64, len: u64) -> io::Result<u64> {
+        let end = gpa.checked_add(len).ok_or_else(|| not_memory(gpa, len))?;
+        let memory = self.slots().map(|slot| end.min(slot.gpa + slot.len).saturating_sub(gpa.max(slot.gpa)));
+        if memory.sum::<u64>() < len { Err(not_memory(gpa, len)) } else { Ok(end) }
     }
 
     /// The pages that contain guest memory from `from` to `to` (exclusive), one item for each region.
@@ -234,6 +263,34 @@ mod tests {
             assert_eq!(zero(&ram), [15, 16, 17], "{backing:?}");
             ram.replace_pages(5 * PAGE, 0).expect("nothing to do");
             assert_eq!(zero(&ram), [15, 16, 17], "{backing:?}");
+        }
+    }
+
+    #[test]
+    fn whole_pages_are_discarded_and_others_unchanged() {
+        for backing in [Backing::Anonymous, Backing::Memfd] {
+            let ram = filled(backing);
+            let discard = |gpa, len| {
+                let mut discarded = Vec::new();
+                let outcome =
+                    ram.discard_pages(gpa, len, |gpa, len| discarded.push((gpa / PAGE, len / PAGE)));
+                (outcome.map_err(|error| error.kind()), discarded)
+            };
+            assert_eq!(discard(3 * PAGE, PAGE), (Ok(()), vec![(3, 1)]));
+            // Parts of pages, and across two regions.
+            assert_eq!(discard(5 * PAGE + 1, 2 * PAGE - 2), (Ok(()), vec![]));
+            assert_eq!(discard(14 * PAGE + 1, 3 * PAGE), (Ok(()), vec![(15, 1), (16, 1)]));
+            assert_eq!(discard(7 * PAGE, 0), (Ok(()), vec![]));
+            // Not memory: nothing is discarded.
+            let refused = (Err(io::ErrorKind::InvalidInput), vec![]);
+            for (gpa, len) in
+                [(23 * PAGE, 2 * PAGE), (u64::MAX - 1, 9), (u64::MAX, 1), (23 * PAGE, 42 * PAGE)]
+            {
+                assert_eq!(discard(gpa, len), refused, "{len} bytes at {gpa:#x}");
+            }
+            assert_eq!(zero(&ram), [3, 15, 16], "{backing:?}");
+            ram.write(3 * PAGE, &[4; PAGE as usize]).expect("it can be written");
+            assert_eq!(zero(&ram), [15, 16], "{backing:?}");
         }
     }
 

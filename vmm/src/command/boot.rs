@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
+use devices::socket_file::ListenError;
 use machine_profile::{Diagnostic, Machine, Metrics, OnReboot, Profile};
 use platform::Arch;
 use ras_core::actions::{StopReason, StopReport};
@@ -13,7 +14,7 @@ use rustix::process::{Signal, getppid, set_parent_process_death_signal};
 use vcpu::ThreadError;
 use vcpu::host::{OpenError, open};
 use vmm::board::{BoardError, profile_devices};
-use vmm::control::{ListenError, Server};
+use vmm::control::Server;
 use vmm::journal::{Journal, Missing, Note};
 use vmm::kvm::offered;
 use vmm::lifecycle::Ending;

@@ -32,7 +32,6 @@ mod client;
 mod connection;
 mod protocol;
 mod server;
-mod socket;
 
 use std::time::Duration;
 
@@ -43,7 +42,6 @@ pub use answer::{
 pub use client::{Client, RequestFailed};
 pub use protocol::{Greeting, Request, VERSION, schema, timeout};
 pub use server::Server;
-pub use socket::{ListenError, remove_socket_in_signal_handler};
 
 /// Clients that are connected at the same time.
 const MAX_CLIENTS: usize = 64;

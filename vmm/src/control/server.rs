@@ -7,6 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use devices::socket_file::{ListenError, SocketFile, listen_at};
 use event_manager::{EventOps, Events};
 use rustix::io::Errno;
 use rustix::net::{SocketFlags, accept_with};
@@ -17,7 +18,6 @@ use vmm_sys_util::timerfd::TimerFd;
 use super::answer::Following;
 use super::connection::{Connected, Connection};
 use super::protocol::{Greeting, refusal, response};
-use super::socket::{ListenError, SocketFile, listen_at};
 use super::{MAX_CLIENTS, MAX_FOLLOWERS, MAX_UNREAD_LEN, Request};
 use crate::journal::Journal;
 
@@ -47,7 +47,7 @@ const ACCEPT_RETRY_INTERVAL: Duration = Duration::from_secs(1);
 impl Server {
     /// Listens at `path` for clients of the machine of that name, which follow the events of `journal`. A socket there at which no
     /// process listens is replaced. If the process is ended by a signal, the file is removed as well, see
-    /// [`remove_socket_in_signal_handler`](super::remove_socket_in_signal_handler).
+    /// [`remove_all_in_signal_handler`](devices::socket_file::remove_all_in_signal_handler).
     ///
     /// # Errors
     /// Returns an error if the path is in use, or a system call fails. No file is left then.

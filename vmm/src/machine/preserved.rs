@@ -142,7 +142,7 @@ impl PreservedState {
 
     /// What devices report accesses to poisoned memory to.
     pub(super) fn poison_observer(&self) -> Arc<dyn PoisonObserver> {
-        Arc::new(self.sender.clone())
+        Arc::new(DeviceObserver { sender: self.sender.clone(), reporting: Arc::clone(&self.reporting) })
     }
 }
 
@@ -243,11 +243,21 @@ impl DetectedErrorSender {
     }
 }
 
-impl PoisonObserver for DetectedErrorSender {
+/// Receives what devices see of poisoned memory, on their threads.
+struct DeviceObserver {
+    sender: DetectedErrorSender,
+    reporting: Arc<Reporting>,
+}
+
+impl PoisonObserver for DeviceObserver {
     fn touched(&self, gpa: u64, log2_len: u8) {
-        if self.touched.add(gpa) {
-            self.send(DetectedError::Touched { gpa, log2_len });
+        if self.sender.touched.add(gpa) {
+            self.sender.send(DetectedError::Touched { gpa, log2_len });
         }
+    }
+
+    fn discarded(&self, gpa: u64, len: u64) {
+        self.reporting.discarded(gpa, len);
     }
 }
 
@@ -256,7 +266,7 @@ const _: () = {
     const fn is_send<T: Send>() {}
     const fn is_send_and_sync<T: Send + Sync>() {}
     is_send::<PreservedState>();
-    is_send_and_sync::<DetectedErrorSender>();
+    is_send_and_sync::<DeviceObserver>();
 };
 
 #[cfg(test)]

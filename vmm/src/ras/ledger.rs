@@ -28,16 +28,18 @@ impl Reporting {
         (ledger.entries().len() as u64, ledger.poisoned_bytes())
     }
 
-    /// Spans whose pages may be replaced while the guest runs, according to the profile's `ras.repair`.
+    /// Spans whose pages may be replaced while the guest runs: according to the profile's `ras.repair`, and memslot holes that a
+    /// device gave back to the host, each once.
     #[must_use]
     pub fn repairable(&self) -> Vec<Span> {
-        if self.repair != Repair::WhenAcknowledged {
-            return Vec::new();
-        }
         let now_ns = self.now_ns();
-        let state = self.lock();
-        let repairable = state.responder.ledger().repairable_after(GUEST_OFFLINE_DELAY_NS, now_ns);
-        repairable.filter(|span| !state.unrepairable.contains(span)).collect()
+        let mut state = self.lock();
+        let mut spans = std::mem::take(&mut state.discarded_holes);
+        if self.repair == Repair::WhenAcknowledged {
+            spans.extend(state.responder.ledger().repairable_after(GUEST_OFFLINE_DELAY_NS, now_ns));
+        }
+        spans.retain(|span| !state.unrepairable.contains(span));
+        spans
     }
 
     /// The ranges of memory, as GPA and bytes, that stay poisoned across a reset.

@@ -77,6 +77,8 @@ struct State {
     restored_holes: Vec<RestoredHole>,
     /// Detected errors that are reported by a machine check on vCPU 0, as soon as its state is known.
     waiting_for_state: VecDeque<MemoryError>,
+    /// Memslot holes in memory that a device gave back to the host, to be repaired by the main thread.
+    discarded_holes: Vec<Span>,
     /// Spans whose pages could not be replaced. There is no second attempt.
     unrepairable: Vec<Span>,
 }
@@ -108,6 +110,7 @@ impl Reporting {
             platform: PlatformMemory::default(),
             restored_holes: Vec::with_capacity(WAITING_CAPACITY),
             waiting_for_state: VecDeque::with_capacity(WAITING_CAPACITY),
+            discarded_holes: Vec::new(),
             unrepairable: Vec::with_capacity(WAITING_CAPACITY),
         };
         Ok(Reporting {
@@ -136,6 +139,7 @@ impl Reporting {
         state.waiting_for_state.clear();
         state.restored_holes.clear();
         self.awaited_vcpu.store(NO_VCPU, Ordering::Release);
+        state.discarded_holes.clear();
         if state.executor.replace(executor).is_some() {
             let still_poisoned = self.repair == Repair::Never;
             self.step(&mut state, None, |responder, _, sink| responder.reset(still_poisoned, sink));

@@ -1,5 +1,5 @@
 //! Errors that the guest need not know of: in reserved memory, whose pages are replaced by pages with the same contents, and in
-//! pages that were replaced before their error arrived here.
+//! pages that were replaced before their error arrived here. Pages that devices gave back to the host.
 
 use std::io;
 
@@ -85,6 +85,23 @@ impl Reporting {
         if let (Some(vcpu), Some(executor)) = (hole.vcpu, &self.lock().executor) {
             executor.control.release(vcpu);
         }
+    }
+
+    /// A device gave pages back to the host, which the guest does not use: those that were poisoned are fresh ones now, whatever
+    /// `ras.repair` says. Called on the device's thread, before the guest can use them again.
+    pub fn discarded(&self, gpa: u64, len: u64) {
+        let mut state = self.lock();
+        let entries = state.responder.ledger().within(gpa, len).iter();
+        let is_discarded = |span: &Span| span.gpa >= gpa && span.bytes() <= len - (span.gpa - gpa);
+        let poisoned =
+            entries.filter(|entry| entry.is_poisoned()).map(|entry| entry.span).filter(is_discarded);
+        let poisoned: Vec<Span> = poisoned.collect();
+        // A memslot hole is filled by the main thread. Until then the guest cannot use the page.
+        let (holes, repaired): (Vec<_>, Vec<_>) =
+            poisoned.into_iter().partition(|&span| self.memslot_holes.overlaps(span));
+        state.discarded_holes.extend(holes);
+        drop(state);
+        repaired.into_iter().for_each(|span| self.repaired(span));
     }
 
     /// The records that the guest has not acknowledged in time. If a vCPU consumed the error of one, its guest may hang.

@@ -3,7 +3,7 @@
 //! | signal | effect |
 //! |---|---|
 //! | SIGHUP, SIGINT, SIGQUIT, SIGTERM | while [stops are requests](Signals::stops_are_requests), a request to stop the machine, and the end of the process if that takes longer than [`STOP_TIMEOUT`]; otherwise its immediate end |
-//! | the others that end a process by default, SIGBUS excepted | the same as without a handler, after the terminal is restored and the control socket removed |
+//! | the others that end a process by default, SIGBUS excepted | the same as without a handler, after the terminal is restored and the sockets' files are removed |
 //! | SIGBUS | see [`fatal_signal`] |
 //! | SIGXFSZ | ignored: a write beyond RLIMIT_FSIZE returns EFBIG, and is an I/O error of whoever writes |
 //!
@@ -20,12 +20,13 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::time::Duration;
 
+use devices::socket_file;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 use vmm_sys_util::signal::{SIGRTMAX, SIGRTMIN, unblock_signal};
 
+use crate::console;
 use crate::ras::fatal_signal;
-use crate::{console, control};
 
 pub use name::SignalName;
 
@@ -166,10 +167,10 @@ fn raise_pending_limit() {
     }
 }
 
-/// Undoes what outlives this process: the terminal's mode and the file of the control socket. Async-signal-safe.
+/// Undoes what outlives this process: the terminal's mode and the files of its sockets. Async-signal-safe.
 pub(crate) fn clean_up_in_signal_handler() {
     console::restore_terminal_in_signal_handler();
-    control::remove_socket_in_signal_handler();
+    socket_file::remove_all_in_signal_handler();
 }
 
 /// What a handler does when it returns.

@@ -98,6 +98,11 @@ impl<'a> Buffers<'a> {
         self.segments
     }
 
+    /// The GPA and bytes of each of the buffers that are left, as the guest gave them.
+    pub fn ranges(&self) -> impl Iterator<Item = (u64, u32)> {
+        self.segments.parts.iter().copied()
+    }
+
     /// Removes the last byte and returns it as buffers of its own. `None` if there is none.
     pub fn split_last(&mut self) -> Option<Buffers<'a>> {
         let (start, len) = self.segments.parts.pop_back()?;

@@ -1,5 +1,6 @@
 //! Guest memory as a device accesses it.
 
+use std::io;
 use std::sync::Arc;
 
 use guest_memory::{AccessError, GuestRam};
@@ -67,6 +68,15 @@ impl DeviceMemory {
     /// poisoned at any time afterwards.
     pub fn probe(&self, gpa: u64, len: u64) -> Result<(), AccessError> {
         self.ram.probe(gpa, len).map_err(|error| self.reported(error))
+    }
+
+    /// Gives the whole pages among these bytes back to the host, poisoned or not: they are zero when they are accessed again
+    /// ([`GuestRam::discard_pages`]). The observer is notified.
+    ///
+    /// # Errors
+    /// Returns an error if part of the range is not memory, or the host does not take it.
+    pub fn discard(&self, gpa: u64, len: u64) -> io::Result<()> {
+        self.ram.discard_pages(gpa, len, |gpa, len| self.observer.discarded(gpa, len))
     }
 
     fn reported(&self, error: AccessError) -> AccessError {

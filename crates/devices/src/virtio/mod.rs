@@ -14,6 +14,8 @@
 //! | [`crate::virtio_net`] | 1 | `virtio-net` |
 //! | [`crate::virtio_block`] | 2 | `virtio-block` |
 //! | [`crate::virtio_rng`] | 4 | `virtio-rng` |
+//! | [`crate::virtio_balloon`] | 5 | `virtio-balloon` |
+//! | [`crate::virtio_vsock`] | 19 | `virtio-vsock` |
 //! | [`crate::virtio_fs`] | 26 | `virtio-fs` |
 //!
 //! A driver detects a transport by the tables. An MP table cannot describe one: Linux learns of it from its command line

@@ -65,13 +65,20 @@ pub(crate) const NEXT: u16 = 1;
 pub(crate) const WRITE: u16 = 2;
 pub(crate) const INDIRECT_TABLE: u16 = 4;
 
-/// The poisoned pages that a device reported: GPA and log2 of bytes.
+/// The poisoned pages that a device reported, as GPA and log2 of bytes, and the ranges that it gave back to the host.
 #[derive(Default)]
-pub(crate) struct Reported(pub(crate) Mutex<Vec<(u64, u8)>>);
+pub(crate) struct Reported {
+    pub(crate) touched: Mutex<Vec<(u64, u8)>>,
+    pub(crate) discarded: Mutex<Vec<(u64, u64)>>,
+}
 
 impl PoisonObserver for Reported {
     fn touched(&self, gpa: u64, log2_len: u8) {
-        self.0.lock().expect("no panic").push((gpa, log2_len));
+        self.touched.lock().expect("no panic").push((gpa, log2_len));
+    }
+
+    fn discarded(&self, gpa: u64, len: u64) {
+        self.discarded.lock().expect("no panic").push((gpa, len));
     }
 }
 

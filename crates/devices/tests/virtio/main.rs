@@ -1,5 +1,7 @@
 //! virtio devices, tested by a driver: registers, rings in guest memory, and a disk's file.
 
+#[cfg(feature = "virtio-balloon")]
+mod balloon;
 mod block;
 mod disk;
 mod driver;
@@ -13,9 +15,13 @@ mod net;
 mod net_queues;
 mod poison_observer;
 mod poisoned_rings;
+#[cfg(any(feature = "virtio-balloon", feature = "virtio-vsock"))]
+mod rings;
 #[cfg(feature = "virtio-rng")]
 mod rng;
 mod transport;
 #[cfg(feature = "virtio-fs")]
 mod vhost_user;
+#[cfg(feature = "virtio-vsock")]
+mod vsock;
 mod workers;

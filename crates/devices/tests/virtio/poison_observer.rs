@@ -81,7 +81,7 @@ fn requests_on_inaccessible_memory_fail_and_the_device_continues() {
     driver.offer(0);
     assert_eq!(driver.used().1, 512);
     assert_eq!(driver.read(STATUS) & NEEDS_RESET, 0);
-    assert!(driver.reported.0.lock().expect("no panic").is_empty(), "nothing is poisoned");
+    assert!(driver.reported.touched.lock().expect("no panic").is_empty(), "nothing is poisoned");
 }
 
 #[test]

@@ -153,8 +153,15 @@ pub(super) fn raise(fault: Fault) -> io::Result<()> {
 /// The memory was replaced or unmapped: a page in it that is poisoned later is reported again.
 pub(crate) fn memory_replaced(hva: u64, len: u64) {
     let mut requests = requests();
-    if IS_RUNNING.load(Ordering::SeqCst) {
-        requests.replaced.push((hva, len));
+    if !IS_RUNNING.load(Ordering::SeqCst) {
+        return;
+    }
+    requests.replaced.push((hva, len));
+    let is_full = requests.replaced.len() >= REPLACED_CAPACITY;
+    drop(requests);
+    // Memory that a guest gives back would add to the list without an end.
+    if is_full {
+        wake();
     }
 }
 

@@ -3,6 +3,7 @@
 mod access;
 mod memory;
 mod sigbus;
+mod stream;
 mod virtio_block;
 
 use std::fs::OpenOptions;
@@ -22,6 +23,7 @@ Maps pages, prints their addresses, accesses them on command, and prints the out
 
 Usage: victim [OPTIONS]
        victim virtio-block --help     a driver whose virtqueue is poisoned
+       victim stream --help           a connection by vsock or a Unix socket
 
 Options:
   --name NAME      Name in its output (victim)
@@ -58,6 +60,9 @@ fn main() -> ExitCode {
     if arguments.next_if(|argument| argument == "virtio-block").is_some() {
         return drive(virtio_block::Options::parse(arguments));
     }
+    if arguments.next_if(|argument| argument == "stream").is_some() {
+        return stream(stream::Options::parse(arguments));
+    }
     match Options::parse(arguments) {
         Ok(None) => {
             print!("{HELP}");
@@ -92,6 +97,26 @@ fn drive(options: Result<Option<virtio_block::Options>, String>) -> ExitCode {
         },
         Err(error) => {
             eprintln!("victim virtio-block: {error}\nSee victim virtio-block --help");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn stream(options: Result<Option<stream::Options>, String>) -> ExitCode {
+    match options {
+        Ok(None) => {
+            print!("{}", stream::HELP);
+            ExitCode::SUCCESS
+        }
+        Ok(Some(options)) => match options.run() {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("victim stream: {error}");
+                ExitCode::FAILURE
+            }
+        },
+        Err(error) => {
+            eprintln!("victim stream: {error}\nSee victim stream --help");
             ExitCode::from(2)
         }
     }

@@ -1,4 +1,5 @@
-//! The socket's file: made by one process at a time, accessible by its owner only, and removed by the process that made it.
+//! The file of a socket that the VMM listens at: made by one process at a time, accessible by its owner only, and removed by the
+//! process that made it.
 
 use std::ffi::{CStr, CString};
 use std::io;
@@ -15,7 +16,9 @@ use rustix::net::{
     AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, connect, listen, socket_with,
 };
 
-/// Why a control socket cannot be created.
+use crate::kind::Place;
+
+/// Why a socket cannot be created.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ListenError {
@@ -60,25 +63,29 @@ const MODE: u32 = 0o600;
 
 /// The file of a socket that this process listens at. It is removed when this is dropped, unless another file has replaced it.
 #[derive(Debug)]
-pub(super) struct SocketFile {
+pub struct SocketFile {
     path: CString,
     /// Device and inode.
     identity: (u64, u64),
     is_removed: AtomicBool,
 }
 
-/// The file to remove if a signal ends the process: that of the first socket, and a machine has only one.
-static OF_THIS_PROCESS: OnceLock<Arc<SocketFile>> = OnceLock::new();
+/// Sockets of a process whose files are removed if a signal ends it: one for each device, and one more.
+const MAX_FILES: usize = Place::MAX + 1;
 
-/// Removes the file of the control socket in the handler of a signal that ends the process. Async-signal-safe.
-pub fn remove_socket_in_signal_handler() {
-    if let Some(file) = OF_THIS_PROCESS.get() {
-        file.remove();
-    }
+/// The files to remove if a signal ends the process. They are never taken out: a removed file is not removed again.
+static OF_THIS_PROCESS: [OnceLock<Arc<SocketFile>>; MAX_FILES] = [const { OnceLock::new() }; MAX_FILES];
+
+/// Removes the files of this process's sockets in the handler of a signal that ends the process. Async-signal-safe.
+pub fn remove_all_in_signal_handler() {
+    OF_THIS_PROCESS.iter().filter_map(OnceLock::get).for_each(|file| file.remove());
 }
 
-/// Listens at a path. A socket there at which no process listens is replaced.
-pub(super) fn listen_at(path: &Path) -> Result<(OwnedFd, Arc<SocketFile>), ListenError> {
+/// Listens at a path. A socket there at which no process listens is replaced. accept(2) does not wait.
+///
+/// # Errors
+/// Returns an error if the path is in use, or a system call fails. No file is left then.
+pub fn listen_at(path: &Path) -> Result<(OwnedFd, Arc<SocketFile>), ListenError> {
     let address = SocketAddrUnix::new(path).map_err(|_| ListenError::TooLong)?;
     let name = CString::new(path.as_os_str().as_bytes()).map_err(|_| failed("bind(2)")(Errno::INVAL))?;
     // Of two machines that start with the same path, the second one finds the socket of the first one. Unlocked when it is closed.
@@ -105,14 +112,14 @@ impl SocketFile {
     }
 
     /// Also removes the file if a signal ends the process.
-    pub(super) fn remove_at_fatal_signal(file: &Arc<SocketFile>) {
-        // An error means that the process has had another one, which only tests have.
-        let _ = OF_THIS_PROCESS.set(Arc::clone(file));
+    pub fn remove_at_fatal_signal(file: &Arc<SocketFile>) {
+        // None is free if the process has had more sockets than a machine has, which only tests have.
+        let _ = OF_THIS_PROCESS.iter().find(|slot| slot.set(Arc::clone(file)).is_ok());
     }
 
     /// Removes the file, once, and only if it is still the one that this process made. Async-signal-safe. Nothing else can replace the
     /// file meanwhile that respects a socket at which a process listens.
-    pub(super) fn remove(&self) {
+    pub fn remove(&self) {
         if !self.is_removed.load(Ordering::SeqCst) && identity(&self.path) == Ok(self.identity) {
             // An error means that it has been removed.
             let _ = unlink(&*self.path);
@@ -154,10 +161,14 @@ fn remove_stale(path: &CStr, address: &SocketAddrUnix) -> Result<(), ListenError
     }
 }
 
-/// A stream socket whose connect(2) and accept(2) do not wait.
 fn new_socket() -> Result<OwnedFd, ListenError> {
+    stream_socket().map_err(failed("socket(2)"))
+}
+
+/// A stream socket whose connect(2) and accept(2) do not wait.
+pub(crate) fn stream_socket() -> Result<OwnedFd, Errno> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None).map_err(failed("socket(2)"))
+    socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)
 }
 
 /// Locks the directory of a path against other starts. flock(2) of a directory leaves no file behind.
