@@ -13,8 +13,7 @@ use crate::socket_file::{ListenError, SocketFile, listen_at, stream_socket};
 /// The socket of a device. It outlives the device, which every reset of the machine renews. Its file is removed when this is dropped.
 #[derive(Debug)]
 pub struct HostSocket {
-    /// Removed before the socket is closed: until then no other process takes it for stale.
-    _file: Arc<SocketFile>,
+    file: Arc<SocketFile>,
     listener: OwnedFd,
     path: PathBuf,
     /// Whether a driver has used the device.
@@ -33,7 +32,7 @@ impl HostSocket {
         let (listener, file) = listen_at(path)?;
         SocketFile::remove_at_fatal_signal(&file);
         let (path, was_active) = (path.to_owned(), AtomicBool::new(false));
-        Ok(HostSocket { _file: file, listener, path, was_active })
+        Ok(HostSocket { file, listener, path, was_active })
     }
 
     /// Accepts a client. `None` if there is none.
@@ -60,6 +59,14 @@ impl HostSocket {
     /// A driver uses the device. Returns whether one did before.
     pub(super) fn activate(&self) -> bool {
         self.was_active.swap(true, Ordering::Relaxed)
+    }
+}
+
+impl Drop for HostSocket {
+    /// The handlers of signals keep a reference to the file. It is removed before the socket is closed: until then no other process takes
+    /// it for stale.
+    fn drop(&mut self) {
+        self.file.remove();
     }
 }
 
