@@ -235,6 +235,13 @@ impl DetectedErrors {
 }
 
 impl DetectedErrorSender {
+    /// Queues the error of a page that a device accessed, unless it is in the queue.
+    fn touched(&self, gpa: u64, log2_len: u8) {
+        if self.touched.add(gpa) {
+            self.send(DetectedError::Touched { gpa, log2_len });
+        }
+    }
+
     fn send(&self, error: DetectedError) {
         // Fails only if the receiver is gone: the machine has ended.
         let _ = self.sender.send(error);
@@ -251,9 +258,7 @@ struct DeviceObserver {
 
 impl PoisonObserver for DeviceObserver {
     fn touched(&self, gpa: u64, log2_len: u8) {
-        if self.sender.touched.add(gpa) {
-            self.sender.send(DetectedError::Touched { gpa, log2_len });
-        }
+        self.sender.touched(gpa, log2_len);
     }
 
     fn discarded(&self, gpa: u64, len: u64) {

@@ -211,7 +211,7 @@ proptest! {
         let (mut rings, _) = balloon(STATS_VQ | REPORTING, 5);
         for (queue, buffers, numbers) in steps {
             // Rings and requests stay: the guest's own memory is its own to give.
-            let numbers: Vec<u8> = numbers.iter().flat_map(|number| (number % 0x120 | 0x80).to_le_bytes()).collect();
+            let numbers: Vec<u8> = numbers.iter().flat_map(|number| ((number % 0x120) | 0x80).to_le_bytes()).collect();
             rings.driver.put(REQUEST, &numbers);
             let mut buffers: Vec<_> = buffers.into_iter().map(|(is_writable, at, len)| Buffer(at.max(0x7_0000), len, is_writable)).collect();
             buffers.push(Buffer(REQUEST, numbers.len() as u32, false));

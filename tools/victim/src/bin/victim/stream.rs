@@ -8,9 +8,9 @@ use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::thread;
 
+use rustix::net::addr::SocketAddrStorage;
 use rustix::net::{
-    AddressFamily, SocketAddrAny, SocketAddrStorage, SocketAddrUnix, SocketType, accept, bind, connect,
-    listen, socket,
+    AddressFamily, SocketAddrAny, SocketAddrUnix, SocketType, accept, bind, connect, listen, socket,
 };
 
 pub(crate) const HELP: &str = "\
