@@ -288,7 +288,7 @@ fn links_to_a_shared_file_are_reported() {
         [
             "web.toml:11:8: `device.2.path` cannot be `\"link.img\"`: another device uses that file, and at least one of the \
           two can write to it\n  web.toml:4:8: the same file\n  \
-          help: choose another file, or set `read-only = true` on both"
+          help: choose another file; only files that both devices read can be shared (`read-only = true`)"
         ]
     );
     assert_eq!(found(&text("read-only = true\n")), [""; 0]);
