@@ -6,7 +6,7 @@ use std::process::Command;
 use crate::error::{Context, Error, Result};
 use crate::process;
 
-/// The readers that tests check our tables with, and what the cross build links with.
+/// The programs by which tests check our tables, manual pages and units, and what the cross build links with.
 ///
 /// Emulators are not installed: those of one release of Debian conflict with QEMU's tools of another (`emulator.rs`).
 const PACKAGES: &[&str] = &[
@@ -16,8 +16,10 @@ const PACKAGES: &[&str] = &[
     "device-tree-compiler",
     "gcc",
     "gcc-aarch64-linux-gnu",
+    "groff-base",
     "libc6-dev",
     "libc6-dev-arm64-cross",
+    "systemd",
     "xz-utils",
 ];
 
