@@ -154,15 +154,21 @@ fn passt_ends_with_the_machine() -> Checked {
     needs::kvm()?;
     let scratch = Scratch::new();
     let profile = machine(&scratch, &["passt = true\nmtu = 9000"]);
-    let arguments = scratch.path("arguments");
-    let directory =
-        fake_passt(&scratch, &format!("echo \"$*\" >{}\necho $$\nexec cat >/dev/null", arguments.display()));
+    let (arguments, descriptors) = (scratch.path("arguments"), scratch.path("descriptors"));
+    let script = format!(
+        "echo \"$*\" >{}\nls -l /proc/$$/fd >{}\necho $$\nexec cat >/dev/null",
+        arguments.display(),
+        descriptors.display()
+    );
+    let directory = fake_passt(&scratch, &script);
     for signal in [Signal::TERM, Signal::KILL] {
         let path = format!("{}:/bin:/usr/bin", directory.display());
         let mut running = boot_with_path(&profile, &path).start();
         running.wait_for("probe: ok");
         let children = children(running.pid());
         assert_eq!(children.len(), 1, "{children:?}");
+        let descriptors = fs::read_to_string(&descriptors).expect("a list");
+        assert!(!descriptors.contains("anon_inode") && !descriptors.contains("/dev/kvm"), "{descriptors}");
         running.signal(signal);
         let outcome = running.finish();
         if signal == Signal::TERM {

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use devices::{MachineControl, ResetCause};
 use ras_core::actions::StopReport;
 use vcpu::{Control, RunState, VcpuExited};
-use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
+use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
 use crate::journal::{Journal, Note};
 use crate::signals::SignalName;
@@ -91,7 +91,7 @@ impl Lifecycle {
     pub fn new(control: Arc<Control>, journal: Arc<Journal>, timings: Arc<Timings>) -> io::Result<Self> {
         Ok(Lifecycle {
             ending: Mutex::new(None),
-            wake: EventFd::new(EFD_NONBLOCK)?,
+            wake: EventFd::new(EFD_CLOEXEC | EFD_NONBLOCK)?,
             control,
             journal,
             timings,

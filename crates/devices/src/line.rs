@@ -2,7 +2,7 @@
 
 use std::io;
 
-use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
+use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
 /// A device's end of an edge-triggered interrupt line. Each [`raise`](Self::raise) is one edge.
 #[derive(Debug)]
@@ -16,7 +16,7 @@ impl InterruptLine {
     /// # Errors
     /// Returns the error of eventfd(2).
     pub fn new() -> io::Result<Self> {
-        Ok(InterruptLine { event: EventFd::new(EFD_NONBLOCK)? })
+        Ok(InterruptLine { event: EventFd::new(EFD_CLOEXEC | EFD_NONBLOCK)? })
     }
 
     /// The eventfd to bind to a GSI: each write of 1 is one edge.

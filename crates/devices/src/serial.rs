@@ -27,7 +27,7 @@ use vm_device::MutDevicePio;
 use vm_device::bus::{PioAddress, PioAddressOffset};
 use vm_superio::Serial;
 use vm_superio::serial::SerialEvents;
-use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
+use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
 use crate::console::ConsolePort;
 use crate::line::InterruptLine;
@@ -78,7 +78,7 @@ impl<W: Write> SerialPort<W> {
     /// # Errors
     /// Returns the error of eventfd(2).
     pub fn new(line: InterruptLine, out: W) -> io::Result<Self> {
-        let rx_space = RxSpace(EventFd::new(EFD_NONBLOCK)?);
+        let rx_space = RxSpace(EventFd::new(EFD_CLOEXEC | EFD_NONBLOCK)?);
         Ok(SerialPort { serial: Serial::with_events(line, rx_space, out) })
     }
 

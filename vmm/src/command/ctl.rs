@@ -19,6 +19,9 @@ pub(super) struct Options {
     /// How long to wait for the machine's response: it can take the machine half a minute to pause.
     #[arg(long, value_name = "TIME", value_parser = timeout, default_value = "60s")]
     timeout: Duration,
+    /// Print JSON, as every command does but `metrics --prometheus`.
+    #[arg(long, global = true)]
+    json: bool,
     #[command(subcommand)]
     request: Request,
 }
@@ -27,7 +30,7 @@ pub(super) fn run(options: &Options) -> Status {
     let outcome = match options.request {
         Request::Events { .. } => follow(options),
         Request::PowerButton { wait: Some(wait) } => press_and_wait(options, wait),
-        Request::Metrics { prometheus: true } => connect(options).and_then(|mut machine| {
+        Request::Metrics { prometheus: true } if !options.json => connect(options).and_then(|mut machine| {
             let response = machine.request(options.request)?;
             Ok(response["text"].as_str().map_or_else(|| print(&response), output::print_text))
         }),
@@ -77,10 +80,10 @@ fn press_and_wait(options: &Options, wait: Duration) -> Result<Status, RequestFa
     let deadline = Instant::now() + wait;
     // Before the button: no event of the end is missed.
     let mut events = connect(options)?;
-    for (machine, request) in
-        [(&mut events, Request::Events { follow: true }), (&mut connect(options)?, options.request)]
-    {
-        let response = machine.request(request)?;
+    let following = events.request(Request::Events { follow: true })?;
+    // If too many clients follow the events, the button is pressed all the same.
+    let response = connect(options)?.request(options.request)?;
+    for response in [response, following] {
         if response["ok"] != true {
             return Ok(print(&response));
         }

@@ -14,7 +14,7 @@ use rustix::io::Errno;
 use rustix::stdio::stdin;
 use rustix::termios::isatty;
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
-use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
+use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
 use super::escape::{Escapes, HELP, Request};
 use crate::lifecycle::{Ending, Lifecycle};
@@ -40,7 +40,7 @@ impl Input {
     /// # Errors
     /// Returns an error if an eventfd, an epoll instance or the thread cannot be created, or standard input cannot be duplicated.
     pub fn start(port: Arc<Mutex<dyn ConsolePort>>, lifecycle: &Arc<Lifecycle>) -> io::Result<Self> {
-        let stop = Arc::new(EventFd::new(EFD_NONBLOCK)?);
+        let stop = Arc::new(EventFd::new(EFD_CLOEXEC | EFD_NONBLOCK)?);
         let space = port.lock().unwrap_or_else(PoisonError::into_inner).rx_space().try_clone()?;
         let input = standard_input()?;
         let epolls = [Epoll::new()?, Epoll::new()?];

@@ -13,7 +13,7 @@ use guest_memory::sigbus::AoListener;
 use guest_memory::{Backing, GuestRam};
 use machine_profile::{Machine, MemoryBacking};
 use platform::{Platform, Range};
-use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
+use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
 use super::{MachineError, host_error};
 use crate::boot;
@@ -195,7 +195,7 @@ struct DetectedErrorSender {
 impl DetectedErrors {
     fn new() -> io::Result<(Self, DetectedErrorSender)> {
         let (sender, receiver) = mpsc::channel();
-        let wake = Arc::new(EventFd::new(EFD_NONBLOCK)?);
+        let wake = Arc::new(EventFd::new(EFD_CLOEXEC | EFD_NONBLOCK)?);
         let touched = Arc::new(TouchedPages::default());
         let sender = DetectedErrorSender { sender, touched: Arc::clone(&touched), wake: Arc::clone(&wake) };
         Ok((DetectedErrors { receiver, touched, wake }, sender))

@@ -48,7 +48,7 @@ impl MetricsFile {
         let path = path.to_owned();
         Builder::new().name("metrics".into()).spawn(move || {
             let _running: Sender<()> = running;
-            let mut fails = false;
+            let (mut fails, mut is_written) = (false, false);
             loop {
                 let outcome = replace(&path, &text());
                 if let Err(error) = &outcome {
@@ -58,11 +58,12 @@ impl MetricsFile {
                     }
                 }
                 fails = outcome.is_err();
+                is_written |= !fails;
                 if stopped.recv_timeout(interval) != Err(RecvTimeoutError::Timeout) {
                     break;
                 }
             }
-            if !fails {
+            if is_written {
                 // An error means that it has been removed.
                 let _ = fs::remove_file(&path);
             }
@@ -94,10 +95,9 @@ fn replace(path: &Path, text: &str) -> io::Result<()> {
     }
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     // Removed if it is dropped before it has replaced the file.
-    let mut file = tempfile::Builder::new()
-        .prefix(".ghest-")
-        .permissions(Permissions::from_mode(MODE))
-        .tempfile_in(directory)?;
+    let mut file = tempfile::Builder::new().prefix(".ghest-").tempfile_in(directory)?;
+    // Whatever the umask is.
+    file.as_file().set_permissions(Permissions::from_mode(MODE))?;
     file.write_all(text.as_bytes())?;
     file.persist(path).map_err(|error| error.error)?;
     Ok(())
@@ -118,7 +118,7 @@ mod tests {
             replace(&path, text).expect("a new file");
             assert_eq!(read_to_string(&path).expect("a file"), text);
         }
-        assert_eq!(fs::metadata(&path).expect("a file").mode() & 0o777 & !0o022, 0o644);
+        assert_eq!(fs::metadata(&path).expect("a file").mode() & 0o777, 0o644);
         assert_eq!(read_dir(directory.path()).expect("a directory").count(), 1);
     }
 

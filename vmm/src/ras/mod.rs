@@ -230,7 +230,10 @@ impl Reporting {
         self.journal.note(Note::MemoryError { error, response: self.detected_response });
         if self.detected_response == Response::Mce {
             state.responder.record(&error);
-            state.waiting_for_state.push_back(error);
+            // A device can access the page any number of times before the guest is notified of it.
+            if !state.waiting_for_state.iter().any(|waiting| waiting.span == error.span) {
+                state.waiting_for_state.push_back(error);
+            }
             self.needs_vcpu_state.store(true, Ordering::Release);
         } else {
             self.step(state, None, |responder, context, sink| responder.report(&error, context, sink));

@@ -97,8 +97,10 @@ impl Reporting {
             entries.filter(|entry| entry.is_poisoned()).map(|entry| entry.span).filter(is_discarded);
         let poisoned: Vec<Span> = poisoned.collect();
         // A memslot hole is filled by the main thread. Until then the guest cannot use the page.
-        let (holes, repaired): (Vec<_>, Vec<_>) =
+        let (mut holes, repaired): (Vec<_>, Vec<_>) =
             poisoned.into_iter().partition(|&span| self.memslot_holes.overlaps(span));
+        // Filled once: what the guest writes there afterwards stays.
+        holes.retain(|hole| !state.discarded_holes.contains(hole));
         state.discarded_holes.extend(holes);
         drop(state);
         repaired.into_iter().for_each(|span| self.repaired(span));

@@ -22,7 +22,7 @@ use std::time::Duration;
 
 use devices::socket_file;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
+use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 use vmm_sys_util::signal::{SIGRTMAX, SIGRTMIN, unblock_signal};
 
 use crate::console;
@@ -106,7 +106,7 @@ impl Signals {
         let wake = match WAKE.get() {
             Some(wake) => wake,
             None => {
-                let wake = EventFd::new(EFD_NONBLOCK).map_err(failed("eventfd(2)"))?;
+                let wake = EventFd::new(EFD_CLOEXEC | EFD_NONBLOCK).map_err(failed("eventfd(2)"))?;
                 WAKE.get_or_init(|| wake)
             }
         };

@@ -24,7 +24,7 @@ use std::io::{self, Write};
 use platform::aarch64::APB_CLOCK_HZ;
 use vm_device::MutDeviceMmio;
 use vm_device::bus::{MmioAddress, MmioAddressOffset};
-use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
+use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
 use crate::console::ConsolePort;
 use crate::line::LevelLine;
@@ -67,7 +67,7 @@ impl<W: Write> Pl011<W> {
         Ok(Pl011 {
             out,
             line,
-            rx_space: EventFd::new(EFD_NONBLOCK)?,
+            rx_space: EventFd::new(EFD_CLOEXEC | EFD_NONBLOCK)?,
             receiver: Receiver::new(true, spec::IFLS_HALVES),
             latched: 0,
             receive_status: 0,

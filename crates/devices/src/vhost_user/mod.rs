@@ -3,9 +3,9 @@
 //!
 //! A virtio device that is served so has a [`VhostUserBackend`], which outlives its resets, and while it is active a [`Session`].
 //! The session's thread makes the connection, forwards the back end's calls to the driver, and notices that the back end is gone. No
-//! vCPU waits for a back end, but for a stop or a reset of the device, which takes no longer than twice [`REPLY_TIMEOUT`].
+//! vCPU waits for a back end, but for a stop or a reset of the device, which takes no longer than three times [`REPLY_TIMEOUT`].
 //!
-//! A back end that goes away leaves the queues as they are. The thread connects again as soon as somebody listens at the socket, and
+//! A back end that goes away leaves the queues as they are. The thread connects again within a second after somebody listens at the socket, and
 //! the new back end starts with the first request that was not returned to the driver. That is exact for a back end that
 //! returns requests in the order in which it took them, as virtiofsd without a thread pool does; after others, a driver may see a request returned
 //! twice. The feature VHOST_USER_PROTOCOL_F_INFLIGHT_SHMFD, which would tell, is not used.

@@ -7,7 +7,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
-use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
+use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
 use super::VhostUserBackend;
 use super::connection::{ConnectError, Connection, Ring};
@@ -91,7 +91,7 @@ impl Session {
         if rings.is_empty() {
             return Ok(());
         }
-        let (stop, epoll) = (EventFd::new(EFD_NONBLOCK)?, Epoll::new()?);
+        let (stop, epoll) = (EventFd::new(EFD_CLOEXEC | EFD_NONBLOCK)?, Epoll::new()?);
         watch(&epoll, &stop, EventSet::IN, STOP)?;
         for (position, ring) in (0..).zip(&rings) {
             watch(&epoll, &ring.call, EventSet::IN, position)?;
@@ -131,7 +131,7 @@ impl Drop for Session {
 impl Context {
     fn ring(&self, index: u16, queue: &Queue) -> io::Result<Ring> {
         let kick = self.kicks.get(usize::from(index)).ok_or(io::ErrorKind::NotFound)?;
-        let (kick, call) = (Arc::clone(kick), EventFd::new(EFD_NONBLOCK)?);
+        let (kick, call) = (Arc::clone(kick), EventFd::new(EFD_CLOEXEC | EFD_NONBLOCK)?);
         Ok(Ring { index, layout: queue.layout(), base: 0, kick, call })
     }
 }
@@ -163,12 +163,17 @@ enum Waited {
 impl Server {
     fn run(mut self) -> Vec<Ring> {
         loop {
-            let waited = match self.connect() {
+            let served = match self.connect() {
                 Ok(connection) => self.serve(connection),
                 Err(error) => {
                     self.report(&error);
-                    self.wait(Some(RECONNECT_INTERVAL))
+                    self.rebase().map(|()| Waited::Disconnected)
                 }
+            };
+            // A back end that goes at once, perhaps of the request that it is given again, is not connected to again and again.
+            let waited = match served {
+                Ok(Waited::Disconnected | Waited::TimedOut) => self.wait(Some(RECONNECT_INTERVAL)),
+                ended => ended,
             };
             match waited {
                 Ok(Waited::Stop) => return self.rings,
@@ -206,19 +211,28 @@ impl Server {
         match waited {
             Waited::Stop => match connection.stop(&mut self.rings) {
                 Ok(()) => self.context.backend.keep(connection),
-                // The connection is closed.
-                Err(error) => self.report(&error),
+                Err(error) => {
+                    drop(connection);
+                    self.report(&error);
+                    self.rebase()?;
+                }
             },
             Waited::Disconnected | Waited::TimedOut => {
                 drop(connection);
                 self.report("it closed the connection");
-                for ring in &mut self.rings {
-                    ring.base =
-                        self.context.memory.load_u16(ring.layout.used_index()).map_err(io::Error::other)?;
-                }
+                self.rebase()?;
             }
         }
         Ok(waited)
+    }
+
+    /// Has the next back end begin with the first request that was not returned to the driver.
+    fn rebase(&mut self) -> io::Result<()> {
+        for ring in &mut self.rings {
+            let used = self.context.memory.load_u16(ring.layout.used_index());
+            ring.base = used.map_err(io::Error::other)?;
+        }
+        Ok(())
     }
 
     /// Logs a failure, once until a connection succeeds or it changes.

@@ -16,8 +16,8 @@ use super::{Interrupt, StopFlag};
 
 /// Serves a group of queues on one thread.
 ///
-/// An error ends the thread and sets DEVICE_NEEDS_RESET. A group is fair by itself: a call that has handled many chains returns
-/// and is called again, by [`GroupContext::watch`]ed descriptors or the driver's next notification.
+/// An error ends the thread and sets DEVICE_NEEDS_RESET. While a call runs, the group's other queues and descriptors wait: a group whose
+/// driver could starve them returns after a number of chains, and continues by an eventfd of its own that it watches.
 pub trait QueueGroup: Send {
     /// Called first, each time that the thread starts: at DRIVER_OK, and after a queue of the group was stopped or started. The
     /// descriptors of an earlier thread are not watched any more.

@@ -11,12 +11,13 @@
 
 use std::io;
 use std::os::fd::AsRawFd;
+use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
-use vmm_sys_util::eventfd::EventFd;
+use vmm_sys_util::eventfd::{EFD_CLOEXEC, EventFd};
 
 use super::group::{Group, GroupContext, Indexed, QueueGroup, ServeError};
 use super::memory::DeviceMemory;
@@ -167,7 +168,7 @@ struct Stop {
 
 impl Worker {
     fn start(context: Context, first: u16, idle: Idle) -> io::Result<Self> {
-        let stop = Arc::new(Stop { event: EventFd::new(0)?, flag: StopFlag::default() });
+        let stop = Arc::new(Stop { event: EventFd::new(EFD_CLOEXEC)?, flag: StopFlag::default() });
         let name = context.thread_name(first);
         let server = Server { epoll: Epoll::new()?, context, idle, stop: Arc::clone(&stop) };
         let thread = thread::Builder::new().name(name).spawn(|| server.run())?;
@@ -221,10 +222,14 @@ const STOP: u64 = 1 << 33;
 impl Server {
     /// Serves the queues until the thread has to end. `None` if it failed.
     fn run(mut self) -> Option<Idle> {
-        match self.serve() {
-            Ok(()) => Some(self.idle),
-            Err(error) => {
+        match panic::catch_unwind(AssertUnwindSafe(|| self.serve())) {
+            Ok(Ok(())) => Some(self.idle),
+            Ok(Err(error)) => {
                 self.context.fail(&error);
+                None
+            }
+            Err(_) => {
+                self.context.fail(&io::Error::other("its thread panicked").into());
                 None
             }
         }

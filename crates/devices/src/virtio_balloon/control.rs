@@ -4,7 +4,7 @@ use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
+use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
 use super::PAGE;
 use super::statistics::Statistics;
@@ -39,7 +39,7 @@ impl BalloonControl {
             statistics: Mutex::new(None),
             statistics_requested: AtomicBool::new(false),
             target_changed: AtomicBool::new(false),
-            wake: EventFd::new(EFD_NONBLOCK)?,
+            wake: EventFd::new(EFD_CLOEXEC | EFD_NONBLOCK)?,
         })))
     }
 

@@ -39,6 +39,8 @@ impl QueueGroup for BalloonGroup {
             context.suppress_notifications(queue)?;
             while let Some(Taken { head, request }) = context.pop(queue)? {
                 if context.stop().is_set() {
+                    // The queue may be served again: only another one of the group may have been stopped.
+                    context.unpop(queue, 1);
                     return Ok(());
                 }
                 handle(queue, request, context);

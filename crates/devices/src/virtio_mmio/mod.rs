@@ -33,7 +33,7 @@ use virtio_bindings::virtio_config::{
 };
 use vm_device::MutDeviceMmio;
 use vm_device::bus::{MmioAddress, MmioAddressOffset};
-use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
+use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
 use self::interrupt::MmioInterrupt;
 pub use self::kind::node;
@@ -82,7 +82,8 @@ impl MmioTransport {
         vendor_id: u32,
     ) -> io::Result<Self> {
         let queues = queue_setups(&*device);
-        let kicks: io::Result<_> = queues.iter().map(|_| EventFd::new(EFD_NONBLOCK).map(Arc::new)).collect();
+        let kicks: io::Result<_> =
+            queues.iter().map(|_| EventFd::new(EFD_CLOEXEC | EFD_NONBLOCK).map(Arc::new)).collect();
         Ok(MmioTransport {
             queues,
             kicks: kicks?,

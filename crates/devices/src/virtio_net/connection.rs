@@ -6,7 +6,7 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
 use vmm_sys_util::epoll::EventSet;
@@ -20,6 +20,10 @@ use crate::virtio::GroupContext;
 
 /// How often a connection is tried.
 const RETRY_INTERVAL: Duration = Duration::from_millis(500);
+/// After connections that ended at once, the next one is tried later and later, up to this.
+const MAX_RETRY_INTERVAL: Duration = Duration::from_secs(30);
+/// How long a connection lasts that did not end at once.
+const STABLE_AFTER: Duration = Duration::from_secs(5);
 
 /// Who is at the other end.
 #[derive(Debug)]
@@ -79,7 +83,12 @@ impl Connection {
     /// # Errors
     /// Returns the error of timerfd_create(2).
     pub(super) fn port(self: &Arc<Self>) -> io::Result<ConnectionPort> {
-        Ok(ConnectionPort { connection: Arc::clone(self), retry: TimerFd::new()? })
+        Ok(ConnectionPort {
+            connection: Arc::clone(self),
+            retry: TimerFd::new()?,
+            retry_interval: RETRY_INTERVAL,
+            connected: Instant::now(),
+        })
     }
 
     fn state(&self) -> MutexGuard<'_, Option<Connected>> {
@@ -111,6 +120,9 @@ pub(super) struct ConnectionPort {
     connection: Arc<Connection>,
     /// Runs while nobody is at the other end.
     retry: TimerFd,
+    retry_interval: Duration,
+    /// When the connection was made that there is, or was last.
+    connected: Instant,
 }
 
 /// Tokens of the descriptors.
@@ -132,7 +144,13 @@ impl ConnectionPort {
                 tracing::warn!(%error, peer = ?self.connection.peer, "the link is down: the connection to passt has ended");
                 // This closes the socket, which is not watched any more then.
                 *state = None;
-                self.retry.reset(RETRY_INTERVAL, None)?;
+                // A passt that ends at once would have the guest's link go up and down.
+                self.retry_interval = if self.connected.elapsed() < STABLE_AFTER {
+                    (2 * self.retry_interval).min(MAX_RETRY_INTERVAL)
+                } else {
+                    RETRY_INTERVAL
+                };
+                self.retry.reset(self.retry_interval, None)?;
                 self.set_link(false, context);
                 Ok(T::default())
             }
@@ -144,6 +162,7 @@ impl ConnectionPort {
             Ok(connected) => {
                 // This also makes it unreadable.
                 self.retry.clear()?;
+                self.connected = Instant::now();
                 watch(&connected.stream, context)?;
                 *self.connection.state() = Some(connected);
                 tracing::info!(peer = ?self.connection.peer, "the link is up: connected to passt");
@@ -187,6 +206,12 @@ impl Port for ConnectionPort {
             stream.ready();
             Ok(())
         })
+    }
+
+    fn look_again(&mut self) {
+        if let Some(Connected { stream, .. }) = &mut *self.connection.state() {
+            stream.ready();
+        }
     }
 
     fn receive(&mut self, packet: &mut [u8], context: &GroupContext<'_>) -> io::Result<Option<usize>> {

@@ -51,6 +51,10 @@ impl<P: Port> Pair<P> {
         while is_busy && !context.stop().is_set() {
             let receives = self.receive(context)?;
             is_busy = self.transmit(context)? || receives;
+            if is_busy {
+                // epoll is not asked meanwhile: the idle direction may have something to do again.
+                self.port.look_again();
+            }
         }
         Ok(())
     }
@@ -61,6 +65,9 @@ impl<P: Port> Pair<P> {
         context.suppress_notifications(queue)?;
         let mut is_busy = true;
         for _ in 0..BATCH {
+            if context.stop().is_set() {
+                break;
+            }
             let len = match self.waiting.take() {
                 Some(len) => len,
                 None => match self.port.receive(&mut self.received, context)? {
@@ -138,6 +145,9 @@ impl<P: Port> Pair<P> {
         context.suppress_notifications(queue)?;
         let mut is_busy = true;
         for _ in 0..BATCH {
+            if context.stop().is_set() {
+                break;
+            }
             if !self.port.can_send(context)? {
                 is_busy = false;
                 break;

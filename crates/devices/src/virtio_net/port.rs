@@ -18,6 +18,9 @@ pub(super) trait Port: Send {
     /// A watched descriptor is ready.
     fn ready(&mut self, token: u32, events: EventSet, context: &GroupContext<'_>) -> io::Result<()>;
 
+    /// Forgets that a direction had to wait: the next calls find out.
+    fn look_again(&mut self);
+
     /// Reads the next packet and returns its length. `None` if there is none until a descriptor is ready.
     fn receive(&mut self, packet: &mut [u8], context: &GroupContext<'_>) -> io::Result<Option<usize>>;
 

@@ -191,8 +191,10 @@ impl Connection {
 
     /// Takes the guest's receive space from a packet.
     pub(super) fn update_credit(&mut self, header: &Header) {
-        (self.guest_buffer, self.guest_forwarded) = (header.buf_alloc.get(), header.fwd_cnt.get());
-        self.is_credit_requested = false;
+        let now = (header.buf_alloc.get(), header.fwd_cnt.get());
+        // A guest that has read nothing answers a request with what is known: to ask again would never end.
+        self.is_credit_requested &= now == (self.guest_buffer, self.guest_forwarded);
+        (self.guest_buffer, self.guest_forwarded) = now;
     }
 
     /// The guest asks for a credit update.
@@ -325,9 +327,9 @@ impl Connection {
         !matches!(self.state, State::Requesting { sent: false } | State::Lingering)
     }
 
-    /// Whether only the guest's RST is missing.
+    /// Whether only the guest's RST is missing, or only the host's side has something left to read.
     pub(super) fn is_closing(&self) -> bool {
-        self.sent_shutdown == NEITHER
+        self.sent_shutdown == NEITHER || self.state == State::Lingering
     }
 }
 

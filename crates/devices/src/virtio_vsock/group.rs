@@ -6,7 +6,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use vmm_sys_util::epoll::EventSet;
-use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
+use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 use zerocopy::little_endian::U32;
 use zerocopy::{FromZeros, IntoBytes};
 
@@ -59,7 +59,7 @@ impl VsockGroup {
             cid,
             is_interrupted: host.activate(),
             host,
-            again: EventFd::new(EFD_NONBLOCK)?,
+            again: EventFd::new(EFD_CLOEXEC | EFD_NONBLOCK)?,
             clients: BTreeMap::new(),
             connections: Connections::new(cid),
             next_token: FIRST_TOKEN,

@@ -115,10 +115,21 @@ impl Uring {
             self.prepare(token)?;
         }
         if self.is_prepared {
-            retried(|| self.ring.submit())?;
-            self.is_prepared = false;
+            match retried(|| self.ring.submit()) {
+                Ok(_) => {}
+                // The kernel has no memory now. It is tried again when an operation has completed.
+                Err(error) if is_transient(&error) && self.has_submitted() => {}
+                Err(error) => return Err(error),
+            }
+            // The kernel may have taken some only.
+            self.is_prepared = !self.ring.submission().is_empty();
         }
         Ok(())
+    }
+
+    /// Whether the kernel has an operation that it has not completed.
+    fn has_submitted(&mut self) -> bool {
+        self.in_flight.iter().flatten().count() > self.ring.submission().len()
     }
 
     fn completed(&mut self) -> Option<Completion> {
@@ -159,6 +170,11 @@ impl Drop for Uring {
             }
         }
     }
+}
+
+/// Whether a system call may succeed later.
+fn is_transient(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EAGAIN | libc::EBUSY))
 }
 
 /// Repeats a system call that a signal interrupts.

@@ -1,6 +1,6 @@
 //! The ioctls of a tap (linux/if_tun.h). Those of the guest's offloads are in the same units as the kernel's header.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd, RawFd};
 
 use rustix::io;
 use rustix::ioctl::{self, IntegerSetter, Opcode, Setter, Updater, ioctl};
@@ -45,6 +45,14 @@ impl InterfaceRequest {
         request.name.iter_mut().take(15).zip(name.bytes()).for_each(|(to, from)| *to = from);
         request
     }
+}
+
+/// Has a descriptor that is open closed by execve(2).
+pub(super) fn close_on_exec(descriptor: RawFd) -> io::Result<()> {
+    #[expect(unsafe_code, reason = "a descriptor that has no owner in this program")]
+    // SAFETY: the ioctl uses the number only, and fails if it is not open.
+    let descriptor = unsafe { BorrowedFd::borrow_raw(descriptor) };
+    io::ioctl_fioclex(descriptor)
 }
 
 /// Attaches an open /dev/net/tun to an interface.

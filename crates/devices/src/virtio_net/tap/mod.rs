@@ -18,7 +18,7 @@ use virtio_bindings::virtio_net::{
     VIRTIO_NET_F_GUEST_CSUM, VIRTIO_NET_F_GUEST_ECN, VIRTIO_NET_F_GUEST_TSO4, VIRTIO_NET_F_GUEST_TSO6,
 };
 use vmm_sys_util::epoll::EventSet;
-use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
+use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
 use self::ioctl::{MULTI_QUEUE, NO_PACKET_INFORMATION, TAP, VNET_HEADER};
 use super::packet::{HEADER_LEN, MIN_LEN};
@@ -151,6 +151,8 @@ impl Tap {
             return Err(TapError::NotATapDescriptor(descriptor));
         }
         set_nonblocking(&file).map_err(host(&name, "fcntl(2)"))?;
+        // The programs that this one starts have no use for it.
+        ioctl::close_on_exec(descriptor).map_err(host(&name, "FIOCLEX"))?;
         Tap::new(&name, vec![file.into()])
     }
 
@@ -160,7 +162,7 @@ impl Tap {
         }
         let attached = Mutex::new(queues.len());
         let queue = |file| {
-            let attached = EventFd::new(EFD_NONBLOCK).map_err(|source| TapError::Host {
+            let attached = EventFd::new(EFD_CLOEXEC | EFD_NONBLOCK).map_err(|source| TapError::Host {
                 name: name.to_owned(),
                 call: "eventfd(2)",
                 source,
@@ -322,6 +324,10 @@ impl Port for TapPort {
             context.watch(&self.queue.file, PACKETS, EventSet::IN | EventSet::EDGE_TRIGGERED)?;
         }
         Ok(())
+    }
+
+    fn look_again(&mut self) {
+        self.is_readable = true;
     }
 
     fn receive(&mut self, packet: &mut [u8], _: &GroupContext<'_>) -> io::Result<Option<usize>> {
