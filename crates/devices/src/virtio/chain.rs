@@ -1,7 +1,7 @@
 //! The descriptors of a request (VIRTIO 1.2, 2.7.5).
 //!
 //! A malformed chain ends early: one with an index past its table, a loop, more than 4 GiB of buffers, or an indirect
-//! table that is not allowed (2.7.5.3).
+//! table that is not allowed (2.7.5.3) or longer than 1024 elements and than the queue.
 
 use guest_memory::AccessError;
 use virtio_bindings::virtio_ring::{VRING_DESC_F_INDIRECT, VRING_DESC_F_NEXT, VRING_DESC_F_WRITE};
@@ -21,6 +21,9 @@ pub(super) struct Descriptor {
 }
 
 const SIZE: u64 = 16;
+/// The most elements of an indirect table of a queue that has fewer itself. A driver's chain is not longer than its queue
+/// (2.7.5.3.1); longer tables cost the device time and memory for each request.
+const MAX_INDIRECT_LEN: u16 = 1024;
 const _: () = assert!(size_of::<Descriptor>() as u64 == SIZE);
 
 impl Descriptor {
@@ -111,7 +114,9 @@ impl<'a> Chain<'a> {
     /// Continues in an indirect table. False if the table is malformed, or the descriptor is itself in one.
     fn enter_indirect_table(&mut self, descriptor: &Descriptor) -> bool {
         let len = u64::from(descriptor.len());
-        let elements = u16::try_from(len / SIZE).ok().filter(|_| len.is_multiple_of(SIZE));
+        let max = self.elements.max(MAX_INDIRECT_LEN);
+        let elements = u16::try_from(len / SIZE).ok();
+        let elements = elements.filter(|&elements| len.is_multiple_of(SIZE) && elements <= max);
         match elements {
             Some(elements) if !self.is_indirect => {
                 (self.table, self.elements, self.left) = (descriptor.address(), elements, elements);

@@ -12,7 +12,7 @@ use proptest::prelude::*;
 
 use crate::driver::*;
 use crate::net::{Machine, TRANSMIT, frame};
-use crate::net_queues::SIZE;
+use crate::rings::SIZE;
 
 #[derive(Clone, Debug)]
 enum Step {

@@ -11,11 +11,9 @@ mod hostile_guest;
 mod hostile_net;
 #[cfg(feature = "virtio-net")]
 mod net;
-#[cfg(feature = "virtio-net")]
-mod net_queues;
 mod poison_observer;
 mod poisoned_rings;
-#[cfg(any(feature = "virtio-balloon", feature = "virtio-vsock"))]
+#[cfg(any(feature = "virtio-balloon", feature = "virtio-net", feature = "virtio-vsock"))]
 mod rings;
 #[cfg(feature = "virtio-rng")]
 mod rng;

@@ -11,8 +11,8 @@ use vm_device::MutDeviceMmio;
 use vm_device::bus::MmioAddress;
 
 use crate::driver::*;
-use crate::net_queues::{Ring, SIZE, until};
 use crate::poison_observer::{END, install_handler, truncate};
+use crate::rings::{Ring, SIZE, until};
 
 const MTU: u64 = 1 << 3;
 const MAC: u64 = 1 << 5;

@@ -1,4 +1,4 @@
-//! A driver of a device with several queues: their rings at addresses of their own.
+//! Queues of a driver that has several.
 
 use std::time::{Duration, Instant};
 
@@ -6,10 +6,75 @@ use devices::virtio::VirtioDevice;
 
 use crate::driver::*;
 
-/// Elements of each queue.
-pub(crate) const QUEUE_LEN: u16 = 16;
+/// Elements of a queue.
+pub(crate) const SIZE: u16 = 16;
 
-/// GPA of a part of a queue: descriptors, available ring and used ring are 0 to 2.
+/// A queue of the driver.
+pub(crate) struct Ring {
+    /// Its index.
+    index: u16,
+    /// GPAs of its descriptors, available ring and used ring.
+    pub(crate) parts: [u64; 3],
+    available: u16,
+    used: u16,
+}
+
+impl Ring {
+    /// A queue in the 4 KiB from a GPA on.
+    pub(crate) fn at(index: u16, base: u64) -> Self {
+        Self::of_parts(index, [base, base + 0x400, base + 0x800])
+    }
+
+    fn of_parts(index: u16, parts: [u64; 3]) -> Self {
+        Ring { index, parts, available: 0, used: 0 }
+    }
+
+    /// Clears the queue and makes it ready.
+    pub(crate) fn set_up(&mut self, driver: &mut Driver) {
+        *self = Ring { available: 0, used: 0, ..*self };
+        self.parts.iter().for_each(|&part| driver.put(part, &[0; 0x100]));
+        driver.write(QUEUE_SEL, self.index.into());
+        driver.write(QUEUE_SIZE, SIZE.into());
+        for (register, part) in [QUEUE_DESCRIPTORS, QUEUE_DRIVER, QUEUE_DEVICE].into_iter().zip(self.parts) {
+            driver.write_wide(register, part);
+        }
+        driver.write(QUEUE_READY, 1);
+    }
+
+    /// Makes a chain of buffers available, from a descriptor on, and notifies the device.
+    pub(crate) fn offer(&mut self, driver: &mut Driver, first: u16, buffers: &[Buffer]) {
+        for (index, &Buffer(start, len, written)) in (first..).zip(buffers) {
+            let is_last = usize::from(index - first) + 1 == buffers.len();
+            let flags = if written { WRITE } else { 0 } | if is_last { 0 } else { NEXT };
+            driver.descriptor(self.parts[0], index, start, len, flags, index + 1);
+        }
+        self.offer_head(driver, first);
+    }
+
+    /// Makes the chain that begins with a descriptor available, and notifies the device.
+    pub(crate) fn offer_head(&mut self, driver: &mut Driver, head: u16) {
+        let slot = u64::from(self.available % SIZE);
+        self.available = self.available.wrapping_add(1);
+        driver.put(self.parts[1] + 4 + 2 * slot, &head.to_le_bytes());
+        driver.ram.store_u16(self.parts[1] + 2, self.available).expect("memory");
+        driver.write(QUEUE_NOTIFY, self.index.into());
+    }
+
+    /// Whether there is a used chain.
+    pub(crate) fn has_used(&self, driver: &Driver) -> bool {
+        driver.ram.load_u16(self.parts[2] + 2).expect("memory") != self.used
+    }
+
+    /// The next used chain: its head, and the number of written bytes.
+    pub(crate) fn used(&mut self, driver: &Driver) -> (u32, u32) {
+        until(|| self.has_used(driver));
+        let at = self.parts[2] + 4 + 8 * u64::from(self.used % SIZE);
+        self.used = self.used.wrapping_add(1);
+        (driver.word(at), driver.word(at + 4))
+    }
+}
+
+/// GPA of a part of a queue of [`Rings`]: descriptors, available ring and used ring are 0 to 2.
 pub(crate) fn part(queue: u32, index: u64) -> u64 {
     0x1_0000 + 0x4000 * u64::from(queue) + 0x1000 * index
 }
@@ -17,8 +82,7 @@ pub(crate) fn part(queue: u32, index: u64) -> u64 {
 /// A driver with the rings of up to eight queues.
 pub(crate) struct Rings {
     pub(crate) driver: Driver,
-    offered: [u16; 8],
-    seen: [u16; 8],
+    rings: [Ring; 8],
 }
 
 impl Rings {
@@ -27,7 +91,8 @@ impl Rings {
     }
 
     pub(crate) fn of(driver: Driver) -> Self {
-        Rings { driver, offered: [0; 8], seen: [0; 8] }
+        let ring = |index: usize| Ring::of_parts(index as u16, [0, 1, 2].map(|at| part(index as u32, at)));
+        Rings { driver, rings: std::array::from_fn(ring) }
     }
 
     /// Every step from a reset up to DRIVER_OK, with this many queues.
@@ -40,41 +105,22 @@ impl Rings {
     }
 
     pub(crate) fn set_up(&mut self, queue: u32) {
-        (self.offered[queue as usize], self.seen[queue as usize]) = (0, 0);
-        self.driver.put(part(queue, 0), &[0; 0x3000]);
-        self.driver.write(QUEUE_SEL, queue);
-        self.driver.write(QUEUE_SIZE, QUEUE_LEN.into());
-        for (index, register) in (0..).zip([QUEUE_DESCRIPTORS, QUEUE_DRIVER, QUEUE_DEVICE]) {
-            self.driver.write_wide(register, part(queue, index));
-        }
-        self.driver.write(QUEUE_READY, 1);
+        self.rings[queue as usize].set_up(&mut self.driver);
     }
 
     /// Makes the chain that begins with a descriptor available, and notifies the device.
     pub(crate) fn offer(&mut self, queue: u32, head: u16) {
-        let offered = &mut self.offered[queue as usize];
-        let slot = u64::from(*offered % QUEUE_LEN);
-        self.driver.put(part(queue, 1) + 4 + 2 * slot, &head.to_le_bytes());
-        *offered = offered.wrapping_add(1);
-        self.driver.ram.store_u16(part(queue, 1) + 2, *offered).expect("memory");
-        self.driver.write(QUEUE_NOTIFY, queue);
+        self.rings[queue as usize].offer_head(&mut self.driver, head);
     }
 
     pub(crate) fn is_used(&self, queue: u32) -> bool {
-        self.driver.ram.load_u16(part(queue, 2) + 2).expect("memory") != self.seen[queue as usize]
+        self.rings[queue as usize].has_used(&self.driver)
     }
 
     /// The next used chain of a queue: its head, and the number of written bytes.
     pub(crate) fn used(&mut self, queue: u32) -> (u16, u32) {
-        let until = Instant::now() + Duration::from_secs(20);
-        while !self.is_used(queue) {
-            assert!(Instant::now() < until, "the device uses no buffer of queue {queue}");
-            std::thread::sleep(Duration::from_micros(50));
-        }
-        let seen = &mut self.seen[queue as usize];
-        let at = part(queue, 2) + 4 + 8 * u64::from(*seen % QUEUE_LEN);
-        *seen = seen.wrapping_add(1);
-        (self.driver.word(at) as u16, self.driver.word(at + 4))
+        let (head, written) = self.rings[queue as usize].used(&self.driver);
+        (head as u16, written)
     }
 
     /// Makes a chain available, from descriptor 0 on, and waits until it is used. Returns the number of written bytes.
@@ -84,5 +130,14 @@ impl Rings {
         let (head, written) = self.used(queue);
         assert_eq!(head, 0);
         written
+    }
+}
+
+/// Waits for a condition.
+pub(crate) fn until(mut condition: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !condition() {
+        assert!(Instant::now() < deadline, "it does not happen");
+        std::thread::sleep(Duration::from_micros(50));
     }
 }

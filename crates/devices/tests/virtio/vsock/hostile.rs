@@ -221,7 +221,7 @@ proptest! {
         drop(streams);
         prop_assert_eq!(guest.driver.read(STATUS) & NEEDS_RESET, 0);
         guest.start();
-        (0..QUEUE_LEN).for_each(|index| guest.offer_receive_buffer(index));
+        (0..SIZE).for_each(|index| guest.offer_receive_buffer(index));
         let (mut client, host) = guest.connected(77);
         guest.write(77, host, b"works");
         prop_assert_eq!(read(&mut client, 5), b"works");

@@ -16,7 +16,7 @@ use guest_memory::Backing;
 use tempfile::TempDir;
 
 use crate::driver::*;
-use crate::rings::{QUEUE_LEN, Rings, part};
+use crate::rings::{Rings, SIZE, part};
 
 pub(super) const CID: u32 = 52;
 pub(super) const HOST: u64 = 2;
@@ -118,7 +118,7 @@ impl DerefMut for Guest {
 impl Guest {
     pub(super) fn new() -> Self {
         let mut guest = Self::without_buffers();
-        (0..QUEUE_LEN).for_each(|index| guest.offer_receive_buffer(index));
+        (0..SIZE).for_each(|index| guest.offer_receive_buffer(index));
         guest
     }
 

@@ -201,7 +201,7 @@ fn a_device_reset_ends_connections_and_the_next_driver_is_notified() {
     assert_eq!((guest.used(EVENT), guest.used(EVENT)), ((0, 0), (1, 4)));
     assert_eq!(guest.driver.bytes(BUFFERS, 5), [0, 0, 0, 0, 0xff]);
     // A client that came meanwhile is served.
-    (0..QUEUE_LEN).for_each(|index| guest.offer_receive_buffer(index));
+    (0..SIZE).for_each(|index| guest.offer_receive_buffer(index));
     guest.connected(5000);
 }
 
