@@ -19,6 +19,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         a_full_disk,
         promtool_finds_nothing,
         the_file_is_no_input_of_the_machine,
+        a_comparison_leaves_the_file_alone,
     ]
 }
 
@@ -150,6 +151,18 @@ fn promtool_finds_nothing() -> Checked {
     );
     ctl(&scratch, &["stop"]).finish().expect(0);
     running.finish().expect(0);
+    Ok(())
+}
+
+/// The machine that it is about may be running.
+fn a_comparison_leaves_the_file_alone() -> Checked {
+    needs::kvm()?;
+    let scratch = Scratch::new();
+    let profile = scratch
+        .profile("[machine]\nmemory = \"64MiB\"\n[metrics]\nfile = \"web-1.prom\"\ninterval = \"100ms\"\n");
+    scratch.file("web-1.prom", "of the machine\n");
+    Ghest::new(["compare"]).arg(&profile.path).finish().expect(0);
+    assert_eq!(fs::read_to_string(scratch.path("web-1.prom")).expect("a file"), "of the machine\n");
     Ok(())
 }
 

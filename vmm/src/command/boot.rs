@@ -66,10 +66,12 @@ pub(super) fn run(options: &Options, timings: Timings) -> Status {
             return output::report("the parent process has ended", Status::Failure);
         }
     }
-    let profile = match profiles::load(&options.profile, Arch::NATIVE) {
+    let mut profile = match profiles::load(&options.profile, Arch::NATIVE) {
         Ok(profile) => profile,
         Err(status) => return status,
     };
+    // A boot that is compared is not the machine that the file is about, which may be running.
+    profile.machine.metrics.take_if(|_| options.with_parent.is_some());
     timings.mark(Phase::Profile);
     let metrics = profile.machine.metrics.as_ref();
     let outputs = [

@@ -2,11 +2,11 @@
 //!
 //! A thread of its own writes it, so that nothing else waits for a slow file system. Each time it is written to a temporary file beside
 //! it, which then replaces it: a reader gets one version or the other. It is removed at the end of the machine; its metrics would never
-//! change again.
+//! change again. A signal that ends the process at once leaves it there.
 
-use std::fs::{self, Permissions};
+use std::fs::{self, Metadata, Permissions};
 use std::io::{self, ErrorKind, Write};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -48,7 +48,7 @@ impl MetricsFile {
         let path = path.to_owned();
         Builder::new().name("metrics".into()).spawn(move || {
             let _running: Sender<()> = running;
-            let (mut fails, mut is_written) = (false, false);
+            let (mut fails, mut written) = (false, None);
             loop {
                 let outcome = replace(&path, &text());
                 if let Err(error) = &outcome {
@@ -58,12 +58,14 @@ impl MetricsFile {
                     }
                 }
                 fails = outcome.is_err();
-                is_written |= !fails;
+                written = outcome.ok().or(written);
                 if stopped.recv_timeout(interval) != Err(RecvTimeoutError::Timeout) {
                     break;
                 }
             }
-            if is_written {
+            // Not one that another machine has put there.
+            if written.is_some_and(|own| fs::symlink_metadata(&path).is_ok_and(|file| identity(&file) == own))
+            {
                 // An error means that it has been removed.
                 let _ = fs::remove_file(&path);
             }
@@ -80,8 +82,15 @@ impl Drop for MetricsFile {
     }
 }
 
+/// Device and inode.
+type Identity = (u64, u64);
+
+fn identity(file: &Metadata) -> Identity {
+    (file.dev(), file.ino())
+}
+
 /// Replaces a file by another one with this text.
-fn replace(path: &Path, text: &str) -> io::Result<()> {
+fn replace(path: &Path, text: &str) -> io::Result<Identity> {
     match fs::symlink_metadata(path) {
         // rename(2) would replace a device or a symbolic link, not what it leads to.
         Ok(metadata) if !metadata.is_file() => {
@@ -99,14 +108,14 @@ fn replace(path: &Path, text: &str) -> io::Result<()> {
     // Whatever the umask is.
     file.as_file().set_permissions(Permissions::from_mode(MODE))?;
     file.write_all(text.as_bytes())?;
-    file.persist(path).map_err(|error| error.error)?;
-    Ok(())
+    let file = file.persist(path).map_err(|error| error.error)?;
+    Ok(identity(&file.metadata()?))
 }
 
 #[cfg(test)]
 mod tests {
     use std::fs::{read_dir, read_to_string};
-    use std::os::unix::fs::{MetadataExt, symlink};
+    use std::os::unix::fs::symlink;
 
     use super::*;
 

@@ -281,6 +281,16 @@ fn indirect_tables() {
         machine.driver.descriptor(DESCRIPTORS, 0, start, len, INDIRECT_TABLE, 0);
         assert_eq!(machine.finish().1, 0, "{len} bytes at {start:#x}");
     }
+    // The longest table, and a longer one.
+    for (elements, expected) in [(1024, (OK, 513)), (1025, (0xee, 0))] {
+        machine.header(IN, 9);
+        let mut buffers = vec![Buffer(HEADER, 16, false), Buffer(DATA, 512, true)];
+        buffers.extend(vec![Buffer(DATA, 0, true); elements - 3]);
+        buffers.push(Buffer(STATUS_BYTE, 1, true));
+        machine.driver.chain(table, &buffers);
+        machine.driver.descriptor(DESCRIPTORS, 0, table, 16 * elements as u32, INDIRECT_TABLE, 0);
+        assert_eq!(machine.finish(), expected, "{elements} elements");
+    }
 }
 
 #[test]
