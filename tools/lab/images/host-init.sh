@@ -4,9 +4,9 @@
 
 # passt changes its root by pivot_root(2), which does not replace the initramfs itself: it gets a mount of it.
 if [ -z "$LAB_ROOT" ]; then
-    /lab/busybox mkdir -p /root
-    /lab/busybox mount -o bind / /root
-    cd /root && /lab/busybox mount -o move . /
+    /lab/busybox mkdir -p /rootfs
+    /lab/busybox mount -o bind / /rootfs
+    cd /rootfs && /lab/busybox mount -o move . /
     exec /lab/busybox env LAB_ROOT=1 /lab/busybox chroot . /init
 fi
 
