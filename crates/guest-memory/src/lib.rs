@@ -25,6 +25,7 @@
 
 mod access;
 mod backing;
+pub mod own;
 mod pages;
 mod poison;
 mod ram;

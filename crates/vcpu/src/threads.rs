@@ -3,8 +3,10 @@
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::thread::{Builder, JoinHandle};
+use std::thread::JoinHandle;
 use std::time::Duration;
+
+use guest_memory::own;
 
 use crate::control::{Control, Parked, RunState};
 use crate::environment::VcpuEnvironment;
@@ -99,8 +101,7 @@ impl Vcpus {
             let flag = port.kick_flag().map_err(|source| ThreadError::KickFlag { vcpu, source })?;
             let (environment, control, exited) =
                 (environment.clone(), Arc::clone(control), Arc::clone(exited));
-            let thread = Builder::new()
-                .name(format!("vcpu{vcpu}"))
+            let thread = own::thread(format!("vcpu{vcpu}"))
                 .spawn(move || {
                     // A panic too is reported as the end of the vCPU.
                     let reason = catch_unwind(AssertUnwindSafe(|| {

@@ -3,9 +3,11 @@
 use std::io::{self, IsTerminal};
 
 use clap::ValueEnum;
+use tracing::level_filters::LevelFilter;
+use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
-use tracing_subscriber::{EnvFilter, Layer, fmt, registry};
+use tracing_subscriber::{Layer, fmt, registry};
 use vmm::log_limit::LogLimit;
 use vmm::stderr::{Format, LogWriter};
 
@@ -33,16 +35,21 @@ pub(super) fn has_colours() -> bool {
     io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }
 
-/// Starts logging: warnings, with `-v` also info, with `-vv` also debug, with `-vvv` also trace. The environment variable
-/// `RUST_LOG` overrides the level and can set it per module.
+/// Overrides the level, and can set it per module: `ghest=info,devices=trace`.
+const VARIABLE: &str = "RUST_LOG";
+
+/// Starts logging: warnings, with `-v` also info, with `-vv` also debug, with `-vvv` also trace, or what [`VARIABLE`] says.
 pub(super) fn start(verbose: u8, format: LogFormat) {
     let level = match verbose {
-        0 => "warn",
-        1 => "info",
-        2 => "debug",
-        _ => "trace",
+        0 => LevelFilter::WARN,
+        1 => LevelFilter::INFO,
+        2 => LevelFilter::DEBUG,
+        _ => LevelFilter::TRACE,
     };
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
+    let directives = std::env::var(VARIABLE).ok().filter(|text| !text.is_empty());
+    let parsed = directives.as_deref().map(str::parse::<Targets>).transpose();
+    let invalid = parsed.as_ref().err().map(ToString::to_string);
+    let filter = parsed.ok().flatten().unwrap_or_else(|| Targets::new().with_default(level));
     // tracing_subscriber would report its own errors with eprintln!, which panics if standard error fails.
     let lines = fmt::layer().with_writer(LogWriter).with_ansi(has_colours()).log_internal_errors(false);
     let lines = match format {
@@ -50,4 +57,7 @@ pub(super) fn start(verbose: u8, format: LogFormat) {
         LogFormat::Json => lines.json().boxed(),
     };
     registry().with(lines).with(LogLimit).with(filter).init();
+    if let Some(error) = invalid {
+        tracing::warn!(%error, "{VARIABLE} is ignored: expected are levels, or MODULE=LEVEL, with commas between them");
+    }
 }

@@ -6,9 +6,10 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::sync::{Arc, Mutex, PoisonError, TryLockError};
-use std::thread::{Builder, JoinHandle};
+use std::thread::JoinHandle;
 
 use devices::ConsolePort;
+use guest_memory::own;
 use rustix::fs::{FileType, fstat};
 use rustix::io::Errno;
 use rustix::stdio::stdin;
@@ -64,7 +65,7 @@ impl Input {
             without_input,
             is_file,
         };
-        let thread = Builder::new().name("console-input".into()).spawn(move || reader.run())?;
+        let thread = own::thread("console-input").spawn(move || reader.run())?;
         Ok(Input { stop, thread })
     }
 

@@ -3,9 +3,10 @@
 use std::collections::VecDeque;
 use std::io::{self, Write};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread::{Builder, JoinHandle, sleep};
+use std::thread::{JoinHandle, sleep};
 use std::time::{Duration, Instant};
 
+use guest_memory::own;
 use rustix::event::{PollFd, PollFlags, poll};
 use vcpu::{Control, RunState};
 
@@ -57,8 +58,7 @@ impl Writer {
     pub(super) fn start(control: &Arc<Control>, observer: Arc<dyn ConsoleObserver>) -> io::Result<Self> {
         let queue = Arc::new(Queue { state: Mutex::default(), changed: Condvar::new() });
         let output = Output { queue: Arc::clone(&queue), control: Arc::clone(control), observer };
-        let thread =
-            Builder::new().name("console-output".into()).spawn(move || queue.drain_to(io::stdout()))?;
+        let thread = own::thread("console-output").spawn(move || queue.drain_to(io::stdout()))?;
         Ok(Writer { output, thread })
     }
 

@@ -13,9 +13,10 @@ use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread::{Builder, sleep};
+use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+use guest_memory::own;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::io::Errno;
 
@@ -218,8 +219,10 @@ struct Writer {
 /// Returns an error if the host cannot create an eventfd or a thread.
 pub(super) fn start(events: Option<Sink>, stderr: Sink) -> io::Result<Queue> {
     let (sender, items) = sync_channel(QUEUE_CAPACITY);
+    let mut burst = Vec::with_capacity(BURST_CAPACITY);
+    own::avoid_huge_pages(burst.spare_capacity_mut());
     let state = Arc::new(State {
-        burst: Mutex::new(VecDeque::with_capacity(BURST_CAPACITY)),
+        burst: Mutex::new(burst.into()),
         is_burst: AtomicBool::new(false),
         wake: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?,
         is_awake: AtomicBool::new(true),
@@ -241,7 +244,7 @@ pub(super) fn start(events: Option<Sink>, stderr: Sink) -> io::Result<Queue> {
         event_limit,
         last: Duration::ZERO,
     };
-    Builder::new().name("writer".into()).spawn(move || writer.run())?;
+    own::thread("writer").spawn(move || writer.run())?;
     Ok(Queue { sender, state })
 }
 

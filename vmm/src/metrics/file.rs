@@ -10,8 +10,9 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::thread::Builder;
 use std::time::Duration;
+
+use guest_memory::own;
 
 /// How long the end of a machine waits until the file is removed.
 const REMOVE_TIMEOUT: Duration = Duration::from_millis(200);
@@ -46,7 +47,7 @@ impl MetricsFile {
     ) -> io::Result<Self> {
         let ((stop, stopped), (running, ended)) = (channel::<()>(), channel());
         let path = path.to_owned();
-        Builder::new().name("metrics".into()).spawn(move || {
+        own::thread("metrics").spawn(move || {
             let _running: Sender<()> = running;
             let (mut fails, mut written) = (false, None);
             loop {

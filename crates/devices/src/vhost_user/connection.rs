@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
 
-use guest_memory::GuestRam;
+use guest_memory::{GuestRam, own};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
 use vhost::vhost_user::message::{VhostUserHeaderFlag, VhostUserProtocolFeatures, VhostUserVirtioFeatures};
@@ -224,8 +224,7 @@ fn in_time<T>(
                 let _ = stream.shutdown(Shutdown::Both);
             }
         };
-        let name = "vhost-watchdog".to_owned();
-        thread::Builder::new().name(name).spawn_scoped(scope, watchdog).map_err(ConnectError::Thread)?;
+        own::thread("vhost-watchdog").spawn_scoped(scope, watchdog).map_err(ConnectError::Thread)?;
         let outcome = call();
         drop(done);
         outcome

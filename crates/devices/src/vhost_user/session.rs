@@ -3,9 +3,10 @@
 use std::io;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
-use std::thread::{self, JoinHandle};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
+use guest_memory::own;
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
@@ -98,7 +99,7 @@ impl Session {
         }
         let server = Server { context: self.context.clone(), rings, epoll, reported: None };
         let name = self.context.device.to_owned();
-        let thread = thread::Builder::new().name(name).spawn(|| server.run())?;
+        let thread = own::thread(name).spawn(|| server.run())?;
         self.state = State::Running { stop, thread };
         Ok(())
     }

@@ -14,8 +14,9 @@ use std::os::fd::AsRawFd;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::{self, JoinHandle};
+use std::thread::JoinHandle;
 
+use guest_memory::own;
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EventFd};
 
@@ -171,7 +172,7 @@ impl Worker {
         let stop = Arc::new(Stop { event: EventFd::new(EFD_CLOEXEC)?, flag: StopFlag::default() });
         let name = context.thread_name(first);
         let server = Server { epoll: Epoll::new()?, context, idle, stop: Arc::clone(&stop) };
-        let thread = thread::Builder::new().name(name).spawn(|| server.run())?;
+        let thread = own::thread(name).spawn(|| server.run())?;
         Ok(Worker { stop, thread: Some(thread) })
     }
 

@@ -12,7 +12,7 @@ pub(super) const MAX_LEN: usize = 64 << 10;
 /// A buffer. Its memory stays where it is, also when the buffer is moved.
 #[derive(Debug, Default)]
 pub(super) struct Bounce {
-    /// Never shrinks: what a disk needs depends on its driver.
+    /// Never shrinks: the queue replaces it when it is idle.
     memory: Box<[u8]>,
     /// Where the aligned bytes start.
     start: usize,

@@ -14,6 +14,9 @@ use crate::virtio::{GroupContext, QueueGroup, ServeError, Taken};
 const COMPLETED: u32 = 0;
 const ADMITTED: u32 = 1;
 
+/// Buffers that are kept while a queue is idle.
+const KEPT_BUFFERS: usize = 4;
+
 /// What serves a queue.
 pub(super) struct BlockQueue {
     index: u16,
@@ -68,6 +71,7 @@ impl BlockQueue {
             let begun = self.begin(&mut progress, context)?;
             progress.engine.submit()?;
             context.notify_driver(self.index)?;
+            progress.give_back_buffers();
             let more =
                 completed || begun || !progress.is_blocked() && context.request_notifications(self.index)?;
             if !more {
@@ -215,6 +219,16 @@ impl QueueGroup for BlockQueue {
 }
 
 impl Progress {
+    /// Frees buffers, but those that a few requests at a time need, if no operation is in flight: what a driver that was busy needed
+    /// belongs to the host again.
+    fn give_back_buffers(&mut self) {
+        if self.free.len() == self.operations.len() && self.current.is_none() {
+            let unused = self.free.len().saturating_sub(KEPT_BUFFERS);
+            // The last ones are the next to be used.
+            self.free.iter_mut().take(unused).for_each(|(_, buffer)| *buffer = Bounce::default());
+        }
+    }
+
     /// Whether the next request waits for an operation or for the rate limit, and not for the driver.
     fn is_blocked(&self) -> bool {
         self.free.is_empty() || self.refused.is_some()

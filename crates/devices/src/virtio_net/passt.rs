@@ -8,9 +8,9 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command};
-use std::thread;
 use std::time::{Duration, Instant};
 
+use guest_memory::own;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Mode, fchmod};
 
@@ -152,7 +152,7 @@ fn log(mut output: PipeReader) -> io::Result<()> {
             }
         }
     };
-    thread::Builder::new().name("passt-log".to_owned()).spawn(log).map(drop)
+    own::thread("passt-log").spawn(log).map(drop)
 }
 
 fn is_process_id(line: &[u8]) -> bool {

@@ -10,7 +10,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, mpsc};
-use std::thread::{Builder, JoinHandle};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
@@ -21,7 +21,7 @@ use rustix::process::{
 use super::pagemap::Pagemap;
 use super::ring::Ring;
 use super::{Action, BUS_MCEERR_AO, Fault, siginfo};
-use crate::ranges;
+use crate::{own, ranges};
 
 /// The early-kill thread of this process (PR_MCE_KILL_EARLY), which is notified of errors that no thread has consumed. A process has
 /// at most one. Dropping it stops and joins the thread.
@@ -87,7 +87,7 @@ impl AoListener {
             stop: Arc::clone(&stop),
         };
         let (started, is_started) = mpsc::channel();
-        let thread = Builder::new().name("ao-listener".into()).spawn(move || {
+        let thread = own::thread("ao-listener").spawn(move || {
             let _running = running;
             set_policy(Policy::Early);
             // Fails only if the receiver is gone.

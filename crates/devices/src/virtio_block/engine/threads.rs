@@ -5,8 +5,9 @@ use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread::{self, JoinHandle};
+use std::thread::JoinHandle;
 
+use guest_memory::own;
 use rustix::event::{EventfdFlags, eventfd};
 
 use super::{Completion, Engine, Operation, Work};
@@ -61,7 +62,7 @@ impl Engine for Threads {
         self.shared.work.notify_one();
         if needs_thread {
             let shared = Arc::clone(&self.shared);
-            match thread::Builder::new().name("virtio-block-io".to_owned()).spawn(move || shared.run()) {
+            match own::thread("virtio-block-io").spawn(move || shared.run()) {
                 Ok(thread) => self.threads.push(thread),
                 // The others will carry it out.
                 Err(_) if !self.threads.is_empty() => {}
