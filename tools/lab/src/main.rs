@@ -95,8 +95,11 @@ enum Command {
     Compare(compare::Options),
     /// Build the Debian package of ghest, with its unit, manual pages, completions and schemas (needs cargo-deb)
     Package,
-    /// Measure ghest: on this machine's own /dev/kvm, and beside another VMM on an emulated host
-    Bench,
+    /// Measure ghest: on this machine's own /dev/kvm, and beside another VMM, here and on emulated hosts
+    Bench {
+        /// Only these parts
+        parts: Vec<bench::Part>,
+    },
 }
 
 #[derive(Args)]
@@ -130,7 +133,7 @@ fn main() -> ExitCode {
 
 /// Executes a command; returns the count of tests or scenarios, if it runs any.
 fn execute(Cli { command, ghest, full }: Cli) -> Result<Option<Count>> {
-    let workspace = Workspace::find(ghest, matches!(command, Command::Bench))?;
+    let workspace = Workspace::find(ghest, matches!(command, Command::Bench { .. }))?;
     if matches!(command, Command::Setup) {
         setup::setup()?;
         return emulator::prepare(&workspace, &Cache::new(workspace.cache(), false)).map(|()| None);
@@ -195,7 +198,7 @@ fn execute(Cli { command, ghest, full }: Cli) -> Result<Option<Count>> {
         Command::BesideQemu { document } => {
             beside::beside_qemu(&workspace, &cache(false), document).map(Some)
         }
-        Command::Bench => bench::bench(&workspace, &cache(false)).map(|()| None),
+        Command::Bench { parts } => bench::bench(&workspace, &cache(false), &parts).map(|()| None),
     }
 }
 

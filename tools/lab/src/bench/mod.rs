@@ -1,9 +1,13 @@
 //! `cargo lab bench`: measurements of `ghest`, alone and beside another VMM in the same run.
 
+mod memory;
 mod native;
+mod server;
 mod side_by_side;
 mod storm;
+mod throughput;
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use crate::architecture::Architecture;
@@ -11,17 +15,55 @@ use crate::bundle::Cache;
 use crate::error::Result;
 use crate::workspace::Workspace;
 
-/// Measures everything and prints it.
-pub(crate) fn bench(workspace: &Workspace, cache: &Cache) -> Result<()> {
+/// A part of the benchmark.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Part {
+    /// Start, memory and instructions of the bare machine
+    Bare,
+    /// What the devices of a server add to start and memory
+    Server,
+    /// Disk and network beside QEMU, on emulated hosts
+    Throughput,
+    /// Simulated memory errors
+    Errors,
+    /// Boots and a consumed page on emulated hosts, beside QEMU
+    Emulated,
+}
+
+impl Part {
+    const ALL: [Self; 5] = [Self::Bare, Self::Server, Self::Throughput, Self::Errors, Self::Emulated];
+
+    fn title(self) -> &'static str {
+        match self {
+            Self::Bare => "on this machine, built-in guest, 1 vCPU, 128 MiB",
+            Self::Server => {
+                "with a disk, a network, a random number generator and vsock, 1 vCPU, 128 MiB (start: this machine; \
+                 memory: Debian's kernel 6.1 on emulated hosts)"
+            }
+            Self::Throughput => "on emulated hosts, Debian's kernel 6.1, 2 vCPUs, 1 GiB",
+            Self::Errors => "memory errors on this machine, simulated",
+            Self::Emulated => {
+                "on emulated hosts, Debian's kernel 6.1, 512 MiB (boots: x86_64, 1 vCPU; a consumed page: arm64, 2 vCPUs)"
+            }
+        }
+    }
+}
+
+/// Measures these parts, or everything if there are none, and prints it.
+pub(crate) fn bench(workspace: &Workspace, cache: &Cache, parts: &[Part]) -> Result<()> {
     let ghest = workspace.ghest(Architecture::X86_64, cache)?.program;
-    println!("on this machine, built-in guest, 1 vCPU, 128 MiB:");
-    native::bench(&ghest)?;
-    println!("\nmemory errors on this machine, simulated:");
-    storm::bench(workspace, &ghest)?;
-    println!(
-        "\non emulated hosts, Debian's kernel 6.1, 512 MiB (boots: x86_64, 1 vCPU; a consumed page: arm64, 2 vCPUs):"
-    );
-    side_by_side::bench(workspace, cache)
+    for part in if parts.is_empty() { &Part::ALL } else { parts } {
+        println!("{}:", part.title());
+        match part {
+            Part::Bare => native::bench(&ghest)?,
+            Part::Server => server::bench(workspace, cache, &ghest)?,
+            Part::Throughput => throughput::bench(workspace, cache)?,
+            Part::Errors => storm::bench(workspace, &ghest)?,
+            Part::Emulated => side_by_side::bench(workspace, cache)?,
+        }
+        println!();
+    }
+    Ok(())
 }
 
 const HEADINGS: &str = "  minimum    median   maximum";
@@ -29,6 +71,12 @@ const HEADINGS: &str = "  minimum    median   maximum";
 /// A line of the report: what was measured, and the result.
 fn row(what: &str, values: impl fmt::Display) -> String {
     format!("  {what:44} {values}")
+}
+
+/// What a guest printed as `result NAME VALUE`.
+fn results(transcript: &str) -> BTreeMap<String, String> {
+    let results = transcript.lines().filter_map(|line| line.trim().strip_prefix("result ")?.split_once(' '));
+    results.map(|(name, value)| (name.to_owned(), value.trim().to_owned())).collect()
 }
 
 /// Measurements of one quantity.

@@ -1,20 +1,18 @@
 //! Times, memory and instructions on this machine.
 
 use std::fs;
-use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::process::Command;
+use std::time::Instant;
 
 use serde_json::Value;
 
+use super::memory::Memory;
 use super::{HEADINGS, Spread, row};
 use crate::error::{Context, Error, Result};
 use crate::{process, setup};
 
 const BOOTS: usize = 20;
-/// The size of the guest's memory in KiB, by which its mapping is recognised.
-const GUEST_KIB: u64 = 128 << 10;
 const PROFILE: &str = "[machine]\nvcpus = 1\nmemory = \"128MiB\"\nfirmware = \"acpi\"\n";
 const HANGING: &str = "boot.cmdline=probe.exit=hang";
 /// The last line of the guest's report.
@@ -39,24 +37,31 @@ pub(super) fn bench(ghest: &Path) -> Result<()> {
     }
 }
 
-fn times(ghest: &Path, profile: &Path, directory: &Path) -> Result<()> {
+/// Boots a machine, and returns its times, in milliseconds since the start of the process, by their names.
+fn boot(ghest: &Path, profile: &Path, directory: &Path) -> Result<impl Fn(&str) -> Result<f64>> {
     let timings = directory.join("timings.json");
+    process::output(Command::new(ghest).arg("boot").arg(profile).arg("--timings").arg(&timings))?;
+    let marks: Value = serde_json::from_slice(&fs::read(&timings).context("no timings")?)
+        .context("timings that are not JSON")?;
+    Ok(move |mark: &str| {
+        let ns = marks.get(mark).and_then(Value::as_f64);
+        ns.map(|ns| ns / 1e6).context(format_args!("no time of {mark}"))
+    })
+}
+
+/// The time from the process' start to the first KVM_RUN, in milliseconds.
+pub(super) fn first_run(ghest: &Path, profile: &Path, directory: &Path) -> Result<f64> {
+    boot(ghest, profile, directory)?("first-run")
+}
+
+fn times(ghest: &Path, profile: &Path, directory: &Path) -> Result<()> {
     let (mut first_runs, mut power_offs, mut ends) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..BOOTS {
         let began = Instant::now();
-        process::output(Command::new(ghest).arg("boot").arg(profile).arg("--timings").arg(&timings))?;
+        let time = boot(ghest, profile, directory)?;
         ends.push(began.elapsed().as_secs_f64() * 1e3);
-        let marks: Value = serde_json::from_slice(&fs::read(&timings).context("no timings")?)
-            .context("timings that are not JSON")?;
-        let milliseconds = |mark: &str| {
-            marks
-                .get(mark)
-                .and_then(Value::as_f64)
-                .map(|ns| ns / 1e6)
-                .context(format_args!("no time of {mark}"))
-        };
-        first_runs.push(milliseconds("first-run")?);
-        power_offs.push(milliseconds("guest-shutdown")?);
+        first_runs.push(time("first-run")?);
+        power_offs.push(time("guest-shutdown")?);
     }
     println!("{}", row(&format!("ms, of {BOOTS} boots"), HEADINGS));
     for (what, times) in [
@@ -72,53 +77,11 @@ fn times(ghest: &Path, profile: &Path, directory: &Path) -> Result<()> {
 /// The proportional set size of all mappings except the guest's memory, once the guest is idle.
 fn memory(ghest: &Path, profile: &Path) -> Result<()> {
     let mut command = process::mortal_in_background(ghest);
-    // The mapping of a memfd is not merged with its neighbours.
-    let backing = "memory.backing=memfd";
-    command
-        .arg("boot")
-        .arg(profile)
-        .args(["--set", HANGING, "--set", backing])
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null());
-    let mut monitor = command.spawn().context("cannot start ghest")?;
-    let console = monitor.stdout.take().context("no console")?;
-    let reported =
-        BufReader::new(console).lines().map_while(|line| line.ok()).any(|line| line.trim() == REPORT_END);
-    // It prints its last line a moment before it halts.
-    std::thread::sleep(Duration::from_millis(300));
-    let smaps = fs::read_to_string(format!("/proc/{}/smaps", monitor.id()));
-    monitor.kill().and_then(|()| monitor.wait().map(drop)).context("cannot end ghest")?;
-    if !reported {
-        return Err(Error::new("the built-in guest did not complete its report"));
-    }
-    let memory = Memory::of(&smaps.context("cannot read smaps")?)?;
+    command.arg("boot").arg(profile).args(["--set", HANGING, "--set", "memory.backing=memfd"]);
+    let memory = Memory::once(command, REPORT_END)?;
     println!("{}", row("KiB besides the guest's memory (aim: 4096)", format_args!("{:19}", memory.own)));
     println!("{}", row("KiB of the guest's memory", format_args!("{:19}", memory.guest)));
     Ok(())
-}
-
-/// Proportional set sizes, in KiB.
-#[derive(Debug, PartialEq, Eq)]
-struct Memory {
-    own: u64,
-    guest: u64,
-}
-
-impl Memory {
-    /// Parses `/proc/PID/smaps` (proc(5)), in which `Size` precedes `Pss` in each mapping.
-    fn of(smaps: &str) -> Result<Self> {
-        let (mut size, mut found, mut memory) = (0, false, Self { own: 0, guest: 0 });
-        for line in smaps.lines() {
-            let value = |name: &str| line.strip_prefix(name)?.trim().strip_suffix(" kB")?.parse::<u64>().ok();
-            if let Some(kib) = value("Size:") {
-                size = kib;
-                found |= size == GUEST_KIB;
-            } else if let Some(kib) = value("Pss:") {
-                *(if size == GUEST_KIB { &mut memory.guest } else { &mut memory.own }) += kib;
-            }
-        }
-        if found { Ok(memory) } else { Err(Error::new("no mapping has the size of the guest's memory")) }
-    }
 }
 
 fn instructions(ghest: &Path, profile: &Path, directory: &Path) -> Result<()> {
@@ -164,15 +127,6 @@ fn collected(said: &str) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_guests_memory_is_recognised_by_its_size() {
-        let smaps = "00400000-00500000 r-xp 0 00:00 0 ghest\nSize: 1024 kB\nRss: 900 kB\nPss: 450 kB\n\
-                     7f0000000000-7f0008000000 rw-p 0 00:00 0\nSize: 131072 kB\nPss: 2048 kB\n\
-                     7ffe00000000-7ffe00021000 rw-p 0 00:00 0 [stack]\nSize: 132 kB\nPss: 12 kB\nPss_Dirty: 12 kB\n";
-        assert_eq!(Memory::of(smaps).unwrap(), Memory { own: 462, guest: 2048 });
-        assert!(Memory::of("Size: 4 kB\nPss: 4 kB\n").is_err());
-    }
 
     #[test]
     fn valgrinds_count_is_parsed() {
