@@ -112,7 +112,8 @@ impl HostImage<'_> {
     }
 
     fn add_programs(&self, archive: &mut Archive, names: &BTreeSet<&String>) -> Result<()> {
-        let named = self.programs.iter().filter(|(program, _)| names.iter().any(|name| *name == program.name));
+        let named =
+            self.programs.iter().filter(|(program, _)| names.iter().any(|name| *name == program.name));
         named.into_iter().try_for_each(|(program, unpacked)| program.add(unpacked, archive))
     }
 }

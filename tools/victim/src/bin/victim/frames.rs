@@ -68,7 +68,9 @@ impl Options {
 
     pub(crate) fn run(&self) -> Result<(), String> {
         let frames = match &self.pages_of {
-            PagesOf::Free => pagemap::free_blocks(BLOCK).map_err(|error| format!("/proc/kpageflags: {error}")),
+            PagesOf::Free => {
+                pagemap::free_blocks(BLOCK).map_err(|error| format!("/proc/kpageflags: {error}"))
+            }
             PagesOf::File(path) => cached(path).map_err(|error| format!("{path}: {error}")),
             PagesOf::Process { pid, mapping } => {
                 written(pid, mapping).map_err(|error| format!("process {pid}: {error}"))
@@ -105,9 +107,8 @@ fn cached(path: &str) -> io::Result<Vec<u64>> {
     // A disk's metadata has no length.
     let len = file.seek(SeekFrom::End(0))? as usize;
     // SAFETY: a new mapping, at an address of the kernel's choice; it is never unmapped.
-    let start = unsafe {
-        libc::mmap(ptr::null_mut(), len, libc::PROT_READ, libc::MAP_SHARED, file.as_raw_fd(), 0)
-    };
+    let start =
+        unsafe { libc::mmap(ptr::null_mut(), len, libc::PROT_READ, libc::MAP_SHARED, file.as_raw_fd(), 0) };
     if start == libc::MAP_FAILED {
         return Err(io::Error::last_os_error());
     }

@@ -59,7 +59,8 @@ A SIGBUS is printed, and then kills the process unless --survive is set:
 
 fn main() -> ExitCode {
     let mut arguments = std::env::args().skip(1).peekable();
-    let Some(subcommand) = arguments.next_if(|it| ["frames", "stream", "virtio-block"].contains(&it.as_str()))
+    let Some(subcommand) =
+        arguments.next_if(|it| ["frames", "stream", "virtio-block"].contains(&it.as_str()))
     else {
         return run("victim", HELP, Options::parse(arguments), |options| {
             options.run().map_err(|error| format!("{}: {error}", options.name))
