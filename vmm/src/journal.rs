@@ -83,6 +83,8 @@ pub enum Note {
     Released(u32),
     /// A step in the reporting of an error.
     ErrorEvent(ErrorEvent),
+    /// The device at this position in the profile has set DEVICE_NEEDS_RESET.
+    DeviceNeedsReset(usize),
     /// Poisoned pages were replaced.
     Repaired(Span),
     /// Poisoned pages could not be replaced.
@@ -181,6 +183,7 @@ const LOG_TARGET: &str = "memory-error";
 fn log(note: &Note) {
     match note {
         Note::MemoryError { .. }
+        | Note::DeviceNeedsReset(_)
         | Note::ErrorEvent(
             ErrorEvent::Overdue(_) | ErrorEvent::Overflowed { .. } | ErrorEvent::NotReported { .. },
         ) => {
@@ -223,6 +226,9 @@ impl fmt::Display for LogText<'_> {
                 write!(f, "vCPU {vcpu} is held until the guest has acknowledged the previous record")
             }
             Note::Released(vcpu) => write!(f, "vCPU {vcpu} is released"),
+            Note::DeviceNeedsReset(device) => {
+                write!(f, "device {device} needs a reset by its driver (DEVICE_NEEDS_RESET)")
+            }
             Note::Repaired(span) => write!(f, "{span} is repaired: fresh pages replace the poisoned ones"),
             Note::NotRepaired(span) => write!(f, "{span} stays poisoned: its pages cannot be replaced"),
             Note::ErrorEvent(ErrorEvent::RecordWritten { source, gpa, span }) => {
@@ -313,6 +319,7 @@ fn fields(note: &Note) -> Map<String, Value> {
         Note::Notified { how, vcpu: None } => json!({ "how": how }),
         Note::Held(vcpu) => json!({ "vcpu": vcpu }),
         Note::Released(vcpu) => json!({ "vcpu": vcpu }),
+        Note::DeviceNeedsReset(device) => json!({ "device": device }),
         Note::Repaired(pages) => span(pages),
         Note::NotRepaired(pages) => span(pages),
         Note::Stopped { reason, status } => json!({ "reason": reason, "status": status }),

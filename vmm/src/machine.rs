@@ -147,13 +147,9 @@ pub fn prepare(
     let mut bus = MachineBus::new(lifecycle.clone());
     let mut wiring = Wiring { bus: &mut bus, vm: &vm };
     let board = board::attach(machine.arch, &mut wiring, machine.firmware, &lifecycle, console.output())?;
-    profile_devices::attach(
-        &mut wiring,
-        machine,
-        &env.backends,
-        &preserved.ram,
-        &preserved.poison_observer(),
-    )?;
+    profile_devices::attach(&mut wiring, machine, &env.backends, &preserved.ram, |device| {
+        preserved.device_observer(device, &env.journal)
+    })?;
     let ports = vm.ports(kvm, entry)?;
     timings.mark(Phase::Vcpus);
     preserved.reporting.attach(ActionExecutor {

@@ -117,7 +117,7 @@ pub struct Resources {
     pub ram: GuestRam,
     /// Its interrupt line.
     pub line: InterruptLine,
-    /// Receives the poisoned pages that the device touches.
+    /// Receives the poisoned pages that the device touches, and its need of a reset.
     pub observer: Arc<dyn PoisonObserver>,
     /// Vendor id, for devices whose registers have one.
     pub vendor_id: u32,

@@ -3,7 +3,7 @@
 
 /busybox mkdir -p /bin /proc /sys /dev /tmp
 /busybox --install -s /bin
-export PATH=/bin
+export PATH=/bin:/lab/bin
 mount -t proc proc /proc
 mount -t sysfs sysfs /sys
 mount -t devtmpfs devtmpfs /dev

@@ -1,6 +1,6 @@
 //! The initramfs of hosts and guests.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -21,6 +21,7 @@ pub(crate) struct HostImage<'a> {
     /// Guest kernels by key.
     pub(crate) kernels: &'a BTreeMap<&'static str, KernelFiles>,
     pub(crate) systems: &'a BTreeMap<System, SystemFiles>,
+    /// Programs of the host, and of its guests.
     pub(crate) programs: &'a [(&'static Program, Unpacked)],
     /// Tests, by the name that they have on the host. They need no other libraries than `ghest`.
     pub(crate) tests: &'a [(&'static str, PathBuf)],
@@ -54,9 +55,8 @@ impl HostImage<'_> {
         for (name, path) in self.tests {
             archive.file(&format!("lab/bin/{name}"), 0o755, &read(path)?)?;
         }
-        for (program, unpacked) in self.programs {
-            program.add(unpacked, &mut archive)?;
-        }
+        let of_hosts = self.scenarios.iter().flat_map(|scenario| &scenario.programs);
+        self.add_programs(&mut archive, &of_hosts.collect())?;
         for (key, files) in self.kernels {
             archive.file(&format!("lab/kernels/{key}"), 0o644, &read(&files.image)?)?;
         }
@@ -94,21 +94,28 @@ impl HostImage<'_> {
         if let Some(init) = &scenario.init {
             let kernel = scenario.kernel.as_ref().and_then(|key| self.kernels.get(key.as_str()));
             let modules = kernel.map_or(Ok(Vec::new()), |files| files.modules(&scenario.modules))?;
-            let initramfs = guest(self.busybox, self.tools, init, &modules)?;
+            let initramfs = self.guest(init, &modules, &scenario.guest_programs.iter().collect())?;
             archive.file(&format!("{directory}/initrd"), 0o644, &initramfs)?;
         }
         Ok(())
     }
-}
 
-/// A guest's initramfs: busybox, `victim`, modules, and an init that ends with the scenario's script.
-fn guest(busybox: &Path, tools: &Tools, script: &str, modules: &[Module]) -> Result<Vec<u8>> {
-    let mut archive = base(busybox, "busybox")?;
-    archive.file("bin/victim", 0o755, &read(&tools.victim)?)?;
-    add_modules(&mut archive, "modules", modules)?;
-    let init = format!("{}{script}", include_str!("../images/guest-init.sh"));
-    archive.file("init", 0o755, init.as_bytes())?;
-    archive.finish()
+    /// A guest's initramfs: busybox, `victim`, modules, programs, and an init that ends with the scenario's script.
+    fn guest(&self, script: &str, modules: &[Module], programs: &BTreeSet<&String>) -> Result<Vec<u8>> {
+        let mut archive = base(self.busybox, "busybox")?;
+        archive.file("bin/victim", 0o755, &read(&self.tools.victim)?)?;
+        add_modules(&mut archive, "modules", modules)?;
+        self.add_programs(&mut archive, programs)?;
+        let init = format!("{}{script}", include_str!("../images/guest-init.sh"));
+        archive.file("init", 0o755, init.as_bytes())?;
+        archive.finish()
+    }
+
+    fn add_programs(&self, archive: &mut Archive, names: &BTreeSet<&String>) -> Result<()> {
+        let named =
+            self.programs.iter().filter(|(program, _)| names.iter().any(|name| *name == program.name));
+        named.into_iter().try_for_each(|(program, unpacked)| program.add(unpacked, archive))
+    }
 }
 
 /// Adds modules, and the order in which they are loaded.

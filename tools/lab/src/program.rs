@@ -1,5 +1,5 @@
-//! Debian's programs that hosts can have beside `ghest`, each in a directory of its own with the libraries it was built for: the
-//! lab's machine may run another release of Debian.
+//! Debian's programs that hosts can have beside `ghest`, and guests beside busybox, each in a directory of its own with the libraries
+//! it was built for: the lab's machine may run another release of Debian.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -16,7 +16,7 @@ use crate::process;
 /// A program that scenarios name.
 #[derive(Debug)]
 pub(crate) struct Program {
-    /// Its name in scenarios and on the host.
+    /// Its name in scenarios, on hosts and in guests.
     pub(crate) name: &'static str,
     pub(crate) architecture: Architecture,
     release: Release,
@@ -62,6 +62,10 @@ const PROGRAMS: &[Program] = &[
     virtiofsd(Aarch64, &[("virtiofsd", Aarch64)]),
     passt(X86_64, &[("passt", X86_64)]),
     passt(Aarch64, &[("passt", Aarch64)]),
+    fio(X86_64, &[("fio", X86_64)]),
+    fio(Aarch64, &[("fio", Aarch64)]),
+    iperf3(X86_64, &[("iperf3", X86_64)]),
+    iperf3(Aarch64, &[("iperf3", Aarch64)]),
     Program {
         without: &["logsave"],
         ..alone("e2fsck", X86_64, Release::Bookworm, &[("e2fsprogs", X86_64)], "sbin/e2fsck")
@@ -85,6 +89,22 @@ const fn passt(architecture: Architecture, packages: Packages) -> Program {
     alone("passt", architecture, Release::Bookworm, packages, "usr/bin/passt")
 }
 
+/// Writes to disks, and verifies what it has written. Its generator of graphs is a script.
+const fn fio(architecture: Architecture, packages: Packages) -> Program {
+    Program {
+        without: &["adduser", "debconf", "init-system-helpers", "python3"],
+        ..alone("fio", architecture, Release::Bookworm, packages, "usr/bin/fio")
+    }
+}
+
+/// Measures networks.
+const fn iperf3(architecture: Architecture, packages: Packages) -> Program {
+    Program {
+        without: &["adduser", "debconf"],
+        ..alone("iperf3", architecture, Release::Bookworm, packages, "usr/bin/iperf3")
+    }
+}
+
 /// A program that needs no files beside its libraries.
 const fn alone(
     name: &'static str,
@@ -96,20 +116,20 @@ const fn alone(
     Program { name, architecture, release, packages, without: &[], executable, data: &[], arguments: "" }
 }
 
-/// The dynamic linker, and the directories of libraries in packages: the older releases have some of each below `lib`.
-fn libraries(architecture: Architecture) -> (&'static str, [&'static str; 3]) {
+/// The dynamic linker of an architecture.
+fn linker(architecture: Architecture) -> &'static str {
     match architecture {
-        X86_64 => ("ld-linux-x86-64.so.2", ["lib/x86_64-linux-gnu", "usr/lib/x86_64-linux-gnu", "usr/lib64"]),
-        Aarch64 => {
-            ("ld-linux-aarch64.so.1", ["lib/aarch64-linux-gnu", "usr/lib/aarch64-linux-gnu", "usr/lib"])
-        }
+        X86_64 => "ld-linux-x86-64.so.2",
+        Aarch64 => "ld-linux-aarch64.so.1",
     }
 }
 
-/// The library of that name in the packages.
+/// The library of that name in the packages: the older releases have some of each directory below `lib`, and Ceph has its own.
 fn library(architecture: Architecture, root: &Path, name: &str) -> Option<PathBuf> {
-    let (_, directories) = libraries(architecture);
-    directories.iter().map(|directory| root.join(directory).join(name)).find(|path| path.exists())
+    let triplet = format!("{architecture}-linux-gnu");
+    let directories = ["lib/@", "usr/lib/@", "usr/lib/@/ceph", "usr/lib", "usr/lib64"];
+    let paths = directories.map(|directory| root.join(directory.replace('@', &triplet)).join(name));
+    paths.into_iter().find(|path| path.exists())
 }
 
 /// The program with a name.
@@ -131,11 +151,11 @@ impl Program {
         }
     }
 
-    /// Adds the program to a host: its files under `lab/programs/NAME`, and a command of its name.
+    /// Adds the program to a host or a guest: its files under `lab/programs/NAME`, and a command of its name.
     pub(crate) fn add(&self, unpacked: &Unpacked, archive: &mut Archive) -> Result<()> {
         let home = format!("lab/programs/{}", self.name);
         let root = &unpacked.root;
-        let (linker, _) = libraries(self.architecture);
+        let linker = linker(self.architecture);
         let mut add = |from: &Path, to: &str| -> Result<()> {
             let content = fs::read(from).context(format_args!("cannot read {}", from.display()))?;
             archive.file(&format!("{home}/{to}"), 0o755, &content)
@@ -152,7 +172,7 @@ impl Program {
         }
         let arguments = self.arguments.replace('@', &format!("/{home}"));
         let command = format!(
-            "#!/lab/busybox sh\nexec /{home}/{linker} --library-path /{home}/lib /{home}/{} {arguments} \"$@\"\n",
+            "#!/bin/sh\nexec /{home}/{linker} --library-path /{home}/lib /{home}/{} {arguments} \"$@\"\n",
             self.executable
         );
         archive.file(&format!("lab/bin/{}", self.name), 0o755, command.as_bytes())

@@ -101,7 +101,7 @@ impl Parts {
             }
             host_tests |= scenario.host_tests;
             systems.extend(scenario.system().map_err(Missing::Part)?);
-            for name in &scenario.programs {
+            for name in scenario.programs.iter().chain(&scenario.guest_programs) {
                 programs.insert(name, program::program(architecture, name).map_err(Missing::Part)?);
             }
         }

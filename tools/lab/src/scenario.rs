@@ -47,6 +47,9 @@ pub(crate) struct Scenario {
     /// Programs that its host has beside `ghest`, by their names.
     #[serde(default)]
     pub(crate) programs: Vec<String>,
+    /// Programs that the guest's initramfs has beside busybox and `victim`.
+    #[serde(default)]
+    pub(crate) guest_programs: Vec<String>,
     /// Whether its host has the tests that need memory failure handling.
     #[serde(default)]
     pub(crate) host_tests: bool,
@@ -187,7 +190,10 @@ impl Scenario {
                 return Err(Error::new(format!("{text:?}: nothing captures ${name}")));
             }
         }
-        for name in &self.programs {
+        if !self.guest_programs.is_empty() && self.init.is_none() {
+            return Err(Error::new("guest-programs: init is required"));
+        }
+        for name in self.programs.iter().chain(&self.guest_programs) {
             program::program(self.host, name)?;
         }
         self.system()?;
@@ -258,6 +264,8 @@ mod tests {
         assert!(error("limits = 3").contains("unknown field `limits`"));
         assert!(error("see = [{ txt = 'x' }]").contains("unknown field `txt`"));
         assert!(error("programs = ['vi']").contains("unknown program \"vi\""));
+        assert!(error("guest-programs = ['fio']").contains("init is required"));
+        assert!(error("init = ''\nguest-programs = ['vi']").contains("unknown program \"vi\""));
         assert!(error("kernel = '2.4'").contains("known: 6.1, 6.12, 7.3"));
         assert!(error("system = 'potato'").contains("known: bookworm, trixie"));
         assert!(error("profile = ''\nprofile-from = 'x'").contains("exclude each other"));

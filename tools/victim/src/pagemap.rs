@@ -9,7 +9,8 @@ use std::os::unix::fs::FileExt;
 /// Bit 63 of an entry: the page is in memory, and bits 0 to 54 are the frame number.
 const PRESENT: u64 = 1 << 63;
 const FRAME: u64 = (1 << 55) - 1;
-/// Bits of a frame's flags (KPF_ANON, KPF_ZERO_PAGE): anonymous memory; the shared zero page.
+/// Bits of a frame's flags (KPF_BUDDY, KPF_ANON, KPF_ZERO_PAGE): free memory; anonymous memory; the shared zero page.
+const FREE: u64 = 1 << 10;
 const ANONYMOUS: u64 = 1 << 12;
 const ZERO_PAGE: u64 = 1 << 24;
 
@@ -72,6 +73,29 @@ pub fn frame_use(frame: u64) -> io::Result<Use> {
         _ if flags & ANONYMOUS != 0 => Use::Anonymous,
         _ => Use::Other,
     })
+}
+
+/// The frames in free blocks of `frames` frames, at multiples of their size.
+///
+/// # Errors
+/// Returns an error without CAP_SYS_ADMIN.
+pub fn free_blocks(frames: usize) -> io::Result<Vec<u64>> {
+    let flags = File::open("/proc/kpageflags")?;
+    let mut block = vec![0; frames * 8];
+    let mut free = Vec::new();
+    for first in (0..).step_by(frames) {
+        let len = flags.read_at(&mut block, first * 8)?;
+        let words = block.chunks_exact(8).map(|word| u64::from_ne_bytes(word.try_into().unwrap_or_default()));
+        match len {
+            0 => break,
+            // The last may be shorter.
+            _ if len == block.len() && words.clone().all(|flags| flags & FREE != 0) => {
+                free.extend(first..first + frames as u64);
+            }
+            _ => {}
+        }
+    }
+    Ok(free)
 }
 
 /// Parses a number: decimal, or hexadecimal with `0x`.

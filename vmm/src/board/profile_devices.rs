@@ -102,20 +102,20 @@ pub fn open(machine: &Machine) -> Result<Vec<Backend>, BoardError> {
     placed(machine)?.into_iter().map(open).collect()
 }
 
-/// Attaches the devices of a profile, from what [`open`] has returned.
+/// Attaches the devices of a profile, from what [`open`] has returned. `observer` is called with the position of each.
 pub(crate) fn attach(
     wiring: &mut Wiring<'_>,
     machine: &Machine,
     backends: &[Backend],
     ram: &GuestRam,
-    observer: &Arc<dyn PoisonObserver>,
+    observer: impl Fn(usize) -> Arc<dyn PoisonObserver>,
 ) -> Result<(), BoardError> {
     for (Placed { kind, place, .. }, backend) in placed(machine)?.into_iter().zip(backends) {
         let resources = Resources {
             name: place.name(),
             ram: ram.clone(),
             line: wiring.edge_line(place.gsi)?,
-            observer: Arc::clone(observer),
+            observer: observer(place.index),
             vendor_id: VENDOR_ID,
         };
         let Device { registers, write_events } = kind

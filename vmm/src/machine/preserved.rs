@@ -17,7 +17,7 @@ use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
 use super::{MachineError, host_error};
 use crate::boot;
-use crate::journal::Journal;
+use crate::journal::{Journal, Note};
 use crate::plan::Blueprint;
 use crate::ras::inject::{InjectionSpec, Schedule};
 use crate::ras::{DetectedError, PlatformMemory, Reporting};
@@ -140,9 +140,14 @@ impl PreservedState {
         ranges.map(|(start, len)| Range { start, len }).collect()
     }
 
-    /// What devices report accesses to poisoned memory to.
-    pub(super) fn poison_observer(&self) -> Arc<dyn PoisonObserver> {
-        Arc::new(DeviceObserver { sender: self.sender.clone(), reporting: Arc::clone(&self.reporting) })
+    /// What the device at this position in the profile reports to.
+    pub(super) fn device_observer(&self, device: usize, journal: &Arc<Journal>) -> Arc<dyn PoisonObserver> {
+        Arc::new(DeviceObserver {
+            device,
+            sender: self.sender.clone(),
+            reporting: Arc::clone(&self.reporting),
+            journal: Arc::clone(journal),
+        })
     }
 }
 
@@ -250,15 +255,21 @@ impl DetectedErrorSender {
     }
 }
 
-/// Receives what devices see of poisoned memory, on their threads.
+/// Receives what a device sees of poisoned memory, and what becomes of the device, on its threads.
 struct DeviceObserver {
+    device: usize,
     sender: DetectedErrorSender,
     reporting: Arc<Reporting>,
+    journal: Arc<Journal>,
 }
 
 impl PoisonObserver for DeviceObserver {
     fn touched(&self, gpa: u64, log2_len: u8) {
         self.sender.touched(gpa, log2_len);
+    }
+
+    fn needs_reset(&self) {
+        self.journal.note(Note::DeviceNeedsReset(self.device));
     }
 
     fn discarded(&self, gpa: u64, len: u64) {

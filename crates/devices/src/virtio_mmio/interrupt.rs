@@ -1,14 +1,15 @@
 //! The transport's interrupt: one line, and a status register with its cause.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use virtio_bindings::virtio_mmio::{VIRTIO_MMIO_INT_CONFIG, VIRTIO_MMIO_INT_VRING};
 
 use crate::line::InterruptLine;
+use crate::poison_observer::PoisonObserver;
 use crate::virtio::Interrupt;
 
 /// The interrupt of a transport. The registers and the device's threads share it.
-#[derive(Debug)]
 pub(super) struct MmioInterrupt {
     line: InterruptLine,
     /// InterruptStatus (VIRTIO 1.2, 4.2.2).
@@ -16,15 +17,17 @@ pub(super) struct MmioInterrupt {
     needs_reset: AtomicBool,
     /// ConfigGeneration (VIRTIO 1.2, 4.2.2.1).
     config_generation: AtomicU32,
+    observer: Arc<dyn PoisonObserver>,
 }
 
 impl MmioInterrupt {
-    pub(super) fn new(line: InterruptLine) -> Self {
+    pub(super) fn new(line: InterruptLine, observer: Arc<dyn PoisonObserver>) -> Self {
         MmioInterrupt {
             line,
             status: AtomicU32::new(0),
             needs_reset: AtomicBool::new(false),
             config_generation: AtomicU32::new(0),
+            observer,
         }
     }
 
@@ -72,7 +75,10 @@ impl Interrupt for MmioInterrupt {
     }
 
     fn needs_reset(&self) {
-        self.needs_reset.store(true, Ordering::SeqCst);
+        // Threads of several queues may fail at the same time.
+        if !self.needs_reset.swap(true, Ordering::SeqCst) {
+            self.observer.needs_reset();
+        }
         self.raise(VIRTIO_MMIO_INT_CONFIG);
     }
 }

@@ -70,7 +70,7 @@ pub struct MmioTransport {
 
 impl MmioTransport {
     /// Creates a transport for a device that accesses `ram`. Interrupts are raised on `line`, poisoned pages that the device
-    /// touches are reported to `observer`, and VendorID reads as `vendor_id`.
+    /// touches and DEVICE_NEEDS_RESET are reported to `observer`, and VendorID reads as `vendor_id`.
     ///
     /// # Errors
     /// Returns the error of eventfd(2).
@@ -88,8 +88,8 @@ impl MmioTransport {
             queues,
             kicks: kicks?,
             device,
-            memory: DeviceMemory::new(ram, observer),
-            interrupt: Arc::new(MmioInterrupt::new(line)),
+            memory: DeviceMemory::new(ram, Arc::clone(&observer)),
+            interrupt: Arc::new(MmioInterrupt::new(line, observer)),
             vendor_id,
             status: 0,
             device_features_sel: 0,

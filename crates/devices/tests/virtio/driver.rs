@@ -1,5 +1,6 @@
 //! A minimal driver: it configures a device by its registers and puts requests into a ring of its own.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -65,16 +66,22 @@ pub(crate) const NEXT: u16 = 1;
 pub(crate) const WRITE: u16 = 2;
 pub(crate) const INDIRECT_TABLE: u16 = 4;
 
-/// The poisoned pages that a device reported, as GPA and log2 of bytes, and the ranges that it gave back to the host.
+/// The poisoned pages that a device reported, as GPA and log2 of bytes, the ranges that it gave back to the host, and how often it needed
+/// a reset.
 #[derive(Default)]
 pub(crate) struct Reported {
     pub(crate) touched: Mutex<Vec<(u64, u8)>>,
     pub(crate) discarded: Mutex<Vec<(u64, u64)>>,
+    pub(crate) resets_needed: AtomicUsize,
 }
 
 impl PoisonObserver for Reported {
     fn touched(&self, gpa: u64, log2_len: u8) {
         self.touched.lock().expect("no panic").push((gpa, log2_len));
+    }
+
+    fn needs_reset(&self) {
+        self.resets_needed.fetch_add(1, Ordering::SeqCst);
     }
 
     fn discarded(&self, gpa: u64, len: u64) {

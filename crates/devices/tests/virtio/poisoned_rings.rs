@@ -174,6 +174,7 @@ fn rings_that_become_inaccessible_under_load_never_end_the_process() {
         assert_eq!(request(&mut driver, 0, HEADERS, BUFFERS + 0x800), (0, 513), "{target:?}: it works again");
     }
     assert_eq!((resets, failures), (ROUNDS * 4 / 5, ROUNDS / 5));
+    assert_eq!(driver.reported.resets_needed.load(Ordering::SeqCst), resets, "reported once each");
     assert!(loads > ROUNDS, "{loads} requests before the rings became inaccessible");
 }
 

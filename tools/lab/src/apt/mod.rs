@@ -124,7 +124,8 @@ impl Apt {
         let mut found = BTreeMap::<String, Package>::new();
         let mut wanted = BTreeSet::from([name.to_owned()]);
         while !wanted.is_empty() {
-            let exact = wanted.iter().map(|name| format!("{name}:{architecture}"));
+            // apt takes a package for all architectures for one of this machine's.
+            let exact = wanted.iter().flat_map(|name| [format!("{name}:{architecture}"), name.clone()]);
             let shown =
                 process::text(self.command("apt-cache").args(["show", "--no-all-versions"]).args(exact))?;
             let records: Vec<Record> = shown.split("\n\n").filter_map(Record::parse).collect();
@@ -137,9 +138,9 @@ impl Apt {
                 let record = records.iter().find(is_it);
                 let record =
                     record.context(format_args!("{release} has no package {name}:{architecture}"))?;
-                let version = record.version.to_owned();
+                let (architecture, version) = (record.architecture.to_owned(), record.version.to_owned());
                 needed.extend(record.depends.iter().filter(|it| follow.takes(it)).map(|it| it.to_string()));
-                found.insert(name.clone(), Package { name, architecture: architecture.to_owned(), version });
+                found.insert(name.clone(), Package { name, architecture, version });
             }
             wanted = needed.into_iter().filter(|name| !found.contains_key(name)).collect();
         }

@@ -1,6 +1,7 @@
 //! `victim`: a process that maps pages, prints their addresses, accesses them on command, and prints the outcome.
 
 mod access;
+mod frames;
 mod memory;
 mod sigbus;
 mod stream;
@@ -22,6 +23,7 @@ const HELP: &str = "\
 Maps pages, prints their addresses, accesses them on command, and prints the outcome. Needs root.
 
 Usage: victim [OPTIONS]
+       victim frames --help           addresses of pages by their use
        victim virtio-block --help     a driver whose virtqueue is poisoned
        victim stream --help           a connection by vsock or a Unix socket
 
@@ -57,66 +59,48 @@ A SIGBUS is printed, and then kills the process unless --survive is set:
 
 fn main() -> ExitCode {
     let mut arguments = std::env::args().skip(1).peekable();
-    if arguments.next_if(|argument| argument == "virtio-block").is_some() {
-        return drive(virtio_block::Options::parse(arguments));
-    }
-    if arguments.next_if(|argument| argument == "stream").is_some() {
-        return stream(stream::Options::parse(arguments));
-    }
-    match Options::parse(arguments) {
-        Ok(None) => {
-            print!("{HELP}");
-            ExitCode::SUCCESS
+    let Some(subcommand) =
+        arguments.next_if(|it| ["frames", "stream", "virtio-block"].contains(&it.as_str()))
+    else {
+        return run("victim", HELP, Options::parse(arguments), |options| {
+            options.run().map_err(|error| format!("{}: {error}", options.name))
+        });
+    };
+    match subcommand.as_str() {
+        "frames" => {
+            run("victim frames", frames::HELP, frames::Options::parse(arguments), frames::Options::run)
         }
-        Ok(Some(options)) => match options.run() {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(error) => {
-                eprintln!("victim {}: {error}", options.name);
-                ExitCode::FAILURE
-            }
-        },
-        Err(error) => {
-            eprintln!("victim: {error}\nSee victim --help");
-            ExitCode::from(2)
+        "stream" => run("victim stream", stream::HELP, stream::Options::parse(arguments), |options| {
+            options.run().map_err(|error| error.to_string())
+        }),
+        _ => {
+            let options = virtio_block::Options::parse(arguments);
+            run("victim virtio-block", virtio_block::HELP, options, virtio_block::Options::run)
         }
     }
 }
 
-fn drive(options: Result<Option<virtio_block::Options>, String>) -> ExitCode {
+/// Runs a command with its options; without options it prints its help.
+fn run<T>(
+    command: &str,
+    help: &str,
+    options: Result<Option<T>, String>,
+    run: impl Fn(&T) -> Result<(), String>,
+) -> ExitCode {
     match options {
         Ok(None) => {
-            print!("{}", virtio_block::HELP);
+            print!("{help}");
             ExitCode::SUCCESS
         }
-        Ok(Some(options)) => match options.run() {
+        Ok(Some(options)) => match run(&options) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
-                eprintln!("victim virtio-block: {error}");
+                eprintln!("{command}: {error}");
                 ExitCode::FAILURE
             }
         },
         Err(error) => {
-            eprintln!("victim virtio-block: {error}\nSee victim virtio-block --help");
-            ExitCode::from(2)
-        }
-    }
-}
-
-fn stream(options: Result<Option<stream::Options>, String>) -> ExitCode {
-    match options {
-        Ok(None) => {
-            print!("{}", stream::HELP);
-            ExitCode::SUCCESS
-        }
-        Ok(Some(options)) => match options.run() {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(error) => {
-                eprintln!("victim stream: {error}");
-                ExitCode::FAILURE
-            }
-        },
-        Err(error) => {
-            eprintln!("victim stream: {error}\nSee victim stream --help");
+            eprintln!("{command}: {error}\nSee {command} --help");
             ExitCode::from(2)
         }
     }
