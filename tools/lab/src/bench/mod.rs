@@ -1,5 +1,6 @@
 //! `cargo lab bench`: measurements of `ghest`, alone and beside another VMM in the same run.
 
+mod fifty;
 mod native;
 mod side_by_side;
 mod storm;
@@ -16,6 +17,8 @@ pub(crate) fn bench(workspace: &Workspace, cache: &Cache) -> Result<()> {
     let ghest = workspace.ghest(Architecture::X86_64, cache)?.program;
     println!("on this machine, built-in guest, 1 vCPU, 128 MiB:");
     native::bench(&ghest)?;
+    println!("\nfifty of these machines at once:");
+    fifty::bench(&ghest)?;
     println!("\nmemory errors on this machine, simulated:");
     storm::bench(workspace, &ghest)?;
     println!(

@@ -15,10 +15,10 @@ use crate::{process, setup};
 const BOOTS: usize = 20;
 /// The size of the guest's memory in KiB, by which its mapping is recognised.
 const GUEST_KIB: u64 = 128 << 10;
-const PROFILE: &str = "[machine]\nvcpus = 1\nmemory = \"128MiB\"\nfirmware = \"acpi\"\n";
+pub(super) const PROFILE: &str = "[machine]\nvcpus = 1\nmemory = \"128MiB\"\nfirmware = \"acpi\"\n";
 const HANGING: &str = "boot.cmdline=probe.exit=hang";
 /// The last line of the guest's report.
-const REPORT_END: &str = "probe: ok";
+pub(super) const REPORT_END: &str = "probe: ok";
 
 pub(super) fn bench(ghest: &Path) -> Result<()> {
     let directory = tempfile::tempdir().context("cannot create a directory")?;
@@ -99,14 +99,14 @@ fn memory(ghest: &Path, profile: &Path) -> Result<()> {
 
 /// Proportional set sizes, in KiB.
 #[derive(Debug, PartialEq, Eq)]
-struct Memory {
-    own: u64,
-    guest: u64,
+pub(super) struct Memory {
+    pub(super) own: u64,
+    pub(super) guest: u64,
 }
 
 impl Memory {
     /// Parses `/proc/PID/smaps` (proc(5)), in which `Size` precedes `Pss` in each mapping.
-    fn of(smaps: &str) -> Result<Self> {
+    pub(super) fn of(smaps: &str) -> Result<Self> {
         let (mut size, mut found, mut memory) = (0, false, Self { own: 0, guest: 0 });
         for line in smaps.lines() {
             let value = |name: &str| line.strip_prefix(name)?.trim().strip_suffix(" kB")?.parse::<u64>().ok();
