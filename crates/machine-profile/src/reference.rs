@@ -46,7 +46,9 @@ fn of_section(page: &mut String, section: &Section, kinds: &DeviceKinds) {
                 "One section for each, any number of times. `type` is its kind, which has the other keys.\n",
             );
             for kind in kinds.iter() {
-                line(page, format_args!("\n### `{TYPE} = \"{}\"`\n\nThis is {}.", kind.name(), kind.doc()));
+                let heading =
+                    format_args!("\n### `{TYPE} = \"{}\"`\n\n{}.", kind.name(), capitalised(kind.doc()));
+                line(page, heading);
                 if kind.keys().is_empty() {
                     page.push_str("It has no other keys.\n");
                 } else {
@@ -62,7 +64,9 @@ fn table(page: &mut String, keys: &[&dyn KeySchema]) {
     page.push_str(COLUMNS);
     for key in keys {
         let schema = key.schema();
-        let (name, example) = (key.name(), format!("{} = {}", key.name(), key.example()));
+        // What is so by default needs no line.
+        let example = if schema["default"] == true { "false".to_owned() } else { key.example() };
+        let (name, example) = (key.name(), format!("{} = {example}", key.name()));
         let cells = [
             &format!("`{name}`"),
             &values(*key, &schema),
@@ -89,6 +93,12 @@ fn default(key: &dyn KeySchema, schema: &Json) -> String {
         (None, Some(default)) => format!("`{default}`"),
         (None, None) => "must be given".to_owned(),
     }
+}
+
+/// A phrase as a sentence.
+fn capitalised(phrase: &str) -> String {
+    let mut characters = phrase.chars();
+    characters.next().map(|first| first.to_ascii_uppercase()).into_iter().chain(characters).collect()
 }
 
 fn line(page: &mut String, text: std::fmt::Arguments<'_>) {
