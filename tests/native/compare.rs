@@ -6,6 +6,9 @@ use libtest_mimic::Trial;
 use rustix::process::Signal;
 use serde_json::Value;
 
+use crate::harness::ghest::TIME_LIMIT;
+use crate::harness::pty::Pty;
+use crate::harness::stream::Stream;
 use crate::harness::{Checked, Ghest, Scratch, needs, trials};
 
 pub(crate) fn trials() -> Vec<Trial> {
@@ -13,6 +16,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         both_sides_meet_the_same_error,
         a_detected_error_ends_both_sides,
         text_for_a_pipe_is_plain,
+        progress_for_a_terminal_only,
         only_a_part_of_it,
         page_for_a_browser,
         what_other_tables_cannot_describe_is_reported,
@@ -102,6 +106,25 @@ fn text_for_a_pipe_is_plain() -> Checked {
     let folded = compare(&scratch, PROFILE).args(["--fold", "always", "--width", "60"]).finish().expect(0);
     assert!(folded.stdout().contains("the same on both sides: processors"), "{folded}");
     assert!(folded.stdout().lines().all(|line| line.chars().count() <= 60), "{folded}");
+    Ok(())
+}
+
+fn progress_for_a_terminal_only() -> Checked {
+    needs::kvm()?;
+    let scratch = Scratch::new();
+    let Pty { master, line, .. } = Pty::open();
+    let screen = Stream::read(master);
+    let json =
+        compare(&scratch, PROFILE).arg("--json").env("TERM", "xterm").stderr(line).finish().expect(0).json();
+    assert_eq!(json["format"], 1);
+    let shown = screen.to_end(Instant::now() + TIME_LIMIT);
+    let shown = String::from_utf8_lossy(&shown);
+    for side in ["\r\x1b[K[1/2] acpi", "\r\x1b[K[2/2] "] {
+        assert!(shown.contains(side), "{shown:?}");
+    }
+    assert!(shown.ends_with("\r\x1b[K"), "{shown:?}");
+    let piped = compare(&scratch, PROFILE).arg("--json").finish().expect(0);
+    assert!(piped.stderr.is_empty(), "{piped}");
     Ok(())
 }
 

@@ -7,7 +7,7 @@ use libtest_mimic::Trial;
 use serde_json::{Value, json};
 
 use crate::harness::ghest::{Running, TIME_LIMIT};
-use crate::harness::{Checked, Ghest, Scratch, kernels, needs, trials};
+use crate::harness::{Checked, Ghest, Scratch, needs, trials};
 
 pub(crate) fn trials() -> Vec<Trial> {
     trials![
@@ -259,10 +259,9 @@ fn ctl_follows_the_events() -> Checked {
 fn a_power_button_that_the_guest_obeys() -> Checked {
     needs::kvm()?;
     let scratch = Scratch::new();
-    scratch.file("kernel", kernels::waits_for_the_power_button());
-    let profile = scratch.machine("kernel = \"kernel\"");
+    let profile = scratch.machine("cmdline = \"probe.exit=power-button\"");
     let mut running = Ghest::boot(&profile).arg("--control").arg(scratch.path("control")).start();
-    running.wait_for("w");
+    running.wait_for("probe: ok");
     let pressed = ctl(&scratch, &["power-button", "--wait", "20s"]).finish().expect(0).json();
     let expected = json!({ "ok": true, "reason": "the guest switched its machine off", "status": 0 });
     assert_eq!(pressed, expected);

@@ -9,7 +9,7 @@ use libtest_mimic::Trial;
 use rustix::process::Signal;
 
 use crate::harness::ghest::{GHEST, TIME_LIMIT};
-use crate::harness::{Checked, Ghest, Scratch, kernels, needs, trials};
+use crate::harness::{Checked, Ghest, Scratch, needs, trials};
 
 pub(crate) fn trials() -> Vec<Trial> {
     trials![
@@ -106,14 +106,14 @@ fn the_unit_starts_and_stops_a_machine() -> Checked {
     for directory in ["run/ghest/web-1", "etc/ghest"] {
         fs::create_dir_all(scratch.path(directory)).expect("a directory");
     }
-    scratch.file("etc/ghest/kernel", kernels::waits_for_the_power_button());
-    scratch.file("etc/ghest/web-1.toml", "[machine]\nmemory = \"64MiB\"\n\n[boot]\nkernel = \"kernel\"\n");
+    let profile = "[machine]\nmemory = \"64MiB\"\n\n[boot]\ncmdline = \"probe.exit=power-button\"\n";
+    scratch.file("etc/ghest/web-1.toml", profile);
     let manager = Manager::listen(&scratch.path("notify"));
     let start =
         command(&scratch, "ExecStart").env("NOTIFY_SOCKET", &scratch.path("notify").to_string_lossy());
     let mut running = start.start();
     assert_eq!(manager.next(), "READY=1\nSTATUS=The guest runs.");
-    running.wait_for("w");
+    running.wait_for("probe: ok");
     command(&scratch, "ExecStop").finish().expect(0);
     running.finish().expect(0);
     // The machine has ended by itself.

@@ -24,6 +24,7 @@ pub mod machine;
 pub mod metrics;
 pub mod notify;
 pub mod plan;
+pub mod progress;
 pub mod ras;
 mod rate;
 pub mod signals;

@@ -96,8 +96,13 @@ impl Backing {
         }
     }
 
-    /// Maps the region of `len` bytes, a multiple of the page size, at `gpa`.
-    pub(crate) fn map(self, gpa: u64, len: u64) -> Result<MmapRegion, AllocateError> {
+    /// Maps the region of `len` bytes, a multiple of the page size, at `gpa`. `progress` gets the number of bytes that are allocated.
+    pub(crate) fn map(
+        self,
+        gpa: u64,
+        len: u64,
+        progress: &mut dyn FnMut(u64),
+    ) -> Result<MmapRegion, AllocateError> {
         let failed =
             |call: &'static str| move |source: io::Error| AllocateError::Map { call, gpa, len, source };
         let size = usize::try_from(len).map_err(|_| failed("mmap(2)")(io::ErrorKind::OutOfMemory.into()))?;
@@ -114,8 +119,8 @@ impl Backing {
             Backing::Memfd => memfd(MemfdFlags::empty())?,
             Backing::Hugetlbfs { page_size } => {
                 let file = memfd(MemfdFlags::HUGETLB | huge_flag(page_size))?;
-                // Allocates the pages now: a reservation alone does not account for a cgroup's limit.
-                fallocate(&file, FallocateFlags::empty(), 0, len)
+                // Now: a reservation alone does not account for a cgroup's limit.
+                preallocate(&file, len, page_size.max(PREALLOCATED), progress)
                     .map_err(|error| failed("fallocate(2)")(error.into()))?;
                 file
             }
@@ -152,6 +157,21 @@ impl Backing {
     }
 }
 
+/// Bytes that are allocated at once: some hundredths of a second for the kernel to zero.
+const PREALLOCATED: u64 = 256 << 20;
+
+/// Allocates the first `len` bytes of a file, `step` bytes at a time.
+fn preallocate(file: &File, len: u64, step: u64, progress: &mut dyn FnMut(u64)) -> rustix::io::Result<()> {
+    let mut allocated = 0;
+    while allocated < len {
+        let next = step.min(len - allocated);
+        fallocate(file, FallocateFlags::empty(), allocated, next)?;
+        allocated += next;
+        progress(allocated);
+    }
+    Ok(())
+}
+
 const HUGEPAGES: &str = "/sys/kernel/mm/hugepages";
 
 /// A page size as memfd_create(2) encodes it: its base-two logarithm, from bit 26 (MFD_HUGE_SHIFT).
@@ -175,5 +195,22 @@ fn into_io(error: vm_memory::mmap::MmapRegionError) -> io::Error {
     match error {
         vm_memory::mmap::MmapRegionError::Mmap(error) => error,
         other => io::Error::other(other.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::MetadataExt;
+
+    use super::*;
+
+    #[test]
+    fn a_file_is_allocated_step_by_step() {
+        let file = File::from(memfd_create("preallocated", MemfdFlags::CLOEXEC).unwrap());
+        let mut steps = Vec::new();
+        preallocate(&file, 10 << 20, 4 << 20, &mut |allocated| steps.push(allocated >> 20)).unwrap();
+        assert_eq!(steps, [4, 8, 10]);
+        // In blocks of 512 bytes.
+        assert_eq!(file.metadata().unwrap().blocks(), (10 << 20) / 512);
     }
 }

@@ -60,6 +60,19 @@ impl GuestRam {
     /// # Errors
     /// Returns an error if the host cannot provide the memory, or the regions do not fit the backing.
     pub fn allocate(regions: &[(u64, u64)], backing: Backing) -> Result<Self, AllocateError> {
+        Self::allocate_and_report(regions, backing, &mut |_| {})
+    }
+
+    /// As [`allocate`](Self::allocate). Calls `progress` now and then with the number of bytes that the host has allocated: huge pages
+    /// are allocated, and zeroed, here; others when they are accessed.
+    ///
+    /// # Errors
+    /// As [`allocate`](Self::allocate).
+    pub fn allocate_and_report(
+        regions: &[(u64, u64)],
+        backing: Backing,
+        progress: &mut dyn FnMut(u64),
+    ) -> Result<Self, AllocateError> {
         let page_size = backing.page_size();
         for &(gpa, len) in regions {
             if !gpa.is_multiple_of(page_size) || !len.is_multiple_of(page_size) || len == 0 {
@@ -68,9 +81,11 @@ impl GuestRam {
         }
         backing.check_pool(regions.iter().fold(0, |sum, &(_, len)| sum.saturating_add(len)))?;
         let mut mapped = Vec::with_capacity(regions.len());
+        let mut before = 0;
         for &(gpa, len) in regions {
-            let region = GuestRegionMmap::new(backing.map(gpa, len)?, GuestAddress(gpa));
-            mapped.push(region.ok_or(AllocateError::Layout)?);
+            let region = backing.map(gpa, len, &mut |allocated| progress(before + allocated))?;
+            mapped.push(GuestRegionMmap::new(region, GuestAddress(gpa)).ok_or(AllocateError::Layout)?);
+            before += len;
         }
         let memory = GuestMemoryMmap::from_regions(mapped).map_err(|_| AllocateError::Layout)?;
         let log2_page = page_size.trailing_zeros() as u8;

@@ -61,6 +61,14 @@ pub trait KeySchema: Sync {
     fn name(&self) -> &'static str;
     /// Whether it must be given.
     fn required(&self) -> bool;
+    /// One sentence about it.
+    fn doc(&self) -> &'static str;
+    /// The values that it accepts, as a phrase.
+    fn values(&self) -> String;
+    /// What applies if it is omitted, as a phrase; `None` if it has a default, or must be given.
+    fn note(&self) -> Option<&'static str>;
+    /// An example value in TOML.
+    fn example(&self) -> String;
     /// JSON Schema of its value.
     fn schema(&self) -> Json;
 }
@@ -74,12 +82,29 @@ impl<F: Form, A: Absent<F>> KeySchema for Key<F, A> {
         A::REQUIRED
     }
 
+    fn doc(&self) -> &'static str {
+        self.doc
+    }
+
+    fn values(&self) -> String {
+        let limits = self.form.limits().map(|limits| format!(", {limits}"));
+        self.form.expected() + &limits.unwrap_or_default()
+    }
+
+    fn note(&self) -> Option<&'static str> {
+        self.absent.note()
+    }
+
+    fn example(&self) -> String {
+        self.form.example()
+    }
+
     fn schema(&self) -> Json {
         let mut schema = self.form.schema();
-        schema["description"] = match self.absent.note() {
-            Some(note) => json!(format!("{} If omitted: {note}.", self.doc)),
-            None => json!(self.doc),
-        };
+        let limits = self.form.limits().map(|limits| format!(" Values: {limits}."));
+        let note = self.absent.note().map(|note| format!(" If omitted: {note}."));
+        schema["description"] =
+            json!([Some(self.doc.to_owned()), limits, note].map(Option::unwrap_or_default).concat());
         if let Some(default) = self.absent.default(&self.form) {
             schema["default"] = default;
         }

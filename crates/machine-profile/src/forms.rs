@@ -29,6 +29,10 @@ pub trait Form: Sync {
     fn expected(&self) -> String;
     /// An example value in TOML.
     fn example(&self) -> String;
+    /// The limits and units that [`expected`](Self::expected) does not state, as a phrase: "from 1ms to 1h".
+    fn limits(&self) -> Option<String> {
+        None
+    }
     /// The JSON Schema, without description and default.
     fn schema(&self) -> Json;
     /// `value` as JSON, for the default in the schema.
@@ -129,6 +133,8 @@ pub struct Integer {
     pub min: u32,
     /// The maximum.
     pub max: u32,
+    /// An example.
+    pub example: u32,
 }
 
 impl Form for Integer {
@@ -154,7 +160,7 @@ impl Form for Integer {
     }
 
     fn example(&self) -> String {
-        self.min.to_string()
+        self.example.to_string()
     }
 
     fn schema(&self) -> Json {

@@ -57,7 +57,7 @@ pub(crate) mod machine {
     pub(crate) static VCPUS: Key<Integer, Default<u32>> = Key {
         name: "vcpus",
         doc: "How many processors the guest has.",
-        form: Integer { min: 1, max: 512 },
+        form: Integer { min: 1, max: 512, example: 2 },
         absent: Default(1),
     };
     pub(crate) static MEMORY: Key<Size, Default<u64>> = Key {
@@ -205,7 +205,7 @@ pub(crate) mod ras {
     };
     pub(crate) static POLL_INTERVAL: Key<Period, Default<Duration>> = Key {
         name: "poll-interval",
-        doc: "How often the guest polls for a record: 1ms to 1h.",
+        doc: "How often the guest polls for a record.",
         form: Period {
             min: (1, "the unit of the interval in HEST"),
             max: (3_600_000, "because an error that is read later may as well be ignored"),
@@ -278,7 +278,7 @@ pub(crate) mod metrics {
     };
     pub(crate) static INTERVAL: Key<Period, Default<Duration>> = Key {
         name: "interval",
-        doc: "How often the file is written: 100ms to 1h.",
+        doc: "How often the file is written.",
         form: Period {
             min: (100, "because nothing reads it more often"),
             max: (3_600_000, "because metrics of that age say little about the machine"),

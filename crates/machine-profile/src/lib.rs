@@ -50,11 +50,11 @@
 //!                   +------------+---------------+----------> all Diagnostics
 //! ```
 //!
-//! `keys` declares the sections and keys: name, form, words, range, default, and one line of documentation. The reader and
-//! the JSON Schema ([`schema`](fn@schema)) both follow from these declarations. To add a key, add a declaration in `keys`, a
-//! field in [`Machine`], and the line in `settings` that reads it. To add a rule about several keys, add a function in
-//! `constraints`. The kinds of `[[device]]` are not part of this crate: the caller provides them
-//! ([`device_kind`]).
+//! `keys` declares the sections and keys: name, form, words, range, default, and one line of documentation. The reader, the
+//! JSON Schema ([`schema`](fn@schema)) and the page for users ([`reference`](fn@reference)) follow from these declarations. To
+//! add a key, add a declaration in `keys`, a field in [`Machine`], and the line in `settings` that reads it. To add a rule about
+//! several keys, add a function in `constraints`. The kinds of `[[device]]` are not part of this crate: the caller provides
+//! them ([`device_kind`]).
 //!
 //! # Non-goals
 //!
@@ -79,6 +79,7 @@ mod overrides;
 pub mod printable;
 mod profile;
 mod reader;
+mod reference;
 mod schema;
 mod settings;
 mod socket_path;
@@ -91,6 +92,7 @@ pub use diagnostic::{Diagnostic, Label};
 pub use machine::*;
 pub use overrides::Override;
 pub use profile::{MAX_LEN, Profile, conflicts, load, parse};
+pub use reference::reference;
 pub use schema::schema;
 pub use source::{Place, Source};
 

@@ -41,7 +41,10 @@ mod unix_time;
 
 pub(crate) use boot::HandedOver;
 pub(crate) use counter::{wait_for, wait_until};
-pub(crate) use cpu::{halt, load, mask_interrupts, store, unmask_interrupts};
+pub(crate) use cpu::{
+    disable_interrupts, halt, load, mask_interrupts, store, unmask_interrupts,
+    wait_and_enable_interrupts as wait_for_interrupt,
+};
 pub(crate) use paging::mapped_end;
 pub(crate) use processors::{own_index as processor, wake};
 pub(crate) use serial::Console;

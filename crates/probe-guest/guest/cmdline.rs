@@ -17,6 +17,8 @@ pub(crate) enum Exit {
     Hang,
     /// `probe.exit=loop`: loops without end.
     Loop,
+    /// `probe.exit=power-button`: power-off when the power button is pressed.
+    PowerButton,
 }
 
 /// How a word of memory is accessed.
@@ -79,6 +81,7 @@ impl Requests {
                 b"probe.exit=i8042" => requests.exit = Exit::KeyboardController,
                 b"probe.exit=hang" => requests.exit = Exit::Hang,
                 b"probe.exit=loop" => requests.exit = Exit::Loop,
+                b"probe.exit=power-button" => requests.exit = Exit::PowerButton,
                 b"probe.echo" => requests.echo = true,
                 _ => requests.parse_number(word),
             }

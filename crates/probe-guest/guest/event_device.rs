@@ -35,12 +35,23 @@ pub(crate) fn check(device: &EventDevice) -> Result<(), Failure> {
     if !arch::wait_until(|| EVENTS.load(Ordering::Relaxed) != 0) {
         return Err(Failure::new("no interrupt from the event device"));
     }
-    let events = EVENTS.load(Ordering::Relaxed);
+    let events = EVENTS.swap(0, Ordering::Relaxed);
     say!("ged ok gsi ", device.interrupt.gsi, " events ", Hex(u64::from(events)));
     if events == POWER_BUTTON {
         Ok(())
     } else {
         Err(Failure::with("the event device reports other events:", u64::from(events)))
+    }
+}
+
+/// Waits, halted, until the power button is pressed; without an event device, for ever.
+pub(crate) fn wait_for_power_button() {
+    loop {
+        arch::disable_interrupts();
+        if EVENTS.load(Ordering::Relaxed) & POWER_BUTTON != 0 {
+            return;
+        }
+        arch::wait_for_interrupt();
     }
 }
 

@@ -34,7 +34,9 @@ mod topology;
 mod vectors;
 
 pub(crate) use boot::HandedOver;
-pub(crate) use cpu::{halt, load, mask_interrupts, store, unmask_interrupts};
+pub(crate) use cpu::{
+    disable_interrupts, enable_interrupts_and_wait as wait_for_interrupt, halt, load, mask_interrupts, store, unmask_interrupts,
+};
 pub(crate) use identity::own_index as processor;
 pub(crate) use local_apic::{wait_for, wait_halted, wait_until};
 pub(crate) use machine_check::poll as poll_errors;

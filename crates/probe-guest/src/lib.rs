@@ -98,7 +98,7 @@
 //! An access to a word by `probe.touch` and similar requests is abandoned by #MC with EIPV, by an external abort and by an SError. Any
 //! other handler abandons it if the page was reported as poisoned. The instruction is not executed again.
 //!
-//! All waits end after some seconds, except for console output and console input.
+//! All waits end after some seconds, except for console output and console input, and for the power button.
 //!
 //! # The command line
 //! Unknown words and invalid numbers are ignored. Of several words of one kind the last one counts. Numbers are
@@ -111,6 +111,7 @@
 //! | `probe.exit=i8042` | ends by the keyboard controller's reset command (x86_64) |
 //! | `probe.exit=hang` | halts with interrupts off after `ok` |
 //! | `probe.exit=loop` | loops without end after `ok` |
+//! | `probe.exit=power-button` | halts after `ok`, and switches off when its power button is pressed (with ACPI) |
 //! | `probe.touch=GPA` | after the report, reads the 8 bytes at GPA repeatedly, until a record or a machine check reports their page, an abort ends the access, or the timeout expires. GPA is aligned, not in reserved memory, and not in the guest's own memory. Up to 8 words together with the next two, in the order of the command line |
 //! | `probe.store=GPA` | the same, but writes |
 //! | `probe.fetch=GPA` | writes a return instruction once, and executes it repeatedly |

@@ -75,6 +75,7 @@ fn requests_are_whole_words() {
     assert_eq!(exit(b"xprobe.exit=reset probe.exit=resets"), Exit::PowerOff);
     assert_eq!(exit(b"probe.exit=hang\tprobe.exit=loop"), Exit::Loop);
     assert_eq!(exit(b"probe.exit=hang"), Exit::Hang);
+    assert_eq!(exit(b"probe.exit=power-button"), Exit::PowerButton);
     #[cfg(target_arch = "x86_64")]
     assert_eq!(exit(b"probe.exit=i8042"), Exit::KeyboardController);
     #[cfg(target_arch = "x86_64")]

@@ -1,7 +1,7 @@
 //! Generated kernels for tests: valid ones that do one thing, and invalid files.
 
 use linux_loader::loader::bootparam::setup_header;
-use platform::x86_64::{GED_BASE, POWER_PORT, RESET_VALUE, S5_SLEEP_TYPE, SERIAL_PORT};
+use platform::x86_64::{POWER_PORT, RESET_VALUE, S5_SLEEP_TYPE, SERIAL_PORT};
 use vm_memory::ByteValued;
 
 /// Where a bzImage's protected-mode code is loaded.
@@ -181,20 +181,6 @@ pub(crate) fn writes_sectors(sectors: &[u32]) -> Vec<u8> {
     code.extend(
         stores.iter().flat_map(|(address, value)| [address.to_le_bytes(), value.to_le_bytes()].concat()),
     );
-    bz_image(&code)
-}
-
-/// A bzImage that prints `w`, waits until its Generic Event Device has an event, as of the power button, and switches off.
-pub(crate) fn waits_for_the_power_button() -> Vec<u8> {
-    let [serial_low, serial_high] = SERIAL_PORT.to_le_bytes();
-    let [power_low, power_high] = POWER_PORT.to_le_bytes();
-    let selector = u32::try_from(GED_BASE).expect("below 4 GiB");
-    let mut code = vec![0x66, 0xba, serial_low, serial_high, 0xb0, b'w', 0xee]; // mov dx, SERIAL_PORT; mov al, 'w'; out dx, al
-    code.push(0xbf);
-    code.extend(selector.to_le_bytes()); // mov edi, selector
-    code.extend([0x8b, 0x07, 0x85, 0xc0, 0x74, 0xfa]); // wait: mov eax, [rdi]; test eax, eax; jz wait
-    code.extend([0x66, 0xba, power_low, power_high]); // mov dx, POWER_PORT
-    code.extend([0xb0, S5_SLEEP_TYPE << 2 | 1 << 5, 0xee, 0xf4]); // mov al, sleep; out dx, al; hlt
     bz_image(&code)
 }
 

@@ -1,4 +1,4 @@
-//! The protocol of the host's init on the port `control` (`images/host-init.sh`): lines, and files that a line announces.
+//! The protocol of the host's agent on the port `control` (`images/host-agent.sh`): lines, and files that a line announces.
 
 use crate::error::{Error, Result};
 

@@ -16,6 +16,9 @@ pub(crate) struct Host {
     pub(crate) modules: &'static [&'static str],
 }
 
+/// Modules of a host that runs a system from a disk, in addition: its file system, and the checksum of that, which it loads by itself.
+pub(crate) const SYSTEM_MODULES: &[&str] = &["crc32c_generic", "ext4"];
+
 const X86_64: Host = Host {
     emulator: "qemu-system-x86_64",
     // One processor: with two, QEMU's SVM occasionally uses a stale translation, and the guest or the host takes a page fault at a

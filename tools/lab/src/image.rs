@@ -16,7 +16,8 @@ use crate::system::{System, SystemFiles};
 pub(crate) struct HostImage<'a> {
     pub(crate) busybox: &'a Path,
     pub(crate) modules: &'a [Module],
-    pub(crate) ghest: &'a Ghest,
+    /// `None` on a server, which has the package.
+    pub(crate) ghest: Option<&'a Ghest>,
     pub(crate) tools: &'a Tools,
     /// Guest kernels by key.
     pub(crate) kernels: &'a BTreeMap<&'static str, KernelFiles>,
@@ -25,7 +26,16 @@ pub(crate) struct HostImage<'a> {
     pub(crate) programs: &'a [(&'static Program, Unpacked)],
     /// Tests, by the name that they have on the host. They need no other libraries than `ghest`.
     pub(crate) tests: &'a [(&'static str, PathBuf)],
+    /// The server that the host runs.
+    pub(crate) server: Option<Server<'a>>,
     pub(crate) scenarios: Vec<&'a Scenario>,
+}
+
+/// A Debian server whose systemd is the host's init, and on which `ghest` is installed as a package.
+pub(crate) struct Server<'a> {
+    /// The number of its disk.
+    pub(crate) disk: usize,
+    pub(crate) package: &'a Path,
 }
 
 /// The program under test, and the shared libraries that it loads, which keep their paths.
@@ -44,11 +54,19 @@ impl HostImage<'_> {
     pub(crate) fn build(&self, root: &Path) -> Result<Vec<u8>> {
         let mut archive = base(self.busybox, "lab/busybox")?;
         archive.file("init", 0o755, include_bytes!("../images/host-init.sh"))?;
+        archive.file("lab/agent", 0o755, include_bytes!("../images/host-agent.sh"))?;
+        if let Some(Server { disk, package }) = self.server {
+            archive.file("lab/lab.service", 0o644, include_bytes!("../images/lab.service"))?;
+            archive.file("lab/host-disk", 0o644, disk.to_string().as_bytes())?;
+            archive.file("lab/ghest.deb", 0o644, &read(package)?)?;
+        }
         add_modules(&mut archive, "lab/modules", self.modules)?;
-        archive.file("lab/bin/ghest", 0o755, &read(&self.ghest.program)?)?;
-        for library in &self.ghest.libraries {
-            let path = library.strip_prefix("/").unwrap_or(library);
-            archive.file(&path.to_string_lossy(), 0o755, &read(library)?)?;
+        if let Some(ghest) = self.ghest {
+            archive.file("lab/bin/ghest", 0o755, &read(&ghest.program)?)?;
+            for library in &ghest.libraries {
+                let path = library.strip_prefix("/").unwrap_or(library);
+                archive.file(&path.to_string_lossy(), 0o755, &read(library)?)?;
+            }
         }
         archive.file("lab/bin/poison", 0o755, &read(&self.tools.poison)?)?;
         archive.file("lab/bin/victim", 0o755, &read(&self.tools.victim)?)?;

@@ -93,7 +93,8 @@ enum Command {
     },
     /// Compare one guest under both table sets, with a page of it poisoned on an emulated host
     Compare(compare::Options),
-    /// Build the Debian package of ghest, with its unit, manual pages, completions and schemas (needs cargo-deb)
+    /// Build the Debian package of ghest, with its unit, manual pages, completions and schemas (by cargo-deb, which is built into the
+    /// cache if it is not there)
     Package,
     /// Measure ghest: on this machine's own /dev/kvm, and beside another VMM, here and on emulated hosts
     Bench {
@@ -142,7 +143,9 @@ fn execute(Cli { command, ghest, full }: Cli) -> Result<Option<Count>> {
         return libraries::check(&workspace, update).map(Some);
     }
     if matches!(command, Command::Package) {
-        return package::package(&workspace).map(|()| None);
+        let package = package::package(&workspace, &Cache::new(workspace.cache(), false))?;
+        println!("{}", package.display());
+        return Ok(None);
     }
     let all = scenario::load(&workspace.scenarios())?;
     let in_set = |scenario: &Scenario| full || scenario.set == Set::Default;
@@ -231,7 +234,10 @@ fn fetch(workspace: &Workspace, cache: &Cache, scenarios: &[Scenario]) -> Result
             println!("{:20} {}:{} {}", bundle.name, package.name, package.architecture, package.version);
         }
     }
-    let systems = scenarios.iter().map(Scenario::system).collect::<Result<Vec<_>>>()?;
+    let systems = scenarios
+        .iter()
+        .flat_map(|scenario| [scenario.system(), scenario.host_system()])
+        .collect::<Result<Vec<_>>>()?;
     for system in systems.into_iter().flatten().collect::<BTreeSet<_>>() {
         println!("{:20} {}", system.to_string(), system.get(&workspace.root, cache)?.version);
     }
@@ -246,8 +252,11 @@ fn shell(
     scenarios: &[Scenario],
 ) -> Result<()> {
     let key = kernel.unwrap_or_else(|| Host::of(architecture).kernel.to_owned());
-    let on_host: Vec<&Scenario> = scenarios.iter().filter(|scenario| scenario.host == architecture).collect();
-    let parts = Parts::get(workspace, cache, architecture, &key, &on_host)?;
+    let on_host: Vec<&Scenario> = scenarios
+        .iter()
+        .filter(|scenario| scenario.host == architecture && scenario.host_system.is_none())
+        .collect();
+    let parts = Parts::get(workspace, cache, architecture, &key, None, &on_host)?;
     let directory = tempfile::tempdir().context("cannot create a directory for the initramfs")?;
     let initramfs = directory.path().join("initramfs.cpio");
     let disks = parts.disks(&on_host)?;

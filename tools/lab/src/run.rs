@@ -9,10 +9,11 @@ use crate::architecture::Architecture;
 use crate::bundle::{self, Bundle, Cache, Unpacked};
 use crate::emulator::Emulator;
 use crate::error::{Context, Missing, Result};
-use crate::host::Host;
-use crate::image::{Ghest, HostImage, Tools};
+use crate::host::{self, Host};
+use crate::image::{Ghest, HostImage, Server, Tools};
 use crate::kernel::{self, Kernel, KernelFiles, Module};
 use crate::machine::{Boot, Machine};
+use crate::package;
 use crate::program::{self, Program};
 use crate::report::Records;
 use crate::scenario::{self, Scenario};
@@ -52,12 +53,13 @@ fn run_with(
     look: &mut Look<'_>,
 ) -> Result<Vec<Verdict>> {
     let mut records = Records::new(&workspace.lab().join("runs"))?;
-    let mut hosts = BTreeMap::<(Architecture, &str), VecDeque<&Scenario>>::new();
+    let mut hosts = BTreeMap::<(Architecture, &str, Option<System>), VecDeque<&Scenario>>::new();
     for scenario in scenarios {
-        hosts.entry((scenario.host, scenario.host_kernel())).or_default().push_back(scenario);
+        let host = (scenario.host, scenario.host_kernel(), scenario.host_system()?);
+        hosts.entry(host).or_default().push_back(scenario);
     }
-    for ((architecture, kernel), scenarios) in hosts {
-        match Parts::get(workspace, cache, architecture, kernel, &scenarios) {
+    for ((architecture, kernel, system), scenarios) in hosts {
+        match Parts::get(workspace, cache, architecture, kernel, system, &scenarios) {
             Ok(parts) => run_on_host(workspace, &parts, scenarios, &mut records, keep, look)?,
             Err(Missing::Packages(why)) => records.unrun(&scenarios, Outcome::Skipped, &why.to_string())?,
             Err(Missing::Part(why)) => records.unrun(&scenarios, Outcome::Failed, &why.to_string())?,
@@ -77,6 +79,8 @@ pub(crate) struct Parts {
     tools: Tools,
     guest_kernels: BTreeMap<&'static str, KernelFiles>,
     systems: BTreeMap<System, SystemFiles>,
+    /// The disk of the server that the host runs, and the package of `ghest`.
+    server: Option<(PathBuf, PathBuf)>,
     programs: Vec<(&'static Program, Unpacked)>,
     tests: Vec<(&'static str, PathBuf)>,
     versions: BTreeMap<String, String>,
@@ -89,6 +93,7 @@ impl Parts {
         cache: &Cache,
         architecture: Architecture,
         host_kernel: &str,
+        host_system: Option<System>,
         scenarios: impl IntoIterator<Item = &'s &'s Scenario>,
     ) -> std::result::Result<Self, Missing> {
         let mut kernels = vec![kernel::kernel(architecture, host_kernel).map_err(Missing::Part)?];
@@ -118,9 +123,13 @@ impl Parts {
             system_files.insert(system, system.get(&workspace.root, cache)?);
         }
         let emulator = Emulator::get(workspace, cache, architecture).map_err(Missing::Packages)?;
-        let mut parts =
-            Self::assemble(workspace, cache, architecture, emulator, &kernels, &programs, &bundles)
-                .map_err(Missing::Part)?;
+        let mut server = None;
+        if let Some(system) = host_system {
+            let files = system.get(&workspace.root, cache)?;
+            server = Some((files.path(SystemFiles::DISK), package::package(workspace, cache)?));
+        }
+        let mut parts = Self::assemble(workspace, cache, emulator, server, &kernels, &programs, &bundles)
+            .map_err(Missing::Part)?;
         let versions = system_files.iter().map(|(system, files)| (system.to_string(), files.version.clone()));
         parts.versions.extend(versions);
         parts.systems = system_files;
@@ -134,20 +143,23 @@ impl Parts {
     fn assemble(
         workspace: &Workspace,
         cache: &Cache,
-        architecture: Architecture,
         emulator: Emulator,
+        server: Option<(PathBuf, PathBuf)>,
         kernels: &[&'static Kernel],
         programs: &[&'static Program],
         bundles: &[Bundle],
     ) -> Result<Self> {
+        let host_kernel = kernels.first().context("a host needs a kernel")?;
+        let architecture = host_kernel.architecture;
         let host = Host::of(architecture);
         let mut files = BTreeMap::new();
         for kernel in kernels {
             files.insert(kernel.key, KernelFiles::find(&cache.get(&kernel.bundle())?)?);
         }
-        let host_files =
-            kernels.first().and_then(|kernel| files.get(kernel.key)).context("a host needs a kernel")?;
-        let (image, modules) = (host_files.image.clone(), host_files.modules(host.modules)?);
+        let host_files = files.get(host_kernel.key).context("a host needs its kernel's files")?;
+        let more: &[&str] = if server.is_some() { host::SYSTEM_MODULES } else { &[] };
+        let (image, modules) =
+            (host_files.image.clone(), host_files.modules(&[host.modules, more].concat())?);
         files.retain(|key, _| kernels.iter().skip(1).any(|kernel| kernel.key == *key));
         let mut versions = BTreeMap::from([(host.emulator.to_owned(), emulator.version.clone())]);
         for bundle in bundles {
@@ -168,6 +180,7 @@ impl Parts {
                 .map(|program| Ok((*program, cache.get(&program.bundle())?)))
                 .collect::<Result<_>>()?,
             systems: BTreeMap::new(),
+            server,
             tests: Vec::new(),
             versions,
         })
@@ -176,9 +189,10 @@ impl Parts {
     /// The disks of a host that runs these scenarios.
     pub(crate) fn disks(&self, scenarios: &[&Scenario]) -> Result<Vec<PathBuf>> {
         let disks = scenario::disks(scenarios)?.into_iter();
-        Ok(disks
-            .filter_map(|(_, _, system)| Some(self.systems.get(&system)?.path(SystemFiles::DISK)))
-            .collect())
+        let disks =
+            disks.filter_map(|(_, _, system)| Some(self.systems.get(&system)?.path(SystemFiles::DISK)));
+        // The number of the server's own is the last.
+        Ok(disks.chain(self.server.iter().map(|(disk, _)| disk.clone())).collect())
     }
 
     /// Writes the host's initramfs.
@@ -188,15 +202,17 @@ impl Parts {
         scenarios: Vec<&Scenario>,
         to: &Path,
     ) -> Result<()> {
+        let disk = scenario::disks(&scenarios)?.len();
         let image = HostImage {
             busybox: &self.busybox,
             modules: &self.modules,
-            ghest: &self.ghest,
+            ghest: self.server.is_none().then_some(&self.ghest),
             tools: &self.tools,
             kernels: &self.guest_kernels,
             systems: &self.systems,
             programs: &self.programs,
             tests: &self.tests,
+            server: self.server.as_ref().map(|(_, package)| Server { disk, package }),
             scenarios,
         };
         fs::write(to, image.build(&workspace.root)?).context(format_args!("cannot write {}", to.display()))

@@ -27,6 +27,9 @@ pub(crate) struct Scenario {
     pub(crate) set: Set,
     /// Kernel of the host, by its key; the host has a default.
     host_kernel: Option<String>,
+    /// The release of a Debian server that the host runs, with its systemd, instead of the lab's own init. Its `ghest` is what the
+    /// package `/lab/ghest.deb` installs.
+    pub(crate) host_system: Option<String>,
     /// Shell script that runs on the host, in a directory that contains `profile.toml`, `kernel` and `initrd`, or `vmlinuz`,
     /// `initrd.img` and `debian.img`, if the scenario has them. Files in `out/` are collected.
     #[serde(default = "boot_profile")]
@@ -157,6 +160,11 @@ impl Scenario {
         self.host_kernel.as_deref().unwrap_or(Host::of(self.host).kernel)
     }
 
+    /// The system that its host runs.
+    pub(crate) fn host_system(&self) -> Result<Option<System>> {
+        self.host_system.as_deref().map(|release| System::new(self.host, release)).transpose()
+    }
+
     /// Whether its guest is Linux.
     pub(crate) fn is_linux(&self) -> bool {
         self.kernel.is_some() || self.system.is_some()
@@ -181,6 +189,9 @@ impl Scenario {
         if !self.modules.is_empty() && (self.kernel.is_none() || self.init.is_none()) {
             return Err(Error::new("modules: kernel and init are required"));
         }
+        if self.host_system.is_some() && self.host != Architecture::X86_64 {
+            return Err(Error::new("host-system: x86_64 only, for which the package is built"));
+        }
         self.steps.iter().try_for_each(Step::check)?;
         let captures = |name: &str| self.steps.iter().any(|step| step.capture.contains_key(name));
         let of_events = self.events.iter().flat_map(|event| event.has.values());
@@ -197,6 +208,7 @@ impl Scenario {
             program::program(self.host, name)?;
         }
         self.system()?;
+        self.host_system()?;
         kernel::kernel(self.host, self.host_kernel())?;
         self.kernel.as_deref().map_or(Ok(()), |key| kernel::kernel(self.host, key).map(drop))
     }
@@ -268,6 +280,7 @@ mod tests {
         assert!(error("init = ''\nguest-programs = ['vi']").contains("unknown program \"vi\""));
         assert!(error("kernel = '2.4'").contains("known: 6.1, 6.12, 7.3"));
         assert!(error("system = 'potato'").contains("known: bookworm, trixie"));
+        assert!(error("host-system = 'potato'").contains("known: bookworm, trixie"));
         assert!(error("profile = ''\nprofile-from = 'x'").contains("exclude each other"));
         assert!(error("init = ''\nmodules = ['evdev']").contains("kernel and init are required"));
         assert!(error("set = 'all'").contains("unknown variant `all`"));

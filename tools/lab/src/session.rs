@@ -9,8 +9,8 @@ use crate::machine::{Machine, Output};
 use crate::scenario::Scenario;
 use crate::verdict::Evidence;
 
-/// Time for a host from its start to its first message.
-const BOOT_TIMEOUT: Duration = Duration::from_secs(120);
+/// Time for a host from its start to its first message. A host that is a server takes a minute.
+const BOOT_TIMEOUT: Duration = Duration::from_secs(240);
 /// Time for a host to transfer the files of a killed command.
 const COLLECTION_TIMEOUT: Duration = Duration::from_secs(20);
 

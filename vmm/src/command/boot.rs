@@ -22,6 +22,7 @@ use vmm::machine::{self, Environment, MachineError, MappedMemory, PreservedState
 use vmm::metrics::{MetricsFile, Sample, Subject};
 use vmm::notify::Notifier;
 use vmm::plan::{Blueprint, PlanError, memory_note};
+use vmm::progress::Progress;
 use vmm::ras::fatal_signal;
 use vmm::ras::inject::{InjectionSpec, InjectionSpecError};
 use vmm::signals::Signals;
@@ -192,10 +193,11 @@ fn boot(
     let write_plan = |blueprint: &Blueprint| {
         journal.note(Note::Plan(serde_json::to_value(&blueprint.report).unwrap_or_default()));
     };
-    let loaded = MappedMemory::new(machine, &platform, timings).and_then(|memory| {
-        let (entry, tables) = machine::load(machine, &platform, memory.ram(), &[], timings)?;
-        Ok((memory, entry, tables))
-    });
+    let loaded =
+        MappedMemory::new(machine, &platform, timings, &mut Progress::on_stderr(false)).and_then(|memory| {
+            let (entry, tables) = machine::load(machine, &platform, memory.ram(), &[], timings)?;
+            Ok((memory, entry, tables))
+        });
     let (memory, mut entry, tables) = match loaded {
         Ok(loaded) => loaded,
         // There are no tables to plan from. The plan is still an event, and its refusal is reported first.

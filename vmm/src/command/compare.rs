@@ -2,7 +2,6 @@
 
 mod child;
 mod conversion;
-mod progress;
 mod settings;
 
 use std::io::{IsTerminal, stdout};
@@ -14,12 +13,12 @@ use compare::{Comparison, Ending, Look, Only, Recording};
 use machine_profile::Kernel;
 use platform::Arch;
 use vmm::plan::Blueprint;
+use vmm::progress::Progress;
 use vmm::ras::inject;
 use vmm::signals::Signals;
 use vmm::status::Status;
 
 use self::child::{Boot, Interrupted};
-use self::progress::Progress;
 use self::settings::{GivenSpec, Settings};
 use super::{ProfileArgs, host_files, output, profiles};
 
@@ -105,10 +104,9 @@ pub(super) fn run(options: &Options) -> Status {
     };
     let mut recordings = Vec::new();
     let mut machine = conversion::machine(&profile.machine);
-    let mut progress = Progress::on_stderr();
-    for firmware in settings::table_sets(Arch::NATIVE) {
+    let mut progress = Progress::on_stderr(options.json);
+    for (index, firmware) in settings::table_sets(Arch::NATIVE).into_iter().enumerate() {
         let name = firmware.name();
-        progress.next(name);
         tracing::info!(tables = name, "a guest boots");
         let recording = match Settings::new(&options.profile, name, cmdline.as_deref()) {
             Ok(Settings { profile, set, changes }) => {
@@ -121,6 +119,7 @@ pub(super) fn run(options: &Options) -> Status {
                     has_socket: profile.machine.control_socket.is_some(),
                     directory: directory.path(),
                     limit,
+                    label: format!("[{}/2] {name}", index + 1),
                 };
                 match boot.run(&mut signals, &mut progress) {
                     Ok(left) => Recording { tables: name.into(), changes, plan, ..left },

@@ -19,6 +19,7 @@ use super::{MachineError, host_error};
 use crate::boot;
 use crate::journal::{Journal, Note};
 use crate::plan::Blueprint;
+use crate::progress::Progress;
 use crate::ras::inject::{InjectionSpec, Schedule};
 use crate::ras::{DetectedError, PlatformMemory, Reporting};
 use crate::timings::{Phase, Timings};
@@ -47,13 +48,26 @@ impl MappedMemory {
     ///
     /// # Errors
     /// Returns an error if the memory cannot be mapped or the listener cannot be started.
-    pub fn new(machine: &Machine, platform: &Platform, timings: &Timings) -> Result<Self, MachineError> {
+    pub fn new(
+        machine: &Machine,
+        platform: &Platform,
+        timings: &Timings,
+        progress: &mut Progress,
+    ) -> Result<Self, MachineError> {
         let (detected_errors, sender) = DetectedErrors::new().map_err(host_error("eventfd(2)"))?;
         let signals = sender.clone();
         let listener = AoListener::start(move |fault| signals.send(DetectedError::Signalled(fault)))
             .map_err(host_error("starting the AO listener's thread"))?;
         let runs: Vec<_> = platform.memory.ram.iter().map(|run| (run.start, run.len)).collect();
-        let ram = GuestRam::allocate(&runs, backing(machine))?;
+        let mib = |bytes: u64| bytes >> 20;
+        let mut show = |allocated| {
+            progress.show(|| {
+                format!("guest memory: {} of {} MiB allocated", mib(allocated), mib(machine.memory.size))
+            });
+        };
+        let ram = GuestRam::allocate_and_report(&runs, backing(machine), &mut show);
+        progress.clear();
+        let ram = ram?;
         timings.mark(Phase::Memory);
         tracing::info!(bytes = machine.memory.size, backing = ?ram.backing(), "guest memory is mapped");
         Ok(MappedMemory { ram, detected_errors, sender, ao_listener: listener })

@@ -87,7 +87,7 @@ static DIRECT: Key<Flag, Default<bool>> = Key {
 static QUEUES: Key<Integer, Default<u32>> = Key {
     name: "queues",
     doc: "The number of queues, each served by a thread. A guest uses no more of them than it has vCPUs.",
-    form: Integer { min: 1, max: MAX_QUEUES as u32 },
+    form: Integer { min: 1, max: MAX_QUEUES as u32, example: 2 },
     absent: Default(1),
 };
 static DISCARD: Key<Flag, Default<bool>> = Key {

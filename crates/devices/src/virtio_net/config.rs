@@ -70,7 +70,7 @@ static TAP: Key<Text, Optional> = Key {
 static FD: Key<Integer, Optional> = Key {
     name: "fd",
     doc: "A tap, as the number of a descriptor that ghest inherits, with IFF_TAP, IFF_NO_PI and IFF_VNET_HDR.",
-    form: Integer { min: 3, max: 1 << 20 },
+    form: Integer { min: 3, max: 1 << 20, example: 3 },
     absent: Optional("one of tap, passt and socket is given"),
 };
 static PASST: Key<Flag, Default<bool>> = Key {
@@ -96,13 +96,13 @@ static MAC: Key<MacForm, Optional> = Key {
 static MTU: Key<Integer, Optional> = Key {
     name: "mtu",
     doc: "The MTU of the guest's interface in bytes, which the host's has to match.",
-    form: Integer { min: 68, max: 65_535 },
+    form: Integer { min: 68, max: 65_535, example: 9000 },
     absent: Optional("the guest's own, which is 1500 for Linux"),
 };
 static QUEUES: Key<Integer, Default<u32>> = Key {
     name: "queues",
     doc: "Pairs of queues, each with a thread: a tap with `multi_queue` can have several.",
-    form: Integer { min: 1, max: 16 },
+    form: Integer { min: 1, max: 16, example: 2 },
     absent: Default(1),
 };
 

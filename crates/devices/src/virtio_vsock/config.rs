@@ -33,7 +33,7 @@ static CID: Key<Integer, Required> = Key {
     name: "cid",
     doc: "The guest's context id (CID), by which it is addressed.",
     // VIRTIO 1.2, 5.10.4: 0, 1 and 2^32 - 1 are reserved, 2 is the host.
-    form: Integer { min: 3, max: u32::MAX - 1 },
+    form: Integer { min: 3, max: u32::MAX - 1, example: 3 },
     absent: Required,
 };
 static SOCKET: Key<FilePath, Required> = Key {

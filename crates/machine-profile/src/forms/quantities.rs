@@ -79,6 +79,11 @@ impl Quantity {
         self.units.iter().rev().map(|unit| unit.name.to_owned())
     }
 
+    pub(super) fn limits(&self) -> String {
+        let [min, max] = [self.min.0, self.max.0].map(|limit| units::format(limit, self.units));
+        format!("from {min} to {max}, in {}", listed(self.unit_names(), "or"))
+    }
+
     pub(super) fn schema(&self) -> Json {
         let units: Vec<&str> = self.units.iter().map(|unit| unit.name).collect();
         json!({ "type": "string", "pattern": format!("^[0-9]+ ?({})$", units.join("|")) })
@@ -112,6 +117,10 @@ impl Form for Size {
 
     fn example(&self) -> String {
         "\"256MiB\"".to_owned()
+    }
+
+    fn limits(&self) -> Option<String> {
+        Some(self.quantity().limits())
     }
 
     fn schema(&self) -> Json {
@@ -150,6 +159,10 @@ impl Form for Period {
 
     fn example(&self) -> String {
         "\"1s\"".to_owned()
+    }
+
+    fn limits(&self) -> Option<String> {
+        Some(self.quantity().limits())
     }
 
     fn schema(&self) -> Json {

@@ -36,7 +36,7 @@ impl Rates {
     }
 
     fn operations() -> Integer {
-        Integer { min: 1, max: 100_000_000 }
+        Integer { min: 1, max: 100_000_000, example: 1000 }
     }
 
     /// Reads a key of the table. The reason of an error names it.
@@ -92,7 +92,13 @@ impl Form for Rates {
     }
 
     fn example(&self) -> String {
-        format!("{{ {BANDWIDTH} = \"{}\", {OPERATIONS} = 1000 }}", Self::bandwidth().example)
+        let (bandwidth, operations) = (Self::bandwidth().example, Self::operations().example());
+        format!("{{ {BANDWIDTH} = \"{bandwidth}\", {OPERATIONS} = {operations} }}")
+    }
+
+    fn limits(&self) -> Option<String> {
+        let (bandwidth, operations) = (Self::bandwidth().limits(), Self::operations().expected());
+        Some(format!("at least one of {BANDWIDTH} ({bandwidth}) and {OPERATIONS} ({operations})"))
     }
 
     fn schema(&self) -> Json {

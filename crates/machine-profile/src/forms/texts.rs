@@ -52,6 +52,10 @@ impl Form for Text {
         format!("\"{}\"", self.example)
     }
 
+    fn limits(&self) -> Option<String> {
+        Some(format!("{} to {} bytes", self.min, self.max.0))
+    }
+
     fn schema(&self) -> Json {
         // Without a flag, a pattern takes characters past U+FFFF as two surrogates.
         let escaped = |c: &char| format!("\\u{:04x}", u32::from(*c).min(0xffff));

@@ -2,6 +2,7 @@
 
 use super::{counter, cpu, psci};
 use crate::cmdline::Exit;
+use crate::event_device;
 use crate::report::say;
 
 pub(crate) fn end(exit: Exit) -> ! {
@@ -16,6 +17,10 @@ pub(crate) fn end(exit: Exit) -> ! {
         Exit::Loop => loop {
             cpu::pause();
         },
+        Exit::PowerButton => {
+            event_device::wait_for_power_button();
+            switch_off()
+        }
     }
 }
 

@@ -5,6 +5,7 @@ use core::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use super::{cpu, local_apic};
 use crate::acpi::{Fadt, GenericAddress};
 use crate::cmdline::Exit;
+use crate::event_device;
 use crate::report::say;
 use crate::tables::Tables;
 
@@ -42,6 +43,10 @@ pub(crate) fn end(exit: Exit) -> ! {
         Exit::Loop => loop {
             cpu::pause();
         },
+        Exit::PowerButton => {
+            event_device::wait_for_power_button();
+            switch_off()
+        }
     }
 }
 

@@ -44,7 +44,7 @@ impl Memory {
     }
 
     /// Parses `/proc/PID/smaps` (proc(5)), in which `Size` precedes `Pss` in each mapping.
-    fn of(smaps: &str) -> Result<Self> {
+    pub(super) fn of(smaps: &str) -> Result<Self> {
         let (mut size, mut found, mut memory) = (0, false, Self { own: 0, guest: 0 });
         for line in smaps.lines() {
             let value = |name: &str| line.strip_prefix(name)?.trim().strip_suffix(" kB")?.parse::<u64>().ok();

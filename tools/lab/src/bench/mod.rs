@@ -1,5 +1,6 @@
 //! `cargo lab bench`: measurements of `ghest`, alone and beside another VMM in the same run.
 
+mod fifty;
 mod memory;
 mod native;
 mod server;
@@ -20,6 +21,8 @@ use crate::workspace::Workspace;
 pub(crate) enum Part {
     /// Start, memory and instructions of the bare machine
     Bare,
+    /// Fifty machines at once: start, stop and memory
+    Fifty,
     /// What the devices of a server add to start and memory
     Server,
     /// Disk and network beside QEMU, on emulated hosts
@@ -31,11 +34,13 @@ pub(crate) enum Part {
 }
 
 impl Part {
-    const ALL: [Self; 5] = [Self::Bare, Self::Server, Self::Throughput, Self::Errors, Self::Emulated];
+    const ALL: [Self; 6] =
+        [Self::Bare, Self::Fifty, Self::Server, Self::Throughput, Self::Errors, Self::Emulated];
 
     fn title(self) -> &'static str {
         match self {
             Self::Bare => "on this machine, built-in guest, 1 vCPU, 128 MiB",
+            Self::Fifty => "fifty of these machines at once",
             Self::Server => {
                 "with a disk, a network, a random number generator and vsock, 1 vCPU, 128 MiB (start: this machine; \
                  memory: Debian's kernel 6.1 on emulated hosts)"
@@ -56,6 +61,7 @@ pub(crate) fn bench(workspace: &Workspace, cache: &Cache, parts: &[Part]) -> Res
         println!("{}:", part.title());
         match part {
             Part::Bare => native::bench(&ghest)?,
+            Part::Fifty => fifty::bench(&ghest)?,
             Part::Server => server::bench(workspace, cache, &ghest)?,
             Part::Throughput => throughput::bench(workspace, cache)?,
             Part::Errors => storm::bench(workspace, &ghest)?,

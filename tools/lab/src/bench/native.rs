@@ -13,10 +13,10 @@ use crate::error::{Context, Error, Result};
 use crate::{process, setup};
 
 const BOOTS: usize = 20;
-const PROFILE: &str = "[machine]\nvcpus = 1\nmemory = \"128MiB\"\nfirmware = \"acpi\"\n";
+pub(super) const PROFILE: &str = "[machine]\nvcpus = 1\nmemory = \"128MiB\"\nfirmware = \"acpi\"\n";
 const HANGING: &str = "boot.cmdline=probe.exit=hang";
 /// The last line of the guest's report.
-const REPORT_END: &str = "probe: ok";
+pub(super) const REPORT_END: &str = "probe: ok";
 
 pub(super) fn bench(ghest: &Path) -> Result<()> {
     let directory = tempfile::tempdir().context("cannot create a directory")?;

@@ -11,9 +11,8 @@ use std::time::{Duration, Instant};
 
 use compare::{Console, Ending, Recording};
 use rustix::process::{Pid, Signal, kill_process};
+use vmm::progress::Progress;
 use vmm::signals::Signals;
-
-use super::progress::Progress;
 
 /// The parameters of a guest's boot.
 pub(super) struct Boot<'a> {
@@ -24,6 +23,8 @@ pub(super) struct Boot<'a> {
     pub(super) has_socket: bool,
     pub(super) directory: &'a Path,
     pub(super) limit: Duration,
+    /// What the progress calls it.
+    pub(super) label: String,
 }
 
 /// This signal requested the end.
@@ -61,7 +62,10 @@ impl Boot<'_> {
         let mut console = Console::default();
         let (status, hung) = running.watch(self.limit, signals, |t_ns, bytes| {
             console.push(t_ns, bytes);
-            progress.show(console.lines().next_back().map_or("", |line| &line.text));
+            progress.show(|| {
+                let last = console.lines().next_back().map_or("", |line| &line.text);
+                format!("{} {:5.1} s  {last}", self.label, began.elapsed().as_secs_f64())
+            });
         })?;
         console.finish();
         let after_ns = nanoseconds(began.elapsed());
@@ -128,7 +132,7 @@ impl RunningChild {
         running
     }
 
-    /// Passes its output to `consume` until it ends. Also returns whether it exceeded the time limit and was terminated.
+    /// Passes its output to `consume` until it ends, and nothing now and then while it has none. Also returns whether it exceeded the time limit and was terminated.
     fn watch(
         &mut self,
         limit: Duration,
@@ -144,7 +148,7 @@ impl RunningChild {
                     Ok((time, bytes)) => {
                         consume(nanoseconds(time.saturating_duration_since(self.began)), &bytes)
                     }
-                    Err(RecvTimeoutError::Timeout) => {}
+                    Err(RecvTimeoutError::Timeout) => consume(nanoseconds(self.began.elapsed()), &[]),
                     Err(RecvTimeoutError::Disconnected) => open = false,
                 }
             } else {
