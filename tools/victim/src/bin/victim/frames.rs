@@ -1,7 +1,8 @@
 //! `victim frames`: guest physical addresses of pages by what they are used for, chosen at random.
 
-#![expect(unsafe_code, reason = "maps a file")]
+#![expect(unsafe_code, reason = "maps memory")]
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom};
 use std::os::fd::AsRawFd;
@@ -9,12 +10,15 @@ use std::ptr;
 
 use pagemap::{Pagemap, Use, number, page_size};
 
+use crate::memory::check;
+
 pub(crate) const HELP: &str = "\
 Prints the physical addresses of random pages, one per line. For root.
 
 Usage: victim frames [OPTIONS] USE
 
-  free               unused memory, in free blocks of 4 MiB: the last that the kernel allocates
+  free               unused memory, in free blocks of 4 MiB: the last that the kernel allocates. It was used a moment before: what a
+                     guest has never written has no page on the host
   file PATH          the page cache of a file or disk, which is read into it
   process PID PATH   what a process has written to its private mapping of a file
 
@@ -25,6 +29,8 @@ Options:
 
 /// Frames of a block of free memory.
 const BLOCK: usize = 1024;
+/// Bytes that are freed.
+const FREED: usize = 64 << 20;
 
 /// The command line.
 #[derive(Debug, PartialEq, Eq)]
@@ -68,9 +74,7 @@ impl Options {
 
     pub(crate) fn run(&self) -> Result<(), String> {
         let frames = match &self.pages_of {
-            PagesOf::Free => {
-                pagemap::free_blocks(BLOCK).map_err(|error| format!("/proc/kpageflags: {error}"))
-            }
+            PagesOf::Free => freed().map_err(|error| format!("freeing memory: {error}")),
             PagesOf::File(path) => cached(path).map_err(|error| format!("{path}: {error}")),
             PagesOf::Process { pid, mapping } => {
                 written(pid, mapping).map_err(|error| format!("process {pid}: {error}"))
@@ -99,6 +103,28 @@ fn choose(mut frames: Vec<u64>, count: usize) -> io::Result<Vec<u64>> {
         chosen.push(frames.swap_remove(at as usize));
     }
     Ok(chosen)
+}
+
+/// The frames that this process has used, and that are free now.
+fn freed() -> io::Result<Vec<u64>> {
+    let protection = libc::PROT_READ | libc::PROT_WRITE;
+    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+    // SAFETY: a new mapping, at an address of the kernel's choice.
+    let start = unsafe { libc::mmap(ptr::null_mut(), FREED, protection, flags, -1, 0) };
+    if start == libc::MAP_FAILED {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the mapping has this length; there are no references to it.
+    unsafe { start.cast::<u8>().write_bytes(0xff, FREED) };
+    let pages = Pagemap::of("self")?;
+    let mut used = BTreeSet::new();
+    for offset in (0..FREED as u64).step_by(page_size() as usize) {
+        used.extend(pages.frame(start as u64 + offset)?);
+    }
+    // SAFETY: the mapping is not used any more.
+    check(unsafe { libc::munmap(start, FREED) })?;
+    let free = pagemap::free_blocks(BLOCK)?;
+    Ok(free.into_iter().filter(|frame| used.contains(frame)).collect())
 }
 
 /// The frames of a file in the page cache.
