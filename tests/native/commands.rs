@@ -26,6 +26,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         logs_as_json,
         refusals_as_json,
         verbose,
+        log_levels_of_the_environment,
         no_colours_in_logs,
     ]
 }
@@ -343,6 +344,18 @@ fn verbose() -> Checked {
     });
     assert_eq!(said[0], 1, "{said:?}");
     assert!(said.is_sorted() && said[1] < said[2], "{said:?}");
+    Ok(())
+}
+
+/// `RUST_LOG` takes the place of `-v`, and one with an error is named.
+fn log_levels_of_the_environment() -> Checked {
+    needs::kvm()?;
+    let scratch = Scratch::new();
+    let profile = scratch.machine("");
+    let said = |variable: &str| Ghest::boot(&profile).env("RUST_LOG", variable).finish().expect_ok().stderr;
+    assert!(said("debug").lines().count() > said("warn").lines().count());
+    let refused = said("[span]=x");
+    assert!(refused.contains("RUST_LOG is ignored"), "{refused}");
     Ok(())
 }
 

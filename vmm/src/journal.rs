@@ -183,7 +183,6 @@ const LOG_TARGET: &str = "memory-error";
 fn log(note: &Note) {
     match note {
         Note::MemoryError { .. }
-        | Note::DeviceNeedsReset(_)
         | Note::ErrorEvent(
             ErrorEvent::Overdue(_) | ErrorEvent::Overflowed { .. } | ErrorEvent::NotReported { .. },
         ) => {

@@ -7,10 +7,10 @@
 use std::mem::MaybeUninit;
 use std::thread::Builder;
 
-/// Bytes of a thread's stack: less than any huge page.
+/// Bytes of a thread's stack: less than a huge page of 2 MiB.
 const STACK_LEN: usize = 512 << 10;
 
-/// A thread to be started, with a name (Linux shows 15 bytes of it) and a stack that no huge page fits into.
+/// A thread to be started, with a name (Linux shows 15 bytes of it) and a stack that no huge page of 2 MiB fits into.
 #[must_use]
 pub fn thread(name: impl Into<String>) -> Builder {
     Builder::new().name(name.into()).stack_size(STACK_LEN)

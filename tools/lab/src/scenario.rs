@@ -311,7 +311,9 @@ mod tests {
         let scenarios = load(&directory).unwrap();
         let boots = |prefix: &str| scenarios.iter().filter(|it| it.name.starts_with(prefix)).count();
         assert_eq!((boots("linux-boot-"), boots("arm64-boot-")), (8, 18));
-        load(&directory.join("benchmark")).unwrap();
+        for benchmark in ["benchmark", "benchmark-server", "benchmark-throughput"] {
+            load(&directory.join(benchmark)).unwrap();
+        }
     }
 
     #[test]

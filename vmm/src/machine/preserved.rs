@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::io;
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use devices::PoisonObserver;
 use firmware_tables::GuestTables;
@@ -22,6 +22,7 @@ use crate::plan::Blueprint;
 use crate::progress::Progress;
 use crate::ras::inject::{InjectionSpec, Schedule};
 use crate::ras::{DetectedError, PlatformMemory, Reporting};
+use crate::rate::RateLimit;
 use crate::timings::{Phase, Timings};
 
 /// A machine's memory and what is known about its errors, from the first boot to the end.
@@ -161,6 +162,7 @@ impl PreservedState {
             sender: self.sender.clone(),
             reporting: Arc::clone(&self.reporting),
             journal: Arc::clone(journal),
+            needs_reset: Mutex::new(RateLimit::new(NEEDS_RESET_BURST, NEEDS_RESET_INTERVAL)),
         })
     }
 }
@@ -275,7 +277,12 @@ struct DeviceObserver {
     sender: DetectedErrorSender,
     reporting: Arc<Reporting>,
     journal: Arc<Journal>,
+    needs_reset: Mutex<RateLimit>,
 }
+
+// A driver can break its queue as often as it likes: of a device so many events are written, and then one a second.
+const NEEDS_RESET_BURST: u32 = 256;
+const NEEDS_RESET_INTERVAL: Duration = Duration::from_secs(1);
 
 impl PoisonObserver for DeviceObserver {
     fn touched(&self, gpa: u64, log2_len: u8) {
@@ -283,7 +290,10 @@ impl PoisonObserver for DeviceObserver {
     }
 
     fn needs_reset(&self) {
-        self.journal.note(Note::DeviceNeedsReset(self.device));
+        let mut limit = self.needs_reset.lock().unwrap_or_else(PoisonError::into_inner);
+        if limit.permits(Instant::now()) {
+            self.journal.note(Note::DeviceNeedsReset(self.device));
+        }
     }
 
     fn discarded(&self, gpa: u64, len: u64) {

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use vmm_sys_util::epoll::EventSet;
 
-use super::bounce::Bounce;
+use super::bounce::{self, Bounce};
 use super::engine::{Completion, Engine, EngineKind, Operation};
 use super::request::{Active, Destination, Failure, Step, Target};
 use crate::rate_limit::RateLimiter;
@@ -14,8 +14,8 @@ use crate::virtio::{GroupContext, QueueGroup, ServeError, Taken};
 const COMPLETED: u32 = 0;
 const ADMITTED: u32 = 1;
 
-/// Buffers that are kept while a queue is idle.
-const KEPT_BUFFERS: usize = 4;
+/// Buffers that are kept while a queue is idle: those of a request of 1 MiB.
+const KEPT_BUFFERS: usize = (1 << 20) / bounce::MAX_LEN;
 
 /// What serves a queue.
 pub(super) struct BlockQueue {
@@ -71,10 +71,10 @@ impl BlockQueue {
             let begun = self.begin(&mut progress, context)?;
             progress.engine.submit()?;
             context.notify_driver(self.index)?;
-            progress.give_back_buffers();
             let more =
                 completed || begun || !progress.is_blocked() && context.request_notifications(self.index)?;
             if !more {
+                progress.free_unused_buffers();
                 break;
             }
         }
@@ -219,10 +219,10 @@ impl QueueGroup for BlockQueue {
 }
 
 impl Progress {
-    /// Frees buffers, but those that a few requests at a time need, if no operation is in flight: what a driver that was busy needed
-    /// belongs to the host again.
-    fn give_back_buffers(&mut self) {
-        if self.free.len() == self.operations.len() && self.current.is_none() {
+    /// Frees the buffers that only a busy driver needs, if no request is in progress: the allocator returns what is at the end of its
+    /// memory to the host.
+    fn free_unused_buffers(&mut self) {
+        if self.requests.is_empty() && self.free.len() == self.operations.len() {
             let unused = self.free.len().saturating_sub(KEPT_BUFFERS);
             // The last ones are the next to be used.
             self.free.iter_mut().take(unused).for_each(|(_, buffer)| *buffer = Bounce::default());

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use super::native::first_run;
+use super::native::{PROFILE, first_run};
 use super::{HEADINGS, Spread, results, row};
 use crate::bundle::Cache;
 use crate::error::{Context, Error, Result};
@@ -12,7 +12,6 @@ use crate::workspace::Workspace;
 use crate::{process, run, scenario, setup};
 
 const BOOTS: usize = 20;
-const MACHINE: &str = "[machine]\nvcpus = 1\nmemory = \"128MiB\"\nfirmware = \"acpi\"\n";
 
 pub(super) fn bench(workspace: &Workspace, cache: &Cache, ghest: &Path) -> Result<()> {
     if Path::new("/dev/kvm").exists() {
@@ -48,8 +47,8 @@ fn start(ghest: &Path) -> Result<()> {
     let opened = fs::File::options().write(true).open(disk).context("cannot open the disk")?;
     opened.set_len(16 << 20).context("cannot size the disk")?;
 
-    let bare = file("bare.toml", MACHINE.to_owned())?;
-    let server = file("server.toml", format!("{MACHINE}{devices}"))?;
+    let bare = file("bare.toml", PROFILE.to_owned())?;
+    let server = file("server.toml", format!("{PROFILE}{devices}"))?;
     let (mut without, mut with) = (Vec::new(), Vec::new());
     for _ in 0..BOOTS {
         without.push(first_run(ghest, &bare, directory)?);
@@ -91,9 +90,10 @@ impl Tap {
     ///
     /// Returns an error if ip(8) cannot: only root may, and the kernel needs TUN.
     fn new(address: &str) -> Result<Self> {
-        let tap = Self { name: format!("lab{}", std::process::id()) };
+        let name = format!("lab{}", std::process::id());
         let ip = |arguments: &[&str]| process::output(setup::as_root("ip").args(arguments)).map(drop);
-        ip(&["tuntap", "add", "dev", &tap.name, "mode", "tap"])?;
+        ip(&["tuntap", "add", "dev", &name, "mode", "tap"])?;
+        let tap = Self { name };
         ip(&["address", "add", address, "dev", &tap.name])?;
         ip(&["link", "set", &tap.name, "up"])?;
         Ok(tap)
