@@ -223,6 +223,7 @@ impl Prepared {
             lifecycle: &lifecycle,
             preserved,
             vm: &vm,
+            backends: &env.backends,
             started: Instant::now(),
         };
         env.notifier.ready();
