@@ -21,7 +21,8 @@ pub(crate) fn trials() -> Vec<Trial> {
 }
 
 const CONSOLE: &str = "\n[[device]]\ntype = \"virtio-console\"\nsocket = \"console\"\n";
-const PORTS: &str = "\n[[device]]\ntype = \"virtio-console\"\nports = { agent = \"agent\", other = \"other\" }\n";
+const PORTS: &str =
+    "\n[[device]]\ntype = \"virtio-console\"\nports = { agent = \"agent\", other = \"other\" }\n";
 const SOCKETS: [&str; 3] = ["console", "agent", "other"];
 
 fn machine(scratch: &Scratch, devices: &str) -> Profile {
@@ -31,7 +32,8 @@ fn machine(scratch: &Scratch, devices: &str) -> Profile {
 }
 
 fn start(scratch: &Scratch, devices: &str) -> Running {
-    let mut running = Ghest::boot(&machine(scratch, devices)).arg("--control").arg(scratch.path("control")).start();
+    let mut running =
+        Ghest::boot(&machine(scratch, devices)).arg("--control").arg(scratch.path("control")).start();
     running.wait_for("probe: ok");
     running
 }
@@ -50,7 +52,10 @@ fn sockets_are_of_one_machine_and_are_removed_at_its_end() -> Checked {
     let _clients = SOCKETS.map(|socket| UnixStream::connect(scratch.path(socket)).expect("ghest listens"));
     ctl(&scratch, &["stop"], 0);
     running.finish().expect(0);
-    assert!(SOCKETS.iter().all(|socket| fs::symlink_metadata(scratch.path(socket)).is_err()), "a socket is left");
+    assert!(
+        SOCKETS.iter().all(|socket| fs::symlink_metadata(scratch.path(socket)).is_err()),
+        "a socket is left"
+    );
     Ok(())
 }
 
@@ -60,7 +65,10 @@ fn a_socket_that_is_in_use_is_refused() -> Checked {
     let profile = machine(&scratch, &format!("{CONSOLE}{PORTS}"));
     for (socket, key) in [("console", "socket"), ("other", "ports")] {
         let _listener = UnixListener::bind(scratch.path(socket)).expect("a socket");
-        let what = format!("{}: another process listens there: stop it, or choose another path", scratch.path(socket).display());
+        let what = format!(
+            "{}: another process listens there: stop it, or choose another path",
+            scratch.path(socket).display()
+        );
         Ghest::boot(&profile)
             .finish()
             .expect(2)

@@ -68,7 +68,8 @@ use crate::diagnostic::Report;
 pub use crate::diagnostic::Reported;
 use crate::forms::unknown_word;
 pub use crate::forms::{
-    FilePath, Flag, Form, Integer, NamedPath, NamedPaths, Period, RateLimits, Rates, Size, Text, ValueError, Word, Words, listed,
+    FilePath, Flag, Form, Integer, NamedPath, NamedPaths, Period, RateLimits, Rates, Size, Text, ValueError,
+    Word, Words, listed,
 };
 use crate::reader::SectionReader;
 pub use crate::reader::{Setting, SettingResult};

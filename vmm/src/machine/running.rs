@@ -65,7 +65,9 @@ pub(super) enum RequestError {
     PastEvents,
     #[error(transparent)]
     Devices(#[from] PlaceError),
-    #[error("this machine has no console with a size: add a device of type \"virtio-console\" with a `socket` to its profile")]
+    #[error(
+        "this machine has no console with a size: add a device of type \"virtio-console\" with a `socket` to its profile"
+    )]
     NoConsole,
     #[error("this machine has several consoles: choose one by `device`, {}", positions(.0))]
     SeveralConsoles(Vec<usize>),

@@ -28,7 +28,13 @@ impl Link {
 
     /// The driver has the port, or could not add it.
     pub(super) fn port_ready(&mut self, is_ready: bool) {
-        *self = Link { add_due: self.add_due, is_open: self.is_open, is_ready, name_due: is_ready, ..Link::default() };
+        *self = Link {
+            add_due: self.add_due,
+            is_open: self.is_open,
+            is_ready,
+            name_due: is_ready,
+            ..Link::default()
+        };
     }
 
     /// The guest has opened or closed its end.
@@ -39,6 +45,11 @@ impl Link {
     /// The host's end was closed.
     pub(super) fn host_closed(&mut self) {
         self.close_due = self.is_announced;
+    }
+
+    /// Whether the guest's end is open.
+    pub(super) fn is_guest_open(&self) -> bool {
+        self.is_open
     }
 
     /// Whether both ends are open and know it.

@@ -6,7 +6,8 @@
 //! | ports | VIRTIO_CONSOLE_F_MULTIPORT | `/dev/vport0p1` and the following, and by udev `/dev/virtio-ports/NAME` |
 //!
 //! A console is a device of its own, because its size is in the device's configuration then. Among several ports it would be in a control
-//! message (5.3.6.2), whose rows and columns Linux swapped until 6.15. Port 0 of a device with named ports does not exist.
+//! message (5.3.6.2), in which Linux took the columns for the rows until its commit 5326ab737a47 of 2025. Port 0 of a device with named
+//! ports does not exist.
 //!
 //! Each port has a socket, which has one client at a time; others wait until it has gone. A client stays across resets of the guest.
 //!

@@ -144,8 +144,9 @@ impl Port {
     }
 
     fn disconnect_if_over(&mut self) {
-        let is_over =
-            |client: &Client| client.is_over() || client.is_gone() && !self.is_readable();
+        // Nobody in the guest waits for what a client has sent that is gone.
+        let is_closed = self.name.is_some() && !self.link.is_guest_open();
+        let is_over = |client: &Client| client.is_over() || client.is_gone() && is_closed;
         if self.client.as_ref().is_some_and(is_over) {
             self.disconnect();
         }
@@ -214,7 +215,8 @@ impl Port {
                 client.dropped();
                 break;
             }
-            let len = usize::try_from(rest.len()).unwrap_or(usize::MAX).min(space).min(scratch.len()).min(left);
+            let len =
+                usize::try_from(rest.len()).unwrap_or(usize::MAX).min(space).min(scratch.len()).min(left);
             if let Err(error) = rest.read(&mut scratch[..len]) {
                 // A guest can provoke this at will: a buffer that is not memory.
                 tracing::debug!(%error, port = self.number, "what a guest has written to a port cannot be read");
@@ -241,7 +243,8 @@ impl Port {
                 return Ok(true);
             }
             left -= 1;
-            let Some(Taken { head, request: Request { mut writable, .. } }) = context.pop_or_request(queue)?
+            let Some(Taken { head, request: Request { mut writable, .. } }) =
+                context.pop_or_request(queue)?
             else {
                 break;
             };

@@ -136,6 +136,27 @@ fn a_client_that_is_gone_makes_way() {
     assert_eq!(guest.received(0), b"2");
 }
 
+/// A client that connects, sends and leaves, before the guest knows of it.
+#[test]
+fn what_a_client_has_sent_is_delivered_if_the_guest_has_the_port_open() {
+    let mut guest = Guest::with_ports();
+    let (receive, _) = queues(1);
+    guest.offer_receive_buffers(receive);
+    for round in 0..20 {
+        let is_open = round % 2 == 0;
+        guest.control(1, PORT_OPEN, is_open.into());
+        let mut client = guest.client(1);
+        client.write_all(format!("request {round}").as_bytes()).expect("sent");
+        drop(client);
+        assert_eq!(guest.message(), message(1, PORT_OPEN, 1));
+        if is_open {
+            assert_eq!(guest.received(receive), format!("request {round}").as_bytes());
+        }
+        assert_eq!(guest.message(), message(1, PORT_OPEN, 0));
+    }
+    assert!(!guest.rings.is_used(receive));
+}
+
 #[test]
 fn a_client_that_sends_no_more_still_receives() {
     let mut guest = Guest::with_ports();

@@ -159,7 +159,8 @@ enum Step {
 
 fn step() -> impl Strategy<Value = Step> {
     let queue = || 0_u32..8;
-    let address = prop_oneof![6 => TRANSMIT..TRANSMIT + 0x2000, 1 => MEMORY - 600..MEMORY + 8, 1 => any::<u64>()];
+    let address =
+        prop_oneof![6 => TRANSMIT..TRANSMIT + 0x2000, 1 => MEMORY - 600..MEMORY + 8, 1 => any::<u64>()];
     let len = prop_oneof![6 => 0_u32..2000, 1 => any::<u32>()];
     let head = || prop_oneof![8 => 0..SIZE, 1 => any::<u16>()];
     let flags = prop_oneof![8 => 0_u16..8, 1 => any::<u16>()];
