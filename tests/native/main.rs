@@ -8,6 +8,7 @@ mod check;
 mod commands;
 mod compare;
 mod console;
+mod consoles;
 mod consumed;
 mod control;
 mod decode;
@@ -51,6 +52,7 @@ fn main() -> ExitCode {
         commands::trials(),
         compare::trials(),
         console::trials(),
+        consoles::trials(),
         consumed::trials(),
         control::trials(),
         decode::trials(),

@@ -25,7 +25,8 @@ fn machine(scratch: &Scratch) -> Running {
     scratch.file("disk.img", [0; 4096]);
     let profile = scratch.profile(
         "[machine]\nname = \"protocol\"\nvcpus = 2\nmemory = \"64MiB\"\nfirmware = \"acpi\"\n\n\
-         [boot]\ncmdline = \"probe.exit=hang\"\n\n[[device]]\ntype = \"virtio-block\"\npath = \"disk.img\"\n",
+         [boot]\ncmdline = \"probe.exit=hang\"\n\n[[device]]\ntype = \"virtio-block\"\npath = \"disk.img\"\n\n\
+         [[device]]\ntype = \"virtio-console\"\nsocket = \"console\"\n",
     );
     let mut running = Ghest::boot(&profile).arg("--control").arg(scratch.path("control")).start();
     running.wait_for("probe: ok");
@@ -103,6 +104,7 @@ fn every_line_is_as_the_schema_says() -> Checked {
         json!({ "command": "memory-map" }),
         json!({ "command": "plan" }),
         json!({ "command": "devices" }),
+        json!({ "command": "console-size", "columns": 132, "rows": 43 }),
         json!({ "command": "reset" }),
         json!({ "command": "stop" }),
         json!({ "command": "events", "follow": true }),

@@ -276,12 +276,13 @@ fn leaves_nothing_behind(name: &str, signal: Signal) -> Checked {
     let scratch = Scratch::new();
     let profile = scratch.profile(
         "[machine]\nvcpus = 1\nmemory = \"64MiB\"\nfirmware = \"acpi\"\n\n[boot]\ncmdline = \"probe.echo\"\n\n\
-         [control]\nsocket = \"control\"\n\n[[device]]\ntype = \"virtio-vsock\"\ncid = 3\nsocket = \"vsock\"\n",
+         [control]\nsocket = \"control\"\n\n[[device]]\ntype = \"virtio-vsock\"\ncid = 3\nsocket = \"vsock\"\n\n\
+         [[device]]\ntype = \"virtio-console\"\nports = { a = \"a\", b = \"b\" }\n",
     );
     let terminal = Terminal::boot(&profile);
     terminal.wait_for("probe: listening");
     assert!(terminal.is_raw());
-    let sockets = ["control", "vsock"].map(|socket| scratch.path(socket));
+    let sockets = ["control", "vsock", "a", "b"].map(|socket| scratch.path(socket));
     assert!(sockets.iter().all(|socket| socket.exists()));
     terminal.signal(signal);
     let (status, _, stderr) = terminal.finish();

@@ -219,6 +219,7 @@ impl Prepared {
             lifecycle: &lifecycle,
             preserved,
             vm: &vm,
+            backends: &env.backends,
             started: Instant::now(),
         };
         env.notifier.ready();

@@ -55,6 +55,8 @@ pub mod virtio;
 pub mod virtio_balloon;
 #[cfg(feature = "virtio-block")]
 pub mod virtio_block;
+#[cfg(feature = "virtio-console")]
+pub mod virtio_console;
 #[cfg(feature = "virtio-fs")]
 pub mod virtio_fs;
 pub mod virtio_mmio;
@@ -65,7 +67,7 @@ pub mod virtio_rng;
 #[cfg(feature = "virtio-vsock")]
 pub mod virtio_vsock;
 
-pub use console::ConsolePort;
+pub use console::{ConsolePort, ConsoleSize};
 pub use line::{InterruptLine, Level, LevelLine};
 pub use poison_observer::PoisonObserver;
 pub use power::{MachineControl, ResetCause};
@@ -84,6 +86,7 @@ const _: () = {
     is_send::<rtc::RealTimeClock>();
     is_send::<serial::SerialPort<Vec<u8>>>();
     is_send::<kind::Resources>();
+    is_send_and_sync::<ConsoleSize>();
     is_send_and_sync::<InterruptLine>();
     is_send_and_sync::<kind::Registers>();
     is_send_and_sync::<kind::DeviceError>();

@@ -18,6 +18,8 @@ static KINDS: &[&dyn Kind] = &[
     &crate::virtio_vsock::KIND,
     #[cfg(feature = "virtio-balloon")]
     &crate::virtio_balloon::KIND,
+    #[cfg(feature = "virtio-console")]
+    &crate::virtio_console::KIND,
 ];
 
 /// All kinds, for [`machine_profile::parse`].

@@ -3,7 +3,7 @@
 
 use std::ffi::{CStr, CString};
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use rustix::fs::{CWD, FileType, FlockOperation, Mode, OFlags, chmod, fchmod, flock, lstat, openat, unlink};
 use rustix::io::Errno;
 use rustix::net::{
-    AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, connect, listen, socket_with,
+    AddressFamily, SocketAddrUnix, SocketFlags, SocketType, accept_with, bind, connect, listen, socket_with,
 };
 
 use crate::kind::Place;
@@ -63,15 +63,17 @@ const MODE: u32 = 0o600;
 
 /// The file of a socket that this process listens at. It is removed when this is dropped, unless another file has replaced it.
 #[derive(Debug)]
-pub struct SocketFile {
+struct SocketFile {
     path: CString,
     /// Device and inode.
     identity: (u64, u64),
     is_removed: AtomicBool,
 }
 
-/// Sockets of a process whose files are removed if a signal ends it: one for each device, and one more.
-const MAX_FILES: usize = Place::MAX + 1;
+/// The most sockets that a device listens at.
+pub const MAX_OF_A_DEVICE: usize = 15;
+/// Sockets of a process whose files are removed if a signal ends it: those of the devices, and one more.
+const MAX_FILES: usize = Place::MAX * MAX_OF_A_DEVICE + 1;
 
 /// The files to remove if a signal ends the process. They are never taken out: a removed file is not removed again.
 static OF_THIS_PROCESS: [OnceLock<Arc<SocketFile>>; MAX_FILES] = [const { OnceLock::new() }; MAX_FILES];
@@ -81,11 +83,55 @@ pub fn remove_all_in_signal_handler() {
     OF_THIS_PROCESS.iter().filter_map(OnceLock::get).for_each(|file| file.remove());
 }
 
-/// Listens at a path. A socket there at which no process listens is replaced. accept(2) does not wait.
-///
-/// # Errors
-/// Returns an error if the path is in use, or a system call fails. No file is left then.
-pub fn listen_at(path: &Path) -> Result<(OwnedFd, Arc<SocketFile>), ListenError> {
+/// A socket that this process listens at. Its file is removed when this is dropped, or if a signal ends the process.
+#[derive(Debug)]
+pub struct Listener {
+    file: Arc<SocketFile>,
+    socket: OwnedFd,
+}
+
+impl Listener {
+    /// Listens at a path. A socket there at which no process listens is replaced.
+    ///
+    /// # Errors
+    /// Returns an error if the path is in use, or a system call fails. No file is left then.
+    pub fn at(path: &Path) -> Result<Self, ListenError> {
+        let (socket, file) = listen_at(path)?;
+        SocketFile::remove_at_fatal_signal(&file);
+        Ok(Listener { file, socket })
+    }
+
+    /// Accepts a client, whose connection does not block. `None` if there is none.
+    ///
+    /// # Errors
+    /// Returns the error of accept(2), for example because the process has too many open files.
+    pub fn accept(&self) -> Result<Option<OwnedFd>, Errno> {
+        match accept_with(&self.socket, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK) {
+            Ok(client) => Ok(Some(client)),
+            Err(Errno::AGAIN) => Ok(None),
+            // The client is gone.
+            Err(Errno::CONNABORTED | Errno::INTR) => Ok(None),
+            Err(errno) => Err(errno),
+        }
+    }
+}
+
+impl Drop for Listener {
+    /// The handlers of signals keep a reference to the file. It is removed before the socket is closed: until then no other process takes
+    /// it for stale.
+    fn drop(&mut self) {
+        self.file.remove();
+    }
+}
+
+impl AsRawFd for Listener {
+    /// Readable if a client waits.
+    fn as_raw_fd(&self) -> RawFd {
+        self.socket.as_raw_fd()
+    }
+}
+
+fn listen_at(path: &Path) -> Result<(OwnedFd, Arc<SocketFile>), ListenError> {
     let address = SocketAddrUnix::new(path).map_err(|_| ListenError::TooLong)?;
     let name = CString::new(path.as_os_str().as_bytes()).map_err(|_| failed("bind(2)")(Errno::INVAL))?;
     // Of two machines that start with the same path, the second one finds the socket of the first one. Unlocked when it is closed.
@@ -112,14 +158,14 @@ impl SocketFile {
     }
 
     /// Also removes the file if a signal ends the process.
-    pub fn remove_at_fatal_signal(file: &Arc<SocketFile>) {
+    fn remove_at_fatal_signal(file: &Arc<SocketFile>) {
         // None is free if the process has had more sockets than a machine has, which only tests have.
         let _ = OF_THIS_PROCESS.iter().find(|slot| slot.set(Arc::clone(file)).is_ok());
     }
 
     /// Removes the file, once, and only if it is still the one that this process made. Async-signal-safe. Nothing else can replace the
     /// file meanwhile that respects a socket at which a process listens.
-    pub fn remove(&self) {
+    fn remove(&self) {
         if !self.is_removed.load(Ordering::SeqCst) && identity(&self.path) == Ok(self.identity) {
             // An error means that it has been removed.
             let _ = unlink(&*self.path);

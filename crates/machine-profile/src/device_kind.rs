@@ -68,7 +68,8 @@ use crate::diagnostic::Report;
 pub use crate::diagnostic::Reported;
 use crate::forms::unknown_word;
 pub use crate::forms::{
-    FilePath, Flag, Form, Integer, Period, RateLimits, Rates, Size, Text, ValueError, Word, Words, listed,
+    FilePath, Flag, Form, Integer, NamedPath, NamedPaths, Period, RateLimits, Rates, Size, Text, ValueError,
+    Word, Words, listed,
 };
 use crate::reader::SectionReader;
 pub use crate::reader::{Setting, SettingResult};
@@ -134,6 +135,9 @@ pub struct DeviceSection<'a> {
     report: &'a mut Report,
     uses: Uses,
 }
+
+/// Unix sockets by their names, in the order of the profile.
+pub type NamedSockets = Vec<(String, Setting<PathBuf>)>;
 
 /// What a device uses of the host and of the machine, for the rules about several sections.
 #[derive(Default)]
@@ -260,6 +264,32 @@ impl<'a> DeviceSection<'a> {
         let socket = self.optional_path(key)?;
         socket.as_ref().map_or(Ok(()), |socket| self.short_socket(socket))?;
         Ok(socket)
+    }
+
+    /// The names and paths of an optional key that holds the paths of Unix sockets, resolved against the directory of the profile. The
+    /// key of a path is that of the table, with the name behind it.
+    ///
+    /// # Errors
+    /// As [`required_socket`](Self::required_socket).
+    pub fn optional_sockets(
+        &mut self,
+        key: &Key<NamedPaths, Optional>,
+    ) -> Result<Option<Setting<NamedSockets>>, Reported> {
+        let Some(table) = self.reader.optional(key, self.report)? else { return Ok(None) };
+        let mut sockets = Vec::new();
+        for NamedPath { name, path, place } in &table.value {
+            let socket = Setting {
+                value: resolve(self.context.base_dir, path),
+                key: format!("{}.{name}", table.key),
+                place: place.clone(),
+                given: true,
+            };
+            sockets.push((name.clone(), socket));
+        }
+        // All of them, so that every problem is reported.
+        let checked: Vec<_> = sockets.iter().map(|(_, socket)| self.short_socket(socket)).collect();
+        checked.into_iter().collect::<Result<(), _>>()?;
+        Ok(Some(table.map(|_| sockets)))
     }
 
     fn short_socket(&mut self, socket: &Setting<PathBuf>) -> Result<(), Reported> {

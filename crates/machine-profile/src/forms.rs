@@ -1,5 +1,6 @@
 //! The forms of values. A form defines in one place how a value is read and its JSON Schema.
 
+mod paths;
 mod quantities;
 mod rates;
 mod responses;
@@ -7,6 +8,7 @@ mod texts;
 
 use serde_json::{Value as Json, json};
 
+pub use self::paths::{NamedPath, NamedPaths};
 pub use self::quantities::{Period, Size};
 pub use self::rates::{RateLimits, Rates};
 pub(crate) use self::responses::ResponseName;

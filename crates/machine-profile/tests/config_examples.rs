@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use jsonschema::Validator;
-use machine_profile::{Kernel, Machine, MemoryBacking, PageSize, TableSet, load, schema};
+use machine_profile::{Kernel, Machine, MemoryBacking, PageSize, Source, TableSet, load, parse, schema};
 use platform::Arch;
 use serde_json::Value;
 
@@ -69,6 +69,27 @@ fn the_schema_accepts_serial_numbers_of_printable_characters_only() {
     for character in ['\t', '\u{80}', 'ö', '\u{ffff}'] {
         assert!(!is_accepted(character), "{}", character.escape_unicode());
     }
+}
+
+/// Every ASCII character, and some others, as the name of a port.
+#[test]
+fn the_schema_accepts_the_names_of_ports_that_the_reader_accepts() {
+    let validator = validator();
+    let accepted = |character: char| {
+        let name = format!("\"\\U{:08X}\"", u32::from(character));
+        let text =
+            format!("[machine]\n[[device]]\ntype = \"virtio-console\"\nports = {{ {name} = \"a\" }}\n");
+        let is_valid = validator.is_valid(&json(&text));
+        let source = Source { name: "ports.toml".into(), text };
+        let is_read = parse(source, &[], Arch::X86_64, "/".as_ref(), &devices::kinds()).is_ok();
+        assert_eq!(is_valid, is_read, "{}", character.escape_unicode());
+        is_read
+    };
+    let names: String =
+        ('\0'..='\u{7f}').chain(['\u{80}', 'ö', '\u{ffff}']).filter(|c| accepted(*c)).collect();
+    let expected: String =
+        ('\0'..='\u{7f}').filter(|c| c.is_ascii_alphanumeric() || "#+-.:=@_".contains(*c)).collect();
+    assert_eq!(names, expected);
 }
 
 #[test]

@@ -5,6 +5,7 @@
 //!
 //! [`RunningMachine`]: crate::machine
 
+use std::num::NonZeroU16;
 use std::time::Duration;
 
 use clap::Subcommand;
@@ -79,6 +80,17 @@ commands! {
         #[arg(long, required = true)]
         follow: bool,
     } => Following,
+    /// Set the size of the terminal of its virtio-console.
+    ConsoleSize {
+        /// The width in characters.
+        columns: NonZeroU16,
+        /// The height in characters.
+        rows: NonZeroU16,
+        /// The position of the console among the devices of the profile, from 0: needed if it has several.
+        #[serde(default)]
+        #[arg(long, value_name = "N")]
+        device: Option<usize>,
+    } => State,
     /// Reset it: it boots again from its profile, also if `machine.on-reboot` is `exit`.
     Reset => State,
     /// Stop it.
@@ -246,6 +258,9 @@ mod tests {
             (br#"["status"]"#, "invalid request"),
             (br#"{"command":"events"}"#, "`follow`"),
             (br#"{"command":"power-button","wait":"5s"}"#, "`wait`"),
+            (br#"{"command":"console-size","columns":80}"#, "`rows`"),
+            (br#"{"command":"console-size","columns":0,"rows":25}"#, "nonzero"),
+            (br#"{"command":"console-size","columns":65536,"rows":25}"#, "65536"),
         ] {
             let response = respond(line);
             assert!(response.starts_with("{\"ok\":false,\"error\":\""), "{response}");

@@ -1,16 +1,15 @@
 //! The machine's side: the listening socket and its clients, in an event loop.
 
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use devices::socket_file::{ListenError, SocketFile, listen_at};
+use devices::socket_file::{ListenError, Listener};
 use event_manager::{EventOps, Events};
 use rustix::io::Errno;
-use rustix::net::{SocketFlags, accept_with};
 use serde_json::{Value, json};
 use vmm_sys_util::epoll::EventSet;
 use vmm_sys_util::timerfd::TimerFd;
@@ -31,9 +30,7 @@ pub struct Server {
     greeting: String,
     /// Takes over the connections of clients that follow the events.
     journal: Arc<Journal>,
-    /// Removed before the socket is closed: until then no other process takes it for stale.
-    file: Arc<SocketFile>,
-    listener: OwnedFd,
+    listener: Listener,
     clients: Vec<Connection>,
     /// Expires at the earliest deadline.
     timer: TimerFd,
@@ -54,10 +51,9 @@ impl Server {
     pub fn listen(path: &Path, machine: &str, journal: Arc<Journal>) -> Result<Self, ListenError> {
         let timer = TimerFd::new()
             .map_err(|error| ListenError::Call { call: "timerfd_create(2)", source: error.into() })?;
-        let (listener, file) = listen_at(path)?;
-        SocketFile::remove_at_fatal_signal(&file);
+        let listener = Listener::at(path)?;
         let greeting = Greeting::of(machine).line();
-        Ok(Server { greeting, journal, file, listener, clients: Vec::new(), timer, accepts_again: None })
+        Ok(Server { greeting, journal, listener, clients: Vec::new(), timer, accepts_again: None })
     }
 
     /// Registers the socket and all clients with an event loop.
@@ -103,8 +99,9 @@ impl Server {
     }
 
     fn accept(&mut self, ops: &mut EventOps<'_>) {
-        match accept_with(&self.listener, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK) {
-            Ok(stream) => {
+        match self.listener.accept() {
+            Ok(None) => {}
+            Ok(Some(stream)) => {
                 if self.clients.len() >= MAX_CLIENTS {
                     self.close_idle(ops);
                 }
@@ -114,8 +111,6 @@ impl Server {
                     self.clients.push(client);
                 }
             }
-            // The client has gone meanwhile.
-            Err(Errno::AGAIN | Errno::INTR | Errno::CONNABORTED) => {}
             // The next event accepts it, with the descriptor that this closes.
             Err(Errno::MFILE | Errno::NFILE) if !self.clients.is_empty() => self.close_idle(ops),
             Err(errno) => {
@@ -185,12 +180,6 @@ impl Server {
         if let Err(error) = outcome {
             tracing::error!(%error, "timerfd_settime(2) failed: slow clients of the control socket are not disconnected");
         }
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        self.file.remove();
     }
 }
 

@@ -3,8 +3,11 @@
 use std::io;
 use std::time::{Duration, Instant};
 
+use devices::ConsoleSize;
+use devices::kind::Backend;
 use guest_memory::sigbus;
 use machine_profile::Machine;
+use machine_profile::device_kind::listed;
 use ras_core::{Kind, Span};
 use serde_json::{Value, json};
 use vcpu::{RunState, Vcpus};
@@ -29,6 +32,8 @@ pub(super) struct RunningMachine<'a> {
     pub(super) lifecycle: &'a Lifecycle,
     pub(super) preserved: &'a PreservedState,
     pub(super) vm: &'a KvmVm,
+    /// Of the profile's devices, in its order.
+    pub(super) backends: &'a [Backend],
     pub(super) started: Instant,
 }
 
@@ -60,6 +65,14 @@ pub(super) enum RequestError {
     PastEvents,
     #[error(transparent)]
     Devices(#[from] PlaceError),
+    #[error(
+        "this machine has no console with a size: add a device of type \"virtio-console\" with a `socket` to its profile"
+    )]
+    NoConsole,
+    #[error("this machine has several consoles: choose one by `device`, {}", positions(.0))]
+    SeveralConsoles(Vec<usize>),
+    #[error("device {device} is no console with a size: choose {}", positions(.consoles))]
+    NotAConsole { device: usize, consoles: Vec<usize> },
 }
 
 impl From<vcpu::ThreadError> for RequestError {
@@ -78,6 +91,11 @@ fn madvise_help(error: &io::Error) -> &'static str {
         Some(libc::EPERM) => "; it needs CAP_SYS_ADMIN",
         _ => "",
     }
+}
+
+/// Positions of devices: `0, 2 or 3`.
+fn positions(devices: &[usize]) -> String {
+    listed(devices.iter().map(usize::to_string), "or")
 }
 
 impl RunningMachine<'_> {
@@ -104,6 +122,9 @@ impl RunningMachine<'_> {
             Request::Devices => return Ok(json!(Devices::of(self.machine)?)),
             // The server passes those that follow on to the journal.
             Request::Events { .. } => return Err(RequestError::PastEvents),
+            Request::ConsoleSize { columns, rows, device } => {
+                self.console(device)?.set(columns.get(), rows.get());
+            }
             Request::Reset => self.lifecycle.end(Ending::ControlReset),
             Request::Stop => self.lifecycle.end(Ending::ControlStop),
         }
@@ -113,6 +134,23 @@ impl RunningMachine<'_> {
             vcpus: self.vcpus.count(),
             overdue: self.preserved.reporting.overdue(),
         }))
+    }
+
+    /// The console at a position among the profile's devices, or the only one.
+    fn console(&self, device: Option<usize>) -> Result<&ConsoleSize, RequestError> {
+        let consoles = self.backends.iter().enumerate();
+        let consoles: Vec<_> =
+            consoles.filter_map(|(at, backend)| Some((at, backend.console_size()?))).collect();
+        let positions = || consoles.iter().map(|(at, _)| *at).collect();
+        match (consoles.as_slice(), device) {
+            ([], _) => Err(RequestError::NoConsole),
+            ([(_, console)], None) => Ok(console),
+            (_, None) => Err(RequestError::SeveralConsoles(positions())),
+            (_, Some(device)) => consoles
+                .iter()
+                .find_map(|(at, console)| (*at == device).then_some(*console))
+                .ok_or_else(|| RequestError::NotAConsole { device, consoles: positions() }),
+        }
     }
 
     /// Injects a memory error.

@@ -29,6 +29,11 @@ pub trait QueueGroup: Send {
         Ok(())
     }
 
+    /// A queue of the group was stopped, and its chains are no longer the device's. Called while the thread does not run.
+    fn stopped(&mut self, queue: u16) {
+        let _ = queue;
+    }
+
     /// The driver made chains available in a queue of the group, an index of the device's queues. Also called after
     /// [`start`](Self::start) for each queue that is ready, and possibly without a new chain.
     ///
@@ -132,6 +137,23 @@ impl<'a> GroupContext<'a> {
         let Some(queue) = self.queue(queue) else { return Ok(None) };
         let Some(head) = queue.pop()? else { return Ok(None) };
         Ok(Some(Taken { head, request: Request::read(memory, queue, head)? }))
+    }
+
+    /// Takes the next chain of a queue without a notification of the driver for each. If there is none, the driver notifies the device of
+    /// the next one.
+    ///
+    /// # Errors
+    /// As [`pop`](Self::pop).
+    pub fn pop_or_request(&mut self, queue: u16) -> Result<Option<Taken<'a>>, ServeError> {
+        self.suppress_notifications(queue)?;
+        loop {
+            if let Some(taken) = self.pop(queue)? {
+                return Ok(Some(taken));
+            }
+            if !self.request_notifications(queue)? {
+                return Ok(None);
+            }
+        }
     }
 
     /// Gives back the last `count` chains that were taken from a queue and not used: [`pop`](Self::pop) returns them again.

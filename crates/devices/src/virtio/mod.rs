@@ -13,6 +13,7 @@
 //! |---|---|---|
 //! | [`crate::virtio_net`] | 1 | `virtio-net` |
 //! | [`crate::virtio_block`] | 2 | `virtio-block` |
+//! | [`crate::virtio_console`] | 3 | `virtio-console` |
 //! | [`crate::virtio_rng`] | 4 | `virtio-rng` |
 //! | [`crate::virtio_balloon`] | 5 | `virtio-balloon` |
 //! | [`crate::virtio_vsock`] | 19 | `virtio-vsock` |

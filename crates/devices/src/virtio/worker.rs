@@ -104,6 +104,7 @@ impl QueueWorkers {
         let Some(group) = self.groups.iter_mut().find(|group| group.queues.contains(&index)) else { return };
         let Some(mut idle) = group.stop() else { return };
         idle.ready.retain(|&(ready, _)| ready != index);
+        idle.handler.stopped(index);
         if let Err(error) = group.run(idle, &self.context) {
             self.context.fail(&error.into());
         }

@@ -29,7 +29,9 @@ where
     }
 
     fn open(&self, config: &DeviceConfig) -> Result<Backend, DeviceError> {
-        (self.open)(self.config(config)?).map(Backend::new)
+        let backend = (self.open)(self.config(config)?)?;
+        let console_size = (self.console_size)(&backend).cloned();
+        Ok(Backend::new(backend).with_console_size(console_size))
     }
 
     fn build(&self, backend: &Backend, resources: Resources) -> Result<Device, DeviceError> {

@@ -261,7 +261,7 @@ impl VsockGroup {
     /// Sends a packet. False if there is none, or the guest has made no buffer available.
     fn send_packet(&mut self, context: &mut GroupContext<'_>) -> Result<bool, ServeError> {
         if let Some(header) = self.connections.first_reset() {
-            let Some(buffer) = next_buffer(context)? else { return Ok(false) };
+            let Some(buffer) = context.pop_or_request(RX_QUEUE)? else { return Ok(false) };
             if fill(buffer, &header, &[], context)? {
                 self.connections.reset_was_sent();
             }
@@ -269,7 +269,7 @@ impl VsockGroup {
         }
         let cid = self.cid;
         let Some((token, connection)) = self.connections.first_queued() else { return Ok(false) };
-        let Some(buffer) = next_buffer(context)? else { return Ok(false) };
+        let Some(buffer) = context.pop_or_request(RX_QUEUE)? else { return Ok(false) };
         let (op, flags, data): (_, _, &[u8]) = match connection.next() {
             Some(Next::Packet(op, flags)) => (op, flags, &[]),
             Some(Next::Data(credit)) => {
@@ -313,19 +313,6 @@ impl VsockGroup {
 /// The events of a connection's socket. Edge-triggered: what cannot be handled for now does not wake the thread again.
 const SOCKET_EVENTS: EventSet =
     EventSet::IN.union(EventSet::OUT).union(EventSet::READ_HANG_UP).union(EventSet::EDGE_TRIGGERED);
-
-/// Takes a buffer for a packet to the guest. `None` if there is none: the driver notifies the device of the next one.
-fn next_buffer<'a>(context: &mut GroupContext<'a>) -> Result<Option<Taken<'a>>, ServeError> {
-    context.suppress_notifications(RX_QUEUE)?;
-    loop {
-        if let Some(buffer) = context.pop(RX_QUEUE)? {
-            return Ok(Some(buffer));
-        }
-        if !context.request_notifications(RX_QUEUE)? {
-            return Ok(None);
-        }
-    }
-}
 
 /// Returns a buffer to the guest with a packet. False if it cannot be written: the guest gets it back without one.
 fn fill(

@@ -2,19 +2,17 @@
 
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::io::Errno;
-use rustix::net::{SocketAddrUnix, SocketFlags, accept_with, connect};
+use rustix::net::{SocketAddrUnix, connect};
 
-use crate::socket_file::{ListenError, SocketFile, listen_at, stream_socket};
+use crate::socket_file::{ListenError, Listener, stream_socket};
 
 /// The socket of a device. It outlives the device, which every reset of the machine renews. Its file is removed when this is dropped.
 #[derive(Debug)]
 pub struct HostSocket {
-    file: Arc<SocketFile>,
-    listener: OwnedFd,
+    listener: Listener,
     path: PathBuf,
     /// Whether a driver has used the device.
     was_active: AtomicBool,
@@ -29,21 +27,13 @@ impl HostSocket {
     /// # Errors
     /// Returns an error if the path is in use, or a system call fails.
     pub fn listen(path: &Path) -> Result<Self, ListenError> {
-        let (listener, file) = listen_at(path)?;
-        SocketFile::remove_at_fatal_signal(&file);
-        let (path, was_active) = (path.to_owned(), AtomicBool::new(false));
-        Ok(HostSocket { file, listener, path, was_active })
+        let listener = Listener::at(path)?;
+        Ok(HostSocket { listener, path: path.to_owned(), was_active: AtomicBool::new(false) })
     }
 
     /// Accepts a client. `None` if there is none.
     pub(super) fn accept(&self) -> Result<Option<OwnedFd>, Errno> {
-        match accept_with(&self.listener, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK) {
-            Ok(client) => Ok(Some(client)),
-            Err(Errno::AGAIN) => Ok(None),
-            // The client is gone.
-            Err(Errno::CONNABORTED | Errno::INTR) => Ok(None),
-            Err(errno) => Err(errno),
-        }
+        self.listener.accept()
     }
 
     /// Connects to the socket for a port. It does not wait: a socket whose backlog is full is an error.
@@ -59,14 +49,6 @@ impl HostSocket {
     /// A driver uses the device. Returns whether one did before.
     pub(super) fn activate(&self) -> bool {
         self.was_active.swap(true, Ordering::Relaxed)
-    }
-}
-
-impl Drop for HostSocket {
-    /// The handlers of signals keep a reference to the file. It is removed before the socket is closed: until then no other process takes
-    /// it for stale.
-    fn drop(&mut self) {
-        self.file.remove();
     }
 }
 

@@ -3,6 +3,8 @@
 #[cfg(feature = "virtio-balloon")]
 mod balloon;
 mod block;
+#[cfg(feature = "virtio-console")]
+mod console;
 mod disk;
 mod driver;
 mod groups;
@@ -13,7 +15,12 @@ mod hostile_net;
 mod net;
 mod poison_observer;
 mod poisoned_rings;
-#[cfg(any(feature = "virtio-balloon", feature = "virtio-net", feature = "virtio-vsock"))]
+#[cfg(any(
+    feature = "virtio-balloon",
+    feature = "virtio-console",
+    feature = "virtio-net",
+    feature = "virtio-vsock"
+))]
 mod rings;
 #[cfg(feature = "virtio-rng")]
 mod rng;
