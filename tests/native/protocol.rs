@@ -98,6 +98,7 @@ fn every_line_is_as_the_schema_says() -> Checked {
         json!({ "command": "resume" }),
         json!({ "command": "power-button" }),
         json!({ "command": "inject", "gpa": 0x200_0000, "log2-len": 12, "kind": "AO", "via": "simulate" }),
+        json!({ "command": "new-generation" }),
         json!({ "command": "ledger" }),
         json!({ "command": "metrics" }),
         json!({ "command": "memory-map" }),

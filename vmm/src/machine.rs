@@ -53,6 +53,9 @@ pub enum MachineError {
     /// An ioctl of KVM failed, or KVM does not support the machine.
     #[error(transparent)]
     Kvm(#[from] KvmError),
+    /// getrandom(2) failed.
+    #[error("getrandom(2) for the generation id: {0}")]
+    GenerationId(io::Error),
     /// A device cannot be attached.
     #[error(transparent)]
     Board(#[from] BoardError),
@@ -220,6 +223,7 @@ impl Prepared {
             plan: &blueprint.report,
             vcpus: &vcpus,
             power_button: &board.power_button,
+            new_generation: &board.new_generation,
             lifecycle: &lifecycle,
             preserved,
             vm: &vm,

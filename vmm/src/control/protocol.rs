@@ -56,6 +56,9 @@ commands! {
         #[arg(long, value_name = "TIME", value_parser = timeout)]
         wait: Option<Duration>,
     } => State,
+    /// Give it a new generation id, by which its guest learns that its disk or its memory was set back or copied: Linux reseeds its random
+    /// number generator.
+    NewGeneration => State,
     /// Inject a memory error.
     Inject(InjectionRequest) => State,
     /// Print the ledger of poisoned pages.

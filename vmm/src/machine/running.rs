@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use vcpu::{RunState, Vcpus};
 
 use super::PreservedState;
-use crate::board::PowerButton;
+use crate::board::EventLine;
 use crate::board::profile_devices::PlaceError;
 use crate::control::{Devices, MemoryMap, MemorySlot, Request, State};
 use crate::kvm::{KvmError, KvmVm};
@@ -25,7 +25,8 @@ pub(super) struct RunningMachine<'a> {
     pub(super) machine: &'a Machine,
     pub(super) plan: &'a PlanReport,
     pub(super) vcpus: &'a Vcpus,
-    pub(super) power_button: &'a PowerButton,
+    pub(super) power_button: &'a EventLine,
+    pub(super) new_generation: &'a EventLine,
     pub(super) lifecycle: &'a Lifecycle,
     pub(super) preserved: &'a PreservedState,
     pub(super) vm: &'a KvmVm,
@@ -44,6 +45,10 @@ pub(super) enum RequestError {
     Kvm(#[from] KvmError),
     #[error("this machine has no power button: an MP table cannot describe one")]
     NoPowerButton,
+    #[error("this machine has no generation id: an MP table cannot describe one")]
+    NoGenerationId,
+    #[error("the generation id cannot be changed: {0}")]
+    GenerationId(io::Error),
     #[error("{0} is not memory of this guest")]
     NotMemory(Span),
     #[error("{0} is poisoned already")]
@@ -87,8 +92,9 @@ impl RunningMachine<'_> {
             Request::Status => {}
             Request::Pause => self.vcpus.pause()?,
             Request::Resume => self.vcpus.resume(),
-            Request::PowerButton { .. } if self.power_button.press() => {}
+            Request::PowerButton { .. } if self.power_button.raise() => {}
             Request::PowerButton { .. } => return Err(RequestError::NoPowerButton),
+            Request::NewGeneration => self.new_generation()?,
             Request::Inject(request) => self.inject(request)?,
             Request::Ledger => return Ok(json!(self.preserved.reporting.ledger())),
             Request::Metrics { prometheus } => {
@@ -113,6 +119,18 @@ impl RunningMachine<'_> {
             vcpus: self.vcpus.count(),
             overdue: self.preserved.reporting.overdue(),
         }))
+    }
+
+    /// Gives the machine a new generation id, and notifies the guest of it.
+    fn new_generation(&self) -> Result<(), RequestError> {
+        if !self.new_generation.is_present() {
+            return Err(RequestError::NoGenerationId);
+        }
+        self.preserved.new_generation().map_err(RequestError::GenerationId)?;
+        // After the id is in guest memory.
+        self.new_generation.raise();
+        tracing::info!("the machine has a new generation id");
+        Ok(())
     }
 
     /// Injects a memory error.
