@@ -1,5 +1,6 @@
 //! A running machine: everything wired together, from its first instruction to its end.
 
+mod balloon;
 mod event_loop;
 mod preserved;
 mod running;
@@ -225,6 +226,7 @@ impl Prepared {
             power_button: &board.power_button,
             new_generation: &board.new_generation,
             lifecycle: &lifecycle,
+            backends: &env.backends,
             preserved,
             vm: &vm,
             started: Instant::now(),

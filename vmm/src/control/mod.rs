@@ -36,7 +36,7 @@ mod server;
 use std::time::Duration;
 
 pub use answer::{
-    Device, DeviceFile, Devices, Following, Interrupt, Ledger, MemoryMap, MemorySlot, Registers, RunState,
+    Balloon, BalloonStatistics, Device, DeviceFile, Devices, Following, Interrupt, Ledger, MemoryMap, MemorySlot, Registers, RunState,
     Space, State, TriggerMode,
 };
 pub use client::{Client, RequestFailed};

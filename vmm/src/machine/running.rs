@@ -3,13 +3,14 @@
 use std::io;
 use std::time::{Duration, Instant};
 
+use devices::kind::Backend;
 use guest_memory::sigbus;
 use machine_profile::Machine;
 use ras_core::{Kind, Span};
 use serde_json::{Value, json};
 use vcpu::{RunState, Vcpus};
 
-use super::PreservedState;
+use super::{PreservedState, balloon};
 use crate::board::EventLine;
 use crate::board::profile_devices::PlaceError;
 use crate::control::{Devices, MemoryMap, MemorySlot, Request, State};
@@ -28,6 +29,7 @@ pub(super) struct RunningMachine<'a> {
     pub(super) power_button: &'a EventLine,
     pub(super) new_generation: &'a EventLine,
     pub(super) lifecycle: &'a Lifecycle,
+    pub(super) backends: &'a [Backend],
     pub(super) preserved: &'a PreservedState,
     pub(super) vm: &'a KvmVm,
     pub(super) started: Instant,
@@ -49,6 +51,12 @@ pub(super) enum RequestError {
     NoGenerationId,
     #[error("the generation id cannot be changed: {0}")]
     GenerationId(io::Error),
+    #[error("this machine has no balloon: a `[[device]]` of type `virtio-balloon` in its profile adds one")]
+    NoBalloon,
+    #[error("this machine has {0} balloons: one of them cannot be chosen")]
+    SeveralBalloons(usize),
+    #[error("the machine has {} MiB of memory, and the balloon cannot take {} MiB of it", .memory >> 20, .target.div_ceil(1 << 20))]
+    BalloonTooLarge { target: u64, memory: u64 },
     #[error("{0} is not memory of this guest")]
     NotMemory(Span),
     #[error("{0} is poisoned already")]
@@ -96,6 +104,9 @@ impl RunningMachine<'_> {
             Request::PowerButton { .. } => return Err(RequestError::NoPowerButton),
             Request::NewGeneration => self.new_generation()?,
             Request::Inject(request) => self.inject(request)?,
+            Request::Balloon { size } => {
+                return Ok(json!(balloon::handle(self.backends, self.machine.memory.size, size)?));
+            }
             Request::Ledger => return Ok(json!(self.preserved.reporting.ledger())),
             Request::Metrics { prometheus } => {
                 let sample = Sample::take(self.plan.into(), &self.preserved.reporting);
