@@ -158,7 +158,9 @@ pub enum BuildError {
         name: &'static str,
     },
     /// A package has too many elements.
-    #[error("device `{device}`: `{name}`: {elements} elements, the limit of a package is 255 (ACPI 6.5, 20.2.5.4)")]
+    #[error(
+        "device `{device}`: `{name}`: {elements} elements, the limit of a package is 255 (ACPI 6.5, 20.2.5.4)"
+    )]
     Package {
         /// The device.
         device: String,

@@ -136,8 +136,7 @@ fn the_efi_system_table_is_valid() {
 #[test]
 fn the_memory_map_lists_all_memory_as_cacheable() {
     let built = build(&default_machine()).unwrap();
-    let expected =
-        [(9, 0x4000_0000, 0xf_0000), (0, 0x400f_0000, 0x1_0000), (7, 0x4010_0000, 0x3ff0_0000)];
+    let expected = [(9, 0x4000_0000, 0xf_0000), (0, 0x400f_0000, 0x1_0000), (7, 0x4010_0000, 0x3ff0_0000)];
     assert_eq!(memory_map(&built), expected);
     for table in &built.tables {
         let holder = if table.name == "platform" { 2 } else { 0 };

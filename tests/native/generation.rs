@@ -36,8 +36,7 @@ fn id(scratch: &Scratch, running: &Running) -> [u8; 16] {
     let slots = slots["slots"].as_array().expect("slots").iter();
     let field = |slot: &Value, name| slot[name].as_u64().expect("a number");
     let offset_of = |slot: &Value| GENERATION_ID.start.checked_sub(field(slot, "gpa"));
-    let mut holding =
-        slots.filter(|slot| offset_of(slot).is_some_and(|offset| offset < field(slot, "len")));
+    let mut holding = slots.filter(|slot| offset_of(slot).is_some_and(|offset| offset < field(slot, "len")));
     let slot = holding.next().expect("guest memory");
     let mut id = [0; 16];
     let memory = File::open(format!("/proc/{}/mem", running.pid())).expect("a child's memory");

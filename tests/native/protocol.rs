@@ -177,12 +177,16 @@ fn a_balloon_keeps_its_size() -> Checked {
     needs::kvm()?;
     let scratch = Scratch::new();
     let mut running = machine(&scratch);
-    let balloon =
-        |words: &[&str], status| ctl(&scratch, &[&["balloon"], words].concat()).finish().expect(status).json();
+    let balloon = |words: &[&str], status| {
+        ctl(&scratch, &[&["balloon"], words].concat()).finish().expect(status).json()
+    };
     let empty = |target: u64| json!({ "ok": true, "target": target, "actual": 0, "statistics": null });
     assert_eq!(balloon(&[], 0), empty(0));
     assert_eq!(balloon(&["16MiB"], 0), empty(16 << 20));
-    ctl(&scratch, &["balloon", "1.5MiB"]).finish().expect(2).expect_said("expected a size, for example `512MiB`");
+    ctl(&scratch, &["balloon", "1.5MiB"])
+        .finish()
+        .expect(2)
+        .expect_said("expected a size, for example `512MiB`");
     let refusal = balloon(&["67108865"], 1);
     let reason = "the machine has 64 MiB of memory, and the balloon cannot take 65 MiB of it";
     assert_eq!(refusal["error"], reason);

@@ -6,9 +6,7 @@
 //! - Devicetree, on aarch64: the page, and an interrupt line, one edge for each change (Linux, `rng/microsoft,vmgenid.yaml`). An MP table
 //!   cannot describe one.
 
-use platform::{
-    AcpiIdentity, AcpiObject, DeviceNode, DevicetreeIdentity, Interrupt, Property, Trigger,
-};
+use platform::{AcpiIdentity, AcpiObject, DeviceNode, DevicetreeIdentity, Interrupt, Property, Trigger};
 
 /// Bytes of the id.
 pub const LEN: usize = 16;

@@ -4,8 +4,12 @@ use std::fs;
 use std::path::Path;
 
 use devices::kind::Place;
-use devices::{error_device, ged, generation_id, i8042, pl011, pl031, power_button, rtc, serial, virtio_mmio};
-use platform::{AcpiObject, Arch, DeviceNode, Interrupt, Property, Range, RegionKind, Trigger, Window, aarch64, x86_64};
+use devices::{
+    error_device, ged, generation_id, i8042, pl011, pl031, power_button, rtc, serial, virtio_mmio,
+};
+use platform::{
+    AcpiObject, Arch, DeviceNode, Interrupt, Property, Range, RegionKind, Trigger, Window, aarch64, x86_64,
+};
 
 /// Every function that describes a device: its module, the machines that have the device, and the description.
 fn all() -> Vec<(&'static str, &'static str, DeviceNode)> {
@@ -156,7 +160,10 @@ fn the_generation_id_is_where_its_descriptions_say() {
     let objects = node.acpi.expect("listed").objects;
     assert!(objects.contains(&AcpiObject::Integers { name: "ADDR", values: vec![0x4000_5000, 0x12] }));
     for (node, machine) in [
-        (generation_id::x86_64_node(x86_64::GENERATION_ID.start, "ABCD0032"), x86_64::memory_map(&x86_64::Layout::REFERENCE, 2 << 20)),
+        (
+            generation_id::x86_64_node(x86_64::GENERATION_ID.start, "ABCD0032"),
+            x86_64::memory_map(&x86_64::Layout::REFERENCE, 2 << 20),
+        ),
         (aarch64_generation_id(), aarch64::memory_map(&aarch64::Layout::REFERENCE, 64 << 20)),
     ] {
         let [Window::Mmio { base, len }] = node.windows[..] else { panic!("a page: {:?}", node.windows) };

@@ -176,7 +176,9 @@ impl VcpuPort for KvmPort {
             Ok(()) => {}
             // The guest has not set up a kvm-clock.
             Err(error) if error.errno() == libc::EINVAL => {}
-            Err(error) => tracing::warn!(%error, "KVM_KVMCLOCK_CTRL failed: the guest may report a soft lockup"),
+            Err(error) => {
+                tracing::warn!(%error, "KVM_KVMCLOCK_CTRL failed: the guest may report a soft lockup")
+            }
         }
     }
 

@@ -9,7 +9,7 @@ use devices::{ConsolePort, error_device, ged, generation_id, pl011, pl031, power
 use machine_profile::TableSet;
 use platform::{DeviceNode, aarch64};
 
-use super::{Board, BoardError, GENERATION_ID_HID, EventLine, Wiring};
+use super::{Board, BoardError, EventLine, GENERATION_ID_HID, Wiring};
 use crate::console::Output;
 
 /// `_HID` of the real-time clock: ours, as ACPI defines no id for a PL031.

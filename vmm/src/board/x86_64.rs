@@ -11,7 +11,7 @@ use devices::{ConsolePort, error_device, ged, generation_id, i8042, power, power
 use machine_profile::TableSet;
 use platform::{DeviceNode, x86_64};
 
-use super::{Board, BoardError, GENERATION_ID_HID, EventLine, Wiring};
+use super::{Board, BoardError, EventLine, GENERATION_ID_HID, Wiring};
 use crate::console::Output;
 use crate::lifecycle::Lifecycle;
 

@@ -13,8 +13,8 @@ use firmware_tables::GuestTables;
 use guest_memory::sigbus::AoListener;
 use guest_memory::{Backing, GuestRam};
 use machine_profile::{Machine, MemoryBacking};
-use rustix::rand::{GetRandomFlags, getrandom};
 use platform::{Platform, Range};
+use rustix::rand::{GetRandomFlags, getrandom};
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
 use super::{MachineError, host_error};

@@ -99,7 +99,13 @@ impl PlatformMemory {
     /// Their pages are replaced. A guest that maps them as a device (an arm64 guest does so with the registers of a devicetree) reads
     /// memory, not the caches of the host's processors, unless these have FEAT_S2FWB; KVM cleans the caches when a new page is mapped for
     /// a guest. Huge pages are written instead.
-    pub(super) fn rewrite(&mut self, ram: &GuestRam, journal: &Journal, gpa: u64, bytes: &[u8]) -> io::Result<()> {
+    pub(super) fn rewrite(
+        &mut self,
+        ram: &GuestRam,
+        journal: &Journal,
+        gpa: u64,
+        bytes: &[u8],
+    ) -> io::Result<()> {
         self.put(gpa, bytes);
         match self.replace(ram, Span::around(gpa, PAGE_LOG2_LEN)) {
             Err(error) if error.kind() == io::ErrorKind::Unsupported => {
