@@ -186,7 +186,8 @@ fn a_devicetree_with_only_chosen_refers_to_efi() -> Result {
     let map = &bytes_at(pointers.map)?[..pointers.map_len as usize];
     let memory = efi::read_memory_map(map, pointers.descriptor_len)?;
     assert!(memory.iter().any(|region| region.kind == Kind::AcpiReclaim && region.holds(rsdp, rsdp + 36)));
-    assert_eq!(memory.total_usable(), (1 << 30) - aarch64::TABLES_LEN);
+    let reserved = aarch64::TABLES_LEN + aarch64::GENERATION_ID.len;
+    assert_eq!(memory.total_usable(), (1 << 30) - reserved);
     assert!(efi::read_memory_map(map, 39).is_err(), "shorter than a descriptor");
     assert!(efi::read_memory_map(&map[1..], pointers.descriptor_len).is_err(), "no whole descriptors");
 
