@@ -1,5 +1,5 @@
 //! The state that is preserved across a reset of the machine: its memory, the ledger of poisoned pages, the listener for
-//! detected errors, and injection requests that are not due yet.
+//! detected errors, the generation id, and injection requests that are not due yet.
 
 use std::cell::Cell;
 use std::collections::BTreeSet;
