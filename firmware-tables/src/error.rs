@@ -157,6 +157,18 @@ pub enum BuildError {
         /// The object.
         name: &'static str,
     },
+    /// A package has too many elements.
+    #[error(
+        "device `{device}`: `{name}`: {elements} elements, the limit of a package is 255 (ACPI 6.5, 20.2.5.4)"
+    )]
+    Package {
+        /// The device.
+        device: String,
+        /// The object.
+        name: &'static str,
+        /// Number of elements.
+        elements: usize,
+    },
     /// The selector of an event device is not a register of four bytes.
     #[error("device `{device}`: event selector {window:x?}: must be 4 bytes long")]
     EventSelector {

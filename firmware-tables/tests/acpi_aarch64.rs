@@ -136,11 +136,11 @@ fn the_efi_system_table_is_valid() {
 #[test]
 fn the_memory_map_lists_all_memory_as_cacheable() {
     let built = build(&default_machine()).unwrap();
-    let expected = [(9, 0x4000_0000, 0x10_0000), (7, 0x4010_0000, 0x3ff0_0000)];
+    let expected = [(9, 0x4000_0000, 0xf_0000), (0, 0x400f_0000, 0x1_0000), (7, 0x4010_0000, 0x3ff0_0000)];
     assert_eq!(memory_map(&built), expected);
     for table in &built.tables {
-        let holder = if table.name == "platform" { 7 } else { 9 };
-        let (_, start, len) = expected[usize::from(holder == 7)];
+        let holder = if table.name == "platform" { 2 } else { 0 };
+        let (_, start, len) = expected[holder];
         assert!(table.gpa >= start && table.range().end() <= start + len, "{}", table.name);
     }
 }
@@ -150,7 +150,12 @@ fn error_records_are_cacheable_memory_that_is_never_free() {
     let built = build(&default_machine().with_error_sources(error_sources())).unwrap();
     assert_eq!(
         memory_map(&built),
-        [(9, 0x4000_0000, 0x10_0000), (7, 0x4010_0000, 0x3fed_0000), (10, 0x7ffd_0000, 0x3_0000)]
+        [
+            (9, 0x4000_0000, 0xf_0000),
+            (0, 0x400f_0000, 0x1_0000),
+            (7, 0x4010_0000, 0x3fed_0000),
+            (10, 0x7ffd_0000, 0x3_0000)
+        ]
     );
     assert_eq!(built.tables.last().unwrap().range(), Range { start: 0x7ffd_0000, len: 0x3_0000 });
 }

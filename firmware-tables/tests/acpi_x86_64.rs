@@ -177,6 +177,10 @@ fn what_cannot_be_described_is_an_error_that_names_it() {
             "device `serial0`: `_STR`: an ACPI string consists of printable ASCII characters",
         ),
         (
+            |m| object(m, AcpiObject::Integers { name: "NUMS", values: vec![0; 256] }),
+            "device `serial0`: `NUMS`: 256 elements, the limit of a package is 255 (ACPI 6.5, 20.2.5.4)",
+        ),
+        (
             |m| m.devices[0].acpi.as_mut().unwrap().hid = "PNP501",
             "device `serial0`: _HID `PNP501` is neither an EISA id (PNP0501) nor an ACPI id (ACPI0013) (ACPI 6.5, 6.1.5)",
         ),

@@ -161,9 +161,13 @@ fn golden(machine: &Platform) -> Result<(), Failed> {
 /// Evaluates `_EVT` with a selector of which every byte has this value.
 fn events() -> Result<(), Failed> {
     let built = build(&x86_64::default_machine())?;
-    for (selector, notified) in
-        [("0xdd", &[][..]), ("0x02", &["PWRB"]), ("0x20", &["GERR"]), ("0xff", &["PWRB", "GERR"])]
-    {
+    for (selector, notified) in [
+        ("0x9d", &[][..]),
+        ("0x02", &["PWRB"]),
+        ("0x20", &["GERR"]),
+        ("0x40", &["VGEN"]),
+        ("0xff", &["PWRB", "GERR", "VGEN"]),
+    ] {
         let text = evaluate(&built, &["-fv", selector], "\\_SB.GED0._EVT 9")?;
         let calls: Vec<&str> = text.lines().filter(|line| line.contains("Notify on")).collect();
         // Each call is a thread of its own: they come in any order.

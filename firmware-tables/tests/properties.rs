@@ -103,6 +103,8 @@ fn any_object() -> impl Strategy<Value = AcpiObject> {
     prop_oneof![
         (any_name(), any::<u64>()).prop_map(|(name, value)| AcpiObject::Integer { name, value }),
         (any_name(), any::<String>()).prop_map(|(name, value)| AcpiObject::Text { name, value }),
+        (any_name(), proptest::collection::vec(any::<u64>(), 0..300))
+            .prop_map(|(name, values)| AcpiObject::Integers { name, values }),
         (any_window(), any::<u32>(), any_name(), any::<u8>()).prop_map(|(selector, mask, target, value)| {
             let sources = vec![platform::EventSource { mask, target, value }];
             AcpiObject::GenericEvents { selector, sources }

@@ -26,6 +26,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         a_client_that_has_gone,
         many_requests_on_a_connection,
         invalid_requests,
+        machines_without_a_balloon,
         pause_while_the_machine_is_reset,
         clients_across_resets,
         mode_under_every_umask,
@@ -74,6 +75,24 @@ fn stop(scratch: &Scratch, running: Running) {
     ctl(scratch, "stop", 0);
     running.finish().expect(0).expect_last("ghest: stopped by the control socket");
     assert!(fs::symlink_metadata(scratch.path("control")).is_err(), "the socket is left");
+}
+
+/// The command is for the one balloon of a machine.
+fn machines_without_a_balloon() -> Checked {
+    needs::kvm()?;
+    let section = "[[device]]\ntype = \"virtio-balloon\"\n";
+    for (balloons, reason) in [
+        (0, "this machine has no balloon: a `[[device]]` of type `virtio-balloon` in its profile adds one"),
+        (2, "this machine has 2 balloons: one of them cannot be chosen"),
+    ] {
+        let scratch = Scratch::new();
+        let profile = format!("cmdline = \"probe.exit=hang\"\n\n{}", section.repeat(balloons));
+        let mut running = boot(&scratch.machine(&profile), &scratch).start();
+        running.wait_for("probe: ok");
+        assert_eq!(ctl(&scratch, "balloon", 1)["error"], reason);
+        stop(&scratch, running);
+    }
+    Ok(())
 }
 
 fn silent_clients() -> Checked {

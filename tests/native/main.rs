@@ -17,6 +17,7 @@ mod endings;
 mod entry_state;
 mod errors;
 mod files;
+mod generation;
 mod harness;
 mod host;
 mod hostile_text;
@@ -61,6 +62,7 @@ fn main() -> ExitCode {
         entry_state::trials(),
         errors::trials(),
         files::trials(),
+        generation::trials(),
         host::trials(),
         hostile_text::trials(),
         input_sizes::trials(),

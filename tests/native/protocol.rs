@@ -15,6 +15,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         a_follower_gets_every_event_until_the_end,
         followers_that_do_not_read,
         ctl_follows_the_events,
+        a_balloon_keeps_its_size,
         a_power_button_that_the_guest_obeys,
         a_power_button_that_the_guest_ignores,
     ]
@@ -26,7 +27,8 @@ fn machine(scratch: &Scratch) -> Running {
     let profile = scratch.profile(
         "[machine]\nname = \"protocol\"\nvcpus = 2\nmemory = \"64MiB\"\nfirmware = \"acpi\"\n\n\
          [boot]\ncmdline = \"probe.exit=hang\"\n\n[[device]]\ntype = \"virtio-block\"\npath = \"disk.img\"\n\n\
-         [[device]]\ntype = \"virtio-console\"\nsocket = \"console\"\n",
+         [[device]]\ntype = \"virtio-console\"\nsocket = \"console\"\n\n\
+         [[device]]\ntype = \"virtio-balloon\"\n",
     );
     let mut running = Ghest::boot(&profile).arg("--control").arg(scratch.path("control")).start();
     running.wait_for("probe: ok");
@@ -99,6 +101,8 @@ fn every_line_is_as_the_schema_says() -> Checked {
         json!({ "command": "resume" }),
         json!({ "command": "power-button" }),
         json!({ "command": "inject", "gpa": 0x200_0000, "log2-len": 12, "kind": "AO", "via": "simulate" }),
+        json!({ "command": "new-generation" }),
+        json!({ "command": "balloon", "size": 8 << 20 }),
         json!({ "command": "ledger" }),
         json!({ "command": "metrics" }),
         json!({ "command": "memory-map" }),
@@ -166,6 +170,33 @@ fn every_line_is_as_the_schema_says() -> Checked {
         last = event;
     }
     assert_eq!(last["event"], "stopped", "{last}");
+    running.finish().expect(0);
+    Ok(())
+}
+
+/// The built-in guest has no driver: the balloon stays empty.
+fn a_balloon_keeps_its_size() -> Checked {
+    needs::kvm()?;
+    let scratch = Scratch::new();
+    let mut running = machine(&scratch);
+    let balloon = |words: &[&str], status| {
+        ctl(&scratch, &[&["balloon"], words].concat()).finish().expect(status).json()
+    };
+    let empty = |target: u64| json!({ "ok": true, "target": target, "actual": 0, "statistics": null });
+    assert_eq!(balloon(&[], 0), empty(0));
+    assert_eq!(balloon(&["16MiB"], 0), empty(16 << 20));
+    ctl(&scratch, &["balloon", "1.5MiB"])
+        .finish()
+        .expect(2)
+        .expect_said("expected a size, for example `512MiB`");
+    let refusal = balloon(&["67108865"], 1);
+    let reason = "the machine has 64 MiB of memory, and the balloon cannot take 65 MiB of it";
+    assert_eq!(refusal["error"], reason);
+    ctl(&scratch, &["reset"]).finish().expect(0);
+    running.wait_for_times("probe: ok", 2);
+    assert_eq!(balloon(&[], 0), empty(16 << 20));
+    assert_eq!(balloon(&["0"], 0), empty(0));
+    ctl(&scratch, &["stop"]).finish().expect(0);
     running.finish().expect(0);
     Ok(())
 }

@@ -1,5 +1,6 @@
 //! A running machine: everything wired together, from its first instruction to its end.
 
+mod balloon;
 mod event_loop;
 mod preserved;
 mod running;
@@ -53,6 +54,9 @@ pub enum MachineError {
     /// An ioctl of KVM failed, or KVM does not support the machine.
     #[error(transparent)]
     Kvm(#[from] KvmError),
+    /// getrandom(2) failed.
+    #[error("getrandom(2) for the generation id: {0}")]
+    GenerationId(io::Error),
     /// A device cannot be attached.
     #[error(transparent)]
     Board(#[from] BoardError),
@@ -216,6 +220,7 @@ impl Prepared {
             plan: &blueprint.report,
             vcpus: &vcpus,
             power_button: &board.power_button,
+            new_generation: &board.new_generation,
             lifecycle: &lifecycle,
             preserved,
             vm: &vm,

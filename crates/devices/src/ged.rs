@@ -12,7 +12,7 @@ use vm_device::MutDeviceMmio;
 use vm_device::bus::{MmioAddress, MmioAddressOffset};
 
 use crate::line::InterruptLine;
-use crate::{error_device, power_button};
+use crate::{error_device, generation_id, power_button};
 
 /// Bytes of the registers.
 pub const LEN: u64 = 8;
@@ -20,8 +20,10 @@ pub const LEN: u64 = 8;
 pub const POWER_BUTTON: u32 = 1 << 1;
 /// Event: the platform has detected a hardware error and written its record.
 pub const HARDWARE_ERROR: u32 = 1 << 5;
+/// Event: the machine has a new generation id.
+pub const NEW_GENERATION: u32 = 1 << 6;
 
-/// Notification value of a pressed button and of a hardware error (ACPI 6.5, 5.6.6).
+/// Notification value of a pressed button, a hardware error and a new generation id (ACPI 6.5, 5.6.6).
 const NOTIFICATION_VALUE: u8 = 0x80;
 const SELECTOR: u64 = 0;
 const LOOPBACK: u64 = 4;
@@ -41,6 +43,11 @@ pub fn node(base: u64, gsi: u32) -> DeviceNode {
                 EventSource {
                     mask: HARDWARE_ERROR,
                     target: error_device::ACPI_NAME,
+                    value: NOTIFICATION_VALUE,
+                },
+                EventSource {
+                    mask: NEW_GENERATION,
+                    target: generation_id::ACPI_NAME,
                     value: NOTIFICATION_VALUE,
                 },
             ],

@@ -13,12 +13,14 @@
 //! | [`error_device`] | both | `PNP0C33` | none: its records are those of ACPI |
 //! | [`power_button`] | x86_64 | `PNP0C0C` | none: an MP table cannot describe one |
 //! | [`power_button`] | aarch64 | `PNP0C0C` | `gpio-keys` |
+//! | [`generation_id`] | x86_64 | `ABCD0032` | none: an MP table cannot describe one |
+//! | [`generation_id`] | aarch64 | `ABCD0032` | `microsoft,vmgenid` |
 //! | [`pl011`] | aarch64 | `ARMH0011` | `arm,pl011` |
 //! | [`pl031`] | aarch64 | `ABCD0031` | `arm,pl031` |
 //! | [`virtio_mmio`] | both | `LNRO0005` | `virtio,mmio` |
 //!
-//! [`power`] is not in the table: the FADT describes its registers. `ABCD0031` is a placeholder for an id that the VMM chooses,
-//! because no standard one exists.
+//! [`power`] is not in the table: the FADT describes its registers. `ABCD0031` and `ABCD0032` are placeholders for ids that the VMM
+//! chooses, because no standard ones exist.
 //!
 //! Devices do not depend on KVM. An edge-triggered interrupt is an [`InterruptLine`], an eventfd that the VMM binds to a GSI.
 //! A level-triggered interrupt is a [`LevelLine`], which calls a [`Level`] of the VMM's. Requests that concern the whole
@@ -33,6 +35,7 @@
 mod console;
 pub mod error_device;
 pub mod ged;
+pub mod generation_id;
 pub mod i8042;
 pub mod kind;
 mod line;

@@ -4,8 +4,12 @@ use std::fs;
 use std::path::Path;
 
 use devices::kind::Place;
-use devices::{error_device, ged, i8042, pl011, pl031, power_button, rtc, serial, virtio_mmio};
-use platform::{AcpiObject, Arch, DeviceNode, Interrupt, Property, Trigger, Window, aarch64, x86_64};
+use devices::{
+    error_device, ged, generation_id, i8042, pl011, pl031, power_button, rtc, serial, virtio_mmio,
+};
+use platform::{
+    AcpiObject, Arch, DeviceNode, Interrupt, Property, Range, RegionKind, Trigger, Window, aarch64, x86_64,
+};
 
 /// Every function that describes a device: its module, the machines that have the device, and the description.
 fn all() -> Vec<(&'static str, &'static str, DeviceNode)> {
@@ -17,10 +21,16 @@ fn all() -> Vec<(&'static str, &'static str, DeviceNode)> {
         ("error_device", "both", error_device::node()),
         ("power_button", "x86_64", power_button::x86_64_node()),
         ("power_button", "aarch64", power_button::aarch64_node(aarch64::POWER_BUTTON_INTID)),
+        ("generation_id", "x86_64", generation_id::x86_64_node(x86_64::GENERATION_ID.start, "ABCD0032")),
+        ("generation_id", "aarch64", aarch64_generation_id()),
         ("pl011", "aarch64", pl011::node(aarch64::SERIAL_BASE, aarch64::SERIAL_INTID)),
         ("pl031", "aarch64", pl031::node(aarch64::RTC_BASE, "ABCD0031")),
         ("virtio_mmio", "both", virtio_mmio::node(transport())),
     ]
+}
+
+fn aarch64_generation_id() -> DeviceNode {
+    generation_id::aarch64_node(aarch64::GENERATION_ID.start, "ABCD0032", aarch64::GENERATION_INTID)
 }
 
 fn transport() -> Place {
@@ -143,6 +153,28 @@ fn every_clock_has_a_name() {
     }
 }
 
+/// The address of the id is aligned, in two halves of 32 bits, also if it is above 4 GiB.
+#[test]
+fn the_generation_id_is_where_its_descriptions_say() {
+    let node = generation_id::x86_64_node(0x12_4000_5000, "ABCD0032");
+    let objects = node.acpi.expect("listed").objects;
+    assert!(objects.contains(&AcpiObject::Integers { name: "ADDR", values: vec![0x4000_5000, 0x12] }));
+    for (node, machine) in [
+        (
+            generation_id::x86_64_node(x86_64::GENERATION_ID.start, "ABCD0032"),
+            x86_64::memory_map(&x86_64::Layout::REFERENCE, 2 << 20),
+        ),
+        (aarch64_generation_id(), aarch64::memory_map(&aarch64::Layout::REFERENCE, 64 << 20)),
+    ] {
+        let [Window::Mmio { base, len }] = node.windows[..] else { panic!("a page: {:?}", node.windows) };
+        let page = Range { start: base, len };
+        assert!(machine.is_ram(page) && base.is_multiple_of(0x1000));
+        let regions: Vec<_> = machine.regions.iter().filter(|region| region.range.overlaps(page)).collect();
+        assert!(regions.len() == 1 && regions[0].kind == RegionKind::Reserved, "{regions:x?}");
+        assert!(!machine.tables.overlaps(page), "tables that a poisoned page of the id would take with it");
+    }
+}
+
 #[test]
 fn every_event_notifies_its_device_and_the_power_button_is_described_twice() {
     for nodes in [machine(Arch::X86_64), machine(Arch::Aarch64)] {
@@ -160,7 +192,7 @@ fn every_event_notifies_its_device_and_the_power_button_is_described_twice() {
             let node = nodes.iter().find(|node| node.name == name).expect("in the machine");
             node.acpi.as_ref().expect("listed").name
         };
-        assert_eq!(targets, [name_of("power-button"), name_of("error-device")]);
+        assert_eq!(targets, ["power-button", "error-device", "generation-id"].map(name_of));
     }
     let nodes = machine(Arch::Aarch64);
     let button = nodes

@@ -95,6 +95,7 @@ impl Machine {
             mac: MacAddress(GUEST_MAC),
             mtu: None,
             queue_pairs: QUEUES,
+            rate_limit: None,
         };
         let driver = Driver::new(Net::new(config.open().expect("the tap")));
         let rings = (0..=2 * QUEUES).map(|index| Ring::at(index, 0x1000 * u64::from(index + 1))).collect();

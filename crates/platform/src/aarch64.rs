@@ -10,7 +10,8 @@
 //!   903_0000                 Generic Event Device
 //!   a00_0000 .. a10_0000     virtio-mmio transports, one page each
 //!  1000_0000 .. 1400_0000    GIC redistributors, 128 KiB for each of up to 512 processors
-//!  4000_0000 .. 4010_0000    RAM: tables that the guest reads once (ACPI, EFI), ACPI reclaimable
+//!  4000_0000 .. 400f_0000    RAM: tables that the guest reads once (ACPI, EFI), ACPI reclaimable
+//!  400f_0000 .. 4010_0000    RAM, reserved: the generation id
 //!  4010_0000 .. 4020_0000    RAM, usable: the devicetree
 //!  4020_0000 ..              RAM, usable: kernel and initrd
 //! ```
@@ -53,6 +54,8 @@ pub struct Layout {
     pub ged_intid: u32,
     /// INTID of an error source that has its own interrupt (devicetree).
     pub error_intid: u32,
+    /// INTID of the generation id (devicetree).
+    pub generation_intid: u32,
     /// virtio-mmio transports, one page each.
     pub virtio_mmio: Range,
     /// INTID of the first virtio-mmio transport; each further transport has the next INTID.
@@ -65,7 +68,10 @@ pub struct Layout {
     pub ram_start: u64,
     /// Length in bytes, from the start of RAM, of the area for tables. A multiple of 64 KiB.
     pub tables_len: u64,
-    /// The area for the devicetree, in RAM behind the tables. Linux allows at most 2 MiB
+    /// The block of the generation id, in RAM behind the tables. A multiple of 64 KiB, so that a kernel with 64 KiB pages maps nothing
+    /// else with it.
+    pub generation_id: Range,
+    /// The area for the devicetree, in RAM behind the generation id. Linux allows at most 2 MiB
     /// (`Documentation/arch/arm64/booting.rst`).
     pub devicetree: Range,
     /// The lowest GPA of a kernel image, behind the devicetree. A multiple of 2 MiB.
@@ -88,6 +94,7 @@ impl Layout {
         ged_base: 0x903_0000,
         ged_intid: 36,
         error_intid: 37,
+        generation_intid: 38,
         virtio_mmio: Range { start: 0xa00_0000, len: 0x10_0000 },
         virtio_first_intid: 48,
         // As Arm's Base System Architecture numbers them (DEN0094C, table 3).
@@ -100,7 +107,8 @@ impl Layout {
         },
         apb_clock: FixedClock { name: "apb-pclk", hz: 24_000_000 },
         ram_start: 0x4000_0000,
-        tables_len: 0x10_0000,
+        tables_len: 0xf_0000,
+        generation_id: Range { start: 0x400f_0000, len: 0x1_0000 },
         devicetree: Range { start: 0x4010_0000, len: 0x10_0000 },
         kernel_start: 0x4020_0000,
     };
@@ -131,6 +139,8 @@ pub const GED_BASE: u64 = Layout::REFERENCE.ged_base;
 pub const GED_INTID: u32 = Layout::REFERENCE.ged_intid;
 /// [`Layout::error_intid`] of the reference layout.
 pub const ERROR_INTID: u32 = Layout::REFERENCE.error_intid;
+/// [`Layout::generation_intid`] of the reference layout.
+pub const GENERATION_INTID: u32 = Layout::REFERENCE.generation_intid;
 /// [`Layout::virtio_mmio`] of the reference layout.
 pub const VIRTIO_MMIO: Range = Layout::REFERENCE.virtio_mmio;
 /// [`Layout::virtio_first_intid`] of the reference layout.
@@ -143,6 +153,8 @@ pub const APB_CLOCK_HZ: u32 = Layout::REFERENCE.apb_clock.hz;
 pub const RAM_START: u64 = Layout::REFERENCE.ram_start;
 /// [`Layout::tables_len`] of the reference layout.
 pub const TABLES_LEN: u64 = Layout::REFERENCE.tables_len;
+/// [`Layout::generation_id`] of the reference layout.
+pub const GENERATION_ID: Range = Layout::REFERENCE.generation_id;
 /// [`Layout::kernel_start`] of the reference layout.
 pub const KERNEL_START: u64 = Layout::REFERENCE.kernel_start;
 
@@ -162,10 +174,10 @@ impl Default for Features {
     }
 }
 
-/// The memory map of a machine with `size` bytes of RAM, a multiple of 4 KiB that exceeds [`Layout::tables_len`].
+/// The memory map of a machine with `size` bytes of RAM, a multiple of 4 KiB that reaches beyond [`Layout::generation_id`].
 ///
 /// # Panics
-/// Panics if `size` is at most [`Layout::tables_len`].
+/// Panics if RAM of that size ends at or below the end of the generation id.
 #[must_use]
 pub fn memory_map(layout: &Layout, size: u64) -> MemoryMap {
     let ram = Range { start: layout.ram_start, len: size };
@@ -174,7 +186,8 @@ pub fn memory_map(layout: &Layout, size: u64) -> MemoryMap {
         ram: vec![ram],
         regions: vec![
             Region { range: tables, kind: RegionKind::AcpiReclaim },
-            Region { range: Range::between(tables.end(), ram.end()), kind: RegionKind::Usable },
+            Region { range: layout.generation_id, kind: RegionKind::Reserved },
+            Region { range: Range::between(layout.generation_id.end(), ram.end()), kind: RegionKind::Usable },
         ],
         tables,
         devicetree: Some(layout.devicetree),
@@ -195,7 +208,7 @@ pub const fn mpidr(index: u32) -> u64 {
 /// It has an ITS if the GIC is a GICv3 and a device sends message-signalled interrupts.
 ///
 /// # Panics
-/// Panics if `memory` is at most [`Layout::tables_len`].
+/// Panics if RAM of that size ends at or below the end of the generation id.
 #[must_use]
 pub fn platform(
     layout: &Layout,
@@ -273,7 +286,8 @@ mod tests {
             page(LAYOUT.ram_start),
         ];
         assert!(registers.windows(2).all(|pair| pair[0].end() <= pair[1].start), "{registers:x?}");
-        assert_eq!(LAYOUT.ram_start + LAYOUT.tables_len, LAYOUT.devicetree.start);
+        assert_eq!(LAYOUT.ram_start + LAYOUT.tables_len, LAYOUT.generation_id.start);
+        assert_eq!(LAYOUT.generation_id.end(), LAYOUT.devicetree.start);
         assert_eq!(LAYOUT.devicetree.end(), LAYOUT.kernel_start);
     }
 

@@ -102,6 +102,13 @@ pub enum AcpiObject {
         /// Value: printable ASCII.
         value: String,
     },
+    /// `Name (name, Package () { integers })`.
+    Integers {
+        /// Four-character name.
+        name: &'static str,
+        /// Values, at most 255.
+        values: Vec<u64>,
+    },
     /// The `_EVT` method of a Generic Event Device (ACPI 6.5, 5.6.9): reads `selector`, a 32-bit register that is
     /// cleared by the read, and notifies one device for each bit that is set.
     GenericEvents {
@@ -119,7 +126,7 @@ pub struct EventSource {
     pub mask: u32,
     /// Four-character name, under `\_SB`, of the device to notify.
     pub target: &'static str,
-    /// Notification value (ACPI 6.5, 5.6.6): 0x80 for a button and for an error device.
+    /// Notification value (ACPI 6.5, 5.6.6): 0x80 for a button, an error device and a generation counter.
     pub value: u8,
 }
 

@@ -5,6 +5,7 @@
 //! ```text
 //!           0 .. 9_fc00        usable
 //!      9_fc00 .. a_0000        reserved: the last KiB of base memory, where guests search for an MP floating pointer
+//!      d_f000 .. e_0000        reserved: the generation id
 //!      e_0000 .. 10_0000       reserved: firmware tables, where guests search for an RSDP (ACPI 6.5, 5.2.5.1); the reset
 //!                              vector at its end
 //!     10_0000 .. c000_0000     usable, up to the end of RAM
@@ -22,6 +23,9 @@ use crate::{Arch, Cpu, DeviceNode, InterruptController, IoApic, Platform, PowerC
 pub struct Layout {
     /// End of the usable base memory (the start of the EBDA), below [`BASE_MEMORY_END`].
     pub ebda_start: u64,
+    /// The page of the generation id, in RAM below the tables. Guests search this part of a PC's memory for the ROMs of adapters, and
+    /// use none of it as memory.
+    pub generation_id: Range,
     /// Start of the area for firmware tables, below [`RESET_VECTOR`], where it ends. Guests search for an RSDP from
     /// e_0000 and for an MP floating pointer from f_0000 on.
     pub tables_start: u64,
@@ -68,6 +72,7 @@ impl Layout {
     /// The reference layout; see the [module documentation](self).
     pub const REFERENCE: Layout = Layout {
         ebda_start: 0x9_fc00,
+        generation_id: Range { start: 0xd_f000, len: 0x1000 },
         tables_start: 0xe_0000,
         hole_start: 0xc000_0000,
         virtio_mmio: Range { start: 0xd000_0000, len: 0x10_0000 },
@@ -104,6 +109,8 @@ pub const MIN_MEMORY: u64 = 2 << 20;
 /// Bytes of one virtio-mmio transport's page.
 pub const VIRTIO_MMIO_STRIDE: u64 = 0x1000;
 
+/// [`Layout::generation_id`] of the reference layout.
+pub const GENERATION_ID: Range = Layout::REFERENCE.generation_id;
 /// [`Layout::tables_start`] of the reference layout.
 pub const TABLES_START: u64 = Layout::REFERENCE.tables_start;
 /// [`Layout::virtio_mmio`] of the reference layout.
@@ -139,7 +146,7 @@ pub const I8042_DATA_PORT: u16 = Layout::REFERENCE.i8042_data_port;
 
 /// The memory map of a machine with `size` bytes of RAM, a multiple of 4 KiB and at least [`MIN_MEMORY`].
 ///
-/// RAM is contiguous below the hole: a_0000 to d_ffff is RAM too, but in no region of the memory map.
+/// RAM is contiguous below the hole: a_0000 to d_ffff is RAM too, but except for the generation id in no region of the memory map.
 ///
 /// # Panics
 /// Panics if addresses of `layout` are not in the order that their documentation gives.
@@ -152,6 +159,7 @@ pub fn memory_map(layout: &Layout, size: u64) -> MemoryMap {
     let mut regions = vec![
         region(0, layout.ebda_start, RegionKind::Usable),
         region(layout.ebda_start, BASE_MEMORY_END, RegionKind::Reserved),
+        Region { range: layout.generation_id, kind: RegionKind::Reserved },
         region(layout.tables_start, EXTENDED_MEMORY_START, RegionKind::Reserved),
         region(EXTENDED_MEMORY_START, low_end, RegionKind::Usable),
         Region { range: layout.kvm_identity_map, kind: RegionKind::Reserved },

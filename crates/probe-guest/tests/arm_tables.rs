@@ -86,6 +86,21 @@ fn table(set: TableSet, gic: u8, vcpus: u32, name: &str) -> Result<Vec<u8>> {
     Ok(tables(set, gic, vcpus)?.table(name).ok_or(name)?.bytes.clone())
 }
 
+/// The start, the end and the kind of each region.
+fn memory_map(found: &Devicetree) -> Vec<(u64, u64, Kind)> {
+    found.memory.iter().map(|region| (region.start, region.end, region.kind)).collect()
+}
+
+/// Usable memory up to `end`, but for the generation id.
+fn around_the_generation_id(end: u64) -> Vec<(u64, u64, Kind)> {
+    let id = aarch64::GENERATION_ID;
+    vec![
+        (aarch64::RAM_START, id.start, Kind::Usable),
+        (id.start, id.end(), Kind::AcpiNvs),
+        (id.end(), end, Kind::Usable),
+    ]
+}
+
 #[test]
 fn a_whole_devicetree_is_read() -> Result {
     let bytes = table(TableSet::Devicetree, 3, 18, "platform")?;
@@ -94,8 +109,7 @@ fn a_whole_devicetree_is_read() -> Result {
     let found = Devicetree::read(&Fdt::read(&bytes)?)?;
     assert!(!found.has_only_chosen && found.efi.is_none());
     assert_eq!(found.bootargs, b"a b");
-    let memory: Vec<_> = found.memory.iter().map(|region| (region.start, region.end)).collect();
-    assert_eq!(memory, [(aarch64::RAM_START, aarch64::RAM_START + (1 << 30))]);
+    assert_eq!(memory_map(&found), around_the_generation_id(aarch64::RAM_START + (1 << 30)));
     let mpidrs: Vec<_> = (0..18).map(aarch64::mpidr).collect();
     assert_eq!(found.topology.mpidrs(), mpidrs);
     assert_eq!(found.topology.distributor, aarch64::GIC_DISTRIBUTOR.start);
@@ -142,9 +156,9 @@ fn error_sources_refer_to_reserved_memory() -> Result {
         })
         .collect();
     assert_eq!(sources, expected);
-    let memory: Vec<_> = found.memory.iter().map(|region| (region.start, region.end, region.kind)).collect();
     let (start, end) = (area.gpa(), area.gpa() + area.bytes());
-    assert_eq!(memory, [(aarch64::RAM_START, start, Kind::Usable), (start, end, Kind::AcpiNvs)]);
+    let records = (start, end, Kind::AcpiNvs);
+    assert_eq!(memory_map(&found), [around_the_generation_id(start), vec![records]].concat());
 
     let unknown = |bytes: &[u8]| -> Result<Option<Failure>> {
         Ok(Devicetree::read(&Fdt::read(bytes)?)?.reserved.error_sources().find_map(Result::err))
@@ -186,7 +200,8 @@ fn a_devicetree_with_only_chosen_refers_to_efi() -> Result {
     let map = &bytes_at(pointers.map)?[..pointers.map_len as usize];
     let memory = efi::read_memory_map(map, pointers.descriptor_len)?;
     assert!(memory.iter().any(|region| region.kind == Kind::AcpiReclaim && region.holds(rsdp, rsdp + 36)));
-    assert_eq!(memory.total_usable(), (1 << 30) - aarch64::TABLES_LEN);
+    let reserved = aarch64::TABLES_LEN + aarch64::GENERATION_ID.len;
+    assert_eq!(memory.total_usable(), (1 << 30) - reserved);
     assert!(efi::read_memory_map(map, 39).is_err(), "shorter than a descriptor");
     assert!(efi::read_memory_map(&map[1..], pointers.descriptor_len).is_err(), "no whole descriptors");
 

@@ -168,6 +168,20 @@ impl VcpuPort for KvmPort {
         registers.restore(&self.fd)
     }
 
+    /// The guest's clocks have gone on. On x86_64, a guest that has a kvm-clock finds a flag in it (PVCLOCK_GUEST_STOPPED), and its
+    /// watchdogs start anew. KVM on arm64 has nothing like it.
+    #[cfg(target_arch = "x86_64")]
+    fn continue_after_pause(&mut self) {
+        match self.fd.kvmclock_ctrl() {
+            Ok(()) => {}
+            // The guest has not set up a kvm-clock.
+            Err(error) if error.errno() == libc::EINVAL => {}
+            Err(error) => {
+                tracing::warn!(%error, "KVM_KVMCLOCK_CTRL failed: the guest may report a soft lockup")
+            }
+        }
+    }
+
     fn clear_kick(&mut self) {
         self.fd.set_kvm_immediate_exit(0);
     }

@@ -34,6 +34,7 @@ pub fn run(
             RunState::Run => {}
             RunState::Pause => {
                 control.park();
+                port.continue_after_pause();
                 continue;
             }
             RunState::Stop => return VcpuExitReason::Stopped,

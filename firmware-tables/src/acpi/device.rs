@@ -2,7 +2,7 @@
 
 use acpi_tables::aml::{
     And, Device, EISAName, Field, FieldAccessType, FieldEntry, FieldLockRule, FieldUpdateRule, If, Local,
-    Method, Name, Notify, OpRegion, OpRegionSpace, Path, Store, ZERO,
+    Method, Name, Notify, OpRegion, OpRegionSpace, Package, Path, Store, ZERO,
 };
 use acpi_tables::{Aml, AmlSink};
 use platform::{AcpiIdentity, AcpiObject, DeviceNode, EventSource, Window};
@@ -13,6 +13,8 @@ use crate::BuildError;
 
 /// `_STA` (ACPI 6.5, 6.3.7): present, enabled, shown, functioning.
 const WORKING: u8 = 0xf;
+/// The most elements of a package (ACPI 6.5, 20.2.5.4: NumElements is a byte).
+const MAX_ELEMENTS: usize = 255;
 
 /// Encoded AML.
 pub(super) struct Encoded(pub(super) Vec<u8>);
@@ -42,6 +44,14 @@ pub(super) fn device(node: &DeviceNode, identity: &AcpiIdentity) -> Result<Vec<u
             AcpiObject::Text { name, value } if is_text(value) => scope.name(name, value)?,
             AcpiObject::Text { name, .. } => {
                 return Err(BuildError::Text { device: node.name.clone(), name });
+            }
+            AcpiObject::Integers { name, values } if values.len() <= MAX_ELEMENTS => {
+                let elements = values.iter().map(|value| value as &dyn Aml).collect();
+                scope.name(name, &Package::new(elements))?;
+            }
+            AcpiObject::Integers { name, values } => {
+                let (device, elements) = (node.name.clone(), values.len());
+                return Err(BuildError::Package { device, name, elements });
             }
             AcpiObject::GenericEvents { selector, sources } => scope.events(*selector, sources)?,
         }

@@ -14,7 +14,8 @@ pub(crate) fn default_machine() -> Platform {
 
 /// A machine with `transports` virtio-mmio transports.
 pub(crate) fn machine(vcpus: u32, memory: u64, transports: usize) -> Platform {
-    let mut devices = vec![serial(), clock(), event_device(), power_button(), error_device()];
+    let mut devices =
+        vec![serial(), clock(), event_device(), power_button(), error_device(), generation_id()];
     devices.extend((0..transports).map(transport));
     x86_64::platform(&x86_64::Layout::REFERENCE, vcpus, memory, devices, Some("serial0"))
 }
@@ -54,6 +55,7 @@ fn event_device() -> DeviceNode {
             sources: vec![
                 EventSource { mask: 2, target: "PWRB", value: 0x80 },
                 EventSource { mask: 0x20, target: "GERR", value: 0x80 },
+                EventSource { mask: 0x40, target: "VGEN", value: 0x80 },
             ],
         });
     }
@@ -66,6 +68,18 @@ fn power_button() -> DeviceNode {
 
 fn error_device() -> DeviceNode {
     node("error-device", "GERR", "PNP0C33", 0, None).role(DeviceRole::ErrorDevice)
+}
+
+/// A generation id, whose address has two halves.
+fn generation_id() -> DeviceNode {
+    let page = Window::Mmio { base: x86_64::GENERATION_ID.start, len: x86_64::GENERATION_ID.len };
+    let mut id = node("generation-id", "VGEN", "ABCD0032", 0, None).window(page);
+    if let Some(identity) = &mut id.acpi {
+        identity.objects.push(AcpiObject::Text { name: "_CID", value: "VM_Gen_Counter".into() });
+        let halves = vec![x86_64::GENERATION_ID.start, 0];
+        identity.objects.push(AcpiObject::Integers { name: "ADDR", values: halves });
+    }
+    id
 }
 
 /// The transport of that number. Transports share GSIs if there are more of them than GSIs.

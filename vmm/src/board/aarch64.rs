@@ -5,11 +5,11 @@ use std::sync::{Arc, Mutex};
 use devices::ged::GenericEventDevice;
 use devices::pl011::Pl011;
 use devices::pl031::Pl031;
-use devices::{ConsolePort, error_device, ged, pl011, pl031, power_button};
+use devices::{ConsolePort, error_device, ged, generation_id, pl011, pl031, power_button};
 use machine_profile::TableSet;
 use platform::{DeviceNode, aarch64};
 
-use super::{Board, BoardError, PowerButton, Wiring};
+use super::{Board, BoardError, EventLine, GENERATION_ID_HID, Wiring};
 use crate::console::Output;
 
 /// `_HID` of the real-time clock: ours, as ACPI defines no id for a PL031.
@@ -22,6 +22,11 @@ pub(super) fn nodes() -> Vec<DeviceNode> {
         ged::node(aarch64::GED_BASE, aarch64::GED_INTID),
         power_button::aarch64_node(aarch64::POWER_BUTTON_INTID),
         error_device::node(),
+        generation_id::aarch64_node(
+            aarch64::GENERATION_ID.start,
+            GENERATION_ID_HID,
+            aarch64::GENERATION_INTID,
+        ),
     ]
 }
 
@@ -40,13 +45,14 @@ pub(super) fn attach(
     let events = Arc::new(Mutex::new(GenericEventDevice::new(line)));
     wiring.bus.add_mmio(aarch64::GED_BASE, ged::LEN, events.clone())?;
 
-    // The button is wired to what the guest's tables describe.
-    let power_button = match firmware {
-        TableSet::Acpi => PowerButton::Event(Arc::clone(&events)),
-        TableSet::Devicetree | TableSet::MpTable => {
-            PowerButton::Line(wiring.edge_line(aarch64::POWER_BUTTON_INTID)?)
-        }
+    let event_line = |event, intid| {
+        Ok::<_, BoardError>(match firmware {
+            TableSet::Acpi => EventLine::Ged(Arc::clone(&events), event),
+            TableSet::Devicetree | TableSet::MpTable => EventLine::Interrupt(wiring.edge_line(intid)?),
+        })
     };
+    let power_button = event_line(ged::POWER_BUTTON, aarch64::POWER_BUTTON_INTID)?;
+    let new_generation = event_line(ged::NEW_GENERATION, aarch64::GENERATION_INTID)?;
     let console: Arc<Mutex<dyn ConsolePort>> = serial;
-    Ok(Board { console, events, power_button })
+    Ok(Board { console, events, power_button, new_generation })
 }

@@ -9,7 +9,7 @@ mod x86_64;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use devices::ged::{self, GenericEventDevice};
+use devices::ged::GenericEventDevice;
 use devices::kind::DeviceError;
 use devices::{ConsolePort, InterruptLine, LevelLine};
 use machine_profile::TableSet;
@@ -52,30 +52,40 @@ pub(crate) struct Board {
     /// The event device; attached to every machine, whether its tables describe it or not.
     pub(crate) events: Arc<Mutex<GenericEventDevice>>,
     /// The power button.
-    pub(crate) power_button: PowerButton,
+    pub(crate) power_button: EventLine,
+    /// What notifies the guest of a new generation id.
+    pub(crate) new_generation: EventLine,
 }
 
-/// What the power button is wired to.
-pub(crate) enum PowerButton {
-    /// A Generic Event Device.
-    Event(Arc<Mutex<GenericEventDevice>>),
-    /// An interrupt line.
-    Line(InterruptLine),
-    /// Nothing: the machine's tables cannot describe a power button.
+/// What the event of a device without registers is wired to: what the guest's tables describe.
+pub(crate) enum EventLine {
+    /// An event of a Generic Event Device.
+    Ged(Arc<Mutex<GenericEventDevice>>, u32),
+    /// An interrupt line of its own.
+    Interrupt(InterruptLine),
+    /// Nothing: the machine's tables cannot describe the device.
     Absent,
 }
 
-impl PowerButton {
-    /// Presses it. Returns `false` if there is none.
-    pub(crate) fn press(&self) -> bool {
+impl EventLine {
+    /// Notifies the guest. Returns `false` if there is no such device.
+    pub(crate) fn raise(&self) -> bool {
         match self {
-            PowerButton::Event(events) => lock(events).raise(ged::POWER_BUTTON),
-            PowerButton::Line(line) => line.raise(),
-            PowerButton::Absent => return false,
+            EventLine::Ged(events, event) => lock(events).raise(*event),
+            EventLine::Interrupt(line) => line.raise(),
+            EventLine::Absent => return false,
         }
         true
     }
+
+    /// Whether there is such a device.
+    pub(crate) fn is_present(&self) -> bool {
+        !matches!(self, EventLine::Absent)
+    }
 }
+
+/// `_HID` of the generation id: ours, as its specification leaves it to the vendor.
+const GENERATION_ID_HID: &str = "GHST0032";
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -96,6 +106,14 @@ pub fn console(arch: Arch) -> &'static str {
     match arch {
         Arch::X86_64 => devices::serial::NAME,
         Arch::Aarch64 => devices::pl011::NAME,
+    }
+}
+
+/// The GPA of the generation id.
+pub(crate) fn generation_id(arch: Arch) -> u64 {
+    match arch {
+        Arch::X86_64 => platform::x86_64::GENERATION_ID.start,
+        Arch::Aarch64 => platform::aarch64::GENERATION_ID.start,
     }
 }
 

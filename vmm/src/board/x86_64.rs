@@ -7,11 +7,11 @@ use devices::i8042::KeyboardController;
 use devices::power::PowerRegisters;
 use devices::rtc::RealTimeClock;
 use devices::serial::SerialPort;
-use devices::{ConsolePort, error_device, ged, i8042, power, power_button, rtc, serial};
+use devices::{ConsolePort, error_device, ged, generation_id, i8042, power, power_button, rtc, serial};
 use machine_profile::TableSet;
 use platform::{DeviceNode, x86_64};
 
-use super::{Board, BoardError, PowerButton, Wiring};
+use super::{Board, BoardError, EventLine, GENERATION_ID_HID, Wiring};
 use crate::console::Output;
 use crate::lifecycle::Lifecycle;
 
@@ -23,6 +23,7 @@ pub(super) fn nodes() -> Vec<DeviceNode> {
         ged::node(x86_64::GED_BASE, x86_64::GED_GSI),
         power_button::x86_64_node(),
         error_device::node(),
+        generation_id::x86_64_node(x86_64::GENERATION_ID.start, GENERATION_ID_HID),
     ]
 }
 
@@ -48,11 +49,12 @@ pub(super) fn attach(
     let events = Arc::new(Mutex::new(GenericEventDevice::new(line)));
     wiring.bus.add_mmio(x86_64::GED_BASE, ged::LEN, events.clone())?;
 
-    // An MP table cannot describe a power button.
-    let power_button = match firmware {
-        TableSet::Acpi => PowerButton::Event(Arc::clone(&events)),
-        TableSet::Devicetree | TableSet::MpTable => PowerButton::Absent,
+    // An MP table describes neither a power button nor a generation id.
+    let event_line = |event| match firmware {
+        TableSet::Acpi => EventLine::Ged(Arc::clone(&events), event),
+        TableSet::Devicetree | TableSet::MpTable => EventLine::Absent,
     };
+    let (power_button, new_generation) = (event_line(ged::POWER_BUTTON), event_line(ged::NEW_GENERATION));
     let console: Arc<Mutex<dyn ConsolePort>> = serial;
-    Ok(Board { console, events, power_button })
+    Ok(Board { console, events, power_button, new_generation })
 }

@@ -277,7 +277,7 @@ fn reload(
     let poisoned = preserved.permanently_poisoned();
     match machine::load(machine, &blueprint.platform, preserved.ram(), &poisoned, timings) {
         Ok((entry, tables)) if tables.record_area == blueprint.record_area => {
-            preserved.loaded(&blueprint.platform, tables);
+            preserved.loaded(&blueprint.platform, tables)?;
             Ok(Some(entry))
         }
         Ok(_) => Err(MachineError::RecordArea),

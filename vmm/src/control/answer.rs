@@ -47,6 +47,64 @@ impl From<vcpu::RunState> for RunState {
     }
 }
 
+/// A balloon, and what the guest says of its memory.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct Balloon {
+    /// Bytes that it is to take from the guest.
+    pub target: u64,
+    /// Bytes that it has taken, as the guest says.
+    pub actual: u64,
+    /// The guest's last statistics. Each request asks for new ones, which a later one gets. Null if it has sent none since it was reset.
+    pub statistics: Option<BalloonStatistics>,
+}
+
+/// What a guest says of its memory. It may be wrong, and omit any of it.
+#[derive(Debug, Serialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub struct BalloonStatistics {
+    /// Milliseconds since the guest said it.
+    pub age_ms: u64,
+    /// Bytes of memory, without what the balloon has.
+    pub total: Option<u64>,
+    /// Bytes that are not used.
+    pub free: Option<u64>,
+    /// Bytes that programs can get without swapping.
+    pub available: Option<u64>,
+    /// Bytes of caches that can be released quickly.
+    pub caches: Option<u64>,
+    /// Bytes that were read from the swap.
+    pub swap_in: Option<u64>,
+    /// Bytes that were written to the swap.
+    pub swap_out: Option<u64>,
+    /// Page faults that needed I/O.
+    pub major_faults: Option<u64>,
+    /// Page faults that did not.
+    pub minor_faults: Option<u64>,
+    /// Huge pages that were allocated.
+    pub huge_pages: Option<u64>,
+    /// Huge pages that could not be allocated.
+    pub huge_page_failures: Option<u64>,
+}
+
+#[cfg(feature = "virtio-balloon")]
+impl From<devices::virtio_balloon::Statistics> for BalloonStatistics {
+    fn from(of: devices::virtio_balloon::Statistics) -> Self {
+        BalloonStatistics {
+            age_ms: u64::try_from(of.at.elapsed().as_millis()).unwrap_or(u64::MAX),
+            total: of.total,
+            free: of.free,
+            available: of.available,
+            caches: of.caches,
+            swap_in: of.swap_in,
+            swap_out: of.swap_out,
+            major_faults: of.major_faults,
+            minor_faults: of.minor_faults,
+            huge_pages: of.huge_pages,
+            huge_page_failures: of.huge_page_failures,
+        }
+    }
+}
+
 /// The ledger of poisoned pages.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct Ledger {

@@ -36,8 +36,8 @@ mod server;
 use std::time::Duration;
 
 pub use answer::{
-    Device, DeviceFile, Devices, Following, Interrupt, Ledger, MemoryMap, MemorySlot, Registers, RunState,
-    Space, State, TriggerMode,
+    Balloon, BalloonStatistics, Device, DeviceFile, Devices, Following, Interrupt, Ledger, MemoryMap,
+    MemorySlot, Registers, RunState, Space, State, TriggerMode,
 };
 pub use client::{Client, RequestFailed};
 pub use protocol::{Greeting, Request, VERSION, schema, timeout};

@@ -15,10 +15,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::MAX_RESPONSE_LEN;
-use super::answer::{Devices, Following, Ledger, MemoryMap, State};
+use super::answer::{Balloon, Devices, Following, Ledger, MemoryMap, State};
 use crate::metrics;
 use crate::plan::PlanReport;
-use crate::ras::inject::{InjectionRequest, parse_time};
+use crate::ras::inject::{InjectionRequest, parse_size, parse_time};
 
 /// The version of the protocol. It changes if a client of the version before could misunderstand a response.
 pub const VERSION: u32 = 1;
@@ -57,8 +57,18 @@ commands! {
         #[arg(long, value_name = "TIME", value_parser = timeout)]
         wait: Option<Duration>,
     } => State,
+    /// Give it a new generation id, because its disk or its memory was set back or copied.
+    NewGeneration => State,
     /// Inject a memory error.
     Inject(InjectionRequest) => State,
+    /// Print its balloon, by which the guest gives memory back: what it is to take, what it has, and the guest's statistics.
+    Balloon {
+        /// Change the memory that it is to take, in bytes, KiB, MiB or GiB: `512MiB`, or `0` for none.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[schemars(with = "u64")]
+        #[arg(value_name = "SIZE", value_parser = size)]
+        size: Option<u64>,
+    } => Balloon,
     /// Print the ledger of poisoned pages.
     Ledger => Ledger,
     /// Print counters: how often each event happened, and how much memory is poisoned.
@@ -104,6 +114,10 @@ commands! {
 pub fn timeout(text: &str) -> Result<Duration, String> {
     let time = parse_time(text).filter(|time| !time.is_zero());
     time.ok_or_else(|| "expected a whole number of ms or s, for example `5s`".into())
+}
+
+fn size(text: &str) -> Result<u64, String> {
+    parse_size(text).ok_or_else(|| "expected a size, for example `512MiB`".into())
 }
 
 /// Parses the line of a request.

@@ -1,22 +1,25 @@
 //! The state that is preserved across a reset of the machine: its memory, the ledger of poisoned pages, the listener for
-//! detected errors, and injection requests that are not due yet.
+//! detected errors, the generation id, and injection requests that are not due yet.
 
+use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::io;
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use devices::PoisonObserver;
+use devices::{PoisonObserver, generation_id};
 use firmware_tables::GuestTables;
 use guest_memory::sigbus::AoListener;
 use guest_memory::{Backing, GuestRam};
 use machine_profile::{Machine, MemoryBacking};
 use platform::{Platform, Range};
+use rustix::rand::{GetRandomFlags, getrandom};
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
 use super::{MachineError, host_error};
-use crate::boot;
+use crate::board;
+use crate::boot::{self, BootError};
 use crate::journal::{Journal, Note};
 use crate::plan::Blueprint;
 use crate::progress::Progress;
@@ -31,6 +34,9 @@ pub struct PreservedState {
     pub(super) reporting: Arc<Reporting>,
     pub(super) schedule: Arc<Schedule>,
     pub(super) detected_errors: DetectedErrors,
+    /// The machine's generation id, and the GPA where the guest finds it.
+    generation_id: Cell<[u8; generation_id::LEN]>,
+    generation_id_gpa: u64,
     sender: DetectedErrorSender,
     /// The early-kill thread: the host signals poisoned pages to it that were not consumed.
     _ao_listener: AoListener,
@@ -85,7 +91,7 @@ impl PreservedState {
     /// The state of a machine that was planned, before its first boot, with the tables that are in its memory.
     ///
     /// # Errors
-    /// Returns an error if this build has no reporter for a response of the plan.
+    /// Returns an error if this build has no reporter for a response of the plan, or if getrandom(2) fails.
     pub fn new(
         memory: MappedMemory,
         blueprint: &Blueprint,
@@ -108,20 +114,40 @@ impl PreservedState {
             reporting: Arc::new(reporting),
             schedule: Arc::new(Schedule::new(injections)),
             detected_errors,
+            generation_id: Cell::new(random_id().map_err(MachineError::GenerationId)?),
+            generation_id_gpa: board::generation_id(blueprint.platform.arch),
             sender,
             _ao_listener: ao_listener,
         };
-        preserved.loaded(&blueprint.platform, tables);
+        preserved.loaded(&blueprint.platform, tables)?;
         Ok(preserved)
     }
 
-    /// Keeps what was loaded into the guest's reserved memory for the next boot: a poisoned page of it gets the same contents.
-    pub fn loaded(&self, platform: &Platform, tables: GuestTables) {
+    /// Adds the generation id to what was loaded for the next boot, and keeps what is in the guest's reserved memory: a poisoned page of
+    /// it gets the same contents. A reset does not change the id.
+    ///
+    /// # Errors
+    /// Returns an error if the id cannot be written to guest memory.
+    pub fn loaded(&self, platform: &Platform, tables: GuestTables) -> Result<(), MachineError> {
+        let (gpa, id) = (self.generation_id_gpa, self.generation_id.get());
+        self.ram.write(gpa, &id).map_err(|error| MachineError::Boot(BootError::Fixed(error)))?;
         let area = tables.record_area;
         let tables = tables.tables.into_iter().map(|table| (table.gpa, table.bytes));
         let code = boot::RESERVED_CODE.iter().map(|(gpa, bytes)| (*gpa, bytes.to_vec()));
-        let memory = PlatformMemory::new(&platform.memory, area.as_ref(), tables.chain(code));
-        self.reporting.loaded(memory);
+        let loaded = tables.chain(code).chain([(gpa, id.to_vec())]);
+        self.reporting.loaded(PlatformMemory::new(&platform.memory, area.as_ref(), loaded));
+        Ok(())
+    }
+
+    /// Gives the machine a new generation id. The guest is still to be notified.
+    ///
+    /// # Errors
+    /// Returns the error of getrandom(2), or of a system call that replaces the page.
+    pub(super) fn new_generation(&self) -> io::Result<()> {
+        let id = random_id()?;
+        self.reporting.rewrite_reserved(self.generation_id_gpa, &id)?;
+        self.generation_id.set(id);
+        Ok(())
     }
 
     /// The memory.
@@ -165,6 +191,14 @@ impl PreservedState {
             needs_reset: Mutex::new(RateLimit::new(NEEDS_RESET_BURST, NEEDS_RESET_INTERVAL)),
         })
     }
+}
+
+/// An id that no other machine has.
+fn random_id() -> io::Result<[u8; generation_id::LEN]> {
+    let mut id = [0; generation_id::LEN];
+    // Up to 256 bytes are complete (getrandom(2)).
+    getrandom(&mut id[..], GetRandomFlags::empty())?;
+    Ok(id)
 }
 
 fn backing(machine: &Machine) -> Backing {

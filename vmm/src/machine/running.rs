@@ -12,8 +12,8 @@ use ras_core::{Kind, Span};
 use serde_json::{Value, json};
 use vcpu::{RunState, Vcpus};
 
-use super::PreservedState;
-use crate::board::PowerButton;
+use super::{PreservedState, balloon};
+use crate::board::EventLine;
 use crate::board::profile_devices::PlaceError;
 use crate::control::{Devices, MemoryMap, MemorySlot, Request, State};
 use crate::kvm::{KvmError, KvmVm};
@@ -28,7 +28,8 @@ pub(super) struct RunningMachine<'a> {
     pub(super) machine: &'a Machine,
     pub(super) plan: &'a PlanReport,
     pub(super) vcpus: &'a Vcpus,
-    pub(super) power_button: &'a PowerButton,
+    pub(super) power_button: &'a EventLine,
+    pub(super) new_generation: &'a EventLine,
     pub(super) lifecycle: &'a Lifecycle,
     pub(super) preserved: &'a PreservedState,
     pub(super) vm: &'a KvmVm,
@@ -49,6 +50,16 @@ pub(super) enum RequestError {
     Kvm(#[from] KvmError),
     #[error("this machine has no power button: an MP table cannot describe one")]
     NoPowerButton,
+    #[error("this machine has no generation id: an MP table cannot describe one")]
+    NoGenerationId,
+    #[error("the generation id cannot be changed: {0}")]
+    GenerationId(io::Error),
+    #[error("this machine has no balloon: a `[[device]]` of type `virtio-balloon` in its profile adds one")]
+    NoBalloon,
+    #[error("this machine has {0} balloons: one of them cannot be chosen")]
+    SeveralBalloons(usize),
+    #[error("the machine has {} MiB of memory, and the balloon cannot take {} MiB of it", .memory >> 20, .target.div_ceil(1 << 20))]
+    BalloonTooLarge { target: u64, memory: u64 },
     #[error("{0} is not memory of this guest")]
     NotMemory(Span),
     #[error("{0} is poisoned already")]
@@ -105,9 +116,13 @@ impl RunningMachine<'_> {
             Request::Status => {}
             Request::Pause => self.vcpus.pause()?,
             Request::Resume => self.vcpus.resume(),
-            Request::PowerButton { .. } if self.power_button.press() => {}
+            Request::PowerButton { .. } if self.power_button.raise() => {}
             Request::PowerButton { .. } => return Err(RequestError::NoPowerButton),
+            Request::NewGeneration => self.new_generation()?,
             Request::Inject(request) => self.inject(request)?,
+            Request::Balloon { size } => {
+                return Ok(json!(balloon::handle(self.backends, self.machine.memory.size, size)?));
+            }
             Request::Ledger => return Ok(json!(self.preserved.reporting.ledger())),
             Request::Metrics { prometheus } => {
                 let sample = Sample::take(self.plan.into(), &self.preserved.reporting);
@@ -151,6 +166,18 @@ impl RunningMachine<'_> {
                 .find_map(|(at, console)| (*at == device).then_some(*console))
                 .ok_or_else(|| RequestError::NotAConsole { device, consoles: positions() }),
         }
+    }
+
+    /// Gives the machine a new generation id, and notifies the guest of it.
+    fn new_generation(&self) -> Result<(), RequestError> {
+        if !self.new_generation.is_present() {
+            return Err(RequestError::NoGenerationId);
+        }
+        self.preserved.new_generation().map_err(RequestError::GenerationId)?;
+        // After the id is in guest memory.
+        self.new_generation.raise();
+        tracing::info!("the machine has a new generation id");
+        Ok(())
     }
 
     /// Injects a memory error.

@@ -22,6 +22,7 @@ mod restore;
 mod sources;
 
 use std::collections::VecDeque;
+use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -130,6 +131,14 @@ impl Reporting {
     /// Takes what was loaded into the guest's reserved memory for the next boot.
     pub fn loaded(&self, platform: PlatformMemory) {
         self.lock().platform = platform;
+    }
+
+    /// Changes bytes that were loaded into the guest's reserved memory. A poisoned page of them is replaced.
+    ///
+    /// # Errors
+    /// Returns the error of a system call that replaces a page, or of a write to guest memory.
+    pub fn rewrite_reserved(&self, gpa: u64, bytes: &[u8]) -> io::Result<()> {
+        self.lock().platform.rewrite(&self.ram, &self.journal, gpa, bytes)
     }
 
     /// Attaches the parts of a machine that is about to boot. If one was attached before, this is a reset: detected errors that

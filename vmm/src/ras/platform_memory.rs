@@ -26,6 +26,8 @@ pub struct PlatformMemory {
 
 /// Bytes of the block status, the first field of a status block. It is zero if the block is empty.
 const STATUS_LEN: u64 = 4;
+/// Base-two logarithm of the bytes of the smallest page.
+const PAGE_LOG2_LEN: u8 = 12;
 /// Bytes of an acknowledge register.
 const REGISTER_LEN: u64 = 8;
 
@@ -92,6 +94,27 @@ impl PlatformMemory {
         ram.replace_pages_with(pages.gpa, pages.bytes(), |gpa, page| self.fill(gpa, page, load))
     }
 
+    /// Changes bytes that were [loaded](Self::new), in guest memory too.
+    ///
+    /// Their pages are replaced. A guest that maps them as a device (an arm64 guest does so with the registers of a devicetree) reads
+    /// memory, not the caches of the host's processors, unless these have FEAT_S2FWB; KVM cleans the caches when a new page is mapped for
+    /// a guest. Huge pages are written instead.
+    pub(super) fn rewrite(
+        &mut self,
+        ram: &GuestRam,
+        journal: &Journal,
+        gpa: u64,
+        bytes: &[u8],
+    ) -> io::Result<()> {
+        self.put(gpa, bytes);
+        match self.replace(ram, Span::around(gpa, PAGE_LOG2_LEN)) {
+            Err(error) if error.kind() == io::ErrorKind::Unsupported => {
+                self.access(ram, journal, || ram.write(gpa, bytes)).map_err(io::Error::other)
+            }
+            outcome => outcome,
+        }
+    }
+
     /// Makes `page`, which is zero, what guest memory holds from `gpa` on. `load` is the word at a GPA, or `None` if it cannot be
     /// read.
     fn fill(&self, gpa: u64, page: &mut [u8], load: impl Fn(u64) -> Option<u32>) {
@@ -150,10 +173,14 @@ fn copy(gpa: u64, page: &mut [u8], from: u64, bytes: &[u8]) {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use guest_memory::Backing;
     use platform::Region;
     use ras_core::{ErrorSource, Notification};
 
     use super::*;
+    use crate::timings::Timings;
 
     const PAGE: u64 = 0x1000;
     const TABLES: u64 = 0x10_0000;
@@ -260,5 +287,20 @@ mod tests {
         ram.read(TABLES, &mut bytes).expect("memory");
         let pages: Vec<_> = bytes.chunks(PAGE as usize).map(|page| (page[0], page[0xfff])).collect();
         assert_eq!(pages, [(0xee, 0xee), (7, 7), (0xee, 0xee)]);
+    }
+
+    #[test]
+    fn bytes_that_are_changed_are_restored_as_they_were_changed_to() {
+        let mut memory = platform_memory();
+        let journal = Journal::start(None, Arc::new(Timings::start())).expect("a journal");
+        for backing in [Backing::Anonymous, Backing::Memfd] {
+            let ram = GuestRam::allocate(&[(0, 4 << 20)], backing).expect("memory");
+            memory.rewrite(&ram, &journal, TABLES + 0x810, &[3; 16]).expect("a fresh page");
+            let mut bytes = [0; 0x40];
+            ram.read(TABLES + 0x800, &mut bytes).expect("memory");
+            let expected = [&[7; 0x10][..], &[3; 0x10], &[7; 0x20]].concat();
+            assert_eq!(bytes[..], expected);
+            assert_eq!(filled(&memory, TABLES, |_| None)[0x800..0x840], expected);
+        }
     }
 }

@@ -28,7 +28,7 @@ pub struct Statistics {
     pub available: Option<u64>,
     /// Bytes of caches that can be released quickly.
     pub caches: Option<u64>,
-    /// Huge pages that were allocated, and that could not be.
+    /// Huge pages that were allocated.
     pub huge_pages: Option<u64>,
     /// Huge pages that could not be allocated.
     pub huge_page_failures: Option<u64>,

@@ -5,22 +5,24 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use machine_profile::device_kind::{
-    Default, DeviceSection, FilePath, Flag, Integer, Key, Optional, Reported, Setting, Text,
+    Default, DeviceSection, FilePath, Flag, Integer, Key, Optional, RateLimits, Rates, Reported, Setting,
+    Text,
 };
 
 use super::connection::Connection;
 use super::mac::{MacAddress, MacForm};
 use super::passt::PasstError;
 use super::tap::{Tap, TapError};
-use super::{Net, NetBackend};
+use super::{Limits, Net, NetBackend};
 use crate::kind::DeviceError;
+use crate::rate_limit::RateLimit;
 use crate::virtio::VirtioKind;
 
 /// `type = "virtio-net"`.
 pub static KIND: VirtioKind<NetConfig, NetBackend> = VirtioKind {
     name: "virtio-net",
     doc: "a network interface",
-    keys: &[&TAP, &FD, &PASST, &SOCKET, &MAC, &MTU, &QUEUES],
+    keys: &[&TAP, &FD, &PASST, &SOCKET, &MAC, &MTU, &QUEUES, &RATE_LIMIT],
     read: NetConfig::read,
     inspect: NetConfig::inspect,
     open: NetConfig::open,
@@ -42,6 +44,8 @@ pub struct NetConfig {
     pub mtu: Option<u16>,
     /// Pairs of queues of a tap by name, at least 1. Other links have one.
     pub queue_pairs: u16,
+    /// Limits of each direction.
+    pub rate_limit: Option<RateLimits>,
 }
 
 /// What a network device is connected to.
@@ -107,11 +111,19 @@ static QUEUES: Key<Integer, Default<u32>> = Key {
     absent: Default(1),
 };
 
+static RATE_LIMIT: Key<Rates, Optional> = Key {
+    name: "rate-limit",
+    doc: "Limits of each direction: bytes of frames (bandwidth) and packets (operations) in a second.",
+    form: Rates,
+    absent: Optional("no limits"),
+};
+
 impl NetConfig {
     fn read(section: &mut DeviceSection<'_>) -> Result<Self, Reported> {
         let (tap, fd) = (section.optional(&TAP), section.optional(&FD));
         let (passt, socket) = (section.value(&PASST), section.optional_socket(&SOCKET));
         let (mac, mtu, queues) = (section.optional(&MAC), section.optional(&MTU), section.value(&QUEUES));
+        let rate_limit = section.optional(&RATE_LIMIT);
         let link = read_link(section, tap?, fd?, passt?, socket?)?;
         let queues = queues?;
         if queues.value > 1 && !matches!(link, LinkConfig::Tap(_)) {
@@ -124,6 +136,7 @@ impl NetConfig {
             mac: mac?.map_or_else(derived, |mac| mac.value),
             mtu: mtu?.and_then(|mtu| u16::try_from(mtu.value).ok()),
             queue_pairs: u16::try_from(queues.value).unwrap_or(u16::MAX),
+            rate_limit: rate_limit?.map(|limits| limits.value),
         })
     }
 
@@ -177,7 +190,9 @@ impl NetConfig {
             }
         };
         tracing::info!(link = ?self.link, "network connected");
-        Ok(NetBackend { config: self.clone(), link })
+        let limit = |limits| Arc::new(RateLimit::new(limits));
+        let limits = self.rate_limit.map(|of| Limits { receive: limit(of), transmit: limit(of) });
+        Ok(NetBackend { config: self.clone(), link, limits })
     }
 }
 

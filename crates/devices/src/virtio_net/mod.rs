@@ -18,7 +18,8 @@
 //! of a descriptor sets DEVICE_NEEDS_RESET. Packets wait in the driver's queue while passt does not take them, and at the host
 //! while the driver has no buffers.
 //!
-//! Each pair of queues has a thread, which waits for the driver and the host at once.
+//! Each pair of queues has a thread, which waits for the driver and the host at once. A rate limit holds for each direction of the
+//! interface, over all its pairs: packets wait where they wait for the other side too.
 
 mod config;
 mod connection;
@@ -48,8 +49,9 @@ pub use self::config::{KIND, LinkConfig, NetConfig};
 use self::connection::Connection;
 use self::control::Control;
 pub use self::mac::MacAddress;
-use self::pair::Pair;
+use self::pair::{Limiters, Pair};
 use self::tap::Tap;
+use crate::rate_limit::{RateLimit, RateLimiter};
 use crate::virtio::{Activation, Group, QueueWorkers, VirtioDevice, per_request};
 
 /// The host's side of a network interface: open, and kept across resets.
@@ -57,6 +59,14 @@ use crate::virtio::{Activation, Group, QueueWorkers, VirtioDevice, per_request};
 pub struct NetBackend {
     config: NetConfig,
     link: Link,
+    limits: Option<Limits>,
+}
+
+/// The rate limits of each direction.
+#[derive(Clone, Debug)]
+struct Limits {
+    receive: Arc<RateLimit>,
+    transmit: Arc<RateLimit>,
 }
 
 /// What it is connected to.
@@ -73,6 +83,15 @@ impl NetBackend {
             Link::Tap(tap) => tap.queues(),
             Link::Connection(_) => 1,
         }
+    }
+
+    /// A thread's access to the rate limits.
+    fn limiters(&self) -> io::Result<Limiters> {
+        let Some(Limits { receive, transmit }) = &self.limits else { return Ok(Limiters::default()) };
+        Ok(Limiters {
+            receive: Some(RateLimiter::new(Arc::clone(receive))?),
+            transmit: Some(RateLimiter::new(Arc::clone(transmit))?),
+        })
     }
 
     fn is_up(&self) -> bool {
@@ -130,7 +149,8 @@ impl Net {
         let mergeable = has(VIRTIO_NET_F_MRG_RXBUF);
         let tap = match &self.backend.link {
             Link::Connection(connection) => {
-                return Ok(vec![(vec![0, 1], Box::new(Pair::new(connection.port()?, [0, 1], mergeable)))]);
+                let pair = Pair::new(connection.port()?, [0, 1], mergeable, self.backend.limiters()?);
+                return Ok(vec![(vec![0, 1], Box::new(pair))]);
             }
             Link::Tap(tap) => tap,
         };
@@ -144,7 +164,8 @@ impl Net {
         for pair in 0..pairs {
             let queues = [2 * pair, 2 * pair + 1];
             let port = tap.port(pair.into()).ok_or(io::ErrorKind::NotFound)?;
-            groups.push((queues.to_vec(), Box::new(Pair::new(port, queues, mergeable))));
+            let pair = Pair::new(port, queues, mergeable, self.backend.limiters()?);
+            groups.push((queues.to_vec(), Box::new(pair)));
         }
         if has(VIRTIO_NET_F_CTRL_VQ) {
             // Behind the pairs, of which there is one without VIRTIO_NET_F_MQ (VIRTIO 1.2, 5.1.2).
@@ -164,7 +185,7 @@ impl VirtioDevice for Net {
     }
 
     fn features(&self) -> u64 {
-        let NetBackend { config, link } = &self.backend;
+        let NetBackend { config, link, .. } = &self.backend;
         let mut features =
             feature(VIRTIO_NET_F_MAC) | feature(VIRTIO_NET_F_STATUS) | feature(VIRTIO_NET_F_MRG_RXBUF);
         if config.mtu.is_some() {

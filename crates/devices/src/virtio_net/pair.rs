@@ -2,12 +2,15 @@
 
 use vmm_sys_util::epoll::EventSet;
 
-use super::packet::{self, MAX_LEN, MIN_LEN};
+use super::packet::{self, HEADER_LEN, MAX_LEN, MIN_LEN};
 use super::port::Port;
+use crate::rate_limit::RateLimiter;
 use crate::virtio::{CopyError, GroupContext, QueueGroup, Request, ServeError, Taken};
 
 /// Packets of one direction that are handled before the other direction gets its share.
 const BATCH: usize = 64;
+/// Token of the timers of rate limits. A port uses others.
+const ADMITTED: u32 = u32::MAX;
 
 /// Serves receiveq and transmitq of a pair.
 pub(super) struct Pair<P> {
@@ -16,11 +19,25 @@ pub(super) struct Pair<P> {
     transmit_queue: u16,
     /// Whether a received packet may take several buffers (VIRTIO_NET_F_MRG_RXBUF).
     mergeable: bool,
-    /// The packet that was received, and its length while the driver has no buffers for it.
+    limiters: Limiters,
+    /// The packet that was received, and its length while it waits.
     received: Box<[u8]>,
-    waiting: Option<usize>,
+    waiting: Option<Waiting>,
     /// The packet that is sent.
     sent: Box<[u8]>,
+}
+
+/// The rate limits of a pair, as its thread takes from them.
+#[derive(Default)]
+pub(super) struct Limiters {
+    pub(super) receive: Option<RateLimiter>,
+    pub(super) transmit: Option<RateLimiter>,
+}
+
+/// A received packet that waits: for the rate limit, and then for buffers.
+struct Waiting {
+    len: usize,
+    is_admitted: bool,
 }
 
 /// Where a received packet goes.
@@ -32,13 +49,14 @@ enum Delivery {
 }
 
 impl<P: Port> Pair<P> {
-    pub(super) fn new(port: P, queues: [u16; 2], mergeable: bool) -> Self {
+    pub(super) fn new(port: P, queues: [u16; 2], mergeable: bool, limiters: Limiters) -> Self {
         let [receive_queue, transmit_queue] = queues;
         Pair {
             port,
             receive_queue,
             transmit_queue,
             mergeable,
+            limiters,
             received: packet::buffer(),
             waiting: None,
             sent: packet::buffer(),
@@ -68,18 +86,20 @@ impl<P: Port> Pair<P> {
             if context.stop().is_set() {
                 break;
             }
-            let len = match self.waiting.take() {
-                Some(len) => len,
-                None => match self.port.receive(&mut self.received, context)? {
-                    Some(len) => len,
-                    None => {
-                        is_busy = false;
-                        break;
-                    }
-                },
+            let waiting = match self.waiting.take() {
+                Some(waiting) => Some(waiting),
+                None => {
+                    let received = self.port.receive(&mut self.received, context)?;
+                    received.map(|len| Waiting { len, is_admitted: false })
+                }
             };
-            if let Delivery::NoBuffers = self.deliver(len, context)? {
-                self.waiting = Some(len);
+            let Some(Waiting { len, is_admitted }) = waiting else {
+                is_busy = false;
+                break;
+            };
+            let is_admitted = is_admitted || admits(&mut self.limiters.receive, len as u64)?;
+            if !is_admitted || matches!(self.deliver(len, context)?, Delivery::NoBuffers) {
+                self.waiting = Some(Waiting { len, is_admitted });
                 is_busy = false;
                 break;
             }
@@ -156,6 +176,12 @@ impl<P: Port> Pair<P> {
                 is_busy = context.request_notifications(queue)?;
                 break;
             };
+            if !admits(&mut self.limiters.transmit, request.readable.len())? {
+                // The next notification that counts is the timer's.
+                context.unpop(queue, 1);
+                is_busy = false;
+                break;
+            }
             match gather(&mut request, &mut self.sent) {
                 Ok(packet) => self.port.send(packet, context)?,
                 Err(reason) => tracing::debug!(%reason, "a packet of the driver is dropped"),
@@ -169,6 +195,9 @@ impl<P: Port> Pair<P> {
 
 impl<P: Port> QueueGroup for Pair<P> {
     fn start(&mut self, context: &mut GroupContext<'_>) -> Result<(), ServeError> {
+        for limiter in [&self.limiters.receive, &self.limiters.transmit].into_iter().flatten() {
+            context.watch(limiter, ADMITTED, EventSet::IN | EventSet::EDGE_TRIGGERED)?;
+        }
         Ok(self.port.start(context)?)
     }
 
@@ -182,8 +211,18 @@ impl<P: Port> QueueGroup for Pair<P> {
         events: EventSet,
         context: &mut GroupContext<'_>,
     ) -> Result<(), ServeError> {
-        self.port.ready(token, events, context)?;
+        if token != ADMITTED {
+            self.port.ready(token, events, context)?;
+        }
         self.pump(context)
+    }
+}
+
+/// Whether a packet of this length, with its header, can pass now. If not, the limiter's timer expires once it can be tried again.
+fn admits(limiter: &mut Option<RateLimiter>, len: u64) -> Result<bool, ServeError> {
+    match limiter {
+        Some(limiter) => Ok(limiter.admits(len.saturating_sub(HEADER_LEN as u64))?),
+        None => Ok(true),
     }
 }
 

@@ -2,10 +2,11 @@
 
 use std::io::{Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use devices::virtio_net::{LinkConfig, MacAddress, Net, NetConfig};
 use guest_memory::Backing;
+use machine_profile::device_kind::RateLimits;
 use tempfile::TempDir;
 use vm_device::MutDeviceMmio;
 use vm_device::bus::MmioAddress;
@@ -41,10 +42,15 @@ impl Machine {
     }
 
     pub(crate) fn with(mtu: Option<u16>, features: u64, backing: Backing) -> Self {
+        Machine::limited(mtu, features, backing, None)
+    }
+
+    fn limited(mtu: Option<u16>, features: u64, backing: Backing, rate_limit: Option<RateLimits>) -> Self {
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join("passt.socket");
         let listener = UnixListener::bind(&path).expect("a socket");
-        let config = NetConfig { link: LinkConfig::Socket(path), mac: ADDRESS, mtu, queue_pairs: 1 };
+        let link = LinkConfig::Socket(path);
+        let config = NetConfig { link, mac: ADDRESS, mtu, queue_pairs: 1, rate_limit };
         let driver = Driver::in_memory(Net::new(config.open().expect("a connection")), backing);
         let (peer, _) = listener.accept().expect("a connection");
         let rings = [Ring::at(0, DESCRIPTORS), Ring::at(1, DESCRIPTORS + 0x1000)];
@@ -205,6 +211,48 @@ fn packets_wait_until_the_driver_has_buffers() {
             assert_eq!(machine.driver.bytes(BUFFERS + HEADER_LEN as u64, 600), frame(600, seed));
         }
     }
+}
+
+#[test]
+fn packets_wait_for_the_rate_limit_of_their_direction() {
+    let limited = |bandwidth, operations| {
+        let limits = Some(RateLimits { bandwidth, operations });
+        Machine::limited(None, 0, Backing::Anonymous, limits)
+    };
+    // A burst of 100, and one a millisecond from then on. It may take longer, and never less.
+    let mut machine = limited(None, Some(1000));
+    let start = Instant::now();
+    for seed in 0..150 {
+        machine.send(&[], &frame(100, seed));
+        assert_eq!(machine.arrived(), frame(100, seed));
+    }
+    assert!(start.elapsed() >= Duration::from_millis(49), "{:?}", start.elapsed());
+    let start = Instant::now();
+    (0..150).for_each(|seed| machine.inject(&frame(100, seed)));
+    for seed in 0..150 {
+        machine.offer(RECEIVE, 0, &[Buffer(BUFFERS, 2048, true)]);
+        assert_eq!(machine.used(RECEIVE), (0, 112));
+        assert_eq!(machine.driver.bytes(BUFFERS + HEADER_LEN as u64, 100), frame(100, seed));
+    }
+    assert!(start.elapsed() >= Duration::from_millis(49), "{:?}", start.elapsed());
+
+    // Four frames of 60,000 bytes at 1 MiB a second, but for a burst of a tenth of a second.
+    let mut machine = limited(Some(1 << 20), None);
+    let packet = [vec![0; HEADER_LEN], frame(60_000, 1)].concat();
+    let start = Instant::now();
+    for _ in 0..4 {
+        machine.driver.put(BUFFERS, &packet);
+        machine.offer(TRANSMIT, 0, &[Buffer(BUFFERS, packet.len() as u32, false)]);
+        machine.used(TRANSMIT);
+        assert!(machine.arrived() == frame(60_000, 1));
+    }
+    assert!(start.elapsed() >= Duration::from_millis(70), "{:?}", start.elapsed());
+    // One that waits is abandoned by a reset, and the limit is as before.
+    machine.offer(TRANSMIT, 0, &[Buffer(BUFFERS, packet.len() as u32, false)]);
+    machine.start(0);
+    machine.send(&[], &frame(100, 2));
+    let first = machine.arrived();
+    assert!(first == frame(100, 2) || first == frame(60_000, 1) && machine.arrived() == frame(100, 2));
 }
 
 #[test]

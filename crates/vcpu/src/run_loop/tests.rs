@@ -19,6 +19,7 @@ struct Script {
     kicks_cleared: usize,
     injected: Vec<Injection>,
     abandoned: usize,
+    continued: usize,
 }
 
 type Outcome = Result<Exit<'static>, RunError>;
@@ -39,6 +40,7 @@ impl Script {
             kicks_cleared: 0,
             injected: vec![],
             abandoned: 0,
+            continued: 0,
         }
     }
 }
@@ -75,6 +77,10 @@ impl VcpuPort for Script {
     fn abandon_access(&mut self) -> Result<(), RunError> {
         self.abandoned += 1;
         Ok(())
+    }
+
+    fn continue_after_pause(&mut self) {
+        self.continued += 1;
     }
 
     fn clear_kick(&mut self) {
@@ -274,12 +280,14 @@ fn a_state_requested_by_an_exit_takes_effect_before_the_next_entry() {
 fn a_paused_vcpu_resumes() {
     let control = Control::default();
     control.set(RunState::Pause);
+    let mut script = Script::new([]);
     std::thread::scope(|scope| {
-        let vcpu = scope.spawn(|| run_script(&mut Script::new([]), &control).0);
+        let vcpu = scope.spawn(|| run_script(&mut script, &control).0);
         assert_eq!(control.await_parked(1, Duration::from_secs(10)), Parked::All);
         control.set(RunState::Run);
         assert_eq!(vcpu.join().expect("no panic"), VcpuExitReason::TripleFault);
     });
+    assert_eq!(script.continued, 1, "the guest's watchdogs are notified");
 }
 
 /// A machine whose memory at 0x7000 is poisoned. It holds the vCPU that consumes the error for a number of polls, and then injects an

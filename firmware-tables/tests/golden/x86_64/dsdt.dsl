@@ -122,6 +122,11 @@ DefinitionBlock ("", "DSDT", 2, "GHEST ", "GHESTVMM", 0x00000001)
                 {
                     Notify (GERR, 0x80) // Status Change
                 }
+
+                If ((Local0 & 0x40))
+                {
+                    Notify (VGEN, 0x80) // Status Change
+                }
             }
         }
 
@@ -137,6 +142,26 @@ DefinitionBlock ("", "DSDT", 2, "GHEST ", "GHESTVMM", 0x00000001)
             Name (_HID, EisaId ("PNP0C33") /* Error Device */)  // _HID: Hardware ID
             Name (_UID, Zero)  // _UID: Unique ID
             Name (_STA, 0x0F)  // _STA: Status
+        }
+
+        Device (VGEN)
+        {
+            Name (_HID, "ABCD0032")  // _HID: Hardware ID
+            Name (_UID, Zero)  // _UID: Unique ID
+            Name (_STA, 0x0F)  // _STA: Status
+            Name (_CRS, ResourceTemplate ()  // _CRS: Current Resource Settings
+            {
+                Memory32Fixed (ReadWrite,
+                    0x000DF000,         // Address Base
+                    0x00001000,         // Address Length
+                    )
+            })
+            Name (_CID, "VM_Gen_Counter")  // _CID: Compatible ID
+            Name (ADDR, Package (0x02)
+            {
+                0x000DF000,
+                Zero
+            })
         }
 
         Device (VR00)

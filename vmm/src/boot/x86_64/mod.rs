@@ -7,6 +7,7 @@
 //! | 7000 | boot parameters ("zero page") |
 //! | 9000 .. f000 | page tables of the 64-bit entry |
 //! | 2_0000 | command line |
+//! | d_f000 | generation id, after the rest |
 //! | e_0000 .. f_fff0 | firmware tables |
 //! | f_fff0 | code of the reset vector |
 //! | 10_0000 .. | kernel |

@@ -11,5 +11,6 @@ mod spec;
 pub use request::{InjectionMethod, InjectionRequest};
 pub use schedule::Schedule;
 pub use spec::{
-    ConsolePattern, InjectionSpec, InjectionSpecError, Trigger, parse_log2_span, parse_number, parse_time,
+    ConsolePattern, InjectionSpec, InjectionSpecError, Trigger, parse_log2_span, parse_number, parse_size,
+    parse_time,
 };

@@ -189,13 +189,19 @@ pub fn parse_number(text: &str) -> Option<u64> {
     }
 }
 
+/// A size in bytes, KiB, MiB or GiB.
+#[must_use]
+pub fn parse_size(text: &str) -> Option<u64> {
+    let (number, unit) = [("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30), ("", 1)]
+        .into_iter()
+        .find_map(|(unit, bytes)| Some((text.strip_suffix(unit)?, bytes)))?;
+    parse_number(number)?.checked_mul(unit)
+}
+
 /// The base-two logarithm of a span: a power of two from 4 KiB to 1 GiB, in bytes, KiB, MiB or GiB.
 #[must_use]
 pub fn parse_log2_span(text: &str) -> Option<u8> {
-    let (number, shift) = [("KiB", 10), ("MiB", 20), ("GiB", 30), ("", 0)]
-        .into_iter()
-        .find_map(|(unit, shift)| Some((text.strip_suffix(unit)?, shift)))?;
-    let bytes = parse_number(number)?.checked_shl(shift).filter(|bytes| bytes.is_power_of_two())?;
+    let bytes = parse_size(text).filter(|bytes| bytes.is_power_of_two())?;
     u8::try_from(bytes.trailing_zeros()).ok().filter(|log2_len| LOG2_LENS.contains(log2_len))
 }
 
