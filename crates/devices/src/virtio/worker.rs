@@ -19,7 +19,7 @@ use std::thread::{self, JoinHandle};
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EventFd};
 
-use super::group::{Group, GroupContext, Indexed, QueueGroup, ServeError};
+use super::group::{Group, GroupContext, QueueGroup, ReadyQueue, ServeError};
 use super::memory::DeviceMemory;
 use super::queue::Queue;
 use super::{Activation, Interrupt};
@@ -70,7 +70,7 @@ enum State {
 struct Idle {
     handler: Box<dyn QueueGroup>,
     /// Those of its queues that are ready.
-    ready: Vec<Indexed>,
+    ready: Vec<ReadyQueue>,
 }
 
 impl QueueWorkers {
@@ -84,13 +84,18 @@ impl QueueWorkers {
         activation: Activation,
         groups: impl IntoIterator<Item = Group>,
     ) -> io::Result<Self> {
-        let Activation { memory, interrupt, queues, kicks, .. } = activation;
-        let mut ready: Vec<_> =
-            (0..).zip(queues).filter_map(|(index, queue)| Some((index, queue?))).collect();
-        let mut workers =
-            QueueWorkers { context: Context { device, memory, interrupt, kicks }, groups: Vec::new() };
+        let context = Context {
+            device,
+            memory: activation.memory,
+            interrupt: activation.interrupt,
+            kicks: activation.kicks,
+        };
+        let ready = (0..).zip(activation.queues);
+        let ready = ready.filter_map(|(index, queue)| Some(ReadyQueue::new(index, queue?)));
+        let mut ready: Vec<_> = ready.collect();
+        let mut workers = QueueWorkers { context, groups: Vec::new() };
         for (queues, handler) in groups {
-            let ready = ready.extract_if(.., |(index, _)| queues.contains(index)).collect();
+            let ready = ready.extract_if(.., |ready| queues.contains(&ready.index)).collect();
             let mut group = ServedGroup { queues, state: State::Failed };
             group.run(Idle { handler, ready }, &workers.context)?;
             workers.groups.push(group);
@@ -102,7 +107,7 @@ impl QueueWorkers {
     pub fn stop_queue(&mut self, index: u16) {
         let Some(group) = self.groups.iter_mut().find(|group| group.queues.contains(&index)) else { return };
         let Some(mut idle) = group.stop() else { return };
-        idle.ready.retain(|&(ready, _)| ready != index);
+        idle.ready.retain(|ready| ready.index != index);
         if let Err(error) = group.run(idle, &self.context) {
             self.context.fail(&error.into());
         }
@@ -117,9 +122,9 @@ impl QueueWorkers {
         let mut groups = self.groups.iter_mut();
         let group = groups.find(|group| group.queues.contains(&index)).ok_or(io::ErrorKind::NotFound)?;
         let mut idle = group.stop().ok_or(io::ErrorKind::BrokenPipe)?;
-        let is_served = idle.ready.iter().any(|&(ready, _)| ready == index);
+        let is_served = idle.ready.iter().any(|ready| ready.index == index);
         if !is_served {
-            idle.ready.push((index, queue));
+            idle.ready.push(ReadyQueue::new(index, queue));
         }
         group.run(idle, &self.context)?;
         if is_served { Err(io::ErrorKind::ResourceBusy.into()) } else { Ok(()) }
@@ -139,7 +144,7 @@ impl ServedGroup {
     /// Starts a thread, unless no queue is ready.
     fn run(&mut self, idle: Idle, context: &Context) -> io::Result<()> {
         self.state = match idle.ready.first() {
-            Some(&(first, _)) => State::Running(Worker::start(context.clone(), first, idle)?),
+            Some(first) => State::Running(Worker::start(context.clone(), first.index, idle)?),
             None => State::Stopped(idle),
         };
         Ok(())
@@ -166,11 +171,17 @@ struct Stop {
     flag: StopFlag,
 }
 
+impl Stop {
+    fn new() -> io::Result<Self> {
+        Ok(Stop { event: EventFd::new(EFD_CLOEXEC)?, flag: StopFlag::default() })
+    }
+}
+
 impl Worker {
     fn start(context: Context, first: u16, idle: Idle) -> io::Result<Self> {
-        let stop = Arc::new(Stop { event: EventFd::new(EFD_CLOEXEC)?, flag: StopFlag::default() });
+        let stop = Arc::new(Stop::new()?);
         let name = context.thread_name(first);
-        let server = Server { epoll: Epoll::new()?, context, idle, stop: Arc::clone(&stop) };
+        let server = Server::new(context, idle, Arc::clone(&stop))?;
         let thread = thread::Builder::new().name(name).spawn(|| server.run())?;
         Ok(Worker { stop, thread: Some(thread) })
     }
@@ -220,6 +231,10 @@ const KICK: u64 = 1 << 32;
 const STOP: u64 = 1 << 33;
 
 impl Server {
+    fn new(context: Context, idle: Idle, stop: Arc<Stop>) -> io::Result<Self> {
+        Ok(Server { epoll: Epoll::new()?, context, idle, stop })
+    }
+
     /// Serves the queues until the thread has to end. `None` if it failed.
     fn run(mut self) -> Option<Idle> {
         match panic::catch_unwind(AssertUnwindSafe(|| self.serve())) {
@@ -236,14 +251,67 @@ impl Server {
     }
 
     fn serve(&mut self) -> Result<(), ServeError> {
-        let Server { context, idle: Idle { handler, ready }, stop, epoll } = self;
+        self.start()?;
+        while !self.stop.flag.is_set() {
+            self.turn(-1)?;
+        }
+        Ok(())
+    }
+
+    fn start(&mut self) -> Result<(), ServeError> {
+        let Server { context, idle: Idle { ready, .. }, stop, epoll } = self;
         watch(epoll, &stop.event, STOP)?;
-        for &(index, _) in &*ready {
-            if let Some(kick) = context.kicks.get(usize::from(index)) {
-                watch(epoll, &**kick, KICK + u64::from(index))?;
+        for ReadyQueue { index, .. } in &*ready {
+            if let Some(kick) = context.kicks.get(usize::from(*index)) {
+                watch(epoll, &**kick, KICK + u64::from(*index))?;
             }
         }
-        let indices: Vec<_> = ready.iter().map(|&(index, _)| index).collect();
+        let indices: Vec<_> = ready.iter().map(|ready| ready.index).collect();
+        self.call(|handler, group| handler.start(group))?;
+        for index in indices {
+            if !self.stop.flag.is_set() {
+                self.call(|handler, group| handler.available(index, group))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits, for `timeout` milliseconds or without end, and handles what is ready. Returns how many descriptors were.
+    fn turn(&mut self, timeout: i32) -> Result<usize, ServeError> {
+        let mut events = [EpollEvent::default(); MAX_EVENTS];
+        let count = match self.epoll.wait(timeout, &mut events) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => 0,
+            outcome => outcome?,
+        };
+        for event in &events[..count] {
+            if self.stop.flag.is_set() {
+                break;
+            }
+            match event.data() {
+                STOP => {}
+                data if data >= KICK => {
+                    let index = (data - KICK) as u16;
+                    if let Some(kick) = self.context.kicks.get(usize::from(index)) {
+                        // Never blocks: EAGAIN if the count is 0.
+                        let _ = kick.read();
+                    }
+                    self.call(|handler, group| handler.available(index, group))?;
+                }
+                token => {
+                    self.call(|handler, group| handler.ready(token as u32, event.event_set(), group))?;
+                }
+            }
+        }
+        Ok(count)
+    }
+
+    /// Calls the group. It is called again, after the other descriptors, for chains that it did not get.
+    fn call(
+        &mut self,
+        call: impl FnOnce(&mut dyn QueueGroup, &mut GroupContext<'_>) -> Result<(), ServeError>,
+    ) -> Result<(), ServeError> {
+        let Server { context, idle: Idle { handler, ready }, stop, epoll } = self;
+        ready.iter_mut().for_each(ReadyQueue::begin_call);
         let mut group = GroupContext {
             memory: &context.memory,
             interrupt: &*context.interrupt,
@@ -251,34 +319,11 @@ impl Server {
             epoll,
             queues: ready,
         };
-        handler.start(&mut group)?;
-        for index in indices {
-            if !stop.flag.is_set() {
-                handler.available(index, &mut group)?;
-            }
-        }
-        let mut events = [EpollEvent::default(); MAX_EVENTS];
-        while !stop.flag.is_set() {
-            let count = match epoll.wait(-1, &mut events) {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => 0,
-                outcome => outcome?,
-            };
-            for event in &events[..count] {
-                if stop.flag.is_set() {
-                    break;
-                }
-                match event.data() {
-                    STOP => {}
-                    data if data >= KICK => {
-                        let index = (data - KICK) as u16;
-                        if let Some(kick) = context.kicks.get(usize::from(index)) {
-                            // Never blocks: EAGAIN if the count is 0.
-                            let _ = kick.read();
-                        }
-                        handler.available(index, &mut group)?;
-                    }
-                    token => handler.ready(token as u32, event.event_set(), &mut group)?,
-                }
+        call(&mut **handler, &mut group)?;
+        for queue in ready.iter().filter(|queue| queue.is_unfinished()) {
+            if let Some(kick) = context.kicks.get(usize::from(queue.index)) {
+                // Fails only if 2^64 - 2 notifications are pending.
+                let _ = kick.write(1);
             }
         }
         Ok(())

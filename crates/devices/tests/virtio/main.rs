@@ -5,6 +5,7 @@ mod balloon;
 mod block;
 mod disk;
 mod driver;
+mod fairness;
 mod groups;
 mod hostile_guest;
 #[cfg(feature = "virtio-net")]
@@ -13,7 +14,6 @@ mod hostile_net;
 mod net;
 mod poison_observer;
 mod poisoned_rings;
-#[cfg(any(feature = "virtio-balloon", feature = "virtio-net", feature = "virtio-vsock"))]
 mod rings;
 #[cfg(feature = "virtio-rng")]
 mod rng;
