@@ -8,6 +8,9 @@
 //! | drop | ends all threads |
 //!
 //! The driver's notification of a queue is its eventfd ([`Activation::kicks`]), which the thread waits for.
+//!
+//! With the feature `testing`, an activation can have the groups served by its caller instead, turn by turn and without a thread
+//! (`QueueWorkers::run_until_idle`): what a device does is then the same in each run.
 
 use std::io;
 use std::os::fd::AsRawFd;
@@ -51,6 +54,8 @@ struct Context {
     interrupt: Arc<dyn Interrupt>,
     /// The driver's notifications, by index of the queue.
     kicks: Arc<[Arc<EventFd>]>,
+    #[cfg(feature = "testing")]
+    without_threads: bool,
 }
 
 struct ServedGroup {
@@ -61,6 +66,9 @@ struct ServedGroup {
 
 enum State {
     Running(Worker),
+    /// The caller of [`QueueWorkers::run_until_idle`] serves it.
+    #[cfg(feature = "testing")]
+    OfCaller(Server),
     Stopped(Idle),
     /// The thread failed or panicked: the device needs a reset.
     Failed,
@@ -89,6 +97,8 @@ impl QueueWorkers {
             memory: activation.memory,
             interrupt: activation.interrupt,
             kicks: activation.kicks,
+            #[cfg(feature = "testing")]
+            without_threads: activation.without_threads,
         };
         let ready = (0..).zip(activation.queues);
         let ready = ready.filter_map(|(index, queue)| Some(ReadyQueue::new(index, queue?)));
@@ -129,6 +139,27 @@ impl QueueWorkers {
         group.run(idle, &self.context)?;
         if is_served { Err(io::ErrorKind::ResourceBusy.into()) } else { Ok(()) }
     }
+
+    /// Serves the groups of an activation without threads, until nothing is ready. False if that does not happen within
+    /// `max_turns` turns of a group: it would keep its thread busy for nothing.
+    #[cfg(feature = "testing")]
+    pub fn run_until_idle(&mut self, max_turns: u32) -> bool {
+        for group in &mut self.groups {
+            let mut turns = 0;
+            while let State::OfCaller(server) = &mut group.state {
+                match server.turn(0) {
+                    Ok(0) => break,
+                    Ok(_) if turns == max_turns => return false,
+                    Ok(_) => turns += 1,
+                    Err(error) => {
+                        self.context.fail(&error);
+                        group.state = State::Failed;
+                    }
+                }
+            }
+        }
+        true
+    }
 }
 
 impl ServedGroup {
@@ -136,6 +167,8 @@ impl ServedGroup {
     fn stop(&mut self) -> Option<Idle> {
         match std::mem::replace(&mut self.state, State::Failed) {
             State::Running(mut worker) => worker.join(),
+            #[cfg(feature = "testing")]
+            State::OfCaller(server) => Some(server.idle),
             State::Stopped(idle) => Some(idle),
             State::Failed => None,
         }
@@ -144,6 +177,17 @@ impl ServedGroup {
     /// Starts a thread, unless no queue is ready.
     fn run(&mut self, idle: Idle, context: &Context) -> io::Result<()> {
         self.state = match idle.ready.first() {
+            #[cfg(feature = "testing")]
+            Some(_) if context.without_threads => {
+                let mut server = Server::new(context.clone(), idle, Arc::new(Stop::new()?))?;
+                match server.start() {
+                    Ok(()) => State::OfCaller(server),
+                    Err(error) => {
+                        context.fail(&error);
+                        State::Failed
+                    }
+                }
+            }
             Some(first) => State::Running(Worker::start(context.clone(), first.index, idle)?),
             None => State::Stopped(idle),
         };
