@@ -11,6 +11,7 @@ mod conversation;
 mod cpio;
 mod emulator;
 mod error;
+mod fuzz;
 mod host;
 mod image;
 mod kernel;
@@ -93,6 +94,8 @@ enum Command {
     },
     /// Compare one guest under both table sets, with a page of it poisoned on an emulated host
     Compare(compare::Options),
+    /// Fuzz the devices and parsers: a million inputs for each target
+    Fuzz(fuzz::Options),
     /// Build the Debian package of ghest, with its unit, manual pages, completions and schemas (needs cargo-deb)
     Package,
     /// Measure ghest: on this machine's own /dev/kvm, and beside another VMM on an emulated host
@@ -138,6 +141,9 @@ fn execute(Cli { command, ghest, full }: Cli) -> Result<Option<Count>> {
     if let Command::Libraries { update } = command {
         return libraries::check(&workspace, update).map(Some);
     }
+    if let Command::Fuzz(options) = command {
+        return fuzz::fuzz(&workspace, &options).map(Some);
+    }
     if matches!(command, Command::Package) {
         return package::package(&workspace).map(|()| None);
     }
@@ -167,6 +173,7 @@ fn execute(Cli { command, ghest, full }: Cli) -> Result<Option<Count>> {
     match command {
         Command::Setup
         | Command::Libraries { .. }
+        | Command::Fuzz(_)
         | Command::Package
         | Command::Run(_)
         | Command::Compare(_) => Ok(None),
