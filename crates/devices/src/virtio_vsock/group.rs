@@ -303,7 +303,7 @@ impl VsockGroup {
 }
 
 /// The events of a connection's socket. Edge-triggered: what cannot be handled for now does not wake the thread again.
-const SOCKET_EVENTS: EventSet =
+pub(super) const SOCKET_EVENTS: EventSet =
     EventSet::IN.union(EventSet::OUT).union(EventSet::READ_HANG_UP).union(EventSet::EDGE_TRIGGERED);
 
 /// Takes a buffer for a packet to the guest. `None` if there is none: the driver notifies the device of the next one.
