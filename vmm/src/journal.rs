@@ -196,7 +196,9 @@ fn log(note: &Note) {
         | Note::ErrorEvent(ErrorEvent::RecordWritten { .. } | ErrorEvent::Acknowledged { .. }) => {
             tracing::info!(target: LOG_TARGET, "{}", LogText(note));
         }
+        // The device has logged why.
         Note::ErrorEvent(_)
+        | Note::DeviceNeedsReset(_)
         | Note::Plan(_)
         | Note::VcpuStarted(_)
         | Note::FirstExit { .. }

@@ -11,7 +11,6 @@ use std::thread::Builder;
 const STACK_LEN: usize = 512 << 10;
 
 /// A thread to be started, with a name (Linux shows 15 bytes of it) and a stack that no huge page of 2 MiB fits into.
-#[must_use]
 pub fn thread(name: impl Into<String>) -> Builder {
     Builder::new().name(name.into()).stack_size(STACK_LEN)
 }

@@ -11,6 +11,7 @@ mod conversation;
 mod cpio;
 mod emulator;
 mod error;
+mod fuzz;
 mod host;
 mod image;
 mod kernel;
@@ -93,6 +94,8 @@ enum Command {
     },
     /// Compare one guest under both table sets, with a page of it poisoned on an emulated host
     Compare(compare::Options),
+    /// Fuzz the devices and parsers: a million inputs for each target
+    Fuzz(fuzz::Options),
     /// Build the Debian package of ghest, with its unit, manual pages, completions and schemas (by cargo-deb, which is built into the
     /// cache if it is not there)
     Package,
@@ -142,6 +145,9 @@ fn execute(Cli { command, ghest, full }: Cli) -> Result<Option<Count>> {
     if let Command::Libraries { update } = command {
         return libraries::check(&workspace, update).map(Some);
     }
+    if let Command::Fuzz(options) = command {
+        return fuzz::fuzz(&workspace, &options).map(Some);
+    }
     if matches!(command, Command::Package) {
         let package = package::package(&workspace, &Cache::new(workspace.cache(), false))?;
         println!("{}", package.display());
@@ -173,6 +179,7 @@ fn execute(Cli { command, ghest, full }: Cli) -> Result<Option<Count>> {
     match command {
         Command::Setup
         | Command::Libraries { .. }
+        | Command::Fuzz(_)
         | Command::Package
         | Command::Run(_)
         | Command::Compare(_) => Ok(None),

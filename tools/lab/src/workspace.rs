@@ -118,6 +118,16 @@ impl Workspace {
         HOST_TESTS.iter().map(build).collect()
     }
 
+    /// Builds the fuzz targets of these names, or all, with these flags of the compiler. Returns them by name.
+    pub(crate) fn fuzz_targets(&self, names: &[String], flags: &str) -> Result<BTreeMap<String, PathBuf>> {
+        // With a target, the flags are not those of build scripts and macros.
+        let host = process::text(Command::new("rustc").args(["--print", "host-tuple"]))?;
+        let mut cargo = self.build("fuzz");
+        cargo.args(["--features", "libfuzzer", "--profile", "fuzz", "--target", host.trim()]);
+        cargo.args(names.is_empty().then_some("--bins")).args(names.iter().flat_map(|name| ["--bin", name]));
+        executables(cargo.env("RUSTFLAGS", flags), "fuzz")
+    }
+
     /// The build of a package, for [`executables`].
     fn build(&self, package: &str) -> Command {
         let mut cargo = self.cargo();

@@ -11,7 +11,7 @@ use rustix::net::{RecvFlags, recv};
 use serde_json::Value;
 use vmm_sys_util::epoll::EventSet;
 
-use super::protocol::{parse, refusal, response};
+use super::protocol::{refusal, response};
 use super::{CLIENT_TIMEOUT, MAX_REQUEST_LEN, Request};
 
 /// A client.
@@ -110,7 +110,7 @@ impl Connection {
         match self.read() {
             // An earlier request may have taken long.
             Ok(Input::Request(_)) if self.has_hung_up() => Connected::No,
-            Ok(Input::Request(line)) => match parse(&line) {
+            Ok(Input::Request(line)) => match Request::parse(&line) {
                 Ok(Request::Events { follow: true }) => Connected::Follows,
                 outcome => self.respond(response(outcome.and_then(handle)).into()),
             },

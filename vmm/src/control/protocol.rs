@@ -120,16 +120,21 @@ fn size(text: &str) -> Result<u64, String> {
     parse_size(text).ok_or_else(|| "expected a size, for example `512MiB`".into())
 }
 
-/// Parses the line of a request.
-pub(super) fn parse(line: &[u8]) -> Result<Request, String> {
-    let invalid = |error: serde_json::Error| format!("invalid request: {error}");
-    let request: Request = serde_json::from_slice(line).map_err(invalid)?;
-    // serde ignores the fields of a command that has no arguments.
-    let fields: Map<String, Value> = serde_json::from_slice(line).map_err(invalid)?;
-    let known = json!(request);
-    match fields.keys().find(|field| known.get(field.as_str()).is_none()) {
-        Some(unknown) => Err(format!("invalid request: unknown field `{unknown}`")),
-        None => Ok(request),
+impl Request {
+    /// Parses the line of a request.
+    ///
+    /// # Errors
+    /// Returns what is wrong with it.
+    pub fn parse(line: &[u8]) -> Result<Self, String> {
+        let invalid = |error: serde_json::Error| format!("invalid request: {error}");
+        let request: Request = serde_json::from_slice(line).map_err(invalid)?;
+        // serde ignores the fields of a command that has no arguments.
+        let fields: Map<String, Value> = serde_json::from_slice(line).map_err(invalid)?;
+        let known = json!(request);
+        match fields.keys().find(|field| known.get(field.as_str()).is_none()) {
+            Some(unknown) => Err(format!("invalid request: unknown field `{unknown}`")),
+            None => Ok(request),
+        }
     }
 }
 
@@ -246,7 +251,7 @@ mod tests {
     use super::*;
 
     fn respond(line: &[u8]) -> String {
-        response(parse(line).and_then(|request| match request {
+        response(Request::parse(line).and_then(|request| match request {
             Request::Status => Ok(json!({ "state": "running" })),
             Request::Ledger => Ok(json!({ "entries": "x".repeat(MAX_RESPONSE_LEN) })),
             request => Err(format!("{request:?} is \"refused\"")),

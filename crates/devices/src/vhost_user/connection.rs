@@ -101,7 +101,11 @@ fn failed(request: &'static str) -> impl FnOnce(vhost::Error) -> ConnectError {
 impl Connection {
     /// Connects to the back end at `path`, which has to offer `features` and serve `queues` queues.
     pub(super) fn open(path: &Path, queues: u16, features: u64) -> Result<Self, ConnectError> {
-        let stream = connected(path).map_err(ConnectError::Connect)?;
+        Self::over(connected(path).map_err(ConnectError::Connect)?, queues, features)
+    }
+
+    /// Agrees with the back end at the other end of a socket.
+    pub(super) fn over(stream: UnixStream, queues: u16, features: u64) -> Result<Self, ConnectError> {
         let duplicate = stream.try_clone().map_err(ConnectError::Connect)?;
         let mut frontend = Frontend::from_stream(duplicate, queues.into());
         let features = in_time(&stream, || negotiate(&mut frontend, queues, features))?;

@@ -48,13 +48,29 @@ impl VhostUserBackend {
     /// # Errors
     /// Returns an error if nobody listens there, or if the process cannot serve such a device.
     pub fn connect(socket: &Path, queues: u16) -> Result<Self, ConnectError> {
-        let connection = Connection::open(socket, queues, 1 << VIRTIO_F_VERSION_1)?;
-        Ok(VhostUserBackend {
+        Ok(Self::of(Connection::open(socket, queues, 1 << VIRTIO_F_VERSION_1)?, socket, queues))
+    }
+
+    /// The back end at the other end of a connected socket; [`socket`](Self::socket) is where the next one listens.
+    ///
+    /// # Errors
+    /// As [`connect`](Self::connect).
+    #[cfg(feature = "testing")]
+    pub fn over(
+        stream: std::os::unix::net::UnixStream,
+        socket: &Path,
+        queues: u16,
+    ) -> Result<Self, ConnectError> {
+        Ok(Self::of(Connection::over(stream, queues, 1 << VIRTIO_F_VERSION_1)?, socket, queues))
+    }
+
+    fn of(connection: Connection, socket: &Path, queues: u16) -> Self {
+        VhostUserBackend {
             socket: socket.to_owned(),
             queues,
             features: connection.features(),
             idle: Mutex::new(Some(connection)),
-        })
+        }
     }
 
     /// The virtio features that it offers.

@@ -57,7 +57,7 @@ impl Session {
         backend: Arc<VhostUserBackend>,
         activation: Activation,
     ) -> io::Result<Self> {
-        let Activation { memory, features, queues, interrupt, kicks } = activation;
+        let Activation { memory, features, queues, interrupt, kicks, .. } = activation;
         let context = Context { device, backend, memory, features, interrupt, kicks };
         let ready = (0..).zip(&queues).filter_map(|(index, queue)| Some((index, queue.as_ref()?)));
         let rings: io::Result<Vec<_>> = ready.map(|(index, queue)| context.ring(index, queue)).collect();

@@ -16,8 +16,9 @@ use super::{Interrupt, StopFlag};
 
 /// Serves a group of queues on one thread.
 ///
-/// An error ends the thread and sets DEVICE_NEEDS_RESET. While a call runs, the group's other queues and descriptors wait: a group whose
-/// driver could starve them returns after a number of chains, and continues by an eventfd of its own that it watches.
+/// An error ends the thread and sets DEVICE_NEEDS_RESET. While a call runs, the group's other queues and descriptors wait. A driver that
+/// makes chains available all the time cannot starve them: a call gets as many chains of a queue as the queue has elements, and
+/// [`available`](Self::available) is called again for the others.
 pub trait QueueGroup: Send {
     /// Called first, each time that the thread starts: at DRIVER_OK, and after a queue of the group was stopped or started. The
     /// descriptors of an earlier thread are not watched any more.
@@ -81,8 +82,37 @@ pub struct Taken<'a> {
     pub request: Request<'a>,
 }
 
-/// A ready queue, with its index.
-pub(super) type Indexed = (u16, Queue);
+/// A queue that is ready.
+pub(super) struct ReadyQueue {
+    pub(super) index: u16,
+    queue: Queue,
+    /// Chains that the current call may still take.
+    left: u16,
+    /// Whether the call was refused one.
+    is_refused: bool,
+}
+
+impl ReadyQueue {
+    pub(super) fn new(index: u16, queue: Queue) -> Self {
+        ReadyQueue { index, queue, left: 0, is_refused: false }
+    }
+
+    /// A call of the group begins.
+    pub(super) fn begin_call(&mut self) {
+        (self.left, self.is_refused) = (self.queue.size(), false);
+    }
+
+    /// Whether there may be chains that the last call did not get. The driver's notifications of them may be suppressed.
+    pub(super) fn is_unfinished(&self) -> bool {
+        self.is_refused
+    }
+
+    /// This queue, if the call may take another chain of it.
+    fn admitting(&mut self) -> Option<&mut Self> {
+        self.is_refused |= self.left == 0;
+        (self.left > 0).then_some(self)
+    }
+}
 
 /// What a group works with on its thread: its queues, and the descriptors that it watches.
 pub struct GroupContext<'a> {
@@ -90,7 +120,7 @@ pub struct GroupContext<'a> {
     pub(super) interrupt: &'a dyn Interrupt,
     pub(super) stop: &'a StopFlag,
     pub(super) epoll: &'a Epoll,
-    pub(super) queues: &'a mut [Indexed],
+    pub(super) queues: &'a mut [ReadyQueue],
 }
 
 impl<'a> GroupContext<'a> {
@@ -115,27 +145,33 @@ impl<'a> GroupContext<'a> {
     /// Whether the driver made a queue ready. The others have no chains: calls about them do nothing.
     #[must_use]
     pub fn is_ready(&self, queue: u16) -> bool {
-        self.queues.iter().any(|&(index, _)| index == queue)
+        self.queues.iter().any(|ready| ready.index == queue)
     }
 
     /// The elements of a queue: the most chains that a driver makes available at once. 0 if it is not ready.
     #[must_use]
     pub fn queue_size(&self, queue: u16) -> u16 {
-        self.queues.iter().find(|(index, _)| *index == queue).map_or(0, |(_, queue)| queue.size())
+        self.queues.iter().find(|ready| ready.index == queue).map_or(0, |ready| ready.queue.size())
+    }
+
+    fn ready(&mut self, queue: u16) -> Option<&mut ReadyQueue> {
+        self.queues.iter_mut().find(|ready| ready.index == queue)
     }
 
     fn queue(&mut self, queue: u16) -> Option<&mut Queue> {
-        self.queues.iter_mut().find(|&&mut (index, _)| index == queue).map(|(_, queue)| queue)
+        self.ready(queue).map(|ready| &mut ready.queue)
     }
 
-    /// Takes the next chain of a queue. `None` if there is none.
+    /// Takes the next chain of a queue. `None` if there is none, or the call has taken as many as the queue has elements.
     ///
     /// # Errors
     /// Returns an error if the ring or a descriptor cannot be read, or the ring is broken.
     pub fn pop(&mut self, queue: u16) -> Result<Option<Taken<'a>>, ServeError> {
         let memory = self.memory;
-        let Some(queue) = self.queue(queue) else { return Ok(None) };
-        let Some(head) = queue.pop()? else { return Ok(None) };
+        let Some(ready) = self.ready(queue).and_then(ReadyQueue::admitting) else { return Ok(None) };
+        let Some(head) = ready.queue.pop()? else { return Ok(None) };
+        ready.left -= 1;
+        let queue = &ready.queue;
         Ok(Some(Taken { head, request: Request::read(memory, queue, head)? }))
     }
 
@@ -158,8 +194,9 @@ impl<'a> GroupContext<'a> {
 
     /// Gives back the last `count` chains that were taken from a queue and not used: [`pop`](Self::pop) returns them again.
     pub fn unpop(&mut self, queue: u16, count: u16) {
-        if let Some(queue) = self.queue(queue) {
-            queue.unpop(count);
+        if let Some(ready) = self.ready(queue) {
+            ready.queue.unpop(count);
+            ready.left += count;
         }
     }
 
@@ -200,14 +237,14 @@ impl<'a> GroupContext<'a> {
         }
     }
 
-    /// Enables the driver's notification for the next chain of a queue. Returns whether there is a chain already: the driver may
-    /// not send a notification for it.
+    /// Enables the driver's notification for the next chain of a queue. Returns whether there is a chain already that
+    /// [`pop`](Self::pop) takes: the driver may not send a notification for it.
     ///
     /// # Errors
     /// Returns an error if a ring cannot be accessed.
     pub fn request_notifications(&mut self, queue: u16) -> Result<bool, ServeError> {
-        match self.queue(queue) {
-            Some(queue) => Ok(queue.request_notifications()?),
+        match self.ready(queue).and_then(ReadyQueue::admitting) {
+            Some(ready) => Ok(ready.queue.request_notifications()?),
             None => Ok(false),
         }
     }

@@ -116,4 +116,7 @@ pub struct Activation {
     pub interrupt: Arc<dyn Interrupt>,
     /// By index of the queue: an eventfd that each available buffer notification of the driver signals, and possibly nobody.
     pub kicks: Arc<[Arc<EventFd>]>,
+    /// Whether [`QueueWorkers::run_until_idle`] serves the queues, and no thread.
+    #[cfg(feature = "testing")]
+    pub without_threads: bool,
 }

@@ -8,6 +8,9 @@
 //! | drop | ends all threads |
 //!
 //! The driver's notification of a queue is its eventfd ([`Activation::kicks`]), which the thread waits for.
+//!
+//! With the feature `testing`, an activation can have the groups served by its caller instead, turn by turn and without a thread
+//! (`QueueWorkers::run_until_idle`): what a device does is then the same in each run.
 
 use std::io;
 use std::os::fd::AsRawFd;
@@ -20,7 +23,7 @@ use guest_memory::own;
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EventFd};
 
-use super::group::{Group, GroupContext, Indexed, QueueGroup, ServeError};
+use super::group::{Group, GroupContext, QueueGroup, ReadyQueue, ServeError};
 use super::memory::DeviceMemory;
 use super::queue::Queue;
 use super::{Activation, Interrupt};
@@ -52,6 +55,8 @@ struct Context {
     interrupt: Arc<dyn Interrupt>,
     /// The driver's notifications, by index of the queue.
     kicks: Arc<[Arc<EventFd>]>,
+    #[cfg(feature = "testing")]
+    without_threads: bool,
 }
 
 struct ServedGroup {
@@ -62,6 +67,9 @@ struct ServedGroup {
 
 enum State {
     Running(Worker),
+    /// The caller of [`QueueWorkers::run_until_idle`] serves it.
+    #[cfg(feature = "testing")]
+    OfCaller(Server),
     Stopped(Idle),
     /// The thread failed or panicked: the device needs a reset.
     Failed,
@@ -71,7 +79,7 @@ enum State {
 struct Idle {
     handler: Box<dyn QueueGroup>,
     /// Those of its queues that are ready.
-    ready: Vec<Indexed>,
+    ready: Vec<ReadyQueue>,
 }
 
 impl QueueWorkers {
@@ -85,13 +93,20 @@ impl QueueWorkers {
         activation: Activation,
         groups: impl IntoIterator<Item = Group>,
     ) -> io::Result<Self> {
-        let Activation { memory, interrupt, queues, kicks, .. } = activation;
-        let mut ready: Vec<_> =
-            (0..).zip(queues).filter_map(|(index, queue)| Some((index, queue?))).collect();
-        let mut workers =
-            QueueWorkers { context: Context { device, memory, interrupt, kicks }, groups: Vec::new() };
+        let context = Context {
+            device,
+            memory: activation.memory,
+            interrupt: activation.interrupt,
+            kicks: activation.kicks,
+            #[cfg(feature = "testing")]
+            without_threads: activation.without_threads,
+        };
+        let ready = (0..).zip(activation.queues);
+        let ready = ready.filter_map(|(index, queue)| Some(ReadyQueue::new(index, queue?)));
+        let mut ready: Vec<_> = ready.collect();
+        let mut workers = QueueWorkers { context, groups: Vec::new() };
         for (queues, handler) in groups {
-            let ready = ready.extract_if(.., |(index, _)| queues.contains(index)).collect();
+            let ready = ready.extract_if(.., |ready| queues.contains(&ready.index)).collect();
             let mut group = ServedGroup { queues, state: State::Failed };
             group.run(Idle { handler, ready }, &workers.context)?;
             workers.groups.push(group);
@@ -103,7 +118,7 @@ impl QueueWorkers {
     pub fn stop_queue(&mut self, index: u16) {
         let Some(group) = self.groups.iter_mut().find(|group| group.queues.contains(&index)) else { return };
         let Some(mut idle) = group.stop() else { return };
-        idle.ready.retain(|&(ready, _)| ready != index);
+        idle.ready.retain(|ready| ready.index != index);
         idle.handler.stopped(index);
         if let Err(error) = group.run(idle, &self.context) {
             self.context.fail(&error.into());
@@ -119,12 +134,33 @@ impl QueueWorkers {
         let mut groups = self.groups.iter_mut();
         let group = groups.find(|group| group.queues.contains(&index)).ok_or(io::ErrorKind::NotFound)?;
         let mut idle = group.stop().ok_or(io::ErrorKind::BrokenPipe)?;
-        let is_served = idle.ready.iter().any(|&(ready, _)| ready == index);
+        let is_served = idle.ready.iter().any(|ready| ready.index == index);
         if !is_served {
-            idle.ready.push((index, queue));
+            idle.ready.push(ReadyQueue::new(index, queue));
         }
         group.run(idle, &self.context)?;
         if is_served { Err(io::ErrorKind::ResourceBusy.into()) } else { Ok(()) }
+    }
+
+    /// Serves the groups of an activation without threads, until nothing is ready. False if that does not happen within
+    /// `max_turns` turns of a group: it would keep its thread busy for nothing.
+    #[cfg(feature = "testing")]
+    pub fn run_until_idle(&mut self, max_turns: u32) -> bool {
+        for group in &mut self.groups {
+            let mut turns = 0;
+            while let State::OfCaller(server) = &mut group.state {
+                match server.turn(0) {
+                    Ok(0) => break,
+                    Ok(_) if turns == max_turns => return false,
+                    Ok(_) => turns += 1,
+                    Err(error) => {
+                        self.context.fail(&error);
+                        group.state = State::Failed;
+                    }
+                }
+            }
+        }
+        true
     }
 }
 
@@ -133,6 +169,8 @@ impl ServedGroup {
     fn stop(&mut self) -> Option<Idle> {
         match std::mem::replace(&mut self.state, State::Failed) {
             State::Running(mut worker) => worker.join(),
+            #[cfg(feature = "testing")]
+            State::OfCaller(server) => Some(server.idle),
             State::Stopped(idle) => Some(idle),
             State::Failed => None,
         }
@@ -141,7 +179,18 @@ impl ServedGroup {
     /// Starts a thread, unless no queue is ready.
     fn run(&mut self, idle: Idle, context: &Context) -> io::Result<()> {
         self.state = match idle.ready.first() {
-            Some(&(first, _)) => State::Running(Worker::start(context.clone(), first, idle)?),
+            #[cfg(feature = "testing")]
+            Some(_) if context.without_threads => {
+                let mut server = Server::new(context.clone(), idle, Arc::new(Stop::new()?))?;
+                match server.start() {
+                    Ok(()) => State::OfCaller(server),
+                    Err(error) => {
+                        context.fail(&error);
+                        State::Failed
+                    }
+                }
+            }
+            Some(first) => State::Running(Worker::start(context.clone(), first.index, idle)?),
             None => State::Stopped(idle),
         };
         Ok(())
@@ -168,11 +217,17 @@ struct Stop {
     flag: StopFlag,
 }
 
+impl Stop {
+    fn new() -> io::Result<Self> {
+        Ok(Stop { event: EventFd::new(EFD_CLOEXEC)?, flag: StopFlag::default() })
+    }
+}
+
 impl Worker {
     fn start(context: Context, first: u16, idle: Idle) -> io::Result<Self> {
-        let stop = Arc::new(Stop { event: EventFd::new(EFD_CLOEXEC)?, flag: StopFlag::default() });
+        let stop = Arc::new(Stop::new()?);
         let name = context.thread_name(first);
-        let server = Server { epoll: Epoll::new()?, context, idle, stop: Arc::clone(&stop) };
+        let server = Server::new(context, idle, Arc::clone(&stop))?;
         let thread = own::thread(name).spawn(|| server.run())?;
         Ok(Worker { stop, thread: Some(thread) })
     }
@@ -222,6 +277,10 @@ const KICK: u64 = 1 << 32;
 const STOP: u64 = 1 << 33;
 
 impl Server {
+    fn new(context: Context, idle: Idle, stop: Arc<Stop>) -> io::Result<Self> {
+        Ok(Server { epoll: Epoll::new()?, context, idle, stop })
+    }
+
     /// Serves the queues until the thread has to end. `None` if it failed.
     fn run(mut self) -> Option<Idle> {
         match panic::catch_unwind(AssertUnwindSafe(|| self.serve())) {
@@ -238,14 +297,67 @@ impl Server {
     }
 
     fn serve(&mut self) -> Result<(), ServeError> {
-        let Server { context, idle: Idle { handler, ready }, stop, epoll } = self;
+        self.start()?;
+        while !self.stop.flag.is_set() {
+            self.turn(-1)?;
+        }
+        Ok(())
+    }
+
+    fn start(&mut self) -> Result<(), ServeError> {
+        let Server { context, idle: Idle { ready, .. }, stop, epoll } = self;
         watch(epoll, &stop.event, STOP)?;
-        for &(index, _) in &*ready {
-            if let Some(kick) = context.kicks.get(usize::from(index)) {
-                watch(epoll, &**kick, KICK + u64::from(index))?;
+        for ReadyQueue { index, .. } in &*ready {
+            if let Some(kick) = context.kicks.get(usize::from(*index)) {
+                watch(epoll, &**kick, KICK + u64::from(*index))?;
             }
         }
-        let indices: Vec<_> = ready.iter().map(|&(index, _)| index).collect();
+        let indices: Vec<_> = ready.iter().map(|ready| ready.index).collect();
+        self.call(|handler, group| handler.start(group))?;
+        for index in indices {
+            if !self.stop.flag.is_set() {
+                self.call(|handler, group| handler.available(index, group))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits, for `timeout` milliseconds or without end, and handles what is ready. Returns how many descriptors were.
+    fn turn(&mut self, timeout: i32) -> Result<usize, ServeError> {
+        let mut events = [EpollEvent::default(); MAX_EVENTS];
+        let count = match self.epoll.wait(timeout, &mut events) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => 0,
+            outcome => outcome?,
+        };
+        for event in &events[..count] {
+            if self.stop.flag.is_set() {
+                break;
+            }
+            match event.data() {
+                STOP => {}
+                data if data >= KICK => {
+                    let index = (data - KICK) as u16;
+                    if let Some(kick) = self.context.kicks.get(usize::from(index)) {
+                        // Never blocks: EAGAIN if the count is 0.
+                        let _ = kick.read();
+                    }
+                    self.call(|handler, group| handler.available(index, group))?;
+                }
+                token => {
+                    self.call(|handler, group| handler.ready(token as u32, event.event_set(), group))?;
+                }
+            }
+        }
+        Ok(count)
+    }
+
+    /// Calls the group. It is called again, after the other descriptors, for chains that it did not get.
+    fn call(
+        &mut self,
+        call: impl FnOnce(&mut dyn QueueGroup, &mut GroupContext<'_>) -> Result<(), ServeError>,
+    ) -> Result<(), ServeError> {
+        let Server { context, idle: Idle { handler, ready }, stop, epoll } = self;
+        ready.iter_mut().for_each(ReadyQueue::begin_call);
         let mut group = GroupContext {
             memory: &context.memory,
             interrupt: &*context.interrupt,
@@ -253,34 +365,11 @@ impl Server {
             epoll,
             queues: ready,
         };
-        handler.start(&mut group)?;
-        for index in indices {
-            if !stop.flag.is_set() {
-                handler.available(index, &mut group)?;
-            }
-        }
-        let mut events = [EpollEvent::default(); MAX_EVENTS];
-        while !stop.flag.is_set() {
-            let count = match epoll.wait(-1, &mut events) {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => 0,
-                outcome => outcome?,
-            };
-            for event in &events[..count] {
-                if stop.flag.is_set() {
-                    break;
-                }
-                match event.data() {
-                    STOP => {}
-                    data if data >= KICK => {
-                        let index = (data - KICK) as u16;
-                        if let Some(kick) = context.kicks.get(usize::from(index)) {
-                            // Never blocks: EAGAIN if the count is 0.
-                            let _ = kick.read();
-                        }
-                        handler.available(index, &mut group)?;
-                    }
-                    token => handler.ready(token as u32, event.event_set(), &mut group)?,
-                }
+        call(&mut **handler, &mut group)?;
+        for queue in ready.iter().filter(|queue| queue.is_unfinished()) {
+            if let Some(kick) = context.kicks.get(usize::from(queue.index)) {
+                // Fails only if 2^64 - 2 notifications are pending.
+                let _ = kick.write(1);
             }
         }
         Ok(())

@@ -195,7 +195,7 @@ impl Disk {
     /// The offset of a sector in bytes. `None` unless the `len` bytes from there on are whole sectors of the disk.
     pub(super) fn offset(&self, sector: u64, len: u64) -> Option<u64> {
         let end = sector.checked_add(len / SECTOR)?;
-        (len.is_multiple_of(SECTOR) && end <= self.sectors).then_some(sector * SECTOR)
+        (len.is_multiple_of(SECTOR) && end <= self.sectors).then(|| sector * SECTOR)
     }
 
     /// The open file by which to read and write these bytes: past the page cache if the disk is accessed directly and they are

@@ -3,12 +3,15 @@
 //! An [`Engine`] belongs to a thread of the device. It has the file and buffers of the VMM, and never guest memory, which the
 //! thread copies to and from. Operations complete in any order.
 
+#[cfg(feature = "testing")]
+mod immediate;
 mod threads;
 mod uring;
 
 use std::fmt::{self, Display, Formatter};
 use std::io;
 use std::os::fd::RawFd;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
 
 use self::threads::Threads;
@@ -25,6 +28,9 @@ pub enum EngineKind {
     IoUring,
     /// A pool of threads.
     Threads,
+    /// The device's own thread, which does one operation after the other and the last one first.
+    #[cfg(feature = "testing")]
+    Immediate,
 }
 
 impl EngineKind {
@@ -43,6 +49,10 @@ impl EngineKind {
 
     /// An engine for a disk, with room for this number of operations. One without io_uring if that fails now.
     pub(super) fn start(self, disk: &Arc<Disk>, operations: u16) -> io::Result<Box<dyn Engine>> {
+        #[cfg(feature = "testing")]
+        if self == EngineKind::Immediate {
+            return Ok(Box::new(immediate::Immediate::new(Arc::clone(disk))));
+        }
         let threads = Threads::new(Arc::clone(disk))?;
         if self == EngineKind::IoUring {
             match Uring::new(Arc::clone(disk), operations) {
@@ -59,6 +69,8 @@ impl Display for EngineKind {
         f.write_str(match self {
             EngineKind::IoUring => "io_uring",
             EngineKind::Threads => "threads",
+            #[cfg(feature = "testing")]
+            EngineKind::Immediate => "immediate",
         })
     }
 }
@@ -97,6 +109,21 @@ pub(super) struct Operation {
     pub(super) offset: u64,
     /// The data of a read or a write.
     pub(super) buffer: Bounce,
+}
+
+impl Operation {
+    /// Carries it out on this thread. A long one returns early once `stop` is set.
+    fn carry_out(self, disk: &Disk, stop: &AtomicBool) -> Completion {
+        let Operation { token, work, offset, mut buffer } = self;
+        let outcome = match work {
+            Work::Read => disk.read(offset, buffer.bytes_mut()),
+            Work::Write { sync } => disk.write(offset, buffer.bytes(), sync),
+            Work::Flush => disk.flush(),
+            Work::Discard { len } => disk.discard(offset, len, stop),
+            Work::WriteZeroes { len, zeroes } => disk.write_zeroes(offset, len, zeroes, stop),
+        };
+        Completion { token, buffer, outcome }
+    }
 }
 
 /// What an operation does.

@@ -66,6 +66,8 @@ pub struct MmioTransport {
     queues: Vec<QueueSetup>,
     /// Signalled by QueueNotify, by index of the queue.
     kicks: Arc<[Arc<EventFd>]>,
+    #[cfg(feature = "testing")]
+    without_threads: bool,
 }
 
 impl MmioTransport {
@@ -96,7 +98,21 @@ impl MmioTransport {
             driver_features_sel: 0,
             driver_features: 0,
             queue_sel: 0,
+            #[cfg(feature = "testing")]
+            without_threads: false,
         })
+    }
+
+    /// From the next DRIVER_OK on, has the device's queues served by [`run_queues`](Self::run_queues), and not by threads.
+    #[cfg(feature = "testing")]
+    pub fn without_threads(&mut self) {
+        self.without_threads = true;
+    }
+
+    /// Has the device do all that it can do now. False if it is not idle after `max_turns` turns of one of its groups.
+    #[cfg(feature = "testing")]
+    pub fn run_queues(&mut self, max_turns: u32) -> bool {
+        self.device.workers().is_none_or(|workers| workers.run_until_idle(max_turns))
     }
 
     /// The writes to QueueNotify, which only signal an eventfd.
@@ -259,7 +275,15 @@ impl MmioTransport {
             let interrupt = Arc::<MmioInterrupt>::clone(&self.interrupt);
             let (memory, features) = (self.memory.clone(), self.driver_features);
             let kicks = Arc::clone(&self.kicks);
-            self.device.activate(Activation { memory, features, queues, interrupt, kicks })
+            self.device.activate(Activation {
+                memory,
+                features,
+                queues,
+                interrupt,
+                kicks,
+                #[cfg(feature = "testing")]
+                without_threads: self.without_threads,
+            })
         });
         if let Err(error) = activated {
             self.fail(&error);

@@ -4,6 +4,7 @@
 //! socket does not take stays in a backlog, which is part of the receive space that the guest is granted (VIRTIO 1.2, 5.10.6.3).
 
 use std::collections::VecDeque;
+use std::mem;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 
 use rustix::io::Errno;
@@ -50,6 +51,8 @@ pub(super) struct Connection {
     /// The flags of the guest's SHUTDOWN packets, and of those that were sent to it.
     guest_shutdown: u32,
     sent_shutdown: u32,
+    /// Whether the socket's peer knows that the guest sends no more.
+    is_send_shut_down: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -116,6 +119,7 @@ impl Connection {
             backlog: VecDeque::new(),
             guest_shutdown: 0,
             sent_shutdown: 0,
+            is_send_shut_down: false,
         }
     }
 
@@ -276,14 +280,15 @@ impl Connection {
     /// Writes the backlog to the socket, as far as it takes it, and passes on that the guest sends no more.
     fn flush(&mut self) {
         while !self.backlog.is_empty() && (self.writable || self.is_hung_up) {
-            let mut backlog = std::mem::take(&mut self.backlog);
+            let mut backlog = mem::take(&mut self.backlog);
             let written = self.write(backlog.as_slices().0);
             backlog.drain(..written);
             self.backlog = backlog;
         }
         if self.backlog.is_empty() {
             self.backlog.shrink_to(KEPT_BACKLOG);
-            if self.guest_shutdown & NO_SEND != 0 {
+            // Once: it makes the socket ready again.
+            if self.guest_shutdown & NO_SEND != 0 && !mem::replace(&mut self.is_send_shut_down, true) {
                 // An error means that the peer is gone.
                 let _ = shutdown(&self.socket, Shutdown::Write);
             }
@@ -336,5 +341,36 @@ impl Connection {
 impl AsRawFd for Connection {
     fn as_raw_fd(&self) -> RawFd {
         self.socket.as_raw_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixStream;
+
+    use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent};
+
+    use super::super::group::SOCKET_EVENTS;
+    use super::*;
+
+    /// The guest sends no more and the host does: nobody has anything to do until one of them does something.
+    #[test]
+    fn a_half_closed_connection_is_idle() {
+        let (ours, _theirs) = UnixStream::pair().expect("a socket pair");
+        ours.set_nonblocking(true).expect("fcntl(2)");
+        let mut connection = Connection::from_guest(Ports { host: 1, guest: 2 }, ours.into());
+        let epoll = Epoll::new().expect("epoll_create1(2)");
+        let (fd, event) = (connection.as_raw_fd(), EpollEvent::new(SOCKET_EVENTS, 0));
+        epoll.ctl(ControlOperation::Add, fd, event).expect("epoll_ctl(2)");
+        connection.guest_shuts_down(NO_SEND);
+        let mut turn = || {
+            let mut events = [EpollEvent::default()];
+            let is_ready = epoll.wait(0, &mut events).expect("epoll_wait(2)") > 0;
+            if is_ready {
+                connection.ready(events[0].event_set());
+            }
+            is_ready
+        };
+        assert!((0..10).any(|_| !turn()), "it is ready again and again");
     }
 }

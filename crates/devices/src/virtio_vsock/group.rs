@@ -4,9 +4,11 @@ use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::time::Duration;
 
 use vmm_sys_util::epoll::EventSet;
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
+use vmm_sys_util::timerfd::TimerFd;
 use zerocopy::little_endian::U32;
 use zerocopy::{FromZeros, IntoBytes};
 
@@ -24,11 +26,14 @@ use crate::virtio::{GroupContext, QueueGroup, Request, ServeError, Taken};
 pub const MAX_CLIENTS: usize = 64;
 /// Packets of one direction, and clients, that are handled before the others get their turn.
 const BATCH: usize = 64;
+/// How long no client is accepted after accept(2) has failed, usually for want of a descriptor: the listener would be ready all the time.
+const ACCEPT_RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Tokens of the thread's own descriptors. Those of clients and connections follow.
 const LISTENER: u32 = 0;
 const AGAIN: u32 = 1;
-const FIRST_TOKEN: u32 = 2;
+const ACCEPT_RETRY: u32 = 2;
+const FIRST_TOKEN: u32 = 3;
 
 /// VIRTIO_VSOCK_EVENT_TRANSPORT_RESET (VIRTIO 1.2, 5.10.6.7).
 const TRANSPORT_RESET: u32 = 0;
@@ -46,14 +51,14 @@ pub(super) struct VsockGroup {
     is_interrupted: bool,
     /// Whether packets of the guest were left in their queue.
     is_held: bool,
-    /// Whether the listener is watched: not after accept(2) has failed for want of a resource.
-    is_accepting: bool,
+    /// Expires when the listener is to be watched again, after accept(2) has failed.
+    accept_retry: TimerFd,
     scratch: Box<[u8]>,
 }
 
 impl VsockGroup {
     /// # Errors
-    /// Returns the error of eventfd(2).
+    /// Returns the error of eventfd(2) or timerfd_create(2).
     pub(super) fn new(cid: u32, host: Arc<HostSocket>) -> io::Result<Self> {
         Ok(VsockGroup {
             cid,
@@ -64,7 +69,7 @@ impl VsockGroup {
             connections: Connections::new(cid),
             next_token: FIRST_TOKEN,
             is_held: false,
-            is_accepting: true,
+            accept_retry: TimerFd::new()?,
             scratch: vec![0; SCRATCH_LEN].into(),
         })
     }
@@ -102,21 +107,11 @@ impl VsockGroup {
                 Ok(None) => break,
                 Err(error) => {
                     tracing::warn!(%error, "accept(2) of a client of virtio-vsock");
-                    // It would be ready all the time. `resume_accepting` continues.
                     context.unwatch(&*self.host)?;
-                    self.is_accepting = false;
+                    self.accept_retry.reset(ACCEPT_RETRY_INTERVAL, None).map_err(io::Error::from)?;
                     break;
                 }
             }
-        }
-        Ok(())
-    }
-
-    /// Accepts clients again: a descriptor may be free now.
-    fn resume_accepting(&mut self, context: &GroupContext<'_>) -> io::Result<()> {
-        if !self.is_accepting {
-            context.watch(&*self.host, LISTENER, EventSet::IN)?;
-            self.is_accepting = true;
         }
         Ok(())
     }
@@ -132,8 +127,6 @@ impl VsockGroup {
             let ports = self.connections.new_ports(port);
             context.rewatch(&client, token, SOCKET_EVENTS)?;
             self.connections.insert(token, Connection::to_guest(ports, client.0));
-        } else {
-            self.resume_accepting(context)?;
         }
         Ok(())
     }
@@ -178,7 +171,6 @@ impl VsockGroup {
             (RST, token) => {
                 if let Some(token) = token {
                     self.connections.end_by_guest(token);
-                    self.resume_accepting(context)?;
                 }
             }
             (REQUEST, None) if is_ours => self.connect(&header, context)?,
@@ -311,7 +303,7 @@ impl VsockGroup {
 }
 
 /// The events of a connection's socket. Edge-triggered: what cannot be handled for now does not wake the thread again.
-const SOCKET_EVENTS: EventSet =
+pub(super) const SOCKET_EVENTS: EventSet =
     EventSet::IN.union(EventSet::OUT).union(EventSet::READ_HANG_UP).union(EventSet::EDGE_TRIGGERED);
 
 /// Returns a buffer to the guest with a packet. False if it cannot be written: the guest gets it back without one.
@@ -335,7 +327,9 @@ impl QueueGroup for VsockGroup {
     fn start(&mut self, context: &mut GroupContext<'_>) -> Result<(), ServeError> {
         context.watch(&self.again, AGAIN, EventSet::IN)?;
         context.watch(&*self.host, LISTENER, EventSet::IN)?;
-        self.is_accepting = true;
+        context.watch(&self.accept_retry, ACCEPT_RETRY, EventSet::IN)?;
+        // It may have been set: the listener is watched now.
+        self.accept_retry.clear().map_err(io::Error::from)?;
         for (&token, client) in &self.clients {
             context.watch(client, token, EventSet::IN | EventSet::EDGE_TRIGGERED)?;
         }
@@ -351,7 +345,6 @@ impl QueueGroup for VsockGroup {
             TX_QUEUE => self.take_packets(context)?,
             _ => {}
         }
-        self.resume_accepting(context)?;
         self.send_packets(context)
     }
 
@@ -363,6 +356,11 @@ impl QueueGroup for VsockGroup {
     ) -> Result<(), ServeError> {
         match token {
             LISTENER => self.accept(context)?,
+            ACCEPT_RETRY => {
+                // This also makes it unreadable.
+                self.accept_retry.clear().map_err(io::Error::from)?;
+                context.watch(&*self.host, LISTENER, EventSet::IN)?;
+            }
             AGAIN => {
                 // Never blocks: EAGAIN if the count is 0.
                 let _ = self.again.read();

@@ -7,6 +7,7 @@ mod block;
 mod console;
 mod disk;
 mod driver;
+mod fairness;
 mod groups;
 mod hostile_guest;
 #[cfg(feature = "virtio-net")]
@@ -15,12 +16,6 @@ mod hostile_net;
 mod net;
 mod poison_observer;
 mod poisoned_rings;
-#[cfg(any(
-    feature = "virtio-balloon",
-    feature = "virtio-console",
-    feature = "virtio-net",
-    feature = "virtio-vsock"
-))]
 mod rings;
 #[cfg(feature = "virtio-rng")]
 mod rng;

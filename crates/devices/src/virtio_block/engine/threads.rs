@@ -10,7 +10,7 @@ use std::thread::JoinHandle;
 use guest_memory::own;
 use rustix::event::{EventfdFlags, eventfd};
 
-use super::{Completion, Engine, Operation, Work};
+use super::{Completion, Engine, Operation};
 use crate::virtio_block::Disk;
 
 /// The most threads of an engine: operations that a host carries out at the same time.
@@ -111,7 +111,7 @@ impl Shared {
 
     fn run(&self) {
         while let Some(operation) = self.next() {
-            let completion = self.carry_out(operation);
+            let completion = operation.carry_out(&self.disk, &self.stop);
             self.state().completed.push_back(completion);
             // Fails only while 2^64 - 2 events are pending.
             let _ = rustix::io::write(&self.event, &1_u64.to_ne_bytes());
@@ -132,17 +132,5 @@ impl Shared {
             state = self.work.wait(state).unwrap_or_else(PoisonError::into_inner);
             state.idle_threads -= 1;
         }
-    }
-
-    fn carry_out(&self, operation: Operation) -> Completion {
-        let Operation { token, work, offset, mut buffer } = operation;
-        let outcome = match work {
-            Work::Read => self.disk.read(offset, buffer.bytes_mut()),
-            Work::Write { sync } => self.disk.write(offset, buffer.bytes(), sync),
-            Work::Flush => self.disk.flush(),
-            Work::Discard { len } => self.disk.discard(offset, len, &self.stop),
-            Work::WriteZeroes { len, zeroes } => self.disk.write_zeroes(offset, len, zeroes, &self.stop),
-        };
-        Completion { token, buffer, outcome }
     }
 }

@@ -211,11 +211,12 @@ fn invalid_requests_fail_and_the_device_continues() {
     let sector = [Buffer(DATA, 512, true)];
     let from = [Buffer(DATA, 512, false)];
     let past = [Buffer(DATA, 1024, true)];
-    let cases: [(u32, u64, &[Buffer], u8); 13] = [
+    let cases: [(u32, u64, &[Buffer], u8); 14] = [
         (IN, SECTORS, &sector, IOERR),
         (IN, SECTORS - 1, &past, IOERR),
         (IN, u64::MAX, &sector, IOERR),
         (IN, u64::MAX / 512, &sector, IOERR),
+        (IN, 1 << 55, &sector, IOERR),
         (OUT, SECTORS, &from, IOERR),
         (IN, 0, &[Buffer(DATA, 511, true)], IOERR),
         (OUT, 0, &[Buffer(DATA, 513, false)], IOERR),

@@ -1,0 +1,5 @@
+//! `virtio-balloon`, for libFuzzer.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| fuzz::run("virtio-balloon", data));

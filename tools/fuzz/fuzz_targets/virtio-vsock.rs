@@ -1,0 +1,5 @@
+//! `virtio-vsock`, for libFuzzer.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| fuzz::run("virtio-vsock", data));
