@@ -75,10 +75,13 @@ impl Interrupt for MmioInterrupt {
     }
 
     fn needs_reset(&self) {
+        // Before the status: a driver that reads it finds its cause, too.
+        self.status.fetch_or(VIRTIO_MMIO_INT_CONFIG, Ordering::SeqCst);
         // Threads of several queues may fail at the same time.
-        if !self.needs_reset.swap(true, Ordering::SeqCst) {
+        let is_first = !self.needs_reset.swap(true, Ordering::SeqCst);
+        self.raise(VIRTIO_MMIO_INT_CONFIG);
+        if is_first {
             self.observer.needs_reset();
         }
-        self.raise(VIRTIO_MMIO_INT_CONFIG);
     }
 }
