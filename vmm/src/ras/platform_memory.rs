@@ -324,7 +324,8 @@ mod tests {
         let journal = journal();
         for backing in [Backing::Anonymous, Backing::Memfd] {
             let ram = GuestRam::allocate(&[(0, 4 << 20)], backing).expect("memory");
-            memory.rewrite(&ram, &journal, TABLES + 0x810, &[3; 16]).expect("a fresh page");
+            memory.write_loaded(&ram, &journal, TABLES + 0x800).expect("memory");
+            memory.rewrite(&ram, &journal, TABLES + 0x810, &[3; 16]).expect("memory");
             let mut bytes = [0; 0x40];
             ram.read(TABLES + 0x800, &mut bytes).expect("memory");
             let expected = [&[7; 0x10][..], &[3; 0x10], &[7; 0x20]].concat();
