@@ -46,7 +46,7 @@ fn shape(vcpus: usize, memory: &str, bytes: u64, firmware: &str) -> Checked {
     assert_eq!(outcome.probe("firmware"), [firmware], "{outcome}");
     assert_eq!(outcome.probe("timer"), ["ok"], "{outcome}");
     assert_eq!(outcome.probe("serial-interrupt"), ["ok"], "{outcome}");
-    let ged = if firmware == "acpi" { "ok gsi 9 events 0x2" } else { "none" };
+    let ged = if firmware == "acpi" { "ok gsi 9 events 0x80000000" } else { "none" };
     assert_eq!(outcome.probe("ged"), [ged], "{outcome}");
     // An MP table cannot describe a power-off: its guest resets.
     outcome.expect_last(match firmware {

@@ -17,6 +17,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         ctl_follows_the_events,
         a_balloon_keeps_its_size,
         a_power_button_that_the_guest_obeys,
+        a_power_button_that_is_pressed_while_the_guest_boots,
         a_power_button_that_the_guest_ignores,
     ]
 }
@@ -298,6 +299,18 @@ fn a_power_button_that_the_guest_obeys() -> Checked {
     let pressed = ctl(&scratch, &["power-button", "--wait", "20s"]).finish().expect(0).json();
     let expected = json!({ "ok": true, "reason": "the guest switched its machine off", "status": 0 });
     assert_eq!(pressed, expected);
+    running.finish().expect(0).expect_last("ghest: the guest switched its machine off");
+    Ok(())
+}
+
+/// The press is not taken for the guest's test of the event device, whichever is first.
+fn a_power_button_that_is_pressed_while_the_guest_boots() -> Checked {
+    needs::kvm()?;
+    let scratch = Scratch::new();
+    let profile = scratch.machine("cmdline = \"probe.exit=power-button\"");
+    let mut running = Ghest::boot(&profile).arg("--control").arg(scratch.path("control")).start();
+    running.wait_for("probe:");
+    ctl(&scratch, &["power-button", "--wait", "20s"]).finish().expect(0);
     running.finish().expect(0).expect_last("ghest: the guest switched its machine off");
     Ok(())
 }

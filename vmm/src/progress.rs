@@ -58,11 +58,20 @@ impl Progress {
         }
     }
 
-    /// Removes the line from a terminal.
+    /// Removes the line from a terminal. The next one is shown immediately.
     pub fn clear(&mut self) {
-        if std::mem::take(&mut self.is_shown) {
-            messages::write(ERASE_LINE);
+        if let Some(text) = self.erase(Instant::now()) {
+            messages::write(text);
         }
+    }
+
+    /// What removes the line at that time.
+    fn erase(&mut self, now: Instant) -> Option<&'static str> {
+        if !std::mem::take(&mut self.is_shown) {
+            return None;
+        }
+        self.due = now;
+        Some(ERASE_LINE)
     }
 
     /// What to write at that time.
@@ -114,6 +123,24 @@ mod tests {
     fn a_terminal_has_one_line_of_its_width() {
         let lines = written(Form::Updated, &[0, 50, 100, 150, 210]);
         assert_eq!(lines, ["\r\x1b[Kat 0 ms", "\r\x1b[Kat 100 ", "\r\x1b[Kat 210 "]);
+    }
+
+    #[test]
+    fn after_a_line_is_removed_the_next_one_is_due() {
+        let began = Instant::now();
+        let at = |ms| began + Duration::from_millis(ms);
+        for (form, written) in
+            [(Form::Updated, [true; 3]), (Form::Lines, [false; 3]), (Form::Nothing, [false; 3])]
+        {
+            let mut progress = Progress::new(form, began);
+            let first = progress.update(at(0), || 80, String::new).is_some();
+            let removed = progress.erase(at(1)).is_some();
+            assert_eq!(
+                [first, removed, progress.update(at(2), || 80, String::new).is_some()],
+                written,
+                "{form:?}"
+            );
+        }
     }
 
     #[test]

@@ -18,6 +18,8 @@ pub fn x86_64_node(page: u64, hid: &'static str) -> DeviceNode {
     let halves = vec![page & u64::from(u32::MAX), page >> 32];
     DeviceNode::new("generation-id").mmio(page, PAGE).acpi(
         AcpiIdentity::new(ACPI_NAME, hid)
+            // It is memory, which a resource of a device would be inserted into.
+            .without_windows()
             .object(AcpiObject::Text { name: "_CID", value: COMPATIBLE.into() })
             .object(AcpiObject::Text { name: "_DDN", value: COMPATIBLE.into() })
             .object(AcpiObject::Integers { name: "ADDR", values: halves }),

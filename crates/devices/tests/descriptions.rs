@@ -157,8 +157,11 @@ fn every_clock_has_a_name() {
 #[test]
 fn the_generation_id_is_where_its_descriptions_say() {
     let node = generation_id::x86_64_node(0x12_4000_5000, "ABCD0032");
-    let objects = node.acpi.expect("listed").objects;
-    assert!(objects.contains(&AcpiObject::Integers { name: "ADDR", values: vec![0x4000_5000, 0x12] }));
+    let identity = node.acpi.expect("listed");
+    assert!(!identity.lists_windows, "ADDR is its address");
+    let text = |name| AcpiObject::Text { name, value: "VM_Gen_Counter".into() };
+    let address = AcpiObject::Integers { name: "ADDR", values: vec![0x4000_5000, 0x12] };
+    assert_eq!(identity.objects, [text("_CID"), text("_DDN"), address]);
     for (node, machine) in [
         (
             generation_id::x86_64_node(x86_64::GENERATION_ID.start, "ABCD0032"),

@@ -41,7 +41,7 @@ impl GuestRam {
 
     /// Replaces the pages, of the backing's size, that contain these bytes by pages with other contents: `fill` gets the GPA of the
     /// first page and the bytes of the new pages, which are zero. A poisoned page is replaced in one step: an access faults, or sees the
-    /// new contents.
+    /// new contents. So is one of anonymous memory that is not poisoned; one of a file is zero for a moment.
     ///
     /// They are present when it returns. It allocates no memory of the heap, so that it can be called while a vCPU waits.
     ///
@@ -78,6 +78,30 @@ impl GuestRam {
         self.verify(pages)?;
         sigbus::memory_replaced(range.hva(), range.len());
         Ok(())
+    }
+
+    /// Removes the pages, of the backing's size, that contain these bytes from the page tables of this process and of a guest. Their
+    /// contents stay; the next access maps them again.
+    ///
+    /// KVM on arm64 cleans the caches of the host's processors for a page that it maps, unless these have FEAT_S2FWB: a guest that maps
+    /// the page as a device then reads what was written to it here.
+    ///
+    /// # Errors
+    /// `InvalidInput` if the bytes are not all guest memory; `Unsupported` for anonymous memory, whose contents would be lost, and for huge
+    /// pages before Linux 5.18; or the error of madvise(2).
+    pub fn unmap_pages(&self, gpa: u64, len: u64) -> io::Result<()> {
+        let is_huge = match self.backing() {
+            Backing::Anonymous => return Err(io::ErrorKind::Unsupported.into()),
+            Backing::Memfd => false,
+            Backing::Hugetlbfs { .. } => true,
+        };
+        let end = self.end_of_memory(gpa, len)?;
+        self.pages(gpa, end).into_iter().try_for_each(|pages| match pages::unmap(pages.range) {
+            Err(error) if is_huge && error.raw_os_error() == Some(libc::EINVAL) => {
+                Err(io::ErrorKind::Unsupported.into())
+            }
+            outcome => outcome,
+        })
     }
 
     /// Makes all of guest memory zero, as [`replace_pages`](Self::replace_pages) does, except the pages that contain the bytes
@@ -326,6 +350,21 @@ mod tests {
                 assert_eq!(zero(&ram), [0; 0], "{backing:?}: others are unchanged");
             }
         }
+    }
+
+    #[test]
+    fn unmapped_pages_are_unchanged() {
+        let ram = filled(Backing::Memfd);
+        // Across two regions, and only part of the first and last page.
+        ram.unmap_pages(15 * PAGE + 100, 2 * PAGE).expect("memory");
+        assert_eq!(zero(&ram), [0; 0]);
+        for (gpa, len) in [(24 * PAGE, 1), (23 * PAGE, PAGE + 1), (u64::MAX, 1)] {
+            let error = ram.unmap_pages(gpa, len).expect_err("not memory");
+            assert_eq!(error.kind(), io::ErrorKind::InvalidInput, "{len} bytes at {gpa:#x}");
+        }
+        let ram = filled(Backing::Anonymous);
+        let error = ram.unmap_pages(3 * PAGE, 1).expect_err("its contents would be lost");
+        assert_eq!((error.kind(), zero(&ram)), (io::ErrorKind::Unsupported, vec![]));
     }
 
     #[test]

@@ -139,6 +139,8 @@ pub struct AcpiIdentity {
     pub hid: &'static str,
     /// `_UID`.
     pub uid: u32,
+    /// Whether `_CRS` lists the device's register windows. Otherwise one of its objects has their address.
+    pub lists_windows: bool,
     /// Further objects in the device's scope.
     pub objects: Vec<AcpiObject>,
 }
@@ -147,13 +149,19 @@ impl AcpiIdentity {
     /// An identity with `_UID` 0 and no further objects.
     #[must_use]
     pub const fn new(name: &'static str, hid: &'static str) -> Self {
-        AcpiIdentity { name, hid, uid: 0, objects: Vec::new() }
+        AcpiIdentity { name, hid, uid: 0, lists_windows: true, objects: Vec::new() }
     }
 
     /// Sets `_UID`.
     #[must_use]
     pub fn uid(self, uid: u32) -> Self {
         AcpiIdentity { uid, ..self }
+    }
+
+    /// Leaves the register windows to an object of the device's scope: `_CRS` does not list them.
+    #[must_use]
+    pub fn without_windows(self) -> Self {
+        AcpiIdentity { lists_windows: false, ..self }
     }
 
     /// Adds an object to the device's scope.

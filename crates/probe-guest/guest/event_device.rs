@@ -17,6 +17,9 @@ const POWER_BUTTON: u32 = 1 << 1;
 
 /// Hardware error bit: a record is available.
 const HARDWARE_ERROR: u32 = 1 << 5;
+/// The bit of this guest's own test, which no device has: an event that the VMM raises meanwhile, or has raised before, is not taken for
+/// it, and is kept.
+const SELF_TEST: u32 = 1 << 31;
 
 /// Address of the selector; 0 until `check`.
 static SELECTOR: AtomicU64 = AtomicU64::new(0);
@@ -31,17 +34,13 @@ pub(crate) fn check(device: &EventDevice) -> Result<(), Failure> {
     }
     SELECTOR.store(device.selector, Ordering::Relaxed);
     // SAFETY: a register of the event device, aligned and where devices are mapped.
-    unsafe { Register::at(device.selector + LOOPBACK) }.write(POWER_BUTTON);
-    if !arch::wait_until(|| EVENTS.load(Ordering::Relaxed) != 0) {
+    unsafe { Register::at(device.selector + LOOPBACK) }.write(SELF_TEST);
+    if !arch::wait_until(|| EVENTS.load(Ordering::Relaxed) & SELF_TEST != 0) {
         return Err(Failure::new("no interrupt from the event device"));
     }
-    let events = EVENTS.swap(0, Ordering::Relaxed);
+    let events = EVENTS.fetch_and(!SELF_TEST, Ordering::Relaxed);
     say!("ged ok gsi ", device.interrupt.gsi, " events ", Hex(u64::from(events)));
-    if events == POWER_BUTTON {
-        Ok(())
-    } else {
-        Err(Failure::with("the event device reports other events:", u64::from(events)))
-    }
+    Ok(())
 }
 
 /// Waits, halted, until the power button is pressed; without an event device, for ever.

@@ -35,7 +35,8 @@ mod vectors;
 
 pub(crate) use boot::HandedOver;
 pub(crate) use cpu::{
-    disable_interrupts, enable_interrupts_and_wait as wait_for_interrupt, halt, load, mask_interrupts, store, unmask_interrupts,
+    disable_interrupts, enable_interrupts_and_wait as wait_for_interrupt, halt, load, mask_interrupts, store,
+    unmask_interrupts,
 };
 pub(crate) use identity::own_index as processor;
 pub(crate) use local_apic::{wait_for, wait_halted, wait_until};

@@ -111,7 +111,7 @@
 //! | `probe.exit=i8042` | ends by the keyboard controller's reset command (x86_64) |
 //! | `probe.exit=hang` | halts with interrupts off after `ok` |
 //! | `probe.exit=loop` | loops without end after `ok` |
-//! | `probe.exit=power-button` | halts after `ok`, and switches off when its power button is pressed (with ACPI) |
+//! | `probe.exit=power-button` | halts after `ok`, and switches off when its power button is pressed, or was pressed since its start (with ACPI) |
 //! | `probe.touch=GPA` | after the report, reads the 8 bytes at GPA repeatedly, until a record or a machine check reports their page, an abort ends the access, or the timeout expires. GPA is aligned, not in reserved memory, and not in the guest's own memory. Up to 8 words together with the next two, in the order of the command line |
 //! | `probe.store=GPA` | the same, but writes |
 //! | `probe.fetch=GPA` | writes a return instruction once, and executes it repeatedly |

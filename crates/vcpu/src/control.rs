@@ -89,6 +89,8 @@ pub(crate) enum Parked {
 struct Pending {
     /// The number of vCPUs that wait for the end of a pause.
     parked: usize,
+    /// The number of pauses of which guests are notified.
+    notified_pauses: u64,
     /// Exceptions, with the index of their vCPU, in the order of injection.
     injections: VecDeque<(u32, Injection)>,
     /// The vCPUs that must not enter the guest, by index.
@@ -104,6 +106,7 @@ impl Default for Control {
             run_state: AtomicU8::new(RunState::Run as u8),
             pending: Mutex::new(Pending {
                 parked: 0,
+                notified_pauses: 0,
                 injections: VecDeque::with_capacity(PENDING_CAPACITY),
                 held: Vec::with_capacity(PENDING_CAPACITY),
                 threads: Vec::new(),
@@ -136,7 +139,19 @@ impl Control {
     /// Requests a run state, unless [`RunState::Stop`] was requested before.
     pub fn set(&self, state: RunState) {
         // Under the lock, so that a vCPU that is about to wait cannot miss the change.
-        let _pending = self.lock();
+        self.set_locked(&self.lock(), state);
+    }
+
+    /// Requests a pause of which the guest is notified when it continues ([`VcpuPort::continue_after_pause`]).
+    ///
+    /// [`VcpuPort::continue_after_pause`]: crate::VcpuPort::continue_after_pause
+    pub(crate) fn pause_and_notify(&self) {
+        let mut pending = self.lock();
+        pending.notified_pauses += 1;
+        self.set_locked(&pending, RunState::Pause);
+    }
+
+    fn set_locked(&self, _: &Pending, state: RunState) {
         if self.run_state() != RunState::Stop {
             self.run_state.store(state as u8, Ordering::Release);
         }
@@ -255,8 +270,8 @@ impl Control {
         self.change(vcpu, |pending| pending.injections.push_front((vcpu, injection)));
     }
 
-    /// Waits until the requested state is no longer [`RunState::Pause`].
-    pub(crate) fn park(&self) {
+    /// Waits until the requested state is no longer [`RunState::Pause`]. Returns the number of pauses so far of which guests are notified.
+    pub(crate) fn park(&self) -> u64 {
         let mut pending = self.lock();
         pending.parked += 1;
         self.changed.notify_all();
@@ -264,6 +279,7 @@ impl Control {
             pending = self.changed.wait(pending).unwrap_or_else(PoisonError::into_inner);
         }
         pending.parked -= 1;
+        pending.notified_pauses
     }
 
     /// Waits until `count` vCPUs are paused outside the guest.

@@ -26,6 +26,7 @@ pub fn run(
 ) -> VcpuExitReason {
     let VcpuEnvironment { memory_errors, observer, .. } = environment;
     let mut progress = Progress::NotEntered;
+    let mut notified_pauses = 0;
     loop {
         // The order matters: a kick that arrives after the flag was cleared ends the next entry immediately, and the cause of an earlier
         // one is in the state that is read now.
@@ -33,8 +34,11 @@ pub fn run(
         match control.run_state() {
             RunState::Run => {}
             RunState::Pause => {
-                control.park();
-                port.continue_after_pause();
+                let pauses = control.park();
+                // Not of a pause that lasts for a change of memslots: nothing is to delay an error then.
+                if std::mem::replace(&mut notified_pauses, pauses) != pauses {
+                    port.continue_after_pause();
+                }
                 continue;
             }
             RunState::Stop => return VcpuExitReason::Stopped,

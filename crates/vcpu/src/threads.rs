@@ -119,13 +119,27 @@ impl Vcpus {
         Ok(vcpus)
     }
 
-    /// Makes every vCPU leave the guest and wait. Returns when all are waiting.
+    /// Makes every vCPU leave the guest and wait. Returns when all are waiting. When they continue, the guest is notified of the pause, if
+    /// there is a means.
     ///
     /// # Errors
     /// Returns an error if a vCPU does not leave the guest within 30 s, after which all continue, or if another state is requested
     /// meanwhile, which then is that of the vCPUs.
     pub fn pause(&self) -> Result<(), ThreadError> {
+        self.control.pause_and_notify();
+        self.await_paused()
+    }
+
+    /// As [`pause`](Self::pause), for a moment of which the guest is not notified.
+    ///
+    /// # Errors
+    /// As those of [`pause`](Self::pause).
+    pub fn pause_briefly(&self) -> Result<(), ThreadError> {
         self.control.set(RunState::Pause);
+        self.await_paused()
+    }
+
+    fn await_paused(&self) -> Result<(), ThreadError> {
         self.kick();
         match self.control.await_parked(self.threads.len(), PAUSE_TIMEOUT) {
             Parked::All => Ok(()),
@@ -221,6 +235,8 @@ mod tests {
         flag: Arc<AtomicU8>,
         /// Does not return at all while this is set.
         is_stuck: Arc<AtomicBool>,
+        /// How many pauses its guest was notified of.
+        continued: Arc<AtomicU8>,
     }
 
     impl VcpuPort for Busy {
@@ -238,6 +254,9 @@ mod tests {
         }
         fn abandon_access(&mut self) -> Result<(), RunError> {
             Ok(())
+        }
+        fn continue_after_pause(&mut self) {
+            self.continued.fetch_add(1, Ordering::Relaxed);
         }
         fn clear_kick(&mut self) {
             self.flag.store(0, Ordering::Relaxed);
@@ -283,6 +302,23 @@ mod tests {
                 assert!(get_blocked_signals().expect("a mask").contains(&libc::SIGURG));
             });
         });
+    }
+
+    #[test]
+    fn the_guest_is_notified_of_the_machines_pauses_only() {
+        type Pause = fn(&Vcpus) -> Result<(), ThreadError>;
+        let (pause, briefly): (Pause, Pause) = (Vcpus::pause, Vcpus::pause_briefly);
+        for (pauses, expected) in [([briefly, briefly], 0), ([briefly, pause], 1), ([pause, briefly], 1)] {
+            let port = Busy::default();
+            let continued = Arc::clone(&port.continued);
+            let (vcpus, _) = start(vec![port]);
+            for pause in pauses {
+                pause(&vcpus).expect("all vCPUs leave the guest");
+                vcpus.resume();
+            }
+            drop(vcpus);
+            assert_eq!(continued.load(Ordering::Relaxed), expected);
+        }
     }
 
     #[test]

@@ -8,14 +8,18 @@ use zerocopy::{Immutable, IntoBytes, Unaligned};
 
 use crate::BuildError;
 
-/// The value of `_CRS`. `None` if the device has neither windows nor interrupts.
+/// The value of `_CRS`. `None` if there are neither windows nor interrupts to list.
 ///
+/// The windows of a device may be [left to an object](platform::AcpiIdentity::without_windows) of its own.
 /// A Generic Event Device lists only interrupts (ACPI 6.5, 5.6.9.1; Linux rejects others): its register is the operation
 /// region that `_EVT` reads.
 pub(super) fn current(device: &DeviceNode) -> Result<Option<Vec<u8>>, BuildError> {
     let is_event_device = |object: &AcpiObject| matches!(object, AcpiObject::GenericEvents { .. });
-    let events_only = device.acpi.iter().any(|identity| identity.objects.iter().any(is_event_device));
-    let windows = device.windows.iter().filter(|_| !events_only).map(|window| {
+    let lists_windows = device
+        .acpi
+        .iter()
+        .all(|identity| identity.lists_windows && !identity.objects.iter().any(is_event_device));
+    let windows = device.windows.iter().filter(|_| lists_windows).map(|window| {
         descriptor(*window).ok_or_else(|| BuildError::Window { device: device.name.clone(), window: *window })
     });
     let interrupts = device.interrupts.iter().map(|interrupt| {

@@ -75,7 +75,9 @@ fn generation_id() -> DeviceNode {
     let page = Window::Mmio { base: x86_64::GENERATION_ID.start, len: x86_64::GENERATION_ID.len };
     let mut id = node("generation-id", "VGEN", "ABCD0032", 0, None).window(page);
     if let Some(identity) = &mut id.acpi {
+        identity.lists_windows = false;
         identity.objects.push(AcpiObject::Text { name: "_CID", value: "VM_Gen_Counter".into() });
+        identity.objects.push(AcpiObject::Text { name: "_DDN", value: "VM_Gen_Counter".into() });
         let halves = vec![x86_64::GENERATION_ID.start, 0];
         identity.objects.push(AcpiObject::Integers { name: "ADDR", values: halves });
     }

@@ -193,11 +193,12 @@ fn boot(
     let write_plan = |blueprint: &Blueprint| {
         journal.note(Note::Plan(serde_json::to_value(&blueprint.report).unwrap_or_default()));
     };
-    let loaded =
-        MappedMemory::new(machine, &platform, timings, &mut Progress::on_stderr(false)).and_then(|memory| {
-            let (entry, tables) = machine::load(machine, &platform, memory.ram(), &[], timings)?;
-            Ok((memory, entry, tables))
-        });
+    // Standard error of a boot that is compared is read by its parent, which shows the progress of its own.
+    let mut progress = Progress::on_stderr(options.with_parent.is_some());
+    let loaded = MappedMemory::new(machine, &platform, timings, &mut progress).and_then(|memory| {
+        let (entry, tables) = machine::load(machine, &platform, memory.ram(), &[], timings)?;
+        Ok((memory, entry, tables))
+    });
     let (memory, mut entry, tables) = match loaded {
         Ok(loaded) => loaded,
         // There are no tables to plan from. The plan is still an event, and its refusal is reported first.
@@ -275,12 +276,16 @@ fn reload(
 ) -> Result<Option<vmm::boot::Entry>, MachineError> {
     preserved.renew()?;
     let poisoned = preserved.permanently_poisoned();
-    match machine::load(machine, &blueprint.platform, preserved.ram(), &poisoned, timings) {
-        Ok((entry, tables)) if tables.record_area == blueprint.record_area => {
-            preserved.loaded(&blueprint.platform, tables)?;
-            Ok(Some(entry))
+    let loaded = machine::load(machine, &blueprint.platform, preserved.ram(), &poisoned, timings);
+    let loaded = loaded.and_then(|(entry, tables)| {
+        if tables.record_area != blueprint.record_area {
+            return Err(MachineError::RecordArea);
         }
-        Ok(_) => Err(MachineError::RecordArea),
+        preserved.loaded(&blueprint.platform, tables)?;
+        Ok(entry)
+    });
+    match loaded {
+        Ok(entry) => Ok(Some(entry)),
         Err(MachineError::Boot(error)) if !poisoned.is_empty() => {
             let poisoned: Vec<_> =
                 poisoned.iter().map(|it| format!("{} bytes at {:#x}", it.len, it.start)).collect();

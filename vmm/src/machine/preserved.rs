@@ -130,13 +130,12 @@ impl PreservedState {
     /// Returns an error if the id cannot be written to guest memory.
     pub fn loaded(&self, platform: &Platform, tables: GuestTables) -> Result<(), MachineError> {
         let (gpa, id) = (self.generation_id_gpa, self.generation_id.get());
-        self.ram.write(gpa, &id).map_err(|error| MachineError::Boot(BootError::Fixed(error)))?;
         let area = tables.record_area;
         let tables = tables.tables.into_iter().map(|table| (table.gpa, table.bytes));
         let code = boot::RESERVED_CODE.iter().map(|(gpa, bytes)| (*gpa, bytes.to_vec()));
         let loaded = tables.chain(code).chain([(gpa, id.to_vec())]);
         self.reporting.loaded(PlatformMemory::new(&platform.memory, area.as_ref(), loaded));
-        Ok(())
+        self.reporting.write_loaded(gpa).map_err(|error| MachineError::Boot(BootError::Fixed(error)))
     }
 
     /// Gives the machine a new generation id. The guest is still to be notified.

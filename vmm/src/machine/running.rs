@@ -320,7 +320,7 @@ impl RunningMachine<'_> {
         if requested == RunState::Stop {
             return Err(RequestError::Stopping);
         }
-        self.vcpus.pause()?;
+        self.vcpus.pause_briefly()?;
         let outcome = operation();
         if requested == RunState::Run {
             self.vcpus.resume();

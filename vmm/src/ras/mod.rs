@@ -27,7 +27,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use guest_memory::{GuestRam, sigbus};
+use guest_memory::{AccessError, GuestRam, sigbus};
 use ras_core::abilities::HostAbilities;
 use ras_core::actions::{Action, ActionFailed, ActionSink, StopReason, StopReport};
 use ras_core::plan::Plan;
@@ -131,6 +131,15 @@ impl Reporting {
     /// Takes what was loaded into the guest's reserved memory for the next boot.
     pub fn loaded(&self, platform: PlatformMemory) {
         self.lock().platform = platform;
+    }
+
+    /// Writes the bytes that were [loaded](Self::loaded) at this GPA to guest memory. If their page is still poisoned after a reset, it is
+    /// replaced: it is not one of the guest's own.
+    ///
+    /// # Errors
+    /// Returns an error if the bytes are not guest memory, or if the page cannot be replaced.
+    pub fn write_loaded(&self, gpa: u64) -> Result<(), AccessError> {
+        self.lock().platform.write_loaded(&self.ram, &self.journal, gpa)
     }
 
     /// Changes bytes that were loaded into the guest's reserved memory. A poisoned page of them is replaced.

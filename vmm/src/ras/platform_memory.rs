@@ -7,7 +7,7 @@
 
 use std::io;
 
-use guest_memory::{AccessError, GuestRam};
+use guest_memory::{AccessError, Backing, GuestRam};
 use platform::{MemoryMap, Range, RegionKind};
 use ras_core::{RecordArea, RecordSlot, Span};
 
@@ -87,18 +87,28 @@ impl PlatformMemory {
     /// Replaces these pages, which are poisoned and [reserved](Self::contains), by pages with the same contents. Allocates no
     /// memory of the heap.
     pub(super) fn replace(&self, ram: &GuestRam, pages: Span) -> io::Result<()> {
+        self.replace_and_change(ram, pages, (pages.gpa, &[]))
+    }
+
+    /// The same, with these bytes at that GPA.
+    fn replace_and_change(&self, ram: &GuestRam, pages: Span, (at, bytes): (u64, &[u8])) -> io::Result<()> {
         let load = |gpa| {
             let mut bytes = [0; STATUS_LEN as usize];
             ram.read(gpa, &mut bytes).is_ok().then(|| u32::from_le_bytes(bytes))
         };
-        ram.replace_pages_with(pages.gpa, pages.bytes(), |gpa, page| self.fill(gpa, page, load))
+        ram.replace_pages_with(pages.gpa, pages.bytes(), |gpa, page| {
+            self.fill(gpa, page, load);
+            copy(gpa, page, at, bytes);
+        })
     }
 
-    /// Changes bytes that were [loaded](Self::new), in guest memory too.
+    /// Changes bytes of one page that were [loaded](Self::new), in guest memory too. After an error both are as they were before, unless
+    /// the page is still poisoned.
     ///
-    /// Their pages are replaced. A guest that maps them as a device (an arm64 guest does so with the registers of a devicetree) reads
-    /// memory, not the caches of the host's processors, unless these have FEAT_S2FWB; KVM cleans the caches when a new page is mapped for
-    /// a guest. Huge pages are written instead.
+    /// A guest may map the page as a device (an arm64 guest does so with the registers of a devicetree), and then reads memory, not the
+    /// caches of the host's processors, unless these have FEAT_S2FWB. KVM cleans the caches for a page that it maps: so the page is
+    /// replaced, or mapped again. A guest that reads the bytes before it is notified sees either the old ones or the new ones if the memory
+    /// is anonymous, and otherwise may see some of both.
     pub(super) fn rewrite(
         &mut self,
         ram: &GuestRam,
@@ -106,13 +116,31 @@ impl PlatformMemory {
         gpa: u64,
         bytes: &[u8],
     ) -> io::Result<()> {
-        self.put(gpa, bytes);
-        match self.replace(ram, Span::around(gpa, PAGE_LOG2_LEN)) {
-            Err(error) if error.kind() == io::ErrorKind::Unsupported => {
-                self.access(ram, journal, || ram.write(gpa, bytes)).map_err(io::Error::other)
-            }
-            outcome => outcome,
+        if ram.backing() == Backing::Anonymous {
+            self.replace_and_change(ram, Span::around(gpa, PAGE_LOG2_LEN), (gpa, bytes))?;
+            self.put(gpa, bytes);
+            return Ok(());
         }
+        self.access(ram, journal, || ram.write(gpa, bytes)).map_err(io::Error::other)?;
+        self.put(gpa, bytes);
+        // Huge pages before Linux 5.18 stay mapped (`Unsupported`).
+        if let Err(error) = ram.unmap_pages(gpa, bytes.len() as u64)
+            && error.kind() != io::ErrorKind::Unsupported
+        {
+            tracing::warn!(%error, gpa, "a guest that maps this page as a device may read what it held before");
+        }
+        Ok(())
+    }
+
+    /// Writes the loaded bytes that start at this GPA to guest memory.
+    pub(super) fn write_loaded(
+        &self,
+        ram: &GuestRam,
+        journal: &Journal,
+        gpa: u64,
+    ) -> Result<(), AccessError> {
+        let mut loaded = self.written.iter().filter(|(start, _)| *start == gpa);
+        loaded.try_for_each(|(gpa, bytes)| self.access(ram, journal, || ram.write(*gpa, bytes)))
     }
 
     /// Makes `page`, which is zero, what guest memory holds from `gpa` on. `load` is the word at a GPA, or `None` if it cannot be
@@ -173,9 +201,10 @@ fn copy(gpa: u64, page: &mut [u8], from: u64, bytes: &[u8]) {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
     use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
 
-    use guest_memory::Backing;
     use platform::Region;
     use ras_core::{ErrorSource, Notification};
 
@@ -280,7 +309,7 @@ mod tests {
     #[test]
     fn pages_are_replaced_in_guest_memory() {
         let memory = platform_memory();
-        let ram = GuestRam::allocate(&[(0, 4 << 20)], guest_memory::Backing::Memfd).expect("memory");
+        let ram = GuestRam::allocate(&[(0, 4 << 20)], Backing::Memfd).expect("memory");
         ram.write(TABLES, &[0xee; 3 * PAGE as usize]).expect("memory");
         memory.replace(&ram, Span::around(TABLES + PAGE, 12)).expect("a fresh page");
         let mut bytes = [0; 3 * PAGE as usize];
@@ -292,15 +321,71 @@ mod tests {
     #[test]
     fn bytes_that_are_changed_are_restored_as_they_were_changed_to() {
         let mut memory = platform_memory();
-        let journal = Journal::start(None, Arc::new(Timings::start())).expect("a journal");
+        let journal = journal();
         for backing in [Backing::Anonymous, Backing::Memfd] {
             let ram = GuestRam::allocate(&[(0, 4 << 20)], backing).expect("memory");
-            memory.rewrite(&ram, &journal, TABLES + 0x810, &[3; 16]).expect("a fresh page");
+            memory.write_loaded(&ram, &journal, TABLES + 0x800).expect("memory");
+            memory.rewrite(&ram, &journal, TABLES + 0x810, &[3; 16]).expect("memory");
             let mut bytes = [0; 0x40];
             ram.read(TABLES + 0x800, &mut bytes).expect("memory");
             let expected = [&[7; 0x10][..], &[3; 0x10], &[7; 0x20]].concat();
             assert_eq!(bytes[..], expected);
             assert_eq!(filled(&memory, TABLES, |_| None)[0x800..0x840], expected);
         }
+    }
+
+    /// What a vCPU that runs meanwhile can read.
+    #[test]
+    fn a_reader_of_bytes_that_are_changed_sees_old_and_new_ones_only() {
+        let mut memory = platform_memory();
+        let journal = journal();
+        for backing in [Backing::Anonymous, Backing::Memfd] {
+            let ram = GuestRam::allocate(&[(0, 4 << 20)], backing).expect("memory");
+            ram.write(TABLES + 0x810, &[4; 16]).expect("memory");
+            let is_over = AtomicBool::new(false);
+            let seen = std::thread::scope(|scope| {
+                let reader = scope.spawn(|| {
+                    let mut seen = BTreeSet::new();
+                    while !is_over.load(Ordering::Relaxed) {
+                        let mut bytes = [0xff; 16];
+                        ram.read(TABLES + 0x810, &mut bytes).expect("memory");
+                        seen.extend(bytes);
+                    }
+                    seen
+                });
+                let mut bytes = (0..2000).map(|round| [4 + (round % 2) as u8; 16]);
+                let outcome =
+                    bytes.try_for_each(|bytes| memory.rewrite(&ram, &journal, TABLES + 0x810, &bytes));
+                is_over.store(true, Ordering::Relaxed);
+                outcome.expect("memory");
+                reader.join().expect("no panic")
+            });
+            assert!(seen.iter().all(|byte| [4, 5].contains(byte)), "{backing:?}: {seen:?}");
+        }
+    }
+
+    /// What is not in guest memory is not restored later either.
+    #[test]
+    fn a_change_that_fails_changes_nothing() {
+        let mut memory = platform_memory();
+        for backing in [Backing::Anonymous, Backing::Memfd] {
+            let ram = GuestRam::allocate(&[(0, TABLES)], backing).expect("memory");
+            memory.rewrite(&ram, &journal(), TABLES + 0x810, &[3; 16]).expect_err("no memory");
+            assert_eq!(filled(&memory, TABLES, |_| None)[0x810..0x820], [7; 16]);
+        }
+    }
+
+    #[test]
+    fn what_was_loaded_is_written() {
+        let memory = platform_memory();
+        let ram = GuestRam::allocate(&[(0, 4 << 20)], Backing::Anonymous).expect("memory");
+        memory.write_loaded(&ram, &journal(), TABLES + 0x800).expect("memory");
+        let mut bytes = [0; 0x1802];
+        ram.read(TABLES + 0x7ff, &mut bytes).expect("memory");
+        assert_eq!((bytes[0], &bytes[1..0x1801], bytes[0x1801]), (0, &[7; 0x1800][..], 0));
+    }
+
+    fn journal() -> Journal {
+        Journal::start(None, Arc::new(Timings::start())).expect("a journal")
     }
 }

@@ -278,16 +278,25 @@ fn a_state_requested_by_an_exit_takes_effect_before_the_next_entry() {
 
 #[test]
 fn a_paused_vcpu_resumes() {
-    let control = Control::default();
-    control.set(RunState::Pause);
-    let mut script = Script::new([]);
-    std::thread::scope(|scope| {
-        let vcpu = scope.spawn(|| run_script(&mut script, &control).0);
-        assert_eq!(control.await_parked(1, Duration::from_secs(10)), Parked::All);
-        control.set(RunState::Run);
-        assert_eq!(vcpu.join().expect("no panic"), VcpuExitReason::TripleFault);
-    });
-    assert_eq!(script.continued, 1, "the guest's watchdogs are notified");
+    let pause_briefly: fn(&Control) = |control| control.set(RunState::Pause);
+    let pauses: [(fn(&Control), usize, &str); 2] = [
+        (Control::pause_and_notify, 1, "the guest's watchdogs are notified"),
+        (pause_briefly, 0, "nothing comes before the next entry"),
+    ];
+    for (pause, continued, why) in pauses {
+        let control = Control::default();
+        pause(&control);
+        let mut script = Script::new([]);
+        std::thread::scope(|scope| {
+            let vcpu = scope.spawn(|| run_script(&mut script, &control).0);
+            assert_eq!(control.await_parked(1, Duration::from_secs(10)), Parked::All);
+            // A change of memslots while the machine is paused.
+            control.set(RunState::Pause);
+            control.set(RunState::Run);
+            assert_eq!(vcpu.join().expect("no panic"), VcpuExitReason::TripleFault);
+        });
+        assert_eq!(script.continued, continued, "{why}");
+    }
 }
 
 /// A machine whose memory at 0x7000 is poisoned. It holds the vCPU that consumes the error for a number of polls, and then injects an

@@ -149,14 +149,8 @@ DefinitionBlock ("", "DSDT", 2, "GHEST ", "GHESTVMM", 0x00000001)
             Name (_HID, "ABCD0032")  // _HID: Hardware ID
             Name (_UID, Zero)  // _UID: Unique ID
             Name (_STA, 0x0F)  // _STA: Status
-            Name (_CRS, ResourceTemplate ()  // _CRS: Current Resource Settings
-            {
-                Memory32Fixed (ReadWrite,
-                    0x000DF000,         // Address Base
-                    0x00001000,         // Address Length
-                    )
-            })
             Name (_CID, "VM_Gen_Counter")  // _CID: Compatible ID
+            Name (_DDN, "VM_Gen_Counter")  // _DDN: DOS Device Name
             Name (ADDR, Package (0x02)
             {
                 0x000DF000,

@@ -54,18 +54,23 @@ impl Boot<'_> {
         for path in [&events, &timings] {
             let _ = fs::remove_file(path);
         }
+        progress.clear();
         let began = Instant::now();
         let mut running = match self.start(&events, &timings) {
             Ok(running) => running,
             Err(error) => return Ok(not_started("", format!("the process cannot be started: {error}"))),
         };
         let mut console = Console::default();
-        let (status, hung) = running.watch(self.limit, signals, |t_ns, bytes| {
-            console.push(t_ns, bytes);
+        let mut show = |console: &Console| {
             progress.show(|| {
                 let last = console.lines().next_back().map_or("", |line| &line.text);
                 format!("{} {:5.1} s  {last}", self.label, began.elapsed().as_secs_f64())
             });
+        };
+        show(&console);
+        let (status, hung) = running.watch(self.limit, signals, |t_ns, bytes| {
+            console.push(t_ns, bytes);
+            show(&console);
         })?;
         console.finish();
         let after_ns = nanoseconds(began.elapsed());
@@ -132,7 +137,8 @@ impl RunningChild {
         running
     }
 
-    /// Passes its output to `consume` until it ends, and nothing now and then while it has none. Also returns whether it exceeded the time limit and was terminated.
+    /// Passes its output to `consume` until it ends, and nothing now and then while it has none. Also returns whether it exceeded
+    /// the time limit and was terminated.
     fn watch(
         &mut self,
         limit: Duration,
