@@ -2,6 +2,7 @@
 //! target.
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::{env, fs, panic};
 
 use fuzz::random::Random;
@@ -13,7 +14,15 @@ const INPUTS: u32 = 2_000;
 /// Bytes of the longest pseudo-random input.
 const MAX_LEN: usize = 1024;
 
+/// Panics of any thread. libFuzzer's programs end with the first one.
+static PANICS: AtomicUsize = AtomicUsize::new(0);
+
 fn main() {
+    let show = panic::take_hook();
+    panic::set_hook(Box::new(move |panic| {
+        PANICS.fetch_add(1, Ordering::SeqCst);
+        show(panic);
+    }));
     // A target checks that no descriptor is left open: one at a time.
     let arguments = Arguments { test_threads: Some(1), ..Arguments::from_args() };
     let mut trials: Vec<_> =
@@ -51,9 +60,11 @@ fn seeds(target: &str) -> Result<Vec<Vec<u8>>, Failed> {
     Ok(paths.iter().map(fs::read).collect::<Result<_, _>>()?)
 }
 
-/// Runs a target. An input that makes it panic is shown, and written to a file.
+/// Runs a target. An input that makes it panic, or a thread of the device, is shown, and written to a file.
 fn run(target: &Target, what: &str, data: &[u8]) -> Result<(), Failed> {
-    if panic::catch_unwind(|| (target.run)(data)).is_ok() {
+    let before = PANICS.load(Ordering::SeqCst);
+    // A target has joined its threads at its end.
+    if panic::catch_unwind(|| (target.run)(data)).is_ok() && PANICS.load(Ordering::SeqCst) == before {
         return Ok(());
     }
     let path = directory("artifacts").join(target.name);

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 
-use crate::error::{Context, Result};
+use crate::error::{Context, Error, Result};
 use crate::process;
 use crate::report::Count;
 use crate::verdict::Outcome;
@@ -27,7 +27,7 @@ pub(crate) struct Options {
     /// Seconds for each target, in place of a number of inputs
     #[arg(long, conflicts_with = "runs", value_name = "SECONDS")]
     time: Option<u64>,
-    /// Afterwards replace the seeds by a few of all inputs that are known, which together reach the same code
+    /// Afterwards replace the seeds by a few of all inputs that are known, which together reach most of the same code
     #[arg(long)]
     update_seeds: bool,
 }
@@ -189,16 +189,34 @@ impl Target {
         // The longest reach most.
         seeds.sort_unstable_by(|a, b| b.cmp(a));
         seeds.truncate(MAX_SEEDS);
-        fs::remove_dir_all(&self.seeds).context("cannot remove the old seeds")?;
-        fs::create_dir(&self.seeds).context("cannot create a directory for seeds")?;
+        if seeds.is_empty() {
+            return Err(Error::new(format!(
+                "{}: no input of at most {MAX_SEED_LEN} bytes reaches anything: its seeds stay as they are",
+                self.name
+            )));
+        }
         let bytes: u64 = seeds.iter().map(|(len, _)| len).sum();
         println!("{}: {} seeds of {bytes} bytes", self.name, seeds.len());
-        for (_, seed) in seeds {
-            let name = seed.file_name().unwrap_or_default();
-            fs::copy(&seed, self.seeds.join(name)).context("cannot write a seed")?;
-        }
-        Ok(())
+        let seeds: Vec<_> = seeds.into_iter().map(|(_, seed)| seed).collect();
+        replace_files(&self.seeds, &seeds)
     }
+}
+
+/// Has a directory contain copies of these files, and no others. It is never without files meanwhile.
+fn replace_files(directory: &Path, files: &[PathBuf]) -> Result<()> {
+    let copies: Vec<_> =
+        files.iter().map(|file| directory.join(file.file_name().unwrap_or_default())).collect();
+    for (file, copy) in files.iter().zip(&copies) {
+        fs::copy(file, copy).context(format_args!("cannot write {}", copy.display()))?;
+    }
+    let cannot_read = || format!("cannot read {}", directory.display());
+    for entry in fs::read_dir(directory).context(cannot_read())? {
+        let path = entry.context(cannot_read())?.path();
+        if !copies.contains(&path) {
+            fs::remove_file(&path).context(format_args!("cannot remove {}", path.display()))?;
+        }
+    }
+    Ok(())
 }
 
 /// What a log says: the number of inputs, what they reached, and how much memory that took.
@@ -221,6 +239,19 @@ fn summary(log: &str, time: Duration) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn files_of_a_directory_are_replaced() {
+        let [old, new] = [(); 2].map(|()| tempfile::tempdir().expect("a directory"));
+        for (directory, name, content) in
+            [(&old, "a", "1"), (&old, "b", "2"), (&new, "b", "3"), (&new, "c", "4")]
+        {
+            fs::write(directory.path().join(name), content).expect("a file");
+        }
+        replace_files(old.path(), &["b", "c"].map(|name| new.path().join(name))).expect("copies");
+        let content = |name| fs::read_to_string(old.path().join(name)).ok();
+        assert_eq!(["a", "b", "c"].map(content), [None, Some("3".into()), Some("4".into())]);
+    }
 
     #[test]
     fn the_end_of_a_log_is_summarised() {

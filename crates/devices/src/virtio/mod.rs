@@ -105,6 +105,7 @@ pub trait VirtioDevice: Send {
 }
 
 /// What a device works with from DRIVER_OK on.
+#[non_exhaustive]
 pub struct Activation {
     /// The guest's memory.
     pub memory: DeviceMemory,
@@ -118,5 +119,27 @@ pub struct Activation {
     pub kicks: Arc<[Arc<EventFd>]>,
     /// Whether [`QueueWorkers::run_until_idle`] serves the queues, and no thread.
     #[cfg(feature = "testing")]
-    pub without_threads: bool,
+    pub(crate) without_threads: bool,
+}
+
+impl Activation {
+    /// An activation of these fields.
+    #[must_use]
+    pub fn new(
+        memory: DeviceMemory,
+        features: u64,
+        queues: Vec<Option<Queue>>,
+        interrupt: Arc<dyn Interrupt>,
+        kicks: Arc<[Arc<EventFd>]>,
+    ) -> Self {
+        Activation {
+            memory,
+            features,
+            queues,
+            interrupt,
+            kicks,
+            #[cfg(feature = "testing")]
+            without_threads: false,
+        }
+    }
 }

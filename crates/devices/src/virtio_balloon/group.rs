@@ -67,10 +67,11 @@ impl QueueGroup for BalloonGroup {
 }
 
 impl BalloonGroup {
-    /// Reads statistics. Their buffer stays in the queue: it is returned when the VMM wants new ones (VIRTIO 1.2, 5.5.6.3).
+    /// Reads statistics, if there are some; if not, the driver notifies the device of them. Their buffer stays in the queue: it is returned
+    /// when the VMM wants new ones (VIRTIO 1.2, 5.5.6.3).
     fn receive_statistics(&mut self, context: &mut GroupContext<'_>) -> Result<(), ServeError> {
         let Some(queue) = self.statistics_queue else { return Ok(()) };
-        if let Some(Taken { request, .. }) = context.pop(queue)? {
+        if let Some(Taken { request, .. }) = context.pop_or_request(queue)? {
             self.shared.set_statistics(Some(Statistics::read(request.readable)));
             context.unpop(queue, 1);
         }
@@ -81,11 +82,9 @@ impl BalloonGroup {
         let Some(queue) = self.statistics_queue else { return Ok(()) };
         let Some(Taken { head, .. }) = context.pop(queue)? else { return Ok(()) };
         context.add_used(queue, head, 0)?;
+        context.notify_driver(queue)?;
         // The next buffer may be there already, without a notification.
-        if context.request_notifications(queue)? {
-            self.receive_statistics(context)?;
-        }
-        context.notify_driver(queue)
+        self.receive_statistics(context)
     }
 }
 

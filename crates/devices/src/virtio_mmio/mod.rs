@@ -275,15 +275,10 @@ impl MmioTransport {
             let interrupt = Arc::<MmioInterrupt>::clone(&self.interrupt);
             let (memory, features) = (self.memory.clone(), self.driver_features);
             let kicks = Arc::clone(&self.kicks);
-            self.device.activate(Activation {
-                memory,
-                features,
-                queues,
-                interrupt,
-                kicks,
-                #[cfg(feature = "testing")]
-                without_threads: self.without_threads,
-            })
+            let activation = Activation::new(memory, features, queues, interrupt, kicks);
+            #[cfg(feature = "testing")]
+            let activation = Activation { without_threads: self.without_threads, ..activation };
+            self.device.activate(activation)
         });
         if let Err(error) = activated {
             self.fail(&error);

@@ -176,7 +176,9 @@ impl<P: Port> Pair<P> {
                 is_busy = context.request_notifications(queue)?;
                 break;
             };
-            if !admits(&mut self.limiters.transmit, request.readable.len())? {
+            // A chain that is too long is dropped: it counts as the longest packet, whatever its descriptors say.
+            let len = request.readable.len().min(MAX_LEN as u64);
+            if !admits(&mut self.limiters.transmit, len)? {
                 // The next notification that counts is the timer's.
                 context.unpop(queue, 1);
                 is_busy = false;

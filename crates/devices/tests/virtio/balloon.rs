@@ -8,7 +8,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 
 use crate::driver::*;
-use crate::rings::{Rings, part};
+use crate::rings::{Ring, Rings, part};
 
 const INFLATE: u32 = 0;
 const DEFLATE: u32 = 1;
@@ -171,6 +171,36 @@ fn statistics_are_sent_when_they_are_requested() {
     assert_eq!(rings.used(STATISTICS), (0, 0));
     rings.driver.write(STATUS, 0);
     assert_eq!(control.statistics(), None, "they are of the driver");
+}
+
+/// A call of the device takes one chain of such a queue: what it does after that one happens in another call.
+#[test]
+fn a_statistics_queue_of_one_element_is_served_again_and_again() {
+    for features in [0, EVENT_INDEX] {
+        let control = BalloonControl::new(0).expect("an eventfd");
+        let mut driver = Driver::new(Balloon::new(control.clone(), config()));
+        assert!(driver.agree(VERSION_1 | STATS_VQ | features));
+        let mut ring = Ring::at(STATISTICS as u16, part(STATISTICS, 0)).of_size(1);
+        ring.set_up(&mut driver);
+        driver.go();
+        for round in 0_u16..4 {
+            let [_, _, used] = ring.parts;
+            await_condition("no notification of the next statistics is wanted", || {
+                let load = |at| driver.ram.load_u16(at).expect("memory");
+                // avail_event, or VIRTQ_USED_F_NO_NOTIFY (VIRTIO 1.2, 2.7.8).
+                if features == 0 { load(used) & 1 == 0 } else { load(used + 4 + 8) == round }
+            });
+            let free = u64::from(round) + 1;
+            driver.put(REQUEST, &[&4_u16.to_le_bytes()[..], &free.to_le_bytes()].concat());
+            ring.offer(&mut driver, 0, &[Buffer(REQUEST, 10, false)]);
+            await_condition("no statistics", || {
+                control.statistics().and_then(|statistics| statistics.free) == Some(free)
+            });
+            control.request_statistics();
+            assert_eq!(ring.used(&driver), (0, 0));
+        }
+        assert_eq!(driver.read(STATUS) & NEEDS_RESET, 0);
+    }
 }
 
 #[test]

@@ -15,6 +15,7 @@ pub(crate) struct Ring {
     index: u16,
     /// GPAs of its descriptors, available ring and used ring.
     pub(crate) parts: [u64; 3],
+    size: u16,
     available: u16,
     used: u16,
 }
@@ -26,7 +27,12 @@ impl Ring {
     }
 
     fn of_parts(index: u16, parts: [u64; 3]) -> Self {
-        Ring { index, parts, available: 0, used: 0 }
+        Ring { index, parts, size: SIZE, available: 0, used: 0 }
+    }
+
+    /// A queue of this many elements in place of [`SIZE`].
+    pub(crate) fn of_size(self, size: u16) -> Self {
+        Ring { size, ..self }
     }
 
     /// Clears the queue and makes it ready.
@@ -34,7 +40,7 @@ impl Ring {
         *self = Ring { available: 0, used: 0, ..*self };
         self.parts.iter().for_each(|&part| driver.put(part, &[0; 0x100]));
         driver.write(QUEUE_SEL, self.index.into());
-        driver.write(QUEUE_SIZE, SIZE.into());
+        driver.write(QUEUE_SIZE, self.size.into());
         for (register, part) in [QUEUE_DESCRIPTORS, QUEUE_DRIVER, QUEUE_DEVICE].into_iter().zip(self.parts) {
             driver.write_wide(register, part);
         }
@@ -53,7 +59,7 @@ impl Ring {
 
     /// Makes the chain that begins with a descriptor available, and notifies the device.
     pub(crate) fn offer_head(&mut self, driver: &mut Driver, head: u16) {
-        let slot = u64::from(self.available % SIZE);
+        let slot = u64::from(self.available % self.size);
         self.available = self.available.wrapping_add(1);
         driver.put(self.parts[1] + 4 + 2 * slot, &head.to_le_bytes());
         driver.ram.store_u16(self.parts[1] + 2, self.available).expect("memory");
@@ -68,7 +74,7 @@ impl Ring {
     /// The next used chain: its head, and the number of written bytes.
     pub(crate) fn used(&mut self, driver: &Driver) -> (u32, u32) {
         until(|| self.has_used(driver));
-        let at = self.parts[2] + 4 + 8 * u64::from(self.used % SIZE);
+        let at = self.parts[2] + 4 + 8 * u64::from(self.used % self.size);
         self.used = self.used.wrapping_add(1);
         (driver.word(at), driver.word(at + 4))
     }

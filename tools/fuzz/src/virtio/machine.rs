@@ -29,10 +29,24 @@ const MAX_TURNS: u32 = 20_000;
 pub(crate) struct Machine {
     pub(crate) driver: Driver,
     is_shared: bool,
-    /// What the driver has made available, by queue, modulo 2^16.
-    available: Vec<u16>,
-    /// What it has seen used, by queue, modulo 2^16.
-    used: Vec<u16>,
+    queues: Vec<Queue>,
+}
+
+/// What the driver remembers of a queue.
+#[derive(Clone, Copy)]
+struct Queue {
+    /// Elements, as they were last written: at least 1.
+    size: u16,
+    /// What the driver has made available, modulo 2^16.
+    available: u16,
+    /// What it has seen used, modulo 2^16.
+    used: u16,
+}
+
+impl Queue {
+    fn new(size: u32) -> Self {
+        Queue { size: u16::try_from(size).unwrap_or(u16::MAX).max(1), available: 0, used: 0 }
+    }
 }
 
 /// The GPAs of a queue's descriptors, available ring and used ring.
@@ -50,8 +64,7 @@ impl Machine {
         let ram = GuestRam::allocate(&[(0, MEMORY)], backing).expect("memory");
         let mut driver = Driver::with_memory(model, ram);
         driver.transport.without_threads();
-        let counts = vec![0; queues.into()];
-        Machine { driver, is_shared, available: counts.clone(), used: counts }
+        Machine { driver, is_shared, queues: vec![Queue::new(MAX_SIZE.into()); queues.into()] }
     }
 
     /// Has the device do all that it can.
@@ -102,10 +115,8 @@ impl Machine {
 
     /// Clears a queue and writes its registers.
     pub(super) fn set_up(&mut self, queue: u16, size: u32, parts: [u64; 3]) {
-        if let (Some(available), Some(used)) =
-            (self.available.get_mut(usize::from(queue)), self.used.get_mut(usize::from(queue)))
-        {
-            (*available, *used) = (0, 0);
+        if let Some(known) = self.queues.get_mut(usize::from(queue)) {
+            *known = Queue::new(size);
         }
         for part in parts {
             self.poke(part, &[0; 4]);
@@ -126,9 +137,9 @@ impl Machine {
 
     /// Puts a head into the available ring, and moves its index by `jump`.
     pub(crate) fn offer(&mut self, queue: u16, head: u16, jump: u16) {
-        let Some(available) = self.available.get_mut(usize::from(queue)) else { return };
+        let Some(Queue { size, available, .. }) = self.queues.get_mut(usize::from(queue)) else { return };
         let at = parts(queue)[1];
-        let slot = u64::from(*available % MAX_SIZE);
+        let slot = u64::from(*available % *size);
         *available = available.wrapping_add(jump);
         let index = *available;
         self.poke(at + 4 + 2 * slot, &head.to_le_bytes());
@@ -144,7 +155,7 @@ impl Machine {
     pub(super) fn begin_rules(&mut self) {
         self.poison(false);
         self.poke(0, &[0; 0x1_0000]);
-        let sizes = vec![u32::from(MAX_SIZE); self.available.len()];
+        let sizes = vec![u32::from(MAX_SIZE); self.queues.len()];
         assert!(self.start(u64::MAX, &sizes), "the device works after a reset");
     }
 
@@ -162,11 +173,11 @@ impl Machine {
     /// The next used chain: its head, and the number of written bytes. `None` if there is none.
     pub(crate) fn used(&mut self, queue: u16) -> Option<(u32, u32)> {
         let at = parts(queue)[2];
-        let used = &mut self.used[usize::from(queue)];
+        let Queue { size, used, .. } = &mut self.queues[usize::from(queue)];
         if self.driver.ram.load_u16(at + 2).expect("memory") == *used {
             return None;
         }
-        let slot = at + 4 + 8 * u64::from(*used % MAX_SIZE);
+        let slot = at + 4 + 8 * u64::from(*used % *size);
         *used = used.wrapping_add(1);
         Some((self.driver.word(slot), self.driver.word(slot + 4)))
     }

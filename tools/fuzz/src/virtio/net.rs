@@ -24,7 +24,9 @@ thread_local! {
     static PASST: Passt = {
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join("passt");
-        Passt { listener: UnixListener::bind(&path).expect("a socket"), path, _directory: directory }
+        let listener = UnixListener::bind(&path).expect("a socket");
+        listener.set_nonblocking(true).expect("fcntl(2)");
+        Passt { listener, path, _directory: directory }
     };
 }
 
@@ -75,6 +77,8 @@ impl Subject for Device {
 
     fn open(Options { mtu }: Options) -> Option<(Self, Net)> {
         PASST.with(|Passt { listener, path, .. }| {
+            // An earlier device may have connected again: it is gone, and its connections are not this one's.
+            while listener.accept().is_ok() {}
             let link = LinkConfig::Socket(path.clone());
             let config = NetConfig {
                 link,
