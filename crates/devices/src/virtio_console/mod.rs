@@ -22,12 +22,12 @@
 //! The last row is Linux's `__send_to_port` and `__send_control_msg` (`drivers/char/virtio_console.c`): they poll the queue for the
 //! buffer that the device returns, and the driver does nothing about DEVICE_NEEDS_RESET.
 //!
-//! One thread serves all queues and sockets, and none of them waits for another one. When the machine ends, what a client has not read is
-//! dropped but for what is in its socket already: [`MAX_UNREAD`] bytes at most.
+//! One thread serves all queues and sockets, and none of them waits for another one. When the machine ends, what waits for a
+//! client beside the bytes in its socket is dropped: [`MAX_UNREAD`] bytes at most.
 //!
-//! What the guest writes is read in pieces of up to 16 KiB. One with a poisoned page is dropped, and the rest of the chain with it; the
-//! connection of a named port ends, because its stream would have a hole. A poisoned page under a buffer for input makes the device take
-//! the guest's next buffer.
+//! What the guest writes is read in pieces of up to 16 KiB. A piece with a poisoned page is dropped as a whole, and the rest of the chain
+//! with it; the connection of a named port ends, because its stream would have a hole. A poisoned page under a buffer for input makes the
+//! device take the guest's next buffer.
 
 mod client;
 mod config;
