@@ -112,8 +112,9 @@ fn a_machine_without_a_console_has_no_size() -> Checked {
     let scratch = Scratch::new();
     let running = start(&scratch, PORTS);
     let response = ctl(&scratch, &["console-size", "80", "25"], 1);
-    let error = response["error"].as_str().expect("an error");
-    assert!(error.starts_with("this machine has no console with a size: add a device"), "{error}");
+    let error = "this machine has no console with a size: a `[[device]]` of type `virtio-console` with a `socket` in its \
+                 profile adds one";
+    assert_eq!(response["error"], error);
     ctl(&scratch, &["stop"], 0);
     running.finish().expect(0);
     Ok(())

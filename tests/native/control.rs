@@ -26,7 +26,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         a_client_that_has_gone,
         many_requests_on_a_connection,
         invalid_requests,
-        machines_without_a_balloon,
+        machines_without_a_balloon_or_with_several,
         pause_while_the_machine_is_reset,
         clients_across_resets,
         mode_under_every_umask,
@@ -77,19 +77,23 @@ fn stop(scratch: &Scratch, running: Running) {
     assert!(fs::symlink_metadata(scratch.path("control")).is_err(), "the socket is left");
 }
 
-/// The command is for the one balloon of a machine.
-fn machines_without_a_balloon() -> Checked {
+/// The command is for one balloon of a machine.
+fn machines_without_a_balloon_or_with_several() -> Checked {
     needs::kvm()?;
     let section = "[[device]]\ntype = \"virtio-balloon\"\n";
     for (balloons, reason) in [
         (0, "this machine has no balloon: a `[[device]]` of type `virtio-balloon` in its profile adds one"),
-        (2, "this machine has 2 balloons: one of them cannot be chosen"),
+        (2, "this machine has several balloons: choose one by `device`, 0 or 1"),
     ] {
         let scratch = Scratch::new();
         let profile = format!("cmdline = \"probe.exit=hang\"\n\n{}", section.repeat(balloons));
         let mut running = boot(&scratch.machine(&profile), &scratch).start();
         running.wait_for("probe: ok");
         assert_eq!(ctl(&scratch, "balloon", 1)["error"], reason);
+        if balloons > 1 {
+            let ctl = Ghest::new(["ctl"]).arg(scratch.path("control")).args(["balloon", "--device", "1"]);
+            assert_eq!(ctl.finish().expect(0).json()["target"], 0);
+        }
         stop(&scratch, running);
     }
     Ok(())

@@ -1,6 +1,8 @@
 //! A running machine: everything wired together, from its first instruction to its end.
 
 mod balloon;
+mod console_size;
+mod device_choice;
 mod event_loop;
 mod preserved;
 mod running;

@@ -15,7 +15,6 @@ use platform::DeviceNode;
 use vm_device::DeviceMmio;
 use vmm_sys_util::eventfd::EventFd;
 
-use crate::console::ConsoleSize;
 use crate::line::InterruptLine;
 use crate::poison_observer::PoisonObserver;
 
@@ -48,33 +47,18 @@ pub trait Kind: DeviceKind {
 }
 
 /// The host's side of a device, of a type that its kind defines. It outlives the device, which every reset renews.
-pub struct Backend {
-    host: Box<dyn Any + Send + Sync>,
-    console_size: Option<ConsoleSize>,
-}
+pub struct Backend(Box<dyn Any + Send + Sync>);
 
 impl Backend {
     /// Wraps the host's side of a device.
     pub fn new<B: Any + Send + Sync>(backend: B) -> Self {
-        Backend { host: Box::new(backend), console_size: None }
-    }
-
-    /// The same, of a device that is a console, if it has a size.
-    #[must_use]
-    pub fn with_console_size(self, console_size: Option<ConsoleSize>) -> Self {
-        Backend { console_size, ..self }
+        Backend(Box::new(backend))
     }
 
     /// The host's side; `None` if it is of another type.
     #[must_use]
     pub fn downcast_ref<B: Any>(&self) -> Option<&B> {
-        self.host.downcast_ref()
-    }
-
-    /// The size of the console that the device is; `None` if it is no console.
-    #[must_use]
-    pub fn console_size(&self) -> Option<&ConsoleSize> {
-        self.console_size.as_ref()
+        self.0.downcast_ref()
     }
 }
 

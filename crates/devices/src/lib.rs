@@ -32,6 +32,8 @@
 //! A guest can write any value to any register at any time. No access panics, blocks on the guest or allocates without bound,
 //! and every register can be read. A write to a serial port blocks while the VMM's writer blocks.
 
+#[cfg(any(feature = "virtio-console", feature = "virtio-vsock"))]
+mod accept_pause;
 mod console;
 pub mod error_device;
 pub mod ged;

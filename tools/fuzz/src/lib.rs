@@ -37,6 +37,7 @@ pub static TARGETS: &[Target] = &[
     virtio::target::<virtio::rng::Device>("virtio-rng"),
     virtio::target::<virtio::vsock::Device>("virtio-vsock"),
     virtio::target::<virtio::balloon::Device>("virtio-balloon"),
+    virtio::target::<virtio::console::Device>("virtio-console"),
     virtio::target::<virtio::fs::Device>("virtio-fs"),
     Target { name: "control", run: control::run, show: text },
     Target { name: "profile", run: profile::run, show: profile::show },

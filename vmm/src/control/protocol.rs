@@ -68,6 +68,11 @@ commands! {
         #[schemars(with = "u64")]
         #[arg(value_name = "SIZE", value_parser = size)]
         size: Option<u64>,
+        /// The position of the balloon among the devices of the profile, from 0: needed if it has several.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[schemars(with = "usize")]
+        #[arg(long, value_name = "N")]
+        device: Option<usize>,
     } => Balloon,
     /// Print the ledger of poisoned pages.
     Ledger => Ledger,
@@ -97,7 +102,8 @@ commands! {
         /// The height in characters.
         rows: NonZeroU16,
         /// The position of the console among the devices of the profile, from 0: needed if it has several.
-        #[serde(default)]
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[schemars(with = "usize")]
         #[arg(long, value_name = "N")]
         device: Option<usize>,
     } => State,
@@ -280,6 +286,9 @@ mod tests {
             (br#"{"command":"console-size","columns":80}"#, "`rows`"),
             (br#"{"command":"console-size","columns":0,"rows":25}"#, "nonzero"),
             (br#"{"command":"console-size","columns":65536,"rows":25}"#, "65536"),
+            (br#"{"command":"console-size","columns":80,"rows":25,"device":null}"#, "`device`"),
+            (br#"{"command":"balloon","device":null}"#, "`device`"),
+            (br#"{"command":"balloon","device":-1}"#, "-1"),
         ] {
             let response = respond(line);
             assert!(response.starts_with("{\"ok\":false,\"error\":\""), "{response}");

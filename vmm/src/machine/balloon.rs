@@ -2,30 +2,36 @@
 
 use devices::kind::Backend;
 #[cfg(feature = "virtio-balloon")]
-use devices::virtio_balloon::{BalloonBackend, BalloonControl};
+use devices::virtio_balloon::BalloonBackend;
 
+#[cfg(not(feature = "virtio-balloon"))]
+use super::device_choice::ChoiceError;
+use super::device_choice::Subject;
+#[cfg(feature = "virtio-balloon")]
+use super::device_choice::choose;
 use super::running::RequestError;
 use crate::control::Balloon;
 
-/// Changes the size of a machine's balloon, if there is a new one, and returns its state. `memory` is that of the machine, in bytes.
+const SUBJECT: Subject = Subject { noun: "balloon", plural: "balloons", section: "of type `virtio-balloon`" };
+
+/// Changes the size of the balloon at a position among the profile's devices, or of the only one, if there is a new size, and returns its
+/// state. `memory` is that of the machine, in bytes.
 ///
 /// The guest is asked for new statistics: it sends them when it can, for a later answer.
 ///
 /// # Errors
-/// Returns an error if the machine does not have one balloon, or if it would take more than the machine's memory.
+/// Returns an error if there is no such balloon, one of several is to be chosen, or it would take more than the machine's memory.
 #[cfg(feature = "virtio-balloon")]
 pub(super) fn handle(
     backends: &[Backend],
     memory: u64,
     target: Option<u64>,
+    device: Option<usize>,
 ) -> Result<Balloon, RequestError> {
-    let balloons = backends.iter().filter_map(|backend| backend.downcast_ref::<BalloonBackend>());
-    let balloons: Vec<&BalloonControl> = balloons.map(BalloonBackend::control).collect();
-    let balloon = match balloons[..] {
-        [] => return Err(RequestError::NoBalloon),
-        [balloon] => balloon,
-        _ => return Err(RequestError::SeveralBalloons(balloons.len())),
-    };
+    let balloons = backends.iter().enumerate();
+    let balloons =
+        balloons.filter_map(|(at, backend)| Some((at, backend.downcast_ref::<BalloonBackend>()?.control())));
+    let balloon = choose(SUBJECT, balloons, device)?;
     if let Some(target) = target {
         if target > memory {
             return Err(RequestError::BalloonTooLarge { target, memory });
@@ -42,6 +48,11 @@ pub(super) fn handle(
 
 /// A build without balloons.
 #[cfg(not(feature = "virtio-balloon"))]
-pub(super) fn handle(_: &[Backend], _: u64, _: Option<u64>) -> Result<Balloon, RequestError> {
-    Err(RequestError::NoBalloon)
+pub(super) fn handle(
+    _: &[Backend],
+    _: u64,
+    _: Option<u64>,
+    _: Option<usize>,
+) -> Result<Balloon, RequestError> {
+    Err(ChoiceError::None(SUBJECT).into())
 }

@@ -3,16 +3,15 @@
 use std::io;
 use std::time::{Duration, Instant};
 
-use devices::ConsoleSize;
 use devices::kind::Backend;
 use guest_memory::sigbus;
 use machine_profile::Machine;
-use machine_profile::device_kind::listed;
 use ras_core::{Kind, Span};
 use serde_json::{Value, json};
 use vcpu::{RunState, Vcpus};
 
-use super::{PreservedState, balloon};
+use super::device_choice::ChoiceError;
+use super::{PreservedState, balloon, console_size};
 use crate::board::EventLine;
 use crate::board::profile_devices::PlaceError;
 use crate::control::{Devices, MemoryMap, MemorySlot, Request, State};
@@ -54,11 +53,10 @@ pub(super) enum RequestError {
     NoGenerationId,
     #[error("the generation id cannot be changed: {0}")]
     GenerationId(io::Error),
-    #[error("this machine has no balloon: a `[[device]]` of type `virtio-balloon` in its profile adds one")]
-    NoBalloon,
-    #[error("this machine has {0} balloons: one of them cannot be chosen")]
-    SeveralBalloons(usize),
+    #[error(transparent)]
+    Device(#[from] ChoiceError),
     #[error("the machine has {} MiB of memory, and the balloon cannot take {} MiB of it", .memory >> 20, .target.div_ceil(1 << 20))]
+    #[cfg(feature = "virtio-balloon")]
     BalloonTooLarge { target: u64, memory: u64 },
     #[error("{0} is not memory of this guest")]
     NotMemory(Span),
@@ -76,14 +74,6 @@ pub(super) enum RequestError {
     PastEvents,
     #[error(transparent)]
     Devices(#[from] PlaceError),
-    #[error(
-        "this machine has no console with a size: add a device of type \"virtio-console\" with a `socket` to its profile"
-    )]
-    NoConsole,
-    #[error("this machine has several consoles: choose one by `device`, {}", positions(.0))]
-    SeveralConsoles(Vec<usize>),
-    #[error("device {device} is no console with a size: choose {}", positions(.consoles))]
-    NotAConsole { device: usize, consoles: Vec<usize> },
 }
 
 impl From<vcpu::ThreadError> for RequestError {
@@ -104,11 +94,6 @@ fn madvise_help(error: &io::Error) -> &'static str {
     }
 }
 
-/// Positions of devices: `0, 2 or 3`.
-fn positions(devices: &[usize]) -> String {
-    listed(devices.iter().map(usize::to_string), "or")
-}
-
 impl RunningMachine<'_> {
     /// Handles a request of the control socket and returns the fields of the response.
     pub(super) fn handle(&self, request: Request) -> Result<Value, RequestError> {
@@ -120,8 +105,8 @@ impl RunningMachine<'_> {
             Request::PowerButton { .. } => return Err(RequestError::NoPowerButton),
             Request::NewGeneration => self.new_generation()?,
             Request::Inject(request) => self.inject(request)?,
-            Request::Balloon { size } => {
-                return Ok(json!(balloon::handle(self.backends, self.machine.memory.size, size)?));
+            Request::Balloon { size, device } => {
+                return Ok(json!(balloon::handle(self.backends, self.machine.memory.size, size, device)?));
             }
             Request::Ledger => return Ok(json!(self.preserved.reporting.ledger())),
             Request::Metrics { prometheus } => {
@@ -138,7 +123,7 @@ impl RunningMachine<'_> {
             // The server passes those that follow on to the journal.
             Request::Events { .. } => return Err(RequestError::PastEvents),
             Request::ConsoleSize { columns, rows, device } => {
-                self.console(device)?.set(columns.get(), rows.get());
+                console_size::set(self.backends, columns, rows, device)?;
             }
             Request::Reset => self.lifecycle.end(Ending::ControlReset),
             Request::Stop => self.lifecycle.end(Ending::ControlStop),
@@ -149,23 +134,6 @@ impl RunningMachine<'_> {
             vcpus: self.vcpus.count(),
             overdue: self.preserved.reporting.overdue(),
         }))
-    }
-
-    /// The console at a position among the profile's devices, or the only one.
-    fn console(&self, device: Option<usize>) -> Result<&ConsoleSize, RequestError> {
-        let consoles = self.backends.iter().enumerate();
-        let consoles: Vec<_> =
-            consoles.filter_map(|(at, backend)| Some((at, backend.console_size()?))).collect();
-        let positions = || consoles.iter().map(|(at, _)| *at).collect();
-        match (consoles.as_slice(), device) {
-            ([], _) => Err(RequestError::NoConsole),
-            ([(_, console)], None) => Ok(console),
-            (_, None) => Err(RequestError::SeveralConsoles(positions())),
-            (_, Some(device)) => consoles
-                .iter()
-                .find_map(|(at, console)| (*at == device).then_some(*console))
-                .ok_or_else(|| RequestError::NotAConsole { device, consoles: positions() }),
-        }
     }
 
     /// Gives the machine a new generation id, and notifies the guest of it.

@@ -6,7 +6,6 @@ use std::fmt::Debug;
 use machine_profile::device_kind::{DeviceConfig, DeviceKind, DeviceSection, Keys, Reported};
 
 use super::VirtioDevice;
-use crate::console::ConsoleSize;
 use crate::kind::{Backend, DeviceError};
 
 /// A kind of virtio device, with a configuration of type `C` and a host's side of type `B`. A transport makes it a
@@ -24,8 +23,6 @@ pub struct VirtioKind<C: 'static, B: 'static> {
     pub inspect: fn(&C) -> Result<(), DeviceError>,
     /// Opens the files that the device needs.
     pub open: fn(&C) -> Result<B, DeviceError>,
-    /// The size of the console that the device is; `None` if it is no console.
-    pub console_size: fn(&B) -> Option<&ConsoleSize>,
     /// Creates the device, with the VMM's name for it.
     pub build: fn(&B, &str) -> Box<dyn VirtioDevice>,
 }

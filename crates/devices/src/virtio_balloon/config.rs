@@ -14,7 +14,6 @@ pub static KIND: VirtioKind<BalloonConfig, BalloonBackend> = VirtioKind {
     read: BalloonConfig::read,
     inspect: |_| Ok(()),
     open: BalloonConfig::open,
-    console_size: |_| None,
     build: |backend, name| {
         tracing::info!(device = name, size = backend.control.target(), "balloon attached");
         Box::new(Balloon::new(backend.control.clone(), backend.config))

@@ -21,7 +21,6 @@ pub static KIND: VirtioKind<BlockConfig, BlockBackend> = VirtioKind {
     read: BlockConfig::read,
     inspect: BlockConfig::inspect,
     open: BlockConfig::open,
-    console_size: |_| None,
     build: BlockBackend::build,
 };
 

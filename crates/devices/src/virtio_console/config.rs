@@ -20,10 +20,6 @@ pub static KIND: VirtioKind<ConsoleConfig, ConsoleBackend> = VirtioKind {
     read: ConsoleConfig::read,
     inspect: |_| Ok(()),
     open: ConsoleConfig::open,
-    console_size: |backend| match &backend.0 {
-        Ports::Console(_, size) => Some(size),
-        Ports::Named(_) => None,
-    },
     build: |backend, name| backend.device(name),
 };
 
@@ -128,6 +124,15 @@ fn listen(key: &'static str, path: &Path) -> Result<Arc<PortSocket>, DeviceError
 pub struct ConsoleBackend(Ports);
 
 impl ConsoleBackend {
+    /// The size of the terminal of a console, for the VMM. `None` if the device has named ports.
+    #[must_use]
+    pub fn size(&self) -> Option<&ConsoleSize> {
+        match &self.0 {
+            Ports::Console(_, size) => Some(size),
+            Ports::Named(_) => None,
+        }
+    }
+
     fn device(&self, name: &str) -> Box<dyn VirtioDevice> {
         match &self.0 {
             Ports::Console(..) => tracing::info!(device = name, "console attached"),

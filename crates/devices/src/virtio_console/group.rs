@@ -9,14 +9,16 @@ use zerocopy::{FromZeros, IntoBytes};
 
 use super::control::{DEVICE_READY, Message, PORT_NAME, PORT_OPEN, PORT_READY};
 use super::port::Port;
-use super::{BATCH, CONTROL_RECEIVE, CONTROL_TRANSMIT, Ports, queues};
+use super::{CONTROL_RECEIVE, CONTROL_TRANSMIT, Ports, queues};
+use crate::accept_pause::AcceptPause;
 use crate::console::ConsoleSize;
 use crate::virtio::{Buffers, GroupContext, QueueGroup, Request, ServeError, Taken};
 
 /// Tokens of the thread's own descriptors. Those of the ports' listeners follow, and those of the clients.
 const AGAIN: u32 = 0;
 const RESIZED: u32 = 1;
-const FIRST_LISTENER: u32 = 2;
+const ACCEPT_AGAIN: u32 = 2;
+const FIRST_LISTENER: u32 = 3;
 const FIRST_CLIENT: u32 = 1 << 16;
 
 /// Bytes that are copied at once.
@@ -31,13 +33,14 @@ pub(super) struct ConsoleGroup {
     has_control: bool,
     /// Signalled when a turn has ended and there is more to do.
     again: EventFd,
+    accept_pause: AcceptPause,
     next_client: u32,
     scratch: Box<[u8]>,
 }
 
 impl ConsoleGroup {
     /// # Errors
-    /// Returns the error of eventfd(2).
+    /// Returns the error of eventfd(2) or timerfd_create(2).
     pub(super) fn new(ports: &Ports, has_control: bool) -> io::Result<Self> {
         let (ports, size) = match ports {
             Ports::Console(socket, size) => {
@@ -55,6 +58,7 @@ impl ConsoleGroup {
             size,
             has_control,
             again: EventFd::new(EFD_CLOEXEC | EFD_NONBLOCK)?,
+            accept_pause: AcceptPause::new()?,
             next_client: FIRST_CLIENT,
             scratch: vec![0; SCRATCH_LEN].into(),
         })
@@ -75,47 +79,65 @@ impl ConsoleGroup {
 
     fn serve(&mut self, number: usize, context: &mut GroupContext<'_>) -> Result<(), ServeError> {
         let Some(port) = self.ports.get_mut(number) else { return Ok(()) };
-        let more = port.serve(context, &mut self.scratch)?;
-        port.listen(FIRST_LISTENER + number as u32, context)?;
-        if more {
+        let is_partial = port.serve(context, &mut self.scratch)?;
+        if is_partial {
             self.call_again();
         }
-        Ok(())
+        self.listen(number, context)
     }
 
-    fn serve_all(&mut self, context: &mut GroupContext<'_>) -> Result<(), ServeError> {
-        (0..self.ports.len()).try_for_each(|number| self.serve(number, context))
+    fn listen(&mut self, number: usize, context: &GroupContext<'_>) -> Result<(), ServeError> {
+        let token = FIRST_LISTENER + number as u32;
+        self.ports[number].listen(token, self.accept_pause.is_active(), context)
+    }
+
+    fn listen_all(&mut self, context: &GroupContext<'_>) -> Result<(), ServeError> {
+        (0..self.ports.len()).try_for_each(|number| self.listen(number, context))
     }
 
     /// A client waits.
     fn accept(&mut self, number: usize, context: &mut GroupContext<'_>) -> Result<(), ServeError> {
+        // Another port's client could not be accepted a moment ago.
+        if self.accept_pause.is_active() {
+            return Ok(());
+        }
         // What the guest has written for a client that is gone is not for this one.
         self.serve(number, context)?;
         let token = self.client_token();
         let Some(port) = self.ports.get_mut(number) else { return Ok(()) };
-        let is_accepted = port.accept(token, context)?;
-        port.listen(FIRST_LISTENER + number as u32, context)?;
-        if is_accepted { self.serve(number, context) } else { Ok(()) }
+        match port.accept() {
+            Ok(Some(client)) => {
+                port.connect(client, token, context)?;
+                self.serve(number, context)
+            }
+            Ok(None) => Ok(()),
+            Err(error) => {
+                self.accept_pause.begin("virtio-console", error)?;
+                self.listen_all(context)
+            }
+        }
     }
 
     /// Takes control messages of the driver.
     fn take_messages(&mut self, context: &mut GroupContext<'_>) -> Result<(), ServeError> {
-        for _ in 0..BATCH {
-            let Some(Taken { head, request }) = context.pop_or_request(CONTROL_TRANSMIT)? else {
-                return context.notify_driver(CONTROL_TRANSMIT);
-            };
-            self.message(request.readable, context)?;
+        while let Some(Taken { head, request }) = context.pop_or_request(CONTROL_TRANSMIT)? {
+            self.message(request.readable);
             context.add_used(CONTROL_TRANSMIT, head, 0)?;
         }
-        self.call_again();
+        // Once for all messages about a port.
+        for number in 0..self.ports.len() {
+            if self.ports[number].is_changed() {
+                self.serve(number, context)?;
+            }
+        }
         context.notify_driver(CONTROL_TRANSMIT)
     }
 
-    fn message(&mut self, mut from: Buffers<'_>, context: &mut GroupContext<'_>) -> Result<(), ServeError> {
+    fn message(&mut self, mut from: Buffers<'_>) {
         let mut message = Message::new_zeroed();
         if let Err(error) = from.read(message.as_mut_bytes()) {
             tracing::debug!(%error, "a control message of virtio-console cannot be read");
-            return Ok(());
+            return;
         }
         let (id, value) = (message.id.get(), message.value.get() == 1);
         let number = usize::try_from(id).unwrap_or(usize::MAX);
@@ -126,26 +148,16 @@ impl ConsoleGroup {
             }
             (DEVICE_READY, _) => tracing::debug!("the driver of a virtio-console has failed"),
             (PORT_READY, Some(port)) => port.link.port_ready(value),
-            (PORT_OPEN, Some(port)) => {
-                port.link.guest_open(value);
-                self.serve(number, context)?;
-            }
+            (PORT_OPEN, Some(port)) => port.guest_open(value),
             (event, _) => tracing::debug!(event, port = id, "a control message of virtio-console is ignored"),
         }
-        Ok(())
     }
 
     /// Sends control messages to the driver, as far as it has made buffers available.
     fn send_messages(&mut self, context: &mut GroupContext<'_>) -> Result<(), ServeError> {
-        let mut left = BATCH;
-        let mut is_again = false;
+        let mut is_opened = false;
         'ports: for (number, port) in self.ports.iter_mut().enumerate().filter(|_| self.has_control) {
             while let Some((event, value)) = port.link.next(port.has_client()) {
-                if left == 0 {
-                    is_again = true;
-                    break 'ports;
-                }
-                left -= 1;
                 let Some(Taken { head, request: Request { mut writable, .. } }) =
                     context.pop_or_request(CONTROL_RECEIVE)?
                 else {
@@ -159,7 +171,7 @@ impl ConsoleGroup {
                     Ok(()) => {
                         port.link.sent(event, value);
                         // What a client has sent before the guest knew of it can be delivered now.
-                        is_again |= event == PORT_OPEN;
+                        is_opened |= event == PORT_OPEN;
                         size_of::<Message>() + name.len()
                     }
                     Err(error) => {
@@ -170,7 +182,7 @@ impl ConsoleGroup {
                 context.add_used(CONTROL_RECEIVE, head, len as u32)?;
             }
         }
-        if is_again {
+        if is_opened {
             self.call_again();
         }
         context.notify_driver(CONTROL_RECEIVE)
@@ -180,10 +192,13 @@ impl ConsoleGroup {
 impl QueueGroup for ConsoleGroup {
     fn start(&mut self, context: &mut GroupContext<'_>) -> Result<(), ServeError> {
         context.watch(&self.again, AGAIN, EventSet::IN)?;
+        context.watch(&self.accept_pause, ACCEPT_AGAIN, EventSet::IN)?;
+        self.accept_pause.end()?;
         for number in 0..self.ports.len() {
             let token = self.client_token();
-            self.ports[number].start(token, FIRST_LISTENER + number as u32, context)?;
+            self.ports[number].start(token, context)?;
         }
+        self.listen_all(context)?;
         if let Some(size) = &self.size {
             context.watch(size.changed(), RESIZED, EventSet::IN)?;
             // Linux reads the size when it is notified only.
@@ -223,8 +238,11 @@ impl QueueGroup for ConsoleGroup {
             AGAIN => {
                 // Never blocks: EAGAIN if the count is 0.
                 let _ = self.again.read();
-                self.take_messages(context)?;
-                self.serve_all(context)?;
+                (0..self.ports.len()).try_for_each(|number| self.serve(number, context))?;
+            }
+            ACCEPT_AGAIN => {
+                self.accept_pause.end()?;
+                self.listen_all(context)?;
             }
             RESIZED => {
                 // Never blocks, as above.

@@ -3,7 +3,7 @@
 //! | device | feature | in Linux |
 //! |---|---|---|
 //! | console | VIRTIO_CONSOLE_F_SIZE | `/dev/hvc0`; the VMM sets the size of its terminal ([`ConsoleSize`]) |
-//! | ports | VIRTIO_CONSOLE_F_MULTIPORT | `/dev/vport0p1` and the following, and by udev `/dev/virtio-ports/NAME` |
+//! | ports | VIRTIO_CONSOLE_F_MULTIPORT | `/dev/vportNp1` and the following, where N is the device's number among those of its driver, and by udev `/dev/virtio-ports/NAME` |
 //!
 //! A console is a device of its own, because its size is in the device's configuration then. Among several ports it would be in a control
 //! message (5.3.6.2), in which Linux took the columns for the rows until its commit 5326ab737a47 of 2025. Port 0 of a device with named
@@ -17,12 +17,17 @@
 //! | the client does not read | what exceeds [`MAX_UNREAD`] is dropped: Linux holds a spinlock while it waits for a console | the guest waits, for this port only |
 //! | the guest does not read | the client waits | the client waits, also until a program of the guest opens the port |
 //! | the client closes its connection | what it has sent is delivered first, unless another client comes | the same, unless the guest has closed the port |
+//! | a page of a queue is poisoned | DEVICE_NEEDS_RESET: a vCPU of Linux that writes to the console spins, with interrupts disabled and the console's locks held, until the machine is reset | DEVICE_NEEDS_RESET: what programs write is not taken, and a vCPU spins when one of them opens or closes a port |
 //!
-//! One thread serves all queues and sockets, and none of them waits for another one.
+//! The last row is Linux's `__send_to_port` and `__send_control_msg` (`drivers/char/virtio_console.c`): they poll the queue for the
+//! buffer that the device returns, and the driver does nothing about DEVICE_NEEDS_RESET.
 //!
-//! A poisoned page under what the guest writes drops the rest of that buffer, and ends the connection of a named port, whose stream would
-//! have a hole; one under a buffer for input makes the device take the guest's next buffer; one in a queue or a descriptor sets
-//! DEVICE_NEEDS_RESET.
+//! One thread serves all queues and sockets, and none of them waits for another one. When the machine ends, what waits for a
+//! client beside the bytes in its socket is dropped: [`MAX_UNREAD`] bytes at most.
+//!
+//! What the guest writes is read in pieces of up to 16 KiB. A piece with a poisoned page is dropped as a whole, and the rest of the chain
+//! with it; the connection of a named port ends, because its stream would have a hole. A poisoned page under a buffer for input makes the
+//! device take the guest's next buffer.
 
 mod client;
 mod config;
@@ -78,9 +83,7 @@ fn queues(port: usize) -> (u16, u16) {
     }
 }
 
-/// Chains of a queue that are handled before others get their turn.
-const BATCH: usize = 64;
-/// Maximum sizes of the queues, in elements.
+/// Maximum sizes of the queues, in elements: the most chains of a queue that are handled before others get their turn.
 const QUEUE_SIZES: [u16; 2 * (MAX_NAMED_PORTS + 2)] = [64; 2 * (MAX_NAMED_PORTS + 2)];
 
 // Features (VIRTIO 1.2, 5.3.3).

@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
+use rustix::io::Errno;
 use vmm_sys_util::epoll::EventSet;
 
 use super::client::{Client, EVENTS};
 use super::link::Link;
-use super::{BATCH, PortSocket, queues};
+use super::{PortSocket, queues};
 use crate::virtio::{Buffers, DeviceMemory, GroupContext, Request, ServeError, Taken};
 
 /// A port of an active device.
@@ -22,9 +23,10 @@ pub(super) struct Port {
     client_token: u32,
     /// Bytes of the next chain of the transmit queue that the client has got already.
     taken: u64,
-    /// Whether the socket's clients are watched, and whether accept(2) has failed for want of a resource.
+    /// Whether the socket's clients are watched.
     is_listening: bool,
-    is_stuck: bool,
+    /// Whether the guest has opened or closed its end since the port was served.
+    is_changed: bool,
 }
 
 /// The most bytes that are taken of one chain before others get their turn.
@@ -53,7 +55,7 @@ impl Port {
             client_token: 0,
             taken: 0,
             is_listening: false,
-            is_stuck: false,
+            is_changed: false,
         }
     }
 
@@ -65,20 +67,14 @@ impl Port {
         self.client.is_some()
     }
 
-    /// The thread starts: nothing is watched. `client_token` and `listener_token` are those of the client, if there is one, and of the
-    /// listener.
-    pub(super) fn start(
-        &mut self,
-        client_token: u32,
-        listener_token: u32,
-        context: &GroupContext<'_>,
-    ) -> Result<(), ServeError> {
+    /// The thread starts: nothing is watched. `client_token` is that of the client, if there is one.
+    pub(super) fn start(&mut self, client_token: u32, context: &GroupContext<'_>) -> Result<(), ServeError> {
         self.is_listening = false;
         self.client_token = client_token;
         if let Some(client) = &self.client {
             context.watch(client, client_token, EVENTS)?;
         }
-        self.listen(listener_token, context)
+        Ok(())
     }
 
     /// A queue was stopped.
@@ -94,34 +90,42 @@ impl Port {
         client.map(|client| client.ready(events)).is_some()
     }
 
-    /// Accepts a client in place of one that is gone. Returns whether there is a new one.
-    pub(super) fn accept(&mut self, token: u32, context: &GroupContext<'_>) -> Result<bool, ServeError> {
-        let Some(socket) = self.socket.as_ref().filter(|_| self.may_accept()) else { return Ok(false) };
-        match socket.accept() {
-            Ok(Some(socket)) => {
-                self.disconnect();
-                let client = Client::new(socket);
-                context.watch(&client, token, EVENTS)?;
-                (self.client, self.client_token) = (Some(client), token);
-                return Ok(true);
-            }
-            Ok(None) => {}
-            Err(error) => {
-                tracing::warn!(%error, "accept(2) of the client of a virtio-console");
-                self.is_stuck = true;
-            }
-        }
-        Ok(false)
+    /// Accepts a client in place of one that is gone. `None` if there is none.
+    ///
+    /// # Errors
+    /// Returns the error of accept(2).
+    pub(super) fn accept(&self) -> Result<Option<Client>, Errno> {
+        let socket = self.socket.as_ref().filter(|_| self.may_accept());
+        let socket = socket.map_or(Ok(None), |socket| socket.accept())?;
+        Ok(socket.map(Client::new))
+    }
+
+    /// Connects a client that was accepted.
+    pub(super) fn connect(
+        &mut self,
+        client: Client,
+        token: u32,
+        context: &GroupContext<'_>,
+    ) -> Result<(), ServeError> {
+        self.disconnect();
+        context.watch(&client, token, EVENTS)?;
+        (self.client, self.client_token) = (Some(client), token);
+        Ok(())
     }
 
     fn may_accept(&self) -> bool {
         self.client.as_ref().is_none_or(Client::is_gone)
     }
 
-    /// Watches the listener while a client may be accepted: others wait in its backlog.
-    pub(super) fn listen(&mut self, token: u32, context: &GroupContext<'_>) -> Result<(), ServeError> {
+    /// Watches the listener while a client may be accepted, but for a pause: others wait in its backlog.
+    pub(super) fn listen(
+        &mut self,
+        token: u32,
+        is_paused: bool,
+        context: &GroupContext<'_>,
+    ) -> Result<(), ServeError> {
         let Some(socket) = &self.socket else { return Ok(()) };
-        let wants = self.may_accept() && !self.is_stuck;
+        let wants = self.may_accept() && !is_paused;
         match (wants, self.is_listening) {
             (true, false) => context.watch(&**socket, token, EventSet::IN)?,
             (false, true) => context.unwatch(&**socket)?,
@@ -152,30 +156,34 @@ impl Port {
         }
     }
 
-    /// Does what can be done now in both directions. Returns whether there is more to do.
+    /// The guest has opened or closed its end.
+    pub(super) fn guest_open(&mut self, is_open: bool) {
+        self.link.guest_open(is_open);
+        self.is_changed = true;
+    }
+
+    pub(super) fn is_changed(&self) -> bool {
+        self.is_changed
+    }
+
+    /// Does what can be done now in both directions. Returns whether a long chain of the guest is to be continued.
     pub(super) fn serve(
         &mut self,
         context: &mut GroupContext<'_>,
         scratch: &mut [u8],
     ) -> Result<bool, ServeError> {
-        // A descriptor may be free now.
-        self.is_stuck = false;
+        self.is_changed = false;
         self.disconnect_if_over();
-        let transmits = self.transmit(context, scratch)?;
-        let receives = self.receive(context, scratch)?;
+        let is_partial = self.transmit(context, scratch)?;
+        self.receive(context, scratch)?;
         self.disconnect_if_over();
-        Ok(transmits || receives)
+        Ok(is_partial)
     }
 
-    /// Takes what the guest has written. Returns whether there is more.
+    /// Takes what the guest has written. Returns whether a part of a chain is left.
     fn transmit(&mut self, context: &mut GroupContext<'_>, scratch: &mut [u8]) -> Result<bool, ServeError> {
         let (_, queue) = queues(self.number);
-        let mut left = BATCH;
-        let more = loop {
-            if left == 0 {
-                break true;
-            }
-            left -= 1;
+        let is_partial = loop {
             let Some(Taken { head, request }) = context.pop_or_request(queue)? else { break false };
             let progress = self.take(request.readable, context.memory(), scratch);
             if let Progress::Complete = progress {
@@ -190,7 +198,7 @@ impl Port {
             client.flush();
         }
         context.notify_driver(queue)?;
-        Ok(more)
+        Ok(is_partial)
     }
 
     /// Takes a chain that the guest has written, from where the last turn ended.
@@ -232,17 +240,11 @@ impl Port {
         Progress::Complete
     }
 
-    /// Passes on what the client has sent. Returns whether there is more.
-    fn receive(&mut self, context: &mut GroupContext<'_>, scratch: &mut [u8]) -> Result<bool, ServeError> {
+    /// Passes on what the client has sent.
+    fn receive(&mut self, context: &mut GroupContext<'_>, scratch: &mut [u8]) -> Result<(), ServeError> {
         let (queue, _) = queues(self.number);
-        let mut left = BATCH;
         let is_readable = self.is_readable();
         while let Some(client) = self.client.as_mut().filter(|client| is_readable && client.has_input()) {
-            if left == 0 {
-                context.notify_driver(queue)?;
-                return Ok(true);
-            }
-            left -= 1;
             let Some(Taken { head, request: Request { mut writable, .. } }) =
                 context.pop_or_request(queue)?
             else {
@@ -261,8 +263,7 @@ impl Port {
             }
             context.add_used(queue, head, if outcome.is_ok() { data.len() as u32 } else { 0 })?;
         }
-        context.notify_driver(queue)?;
-        Ok(false)
+        context.notify_driver(queue)
     }
 }
 

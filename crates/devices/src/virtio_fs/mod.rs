@@ -29,7 +29,6 @@ pub static KIND: VirtioKind<FsConfig, FsBackend> = VirtioKind {
     // Whether a process listens is known only when the machine starts.
     inspect: |_| Ok(()),
     open: FsConfig::open,
-    console_size: |_| None,
     build: FsBackend::build,
 };
 

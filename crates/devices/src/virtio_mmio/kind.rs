@@ -29,9 +29,7 @@ where
     }
 
     fn open(&self, config: &DeviceConfig) -> Result<Backend, DeviceError> {
-        let backend = (self.open)(self.config(config)?)?;
-        let console_size = (self.console_size)(&backend).cloned();
-        Ok(Backend::new(backend).with_console_size(console_size))
+        Ok(Backend::new((self.open)(self.config(config)?)?))
     }
 
     fn build(&self, backend: &Backend, resources: Resources) -> Result<Device, DeviceError> {

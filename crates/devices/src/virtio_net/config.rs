@@ -26,7 +26,6 @@ pub static KIND: VirtioKind<NetConfig, NetBackend> = VirtioKind {
     read: NetConfig::read,
     inspect: NetConfig::inspect,
     open: NetConfig::open,
-    console_size: |_| None,
     build: |backend, name| {
         tracing::info!(device = name, mac = %backend.config.mac, "network interface attached");
         Box::new(Net::new(backend.clone()))

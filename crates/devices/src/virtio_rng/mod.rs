@@ -22,7 +22,6 @@ pub static KIND: VirtioKind<RngConfig, RngConfig> = VirtioKind {
     read: RngConfig::read,
     inspect: |_| Ok(()),
     open: |config| Ok(*config),
-    console_size: |_| None,
     build: RngConfig::build,
 };
 

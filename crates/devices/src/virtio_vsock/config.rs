@@ -17,7 +17,6 @@ pub static KIND: VirtioKind<VsockConfig, Endpoint> = VirtioKind {
     read: VsockConfig::read,
     inspect: |_| Ok(()),
     open: VsockConfig::open,
-    console_size: |_| None,
     build: |endpoint, name| endpoint.device(name),
 };
 

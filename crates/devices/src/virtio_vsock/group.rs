@@ -4,11 +4,9 @@ use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::time::Duration;
 
 use vmm_sys_util::epoll::EventSet;
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
-use vmm_sys_util::timerfd::TimerFd;
 use zerocopy::little_endian::U32;
 use zerocopy::{FromZeros, IntoBytes};
 
@@ -20,19 +18,18 @@ use super::packet::{
     CREDIT_REQUEST, CREDIT_UPDATE, HEADER_LEN, HOST_CID, Header, REQUEST, RESPONSE, RST, RW, SHUTDOWN, STREAM,
 };
 use super::{EVENT_QUEUE, RX_QUEUE, SCRATCH_LEN, TX_QUEUE};
+use crate::accept_pause::AcceptPause;
 use crate::virtio::{GroupContext, QueueGroup, Request, ServeError, Taken};
 
-/// Clients that have not said which port they want. The oldest one makes way for another one.
+/// Clients that have not said which port they want. The oldest one gives place to another one.
 pub const MAX_CLIENTS: usize = 64;
 /// Packets of one direction, and clients, that are handled before the others get their turn.
 const BATCH: usize = 64;
-/// How long no client is accepted after accept(2) has failed, usually for want of a descriptor: the listener would be ready all the time.
-const ACCEPT_RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Tokens of the thread's own descriptors. Those of clients and connections follow.
 const LISTENER: u32 = 0;
 const AGAIN: u32 = 1;
-const ACCEPT_RETRY: u32 = 2;
+const ACCEPT_AGAIN: u32 = 2;
 const FIRST_TOKEN: u32 = 3;
 
 /// VIRTIO_VSOCK_EVENT_TRANSPORT_RESET (VIRTIO 1.2, 5.10.6.7).
@@ -51,8 +48,7 @@ pub(super) struct VsockGroup {
     is_interrupted: bool,
     /// Whether packets of the guest were left in their queue.
     is_held: bool,
-    /// Expires when the listener is to be watched again, after accept(2) has failed.
-    accept_retry: TimerFd,
+    accept_pause: AcceptPause,
     scratch: Box<[u8]>,
 }
 
@@ -69,7 +65,7 @@ impl VsockGroup {
             connections: Connections::new(cid),
             next_token: FIRST_TOKEN,
             is_held: false,
-            accept_retry: TimerFd::new()?,
+            accept_pause: AcceptPause::new()?,
             scratch: vec![0; SCRATCH_LEN].into(),
         })
     }
@@ -106,9 +102,8 @@ impl VsockGroup {
                 }
                 Ok(None) => break,
                 Err(error) => {
-                    tracing::warn!(%error, "accept(2) of a client of virtio-vsock");
                     context.unwatch(&*self.host)?;
-                    self.accept_retry.reset(ACCEPT_RETRY_INTERVAL, None).map_err(io::Error::from)?;
+                    self.accept_pause.begin("virtio-vsock", error)?;
                     break;
                 }
             }
@@ -327,9 +322,9 @@ impl QueueGroup for VsockGroup {
     fn start(&mut self, context: &mut GroupContext<'_>) -> Result<(), ServeError> {
         context.watch(&self.again, AGAIN, EventSet::IN)?;
         context.watch(&*self.host, LISTENER, EventSet::IN)?;
-        context.watch(&self.accept_retry, ACCEPT_RETRY, EventSet::IN)?;
-        // It may have been set: the listener is watched now.
-        self.accept_retry.clear().map_err(io::Error::from)?;
+        context.watch(&self.accept_pause, ACCEPT_AGAIN, EventSet::IN)?;
+        // The listener is watched now.
+        self.accept_pause.end()?;
         for (&token, client) in &self.clients {
             context.watch(client, token, EventSet::IN | EventSet::EDGE_TRIGGERED)?;
         }
@@ -356,9 +351,8 @@ impl QueueGroup for VsockGroup {
     ) -> Result<(), ServeError> {
         match token {
             LISTENER => self.accept(context)?,
-            ACCEPT_RETRY => {
-                // This also makes it unreadable.
-                self.accept_retry.clear().map_err(io::Error::from)?;
+            ACCEPT_AGAIN => {
+                self.accept_pause.end()?;
                 context.watch(&*self.host, LISTENER, EventSet::IN)?;
             }
             AGAIN => {

@@ -15,7 +15,7 @@ use crate::driver::*;
 /// The most elements of a queue that programs use, unless they write its registers themselves.
 pub(crate) const MAX_SIZE: u16 = 16;
 /// The most queues.
-pub(crate) const MAX_QUEUES: u16 = 5;
+pub(crate) const MAX_QUEUES: u16 = 6;
 /// From here on, memory can become inaccessible.
 pub(crate) const POISON: u64 = 0x8_0000;
 /// Indirect tables, of 64 KiB.

@@ -6,11 +6,13 @@
 
 pub(crate) mod balloon;
 pub(crate) mod block;
+pub(crate) mod console;
 pub(crate) mod fs;
 mod machine;
 pub(crate) mod net;
 mod program;
 pub(crate) mod rng;
+mod streams;
 pub(crate) mod vsock;
 
 use std::fmt::Debug;

@@ -1,19 +1,17 @@
 //! Programs for a socket device, with clients and servers of the host.
 
-use std::io::{Read, Write};
-use std::net::Shutdown;
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::UnixListener;
 use std::sync::Arc;
 
 use arbitrary::{Arbitrary, Result, Unstructured};
 use devices::virtio_vsock::{HostSocket, Vsock};
-use rustix::io::Errno;
-use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
+use rustix::net::SocketAddrUnix;
 use tempfile::TempDir;
 
 use super::Subject;
 use super::machine::{DATA, MAX_SIZE, Machine};
 use super::program::bytes;
+use super::streams::{Streams, Use};
 use crate::driver::{Buffer, MEMORY};
 
 /// The sockets, which outlive devices.
@@ -41,7 +39,7 @@ thread_local! {
 }
 
 pub(crate) struct Device {
-    streams: Vec<UnixStream>,
+    streams: Streams,
 }
 
 #[derive(Arbitrary, Debug)]
@@ -54,10 +52,7 @@ pub(crate) enum Host {
     Crowd(u8),
     /// Accepts connections of the guest.
     Accept,
-    Write(u8, u16),
-    Read(u8),
-    ShutDown(u8, bool),
-    Close(u8),
+    Use(Use),
 }
 
 const CID: u64 = 52;
@@ -69,8 +64,6 @@ const TX: u16 = 1;
 const REQUEST: u16 = 1;
 const RESPONSE: u16 = 2;
 const RW: u16 = 5;
-/// The most streams.
-const MAX_STREAMS: usize = 100;
 
 /// A packet's header, followed by data.
 fn packet(cids: (u64, u64), ports: (u32, u32), len: u32, op: u16, rest: [u32; 3]) -> Vec<u8> {
@@ -93,7 +86,7 @@ impl Subject for Device {
 
     fn open((): ()) -> Option<(Self, Vsock)> {
         let host = SOCKETS.with(|sockets| Arc::clone(&sockets.host));
-        Some((Device { streams: Vec::new() }, Vsock::new(CID as u32, host)))
+        Some((Device { streams: Streams::default() }, Vsock::new(CID as u32, host)))
     }
 
     fn request(input: &mut Unstructured<'_>) -> Result<Vec<u8>> {
@@ -124,27 +117,7 @@ impl Subject for Device {
             Host::Client(bytes) => self.connect(&bytes),
             Host::Crowd(count) => (0..count).for_each(|_| self.connect(&[])),
             Host::Accept => self.accept(),
-            Host::Write(at, len) => {
-                if let Some(stream) = self.stream(at) {
-                    let _ = stream.write(&vec![0x33; len.into()]);
-                }
-            }
-            Host::Read(at) => {
-                if let Some(stream) = self.stream(at) {
-                    let _ = stream.read(&mut [0; 0x1_0000]);
-                }
-            }
-            Host::ShutDown(at, both) => {
-                let how = if both { Shutdown::Both } else { Shutdown::Write };
-                if let Some(stream) = self.stream(at) {
-                    let _ = stream.shutdown(how);
-                }
-            }
-            Host::Close(at) => {
-                if !self.streams.is_empty() {
-                    self.streams.swap_remove(usize::from(at) % self.streams.len());
-                }
-            }
+            Host::Use(action) => self.streams.carry_out(action),
         }
     }
 
@@ -175,40 +148,19 @@ impl Subject for Device {
             machine.make_available(TX, 0, &[Buffer(DATA, (44 + data.len()) as u32, false)]);
             assert_eq!(machine.used(TX), Some((0, 0)));
         }
-        let mut said = [0; 64];
-        let len = self.streams[0].read(&mut said).expect("an answer");
-        assert_eq!(String::from_utf8_lossy(&said[..len]), format!("OK {host}\nworks"));
+        assert_eq!(String::from_utf8_lossy(&self.streams.received()), format!("OK {host}\nworks"));
     }
 }
 
 impl Device {
-    fn stream(&mut self, at: u8) -> Option<&mut UnixStream> {
-        let count = self.streams.len().max(1);
-        self.streams.get_mut(usize::from(at) % count)
-    }
-
     fn connect(&mut self, bytes: &[u8]) {
-        if self.streams.len() >= MAX_STREAMS {
-            return;
-        }
-        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-        let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None).expect("socket(2)");
-        match SOCKETS.with(|sockets| connect(&socket, &sockets.address)) {
-            Ok(()) => {}
-            // The device is not active, and the backlog of its socket is full.
-            Err(Errno::AGAIN) => return,
-            Err(error) => panic!("connect(2): {error}"),
-        }
-        let mut stream = UnixStream::from(socket);
-        let _ = stream.write(bytes);
-        self.streams.push(stream);
+        SOCKETS.with(|sockets| self.streams.connect(&sockets.address, bytes));
     }
 
     fn accept(&mut self) {
         SOCKETS.with(|sockets| {
             for server in &sockets.servers {
                 while let Ok((stream, _)) = server.accept() {
-                    stream.set_nonblocking(true).expect("fcntl(2)");
                     self.streams.push(stream);
                 }
             }

@@ -123,15 +123,15 @@ fn a_second_client_waits_until_the_first_one_has_gone() {
 
 /// The guest has no buffers for what a client has sent that is gone: it does not keep others from connecting.
 #[test]
-fn a_client_that_is_gone_makes_way() {
+fn a_client_that_is_gone_gives_place() {
     let (mut guest, _) = Guest::console(Backing::Anonymous);
     let mut first = guest.client(0);
-    first.write_all(b"nobody reads this").expect("sent");
+    first.write_all(b"not read").expect("sent");
     guest.write(0, b"1");
     drop(first);
     let mut second = guest.client(0);
     second.write_all(b"2").expect("sent");
-    guest.until_heard(0, &mut second);
+    guest.until_received(0, &mut second);
     guest.offer_receive_buffers(0);
     assert_eq!(guest.received(0), b"2");
 }
@@ -187,7 +187,7 @@ fn each_client_is_announced() {
     assert_eq!(guest.rings.used(CONTROL_RECEIVE).0, 0);
     drop(first);
     let mut second = guest.client(1);
-    guest.until_heard(1, &mut second);
+    guest.until_received(1, &mut second);
     (1..4).for_each(|index| guest.offer_receive_buffer(CONTROL_RECEIVE, index));
     assert_eq!(guest.message(), message(1, PORT_OPEN, 0));
     assert_eq!(guest.message(), message(1, PORT_OPEN, 1));

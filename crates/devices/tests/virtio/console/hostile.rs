@@ -46,6 +46,37 @@ fn a_flood_of_messages_is_answered_once() {
     guest.assert_silence();
 }
 
+/// The last of the messages about a port that the device takes together counts: it serves the port once for all of them.
+#[test]
+fn messages_that_are_taken_together() {
+    let mut guest = Guest::with_ports();
+    let (receive, _) = queues(1);
+    guest.offer_receive_buffers(receive);
+    let mut client = guest.connected(1);
+    client.write_all(b"input").expect("sent");
+    let controls = |guest: &mut Guest, values: [u16; 2]| {
+        guest.rings.driver.write(QUEUE_SEL, CONTROL_TRANSMIT);
+        guest.rings.driver.write(QUEUE_READY, 0);
+        guest.rings.set_up(CONTROL_TRANSMIT);
+        guest.rings.driver.write(QUEUE_READY, 0);
+        for (index, value) in (0..).zip(values) {
+            let at = TRANSMIT + 8 * u64::from(index);
+            guest.rings.driver.put(at, &[1, 0, 0, 0, PORT_OPEN as u8, 0, value as u8, 0]);
+            guest.rings.driver.descriptor(part(CONTROL_TRANSMIT, 0), index, at, 8, 0, 0);
+            guest.rings.offer(CONTROL_TRANSMIT, index);
+        }
+        guest.rings.driver.write(QUEUE_READY, 1);
+        assert_eq!([0, 1].map(|_| guest.rings.used(CONTROL_TRANSMIT)), [(0, 0), (1, 0)]);
+    };
+    controls(&mut guest, [1, 0]);
+    // The device has served the port before it takes the second one.
+    guest.write(1, b"1");
+    guest.write(1, b"2");
+    assert!(!guest.rings.is_used(receive));
+    controls(&mut guest, [0, 1]);
+    assert_eq!(guest.received(receive), b"input");
+}
+
 #[test]
 fn a_message_that_a_buffer_does_not_take_is_in_the_next_one() {
     let mut guest = Guest::named(Backing::Anonymous);
@@ -151,8 +182,8 @@ enum Step {
     Offer { queue: u32, head: u16 },
     Ready { queue: u32, ready: u32 },
     Connect(u32),
-    Speak(usize, Vec<u8>),
-    Listen(usize),
+    Send(usize, Vec<u8>),
+    Receive(usize),
     Leave(usize),
     Resize(u16, u16),
 }
@@ -174,8 +205,8 @@ fn step() -> impl Strategy<Value = Step> {
         4 => (queue(), head()).prop_map(|(queue, head)| Step::Offer { queue, head }),
         1 => (queue(), 0_u32..2).prop_map(|(queue, ready)| Step::Ready { queue, ready }),
         2 => (1_u32..3).prop_map(Step::Connect),
-        2 => (0_usize..4, vec(any::<u8>(), 0..64)).prop_map(|(client, bytes)| Step::Speak(client, bytes)),
-        1 => (0_usize..4).prop_map(Step::Listen),
+        2 => (0_usize..4, vec(any::<u8>(), 0..64)).prop_map(|(client, bytes)| Step::Send(client, bytes)),
+        1 => (0_usize..4).prop_map(Step::Receive),
         1 => (0_usize..4).prop_map(Step::Leave),
         1 => any::<(u16, u16)>().prop_map(|(columns, rows)| Step::Resize(columns, rows)),
     ]
@@ -211,12 +242,12 @@ fn break_rules(guest: &mut Guest, size: Option<&ConsoleSize>, steps: Vec<Step>) 
             // Port 1 of named ports has the socket of the console.
             Step::Connect(port) if port == 1 || size.is_none() => clients.push(guest.client(port)),
             Step::Connect(_) => {}
-            Step::Speak(client, bytes) => {
+            Step::Send(client, bytes) => {
                 if let Some(client) = clients.get_mut(client) {
                     let _ = client.write_all(&bytes);
                 }
             }
-            Step::Listen(client) => {
+            Step::Receive(client) => {
                 if let Some(client) = clients.get_mut(client) {
                     client.set_nonblocking(true).expect("fcntl(2)");
                     let _ = client.read(&mut [0; 4096]);
@@ -249,7 +280,7 @@ proptest! {
         guest.control(NO_PORT, DEVICE_READY, 1);
         guest.control(1, PORT_READY, 1);
         let mut client = guest.client(1);
-        guest.until_heard(1, &mut client);
+        guest.until_received(1, &mut client);
         guest.control(1, PORT_OPEN, 1);
         let (receive, _) = queues(1);
         guest.offer_receive_buffers(receive);

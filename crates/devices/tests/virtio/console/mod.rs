@@ -172,12 +172,12 @@ impl Guest {
         self.rings.offer(queue, 0);
     }
 
-    /// Writes to a port until its client hears something.
-    fn until_heard(&mut self, port: u32, client: &mut UnixStream) {
+    /// Writes to a port until its client has received something.
+    fn until_received(&mut self, port: u32, client: &mut UnixStream) {
         let deadline = Instant::now() + Duration::from_secs(20);
         client.set_nonblocking(true).expect("fcntl(2)");
         while client.read(&mut [0]).is_err() {
-            assert!(Instant::now() < deadline, "the client hears nothing");
+            assert!(Instant::now() < deadline, "the client receives nothing");
             self.write(port, b"!");
         }
         client.set_nonblocking(false).expect("fcntl(2)");
@@ -263,7 +263,7 @@ fn named_ports_are_added_and_opened() {
     assert_eq!(read(&mut client, 4), b"pong");
     drop(client);
     assert_eq!(guest.message(), message(1, PORT_OPEN, 0));
-    // Nobody is there: what the guest writes is dropped.
+    // No client is connected: what the guest writes is dropped.
     guest.write(1, b"dropped");
     let mut client = guest.connected(1);
     client.write_all(b"again").expect("sent");

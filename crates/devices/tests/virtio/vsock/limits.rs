@@ -104,7 +104,7 @@ fn connections_and_silent_clients_are_limited() {
     assert_eq!(rest(&mut refused), b"");
     guest.write(5000, host, b"works");
     assert_eq!(read(&mut client, 5), b"works");
-    // One that only waits for the guest's RST makes way.
+    // One that only waits for the guest's RST gives place.
     drop(servers.pop());
     assert_eq!(guest.receive().op, SHUTDOWN);
     guest.send(&Packet::to_host(0x1_0000, 7, REQUEST));

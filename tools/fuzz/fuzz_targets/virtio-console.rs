@@ -1,0 +1,5 @@
+//! `virtio-console`, for libFuzzer.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| fuzz::run("virtio-console", data));
