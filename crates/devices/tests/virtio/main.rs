@@ -14,6 +14,8 @@ mod hostile_guest;
 mod hostile_net;
 #[cfg(feature = "virtio-net")]
 mod net;
+#[cfg(feature = "virtio-net")]
+mod net_rate_limit;
 mod poison_observer;
 mod poisoned_rings;
 mod rings;
