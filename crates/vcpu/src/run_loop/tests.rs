@@ -278,14 +278,15 @@ fn a_state_requested_by_an_exit_takes_effect_before_the_next_entry() {
 
 #[test]
 fn a_paused_vcpu_resumes() {
-    let pause_briefly: fn(&Control) = |control| control.set(RunState::Pause);
-    let pauses: [(fn(&Control), usize, &str); 2] = [
-        (Control::pause_and_notify, 1, "the guest's watchdogs are notified"),
-        (pause_briefly, 0, "nothing comes before the next entry"),
-    ];
-    for (pause, continued, why) in pauses {
+    for (is_notified, continued, why) in
+        [(true, 1, "the guest's watchdogs are notified"), (false, 0, "nothing comes before the next entry")]
+    {
         let control = Control::default();
-        pause(&control);
+        if is_notified {
+            control.pause_and_notify();
+        } else {
+            control.set(RunState::Pause);
+        }
         let mut script = Script::new([]);
         std::thread::scope(|scope| {
             let vcpu = scope.spawn(|| run_script(&mut script, &control).0);
