@@ -2,7 +2,7 @@
 //!
 //! | target | an input is |
 //! |---|---|
-//! | `virtio-*` | a program of a hostile driver and of the host's other side, for one kind of device ([`virtio`]) |
+//! | `virtio-*` | a program of a hostile driver and of the host's other side, for one kind of device (`virtio`) |
 //! | `control` | the line of a request at the control socket |
 //! | `profile` | a profile, or changes to one of the examples, with `--set` options |
 //! | `records` | a file with error records |
