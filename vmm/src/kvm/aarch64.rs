@@ -20,7 +20,7 @@ pub use vcpu::aarch64::Entry;
 pub use vcpu::aarch64::SetupError;
 use vcpu::aarch64::{CpuFeatures, enter_at};
 
-use super::{KvmError, ioctl_failed};
+use super::{KvmError, ioctl_failed, uninterrupted};
 
 /// The GIC and its ITS, which live as long as their descriptors.
 pub(super) struct Controllers {
@@ -48,7 +48,7 @@ fn ipa_bits(platform: &Platform, limit: i32) -> u32 {
 /// # Errors
 /// Returns an error if KVM cannot create a VM.
 pub fn offered(kvm: &Kvm) -> Result<Features, KvmError> {
-    let vm = kvm.create_vm().map_err(ioctl_failed("KVM_CREATE_VM"))?;
+    let vm = uninterrupted(|| kvm.create_vm()).map_err(ioctl_failed("KVM_CREATE_VM"))?;
     // The device is really created, in a temporary VM: KVM_CREATE_DEVICE_TEST returns no descriptor, and kvm-ioctls would
     // take the 0 in its place for one and close it.
     let gic = if create_device(&vm, GICV3).is_ok() { 3 } else { 2 };
@@ -59,7 +59,7 @@ pub(super) fn create_vm(kvm: &Kvm, platform: &Platform) -> Result<VmFd, KvmError
     let bits = ipa_bits(platform, kvm.get_host_ipa_limit());
     let ioctl =
         format_args!("KVM_CREATE_VM (guest physical addresses of {bits} bits; 0: of the default, 40)");
-    let vm = kvm.create_vm_with_ipa_size(bits).map_err(ioctl_failed(ioctl))?;
+    let vm = uninterrupted(|| kvm.create_vm_with_ipa_size(bits)).map_err(ioctl_failed(ioctl))?;
     // Accesses that KVM cannot decode, and external aborts that the host's APEI driver does not claim, exit to the VMM if
     // the host supports it.
     for (name, cap) in

@@ -13,7 +13,7 @@ pub use vcpu::x86_64::Entry;
 pub use vcpu::x86_64::SetupError;
 use vcpu::x86_64::{GuestCpu, Topology};
 
-use super::{KvmError, ioctl_failed};
+use super::{KvmError, ioctl_failed, uninterrupted};
 
 /// KVM owns the interrupt controllers: they have no descriptors.
 pub(super) struct Controllers;
@@ -27,7 +27,7 @@ pub fn offered(_: &Kvm) -> Result<Features, KvmError> {
 }
 
 pub(super) fn create_vm(kvm: &Kvm, platform: &Platform) -> Result<VmFd, KvmError> {
-    let vm = kvm.create_vm().map_err(ioctl_failed("KVM_CREATE_VM"))?;
+    let vm = uninterrupted(|| kvm.create_vm()).map_err(ioctl_failed("KVM_CREATE_VM"))?;
     let (tss, identity_map) = (KVM_TSS.start, KVM_IDENTITY_MAP.start);
     vm.set_tss_address(tss as usize)
         .map_err(ioctl_failed(format_args!("KVM_SET_TSS_ADDR (GPA {tss:#x})")))?;

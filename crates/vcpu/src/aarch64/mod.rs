@@ -126,7 +126,10 @@ impl CpuFeatures {
 /// Whether vCPUs have the RAS extension (ID_AA64PFR0_EL1.RAS, bits 31:28). `None` if a vCPU cannot be created to read it.
 #[must_use]
 pub fn has_ras_extension(kvm: &Kvm) -> Option<bool> {
-    let vm = kvm.create_vm().ok()?;
+    // Pending signals, and the kernel's own work for the thread, interrupt it.
+    let is_interrupted = |error: &kvm_ioctls::Error| error.errno() == libc::EINTR;
+    let mut attempts = std::iter::repeat_with(|| kvm.create_vm());
+    let vm = attempts.find(|vm| !vm.as_ref().is_err_and(is_interrupted))?.ok()?;
     let fd = vm.create_vcpu(0).ok()?;
     let features = CpuFeatures { performance_monitors: false, sve: false, pointer_authentication: false };
     features.initialise(&vm, &fd, 0, 0).ok()?;
