@@ -5,6 +5,7 @@ mod console_size;
 mod device_choice;
 mod event_loop;
 mod preserved;
+mod request_error;
 mod running;
 
 use std::io;

@@ -9,7 +9,7 @@ use super::device_choice::ChoiceError;
 use super::device_choice::Subject;
 #[cfg(feature = "virtio-balloon")]
 use super::device_choice::choose;
-use super::running::RequestError;
+use super::request_error::RequestError;
 use crate::control::Balloon;
 
 const SUBJECT: Subject = Subject { noun: "balloon", plural: "balloons", section: "of type `virtio-balloon`" };

@@ -10,12 +10,11 @@ use ras_core::{Kind, Span};
 use serde_json::{Value, json};
 use vcpu::{RunState, Vcpus};
 
-use super::device_choice::ChoiceError;
+use super::request_error::RequestError;
 use super::{PreservedState, balloon, console_size};
 use crate::board::EventLine;
-use crate::board::profile_devices::PlaceError;
 use crate::control::{Devices, MemoryMap, MemorySlot, Request, State};
-use crate::kvm::{KvmError, KvmVm};
+use crate::kvm::KvmVm;
 use crate::lifecycle::{Ending, Lifecycle};
 use crate::metrics::Sample;
 use crate::plan::PlanReport;
@@ -39,60 +38,6 @@ pub(super) struct RunningMachine<'a> {
 
 /// How long an injection waits until the AO listener has received its signal. Far more than that takes.
 const SIGNAL_TIMEOUT: Duration = Duration::from_secs(1);
-
-/// Why a request fails.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum RequestError {
-    #[error(transparent)]
-    Threads(vcpu::ThreadError),
-    #[error(transparent)]
-    Kvm(#[from] KvmError),
-    #[error("this machine has no power button: an MP table cannot describe one")]
-    NoPowerButton,
-    #[error("this machine has no generation id: an MP table cannot describe one")]
-    NoGenerationId,
-    #[error("the generation id cannot be changed: {0}")]
-    GenerationId(io::Error),
-    #[error(transparent)]
-    Device(#[from] ChoiceError),
-    #[error("the machine has {} MiB of memory, and the balloon cannot take {} MiB of it", .memory >> 20, .target.div_ceil(1 << 20))]
-    #[cfg(feature = "virtio-balloon")]
-    BalloonTooLarge { target: u64, memory: u64 },
-    #[error("{0} is not memory of this guest")]
-    NotMemory(Span),
-    #[error("{0} is poisoned already")]
-    PoisonedAlready(Span),
-    #[error("the method `notice` poisons no memory, so no vCPU can consume it: use kind `ao`")]
-    ConsumedNotice,
-    #[error("madvise(MADV_HWPOISON) of {span}: {source}{}", madvise_help(.source))]
-    Madvise { span: Span, source: io::Error },
-    #[error("SIGBUS for {span} cannot be raised: {source}")]
-    Raise { span: Span, source: io::Error },
-    #[error("the machine is stopping or being reset")]
-    Stopping,
-    #[error("past events are not kept: `follow` has to be true")]
-    PastEvents,
-    #[error(transparent)]
-    Devices(#[from] PlaceError),
-}
-
-impl From<vcpu::ThreadError> for RequestError {
-    fn from(error: vcpu::ThreadError) -> Self {
-        match error {
-            vcpu::ThreadError::PauseCancelled(_) => RequestError::Stopping,
-            error => RequestError::Threads(error),
-        }
-    }
-}
-
-/// What the user can do if MADV_HWPOISON fails.
-fn madvise_help(error: &io::Error) -> &'static str {
-    match error.raw_os_error() {
-        Some(libc::EINVAL) => "; the host's kernel needs CONFIG_MEMORY_FAILURE: use the method `simulate`",
-        Some(libc::EPERM) => "; it needs CAP_SYS_ADMIN",
-        _ => "",
-    }
-}
 
 impl RunningMachine<'_> {
     /// Handles a request of the control socket and returns the fields of the response.
