@@ -106,9 +106,9 @@ pub(crate) fn processes_records_of_acpi() -> Result<(), Failed> {
     assert_lines(
         &report,
         &[
-            "probe: memory 0x40500000-0x40530000 nvs",
-            "probe: error-source 0 sea block 0x40520000 ack 0x40510000",
-            "probe: error-source 7 polled block 0x40521000 ack 0x40510008",
+            "probe: memory 0x404f0000-0x40520000 nvs",
+            "probe: error-source 0 sea block 0x40510000 ack 0x40500000",
+            "probe: error-source 7 polled block 0x40511000 ack 0x40500008",
         ],
     );
     let from = report.iter().position(|line| line == "probe: rtc none").ok_or("no rtc line")?;
@@ -139,11 +139,11 @@ pub(crate) fn processes_records_of_a_devicetree() -> Result<(), Failed> {
     assert_lines(
         &report,
         &[
-            "probe: memory 0x40000000-0x40500000 usable",
-            "probe: memory 0x40500000-0x40530000 nvs",
-            "probe: memory 0x40530000-0x60000000 usable",
+            "probe: memory 0x40000000-0x404f0000 usable",
+            "probe: memory 0x404f0000-0x40520000 nvs",
+            "probe: memory 0x40520000-0x60000000 usable",
             "probe: firmware devicetree",
-            "probe: error-source 0 cper block 0x40520000 ack 0x40510000",
+            "probe: error-source 0 cper block 0x40510000 ack 0x40500000",
         ],
     );
     let from = report.iter().position(|line| line.starts_with("probe: rtc ")).ok_or("no rtc line")?;

@@ -200,9 +200,9 @@ fn reads_our_acpi(gic: u8) -> Result<(), Failed> {
         &[
             r#"probe: cmdline "a b""#,
             "probe: memory 0x40000000-0x40400000 usable",
-            "probe: memory 0x40400000-0x40500000 acpi",
-            "probe: memory 0x40500000-0x60000000 usable",
-            "probe: memory-total 535822336",
+            "probe: memory 0x40400000-0x404f0000 acpi",
+            "probe: memory 0x404f0000-0x60000000 usable",
+            "probe: memory-total 535887872",
             "probe: firmware acpi",
             "probe: efi-runtime-services 0x0",
             "probe: psci 1.1 hvc",
