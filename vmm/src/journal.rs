@@ -7,6 +7,7 @@
 mod final_output;
 mod followers;
 mod name;
+mod queue;
 mod sink;
 mod writer;
 
@@ -26,13 +27,13 @@ use ras_core::{Kind, MemoryError, Origin, Response, Span};
 use serde_json::{Map, Value, json};
 
 pub use final_output::FinalOutput;
-pub use writer::{Missing, Queue};
+pub use queue::{Missing, Queue};
 
 use crate::stderr;
 use crate::timings::Timings;
 use name::Name;
+use queue::Item;
 use sink::Sink;
-use writer::Item;
 
 /// The events of a machine. Without a file, they are only logged.
 #[derive(Debug)]

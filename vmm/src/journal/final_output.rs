@@ -5,8 +5,8 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::queue::State;
 use super::sink::is_writable;
-use super::writer::State;
 use crate::timings::Timings;
 
 /// The outputs, for the handler of a signal that ends the process. Its functions are async-signal-safe.

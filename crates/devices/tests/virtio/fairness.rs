@@ -1,20 +1,14 @@
 //! A driver that makes chains available as fast as the device uses them: here the device itself does that, so that there is always one.
 
-use std::io;
-
-use devices::virtio::{Activation, GroupContext, QueueGroup, QueueWorkers, ServeError, Taken, VirtioDevice};
+use devices::virtio::{GroupContext, QueueGroup, ServeError, Taken};
 
 use crate::driver::*;
 use crate::rings::{Rings, part};
+use crate::served::Served;
 
 /// The queue that is never empty.
 const ENDLESS: u16 = 0;
 const OTHER: u16 = 1;
-
-#[derive(Default)]
-struct Device {
-    workers: Option<QueueWorkers>,
-}
 
 struct Both;
 
@@ -37,40 +31,10 @@ impl QueueGroup for Both {
     }
 }
 
-impl VirtioDevice for Device {
-    fn device_type(&self) -> u32 {
-        42
-    }
-
-    fn queue_max_sizes(&self) -> &[u16] {
-        &[16, 16]
-    }
-
-    fn features(&self) -> u64 {
-        0
-    }
-
-    fn read_config(&self, _: u64, _: &mut [u8]) {}
-
-    fn activate(&mut self, activation: Activation) -> io::Result<()> {
-        let group: Box<dyn QueueGroup> = Box::new(Both);
-        self.workers = Some(QueueWorkers::start("both", activation, [(vec![ENDLESS, OTHER], group)])?);
-        Ok(())
-    }
-
-    fn workers(&mut self) -> Option<&mut QueueWorkers> {
-        self.workers.as_mut()
-    }
-
-    fn reset(&mut self) {
-        self.workers = None;
-    }
-}
-
 #[test]
 fn a_queue_that_is_never_empty_starves_neither_the_others_nor_a_reset() {
     for features in [0, EVENT_INDEX] {
-        let mut rings = Rings::new(Device::default());
+        let mut rings = Rings::new(Served::new(|| vec![(vec![ENDLESS, OTHER], Box::new(Both))]));
         rings.start(features, 2);
         rings.offer(ENDLESS.into(), 0);
         for _ in 0..40 {

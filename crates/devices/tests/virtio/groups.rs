@@ -5,17 +5,13 @@ use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 use std::{io, thread};
 
-use devices::virtio::{Activation, GroupContext, QueueGroup, QueueWorkers, ServeError, Taken, VirtioDevice};
+use devices::virtio::{GroupContext, QueueGroup, ServeError, Taken};
 use vmm_sys_util::epoll::EventSet;
 
 use crate::driver::*;
+use crate::served::Served;
 
 /// What the socket receives goes to the buffers of queue 0; the buffers of queue 1 are sent.
-struct Link {
-    socket: UnixStream,
-    workers: Option<QueueWorkers>,
-}
-
 struct LinkGroup(UnixStream);
 
 const SOCKET: u32 = 7;
@@ -73,38 +69,6 @@ impl LinkGroup {
     }
 }
 
-impl VirtioDevice for Link {
-    fn device_type(&self) -> u32 {
-        42
-    }
-
-    fn queue_max_sizes(&self) -> &[u16] {
-        &[16, 16]
-    }
-
-    fn features(&self) -> u64 {
-        0
-    }
-
-    fn read_config(&self, _: u64, _: &mut [u8]) {}
-
-    fn activate(&mut self, activation: Activation) -> io::Result<()> {
-        let group = Box::new(LinkGroup(self.socket.try_clone()?));
-        let queues = vec![TO_GUEST, FROM_GUEST];
-        self.workers =
-            Some(QueueWorkers::start("link", activation, [(queues, group as Box<dyn QueueGroup>)])?);
-        Ok(())
-    }
-
-    fn workers(&mut self) -> Option<&mut QueueWorkers> {
-        self.workers.as_mut()
-    }
-
-    fn reset(&mut self) {
-        self.workers = None;
-    }
-}
-
 /// The parts of each queue, and its buffer.
 const QUEUES: [([u64; 3], u64); 2] =
     [([DESCRIPTORS, AVAILABLE, USED], BUFFERS), ([0x2_0000, 0x2_1000, 0x2_2000], BUFFERS + 8)];
@@ -113,7 +77,10 @@ fn link() -> (Driver, UnixStream) {
     let (ours, theirs) = UnixStream::pair().expect("a socket pair");
     ours.set_nonblocking(true).expect("fcntl(2)");
     theirs.set_read_timeout(Some(Duration::from_secs(20))).expect("setsockopt(2)");
-    let mut driver = Driver::new(Link { socket: ours, workers: None });
+    let mut driver = Driver::new(Served::new(move || {
+        let socket = ours.try_clone().expect("dup(2)");
+        vec![(vec![TO_GUEST, FROM_GUEST], Box::new(LinkGroup(socket)))]
+    }));
     assert!(driver.agree(VERSION_1));
     (0..2).for_each(|queue| set_up(&mut driver, queue));
     driver.go();

@@ -21,6 +21,7 @@ mod poisoned_rings;
 mod rings;
 #[cfg(feature = "virtio-rng")]
 mod rng;
+mod served;
 mod transport;
 #[cfg(feature = "virtio-fs")]
 mod vhost_user;

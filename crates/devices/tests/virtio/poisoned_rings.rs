@@ -3,17 +3,17 @@
 //!
 //! A truncated memfd stands for poisoned memory, as in `poison_observer`.
 
-use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use devices::virtio::{Activation, QueueHandler, QueueWorkers, Request, StopFlag, VirtioDevice, per_request};
+use devices::virtio::{QueueHandler, Request, StopFlag, per_request};
 use devices::virtio_block::{Block, Disk};
 use guest_memory::{AccessError, Backing, GuestRam};
 
 use crate::driver::*;
 use crate::poison_observer::{END, install_handler, machine, request, truncate};
+use crate::served::Served;
 
 const ROUNDS: usize = 200;
 const SIZE: u16 = 16;
@@ -178,12 +178,7 @@ fn rings_that_become_inaccessible_under_load_never_end_the_process() {
     assert!(loads > ROUNDS, "{loads} requests before the rings became inaccessible");
 }
 
-/// A device whose handler truncates memory: between the access that takes a request and the one that returns it.
-struct Truncating {
-    ram: GuestRam,
-    workers: Option<QueueWorkers>,
-}
-
+/// Truncates memory: between the access that takes a request and the one that returns it.
 struct TruncatingHandler(GuestRam);
 
 impl QueueHandler for TruncatingHandler {
@@ -193,42 +188,13 @@ impl QueueHandler for TruncatingHandler {
     }
 }
 
-impl VirtioDevice for Truncating {
-    fn device_type(&self) -> u32 {
-        42
-    }
-
-    fn queue_max_sizes(&self) -> &[u16] {
-        &[16]
-    }
-
-    fn features(&self) -> u64 {
-        0
-    }
-
-    fn read_config(&self, _: u64, _: &mut [u8]) {}
-
-    fn activate(&mut self, activation: Activation) -> io::Result<()> {
-        let group = per_request(0, TruncatingHandler(self.ram.clone()));
-        self.workers = Some(QueueWorkers::start("truncating", activation, [group])?);
-        Ok(())
-    }
-
-    fn workers(&mut self) -> Option<&mut QueueWorkers> {
-        self.workers.as_mut()
-    }
-
-    fn reset(&mut self) {
-        self.workers = None;
-    }
-}
-
 #[test]
 fn a_ring_that_becomes_inaccessible_during_a_request_needs_a_reset() {
     install_handler();
     for (inaccessible, features) in [(1, 0), (1, EVENT_INDEX), (2, 0), (2, EVENT_INDEX)] {
         let ram = GuestRam::allocate(&[(0, MEMORY)], Backing::Memfd).expect("memory");
-        let device = Truncating { ram: ram.clone(), workers: None };
+        let memory = ram.clone();
+        let device = Served::new(move || vec![per_request(0, TruncatingHandler(memory.clone()))]);
         let mut driver = Driver::with_memory(device, ram);
         assert!(driver.agree(VERSION_1 | features));
         let mut parts = [DESCRIPTORS, AVAILABLE, USED];

@@ -1,17 +1,13 @@
 //! The threads of a device with two queues.
 
-use std::io;
 use std::time::{Duration, Instant};
 
-use devices::virtio::{Activation, QueueHandler, QueueWorkers, Request, StopFlag, VirtioDevice, per_request};
+use devices::virtio::{QueueHandler, Request, StopFlag, per_request};
 
 use crate::driver::*;
+use crate::served::Served;
 
 /// Fills the buffers of each queue with the queue's number.
-struct Filler {
-    workers: Option<QueueWorkers>,
-}
-
 struct FillHandler(u8);
 
 impl QueueHandler for FillHandler {
@@ -19,36 +15,6 @@ impl QueueHandler for FillHandler {
         let bytes = vec![self.0; request.writable.len() as usize];
         request.writable.write(&bytes).expect("memory");
         bytes.len() as u32
-    }
-}
-
-impl VirtioDevice for Filler {
-    fn device_type(&self) -> u32 {
-        42
-    }
-
-    fn queue_max_sizes(&self) -> &[u16] {
-        &[16, 16]
-    }
-
-    fn features(&self) -> u64 {
-        0
-    }
-
-    fn read_config(&self, _: u64, _: &mut [u8]) {}
-
-    fn activate(&mut self, activation: Activation) -> io::Result<()> {
-        let groups = [per_request(0, FillHandler(1)), per_request(1, FillHandler(2))];
-        self.workers = Some(QueueWorkers::start("filler", activation, groups)?);
-        Ok(())
-    }
-
-    fn workers(&mut self) -> Option<&mut QueueWorkers> {
-        self.workers.as_mut()
-    }
-
-    fn reset(&mut self) {
-        self.workers = None;
     }
 }
 
@@ -85,7 +51,8 @@ fn await_first(driver: &Driver, queue: usize) {
 
 #[test]
 fn queues_are_served_stopped_and_started_independently() {
-    let mut driver = Driver::new(Filler { workers: None });
+    let mut driver =
+        Driver::new(Served::new(|| vec![per_request(0, FillHandler(1)), per_request(1, FillHandler(2))]));
     assert!(driver.agree(VERSION_1));
     set_up(&mut driver, 0);
     driver.go();
