@@ -10,7 +10,7 @@ const ACPI: &[(u64, &str)] = &[
     (86, "probe: firmware acpi"),
     (98, "probe: table FACP at 0xe0280 276 bytes checksum ok"),
     (155, "probe: cpus 2 listed, 2 online"),
-    (166, "probe: ged ok gsi 9 events 0x2"),
+    (166, "probe: ged ok gsi 9 events 0x80000000"),
     (172, "probe: rtc 2026-11-25T20:07:40"),
     (195, "probe: ok"),
 ];

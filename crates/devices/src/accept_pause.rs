@@ -11,7 +11,7 @@ use vmm_sys_util::timerfd::TimerFd;
 const INTERVAL: Duration = Duration::from_secs(1);
 
 /// A pause after accept(2) has failed, usually for want of a descriptor: a listener would be ready all the time. During a pause the
-/// device does not watch its listeners, whatever the guest does.
+/// device does not watch its listeners: notifications of the driver do not end it, a start of the thread does.
 pub(crate) struct AcceptPause {
     timer: TimerFd,
     is_active: bool,

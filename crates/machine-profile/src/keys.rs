@@ -273,7 +273,7 @@ pub(crate) mod metrics {
     pub(crate) static FILE: Key<FilePath, Optional> = Key {
         name: "file",
         doc: "The file that has them while the machine runs, relative to the profile. It is replaced as a whole each time.",
-        form: FilePath { example: "/run/ghest/web-1.prom" },
+        form: FilePath { example: "/run/ghest/web-1/metrics.prom" },
         absent: Optional("none"),
     };
     pub(crate) static INTERVAL: Key<Period, Default<Duration>> = Key {

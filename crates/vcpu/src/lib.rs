@@ -13,6 +13,7 @@
 pub mod aarch64;
 pub mod abilities;
 mod control;
+mod create_vm;
 mod environment;
 #[cfg(any(target_arch = "aarch64", test))]
 mod exception_entry;
@@ -31,6 +32,7 @@ mod threads;
 pub mod x86_64;
 
 pub use control::{Control, RunState};
+pub use create_vm::uninterrupted;
 pub use environment::{IoBus, MemoryErrorHandler, Unmapped, VcpuEnvironment, VcpuObserver};
 pub use exit::Exit;
 pub use exit_reason::VcpuExitReason;

@@ -94,8 +94,8 @@ pub trait VcpuPort {
     /// Returns an error if a call of the hypervisor fails.
     fn abandon_access(&mut self) -> Result<(), RunError>;
 
-    /// The vCPU is about to continue after a pause of the machine ([`Vcpus::pause`](crate::Vcpus::pause)): its guest is not to take the time that has passed for a processor that hangs. A port
-    /// that has no means to say so does nothing.
+    /// The vCPU is about to continue after a pause of the machine ([`Vcpus::pause`](crate::Vcpus::pause)): its guest is not to take
+    /// the time that has passed for a processor that hangs. A port that has no means for that does nothing.
     fn continue_after_pause(&mut self) {}
 
     /// Clears the kick flag. The caller reads the requested run state afterwards.

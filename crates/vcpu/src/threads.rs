@@ -237,10 +237,19 @@ mod tests {
         is_stuck: Arc<AtomicBool>,
         /// How many pauses its guest was notified of.
         continued: Arc<AtomicU8>,
+        entries: Arc<AtomicU8>,
+    }
+
+    /// Waits until a port is entered.
+    fn await_entry(entries: &AtomicU8, before: u8) {
+        while entries.load(Ordering::Relaxed) == before {
+            std::thread::yield_now();
+        }
     }
 
     impl VcpuPort for Busy {
         fn run(&mut self) -> Result<Exit<'_>, RunError> {
+            self.entries.fetch_add(1, Ordering::Relaxed);
             while self.flag.load(Ordering::Relaxed) == 0 || self.is_stuck.load(Ordering::Relaxed) {
                 std::thread::yield_now();
             }
@@ -310,11 +319,14 @@ mod tests {
         let (pause, briefly): (Pause, Pause) = (Vcpus::pause, Vcpus::pause_briefly);
         for (pauses, expected) in [([briefly, briefly], 0), ([briefly, pause], 1), ([pause, briefly], 1)] {
             let port = Busy::default();
-            let continued = Arc::clone(&port.continued);
+            let (continued, entries) = (Arc::clone(&port.continued), Arc::clone(&port.entries));
             let (vcpus, _) = start(vec![port]);
+            await_entry(&entries, 0);
             for pause in pauses {
                 pause(&vcpus).expect("all vCPUs leave the guest");
+                let before = entries.load(Ordering::Relaxed);
                 vcpus.resume();
+                await_entry(&entries, before);
             }
             drop(vcpus);
             assert_eq!(continued.load(Ordering::Relaxed), expected);
@@ -324,12 +336,10 @@ mod tests {
     #[test]
     fn a_vcpu_that_does_not_return_is_named_and_left_behind() {
         let port = Busy::default();
-        let is_stuck = Arc::clone(&port.is_stuck);
+        let (is_stuck, entries) = (Arc::clone(&port.is_stuck), Arc::clone(&port.entries));
         is_stuck.store(true, Ordering::Relaxed);
         let (mut vcpus, control) = start(vec![Busy::default(), port]);
-        while control.await_left(Duration::ZERO).len() < 2 {
-            std::thread::yield_now();
-        }
+        await_entry(&entries, 0);
         let error = vcpus.stop_within(Duration::from_millis(50)).expect_err("one does not return");
         assert_eq!(error.to_string(), "vCPUs [1] have not left their run loops within 50ms");
         drop(vcpus);
@@ -340,9 +350,11 @@ mod tests {
     #[test]
     fn a_pause_that_a_stop_overtakes_says_so() {
         let port = Busy::default();
-        let is_stuck = Arc::clone(&port.is_stuck);
+        let (is_stuck, entries) = (Arc::clone(&port.is_stuck), Arc::clone(&port.entries));
         is_stuck.store(true, Ordering::Relaxed);
         let (vcpus, control) = start(vec![port]);
+        // One that is not entered yet pauses.
+        await_entry(&entries, 0);
         let error = std::thread::scope(|scope| {
             let pause = scope.spawn(|| vcpus.pause());
             while control.run_state() != RunState::Pause {

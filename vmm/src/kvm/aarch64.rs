@@ -19,8 +19,9 @@ use platform::{InterruptController, Platform};
 pub use vcpu::aarch64::Entry;
 pub use vcpu::aarch64::SetupError;
 use vcpu::aarch64::{CpuFeatures, enter_at};
+use vcpu::uninterrupted;
 
-use super::{KvmError, ioctl_failed, uninterrupted};
+use super::{KvmError, ioctl_failed};
 
 /// The GIC and its ITS, which live as long as their descriptors.
 pub(super) struct Controllers {

@@ -63,19 +63,6 @@ fn ioctl_failed(ioctl: impl fmt::Display) -> impl FnOnce(kvm_ioctls::Error) -> K
     move |source| KvmError::Ioctl { ioctl: ioctl.to_string(), source }
 }
 
-/// Calls KVM_CREATE_VM again while it is interrupted: Linux takes all locks of the address space for it (mm_take_all_locks), and
-/// gives up if a signal is pending or the kernel has work for the thread, such as that of io_uring.
-fn uninterrupted<T>(
-    mut create_vm: impl FnMut() -> Result<T, kvm_ioctls::Error>,
-) -> Result<T, kvm_ioctls::Error> {
-    loop {
-        match create_vm() {
-            Err(error) if error.errno() == libc::EINTR => {}
-            outcome => return outcome,
-        }
-    }
-}
-
 /// What the user can do about an errno, if anything.
 fn remedy(source: &kvm_ioctls::Error) -> &'static str {
     match source.errno() {
@@ -212,14 +199,5 @@ mod tests {
             message(libc::EMFILE),
             "KVM_CREATE_VCPU (vCPU 3): Too many open files (os error 24); raise the limit of open files (ulimit -n)"
         );
-    }
-    #[test]
-    fn an_interrupted_call_is_repeated() {
-        let mut outcomes = [Err(libc::EINTR), Err(libc::EINTR), Ok(3), Ok(4)].into_iter();
-        let mut call = || outcomes.next().expect("no call after success").map_err(kvm_ioctls::Error::new);
-        assert_eq!(uninterrupted(&mut call).expect("success"), 3);
-        assert_eq!(outcomes.next(), Some(Ok(4)));
-        let refused = uninterrupted(|| Err::<(), _>(kvm_ioctls::Error::new(libc::ENOMEM)));
-        assert_eq!(refused.expect_err("an error").errno(), libc::ENOMEM);
     }
 }

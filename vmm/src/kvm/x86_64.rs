@@ -9,11 +9,12 @@ use kvm_ioctls::{Cap, Kvm, VcpuFd, VmFd};
 use platform::Platform;
 use platform::aarch64::Features;
 use platform::x86_64::{HOLE_END, KVM_IDENTITY_MAP, KVM_TSS, Layout};
+use vcpu::uninterrupted;
 pub use vcpu::x86_64::Entry;
 pub use vcpu::x86_64::SetupError;
 use vcpu::x86_64::{GuestCpu, Topology};
 
-use super::{KvmError, ioctl_failed, uninterrupted};
+use super::{KvmError, ioctl_failed};
 
 /// KVM owns the interrupt controllers: they have no descriptors.
 pub(super) struct Controllers;

@@ -12,6 +12,7 @@ use kvm_ioctls::{Cap, Kvm, VcpuFd, VmFd};
 
 pub(crate) use exceptions::{Exceptions, Registers, instruction_gpa};
 
+use crate::uninterrupted;
 use registers::{MPIDR_EL1, PC, PSTATE, X0};
 
 /// The entry of a kernel (Documentation/arch/arm64/booting.rst): EL1, MMU and caches off, interrupts masked.
@@ -126,10 +127,7 @@ impl CpuFeatures {
 /// Whether vCPUs have the RAS extension (ID_AA64PFR0_EL1.RAS, bits 31:28). `None` if a vCPU cannot be created to read it.
 #[must_use]
 pub fn has_ras_extension(kvm: &Kvm) -> Option<bool> {
-    // Pending signals, and the kernel's own work for the thread, interrupt it.
-    let is_interrupted = |error: &kvm_ioctls::Error| error.errno() == libc::EINTR;
-    let mut attempts = std::iter::repeat_with(|| kvm.create_vm());
-    let vm = attempts.find(|vm| !vm.as_ref().is_err_and(is_interrupted))?.ok()?;
+    let vm = uninterrupted(|| kvm.create_vm()).ok()?;
     let fd = vm.create_vcpu(0).ok()?;
     let features = CpuFeatures { performance_monitors: false, sve: false, pointer_authentication: false };
     features.initialise(&vm, &fd, 0, 0).ok()?;

@@ -11,13 +11,15 @@ mod throughput;
 use std::collections::BTreeMap;
 use std::fmt;
 
+use clap::ValueEnum;
+
 use crate::architecture::Architecture;
 use crate::bundle::Cache;
 use crate::error::Result;
 use crate::workspace::Workspace;
 
 /// A part of the benchmark.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Part {
     /// Start, memory and instructions of the bare machine
     Bare,
@@ -34,9 +36,6 @@ pub(crate) enum Part {
 }
 
 impl Part {
-    const ALL: [Self; 6] =
-        [Self::Bare, Self::Fifty, Self::Server, Self::Throughput, Self::Errors, Self::Emulated];
-
     fn title(self) -> &'static str {
         match self {
             Self::Bare => "on this machine, built-in guest, 1 vCPU, 128 MiB",
@@ -57,7 +56,7 @@ impl Part {
 /// Measures these parts, or everything if there are none, and prints it.
 pub(crate) fn bench(workspace: &Workspace, cache: &Cache, parts: &[Part]) -> Result<()> {
     let ghest = workspace.ghest(Architecture::X86_64, cache)?.program;
-    for part in if parts.is_empty() { &Part::ALL } else { parts } {
+    for part in if parts.is_empty() { Part::value_variants() } else { parts } {
         println!("{}:", part.title());
         match part {
             Part::Bare => native::bench(&ghest)?,
