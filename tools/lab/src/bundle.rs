@@ -51,8 +51,8 @@ pub(crate) fn busybox(architecture: Architecture) -> Bundle {
     }
 }
 
-/// The emulators of hosts, with the C library that they were built for.
-pub(crate) fn emulators() -> Bundle {
+/// The emulators of hosts of a release of Debian, with the C library that they were built for.
+pub(crate) fn emulators(release: Release) -> Bundle {
     // What only an installation needs, and what modules for audio, displays, smart cards and USB need, which the lab does not load.
     const UNUSED: &[&str] = &[
         "adduser",
@@ -68,11 +68,11 @@ pub(crate) fn emulators() -> Bundle {
         "libusbredirparser1",
     ];
     let package = |name| (name, Architecture::X86_64, Follow::AllBut(UNUSED));
-    Bundle {
-        name: "emulators".to_owned(),
-        release: Release::Bookworm,
-        packages: vec![package("qemu-system-arm"), package("qemu-system-x86")],
-    }
+    let (name, packages) = match release {
+        Release::Bookworm => ("emulators", vec![package("qemu-system-arm"), package("qemu-system-x86")]),
+        _ => ("emulators-succor", vec![package("qemu-system-x86")]),
+    };
+    Bundle { name: name.to_owned(), release, packages }
 }
 
 /// A Rust compiler with the standard library of both architectures.

@@ -22,6 +22,8 @@ pub(crate) struct Step {
     pub(crate) host: Option<String>,
     /// The same; the last line that it prints is typed on the guest's console.
     pub(crate) answer: Option<String>,
+    /// The same; the last line that it prints is a command of the emulator's monitor.
+    pub(crate) monitor: Option<String>,
     /// How many times the step is taken.
     #[serde(default = "once")]
     pub(crate) times: usize,
@@ -33,7 +35,7 @@ fn once() -> usize {
 
 impl Step {
     pub(crate) fn check(&self) -> Result<()> {
-        let commands = [&self.host, &self.answer];
+        let commands = [&self.host, &self.answer, &self.monitor];
         if let Some(command) = commands.into_iter().flatten().find(|command| command.contains('\n')) {
             return Err(Error::new(format!("a step's command is one line: {command:?}")));
         }
@@ -170,7 +172,15 @@ mod tests {
 
     fn step(expect: &str, send: &str) -> Step {
         let capture = BTreeMap::new();
-        Step { expect: expect.into(), capture, send: Some(send.into()), host: None, answer: None, times: 1 }
+        Step {
+            expect: expect.into(),
+            capture,
+            send: Some(send.into()),
+            host: None,
+            answer: None,
+            monitor: None,
+            times: 1,
+        }
     }
 
     fn capturing(expect: &str, name: &str, word: &str) -> Step {

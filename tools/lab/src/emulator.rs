@@ -1,9 +1,10 @@
-//! The emulators of hosts: this machine's own if the lab is known to work with their version, otherwise Debian 12's, unpacked into
-//! the cache. Nothing of them is installed on the machine.
+//! The emulators of hosts: this machine's own if the lab is known to work with their version, otherwise Debian's, unpacked into the
+//! cache. Nothing of them is installed on the machine.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use crate::apt::Release;
 use crate::architecture::Architecture;
 use crate::bundle::{self, Cache, Unpacked};
 use crate::error::{Context, Error, Result};
@@ -23,19 +24,21 @@ pub(crate) struct Emulator {
 }
 
 impl Emulator {
-    /// The emulator of hosts of an architecture.
+    /// The emulator of a host.
     ///
     /// # Errors
     ///
     /// Returns an error if this machine has no emulator of a known version and the packages cannot be fetched, or if the emulator
     /// does not start.
-    pub(crate) fn get(workspace: &Workspace, cache: &Cache, architecture: Architecture) -> Result<Self> {
-        let name = Host::of(architecture).emulator;
-        let script = match installed(name) {
+    pub(crate) fn get(workspace: &Workspace, cache: &Cache, host: &Host) -> Result<Self> {
+        let name = host.emulator;
+        let is_default = host.release == Release::Bookworm;
+        let script = match installed(name).filter(|_| is_default) {
             Some(path) => format!("#!/bin/sh\nexec '{}' \"$@\"\n", path.display()),
-            None => script(name, &cache.get(&bundle::emulators())?)?,
+            None => script(name, &cache.get(&bundle::emulators(host.release))?)?,
         };
-        let program = workspace.install_script(&format!("bin/{name}"), &script)?;
+        let suffix = if is_default { String::new() } else { format!("-{}", host.release.name()) };
+        let program = workspace.install_script(&format!("bin/{name}{suffix}"), &script)?;
         let version = version(&program).context(format_args!("{} does not start", program.display()))?;
         Ok(Self { program, version })
     }
@@ -44,7 +47,7 @@ impl Emulator {
 /// Makes both emulators available to the workspace's tests.
 pub(crate) fn prepare(workspace: &Workspace, cache: &Cache) -> Result<()> {
     for architecture in [Architecture::X86_64, Architecture::Aarch64] {
-        Emulator::get(workspace, cache, architecture)?;
+        Emulator::get(workspace, cache, Host::of(architecture))?;
     }
     Ok(())
 }
@@ -80,14 +83,17 @@ fn parse_version(text: &str) -> Option<String> {
     rest.split_whitespace().next().map(str::to_owned)
 }
 
-/// Starts an unpacked emulator with the dynamic linker, libraries, firmware and modules of its own release of Debian.
+/// Starts an unpacked emulator with the dynamic linker, libraries, firmware and modules of its own release of Debian: some releases have
+/// `/lib` beside `/usr/lib`.
 fn script(name: &str, unpacked: &Unpacked) -> Result<String> {
     let root = unpacked.root.canonicalize().context("cannot find the unpacked emulators")?;
     Ok(format!(
         "#!/bin/sh\n\
          root='{}'\n\
          export QEMU_MODULE_DIR=\"$root/usr/lib/x86_64-linux-gnu/qemu\"\n\
-         exec \"$root/lib/x86_64-linux-gnu/ld-linux-x86-64.so.2\" \
+         linker=lib/x86_64-linux-gnu/ld-linux-x86-64.so.2\n\
+         [ -e \"$root/$linker\" ] || linker=usr/$linker\n\
+         exec \"$root/$linker\" \
          --library-path \"$root/lib/x86_64-linux-gnu:$root/usr/lib/x86_64-linux-gnu\" \
          \"$root/usr/bin/{name}\" \
          -L \"$root/usr/share/qemu\" -L \"$root/usr/share/seabios\" -L \"$root/usr/lib/ipxe/qemu\" \"$@\"\n",

@@ -1,7 +1,8 @@
-//! A running emulated host and its two virtio-serial ports: `control`, and `guest`, the console of the scenario's command.
+//! A running emulated host, its two virtio-serial ports (`control`, and `guest`, the console of the scenario's command), and its
+//! emulator's monitor.
 
 use std::fs::{self, File};
-use std::io::{ErrorKind, Read, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
@@ -22,6 +23,7 @@ pub(crate) struct Machine {
     emulator: Child,
     control: UnixStream,
     guest: UnixStream,
+    monitor: UnixStream,
     output: Receiver<Output>,
 }
 
@@ -47,8 +49,8 @@ pub(crate) struct Boot<'a> {
 }
 
 impl Machine {
-    /// Starts a host; its console is written to the file `console`.
-    pub(crate) fn start(host: &Host, boot: &Boot<'_>, console: &Path) -> Result<Self> {
+    /// Starts a host; its console is written to the file `console`, and what the emulator's monitor prints to `monitor`.
+    pub(crate) fn start(host: &Host, boot: &Boot<'_>, console: &Path, monitor: &Path) -> Result<Self> {
         // Abstract sockets need no removal, however the lab ends.
         let socket = |port: &str| format!("ghesthouse-lab-{}-{port}", std::process::id());
         let listen = |port: &str| -> Result<UnixListener> {
@@ -59,10 +61,12 @@ impl Machine {
         };
         let control_listener = listen("control")?;
         let guest_listener = listen("guest")?;
+        let monitor_listener = listen("monitor")?;
 
         let mut command = process::mortal_in_background(boot.emulator);
         emulator_arguments(&mut command, host, boot, "")?;
-        command.args(["-display", "none", "-monitor", "none"]);
+        command.args(["-display", "none", "-mon", "chardev=monitor"]);
+        command.arg("-chardev").arg(format!("socket,id=monitor,abstract=on,path={}", socket("monitor")));
         command.arg("-serial").arg(format!("file:{}", console.display()));
         command.args(["-device", "virtio-serial-pci"]);
         for port in ["control", "guest"] {
@@ -73,10 +77,13 @@ impl Machine {
         let mut emulator =
             command.spawn().context(format_args!("cannot start {}", boot.emulator.display()))?;
 
-        let connected = accept(&control_listener, &mut emulator)
-            .and_then(|control| Ok((control, accept(&guest_listener, &mut emulator)?)));
-        let (control, guest) = match connected {
-            Ok(both) => both,
+        let listeners = [control_listener, guest_listener, monitor_listener];
+        let connected: Result<Vec<_>> =
+            listeners.iter().map(|listener| accept(listener, &mut emulator)).collect();
+        let connected = connected.map(<[UnixStream; 3]>::try_from);
+        let [control, guest, monitor_port] = match connected {
+            Ok(Ok(all)) => all,
+            Ok(Err(_)) => return Err(Error::new("the emulator has another number of sockets")),
             Err(error) => {
                 end(&mut emulator);
                 return Err(Error::new(format!("{error}\n{}", log_of(boot))));
@@ -85,7 +92,8 @@ impl Machine {
         let (sender, output) = mpsc::channel();
         forward(&control, sender.clone(), Output::Control)?;
         forward(&guest, sender, Output::Guest)?;
-        Ok(Self { emulator, control, guest, output })
+        log_monitor(&monitor_port, monitor)?;
+        Ok(Self { emulator, control, guest, monitor: monitor_port, output })
     }
 
     /// Waits for output.
@@ -100,6 +108,11 @@ impl Machine {
     /// Sends a command to the host's init.
     pub(crate) fn command(&mut self, line: &str) -> Result<()> {
         self.control.write_all(format!("{line}\n").as_bytes()).context("cannot write to the host")
+    }
+
+    /// Sends a command to the emulator's monitor.
+    pub(crate) fn monitor_command(&mut self, line: &str) -> Result<()> {
+        self.monitor.write_all(format!("{line}\n").as_bytes()).context("cannot write to the monitor")
     }
 
     /// Types on the guest's console.
@@ -195,6 +208,14 @@ fn forward(stream: &UnixStream, sender: Sender<Output>, wrap: fn(Vec<u8>) -> Out
             }
         }
     });
+    Ok(())
+}
+
+/// Writes what the monitor prints to a file, from a thread.
+fn log_monitor(stream: &UnixStream, path: &Path) -> Result<()> {
+    let mut stream = stream.try_clone().context("cannot share a socket")?;
+    let mut file = File::create(path).context("cannot create the monitor's log")?;
+    thread::spawn(move || io::copy(&mut stream, &mut file));
     Ok(())
 }
 

@@ -37,6 +37,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::apt::Release;
 use crate::architecture::Architecture;
 use crate::bundle::Cache;
 use crate::error::{Context, Error, Result};
@@ -224,8 +225,10 @@ impl Choice {
 
 fn fetch(workspace: &Workspace, cache: &Cache, scenarios: &[Scenario]) -> Result<()> {
     let mut bundles = vec![bundle::rust()];
-    bundles.extend(emulator::is_unpacked().then(bundle::emulators));
+    bundles.extend(emulator::is_unpacked().then(|| bundle::emulators(Release::Bookworm)));
     for scenario in scenarios {
+        let release = scenario.host().release;
+        bundles.extend((release != Release::Bookworm).then(|| bundle::emulators(release)));
         let kernels = [Some(scenario.host_kernel()), scenario.kernel.as_deref()];
         for key in kernels.into_iter().flatten() {
             bundles.push(kernel::kernel(scenario.host, key)?.bundle());
@@ -259,12 +262,13 @@ fn shell(
     kernel: Option<String>,
     scenarios: &[Scenario],
 ) -> Result<()> {
-    let key = kernel.unwrap_or_else(|| Host::of(architecture).kernel.to_owned());
+    let host = Host::of(architecture);
+    let key = kernel.unwrap_or_else(|| host.kernel.to_owned());
     let on_host: Vec<&Scenario> = scenarios
         .iter()
         .filter(|scenario| scenario.host == architecture && scenario.host_system.is_none())
         .collect();
-    let parts = Parts::get(workspace, cache, architecture, &key, None, &on_host)?;
+    let parts = Parts::get(workspace, cache, host, &key, None, &on_host)?;
     let directory = tempfile::tempdir().context("cannot create a directory for the initramfs")?;
     let initramfs = directory.path().join("initramfs.cpio");
     let disks = parts.disks(&on_host)?;

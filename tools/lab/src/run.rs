@@ -53,13 +53,15 @@ fn run_with(
     look: &mut Look<'_>,
 ) -> Result<Vec<Verdict>> {
     let mut records = Records::new(&workspace.lab().join("runs"))?;
-    let mut hosts = BTreeMap::<(Architecture, &str, Option<System>), VecDeque<&Scenario>>::new();
+    let mut hosts = BTreeMap::<(Architecture, bool, &str, Option<System>), VecDeque<&Scenario>>::new();
     for scenario in scenarios {
-        let host = (scenario.host, scenario.host_kernel(), scenario.host_system()?);
+        let machine_checks = scenario.host_machine_checks;
+        let host = (scenario.host, machine_checks, scenario.host_kernel(), scenario.host_system()?);
         hosts.entry(host).or_default().push_back(scenario);
     }
-    for ((architecture, kernel, system), scenarios) in hosts {
-        match Parts::get(workspace, cache, architecture, kernel, system, &scenarios) {
+    for ((_, _, kernel, system), scenarios) in hosts {
+        let Some(first) = scenarios.front() else { continue };
+        match Parts::get(workspace, cache, first.host(), kernel, system, &scenarios) {
             Ok(parts) => run_on_host(workspace, &parts, scenarios, &mut records, keep, look)?,
             Err(Missing::Packages(why)) => records.unrun(&scenarios, Outcome::Skipped, &why.to_string())?,
             Err(Missing::Part(why)) => records.unrun(&scenarios, Outcome::Failed, &why.to_string())?,
@@ -91,11 +93,12 @@ impl Parts {
     pub(crate) fn get<'s>(
         workspace: &Workspace,
         cache: &Cache,
-        architecture: Architecture,
+        host: &'static Host,
         host_kernel: &str,
         host_system: Option<System>,
         scenarios: impl IntoIterator<Item = &'s &'s Scenario>,
     ) -> std::result::Result<Self, Missing> {
+        let architecture = host.architecture;
         let mut kernels = vec![kernel::kernel(architecture, host_kernel).map_err(Missing::Part)?];
         let mut programs = BTreeMap::new();
         let mut systems = BTreeSet::new();
@@ -122,14 +125,15 @@ impl Parts {
         for system in systems {
             system_files.insert(system, system.get(&workspace.root, cache)?);
         }
-        let emulator = Emulator::get(workspace, cache, architecture).map_err(Missing::Packages)?;
+        let emulator = Emulator::get(workspace, cache, host).map_err(Missing::Packages)?;
         let mut server = None;
         if let Some(system) = host_system {
             let files = system.get(&workspace.root, cache)?;
             server = Some((files.path(SystemFiles::DISK), package::package(workspace, cache)?));
         }
-        let mut parts = Self::assemble(workspace, cache, emulator, server, &kernels, &programs, &bundles)
-            .map_err(Missing::Part)?;
+        let mut parts =
+            Self::assemble(workspace, cache, host, emulator, server, &kernels, &programs, &bundles)
+                .map_err(Missing::Part)?;
         let versions = system_files.iter().map(|(system, files)| (system.to_string(), files.version.clone()));
         parts.versions.extend(versions);
         parts.systems = system_files;
@@ -143,6 +147,7 @@ impl Parts {
     fn assemble(
         workspace: &Workspace,
         cache: &Cache,
+        host: &'static Host,
         emulator: Emulator,
         server: Option<(PathBuf, PathBuf)>,
         kernels: &[&'static Kernel],
@@ -151,7 +156,6 @@ impl Parts {
     ) -> Result<Self> {
         let host_kernel = kernels.first().context("a host needs a kernel")?;
         let architecture = host_kernel.architecture;
-        let host = Host::of(architecture);
         let mut files = BTreeMap::new();
         for kernel in kernels {
             files.insert(kernel.key, KernelFiles::find(&cache.get(&kernel.bundle())?)?);
@@ -239,6 +243,7 @@ fn run_on_host(
         boots += 1;
         let console = directory.join(format!("console-{boots}.log"));
         let log = directory.join(format!("emulator-{boots}.log"));
+        let monitor = directory.join(format!("monitor-{boots}.log"));
         let boot = Boot {
             emulator: &parts.emulator.program,
             kernel: &parts.image,
@@ -247,7 +252,7 @@ fn run_on_host(
             log: &log,
         };
         let began = Instant::now();
-        let opened = Machine::start(parts.host, &boot, &console).and_then(Session::open);
+        let opened = Machine::start(parts.host, &boot, &console, &monitor).and_then(Session::open);
         let mut session = match opened {
             Ok(session) => session,
             Err(error) => {

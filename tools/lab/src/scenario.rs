@@ -27,6 +27,9 @@ pub(crate) struct Scenario {
     pub(crate) set: Set,
     /// Kernel of the host, by its key; the host has a default.
     host_kernel: Option<String>,
+    /// Whether the host's processor is one that can be sent machine checks, by a step's `monitor`.
+    #[serde(default)]
+    pub(crate) host_machine_checks: bool,
     /// The release of a Debian server that the host runs, with its systemd, instead of the lab's own init. Its `ghest` is what the
     /// package `/lab/ghest.deb` installs.
     pub(crate) host_system: Option<String>,
@@ -155,9 +158,14 @@ fn two_minutes() -> u64 {
 }
 
 impl Scenario {
+    /// Its host.
+    pub(crate) fn host(&self) -> &'static Host {
+        if self.host_machine_checks { Host::with_machine_checks() } else { Host::of(self.host) }
+    }
+
     /// The key of the kernel that the host runs.
     pub(crate) fn host_kernel(&self) -> &str {
-        self.host_kernel.as_deref().unwrap_or(Host::of(self.host).kernel)
+        self.host_kernel.as_deref().unwrap_or(self.host().kernel)
     }
 
     /// The system that its host runs.
@@ -191,6 +199,9 @@ impl Scenario {
         }
         if self.host_system.is_some() && self.host != Architecture::X86_64 {
             return Err(Error::new("host-system: x86_64 only, for which the package is built"));
+        }
+        if self.host_machine_checks && self.host != Architecture::X86_64 {
+            return Err(Error::new("host-machine-checks: x86_64 only"));
         }
         self.steps.iter().try_for_each(Step::check)?;
         let captures = |name: &str| self.steps.iter().any(|step| step.capture.contains_key(name));

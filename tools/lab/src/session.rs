@@ -1,5 +1,6 @@
 //! One scenario on a running host: its command, the script of its console, and its files.
 
+use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use crate::agent::{Report, Reports};
@@ -18,6 +19,15 @@ const COLLECTION_TIMEOUT: Duration = Duration::from_secs(20);
 pub(crate) struct Session {
     machine: Machine,
     reports: Reports,
+}
+
+/// Where the host's answer to a command goes.
+#[derive(Clone, Copy)]
+enum Destination {
+    /// To the guest's console.
+    Guest,
+    /// To the emulator's monitor.
+    Monitor,
 }
 
 /// The state of the host after a scenario.
@@ -73,6 +83,8 @@ impl Session {
         let began = Instant::now();
         let mut deadline = began + Duration::from_secs(scenario.limit);
         let mut stopped = false;
+        // Of the answers to come, in their order.
+        let mut destinations = VecDeque::new();
         let (mut console_done, mut files_done) = (false, false);
         self.machine.command(&format!("run {}", scenario.name))?;
         while !(console_done && files_done) {
@@ -86,7 +98,10 @@ impl Session {
                                 evidence.ended = Some(began.elapsed());
                             }
                             Report::File { name, content } => drop(evidence.files.insert(name, content)),
-                            Report::Answer(line) => self.machine.type_text(&format!("{line}\n"))?,
+                            Report::Answer(line) => match destinations.pop_front() {
+                                Some(Destination::Monitor) => self.machine.monitor_command(&line)?,
+                                _ => self.machine.type_text(&format!("{line}\n"))?,
+                            },
                             Report::End => files_done = true,
                             Report::Ready => return Err(Error::new("the host's init restarted")),
                         }
@@ -108,8 +123,13 @@ impl Session {
                         if let Some(command) = &step.host {
                             self.machine.command(&format!("do {}", conversation.command(command)))?;
                         }
-                        if let Some(command) = &step.answer {
-                            self.machine.command(&format!("ask {}", conversation.command(command)))?;
+                        for (command, destination) in
+                            [(&step.monitor, Destination::Monitor), (&step.answer, Destination::Guest)]
+                        {
+                            if let Some(command) = command {
+                                self.machine.command(&format!("ask {}", conversation.command(command)))?;
+                                destinations.push_back(destination);
+                            }
                         }
                     }
                 }
