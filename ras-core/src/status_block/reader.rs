@@ -3,7 +3,7 @@
 use zerocopy::FromBytes;
 
 use super::wire::{DataEntryHeader, StatusBlockHeader, valid};
-use crate::cper::SectionView;
+use crate::cper::RawSection;
 use crate::decode_error::{DecodeError, Expected};
 use crate::fru_text::FruText;
 use crate::guid::Guid;
@@ -33,6 +33,8 @@ pub struct Entry<'a> {
     pub timestamp: Option<&'a Timestamp>,
     /// Its payload.
     pub payload: &'a [u8],
+    /// What is before its payload.
+    head: &'a [u8],
 }
 
 impl<'a> StatusBlock<'a> {
@@ -165,12 +167,13 @@ impl<'a> Entry<'a> {
             found: payload_len.into(),
             expected: Expected::AtMost(behind.len() as u64),
         })?;
-        Ok((Entry { offset, header, timestamp, payload }, behind))
+        let head = bytes.get(..size_of_val(header) + timestamp.map_or(0, size_of_val)).unwrap_or_default();
+        Ok((Entry { offset, header, timestamp, payload, head }, behind))
     }
 
     /// Its length in bytes, with its header.
     fn len(&self) -> usize {
-        size_of::<DataEntryHeader>() + self.timestamp.map_or(0, size_of_val) + self.payload.len()
+        self.head.len() + self.payload.len()
     }
 
     /// Its severity. `None` if the number is not defined.
@@ -197,13 +200,15 @@ impl<'a> Entry<'a> {
         self.timestamp.copied().filter(|_| self.has(valid::TIMESTAMP))
     }
 
-    /// Its decoded payload.
-    ///
-    /// # Errors
-    /// Returns an error if the payload is too short for its counts and lengths. Offsets in errors are relative to the block.
-    pub fn section(&self) -> Result<SectionView<'a>, DecodeError> {
-        let header_len = size_of::<DataEntryHeader>() + self.timestamp.map_or(0, size_of_val);
-        SectionView::read(self.header.section_type, self.payload, self.offset + header_len)
+    /// Its payload with its type.
+    #[must_use]
+    pub fn section(&self) -> RawSection<'a> {
+        RawSection { kind: self.header.section_type, bytes: self.payload }
+    }
+
+    /// Its header with the timestamp.
+    pub(crate) fn head(&self) -> &'a [u8] {
+        self.head
     }
 
     fn has(&self, bit: u8) -> bool {

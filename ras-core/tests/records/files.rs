@@ -75,7 +75,7 @@ fn bytes_behind_the_sections_of_a_record_are_printed() {
 /// What is printed about a record is in proportion to its length.
 #[test]
 fn sections_that_overlap_are_decoded_once() {
-    let mut bytes = OneSection::new(cper::PCIE, vec![0xab; 1000]).bytes();
+    let mut bytes = OneSection::new(Guid::from_bytes([7; 16]), vec![0xab; 1000]).bytes();
     let descriptors = 8;
     let body = bytes.split_off(200);
     let descriptor = bytes[128..].to_vec();
