@@ -151,7 +151,7 @@ pub mod status_block;
 mod timestamp;
 
 pub use decode_error::{DecodeError, Expected};
-pub use decoded::{Decoded, HexTextError, HexTextProblem, bytes_of_hex_text};
+pub use decoded::{Decoded, HexTextError, HexTextProblem, NotOneBlock, bytes_of_hex_text};
 pub use description::{Description, Value};
 pub use encoded::{EncodeError, EncodeProblem};
 pub use error_source::{ErrorSource, GenericErrorSourceV2};

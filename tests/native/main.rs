@@ -13,6 +13,7 @@ mod consumed;
 mod control;
 mod decode;
 mod disks;
+mod encode;
 mod endings;
 mod entry_state;
 mod errors;
@@ -57,6 +58,7 @@ fn main() -> ExitCode {
         consumed::trials(),
         control::trials(),
         decode::trials(),
+        encode::trials(),
         disks::trials(),
         endings::trials(),
         entry_state::trials(),

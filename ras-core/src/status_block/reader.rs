@@ -17,6 +17,7 @@ pub struct StatusBlock<'a> {
     pub header: &'a StatusBlockHeader,
     /// Raw data; empty in blocks of this crate.
     pub raw_data: &'a [u8],
+    bytes: &'a [u8],
     entries: &'a [u8],
     /// Between entries and raw data.
     gap: &'a [u8],
@@ -72,14 +73,14 @@ impl<'a> StatusBlock<'a> {
             Err(problem) => (&[][..], &[][..], Some(problem)),
         };
 
-        let mut block = StatusBlock { header, raw_data, entries, gap };
+        let mut block = StatusBlock { header, raw_data, bytes, entries, gap };
         let bad_entry = block.walk().find_map(Result::err);
         let problem = beyond.or(bad_raw_data).or(bad_entry);
         if beyond.or(bad_entry).is_some() {
             // What follows the last good entry is not this block's.
             let good: usize = block.entries().map(|entry| entry.len()).sum();
             let entries = entries.get(..good).unwrap_or_default();
-            block = StatusBlock { header, raw_data: &[], entries, gap: &[] };
+            block = StatusBlock { raw_data: &[], entries, gap: &[], ..block };
         }
         Ok((block, problem))
     }
@@ -93,6 +94,13 @@ impl<'a> StatusBlock<'a> {
     /// Its length in bytes, with its raw data.
     pub(crate) fn len(&self) -> usize {
         size_of::<StatusBlockHeader>() + self.entries.len() + self.gap.len() + self.raw_data.len()
+    }
+
+    /// Its bytes, if its lengths are consistent; otherwise all that there are from its start on.
+    pub(crate) fn bytes(&self) -> &'a [u8] {
+        let entries_end = size_of::<StatusBlockHeader>() + self.header.data_length.get() as usize;
+        let end = if self.raw_data.is_empty() { entries_end } else { self.len() };
+        self.bytes.get(..end).unwrap_or(self.bytes)
     }
 
     /// The bytes between its entries and its raw data, which belong to neither.

@@ -24,6 +24,8 @@ fn decode(bytes: &[u8]) {
             let description = decoded.describe();
             let (text, json) = (description.to_string(), serde_json::json!(description).to_string());
             assert!(text.len() <= 0x800 + 0x100 * bytes.len(), "{} bytes of text: {text}", text.len());
+            // The description of any file is encoded, or refused.
+            let _ = description.encode();
             assert!(json.len() <= 0x800 + 0x100 * bytes.len(), "{} bytes of JSON: {json}", json.len());
         }
         Err(error) => assert!(error.offset <= bytes.len(), "{error}"),
