@@ -170,7 +170,7 @@ impl Responder {
     ///
     /// # Errors
     /// Returns an error, and does nothing, if there is no such source, or if its block cannot have it.
-    pub fn inject(
+    pub fn inject_block(
         &mut self,
         source: u16,
         block: &[u8],
@@ -180,9 +180,9 @@ impl Responder {
         let mut recorder = LedgerRecorder { ledger: &mut self.ledger, sink, now_ns: context.context.now_ns };
         let is_source = |channel: &Channel| channel.slot().is_some_and(|slot| slot.source.id == source);
         if is_source(&self.consumed) {
-            self.consumed.reporter.inject(block, &context.context, &mut recorder)
+            self.consumed.reporter.inject_block(block, &context.context, &mut recorder)
         } else if is_source(&self.detected) {
-            self.detected.reporter.inject(block, &context.of_detected(), &mut recorder)
+            self.detected.reporter.inject_block(block, &context.of_detected(), &mut recorder)
         } else {
             Err(NotInjected::NoSource)
         }

@@ -32,6 +32,7 @@ mod output;
 mod outputs;
 mod package;
 mod protocol;
+mod records;
 mod service;
 mod signals;
 mod tables;
@@ -77,6 +78,7 @@ fn main() -> ExitCode {
         outputs::trials(),
         package::trials(),
         protocol::trials(),
+        records::trials(),
         service::trials(),
         signals::trials(),
         tables::trials(),

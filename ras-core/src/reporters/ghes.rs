@@ -148,7 +148,7 @@ impl Reporter for Ghes {
         Some(self.channel.claim.slot())
     }
 
-    fn inject(
+    fn inject_block(
         &mut self,
         block: &[u8],
         context: &ReporterContext,

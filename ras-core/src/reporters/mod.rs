@@ -92,7 +92,7 @@ pub trait Reporter: Debug + Send {
     ///
     /// # Errors
     /// Returns an error, and does nothing, if the block cannot be written.
-    fn inject(
+    fn inject_block(
         &mut self,
         _block: &[u8],
         _context: &ReporterContext,

@@ -85,7 +85,7 @@ fn connect(path: &Path) -> UnixStream {
 }
 
 fn send_request(path: &Path, request: Request, timeout: Duration) -> Result<Value, RequestFailed> {
-    Client::connect(path, timeout)?.request(request)
+    Client::connect(path, timeout)?.request(&request)
 }
 
 const STATUS: &[u8] = b"{\"command\":\"status\"}\n";
