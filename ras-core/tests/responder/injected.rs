@@ -39,7 +39,7 @@ fn a_block_is_written_when_the_one_before_is_acknowledged() {
     // Two that are equal are two.
     assert_eq!(inject(&mut machine, 1, &second).expect("queued"), ["queued 1"]);
     assert_eq!(inject(&mut machine, 1, &second).expect("queued"), ["queued 1"]);
-    assert_eq!(machine.detected(0x8000_1000, 12), ["queued 1"]);
+    assert_eq!(machine.detected(0x8000_1000, 12, None), ["queued 1"]);
     assert!(written(&machine, &first));
     for _ in 0..2 {
         machine.guest_reads(1);
