@@ -86,6 +86,7 @@ wire! {
         error_info: U64 ?2 = Kind::Hex,
             error_details[0..64] = Kind::Choice {
                 by: bits!(ArmErrorInfo, kind),
+                if_valid: None,
                 of: &[
                     (Selector::Number(error_kind::CACHE as u64), CacheError::LAYOUT),
                     (Selector::Number(error_kind::TLB as u64), TlbError::LAYOUT),

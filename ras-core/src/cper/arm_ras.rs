@@ -33,6 +33,7 @@ wire! {
         component_id: [u8; 24] = Kind::Bytes,
             component[0..192] = Kind::Choice {
                 by: bits!(ArmRasError, type_format),
+                if_valid: None,
                 of: &[
                     (Selector::Number(0), ProcessorId::LAYOUT),
                     (Selector::Number(1), ComponentIidr::LAYOUT),

@@ -29,6 +29,7 @@ wire! {
         agent_address: U64 ?1 = Kind::Hex,
             agent[0..64] = Kind::Choice {
                 by: bits!(CxlProtocolError, agent_type),
+                if_valid: Some(0),
                 of: &[
                     (Selector::Number(0), AgentAddress::LAYOUT),
                     (Selector::Number(2), AgentAddress::LAYOUT),

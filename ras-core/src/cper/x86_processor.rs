@@ -58,6 +58,7 @@ wire! {
         check_info: U64 ?0 = Kind::Hex,
             check[0..64] = Kind::Choice {
                 by: bits!(X86ErrorInfo, kind),
+                if_valid: None,
                 of: &[
                     (Selector::Guid(error_kind::CACHE), CacheCheck::LAYOUT),
                     (Selector::Guid(error_kind::TLB), CacheCheck::LAYOUT),

@@ -124,8 +124,10 @@ impl Structure<'_> {
                 self.write_bytes(field, base, guid.bytes())?;
             }
             Kind::Group(layout) => self.group(field, base, layout, value)?,
-            Kind::Choice { by, of } => {
-                let chosen = of.iter().find(|(selector, _)| selector.is(by, self.draft.behind(base)));
+            Kind::Choice { by, if_valid, of } => {
+                let is_valid = if_valid.is_none_or(|bit| self.is_valid(bit));
+                let mut forms = of.iter().filter(|_| is_valid);
+                let chosen = forms.find(|(selector, _)| selector.is(by, self.draft.behind(base)));
                 let (_, layout) = chosen.ok_or_else(|| wrong(EncodeProblem::NoSuchForm))?;
                 self.group(field, base, layout, value)?;
             }
@@ -254,6 +256,12 @@ impl Structure<'_> {
             return Err(self.keys.error(name, EncodeProblem::TooMany { number: offset, max: member.max() }));
         }
         self.set(name, member, offset)
+    }
+
+    /// Whether a validation bit is set.
+    fn is_valid(&self, bit: u8) -> bool {
+        let validation = self.validation.and_then(|bits| bits.get(self.draft.behind(self.base)));
+        validation.is_some_and(|validation| validation >> bit & 1 != 0)
     }
 
     /// Sets a validation bit.

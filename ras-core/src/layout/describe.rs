@@ -99,7 +99,7 @@ impl<'a> Structure<'a> {
         let bytes = self.bytes.get(base..end).unwrap_or_default();
         for field in layout.fields() {
             let bit = field.valid.map_or(0, |bit| 1 << bit);
-            if self.validation & bit == bit && show(&field, bytes, &mut self.description) {
+            if self.validation & bit == bit && show(&field, bytes, self.validation, &mut self.description) {
                 self.implied |= bit;
             }
         }
@@ -205,7 +205,7 @@ impl<'a> Structure<'a> {
 }
 
 /// Adds a field, if it is shown.
-fn show(field: &Field, bytes: &[u8], description: &mut Description) -> bool {
+fn show(field: &Field, bytes: &[u8], validation: u64, description: &mut Description) -> bool {
     let Some(own) = bytes.get(field.bits.offset()..field.bits.end()) else { return false };
     let number = field.bits.get(bytes);
     let is_zero = number.map_or_else(|| own.iter().all(|byte| *byte == 0), |number| number == 0);
@@ -237,7 +237,8 @@ fn show(field: &Field, bytes: &[u8], description: &mut Description) -> bool {
             return true;
         }
         Kind::Group(layout) => group(layout, own),
-        Kind::Choice { by, of } => {
+        Kind::Choice { if_valid: Some(bit), .. } if validation >> bit & 1 == 0 => None,
+        Kind::Choice { by, of, .. } => {
             of.iter().find(|(selector, _)| selector.is(by, bytes)).and_then(|(_, layout)| group(layout, own))
         }
     };

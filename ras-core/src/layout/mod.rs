@@ -1,12 +1,13 @@
 //! Layouts: what the bytes of a structure mean.
 //!
-//! [`wire!`] declares a wire structure together with the meaning of its members. Descriptions ([`describe()`]) and bytes ([`compose()`]) follow
-//! from that one declaration, so each is the inverse of the other.
+//! [`wire!`](macro@wire) declares a wire structure together with the meaning of its members. Descriptions ([`describe()`]) and bytes
+//! ([`compose()`]) follow from that one declaration, so each is the inverse of the other.
 
 mod compose;
 mod describe;
 mod draft;
 mod values;
+mod wire;
 
 use crate::guid::Guid;
 use crate::timestamp::TimeEncoding;
@@ -15,6 +16,7 @@ pub(crate) use compose::compose;
 pub(crate) use describe::{Described, describe};
 pub(crate) use draft::Draft;
 pub(crate) use values::{byte_string, flag_names, flag_set, number};
+pub(crate) use wire::{bits, size_of_member, wire};
 
 /// A range of bits of a structure. Bit 0 is the lowest one of its first byte.
 #[derive(Clone, Copy, Debug)]
@@ -120,8 +122,8 @@ pub(crate) enum Kind {
     Time(fn(&[u8]) -> TimeEncoding),
     /// A structure of its own.
     Group(&'static Layout),
-    /// A structure that depends on the value of other bits.
-    Choice { by: Bits, of: &'static [(Selector, &'static Layout)] },
+    /// A structure that depends on the value of other bits, which have a validation bit or none.
+    Choice { by: Bits, if_valid: Option<u8>, of: &'static [(Selector, &'static Layout)] },
     /// Shown if it is not zero, as it should be.
     Reserved,
     /// The validation bits of this structure.
@@ -233,105 +235,6 @@ impl Layout {
         inside.fold(views, |bits, count| bits | count.max() << (count.first - validation.first))
     }
 }
-
-/// The size of a member, by an access to it.
-pub(crate) const fn size_of_member<S, M>(_: fn(&S) -> &M) -> usize {
-    size_of::<M>()
-}
-
-/// The bits of a member of a structure.
-macro_rules! bits {
-    ($structure:ty, $member:ident) => {
-        $crate::layout::Bits::of_bytes(
-            core::mem::offset_of!($structure, $member),
-            $crate::layout::size_of_member(|structure: &$structure| &structure.$member),
-        )
-    };
-}
-pub(crate) use bits;
-
-/// Declares a wire structure, its length in bytes, and what is said of one that is too short. Each member has, in the order of the
-/// specification's table:
-///
-/// ```text
-/// member as name: Type ?7 = kind,   // `as`: the name that is shown, if it is another. `?`: its validation bit
-///     view[8..16] ?9 = kind;        // another name for some of its bits
-/// ```
-///
-/// Then: `min`, the length of its shortest form; `total`, the member with its length including parts; and the parts that follow it.
-macro_rules! wire {
-    (@name $member:ident) => { stringify!($member) };
-    (@name $member:ident $name:ident) => { stringify!($name) };
-    (@optional) => { None };
-    (@optional $value:expr) => { Some($value) };
-    (@or $default:literal) => { $default };
-    (@or $default:literal $value:literal) => { $value };
-    (
-        $(#[$attribute:meta])*
-        $visibility:vis struct $structure:ident: $len:literal, $what:literal {
-            $(
-                $(#[$doc:meta])*
-                $member:ident $(as $name:ident)?: $type:tt $(? $valid:literal)? = $kind:expr
-                $(, $view:ident [$from:literal .. $to:literal] $(? $view_valid:literal)? = $view_kind:expr)*;
-            )*
-        }
-        $(min = $min:literal;)?
-        $(total = $total:ident;)?
-        $(parts = [$($part:expr),* $(,)?];)?
-    ) => {
-        $(#[$attribute])*
-        #[derive(
-            Clone,
-            Copy,
-            Debug,
-            PartialEq,
-            Eq,
-            zerocopy::FromBytes,
-            zerocopy::IntoBytes,
-            zerocopy::KnownLayout,
-            zerocopy::Immutable,
-            zerocopy::Unaligned,
-        )]
-        #[repr(C)]
-        $visibility struct $structure {
-            $( $(#[$doc])* $visibility $member: $type, )*
-        }
-
-        const _: () = assert!(size_of::<$structure>() == $len);
-
-        impl $structure {
-            /// What its bytes mean.
-            pub(crate) const LAYOUT: &'static $crate::layout::Layout = &$crate::layout::Layout {
-                what: $what,
-                len: $len,
-                min_len: $crate::layout::wire!(@or $len $($min)?),
-                members: &[$(
-                    $crate::layout::Member {
-                        field: $crate::layout::Field {
-                            name: $crate::layout::wire!(@name $member $($name)?),
-                            bits: $crate::layout::bits!($structure, $member),
-                            valid: $crate::layout::wire!(@optional $($valid)?),
-                            kind: $kind,
-                            hidden_if_zero: false,
-                        },
-                        views: &[$(
-                            $crate::layout::Field {
-                                name: stringify!($view),
-                                bits: $crate::layout::Bits { first: $from, count: $to - $from },
-                                valid: $crate::layout::wire!(@optional $($view_valid)?),
-                                kind: $view_kind,
-                                hidden_if_zero: true,
-                            },
-                        )*],
-                    },
-                )*],
-                parts: &[$($($part),*)?],
-                total: $crate::layout::wire!(@optional $($crate::layout::bits!($structure, $total))?),
-            };
-        }
-    };
-}
-pub(crate) use wire;
 
 #[cfg(test)]
 mod tests {

@@ -2,6 +2,7 @@
 
 mod area;
 mod cper_bytes;
+mod cxl_sections;
 mod decoder;
 mod descriptions;
 mod encoder;
