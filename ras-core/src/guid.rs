@@ -42,6 +42,21 @@ impl Guid {
         Guid(bytes)
     }
 
+    /// The GUID of its text, in which its groups are separated by `-`.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let mut groups = text.split('-');
+        let mut group = |digits: usize| {
+            let group = groups.next().filter(|group| group.len() == digits)?;
+            let is_hex = group.bytes().all(|digit| digit.is_ascii_hexdigit());
+            u64::from_str_radix(group, 16).ok().filter(|_| is_hex)
+        };
+        let (first, second, third) = (group(8)?, group(4)?, group(4)?);
+        let rest = group(4)? << 48 | group(12)?;
+        let guid = Guid::new(first as u32, second as u16, third as u16, rest.to_be_bytes());
+        groups.next().is_none().then_some(guid)
+    }
+
     /// Its bytes in memory.
     #[must_use]
     pub const fn bytes(&self) -> &[u8; 16] {
@@ -72,5 +87,21 @@ mod tests {
         assert_eq!(guid.bytes(), b"\x33\x22\x11\x00\x55\x44\x77\x66\x88\x99\xaa\xbb\xcc\xdd\xee\xff");
         assert_eq!(guid.to_string(), "00112233-4455-6677-8899-aabbccddeeff");
         assert_eq!(Guid::from_bytes(*guid.bytes()), guid);
+        assert_eq!(Guid::parse("00112233-4455-6677-8899-AABBccddeeff"), Some(guid));
+    }
+
+    #[test]
+    fn other_texts_are_no_guids() {
+        for text in [
+            "",
+            "00112233-4455-6677-8899-aabbccddeef",
+            "00112233-4455-6677-8899-aabbccddeeff-",
+            "00112233-4455-6677-8899-aabbccddeefg",
+            "+0112233-4455-6677-8899-aabbccddeeff",
+            "001122334-455-6677-8899-aabbccddeeff",
+            "00112233-4455-6677-8899-aabbccddéeff",
+        ] {
+            assert_eq!(Guid::parse(text), None, "{text}");
+        }
     }
 }

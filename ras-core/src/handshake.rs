@@ -160,6 +160,23 @@ impl<const N: usize> Handshake<N> {
         {
             return step(Step::Fallback(consumer, span));
         }
+        self.enqueue(span, consumer, now_ns, step);
+    }
+
+    /// Reports what is not an error of memory, with a span that no error has: it is written or queued, also if that span is reported by
+    /// another record. `free` is bit 0 of the acknowledge register at `now_ns`.
+    pub(crate) fn report_other(&mut self, span: Span, free: bool, now_ns: u64, step: &mut impl FnMut(Step)) {
+        self.tick(free, now_ns, step);
+        self.enqueue(span, None, now_ns, step);
+    }
+
+    fn enqueue(
+        &mut self,
+        span: Span,
+        consumer: Option<Consumer>,
+        now_ns: u64,
+        step: &mut impl FnMut(Step),
+    ) {
         let is_free = matches!(self.state, State::Free);
         if self.queue.push(Pending { span, consumer, next: span.gpa }).is_err() {
             self.overflow(span, step);

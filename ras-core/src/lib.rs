@@ -98,6 +98,7 @@
 //! | write a record | [`MemoryBlocks`] for memory, [`BlockWriter`] with sections of [`cper`] for others | none; a test counts |
 //! | read a record | [`StatusBlock`], [`Record`](cper::record::Record) | none; [`Description`], the text form, allocates |
 //! | read a file of records | [`Decoded`], of bytes or of [hexadecimal text](bytes_of_hex_text) | yes |
+//! | make one of a description | [`Description::encode`] | yes |
 //! | check whether Linux accepts it | [`acceptance`] | yes |
 //! | build HEST and its record area | [`RecordArea`], [`GenericErrorSourceV2`], [`Notification`] | the list of sources |
 //! | decide | [`mod@plan`] with [`abilities`] and [`request`] | yes, before the boot |
@@ -135,10 +136,12 @@ pub mod cper;
 mod decode_error;
 mod decoded;
 mod description;
+mod encoded;
 mod error_source;
 mod fru_text;
 mod generic_address;
 mod guid;
+mod layout;
 mod memory_blocks;
 mod memory_error;
 mod notification;
@@ -148,8 +151,9 @@ pub mod status_block;
 mod timestamp;
 
 pub use decode_error::{DecodeError, Expected};
-pub use decoded::{Decoded, HexTextError, HexTextProblem, bytes_of_hex_text};
+pub use decoded::{Decoded, HexTextError, HexTextProblem, NotOneBlock, bytes_of_hex_text};
 pub use description::{Description, Value};
+pub use encoded::{EncodeError, EncodeProblem};
 pub use error_source::{ErrorSource, GenericErrorSourceV2};
 pub use fru_text::FruText;
 pub use generic_address::GenericAddress;

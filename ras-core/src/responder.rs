@@ -10,9 +10,9 @@ use crate::memory_blocks::PartName;
 use crate::memory_error::{Kind, MemoryError, Origin, Span};
 use crate::plan::{Plan, ResponsePlan};
 use crate::progress::Progress;
-use crate::record_area::RecordArea;
+use crate::record_area::{RecordArea, RecordSlot};
 use crate::reporters::stop::stop;
-use crate::reporters::{self, BuildError, Claims, Reporter, ReporterContext, Setup};
+use crate::reporters::{self, BuildError, Claims, NotInjected, Reporter, ReporterContext, Setup};
 use crate::response::Response;
 
 /// Responds to errors as a plan says: keeps the ledger, calls the reporter for the error's class, and stops the VM if a vCPU makes no
@@ -37,6 +37,12 @@ struct Channel {
     reporter: Box<dyn Reporter>,
     /// It writes records.
     records: bool,
+}
+
+impl Channel {
+    fn slot(&self) -> Option<&RecordSlot> {
+        self.reporter.slot()
+    }
 }
 
 /// What the VMM chooses for its records.
@@ -157,6 +163,34 @@ impl Responder {
                 self.report_detected(&rest, context, sink);
             }
         }
+    }
+
+    /// Writes a status block of others ([`Decoded::to_block`](crate::Decoded::to_block)) into that of an error source, as soon as that is
+    /// free, and notifies the guest. No page is poisoned by it.
+    ///
+    /// # Errors
+    /// Returns an error, and does nothing, if there is no such source, or if its block cannot have it.
+    pub fn inject_block(
+        &mut self,
+        source: u16,
+        block: &[u8],
+        context: &ResponderContext,
+        sink: &mut dyn ActionSink,
+    ) -> Result<(), NotInjected> {
+        let mut recorder = LedgerRecorder { ledger: &mut self.ledger, sink, now_ns: context.context.now_ns };
+        let is_source = |channel: &Channel| channel.slot().is_some_and(|slot| slot.source.id == source);
+        if is_source(&self.consumed) {
+            self.consumed.reporter.inject_block(block, &context.context, &mut recorder)
+        } else if is_source(&self.detected) {
+            self.detected.reporter.inject_block(block, &context.of_detected(), &mut recorder)
+        } else {
+            Err(NotInjected::NoSource)
+        }
+    }
+
+    /// The error sources whose status blocks it writes.
+    pub fn slots(&self) -> impl Iterator<Item = &RecordSlot> {
+        [&self.consumed, &self.detected].into_iter().filter_map(Channel::slot)
     }
 
     /// Advances the time, and checks whether the guest has acknowledged a record.

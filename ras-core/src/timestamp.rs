@@ -32,6 +32,9 @@ pub enum TimeEncoding {
     Binary,
 }
 
+/// What the bytes of a timestamp that is not a date are printed behind.
+const NOT_A_DATE: &str = "not a date:";
+
 /// Flag: the time is that of the error, not that of its detection.
 const PRECISE: u8 = 1;
 
@@ -102,6 +105,39 @@ impl Timestamp {
         [expected, other].into_iter().find_map(|encoding| Some((self.decode(encoding)?, encoding)))
     }
 
+    /// The timestamp of its text, as [`Timestamp::date_and_time`] or its `Display` form has it. The latter has its flags.
+    pub(crate) fn parse(text: &str, encoding: TimeEncoding, flags: u8) -> Option<Self> {
+        if let Some(bytes) = text.strip_prefix(NOT_A_DATE) {
+            let mut digits = bytes.split_ascii_whitespace();
+            let mut byte = || digits.next().and_then(|digits| u8::from_str_radix(digits, 16).ok());
+            let [second, minute, hour, flags, day, month, year, century] =
+                [byte()?, byte()?, byte()?, byte()?, byte()?, byte()?, byte()?, byte()?];
+            let time = Timestamp { second, minute, hour, flags, day, month, year, century };
+            return digits.next().is_none().then_some(time);
+        }
+        let number = |from: usize| {
+            let digits = text.get(from..from + 2)?;
+            let number: u8 = digits.parse().ok().filter(|_| digits.bytes().all(|it| it.is_ascii_digit()))?;
+            Some(match encoding {
+                TimeEncoding::Bcd => bcd(number.into()),
+                TimeEncoding::Binary => number,
+            })
+        };
+        // 2026-08-09T10:11:12
+        let time = Timestamp {
+            second: number(17)?,
+            minute: number(14)?,
+            hour: number(11)?,
+            flags,
+            day: number(8)?,
+            month: number(5)?,
+            year: number(2)?,
+            century: number(0)?,
+        };
+        // It has these separators and nothing behind them, and is a date.
+        (time.decode(encoding).as_deref() == Some(text)).then_some(time)
+    }
+
     fn decode(&self, encoding: TimeEncoding) -> Option<String> {
         let below_100 = |byte| match encoding {
             TimeEncoding::Bcd => from_bcd(byte),
@@ -125,7 +161,7 @@ impl fmt::Display for Timestamp {
         match self.date_and_time(TimeEncoding::Bcd) {
             Some((text, _)) => f.write_str(&text),
             None => {
-                f.write_str("not a date:")?;
+                f.write_str(NOT_A_DATE)?;
                 self.as_bytes().iter().try_for_each(|byte| write!(f, " {byte:02x}"))
             }
         }
@@ -196,6 +232,32 @@ mod tests {
             Timestamp { century: 0xff, ..good },
         ] {
             assert!(bad.to_string().starts_with("not a date: "), "{bad}");
+        }
+    }
+
+    #[test]
+    fn what_is_printed_is_parsed() {
+        for (time, encoding) in [
+            (Timestamp::from_unix(1_786_270_272), TimeEncoding::Bcd),
+            (BINARY, TimeEncoding::Binary),
+            (Timestamp { flags: 0x83, ..BINARY }, TimeEncoding::Binary),
+            (Timestamp { month: 0xff, flags: 0x83, ..BINARY }, TimeEncoding::Bcd),
+            (Timestamp::NONE, TimeEncoding::Bcd),
+        ] {
+            let text = time.date_and_time(encoding).map_or_else(|| time.to_string(), |(text, _)| text);
+            assert_eq!(Timestamp::parse(&text, encoding, time.flags), Some(time), "{text}");
+        }
+        for text in [
+            "",
+            "2026-13-09T10:11:12",
+            "2026-08-09 10:11:12",
+            "2026-08-09T10:11:12Z",
+            "2026-08-09T+1:11:12",
+            "2026-08-0éT10:11:12",
+            "not a date: 00",
+            "not a date: 00 00 00 00 00 00 00 00 00",
+        ] {
+            assert_eq!(Timestamp::parse(text, TimeEncoding::Bcd, 0), None, "{text}");
         }
     }
 

@@ -24,7 +24,7 @@ pub(crate) fn trials() -> Vec<Trial> {
 }
 
 /// The address in [`RECORD`].
-const ADDRESS: &str = "0x8000";
+pub(crate) const ADDRESS: &str = "0x8000";
 
 /// A record of 280 bytes with a memory error section, as `xxd -p` prints it: from the tables of UEFI 2.10, appendix N.
 const RECORD: &str = "\
@@ -38,11 +38,11 @@ const RECORD: &str = "\
     00f0ffffffffffff000000000000000000000000000000000000000000000000\
     000000000000000000000000000000000200000000000000";
 
-fn record() -> Vec<u8> {
+pub(crate) fn record() -> Vec<u8> {
     ras_core::bytes_of_hex_text(RECORD.as_bytes(), 1000).expect("hexadecimal text").expect("text")
 }
 
-fn block(gpa: u64) -> Vec<u8> {
+pub(crate) fn block(gpa: u64) -> Vec<u8> {
     let mut block = vec![0; 4096];
     let report = MemoryReport::uncorrected(Kind::ActionOptional, 1_795_446_245, 17);
     let len = MemoryBlocks::new(Span::around(gpa, 12), report).write_next(&mut block).expect("one block");

@@ -29,7 +29,7 @@ fn profile_text(firmware: &str, asynchronous: &str) -> String {
     )
 }
 
-fn ctl(scratch: &Scratch, words: &[&str], status: i32) -> Value {
+pub(crate) fn ctl(scratch: &Scratch, words: &[&str], status: i32) -> Value {
     Ghest::new(["ctl"]).arg(scratch.path("control")).args(words).finish().expect(status).json()
 }
 
@@ -103,14 +103,14 @@ fn a_detected_error_is_a_machine_check() -> Checked {
 }
 
 /// A guest that handles errors, then halts, and is stopped.
-struct Story<'a> {
+pub(crate) struct Story<'a> {
     scratch: &'a Scratch,
-    running: Running,
+    pub(crate) running: Running,
 }
 
 impl<'a> Story<'a> {
     /// Boots, and waits until the guest touches memory or waits for errors.
-    fn boot(scratch: &'a Scratch, firmware: &str, asynchronous: &str, words: &str) -> Self {
+    pub(crate) fn boot(scratch: &'a Scratch, firmware: &str, asynchronous: &str, words: &str) -> Self {
         let cmdline = "probe.timeout=20000 probe.exit=hang";
         let profile = scratch.profile(&format!(
             "[machine]\nvcpus = 2\nmemory = \"64MiB\"\nfirmware = \"{firmware}\"\n\n[boot]\n\
@@ -126,13 +126,13 @@ impl<'a> Story<'a> {
         ctl(self.scratch, &[&["inject", "--gpa", gpa, "--kind", "ao", "--via", "notice"], more].concat(), 0);
     }
 
-    fn stop(self) -> Outcome {
+    pub(crate) fn stop(self) -> Outcome {
         ctl(self.scratch, &["stop"], 0);
         self.running.finish().expect(0)
     }
 
     /// Waits until the VMM has seen that number of acknowledgements.
-    fn expect_acknowledged(&self, times: usize) {
+    pub(crate) fn expect_acknowledged(&self, times: usize) {
         let seen = || story_events(self.scratch).matches(r#""event":"acknowledged""#).count();
         let deadline = Instant::now() + Duration::from_secs(10);
         while seen() < times && Instant::now() < deadline {

@@ -73,7 +73,7 @@ fn names_of_files() -> Checked {
     name.extend(b"\xff.toml");
     let path = scratch.path("").join(OsString::from_vec(name));
     for command in
-        [&["check"][..], &["plan"], &["boot"], &["decode"], &["tables", "--out", "out"], &["compare"]]
+        [&["check"][..], &["plan"], &["boot"], &["decode"], &["encode"], &["tables", "--out", "out"], &["compare"]]
     {
         let outcome = Ghest::new(command).arg(&path).finish();
         assert!(outcome.stderr.contains("[2J"), "{outcome}");

@@ -13,6 +13,7 @@ mod consumed;
 mod control;
 mod decode;
 mod disks;
+mod encode;
 mod endings;
 mod entry_state;
 mod errors;
@@ -31,6 +32,7 @@ mod output;
 mod outputs;
 mod package;
 mod protocol;
+mod records;
 mod service;
 mod signals;
 mod tables;
@@ -57,6 +59,7 @@ fn main() -> ExitCode {
         consumed::trials(),
         control::trials(),
         decode::trials(),
+        encode::trials(),
         disks::trials(),
         endings::trials(),
         entry_state::trials(),
@@ -75,6 +78,7 @@ fn main() -> ExitCode {
         outputs::trials(),
         package::trials(),
         protocol::trials(),
+        records::trials(),
         service::trials(),
         signals::trials(),
         tables::trials(),

@@ -1,108 +1,109 @@
 //! Errors of Arm processors.
 
+use zerocopy::IntoBytes;
 use zerocopy::little_endian::{U16, U32, U64};
-use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-use super::reading::Remaining;
 use super::{Section, Uncountable};
-use crate::decode_error::{DecodeError, Expected};
 use crate::guid::Guid;
+use crate::layout::{ByteString, Kind, Part, Selector, bits, flags, wire};
 
 /// Section type of errors of Arm processors.
 pub const KIND: Guid =
     Guid::new(0xe19e_3d16, 0xbc11, 0x11e4, [0x9c, 0xaa, 0xc2, 0x05, 0x1d, 0x5d, 0x46, 0xb0]);
 
-/// ARM Processor Error Section, fixed part (UEFI 2.10, N.2.4.4).
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned,
-)]
-#[repr(C)]
-pub struct ArmProcessorHeader {
-    /// [`valid`].
-    pub validation: U32,
-    /// Number of [`ArmErrorInfo`] structures that follow: at least one.
-    pub info_count: U16,
-    /// Number of contexts that follow those.
-    pub context_count: U16,
-    /// Length of the section in bytes.
-    pub section_length: U32,
-    /// Affinity level of the error: 0 a processor, 1 to 3 groups of processors.
-    pub affinity_level: u8,
-    /// Reserved: zero.
-    pub reserved: [u8; 3],
-    /// MPIDR_EL1.
-    pub mpidr: U64,
-    /// MIDR_EL1, always valid.
-    pub midr: U64,
-    /// Bit 0: the processor is running.
-    pub running_state: U32,
-    /// Its PSCI state, if it is not running.
-    pub psci_state: U32,
+wire! {
+    /// ARM Processor Error Section, fixed part (UEFI 2.10, N.2.4.4).
+    #[derive(Default)]
+    pub struct ArmProcessorHeader: 40, "length of the Arm processor section" {
+        /// Which of the members are valid; bit 3: vendor-specific data at the end of the section.
+        validation: U32 = Kind::Validation;
+        /// Number of [`ArmErrorInfo`] structures that follow: at least one.
+        info_count: U16 = Kind::Computed;
+        /// Number of contexts that follow those.
+        context_count: U16 = Kind::Computed;
+        /// Length of the section in bytes.
+        section_length: U32 = Kind::Computed;
+        /// Affinity level of the error: 0 a processor, 1 to 3 groups of processors.
+        affinity_level: u8 ?1 = Kind::Number;
+        /// Reserved: zero.
+        reserved: [u8; 3] = Kind::Reserved;
+        /// MPIDR_EL1.
+        mpidr: U64 ?0 = Kind::Hex;
+        /// MIDR_EL1, always valid.
+        midr: U64 = Kind::Hex;
+        /// Bit 0: the processor is running.
+        running_state: U32 ?2 = Kind::Parts,
+            running[0..1] ?2 = Kind::YES_OR_NO,
+            reserved_running_state[1..32] = Kind::Reserved;
+        /// Its PSCI state, if it is not running.
+        psci_state: U32 ?2 = Kind::Hex;
+    }
+    total = section_length;
+    parts = [
+        Part::List {
+            name: "error",
+            count: bits!(ArmProcessorHeader, info_count),
+            valid: &[],
+            item: ArmErrorInfo::LAYOUT,
+        },
+        Part::List {
+            name: "context",
+            count: bits!(ArmProcessorHeader, context_count),
+            valid: &[],
+            item: ContextHeader::LAYOUT,
+        },
+        Part::Bytes(ByteString {
+            name: "vendor",
+            what: "length of vendor-specific data",
+            len: None,
+            valid: Some((3, "invalid_bytes")),
+            view: None,
+        }),
+    ];
 }
 
-const _: () = assert!(size_of::<ArmProcessorHeader>() == 40);
+/// The bit of vendor-specific data in [`ArmProcessorHeader::validation`].
+const VENDOR_IS_VALID: u32 = 1 << 3;
 
-/// Bits of [`ArmProcessorHeader::validation`].
-pub mod valid {
-    /// The MPIDR.
-    pub const MPIDR: u32 = 1 << 0;
-    /// The affinity level.
-    pub const AFFINITY_LEVEL: u32 = 1 << 1;
-    /// Running and PSCI states.
-    pub const RUNNING_STATE: u32 = 1 << 2;
-    /// Vendor-specific data at the end of the section.
-    pub const VENDOR: u32 = 1 << 3;
-    /// Every bit that has a meaning.
-    pub(crate) const ALL: u32 = (1 << 4) - 1;
+wire! {
+    /// ARM Processor Error Information (UEFI 2.10, N.2.4.4.1).
+    #[derive(Default)]
+    pub struct ArmErrorInfo: 32, "length of error information" {
+        /// Version: 0.
+        version: u8 = Kind::Reserved;
+        /// Length in bytes: 32.
+        length: u8 = Kind::Computed;
+        /// Which of the members are valid.
+        validation: U16 = Kind::Validation;
+        /// [`error_kind`].
+        kind as kind_value: u8 = Kind::Hex,
+            kind[0..8] = flags(&["", "cache", "tlb", "bus", "micro-architectural"]);
+        /// 0: one error; 1: several; otherwise their number.
+        multiple: U16 ?0 = Kind::Number;
+        /// Bit 0: first error, 1: last error, 2: propagated, 3: overflow.
+        flags: u8 ?1 = flags(&["first", "last", "propagated", "overflow"]);
+        /// Error information, in the format of the kind.
+        error_info: U64 ?2 = Kind::Hex,
+            error_details[0..64] = Kind::Choice {
+                by: bits!(ArmErrorInfo, kind),
+                if_valid: None,
+                of: &[
+                    (Selector::Number(error_kind::CACHE as u64), CacheError::LAYOUT),
+                    (Selector::Number(error_kind::TLB as u64), TlbError::LAYOUT),
+                    (Selector::Number(error_kind::BUS as u64), BusError::LAYOUT),
+                ],
+            };
+        /// Virtual fault address.
+        virtual_address: U64 ?3 = Kind::Hex;
+        /// Physical fault address. If the kind is a cache error, Linux offlines its page.
+        physical_address: U64 ?4 = Kind::Hex;
+    }
+    total = length;
 }
-
-/// ARM Processor Error Information (UEFI 2.10, N.2.4.4.1).
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned,
-)]
-#[repr(C)]
-pub struct ArmErrorInfo {
-    /// Version: 0.
-    pub version: u8,
-    /// Length in bytes: 32.
-    pub length: u8,
-    /// [`info_valid`].
-    pub validation: U16,
-    /// [`error_kind`].
-    pub kind: u8,
-    /// 0: one error; 1: several; otherwise their number.
-    pub multiple: U16,
-    /// Bit 0: first error, 1: last error, 2: propagated, 3: overflow.
-    pub flags: u8,
-    /// Error information, in the format of the kind.
-    pub error_info: U64,
-    /// Virtual fault address.
-    pub virtual_address: U64,
-    /// Physical fault address. If the kind is a cache error, Linux offlines its page.
-    pub physical_address: U64,
-}
-
-const _: () = assert!(size_of::<ArmErrorInfo>() == 32);
 
 impl ArmErrorInfo {
     /// [`ArmErrorInfo::length`].
     pub const LENGTH: u8 = size_of::<ArmErrorInfo>() as u8;
-}
-
-/// Bits of [`ArmErrorInfo::validation`].
-pub mod info_valid {
-    /// The number of errors.
-    pub const MULTIPLE: u16 = 1 << 0;
-    /// The flags.
-    pub const FLAGS: u16 = 1 << 1;
-    /// The information.
-    pub const ERROR_INFO: u16 = 1 << 2;
-    /// The virtual address.
-    pub const VIRTUAL_ADDRESS: u16 = 1 << 3;
-    /// The physical address.
-    pub const PHYSICAL_ADDRESS: u16 = 1 << 4;
-    /// Every bit that has a meaning.
-    pub(crate) const ALL: u16 = (1 << 5) - 1;
 }
 
 /// Bits of [`ArmErrorInfo::kind`], since the errata of UEFI 2.9.
@@ -117,16 +118,103 @@ pub mod error_kind {
     pub const MICRO_ARCHITECTURAL: u8 = 1 << 4;
 }
 
-/// ARM Processor Context Information, fixed part (UEFI 2.10, N.2.4.4.2).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
-#[repr(C)]
-struct ContextHeader {
-    version: U16,
-    kind: U16,
-    register_bytes: U32,
+const TRANSACTION: Kind = Kind::Named(&["instruction", "data access", "generic"]);
+
+/// Operations of caches and buses.
+const OPERATION: Kind = Kind::Named(&[
+    "generic",
+    "generic read",
+    "generic write",
+    "data read",
+    "data write",
+    "instruction fetch",
+    "prefetch",
+    "eviction",
+    "snooping",
+    "snooped",
+    "management",
+]);
+
+wire! {
+    /// ARM Cache Error Structure (UEFI 2.10, N.2.4.4.1.1).
+    struct CacheError: 8, "length of a cache error" {
+        validation: U16 = Kind::Validation;
+        details: [u8; 6] = Kind::Parts,
+            transaction[0..2] ?0 = TRANSACTION,
+            operation[2..6] ?1 = OPERATION,
+            level[6..9] ?2 = Kind::Number,
+            context_corrupt[9..10] ?3 = Kind::YES_OR_NO,
+            corrected[10..11] ?4 = Kind::YES_OR_NO,
+            precise_pc[11..12] ?5 = Kind::YES_OR_NO,
+            restartable_pc[12..13] ?6 = Kind::YES_OR_NO,
+            reserved[13..48] = Kind::Reserved;
+    }
 }
 
-const _: () = assert!(size_of::<ContextHeader>() == 8);
+wire! {
+    /// ARM TLB Error Structure (UEFI 2.10, N.2.4.4.1.1).
+    struct TlbError: 8, "length of a TLB error" {
+        validation: U16 = Kind::Validation;
+        details: [u8; 6] = Kind::Parts,
+            transaction[0..2] ?0 = TRANSACTION,
+            operation[2..6] ?1 = Kind::Named(&[
+                "generic",
+                "generic read",
+                "generic write",
+                "data read",
+                "data write",
+                "instruction fetch",
+                "prefetch",
+                "local management",
+                "external management",
+            ]),
+            level[6..9] ?2 = Kind::Number,
+            context_corrupt[9..10] ?3 = Kind::YES_OR_NO,
+            corrected[10..11] ?4 = Kind::YES_OR_NO,
+            precise_pc[11..12] ?5 = Kind::YES_OR_NO,
+            restartable_pc[12..13] ?6 = Kind::YES_OR_NO,
+            reserved[13..48] = Kind::Reserved;
+    }
+}
+
+wire! {
+    /// ARM Bus Error Structure (UEFI 2.10, N.2.4.4.1.1).
+    struct BusError: 8, "length of a bus error" {
+        validation: U16 = Kind::Validation;
+        details: [u8; 6] = Kind::Parts,
+            transaction[0..2] ?0 = TRANSACTION,
+            operation[2..6] ?1 = OPERATION,
+            level[6..9] ?2 = Kind::Number,
+            context_corrupt[9..10] ?3 = Kind::YES_OR_NO,
+            corrected[10..11] ?4 = Kind::YES_OR_NO,
+            precise_pc[11..12] ?5 = Kind::YES_OR_NO,
+            restartable_pc[12..13] ?6 = Kind::YES_OR_NO,
+            participation[13..15] ?7 = Kind::Named(&["originated", "responded", "observed", "generic"]),
+            timeout[15..16] ?8 = Kind::YES_OR_NO,
+            address_space[16..18] ?9 = Kind::Named(&["external memory", "internal memory", "", "device memory"]),
+            memory_attributes[18..27] ?10 = Kind::Hex,
+            access_mode[27..28] ?11 = Kind::Named(&["secure", "normal"]),
+            reserved[28..48] = Kind::Reserved;
+    }
+}
+
+wire! {
+    /// ARM Processor Context Information, fixed part (UEFI 2.10, N.2.4.4.2).
+    struct ContextHeader: 8, "length of a context" {
+        version: U16 = Kind::Reserved;
+        kind: U16 = Kind::Number;
+        register_bytes: U32 = Kind::Computed;
+    }
+    parts = [
+        Part::Bytes(ByteString {
+            name: "registers",
+            what: "length of a context's registers",
+            len: Some(bits!(ContextHeader, register_bytes)),
+            valid: None,
+            view: None,
+        }),
+    ];
+}
 
 /// Registers of the processor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -167,8 +255,8 @@ impl<'a> ArmProcessor<'a> {
         header.info_count = U16::new(u16::try_from(infos.len()).map_err(|_| Uncountable)?);
         header.context_count = U16::new(u16::try_from(contexts.len()).map_err(|_| Uncountable)?);
         header.section_length = U32::new(u32::try_from(len).map_err(|_| Uncountable)?);
-        let vendor_bit = if vendor.is_empty() { 0 } else { valid::VENDOR };
-        header.validation = U32::new(header.validation.get() & !valid::VENDOR | vendor_bit);
+        let vendor_bit = if vendor.is_empty() { 0 } else { VENDOR_IS_VALID };
+        header.validation = U32::new(header.validation.get() & !VENDOR_IS_VALID | vendor_bit);
         Ok(ArmProcessor { header, infos, contexts, vendor })
     }
 
@@ -196,72 +284,4 @@ impl Section for ArmProcessor<'_> {
         }
         sink(self.vendor);
     }
-}
-
-/// A decoded section.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ArmProcessorView<'a> {
-    /// The fixed part.
-    pub header: &'a ArmProcessorHeader,
-    /// The errors.
-    pub infos: &'a [ArmErrorInfo],
-    /// Vendor-specific data after the contexts.
-    pub vendor: &'a [u8],
-    contexts: &'a [u8],
-}
-
-impl<'a> ArmProcessorView<'a> {
-    pub(super) fn read(bytes: &'a [u8], offset: usize) -> Result<Self, DecodeError> {
-        let mut remaining = Remaining { bytes, offset };
-        let header: &ArmProcessorHeader = remaining.take("length of the Arm processor section")?;
-        let section_length = header.section_length.get() as usize;
-        if section_length > bytes.len() {
-            return Err(DecodeError {
-                offset: offset + core::mem::offset_of!(ArmProcessorHeader, section_length),
-                what: "length of the Arm processor section",
-                found: section_length as u64,
-                expected: Expected::AtMost(bytes.len() as u64),
-            });
-        }
-        let behind_header = section_length.saturating_sub(size_of::<ArmProcessorHeader>());
-        remaining.bytes = remaining.bytes.get(..behind_header).unwrap_or_default();
-
-        let infos_offset = remaining.offset;
-        let infos: &[ArmErrorInfo] =
-            remaining.take_many(header.info_count.get().into(), "length of error information")?;
-        // With another length, the structures that follow would be misaligned.
-        if let Some((index, info)) =
-            infos.iter().enumerate().find(|(_, info)| info.length != ArmErrorInfo::LENGTH)
-        {
-            return Err(DecodeError {
-                offset: infos_offset
-                    + index * size_of::<ArmErrorInfo>()
-                    + core::mem::offset_of!(ArmErrorInfo, length),
-                what: "length of error information",
-                found: info.length.into(),
-                expected: Expected::Exactly(ArmErrorInfo::LENGTH.into()),
-            });
-        }
-
-        let contexts = remaining.bytes;
-        for _ in 0..header.context_count.get() {
-            take_context(&mut remaining)?;
-        }
-        let contexts = contexts.get(..contexts.len() - remaining.bytes.len()).unwrap_or_default();
-        Ok(ArmProcessorView { header, infos, contexts, vendor: remaining.bytes })
-    }
-
-    /// Registers, in their order.
-    pub fn contexts(&self) -> impl Iterator<Item = ArmContext<'a>> + use<'a> {
-        let mut remaining = Remaining { bytes: self.contexts, offset: 0 };
-        // All of them could be read when the section was: an error is the end.
-        core::iter::from_fn(move || take_context(&mut remaining).ok())
-    }
-}
-
-fn take_context<'a>(remaining: &mut Remaining<'a>) -> Result<ArmContext<'a>, DecodeError> {
-    let header: &ContextHeader = remaining.take("length of a context")?;
-    let registers =
-        remaining.take_bytes(header.register_bytes.get() as usize, "length of a context's registers")?;
-    Ok(ArmContext { kind: header.kind.get(), registers })
 }

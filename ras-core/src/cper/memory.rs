@@ -1,137 +1,111 @@
 //! Memory errors.
 
-use zerocopy::little_endian::{U16, U64};
-use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout, Unaligned};
+use zerocopy::little_endian::{U16, U32, U64};
+use zerocopy::{FromZeros, IntoBytes};
 
-use super::Section;
-use super::reading::Remaining;
-use crate::decode_error::DecodeError;
+use super::{Section, error_status};
 use crate::guid::Guid;
+use crate::layout::{Kind, flags, wire};
 
 /// Section type of memory errors.
 pub const KIND: Guid =
     Guid::new(0xa5bc_1114, 0x6f64, 0x4ede, [0xb8, 0x63, 0x3e, 0x83, 0xed, 0x7c, 0x83, 0xb1]);
 
-/// Memory Error Section (UEFI 2.10, N.2.5).
-///
-/// A field is valid if its bit of [`valid`] is set.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
-#[repr(C)]
-pub struct MemorySection {
-    /// The fields of UEFI 2.1.
-    pub fields: MemoryFields,
-    /// The fields that UEFI 2.3 added.
-    pub added: AddedMemoryFields,
+/// Section type of memory errors since UEFI 2.8.
+pub(super) const KIND_2: Guid =
+    Guid::new(0x61ec_04fc, 0x48e6, 0xd813, [0x25, 0xc9, 0x8d, 0xaa, 0x44, 0x75, 0x0b, 0x12]);
+
+wire! {
+    /// Memory Error Section (UEFI 2.10, N.2.5). In UEFI 2.1 and 2.2 it ends behind the error's type.
+    pub struct MemorySection: 80, "length of the memory error section" {
+        /// Which of the members are valid.
+        validation: U64 = Kind::Validation;
+        /// Error status: the component that detected the error, and its type.
+        error_status: U64 ?0 = Kind::Hex,
+            error_status_type[8..16] = error_status::TYPE,
+            error_status_flags[0..64] = error_status::FLAGS;
+        /// Guest physical address. Linux offlines its 4 KiB page and uses no other field of the section.
+        physical_address: U64 ?1 = Kind::Hex;
+        /// Mask of the valid bits of the address. Linux prints it, and offlines one page in any case.
+        physical_address_mask: U64 ?2 = Kind::Hex;
+        /// Node.
+        node: U16 ?3 = Kind::Number;
+        /// Card.
+        card: U16 ?4 = Kind::Number;
+        /// Module.
+        module: U16 ?5 = Kind::Number;
+        /// Bank; or its address in the lower byte (validation bit 20), and its group in the upper one (validation bit 19).
+        bank: U16 ?6 = Kind::Number,
+            bank_address[0..8] ?20 = Kind::Number,
+            bank_group[8..16] ?19 = Kind::Number;
+        /// Device.
+        device: U16 ?7 = Kind::Number;
+        /// Row.
+        row: U16 ?8 = Kind::Number;
+        /// Column.
+        column: U16 ?9 = Kind::Number;
+        /// Bit position of the error.
+        bit_position: U16 ?10 = Kind::Number;
+        /// Requestor id.
+        requestor_id: U64 ?11 = Kind::Hex;
+        /// Responder id.
+        responder_id: U64 ?12 = Kind::Hex;
+        /// Target id.
+        target_id: U64 ?13 = Kind::Hex;
+        /// [`MemoryErrorType`].
+        error_type: u8 ?14 = Kind::Named(&MemoryErrorType::NAMES);
+        /// Bits 0 and 1: bits 16 and 17 of the row (validation bit 18); bits 5 to 7: chip (validation bit 21).
+        extended: u8 = Kind::Parts,
+            row_bits_16_17[0..2] ?18 = Kind::Number,
+            reserved_row_bits[2..5] = Kind::Reserved,
+            chip[5..8] ?21 = Kind::Number;
+        /// Rank.
+        rank: U16 ?15 = Kind::Number;
+        /// SMBIOS handle of the memory array.
+        card_handle: U16 ?16 = Kind::Number;
+        /// SMBIOS handle of the memory device.
+        module_handle: U16 ?17 = Kind::Number;
+    }
+    min = 73;
 }
 
-const _: () = assert!(size_of::<MemorySection>() == 80);
-
-/// The memory error section of UEFI 2.1 and 2.2, and the start of later ones.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
-#[repr(C)]
-pub struct MemoryFields {
-    /// [`valid`].
-    pub validation: U64,
-    /// Error status: the component that detected the error, and its type.
-    pub error_status: U64,
-    /// Guest physical address. Linux offlines its 4 KiB page and uses no other field of the section.
-    pub physical_address: U64,
-    /// Mask of the valid bits of the address. Linux prints it, and offlines one page in any case.
-    pub physical_address_mask: U64,
-    /// Node.
-    pub node: U16,
-    /// Card.
-    pub card: U16,
-    /// Module.
-    pub module: U16,
-    /// Bank.
-    pub bank: U16,
-    /// Device.
-    pub device: U16,
-    /// Row.
-    pub row: U16,
-    /// Column.
-    pub column: U16,
-    /// Bit position of the error.
-    pub bit_position: U16,
-    /// Requestor id.
-    pub requestor_id: U64,
-    /// Responder id.
-    pub responder_id: U64,
-    /// Target id.
-    pub target_id: U64,
-    /// [`MemoryErrorType`].
-    pub error_type: u8,
+wire! {
+    /// Memory Error Section 2 (UEFI 2.10, N.2.6).
+    pub(super) struct MemorySection2: 96, "length of the memory error section 2" {
+        validation: U64 = Kind::Validation;
+        error_status: U64 ?0 = Kind::Hex,
+            error_status_type[8..16] = error_status::TYPE,
+            error_status_flags[0..64] = error_status::FLAGS;
+        physical_address: U64 ?1 = Kind::Hex;
+        physical_address_mask: U64 ?2 = Kind::Hex;
+        node: U16 ?3 = Kind::Number;
+        card: U16 ?4 = Kind::Number;
+        module: U16 ?5 = Kind::Number;
+        bank: U16 ?6 = Kind::Number,
+            bank_address[0..8] ?21 = Kind::Number,
+            bank_group[8..16] ?20 = Kind::Number;
+        device: U32 ?7 = Kind::Number;
+        row: U32 ?8 = Kind::Number;
+        column: U32 ?9 = Kind::Number;
+        rank: U32 ?10 = Kind::Number;
+        bit_position: U32 ?11 = Kind::Number;
+        chip: u8 ?12 = Kind::Number;
+        error_type: u8 ?13 = Kind::Named(&MemoryErrorType::NAMES);
+        status: u8 ?14 = flags(&["not-corrected"]);
+        reserved: u8 = Kind::Reserved;
+        requestor_id: U64 ?15 = Kind::Hex;
+        responder_id: U64 ?16 = Kind::Hex;
+        target_id: U64 ?17 = Kind::Hex;
+        card_handle: U32 ?18 = Kind::Number;
+        module_handle: U32 ?19 = Kind::Number;
+    }
 }
 
-const _: () = assert!(size_of::<MemoryFields>() == 73);
-
-/// The end of a memory error section since UEFI 2.3.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
-#[repr(C)]
-pub struct AddedMemoryFields {
-    /// Bits 0 and 1: bits 16 and 17 of the row; bits 2 to 4: reserved; bits 5 to 7: chip.
-    pub extended: u8,
-    /// Rank.
-    pub rank: U16,
-    /// SMBIOS handle of the memory array.
-    pub card_handle: U16,
-    /// SMBIOS handle of the memory device.
-    pub module_handle: U16,
-}
-
-const _: () = assert!(size_of::<AddedMemoryFields>() == 7);
-
-/// Bits of [`MemoryFields::validation`].
-pub mod valid {
-    /// The error status.
-    pub const ERROR_STATUS: u64 = 1 << 0;
-    /// The physical address.
-    pub const PHYSICAL_ADDRESS: u64 = 1 << 1;
-    /// Its mask.
-    pub const PHYSICAL_ADDRESS_MASK: u64 = 1 << 2;
-    /// The node.
-    pub const NODE: u64 = 1 << 3;
-    /// The card.
-    pub const CARD: u64 = 1 << 4;
-    /// The module.
-    pub const MODULE: u64 = 1 << 5;
-    /// The bank.
-    pub const BANK: u64 = 1 << 6;
-    /// The device.
-    pub const DEVICE: u64 = 1 << 7;
-    /// The row.
-    pub const ROW: u64 = 1 << 8;
-    /// The column.
-    pub const COLUMN: u64 = 1 << 9;
-    /// The bit position.
-    pub const BIT_POSITION: u64 = 1 << 10;
-    /// The requestor.
-    pub const REQUESTOR_ID: u64 = 1 << 11;
-    /// The responder.
-    pub const RESPONDER_ID: u64 = 1 << 12;
-    /// The target.
-    pub const TARGET_ID: u64 = 1 << 13;
-    /// The type of the error.
-    pub const ERROR_TYPE: u64 = 1 << 14;
-    /// The rank.
-    pub const RANK: u64 = 1 << 15;
-    /// The card's handle.
-    pub const CARD_HANDLE: u64 = 1 << 16;
-    /// The module's handle.
-    pub const MODULE_HANDLE: u64 = 1 << 17;
-    /// The row's upper bits.
-    pub const EXTENDED_ROW: u64 = 1 << 18;
-    /// The bank's group, in the upper byte of the bank.
-    pub const BANK_GROUP: u64 = 1 << 19;
-    /// The bank's address, in its lower byte.
-    pub const BANK_ADDRESS: u64 = 1 << 20;
-    /// The chip.
-    pub const CHIP: u64 = 1 << 21;
-    /// Every bit that has a meaning.
-    pub(crate) const ALL: u64 = (1 << 22) - 1;
-    /// The fields that UEFI 2.3 added.
-    pub(crate) const ADDED: u64 = RANK | CARD_HANDLE | MODULE_HANDLE | EXTENDED_ROW | CHIP;
+/// Bits of [`MemorySection::validation`].
+mod valid {
+    pub(super) const PHYSICAL_ADDRESS: u64 = 1 << 1;
+    pub(super) const PHYSICAL_ADDRESS_MASK: u64 = 1 << 2;
+    pub(super) const ERROR_TYPE: u64 = 1 << 14;
 }
 
 /// Type of a memory error (UEFI 2.10, N.2.5, memory error type).
@@ -173,23 +147,24 @@ pub enum MemoryErrorType {
 }
 
 impl MemoryErrorType {
-    const ALL: [(MemoryErrorType, &'static str); 16] = [
-        (MemoryErrorType::Unknown, "unknown"),
-        (MemoryErrorType::NoError, "no error"),
-        (MemoryErrorType::SingleBitEcc, "single-bit ECC"),
-        (MemoryErrorType::MultiBitEcc, "multi-bit ECC"),
-        (MemoryErrorType::SingleSymbolChipkill, "single-symbol chipkill ECC"),
-        (MemoryErrorType::MultiSymbolChipkill, "multi-symbol chipkill ECC"),
-        (MemoryErrorType::MasterAbort, "master abort"),
-        (MemoryErrorType::TargetAbort, "target abort"),
-        (MemoryErrorType::Parity, "parity error"),
-        (MemoryErrorType::WatchdogTimeout, "watchdog timeout"),
-        (MemoryErrorType::InvalidAddress, "invalid address"),
-        (MemoryErrorType::MirrorBroken, "mirror broken"),
-        (MemoryErrorType::MemorySparing, "memory sparing"),
-        (MemoryErrorType::ScrubCorrected, "scrub corrected error"),
-        (MemoryErrorType::ScrubUncorrected, "scrub uncorrected error"),
-        (MemoryErrorType::MapOut, "physical memory map-out"),
+    /// By their numbers.
+    const NAMES: [&str; 16] = [
+        "unknown",
+        "no error",
+        "single-bit ECC",
+        "multi-bit ECC",
+        "single-symbol chipkill ECC",
+        "multi-symbol chipkill ECC",
+        "master abort",
+        "target abort",
+        "parity error",
+        "watchdog timeout",
+        "invalid address",
+        "mirror broken",
+        "memory sparing",
+        "scrub corrected error",
+        "scrub uncorrected error",
+        "physical memory map-out",
     ];
 
     /// Its number in records.
@@ -198,40 +173,10 @@ impl MemoryErrorType {
         self as u8
     }
 
-    /// The type with that number. `None` if the number is not defined.
-    #[must_use]
-    pub fn from_number(number: u8) -> Option<Self> {
-        Self::ALL.get(usize::from(number)).map(|(kind, _)| *kind)
-    }
-
     /// Its name.
     #[must_use]
     pub fn name(self) -> &'static str {
-        Self::ALL.get(usize::from(self.number())).map_or("unknown", |(_, name)| name)
-    }
-}
-
-/// A decoded memory error section.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct MemoryView<'a> {
-    /// The fields of UEFI 2.1.
-    pub fields: &'a MemoryFields,
-    /// The fields that UEFI 2.3 added. `None` if the section ends before them.
-    pub added: Option<&'a AddedMemoryFields>,
-}
-
-impl<'a> MemoryView<'a> {
-    pub(super) fn read(bytes: &'a [u8], offset: usize) -> Result<Self, DecodeError> {
-        let mut remaining = Remaining { bytes, offset };
-        let fields = remaining.take("length of the memory error section")?;
-        Ok(MemoryView { fields, added: remaining.take("length of the added fields").ok() })
-    }
-
-    /// The physical address, if it is valid.
-    #[must_use]
-    pub fn physical_address(&self) -> Option<u64> {
-        let is_valid = self.fields.validation.get() & valid::PHYSICAL_ADDRESS != 0;
-        is_valid.then_some(self.fields.physical_address.get())
+        Self::NAMES.get(usize::from(self.number())).unwrap_or(&"unknown")
     }
 }
 
@@ -240,11 +185,11 @@ impl MemorySection {
     #[must_use]
     pub fn poisoned_page(gpa: u64) -> Self {
         let mut section = Self::new_zeroed();
-        section.fields.validation =
+        section.validation =
             U64::new(valid::PHYSICAL_ADDRESS | valid::PHYSICAL_ADDRESS_MASK | valid::ERROR_TYPE);
-        section.fields.physical_address = U64::new(gpa);
-        section.fields.physical_address_mask = U64::new(!0xfff);
-        section.fields.error_type = MemoryErrorType::Unknown.number();
+        section.physical_address = U64::new(gpa);
+        section.physical_address_mask = U64::new(!0xfff);
+        section.error_type = MemoryErrorType::Unknown.number();
         section
     }
 }

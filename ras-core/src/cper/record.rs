@@ -2,55 +2,53 @@
 
 use alloc::vec::Vec;
 
+use zerocopy::FromBytes;
 use zerocopy::little_endian::{U16, U32, U64};
-use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-use super::SectionView;
-use super::reading::Remaining;
 use crate::decode_error::{DecodeError, Expected};
 use crate::fru_text::FruText;
 use crate::guid::Guid;
+use crate::layout::{Kind, flags, wire};
+use crate::status_block::section_flags;
 use crate::timestamp::{TimeEncoding, Timestamp};
 
-/// Record Header (UEFI 2.10, N.2.1).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
-#[repr(C)]
-pub struct RecordHeader {
-    /// [`RecordHeader::SIGNATURE`].
-    pub signature: [u8; 4],
-    /// Revision: 0x0100 or 0x0101.
-    pub revision: U16,
-    /// [`RecordHeader::SIGNATURE_END`].
-    pub signature_end: U32,
-    /// Number of sections.
-    pub section_count: U16,
-    /// [`Severity`](crate::Severity).
-    pub severity: U32,
-    /// [`valid`].
-    pub validation: U32,
-    /// Length of the record in bytes.
-    pub record_length: U32,
-    /// Time of the error.
-    pub timestamp: Timestamp,
-    /// Platform id.
-    pub platform_id: Guid,
-    /// Partition id.
-    pub partition_id: Guid,
-    /// Creator id.
-    pub creator_id: Guid,
-    /// Notification type: [`notification_name`].
-    pub notification_type: Guid,
-    /// Record id, unique for its creator.
-    pub record_id: U64,
-    /// Flags, of which UEFI names three: [`FLAG_NAMES`].
-    pub flags: U32,
-    /// Persistence information, for the storage of the record.
-    pub persistence: U64,
-    /// Reserved: zero.
-    pub reserved: [u8; 12],
+wire! {
+    /// Record Header (UEFI 2.10, N.2.1).
+    pub struct RecordHeader: 128, "length of the record" {
+        /// [`RecordHeader::SIGNATURE`].
+        signature: [u8; 4] = Kind::Constant(u32::from_le_bytes(RecordHeader::SIGNATURE) as u64);
+        /// Revision: 0x0100 or 0x0101.
+        revision: U16 = Kind::Default(0x101);
+        /// [`RecordHeader::SIGNATURE_END`].
+        signature_end: U32 = Kind::Constant(RecordHeader::SIGNATURE_END as u64);
+        /// Number of sections.
+        section_count: U16 = Kind::Computed;
+        /// [`Severity`](crate::Severity).
+        severity: U32 = Kind::SEVERITY;
+        /// Which of the members are valid.
+        validation: U32 = Kind::Validation;
+        /// Length of the record in bytes.
+        record_length: U32 = Kind::Number;
+        /// Time of the error.
+        timestamp: Timestamp ?1 = Kind::Time(RecordHeader::time_encoding_of);
+        /// Platform id.
+        platform_id: Guid ?0 = Kind::Guid;
+        /// Partition id.
+        partition_id: Guid ?2 = Kind::Guid;
+        /// Creator id.
+        creator_id: Guid = Kind::Guid;
+        /// How the operating system was notified of the error.
+        notification_type as notification: Guid = Kind::NamedGuid(&NOTIFICATIONS);
+        /// Record id, unique for its creator.
+        record_id: U64 = Kind::Hex;
+        /// Flags, of which UEFI names three (N.2.1, table N.2).
+        flags: U32 = flags(&["recovered", "previous", "simulated"]);
+        /// Persistence information, for the storage of the record.
+        persistence: U64 = Kind::Hex;
+        /// Reserved: zero.
+        reserved: [u8; 12] = Kind::Reserved;
+    }
 }
-
-const _: () = assert!(size_of::<RecordHeader>() == 128);
 
 impl RecordHeader {
     /// Signature at the start of a record.
@@ -71,6 +69,11 @@ impl RecordHeader {
         if by_windows { TimeEncoding::Binary } else { TimeEncoding::Bcd }
     }
 
+    /// [`RecordHeader::time_encoding`] of the header at the start of `bytes`.
+    fn time_encoding_of(bytes: &[u8]) -> TimeEncoding {
+        RecordHeader::ref_from_prefix(bytes).map_or(TimeEncoding::Bcd, |(header, _)| header.time_encoding())
+    }
+
     /// Whether `bytes` start with both signatures of a record.
     pub(crate) fn is_at_start_of(bytes: &[u8]) -> bool {
         let end = core::mem::offset_of!(RecordHeader, signature_end);
@@ -88,58 +91,31 @@ impl RecordHeader {
     }
 }
 
-/// The names of the bits of [`RecordHeader::flags`], lowest first (UEFI 2.10, N.2.1, table N.2).
-pub const FLAG_NAMES: [&str; 3] = ["recovered", "previous", "simulated"];
-
-/// Bits of [`RecordHeader::validation`].
-pub mod valid {
-    /// Platform id.
-    pub const PLATFORM_ID: u32 = 1 << 0;
-    /// The timestamp.
-    pub const TIMESTAMP: u32 = 1 << 1;
-    /// The partition id.
-    pub const PARTITION_ID: u32 = 1 << 2;
-    /// Every bit that has a meaning.
-    pub(crate) const ALL: u32 = PLATFORM_ID | TIMESTAMP | PARTITION_ID;
+wire! {
+    /// Section Descriptor (UEFI 2.10, N.2.2).
+    pub struct SectionDescriptor: 72, "length of a section descriptor" {
+        /// Offset of the section in the record.
+        offset: U32 = Kind::Computed;
+        /// Length of the section in bytes.
+        length: U32 = Kind::Computed;
+        /// Revision: 0x0300.
+        revision: U16 = Kind::Default(0x300);
+        /// Which of the members are valid.
+        validation: u8 = Kind::Validation;
+        /// Reserved: zero.
+        reserved: u8 = Kind::Reserved;
+        /// [`section_flags`](crate::status_block::section_flags).
+        flags: U32 = flags(&section_flags::NAMES);
+        /// Section type.
+        section_type: Guid = Kind::Computed;
+        /// FRU id.
+        fru_id: Guid ?0 = Kind::Guid;
+        /// [`Severity`](crate::Severity).
+        severity: U32 = Kind::SEVERITY;
+        /// FRU text.
+        fru_text: FruText ?1 = Kind::Text;
+    }
 }
-
-/// Bits of [`SectionDescriptor::validation`].
-pub mod section_valid {
-    /// The FRU id.
-    pub const FRU_ID: u8 = 1 << 0;
-    /// The FRU text.
-    pub const FRU_TEXT: u8 = 1 << 1;
-    /// Every bit that has a meaning.
-    pub(crate) const ALL: u8 = FRU_ID | FRU_TEXT;
-}
-
-/// Section Descriptor (UEFI 2.10, N.2.2).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
-#[repr(C)]
-pub struct SectionDescriptor {
-    /// Offset of the section in the record.
-    pub offset: U32,
-    /// Length of the section in bytes.
-    pub length: U32,
-    /// Revision: 0x0100.
-    pub revision: U16,
-    /// [`section_valid`].
-    pub validation: u8,
-    /// Reserved: zero.
-    pub reserved: u8,
-    /// [`section_flags`](crate::status_block::section_flags).
-    pub flags: U32,
-    /// Section type.
-    pub section_type: Guid,
-    /// FRU id.
-    pub fru_id: Guid,
-    /// [`Severity`](crate::Severity).
-    pub severity: U32,
-    /// FRU text.
-    pub fru_text: FruText,
-}
-
-const _: () = assert!(size_of::<SectionDescriptor>() == 72);
 
 /// A decoded record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -151,8 +127,16 @@ pub struct Record<'a> {
     bytes: &'a [u8],
 }
 
-/// A section of a record: its descriptor, its decoded form, its bytes.
-pub type RecordSection<'a> = (&'a SectionDescriptor, Result<SectionView<'a>, DecodeError>, &'a [u8]);
+/// A section of a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RecordSection<'a> {
+    /// Its descriptor.
+    pub descriptor: &'a SectionDescriptor,
+    /// Its bytes; if it exceeds the record, those that there are.
+    pub bytes: &'a [u8],
+    /// Why it is not decoded: it exceeds the record, or overlaps other sections.
+    pub problem: Option<DecodeError>,
+}
 
 impl<'a> Record<'a> {
     /// Decodes the record at the start of `bytes`; more may follow it. Its lengths are consistent, its sections are within it, and no other
@@ -174,8 +158,12 @@ impl<'a> Record<'a> {
     /// Returns an error if there is no header with both signatures.
     pub(crate) fn read_damaged(bytes: &'a [u8]) -> Result<(Self, Vec<DecodeError>), DecodeError> {
         const HEADER_LEN: usize = size_of::<RecordHeader>();
-        let mut remaining = Remaining { bytes, offset: 0 };
-        let header: &RecordHeader = remaining.take("length of the record")?;
+        let (header, behind_header) = RecordHeader::ref_from_prefix(bytes).map_err(|_| DecodeError {
+            offset: 0,
+            what: "length of the record",
+            found: bytes.len() as u64,
+            expected: Expected::AtLeast(HEADER_LEN as u64),
+        })?;
         let mark = |offset, what, found: u32, expected: u32| {
             let expected = Expected::Exactly(expected.into());
             if Expected::Exactly(found.into()) == expected {
@@ -206,24 +194,24 @@ impl<'a> Record<'a> {
                 Expected::AtMost(bytes.len() as u64)
             }));
             // It ends before the next one.
-            let next = RecordHeader::find(remaining.bytes).map_or(bytes.len(), |next| HEADER_LEN + next);
+            let next = RecordHeader::find(behind_header).map_or(bytes.len(), |next| HEADER_LEN + next);
             bytes.get(..next).unwrap_or_default()
         };
 
-        remaining.bytes = bytes.get(HEADER_LEN..).unwrap_or_default();
+        let behind_header = bytes.get(HEADER_LEN..).unwrap_or_default();
         let mut count = usize::from(header.section_count.get());
-        let fitting = remaining.bytes.len() / size_of::<SectionDescriptor>();
+        let fitting = behind_header.len() / size_of::<SectionDescriptor>();
         if count > fitting {
             problems.push(DecodeError {
                 offset: HEADER_LEN,
                 what: "length left for section descriptors",
-                found: remaining.bytes.len() as u64,
+                found: behind_header.len() as u64,
                 expected: Expected::AtLeast((count * size_of::<SectionDescriptor>()) as u64),
             });
             count = fitting;
         }
-        let descriptors: &[SectionDescriptor] =
-            remaining.take_many(count, "length left for section descriptors")?;
+        let descriptors =
+            <[SectionDescriptor]>::ref_from_prefix_with_elems(behind_header, count).map_or(&[][..], |it| it.0);
 
         let mut record = Record { header, descriptors, bytes };
         let used = record.used_len();
@@ -246,14 +234,13 @@ impl<'a> Record<'a> {
         self.bytes.get(self.used_len()..).unwrap_or_default()
     }
 
-    /// Its sections: descriptor, decoded form and bytes of each. Sections that overlap, so that together they are longer than the record,
-    /// are not decoded.
+    /// Its sections. Those that overlap, so that together they are longer than the record, are not decoded.
     pub fn sections(&self) -> impl Iterator<Item = RecordSection<'a>> + use<'a> {
         let record = *self;
         let mut left = record.len();
         record.descriptors.iter().enumerate().map(move |(index, descriptor)| {
             let start = descriptor.offset.get() as usize;
-            let (bytes, beyond) = match record.section_bytes(index, descriptor) {
+            let (bytes, problem) = match record.section_bytes(index, descriptor) {
                 Ok(bytes) => (bytes, None),
                 Err(beyond) => (record.bytes.get(start..).unwrap_or_default(), Some(beyond)),
             };
@@ -264,13 +251,21 @@ impl<'a> Record<'a> {
                     found: bytes.len() as u64,
                     expected: Expected::AtMost(left as u64),
                 };
-                return (descriptor, Err(overlap), &[][..]);
+                return RecordSection { descriptor, bytes: &[], problem: Some(overlap) };
             }
             left -= bytes.len();
-            let section =
-                beyond.map_or_else(|| SectionView::read(descriptor.section_type, bytes, start), Err);
-            (descriptor, section, bytes)
+            RecordSection { descriptor, bytes, problem }
         })
+    }
+
+    /// All of its bytes.
+    pub(crate) fn bytes(&self) -> &'a [u8] {
+        self.bytes
+    }
+
+    /// The offset behind its last descriptor.
+    pub(crate) fn descriptors_end(&self) -> usize {
+        descriptor_offset(self.descriptors.len())
     }
 
     /// The bytes of a section.
@@ -302,12 +297,7 @@ const fn descriptor_offset(index: usize) -> usize {
     size_of::<RecordHeader>() + index * size_of::<SectionDescriptor>()
 }
 
-/// The name of a value of [`RecordHeader::notification_type`]. `None` if it is not defined.
-#[must_use]
-pub fn notification_name(kind: Guid) -> Option<&'static str> {
-    NOTIFICATIONS.iter().find(|(guid, _)| *guid == kind).map(|(_, name)| *name)
-}
-
+/// The names of notification types (UEFI 2.10, N.2.1.1).
 const NOTIFICATIONS: [(Guid, &str); 12] = [
     (Guid::new(0x2dce_8bb1, 0xbdd7, 0x450e, [0xb9, 0xad, 0x9c, 0xf4, 0xeb, 0xd4, 0xf8, 0x90]), "CMC"),
     (Guid::new(0x4e29_2f96, 0xd843, 0x4a55, [0xa8, 0xc2, 0xd4, 0x81, 0xf2, 0x7e, 0xbe, 0xee]), "CPE"),

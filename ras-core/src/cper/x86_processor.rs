@@ -1,97 +1,80 @@
 //! Errors of IA-32 and x64 processors.
 
+use zerocopy::IntoBytes;
 use zerocopy::little_endian::{U16, U32, U64};
-use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-use super::reading::Remaining;
 use super::{Section, Uncountable};
-use crate::decode_error::DecodeError;
 use crate::guid::Guid;
+use crate::layout::{ByteString, Kind, Part, Selector, bits, wire};
 
 /// Section type of errors of x86 processors.
 pub const KIND: Guid =
     Guid::new(0xdc3e_a0b0, 0xa144, 0x4797, [0xb9, 0x5b, 0x53, 0xfa, 0x24, 0x2b, 0x6e, 0x1d]);
 
-/// IA32/X64 Processor Error Section, fixed part (UEFI 2.10, N.2.4.2).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
-#[repr(C)]
-pub struct X86ProcessorHeader {
-    /// [`valid`], and the numbers of errors and contexts that follow.
-    pub validation: U64,
-    /// Local APIC id.
-    pub apic_id: U64,
-    /// EAX, EBX, ECX and EDX of CPUID leaf 1, 8 bytes each, and 16 reserved bytes.
-    pub cpuid: [u8; 48],
+wire! {
+    /// IA32/X64 Processor Error Section, fixed part (UEFI 2.10, N.2.4.2).
+    pub struct X86ProcessorHeader: 64, "length of the x86 processor section" {
+        /// Which of the members are valid, and the numbers of errors (bits 2 to 7) and contexts (bits 8 to 13) that follow.
+        validation: U64 = Kind::Validation;
+        /// Local APIC id.
+        apic_id: U64 ?0 = Kind::Number;
+        /// EAX, EBX, ECX and EDX of CPUID leaf 1, 8 bytes each, and 16 reserved bytes.
+        cpuid: [u8; 48] ?1 = Kind::Bytes;
+    }
+    parts = [
+        Part::List {
+            name: "error",
+            count: bits!(X86ProcessorHeader, validation).range(2, 8),
+            valid: &[],
+            item: X86ErrorInfo::LAYOUT,
+        },
+        Part::List {
+            name: "context",
+            count: bits!(X86ProcessorHeader, validation).range(8, 14),
+            valid: &[],
+            item: ContextHeader::LAYOUT,
+        },
+    ];
 }
 
-const _: () = assert!(size_of::<X86ProcessorHeader>() == 64);
-
 /// Bits of [`X86ProcessorHeader::validation`].
-pub mod valid {
-    /// The APIC id.
-    pub const APIC_ID: u64 = 1 << 0;
-    /// CPUID.
-    pub const CPUID: u64 = 1 << 1;
+mod valid {
     /// First of the six bits that count errors.
     pub(super) const INFO_COUNT_SHIFT: u32 = 2;
     /// First of the six bits that count contexts.
     pub(super) const CONTEXT_COUNT_SHIFT: u32 = 8;
     /// The largest six-bit count.
     pub(super) const MAX_COUNT: u64 = (1 << 6) - 1;
-    /// Every bit that has a meaning.
-    pub(crate) const ALL: u64 = (1 << 14) - 1;
 }
 
-impl X86ProcessorHeader {
-    /// Number of errors that follow.
-    #[must_use]
-    pub const fn info_count(&self) -> usize {
-        (self.validation.get() >> valid::INFO_COUNT_SHIFT & valid::MAX_COUNT) as usize
+wire! {
+    /// IA32/X64 Processor Error Information (UEFI 2.10, N.2.4.2.1).
+    pub struct X86ErrorInfo: 64, "length of error information" {
+        /// [`error_kind`].
+        kind: Guid = Kind::NamedGuid(&error_kind::NAMES);
+        /// Which of the members are valid.
+        validation: U64 = Kind::Validation;
+        /// Check information, in the format of the kind.
+        check_info: U64 ?0 = Kind::Hex,
+            check[0..64] = Kind::Choice {
+                by: bits!(X86ErrorInfo, kind),
+                if_valid: None,
+                of: &[
+                    (Selector::Guid(error_kind::CACHE), CacheCheck::LAYOUT),
+                    (Selector::Guid(error_kind::TLB), CacheCheck::LAYOUT),
+                    (Selector::Guid(error_kind::BUS), BusCheck::LAYOUT),
+                    (Selector::Guid(error_kind::MICRO_ARCHITECTURAL), MicroArchitecturalCheck::LAYOUT),
+                ],
+            };
+        /// Target address.
+        target: U64 ?1 = Kind::Hex;
+        /// Requestor id.
+        requestor: U64 ?2 = Kind::Hex;
+        /// Responder id.
+        responder: U64 ?3 = Kind::Hex;
+        /// Instruction pointer.
+        instruction_pointer: U64 ?4 = Kind::Hex;
     }
-
-    /// Number of contexts that follow those.
-    #[must_use]
-    pub const fn context_count(&self) -> usize {
-        (self.validation.get() >> valid::CONTEXT_COUNT_SHIFT & valid::MAX_COUNT) as usize
-    }
-}
-
-/// IA32/X64 Processor Error Information (UEFI 2.10, N.2.4.2.1).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
-#[repr(C)]
-pub struct X86ErrorInfo {
-    /// [`error_kind`].
-    pub kind: Guid,
-    /// [`info_valid`].
-    pub validation: U64,
-    /// Check information, in the format of the kind.
-    pub check_info: U64,
-    /// Target address.
-    pub target: U64,
-    /// Requestor id.
-    pub requestor: U64,
-    /// Responder id.
-    pub responder: U64,
-    /// Instruction pointer.
-    pub instruction_pointer: U64,
-}
-
-const _: () = assert!(size_of::<X86ErrorInfo>() == 64);
-
-/// Bits of [`X86ErrorInfo::validation`].
-pub mod info_valid {
-    /// The check.
-    pub const CHECK_INFO: u64 = 1 << 0;
-    /// The target.
-    pub const TARGET: u64 = 1 << 1;
-    /// The requestor.
-    pub const REQUESTOR: u64 = 1 << 2;
-    /// The responder.
-    pub const RESPONDER: u64 = 1 << 3;
-    /// The instruction pointer.
-    pub const INSTRUCTION_POINTER: u64 = 1 << 4;
-    /// Every bit that has a meaning.
-    pub(crate) const ALL: u64 = (1 << 5) - 1;
 }
 
 /// Values of [`X86ErrorInfo::kind`].
@@ -111,30 +94,102 @@ pub mod error_kind {
     pub const MICRO_ARCHITECTURAL: Guid =
         Guid::new(0x48ab_7f57, 0xdc34, 0x4f6c, [0xa7, 0xd3, 0xb0, 0xb5, 0xb0, 0xa7, 0x43, 0x14]);
 
-    /// Its name. `None` if the kind is not known.
-    #[must_use]
-    pub fn name(kind: Guid) -> Option<&'static str> {
-        match kind {
-            CACHE => Some("cache"),
-            TLB => Some("TLB"),
-            BUS => Some("bus"),
-            MICRO_ARCHITECTURAL => Some("micro-architectural"),
-            _ => None,
-        }
+    /// Their names.
+    pub(super) const NAMES: [(Guid, &str); 4] =
+        [(CACHE, "cache"), (TLB, "TLB"), (BUS, "bus"), (MICRO_ARCHITECTURAL, "micro-architectural")];
+}
+
+const TRANSACTION: Kind = Kind::Named(&["instruction", "data access", "generic"]);
+
+const OPERATION: Kind = Kind::Named(&[
+    "generic",
+    "generic read",
+    "generic write",
+    "data read",
+    "data write",
+    "instruction fetch",
+    "prefetch",
+    "eviction",
+    "snoop",
+]);
+
+wire! {
+    /// IA32/X64 Cache Check and TLB Check Structures (UEFI 2.10, N.2.4.2.1).
+    struct CacheCheck: 8, "length of a check" {
+        validation: U16 = Kind::Validation;
+        details: [u8; 6] = Kind::Parts,
+            transaction[0..2] ?0 = TRANSACTION,
+            operation[2..6] ?1 = OPERATION,
+            level[6..9] ?2 = Kind::Number,
+            context_corrupt[9..10] ?3 = Kind::YES_OR_NO,
+            uncorrected[10..11] ?4 = Kind::YES_OR_NO,
+            precise_ip[11..12] ?5 = Kind::YES_OR_NO,
+            restartable_ip[12..13] ?6 = Kind::YES_OR_NO,
+            overflow[13..14] ?7 = Kind::YES_OR_NO,
+            reserved[14..48] = Kind::Reserved;
     }
 }
 
-/// IA32/X64 Processor Context Information, fixed part (UEFI 2.10, N.2.4.2.2).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
-#[repr(C)]
-struct ContextHeader {
-    kind: U16,
-    register_bytes: U16,
-    msr: U32,
-    memory_register: U64,
+wire! {
+    /// IA32/X64 Bus Check Structure (UEFI 2.10, N.2.4.2.1).
+    struct BusCheck: 8, "length of a check" {
+        validation: U16 = Kind::Validation;
+        details: [u8; 6] = Kind::Parts,
+            transaction[0..2] ?0 = TRANSACTION,
+            operation[2..6] ?1 = OPERATION,
+            level[6..9] ?2 = Kind::Number,
+            context_corrupt[9..10] ?3 = Kind::YES_OR_NO,
+            uncorrected[10..11] ?4 = Kind::YES_OR_NO,
+            precise_ip[11..12] ?5 = Kind::YES_OR_NO,
+            restartable_ip[12..13] ?6 = Kind::YES_OR_NO,
+            overflow[13..14] ?7 = Kind::YES_OR_NO,
+            participation[14..16] ?8 = Kind::Named(&["originated", "responded", "observed", "generic"]),
+            timeout[16..17] ?9 = Kind::YES_OR_NO,
+            address_space[17..19] ?10 = Kind::Named(&["memory", "", "I/O", "other"]),
+            reserved[19..48] = Kind::Reserved;
+    }
 }
 
-const _: () = assert!(size_of::<ContextHeader>() == 16);
+wire! {
+    /// IA32/X64 MS Check Structure (UEFI 2.10, N.2.4.2.1).
+    struct MicroArchitecturalCheck: 8, "length of a check" {
+        validation: U16 = Kind::Validation;
+        details: [u8; 6] = Kind::Parts,
+            error_type[0..3] ?0 = Kind::Named(&[
+                "no error",
+                "unclassified",
+                "microcode ROM parity error",
+                "external error",
+                "FRC error",
+                "internal unclassified",
+            ]),
+            context_corrupt[3..4] ?1 = Kind::YES_OR_NO,
+            uncorrected[4..5] ?2 = Kind::YES_OR_NO,
+            precise_ip[5..6] ?3 = Kind::YES_OR_NO,
+            restartable_ip[6..7] ?4 = Kind::YES_OR_NO,
+            overflow[7..8] ?5 = Kind::YES_OR_NO,
+            reserved[8..48] = Kind::Reserved;
+    }
+}
+
+wire! {
+    /// IA32/X64 Processor Context Information, fixed part (UEFI 2.10, N.2.4.2.2).
+    struct ContextHeader: 16, "length of a context" {
+        kind: U16 = Kind::Number;
+        register_bytes: U16 = Kind::Computed;
+        msr: U32 = Kind::Hex;
+        memory_register: U64 = Kind::Hex;
+    }
+    parts = [
+        Part::Bytes(ByteString {
+            name: "registers",
+            what: "length of a context's registers",
+            len: Some(bits!(ContextHeader, register_bytes)),
+            valid: None,
+            view: None,
+        }),
+    ];
+}
 
 /// Registers of the processor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -210,51 +265,4 @@ impl Section for X86Processor<'_> {
             sink(context.registers);
         }
     }
-}
-
-/// A decoded section.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct X86ProcessorView<'a> {
-    /// The fixed part.
-    pub header: &'a X86ProcessorHeader,
-    /// The errors.
-    pub infos: &'a [X86ErrorInfo],
-    contexts: &'a [u8],
-}
-
-impl<'a> X86ProcessorView<'a> {
-    pub(super) fn read(bytes: &'a [u8], offset: usize) -> Result<Self, DecodeError> {
-        let mut remaining = Remaining { bytes, offset };
-        let header: &X86ProcessorHeader = remaining.take("length of the x86 processor section")?;
-        let infos = remaining.take_many(header.info_count(), "length of error information")?;
-        let contexts = remaining.bytes;
-        for _ in 0..header.context_count() {
-            take_context(&mut remaining)?;
-        }
-        let contexts = contexts.get(..contexts.len() - remaining.bytes.len()).unwrap_or_default();
-        Ok(X86ProcessorView { header, infos, contexts })
-    }
-
-    pub(super) fn described_len(&self) -> usize {
-        size_of_val(self.header) + size_of_val(self.infos) + self.contexts.len()
-    }
-
-    /// Registers, in their order.
-    pub fn contexts(&self) -> impl Iterator<Item = X86Context<'a>> + use<'a> {
-        let mut remaining = Remaining { bytes: self.contexts, offset: 0 };
-        // All of them could be read when the section was: an error is the end.
-        core::iter::from_fn(move || take_context(&mut remaining).ok())
-    }
-}
-
-fn take_context<'a>(remaining: &mut Remaining<'a>) -> Result<X86Context<'a>, DecodeError> {
-    let header: &ContextHeader = remaining.take("length of a context")?;
-    let registers =
-        remaining.take_bytes(header.register_bytes.get().into(), "length of a context's registers")?;
-    Ok(X86Context {
-        kind: header.kind.get(),
-        msr: header.msr.get(),
-        memory_register: header.memory_register.get(),
-        registers,
-    })
 }

@@ -2,6 +2,7 @@
 
 mod hex_text;
 mod part;
+mod to_block;
 
 use alloc::vec;
 use alloc::vec::Vec;
@@ -12,6 +13,7 @@ use crate::status_block::StatusBlock;
 
 pub use hex_text::{HexTextError, HexTextProblem, bytes_of_hex_text};
 pub(crate) use part::{Content, Part};
+pub use to_block::NotOneBlock;
 
 /// What a file of error records contains, in its order: status blocks, as in the region of BERT; CPER records, as in ERST and in EFI
 /// variables; and sections that follow their descriptor without a record's header.

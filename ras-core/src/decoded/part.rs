@@ -4,8 +4,8 @@ use alloc::vec::Vec;
 
 use zerocopy::FromBytes;
 
-use crate::cper::record::{Record, RecordHeader, SectionDescriptor};
-use crate::cper::{SectionView, section_name};
+use crate::cper::record::{Record, RecordHeader, RecordSection, SectionDescriptor};
+use crate::cper::section_name;
 use crate::decode_error::{DecodeError, Expected};
 use crate::severity::Severity;
 use crate::status_block::{DataEntryHeader, StatusBlock, StatusBlockHeader};
@@ -24,8 +24,8 @@ pub(crate) enum Content<'a> {
     Block(StatusBlock<'a>, Option<DecodeError>),
     /// A record, and the lengths of its header that are inconsistent. Before it, in efivarfs: the attributes of its variable.
     Record(Option<u32>, Record<'a>, Vec<DecodeError>),
-    /// A section that follows its descriptor: its decoded form and its bytes.
-    Section(&'a SectionDescriptor, Result<SectionView<'a>, DecodeError>, &'a [u8]),
+    /// A section that follows its descriptor.
+    Section(RecordSection<'a>),
     /// That number of zeros.
     Zeros(usize),
     /// Other bytes, and why they are not a status block, or the record whose signature they have.
@@ -58,7 +58,7 @@ impl<'a> Content<'a> {
         match self {
             Content::Block(block, _) => block.len(),
             Content::Record(attributes, record, _) => record.len() + attributes.map_or(0, |_| ATTRIBUTES_LEN),
-            Content::Section(_, _, bytes) => size_of::<SectionDescriptor>() + bytes.len(),
+            Content::Section(section) => size_of::<SectionDescriptor>() + section.bytes.len(),
             Content::Zeros(len) => *len,
             Content::Unknown(bytes, _) => bytes.len(),
         }
@@ -94,22 +94,14 @@ impl<'a> Content<'a> {
     /// The section behind its descriptor, whose offset may be that in the record that it was cut from.
     fn section(descriptor: &'a SectionDescriptor, behind: &'a [u8]) -> Self {
         let len = descriptor.length.get();
-        let (bytes, section) = match behind.get(..len as usize) {
-            Some(bytes) => {
-                let offset = size_of::<SectionDescriptor>();
-                (bytes, SectionView::read(descriptor.section_type, bytes, offset))
-            }
-            None => {
-                let beyond = DecodeError {
-                    offset: core::mem::offset_of!(SectionDescriptor, length),
-                    what: "length of the section",
-                    found: len.into(),
-                    expected: Expected::AtMost(behind.len() as u64),
-                };
-                (behind, Err(beyond))
-            }
-        };
-        Content::Section(descriptor, section, bytes)
+        let whole = behind.get(..len as usize);
+        let problem = whole.is_none().then_some(DecodeError {
+            offset: core::mem::offset_of!(SectionDescriptor, length),
+            what: "length of the section",
+            found: len.into(),
+            expected: Expected::AtMost(behind.len() as u64),
+        });
+        Content::Section(RecordSection { descriptor, bytes: whole.unwrap_or(behind), problem })
     }
 
     /// A block with an entry, or with raw data alone. If its lengths are inconsistent, or if it has no entry, then at least its other

@@ -1,23 +1,23 @@
 //! Descriptions of blocks and records, for users and for programs.
 
 mod block;
-mod memory;
 mod parts;
-mod processors;
 mod record;
+#[cfg(feature = "serde")]
+mod serialised;
 
 use alloc::borrow::Cow;
-use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::fmt::{self, Write as _};
 
+use crate::layout::flag_names;
 use crate::timestamp::{TimeEncoding, Timestamp};
 
 /// A decoded block or record as names and values, in memory order. Fields that are not valid are omitted.
 ///
 /// Its `Display` form has one line for each value, indented by depth. Its serialised form (feature `serde`) is an object, with addresses,
-/// masks and bytes as hexadecimal strings.
+/// masks and bytes as hexadecimal strings; it is deserialised too, and [encoded](Description::encode).
 ///
 /// ```
 /// use ras_core::{Description, Kind, MemoryBlocks, MemoryReport, Span, StatusBlock};
@@ -32,7 +32,7 @@ use crate::timestamp::{TimeEncoding, Timestamp};
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Description {
-    fields: Vec<(&'static str, Value)>,
+    fields: Vec<(Cow<'static, str>, Value)>,
 }
 
 /// A value of a [`Description`].
@@ -57,107 +57,96 @@ pub enum Value {
 }
 
 impl Description {
+    pub(crate) const TIME: &str = "time";
+    pub(crate) const TIME_ENCODING: &str = "time_encoding";
+    pub(crate) const TIME_PRECISION: &str = "time_precision";
+    pub(crate) const TIME_RESERVED_FLAGS: &str = "time_reserved_flags";
+    /// Offset of a part in its file.
+    pub(crate) const OFFSET: &str = "offset";
+    /// Number of zeros of a file that belong to none of its parts.
+    pub(crate) const ZERO_BYTES: &str = "zero_bytes";
+    /// The sections of a record; the bytes of one whose type is unknown.
+    pub(crate) const SECTION: &str = "section";
+    pub(crate) const SECTION_TYPE: &str = "section_type";
+    pub(crate) const SECTION_NAME: &str = "section_name";
+    /// Offset of a section in its record, if it does not follow the one before.
+    pub(crate) const SECTION_OFFSET: &str = "section_offset";
+    pub(crate) const BYTES_BEFORE: &str = "bytes_before";
+    pub(crate) const BYTES_BEHIND: &str = "bytes_behind";
+    pub(crate) const ZERO_BYTES_BEHIND: &str = "zero_bytes_behind";
+    /// Why something is not decoded.
+    pub(crate) const BROKEN: &str = "broken";
+    pub(crate) const WARNING: &str = "warning";
+    pub(crate) const VARIABLE_ATTRIBUTES: &str = "variable_attributes";
+
     /// Its names and values.
     #[must_use]
-    pub fn fields(&self) -> &[(&'static str, Value)] {
+    pub fn fields(&self) -> &[(Cow<'static, str>, Value)] {
         &self.fields
     }
 
-    fn with(mut self, name: &'static str, value: Value) -> Self {
-        self.fields.push((name, value));
+    /// The value of a name.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<&Value> {
+        self.fields.iter().find(|(field, _)| field == name).map(|(_, value)| value)
+    }
+
+    /// With a further name and value.
+    #[must_use]
+    pub fn with(mut self, name: impl Into<Cow<'static, str>>, value: Value) -> Self {
+        self.fields.push((name.into(), value));
         self
     }
 
-    fn text(self, name: &'static str, text: impl ToString) -> Self {
-        self.with(name, Value::Text(text.to_string()))
+    pub(crate) fn add(&mut self, name: &'static str, value: Value) {
+        self.fields.push((Cow::Borrowed(name), value));
     }
 
-    fn number(self, name: &'static str, number: impl Into<u64>) -> Self {
-        self.with(name, Value::Number(number.into()))
-    }
-
-    fn hex(self, name: &'static str, number: impl Into<u64>) -> Self {
-        self.with(name, Value::Hex(number.into()))
-    }
-
-    /// The text, or if there is none, the number.
-    fn named(self, name: &'static str, text: Option<impl ToString>, number: impl Into<u64>) -> Self {
-        match text {
-            Some(text) => self.text(name, text),
-            None => self.number(name, number),
+    /// Adds flags, if any is set.
+    fn add_flags(&mut self, name: &'static str, flags: u64, names: &'static [&'static str]) {
+        if flags != 0 {
+            self.add(name, Value::Flags(flag_names(flags, names)));
         }
     }
 
-    /// Flags, if any is set: the names of the lowest bits, the others as numbers.
-    fn flags(self, name: &'static str, flags: impl Into<u64>, names: &[&'static str]) -> Self {
-        self.flags_from(0, name, flags, names)
-    }
-
-    /// Flags whose named bits start at `first`.
-    fn flags_from(
-        self,
-        first: usize,
-        name: &'static str,
-        flags: impl Into<u64>,
-        names: &[&'static str],
-    ) -> Self {
-        let flags = flags.into();
-        let flags: Vec<_> = (0..64_usize)
-            .filter(|bit| flags >> bit & 1 != 0)
-            .map(|bit| match bit.checked_sub(first).and_then(|index| names.get(index)) {
-                Some(name) => Cow::Borrowed(*name),
-                None => Cow::Owned(format!("{:#x}", 1_u64 << bit)),
-            })
-            .collect();
-        if flags.is_empty() { self } else { self.with(name, Value::Flags(flags)) }
-    }
-
-    /// A reserved value, which should be zero, if it is not.
-    fn reserved(self, name: &'static str, value: impl Into<u64>) -> Self {
-        let value = value.into();
-        self.when(value != 0, |described| described.hex(name, value))
-    }
-
-    /// Reserved bytes, which should be zero, if one is not.
-    fn reserved_bytes(self, name: &'static str, bytes: &[u8]) -> Self {
-        self.when(bytes.iter().any(|byte| *byte != 0), |described| described.bytes(name, bytes))
-    }
-
-    /// Problems, if there are any.
-    fn warnings(self, problems: impl IntoIterator<Item = impl ToString>) -> Self {
+    /// Adds problems, if there are any.
+    fn add_warnings(&mut self, problems: impl IntoIterator<Item = impl ToString>) {
         let texts: Vec<_> = problems.into_iter().map(|problem| problem.to_string()).collect();
-        if texts.is_empty() { self } else { self.with("warning", Value::Texts(texts)) }
+        if !texts.is_empty() {
+            self.add(Self::WARNING, Value::Texts(texts));
+        }
     }
 
-    /// A timestamp, and how precise it is.
-    fn time(self, time: &Timestamp, expected: TimeEncoding) -> Self {
+    /// Adds a timestamp, and how precise it is.
+    pub(crate) fn add_time(&mut self, time: &Timestamp, expected: TimeEncoding) {
         let date = time.date_and_time(expected);
         let is_binary = matches!(date, Some((_, TimeEncoding::Binary)));
-        let text = date.map_or_else(|| time.to_string(), |(text, _)| text);
-        self.text("time", text)
-            .when(is_binary, |described| described.text("time_encoding", "binary"))
-            .text("time_precision", if time.is_precise() { "precise" } else { "not precise" })
-            .reserved("time_reserved_flags", time.reserved_flags())
+        self.add(Self::TIME, Value::Text(date.map_or_else(|| time.to_string(), |(text, _)| text)));
+        if is_binary {
+            self.add(Self::TIME_ENCODING, Value::Text("binary".to_string()));
+        }
+        let precision = if time.is_precise() { "precise" } else { "not precise" };
+        self.add(Self::TIME_PRECISION, Value::Text(precision.to_string()));
+        if time.reserved_flags() != 0 {
+            self.add(Self::TIME_RESERVED_FLAGS, Value::Hex(time.reserved_flags().into()));
+        }
     }
 
-    /// Bytes, if there are any.
-    fn bytes(self, name: &'static str, bytes: &[u8]) -> Self {
-        if bytes.is_empty() { self } else { self.with(name, Value::Bytes(bytes.to_vec())) }
+    /// Adds bytes that should be zero, or not be there: of zeros, their number.
+    fn add_bytes(&mut self, name: &'static str, name_of_zeros: &'static str, bytes: &[u8]) {
+        if bytes.iter().any(|byte| *byte != 0) {
+            self.add(name, Value::Bytes(bytes.to_vec()));
+        } else if !bytes.is_empty() {
+            self.add(name_of_zeros, Value::Number(bytes.len() as u64));
+        }
     }
 
-    /// Nested descriptions, if there are any.
-    fn list(self, name: &'static str, groups: impl Iterator<Item = Description>) -> Self {
+    /// Adds nested descriptions, if there are any.
+    fn add_list(&mut self, name: &'static str, groups: impl Iterator<Item = Description>) {
         let groups: Vec<_> = groups.collect();
-        if groups.is_empty() { self } else { self.with(name, Value::List(groups)) }
-    }
-
-    fn group(self, name: &'static str, group: Description) -> Self {
-        self.with(name, Value::Group(group))
-    }
-
-    /// With what `describe` adds, if `condition` holds.
-    fn when(self, condition: bool, describe: impl FnOnce(Self) -> Self) -> Self {
-        if condition { describe(self) } else { self }
+        if !groups.is_empty() {
+            self.add(name, Value::List(groups));
+        }
     }
 
     fn print(&self, f: &mut fmt::Formatter<'_>, depth: usize) -> fmt::Result {
@@ -209,6 +198,7 @@ impl fmt::Display for Value {
             Value::Texts(texts) => Printable(&texts.join("; ")).fmt(f),
             Value::Number(number) => write!(f, "{number}"),
             Value::Hex(number) => write!(f, "{number:#x}"),
+            Value::Flags(flags) if flags.is_empty() => f.write_str("none"),
             Value::Flags(flags) => f.write_str(&flags.join(", ")),
             Value::Bytes(bytes) => bytes.iter().try_for_each(|byte| write!(f, "{byte:02x}")),
             Value::Group(_) | Value::List(_) => f.write_str("..."),
@@ -222,34 +212,5 @@ struct Printable<'a>(&'a str);
 impl fmt::Display for Printable<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.chars().filter(|character| !character.is_control()).try_for_each(|c| f.write_char(c))
-    }
-}
-
-#[cfg(feature = "serde")]
-mod serialised {
-    use alloc::string::ToString;
-
-    use serde::{Serialize, Serializer};
-
-    use super::{Description, Value};
-
-    impl Serialize for Description {
-        fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-            serializer.collect_map(self.fields.iter().map(|(name, value)| (name, value)))
-        }
-    }
-
-    impl Serialize for Value {
-        fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-            match self {
-                Value::Text(text) => serializer.serialize_str(text),
-                Value::Number(number) => serializer.serialize_u64(*number),
-                Value::Hex(_) | Value::Bytes(_) => serializer.serialize_str(&self.to_string()),
-                Value::Flags(flags) => flags.serialize(serializer),
-                Value::Texts(texts) => texts.serialize(serializer),
-                Value::Group(group) => group.serialize(serializer),
-                Value::List(groups) => groups.serialize(serializer),
-            }
-        }
     }
 }

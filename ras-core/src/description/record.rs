@@ -1,85 +1,80 @@
-//! CPER records and firmware error records.
+//! CPER records and their sections.
 
 use alloc::string::ToString;
 
-use super::Description;
-use crate::cper::SectionView;
-use crate::cper::firmware_record::FirmwareRecord;
-use crate::cper::record::{FLAG_NAMES, Record, SectionDescriptor, notification_name, section_valid, valid};
+use zerocopy::IntoBytes;
+
+use super::block::of_header;
+use super::{Description, Value};
+use crate::cper::record::{Record, RecordHeader, RecordSection, SectionDescriptor};
+use crate::cper::{RawSection, section_type};
 use crate::decode_error::DecodeError;
-use crate::severity::Severity;
-use crate::status_block::section_flags;
+use crate::guid::Guid;
+use crate::layout::describe;
 
 impl Description {
     /// A record.
     #[must_use]
     pub fn of_record(record: &Record<'_>) -> Self {
-        let header = record.header;
-        let is_valid = |bit| header.validation.get() & bit != 0;
-        let notification = header.notification_type;
-        let notification = notification_name(notification).map_or(notification.to_string(), str::to_string);
-        Description::default()
-            .hex("revision", header.revision.get())
-            .named("severity", Severity::from_number(header.severity.get()), header.severity.get())
-            .number("record_length", header.record_length.get())
-            .reserved("reserved_validation_bits", header.validation.get() & !valid::ALL)
-            .when(is_valid(valid::TIMESTAMP), |described| {
-                described.time(&header.timestamp, header.time_encoding())
-            })
-            .when(is_valid(valid::PLATFORM_ID), |described| described.text("platform_id", header.platform_id))
-            .when(is_valid(valid::PARTITION_ID), |described| {
-                described.text("partition_id", header.partition_id)
-            })
-            .text("creator_id", header.creator_id)
-            .text("notification", notification)
-            .hex("record_id", header.record_id.get())
-            .flags("flags", header.flags.get(), &FLAG_NAMES)
-            .hex("persistence", header.persistence.get())
-            .reserved_bytes("reserved", &header.reserved)
-            .list(
-                "section",
-                record.sections().map(|(descriptor, section, bytes)| {
-                    Description::of_record_section(descriptor, section, bytes)
-                }),
-            )
-            .reserved_bytes("bytes_behind", record.unused())
+        let mut description = of_header(describe(RecordHeader::LAYOUT, record.header.as_bytes(), 0));
+        let mut end = record.descriptors_end();
+        let sections = record.sections().map(|section| {
+            let start = section.descriptor.offset.get() as usize;
+            let mut description = Description::of_record_section(&section, start);
+            if start != end {
+                description.add(Self::SECTION_OFFSET, Value::Hex(start as u64));
+                let before = record.bytes().get(end..start).unwrap_or_default();
+                if before.iter().any(|byte| *byte != 0) {
+                    description.add(Self::BYTES_BEFORE, Value::Bytes(before.to_vec()));
+                }
+            }
+            end = end.max(start.saturating_add(section.bytes.len()));
+            description
+        });
+        description.add_list(Self::SECTION, sections);
+        description.add_bytes(Self::BYTES_BEHIND, Self::ZERO_BYTES_BEHIND, record.unused());
+        description
     }
 
-    /// A section with its descriptor.
-    pub(super) fn of_record_section(
-        descriptor: &SectionDescriptor,
-        section: Result<SectionView<'_>, DecodeError>,
-        bytes: &[u8],
-    ) -> Self {
-        let severity = descriptor.severity.get();
-        Description::default()
-            .named("severity", Severity::from_number(severity), severity)
-            .hex("revision", descriptor.revision.get())
-            .reserved("reserved_validation_bits", descriptor.validation & !section_valid::ALL)
-            .reserved("reserved", descriptor.reserved)
-            .flags("flags", descriptor.flags.get(), &section_flags::NAMES)
-            .when(descriptor.validation & section_valid::FRU_ID != 0, |described| {
-                described.text("fru_id", descriptor.fru_id)
-            })
-            .when(descriptor.validation & section_valid::FRU_TEXT != 0, |described| {
-                described.text("fru_text", descriptor.fru_text)
-            })
-            .section(descriptor.section_type, section, bytes)
+    /// A section with its descriptor. Offsets in errors are relative to `offset`.
+    pub(super) fn of_record_section(section: &RecordSection<'_>, offset: usize) -> Self {
+        let descriptor = section.descriptor;
+        let mut description = of_header(describe(SectionDescriptor::LAYOUT, descriptor.as_bytes(), 0));
+        match section.problem {
+            None => {
+                let kind = descriptor.section_type;
+                description.add_section(&RawSection { kind, bytes: section.bytes }, offset);
+            }
+            Some(problem) => description.add_raw_section(descriptor.section_type, Some(problem), section.bytes),
+        }
+        description
     }
 
-    pub(super) fn of_firmware_record(firmware: &FirmwareRecord<'_>) -> Self {
-        const KINDS: [&str; 3] = ["IPF SAL", "system on chip, type 1", "system on chip, type 2"];
-        let header = firmware.header();
-        let mut description = Description::default()
-            .named("kind", KINDS.get(usize::from(header.kind)), header.kind)
-            .number("revision", header.revision)
-            .reserved_bytes("reserved", &header.reserved);
-        if let Some(id) = firmware.id() {
-            description = description.hex("id", id);
+    /// Adds a section; if it cannot be decoded, the error and its bytes.
+    pub(super) fn add_section(&mut self, section: &RawSection<'_>, offset: usize) {
+        let Some((key, layout)) = section_type(section.kind).and_then(|known| known.body) else {
+            return self.add_raw_section(section.kind, None, section.bytes);
+        };
+        match describe(layout, section.bytes, offset) {
+            Ok(described) => {
+                self.add(key, Value::Group(described.description));
+                let behind = section.bytes.get(described.len..).unwrap_or_default();
+                self.add_bytes(Self::BYTES_BEHIND, Self::ZERO_BYTES_BEHIND, behind);
+            }
+            Err(error) => self.add_raw_section(section.kind, Some(error), section.bytes),
         }
-        if let Some(guid) = firmware.guid() {
-            description = description.text("guid", guid);
+    }
+
+    fn add_raw_section(&mut self, kind: Guid, error: Option<DecodeError>, bytes: &[u8]) {
+        self.add(Self::SECTION_TYPE, Value::Text(kind.to_string()));
+        if let Some(known) = section_type(kind) {
+            self.add(Self::SECTION_NAME, Value::Text(known.name.to_string()));
         }
-        description.bytes("record", firmware.record())
+        if let Some(error) = error {
+            self.add(Self::BROKEN, Value::Text(error.to_string()));
+        }
+        if !bytes.is_empty() {
+            self.add(Self::SECTION, Value::Bytes(bytes.to_vec()));
+        }
     }
 }

@@ -1,10 +1,12 @@
 //! GHES: records in a status block, and their notification.
 
 use alloc::boxed::Box;
+use alloc::collections::VecDeque;
+use alloc::vec::Vec;
 
 use super::external_abort::Injector;
 use super::stop::stop;
-use super::{BuildError, Claim, Registration, Reporter, ReporterContext, Setup};
+use super::{BuildError, Claim, NotInjected, Registration, Reporter, ReporterContext, Setup};
 use crate::abilities::HostAbilities;
 use crate::actions::{Action, ActionFailed, ActionSink, ErrorEvent, Overdue, StopReason};
 use crate::handshake::{Consumer, Handshake, Record, Step};
@@ -55,6 +57,15 @@ struct Channel {
     /// Why the record of the last step was not reported.
     failure: Option<StopReason>,
     block: [u8; BLOCK_LEN],
+    injected: Injected,
+}
+
+/// Status blocks of others that wait for the block to be free, in the order in which the handshake has them queued.
+#[derive(Debug, Default)]
+struct Injected {
+    waiting: VecDeque<Vec<u8>>,
+    /// Those that were written. The next injection frees them: a vCPU may wait when one is written.
+    written: Vec<Vec<u8>>,
 }
 
 impl Ghes {
@@ -72,6 +83,7 @@ impl Ghes {
                 written: 0,
                 failure: None,
                 block: [0; BLOCK_LEN],
+                injected: Injected::default(),
             },
         }
     }
@@ -112,6 +124,7 @@ impl Reporter for Ghes {
 
     fn reset(&mut self, sink: &mut dyn ActionSink) {
         self.channel.restore(sink);
+        self.channel.injected = Injected::default();
         self.handshake.reset();
     }
 
@@ -129,6 +142,38 @@ impl Reporter for Ghes {
 
     fn deadline_ns(&self) -> Option<u64> {
         self.handshake.deadline_ns()
+    }
+
+    fn slot(&self) -> Option<&RecordSlot> {
+        Some(self.channel.claim.slot())
+    }
+
+    fn inject_block(
+        &mut self,
+        block: &[u8],
+        context: &ReporterContext,
+        sink: &mut dyn ActionSink,
+    ) -> Result<(), NotInjected> {
+        let RecordSlot { source, block_len, .. } = *self.channel.claim.slot();
+        if block.len() > block_len as usize {
+            return Err(NotInjected::TooLong { len: block.len(), max: block_len });
+        }
+        if source.notification == Notification::Sea {
+            return Err(NotInjected::NoAccess { notification: source.notification.name() });
+        }
+        if !self.has_capacity() {
+            return Err(NotInjected::QueueFull { queued: self.handshake.queued() });
+        }
+        let channel = &mut self.channel;
+        channel.injected.written.clear();
+        channel.injected.waiting.push_back(block.to_vec());
+        channel.injected.written.reserve(channel.injected.waiting.len());
+        let span = channel.own_span();
+        self.handshake.report_other(span, is_free(context), context.now_ns, &mut |step| {
+            channel.carry_out(step, context, sink);
+        });
+        self.handle_failure(context, sink);
+        Ok(())
     }
 }
 
@@ -190,15 +235,18 @@ impl Channel {
         sink: &mut dyn ActionSink,
     ) -> Result<(), ActionFailed> {
         let RecordSlot { source, ack_gpa, block_gpa, .. } = *self.claim.slot();
-        self.written = self.written.saturating_add(1);
-        // No two records of the area have the same number: the last digit is the source's.
-        let number = self.written.saturating_mul(10).saturating_add(u64::from(source.id % 10));
-        let report =
-            MemoryReport::uncorrected(record.kind(), context.unix_seconds, number).with_part(self.part);
-        // Cannot fail: a record is no larger than a block.
-        let Ok(len) = MemoryBlocks::new(record.span, report).write_next(&mut self.block) else {
-            return Err(ActionFailed);
+        let len = if record.span == self.own_span() {
+            self.take_injected()
+        } else {
+            self.written = self.written.saturating_add(1);
+            // No two records of the area have the same number: the last digit is the source's.
+            let number = self.written.saturating_mul(10).saturating_add(u64::from(source.id % 10));
+            let report =
+                MemoryReport::uncorrected(record.kind(), context.unix_seconds, number).with_part(self.part);
+            MemoryBlocks::new(record.span, report).write_next(&mut self.block).ok()
         };
+        // There is one: a record is no larger than a block.
+        let len = len.ok_or(ActionFailed)?;
         let (status, body) = self.block.split_at(STATUS_LEN);
         let body = body.get(..len.saturating_sub(STATUS_LEN)).unwrap_or_default();
 
@@ -207,6 +255,20 @@ impl Channel {
         sink.act(Action::Write { gpa: block_gpa, bytes: status })?;
         sink.event(ErrorEvent::RecordWritten { source: source.id, gpa: block_gpa, span: record.span });
         Ok(())
+    }
+
+    /// The span of an injected record: the page of the status block itself, in which the guest has no memory.
+    fn own_span(&self) -> Span {
+        Span::around(self.claim.slot().block_gpa, 12)
+    }
+
+    /// Copies the first status block that waits, and returns its length.
+    fn take_injected(&mut self) -> Option<usize> {
+        let block = self.injected.waiting.pop_front()?;
+        let len = block.len();
+        self.block.get_mut(..len)?.copy_from_slice(&block);
+        self.injected.written.push(block);
+        Some(len)
     }
 
     fn notify(&self, record: &Record, sink: &mut dyn ActionSink) -> Result<(), ActionFailed> {

@@ -24,6 +24,7 @@ use crate::actions::{ActionSink, Overdue};
 use crate::memory_blocks::PartName;
 use crate::memory_error::MemoryError;
 use crate::plan::ResponsePlan;
+use crate::record_area::RecordSlot;
 use crate::response::Response;
 use crate::vcpu_state::VcpuState;
 
@@ -80,6 +81,54 @@ pub trait Reporter: Debug + Send {
     fn deadline_ns(&self) -> Option<u64> {
         None
     }
+
+    /// The error source whose status block it writes. `None` if it writes none.
+    fn slot(&self) -> Option<&RecordSlot> {
+        None
+    }
+
+    /// Writes a status block of others into that of its source, as soon as that is free, and notifies the guest. Unlike the other
+    /// functions it allocates memory: no vCPU waits for it.
+    ///
+    /// # Errors
+    /// Returns an error, and does nothing, if the block cannot be written.
+    fn inject_block(
+        &mut self,
+        _block: &[u8],
+        _context: &ReporterContext,
+        _sink: &mut dyn ActionSink,
+    ) -> Result<(), NotInjected> {
+        Err(NotInjected::NoSource)
+    }
+}
+
+/// Why a status block of others is not written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum NotInjected {
+    /// There is no such error source.
+    #[error("there is no such error source")]
+    NoSource,
+    /// It is longer than the block of its source.
+    #[error("it has {len} bytes, and the status block of the source has {max}")]
+    TooLong {
+        /// Its length in bytes.
+        len: usize,
+        /// Length of the source's block in bytes.
+        max: u32,
+    },
+    /// The source's notification is an exception for an access.
+    #[error("its source is notified by `{notification}`, an exception in place of an access to poisoned memory: there is no access")]
+    NoAccess {
+        /// Name of the notification type.
+        notification: &'static str,
+    },
+    /// The queue of its source is full.
+    #[error("{queued} records wait already until the guest acknowledges the one before: try again later")]
+    QueueFull {
+        /// Their number.
+        queued: usize,
+    },
 }
 
 /// The state of clock and guest when a reporter acts.

@@ -3,7 +3,7 @@
 use zerocopy::FromBytes;
 
 use super::wire::{DataEntryHeader, StatusBlockHeader, valid};
-use crate::cper::SectionView;
+use crate::cper::RawSection;
 use crate::decode_error::{DecodeError, Expected};
 use crate::fru_text::FruText;
 use crate::guid::Guid;
@@ -17,6 +17,7 @@ pub struct StatusBlock<'a> {
     pub header: &'a StatusBlockHeader,
     /// Raw data; empty in blocks of this crate.
     pub raw_data: &'a [u8],
+    bytes: &'a [u8],
     entries: &'a [u8],
     /// Between entries and raw data.
     gap: &'a [u8],
@@ -33,6 +34,8 @@ pub struct Entry<'a> {
     pub timestamp: Option<&'a Timestamp>,
     /// Its payload.
     pub payload: &'a [u8],
+    /// What is before its payload.
+    head: &'a [u8],
 }
 
 impl<'a> StatusBlock<'a> {
@@ -70,14 +73,14 @@ impl<'a> StatusBlock<'a> {
             Err(problem) => (&[][..], &[][..], Some(problem)),
         };
 
-        let mut block = StatusBlock { header, raw_data, entries, gap };
+        let mut block = StatusBlock { header, raw_data, bytes, entries, gap };
         let bad_entry = block.walk().find_map(Result::err);
         let problem = beyond.or(bad_raw_data).or(bad_entry);
         if beyond.or(bad_entry).is_some() {
             // What follows the last good entry is not this block's.
             let good: usize = block.entries().map(|entry| entry.len()).sum();
             let entries = entries.get(..good).unwrap_or_default();
-            block = StatusBlock { header, raw_data: &[], entries, gap: &[] };
+            block = StatusBlock { raw_data: &[], entries, gap: &[], ..block };
         }
         Ok((block, problem))
     }
@@ -91,6 +94,13 @@ impl<'a> StatusBlock<'a> {
     /// Its length in bytes, with its raw data.
     pub(crate) fn len(&self) -> usize {
         size_of::<StatusBlockHeader>() + self.entries.len() + self.gap.len() + self.raw_data.len()
+    }
+
+    /// Its bytes, if its lengths are consistent; otherwise all that there are from its start on.
+    pub(crate) fn bytes(&self) -> &'a [u8] {
+        let entries_end = size_of::<StatusBlockHeader>() + self.header.data_length.get() as usize;
+        let end = if self.raw_data.is_empty() { entries_end } else { self.len() };
+        self.bytes.get(..end).unwrap_or(self.bytes)
     }
 
     /// The bytes between its entries and its raw data, which belong to neither.
@@ -165,12 +175,13 @@ impl<'a> Entry<'a> {
             found: payload_len.into(),
             expected: Expected::AtMost(behind.len() as u64),
         })?;
-        Ok((Entry { offset, header, timestamp, payload }, behind))
+        let head = bytes.get(..size_of_val(header) + timestamp.map_or(0, size_of_val)).unwrap_or_default();
+        Ok((Entry { offset, header, timestamp, payload, head }, behind))
     }
 
     /// Its length in bytes, with its header.
     fn len(&self) -> usize {
-        size_of::<DataEntryHeader>() + self.timestamp.map_or(0, size_of_val) + self.payload.len()
+        self.head.len() + self.payload.len()
     }
 
     /// Its severity. `None` if the number is not defined.
@@ -197,13 +208,15 @@ impl<'a> Entry<'a> {
         self.timestamp.copied().filter(|_| self.has(valid::TIMESTAMP))
     }
 
-    /// Its decoded payload.
-    ///
-    /// # Errors
-    /// Returns an error if the payload is too short for its counts and lengths. Offsets in errors are relative to the block.
-    pub fn section(&self) -> Result<SectionView<'a>, DecodeError> {
-        let header_len = size_of::<DataEntryHeader>() + self.timestamp.map_or(0, size_of_val);
-        SectionView::read(self.header.section_type, self.payload, self.offset + header_len)
+    /// Its payload with its type.
+    #[must_use]
+    pub fn section(&self) -> RawSection<'a> {
+        RawSection { kind: self.header.section_type, bytes: self.payload }
+    }
+
+    /// Its header with the timestamp.
+    pub(crate) fn head(&self) -> &'a [u8] {
+        self.head
     }
 
     fn has(&self, bit: u8) -> bool {

@@ -1,29 +1,34 @@
 //! The wire structures of a block and of its entries.
 
 use zerocopy::little_endian::{U16, U32};
-use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use crate::fru_text::FruText;
 use crate::guid::Guid;
+use crate::layout::{Flags, Kind, Part, bits, flags, wire};
 use crate::severity::Severity;
+use crate::timestamp::{TimeEncoding, Timestamp};
 
-/// Generic Error Status Block, fixed part (ACPI 6.5, 18.3.2.7.1).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
-#[repr(C)]
-pub struct StatusBlockHeader {
-    /// [`block_status`]; zero: the block is empty. Written last, so that a guest never reads an incomplete block.
-    pub block_status: U32,
-    /// Offset of the raw data in the block.
-    pub raw_data_offset: U32,
-    /// Length of the raw data in bytes.
-    pub raw_data_length: U32,
-    /// Length of all entries in bytes.
-    pub data_length: U32,
-    /// [`Severity`] of the most severe entry.
-    pub severity: U32,
+wire! {
+    /// Generic Error Status Block, fixed part (ACPI 6.5, 18.3.2.7.1).
+    pub struct StatusBlockHeader: 20, "length of the block" {
+        /// [`block_status`]; zero: the block is empty. Written last, so that a guest never reads an incomplete block.
+        block_status: U32 = Kind::Parts,
+            block_status[0..32] = Kind::Flags(Flags {
+                names: &block_status::NAMES,
+                except: (block_status::MAX_COUNT << block_status::COUNT_SHIFT) as u64,
+                always: true,
+            }),
+            entry_count[4..14] = Kind::Number;
+        /// Offset of the raw data in the block.
+        raw_data_offset: U32 = Kind::Reserved;
+        /// Length of the raw data in bytes.
+        raw_data_length: U32 = Kind::Computed;
+        /// Length of all entries in bytes.
+        data_length: U32 = Kind::Number;
+        /// [`Severity`] of the most severe entry.
+        severity: U32 = Kind::SEVERITY;
+    }
 }
-
-const _: () = assert!(size_of::<StatusBlockHeader>() == 20);
 
 impl StatusBlockHeader {
     /// Number of entries, according to the block status. Readers use the data length instead: other VMMs leave it zero.
@@ -55,34 +60,61 @@ pub mod block_status {
     pub const MAX_COUNT: u32 = (1 << 10) - 1;
 
     /// The names of the bits, lowest first.
-    pub const NAMES: [&str; 4] =
+    pub(crate) const NAMES: [&str; 4] =
         ["uncorrectable", "correctable", "multiple-uncorrectable", "multiple-correctable"];
+
+    /// The status of a block with that many errors of each kind, without its count.
+    pub(crate) const fn of(uncorrectable: u32, correctable: u32) -> u32 {
+        bits(uncorrectable, UNCORRECTABLE, MULTIPLE_UNCORRECTABLE)
+            | bits(correctable, CORRECTABLE, MULTIPLE_CORRECTABLE)
+    }
+
+    /// The bits for a number of errors of one kind.
+    const fn bits(errors: u32, one: u32, multiple: u32) -> u32 {
+        match errors {
+            0 => 0,
+            1 => one,
+            _ => one | multiple,
+        }
+    }
 }
 
-/// Generic Error Data Entry, revision 2.1, without its payload (ACPI 6.5, 18.3.2.7.1). In revision 3.0 a
-/// [`Timestamp`](crate::Timestamp) follows it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
-#[repr(C)]
-pub struct DataEntryHeader {
-    /// Section type of the payload.
-    pub section_type: Guid,
-    /// [`Severity`].
-    pub severity: U32,
-    /// [`DataEntryHeader::WITHOUT_TIMESTAMP`] or [`DataEntryHeader::WITH_TIMESTAMP`].
-    pub revision: U16,
-    /// [`valid`]: which of the fields below are valid.
-    pub validation: u8,
-    /// [`section_flags`].
-    pub flags: u8,
-    /// Length of the payload in bytes.
-    pub error_data_length: U32,
-    /// FRU id.
-    pub fru_id: Guid,
-    /// FRU text.
-    pub fru_text: FruText,
+wire! {
+    /// Generic Error Data Entry, revision 2.1, without its payload (ACPI 6.5, 18.3.2.7.1). In revision 3.0 a
+    /// [`Timestamp`](crate::Timestamp) follows it.
+    pub struct DataEntryHeader: 64, "length left for an entry" {
+        /// Section type of the payload.
+        section_type: Guid = Kind::Computed;
+        /// [`Severity`].
+        severity: U32 = Kind::SEVERITY;
+        /// [`DataEntryHeader::WITHOUT_TIMESTAMP`] or [`DataEntryHeader::WITH_TIMESTAMP`].
+        revision: U16 = Kind::Default(DataEntryHeader::WITH_TIMESTAMP as u64);
+        /// [`valid`]: which of the fields below are valid.
+        validation: u8 = Kind::Validation;
+        /// [`section_flags`].
+        flags: u8 = flags(&section_flags::NAMES);
+        /// Length of the payload in bytes.
+        error_data_length: U32 = Kind::Computed;
+        /// FRU id.
+        fru_id: Guid ?0 = Kind::Guid;
+        /// FRU text.
+        fru_text: FruText ?1 = Kind::Text;
+    }
+    parts = [
+        Part::If {
+            number: bits!(DataEntryHeader, revision),
+            permits: |revision| revision >= DataEntryHeader::WITH_TIMESTAMP as u64,
+            layout: EntryTimestamp::LAYOUT,
+        },
+    ];
 }
 
-const _: () = assert!(size_of::<DataEntryHeader>() == 64);
+wire! {
+    /// The end of a Generic Error Data Entry since revision 3.0 (ACPI 6.5, 18.3.2.7.1).
+    struct EntryTimestamp: 8, "length left for an entry" {
+        timestamp: Timestamp ?2 = Kind::Time(|_| TimeEncoding::Bcd);
+    }
+}
 
 impl DataEntryHeader {
     /// Revision 2.1: 64 bytes before the payload.
@@ -105,8 +137,6 @@ pub mod valid {
     pub const FRU_TEXT: u8 = 1 << 1;
     /// The timestamp, since revision 3.0.
     pub const TIMESTAMP: u8 = 1 << 2;
-    /// Every bit that has a meaning.
-    pub(crate) const ALL: u8 = FRU_ID | FRU_TEXT | TIMESTAMP;
 }
 
 /// Bits of an entry's flags, the same in a record's section descriptor (UEFI 2.10, N.2.2).
@@ -129,7 +159,7 @@ pub mod section_flags {
     pub const OVERFLOW: u8 = 1 << 7;
 
     /// The names of the bits, lowest first.
-    pub const NAMES: [&str; 8] = [
+    pub(crate) const NAMES: [&str; 8] = [
         "primary",
         "containment-warning",
         "reset",

@@ -74,7 +74,7 @@ impl<'a> BlockWriter<'a> {
     ///
     /// # Errors
     /// Returns an error, and leaves the block unchanged, if the entry does not fit or the block has the largest number of entries.
-    pub fn push(&mut self, heading: &Heading, section: &impl Section) -> Result<(), BufferTooSmall> {
+    pub fn push(&mut self, heading: &Heading, section: &(impl Section + ?Sized)) -> Result<(), BufferTooSmall> {
         let mut payload_len = 0;
         section.parts(&mut |part| payload_len += part.len());
         let needed = size_of::<DataEntryHeader>() + size_of::<Timestamp>() + payload_len;
@@ -119,10 +119,8 @@ impl<'a> BlockWriter<'a> {
     /// Completes the block and returns its length in bytes. A block without entries has the status of an empty one.
     #[must_use = "that many bytes have to be copied to the guest"]
     pub fn finish(self) -> usize {
-        let status =
-            bits(self.uncorrectable, block_status::UNCORRECTABLE, block_status::MULTIPLE_UNCORRECTABLE)
-                | bits(self.correctable, block_status::CORRECTABLE, block_status::MULTIPLE_CORRECTABLE)
-                | self.count << block_status::COUNT_SHIFT;
+        let status = block_status::of(self.uncorrectable, self.correctable)
+            | self.count << block_status::COUNT_SHIFT;
         let header = StatusBlockHeader {
             block_status: U32::new(status),
             raw_data_offset: U32::ZERO,
@@ -132,15 +130,6 @@ impl<'a> BlockWriter<'a> {
         };
         self.header.copy_from_slice(header.as_bytes());
         size_of::<StatusBlockHeader>() + self.used
-    }
-}
-
-/// Block status bits for a number of errors of one kind.
-const fn bits(errors: u32, one: u32, multiple: u32) -> u32 {
-    match errors {
-        0 => 0,
-        1 => one,
-        _ => one | multiple,
     }
 }
 

@@ -9,6 +9,8 @@ pub(crate) const ARM: Guid =
     Guid::new(0xe19e_3d16, 0xbc11, 0x11e4, [0x9c, 0xaa, 0xc2, 0x05, 0x1d, 0x5d, 0x46, 0xb0]);
 pub(crate) const GENERIC: Guid =
     Guid::new(0x9876_ccad, 0x47b4, 0x4bdb, [0xb6, 0x5e, 0x16, 0xf1, 0x93, 0xc4, 0xf3, 0xdb]);
+pub(crate) const IPF: Guid =
+    Guid::new(0xe429_faf1, 0x3cb7, 0x11d4, [0xbc, 0xa7, 0x00, 0x80, 0xc7, 0x3c, 0x88, 0x81]);
 pub(crate) const PCIE: Guid =
     Guid::new(0xd995_e954, 0xbbc1, 0x430f, [0xad, 0x91, 0xb4, 0x4d, 0xcb, 0x3c, 0x6f, 0x35]);
 pub(crate) const WINDOWS: Guid =
@@ -125,7 +127,7 @@ pub(crate) fn generic(error_type: u8) -> Vec<u8> {
 }
 
 /// Appends little-endian fields: length in bytes, value.
-fn put(bytes: &mut Vec<u8>, fields: &[(usize, u64)]) {
+pub(crate) fn put(bytes: &mut Vec<u8>, fields: &[(usize, u64)]) {
     for (len, value) in fields {
         bytes.extend(&value.to_le_bytes()[..*len]);
     }

@@ -75,7 +75,7 @@ fn bytes_behind_the_sections_of_a_record_are_printed() {
 /// What is printed about a record is in proportion to its length.
 #[test]
 fn sections_that_overlap_are_decoded_once() {
-    let mut bytes = OneSection::new(cper::PCIE, vec![0xab; 1000]).bytes();
+    let mut bytes = OneSection::new(Guid::from_bytes([7; 16]), vec![0xab; 1000]).bytes();
     let descriptors = 8;
     let body = bytes.split_off(200);
     let descriptor = bytes[128..].to_vec();
@@ -232,5 +232,34 @@ fn several_records_are_a_list_in_json() -> Result<(), Box<dyn core::error::Error
     assert_eq!(json["flags"], serde_json::json!(["recovered", "0x20"]));
     assert_eq!(json["warning"].as_array().map(Vec::len), Some(1));
     assert_eq!(json["section"][0]["memory_error"]["physical_address"], "0x8000");
+    Ok(())
+}
+
+/// A record becomes the status block that notifies a guest of it.
+#[test]
+fn a_record_becomes_a_status_block() -> Result<(), Box<dyn core::error::Error>> {
+    let to_block = |bytes: &[u8]| -> Result<Vec<u8>, Box<dyn core::error::Error>> {
+        Ok(Decoded::read(bytes)?.to_block()?)
+    };
+    let record = OneSection { section_flags: 0x121, ..memory_record(0x8000) };
+    let block = to_block(&record.bytes())?;
+    // One correctable error, as the descriptor's severity says.
+    assert_eq!(block[..20], [0x12, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 152, 0, 0, 0, 2, 0, 0, 0]);
+    assert_eq!(values(&block, "physical_address"), ["0x8000"]);
+    assert_eq!(values(&block, "flags"), ["primary, latent"], "an entry has eight");
+    assert_eq!(values(&block, "time"), ["2025-07-01T02:01:34"]);
+    // The time of Windows becomes decimal.
+    let windows = OneSection { time: cper::BINARY_TIME, creator: cper::WINDOWS, ..record };
+    assert_eq!(to_block(&windows.bytes())?, block);
+    // A status block stays as it is, without what is behind it; so does one that is damaged.
+    let mut behind = [&block[..], &[0; 100]].concat();
+    assert_eq!(to_block(&behind)?, block);
+    behind[12] = 0xff;
+    assert_eq!(to_block(&behind)?[..20], behind[..20]);
+    let section = [cper::descriptor(72, 80, cper::MEMORY, 1), cper::memory(0x9000)].concat();
+    assert_eq!(values(&to_block(&section)?, "physical_address"), ["0x9000"]);
+    let two = [block.clone(), block].concat();
+    let error = to_block(&two).expect_err("two blocks").to_string();
+    assert_eq!(error, "it has 2 status blocks, records or sections: one is possible");
     Ok(())
 }

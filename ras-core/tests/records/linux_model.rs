@@ -1,7 +1,7 @@
 //! The model of Linux's driver, on blocks whose outcome is known.
 
 use ras_core::acceptance::{GuestAction, LinuxOutcome, Rejection, linux_accepts};
-use ras_core::cper::arm_processor::{ArmErrorInfo, ArmProcessor, ArmProcessorHeader, error_kind, info_valid};
+use ras_core::cper::arm_processor::{ArmErrorInfo, ArmProcessor, ArmProcessorHeader, error_kind};
 use ras_core::cper::memory::MemorySection;
 use ras_core::cper::{RawSection, Section};
 use ras_core::{BlockWriter, BufferTooSmall, Guid, Heading, Notification, Severity};
@@ -27,7 +27,8 @@ fn handled(actions: &[GuestAction], kills_current_task: bool) -> Result<LinuxOut
 fn the_page_of_an_arm_cache_error_is_offlined() -> Result<(), Box<dyn core::error::Error>> {
     let of_cache = ArmErrorInfo {
         length: ArmErrorInfo::LENGTH,
-        validation: info_valid::PHYSICAL_ADDRESS.into(),
+        // Of the physical address.
+        validation: (1 << 4).into(),
         kind: error_kind::CACHE,
         physical_address: 0x1_2345_6789.into(),
         ..Default::default()

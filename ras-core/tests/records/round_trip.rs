@@ -6,8 +6,8 @@ use proptest::prelude::*;
 use ras_core::acceptance::{GuestAction, LinuxOutcome, linux_accepts};
 use ras_core::status_block::Entry;
 use ras_core::{
-    BlockWriter, BufferTooSmall, FruText, Guid, Heading, Kind, MemoryBlocks, MemoryReport, Notification,
-    PartName, Severity, Span, StatusBlock, Timestamp, blocks_needed,
+    BlockWriter, BufferTooSmall, Description, FruText, Guid, Heading, Kind, MemoryBlocks, MemoryReport,
+    Notification, PartName, Severity, Span, StatusBlock, Timestamp, Value, blocks_needed,
 };
 
 use crate::sections::{self, AnySection};
@@ -71,9 +71,15 @@ proptest! {
         prop_assert_eq!(block.entries().count(), written);
         prop_assert_eq!(block.header.entry_count() as usize, written);
         prop_assert_eq!(block.header.data_length.get() as usize, block_len - 20);
-        for (read, (heading, section)) in block.entries().zip(entries) {
+        let described = Description::of_block(&block);
+        let Some(Value::List(described)) = described.get("entry") else {
+            prop_assert_eq!(written, 0);
+            return Ok(());
+        };
+        prop_assert_eq!(described.len(), written);
+        for ((read, described), (heading, section)) in block.entries().zip(described).zip(entries) {
             prop_assert_eq!(heading_of(&read), Some(*heading));
-            section.assert_read(&read)?;
+            section.assert_read(&read, described)?;
         }
     }
 

@@ -6,11 +6,13 @@
 //! | `control` | the line of a request at the control socket |
 //! | `profile` | a profile, or changes to one of the examples, with `--set` options |
 //! | `records` | a file with error records |
+//! | `descriptions` | a description of error records, in JSON |
 //!
 //! `cargo lab fuzz` runs them with libFuzzer (`fuzz_targets`); the test `replay` runs them, without instrumentation, for the inputs of
 //! `seeds` and for pseudo-random ones.
 
 mod control;
+mod descriptions;
 #[path = "../../../crates/devices/tests/virtio/driver.rs"]
 #[allow(dead_code, reason = "the driver of a fuzz target uses a part of it")]
 mod driver;
@@ -42,6 +44,7 @@ pub static TARGETS: &[Target] = &[
     Target { name: "control", run: control::run, show: text },
     Target { name: "profile", run: profile::run, show: profile::show },
     Target { name: "records", run: records::run, show: text },
+    Target { name: "descriptions", run: descriptions::run, show: text },
 ];
 
 /// Runs a target by its name, for the programs of `fuzz_targets`. With `FUZZ_SHOW` in the environment, prints what the input says first.

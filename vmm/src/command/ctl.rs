@@ -1,12 +1,14 @@
 //! `ghest ctl`.
 
 use std::path::PathBuf;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use clap::Args;
 use machine_profile::printable::escaped_json;
 use serde_json::{Value, json};
 use vmm::control::{Client, Request, RequestFailed, timeout};
+use vmm::ras::inject::{Injection, RecordRequest};
 use vmm::status::Status;
 
 use super::output;
@@ -27,13 +29,17 @@ pub(super) struct Options {
 }
 
 pub(super) fn run(options: &Options) -> Status {
-    let outcome = match options.request {
+    let request = &options.request;
+    let outcome = match request {
         Request::Events { .. } => follow(options),
-        Request::PowerButton { wait: Some(wait) } => press_and_wait(options, wait),
+        Request::PowerButton { wait: Some(wait) } => press_and_wait(options, *wait),
         Request::Metrics { prometheus: true } if !options.json => connect(options).and_then(|mut machine| {
-            let response = machine.request(options.request)?;
+            let response = machine.request(request)?;
             Ok(response["text"].as_str().map_or_else(|| print(&response), output::print_text))
         }),
+        Request::Inject(Injection::Record(RecordRequest { repeat: Some(times), interval, .. })) => {
+            repeat(options, times.get(), interval.unwrap_or_default())
+        }
         request => connect(options).and_then(|mut machine| Ok(print(&machine.request(request)?))),
     };
     outcome.unwrap_or_else(|error| {
@@ -56,10 +62,27 @@ fn print(response: &Value) -> Status {
     if response["ok"] == true { printed } else { Status::Failure }
 }
 
+/// Sends the request that number of times, or until it fails, and prints the last response.
+fn repeat(options: &Options, times: u32, interval: Duration) -> Result<Status, RequestFailed> {
+    let mut machine = connect(options)?;
+    let mut response = Value::Null;
+    for time in 1..=times {
+        response = machine.request(&options.request)?;
+        if response["ok"] != true {
+            output::report(&format!("{}: time {time} of {times} failed", options.socket.display()), Status::Failure);
+            break;
+        }
+        if time < times {
+            thread::sleep(interval);
+        }
+    }
+    Ok(print(&response))
+}
+
 /// Prints events until the machine has ended.
 fn follow(options: &Options) -> Result<Status, RequestFailed> {
     let mut events = connect(options)?;
-    let response = events.request(options.request)?;
+    let response = events.request(&options.request)?;
     if response["ok"] != true {
         return Ok(print(&response));
     }
@@ -80,9 +103,9 @@ fn press_and_wait(options: &Options, wait: Duration) -> Result<Status, RequestFa
     let deadline = Instant::now() + wait;
     // Before the button: no event of the end is missed.
     let mut events = connect(options)?;
-    let following = events.request(Request::Events { follow: true })?;
+    let following = events.request(&Request::Events { follow: true })?;
     // If too many clients follow the events, the button is pressed all the same.
-    let response = connect(options)?.request(options.request)?;
+    let response = connect(options)?.request(&options.request)?;
     for response in [response, following] {
         if response["ok"] != true {
             return Ok(print(&response));

@@ -1,8 +1,6 @@
 //! `ghest decode`.
 
-use std::borrow::Cow;
-use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::Args;
 use ras_core::{Decoded, bytes_of_hex_text};
@@ -24,29 +22,11 @@ pub(super) struct Options {
 }
 
 pub(super) fn run(options: &Options) -> Status {
-    let description = read(&options.file).and_then(|input| decode(&input, options.json));
-    match description {
+    let input = input::read_file_or_stdin(&options.file, MAX_LEN as u64);
+    match input.and_then(|input| decode(&input, options.json)) {
         Ok(status) => status,
-        Err(problem) => output::report(&format!("{}: {problem}", name(&options.file)), Status::Usage),
+        Err(problem) => output::report(&format!("{}: {problem}", input::name(&options.file)), Status::Usage),
     }
-}
-
-fn name(file: &Path) -> Cow<'_, str> {
-    if is_standard_input(file) { Cow::Borrowed("standard input") } else { file.to_string_lossy() }
-}
-
-fn is_standard_input(file: &Path) -> bool {
-    file == Path::new("-")
-}
-
-/// The content of a file, which is not empty.
-fn read(file: &Path) -> Result<Vec<u8>, String> {
-    let bytes = if is_standard_input(file) {
-        input::read_from(io::stdin().lock(), MAX_LEN as u64)
-    } else {
-        input::read(file, MAX_LEN as u64)
-    }?;
-    if bytes.is_empty() { Err("it is empty".to_owned()) } else { Ok(bytes) }
 }
 
 /// Decodes `input` and prints it.

@@ -6,6 +6,7 @@ mod compare;
 mod ctl;
 mod decode;
 mod diagnostics;
+mod encode;
 mod host_files;
 mod input;
 mod logging;
@@ -98,6 +99,19 @@ enum Command {
         ghest decode --json /sys/firmware/efi/efivars/HwErrRec0001-414e6bdd-e47b-47cc-b244-bb61020cf516\n  \
         ssh server xxd record | ghest decode -")]
     Decode(decode::Options),
+    /// Encode error records: the inverse of `decode --json`.
+    ///
+    /// The description is an object in JSON: a status block with its `entry` list, a CPER record with its `section` list, a section
+    /// with its `severity`, or a file of these, as `decode --json` prints them. Counts, lengths and validation bits follow from what
+    /// is there. So do the status, the severity and the revision of a block or a record, if they are left out; other fields that are
+    /// left out are zero, and not valid. Addresses, masks and bytes are text: hexadecimal, numbers with `0x`.
+    ///
+    /// An unknown key, a value that its field cannot have, and keys that contradict one another are errors.
+    #[command(after_help = "Examples:\n  \
+        ghest decode --json record | ghest encode - --out copy\n  \
+        echo '{\"entry\": [{\"severity\": \"corrected\", \"memory_error\": {\"physical_address\": \"0x80000000\"}}]}' |\n    \
+          ghest encode - | ghest decode -")]
+    Encode(encode::Options),
     /// Print the capabilities of this host, and what each missing one costs.
     Probe(probe::Options),
     /// Print the JSON Schema of profiles.
@@ -170,6 +184,7 @@ pub(crate) fn run(timings: Timings) -> Status {
         Command::Plan(options) => plan::run(&options),
         Command::Tables(options) => tables::run(&options),
         Command::Decode(options) => decode::run(&options),
+        Command::Encode(options) => encode::run(&options),
         Command::Probe(options) => probe::run(&options),
         Command::Schema(options) => schema::run(&options),
         Command::Completions(options) => man::completions(&options),

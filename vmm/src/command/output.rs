@@ -16,8 +16,13 @@ pub(super) fn print_text(text: &str) -> Status {
 /// Prints the output of a command as it is. If it cannot be written, the status is that of an I/O error; a closed pipe, as
 /// behind `ghest plan PROFILE | head`, needs no message.
 pub(super) fn print(text: &str) -> Status {
+    print_bytes(text.as_bytes())
+}
+
+/// Prints bytes.
+pub(super) fn print_bytes(bytes: &[u8]) -> Status {
     let mut out = io::stdout().lock();
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+    match out.write_all(bytes).and_then(|()| out.flush()) {
         Ok(()) => Status::Success,
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Status::Failure,
         Err(error) => report(&format!("write(2) to standard output: {error}"), Status::Failure),

@@ -84,9 +84,9 @@ impl Client {
     ///
     /// # Errors
     /// Returns an error if there is no response in time, or if it is not one of a machine.
-    pub fn request(&mut self, request: Request) -> Result<Value, RequestFailed> {
+    pub fn request(&mut self, request: &Request) -> Result<Value, RequestFailed> {
         let deadline = Instant::now() + self.timeout;
-        let line = serde_json::to_string(&request).map_err(RequestFailed::NotJson)?;
+        let line = serde_json::to_string(request).map_err(RequestFailed::NotJson)?;
         let written = self.stream.write_all(format!("{line}\n").as_bytes());
         written.map_err(|source| self.failed("write(2)", source))?;
         self.line(Some(deadline))
@@ -149,7 +149,7 @@ mod tests {
     use super::*;
 
     fn send_request(path: &Path, timeout: Duration) -> Result<Value, RequestFailed> {
-        Client::connect(path, timeout)?.request(Request::Status)
+        Client::connect(path, timeout)?.request(&Request::Status)
     }
 
     /// The outcome of a request to a machine that does this with the connection, after the greeting.

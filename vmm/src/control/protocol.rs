@@ -18,7 +18,7 @@ use super::MAX_RESPONSE_LEN;
 use super::answer::{Balloon, Devices, Following, Ledger, MemoryMap, State};
 use crate::metrics;
 use crate::plan::PlanReport;
-use crate::ras::inject::{InjectionRequest, parse_size, parse_time};
+use crate::ras::inject::{Injection, parse_size, parse_time};
 
 /// The version of the protocol. It changes if a client of the version before could misunderstand a response.
 pub const VERSION: u32 = 1;
@@ -30,7 +30,7 @@ macro_rules! commands {
         $command:ident $(($arguments:ty))? $({ $($fields:tt)* })? => $answer:ty
     ),+ $(,)?) => {
         /// A request to a running machine.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema, Subcommand)]
+        #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema, Subcommand)]
         #[serde(tag = "command", rename_all = "kebab-case", deny_unknown_fields)]
         pub enum Request {
             $($(#[$attribute])* $command $(($arguments))? $({ $($fields)* })?),+
@@ -59,8 +59,8 @@ commands! {
     } => State,
     /// Give it a new generation id, because its disk or its memory was set back or copied.
     NewGeneration => State,
-    /// Inject a memory error.
-    Inject(InjectionRequest) => State,
+    /// Inject a memory error, or any error record.
+    Inject(Injection) => State,
     /// Print its balloon, by which the guest gives memory back: what it is to take, what it has, and the guest's statistics.
     Balloon {
         /// Change the memory that it is to take, in bytes, KiB, MiB or GiB: `512MiB`, or `0` for none.

@@ -85,7 +85,7 @@ fn connect(path: &Path) -> UnixStream {
 }
 
 fn send_request(path: &Path, request: Request, timeout: Duration) -> Result<Value, RequestFailed> {
-    Client::connect(path, timeout)?.request(request)
+    Client::connect(path, timeout)?.request(&request)
 }
 
 const STATUS: &[u8] = b"{\"command\":\"status\"}\n";
@@ -167,7 +167,7 @@ fn a_request_whose_client_has_gone_is_not_carried_out() {
     let (busy, is_busy) = mpsc::channel();
     let requests = &handled;
     let handle = move |request| {
-        requests.lock().expect("no panic").push(request);
+        requests.lock().expect("no panic").push(request.clone());
         if request == Request::Pause {
             busy.send(()).expect("a test");
             may_go_on.recv_timeout(Duration::from_secs(20)).expect("a test");

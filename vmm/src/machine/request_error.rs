@@ -7,6 +7,7 @@ use ras_core::Span;
 use super::device_choice::ChoiceError;
 use crate::board::profile_devices::PlaceError;
 use crate::kvm::KvmError;
+use crate::ras::RecordRefused;
 
 /// Why a request fails.
 #[derive(Debug, thiserror::Error)]
@@ -36,6 +37,8 @@ pub(super) enum RequestError {
     Madvise { span: Span, source: io::Error },
     #[error("SIGBUS for {span} cannot be raised: {source}")]
     Raise { span: Span, source: io::Error },
+    #[error(transparent)]
+    Record(#[from] RecordRefused),
     #[error("the machine is stopping or being reset")]
     Stopping,
     #[error("past events are not kept: `follow` has to be true")]

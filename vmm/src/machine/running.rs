@@ -19,7 +19,7 @@ use crate::lifecycle::{Ending, Lifecycle};
 use crate::metrics::Sample;
 use crate::plan::PlanReport;
 use crate::ras::DetectedError;
-use crate::ras::inject::{InjectionMethod, InjectionRequest};
+use crate::ras::inject::{Injection, InjectionMethod, InjectionRequest};
 
 /// A running machine, for the main thread.
 pub(super) struct RunningMachine<'a> {
@@ -49,7 +49,11 @@ impl RunningMachine<'_> {
             Request::PowerButton { .. } if self.power_button.raise() => {}
             Request::PowerButton { .. } => return Err(RequestError::NoPowerButton),
             Request::NewGeneration => self.new_generation()?,
-            Request::Inject(request) => self.inject(request)?,
+            Request::Inject(Injection::Error(request)) => self.inject(request)?,
+            Request::Inject(Injection::Record(request)) => {
+                self.preserved.reporting.inject_record(&request)?;
+                self.kick();
+            }
             Request::Balloon { size, device } => {
                 return Ok(json!(balloon::handle(self.backends, self.machine.memory.size, size, device)?));
             }

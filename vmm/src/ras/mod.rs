@@ -17,6 +17,7 @@ pub mod inject;
 mod ledger;
 mod memslot_holes;
 mod platform_memory;
+mod records;
 pub mod request;
 mod restore;
 mod sources;
@@ -41,6 +42,7 @@ use vcpu::PoisonAccess;
 pub use executor::ActionExecutor;
 pub use memslot_holes::MemslotHoles;
 pub use platform_memory::PlatformMemory;
+pub use records::RecordRefused;
 pub use restore::RestoredHole;
 pub use sources::DetectedError;
 

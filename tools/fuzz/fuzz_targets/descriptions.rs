@@ -1,0 +1,5 @@
+//! `descriptions`, for libFuzzer.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| fuzz::run("descriptions", data));
