@@ -24,6 +24,7 @@
 
 pub mod aarch64;
 mod device;
+mod error_injection;
 mod interrupts;
 mod memory;
 pub mod x86_64;
@@ -32,6 +33,7 @@ pub use device::{
     AcpiIdentity, AcpiObject, DeviceNode, DeviceRole, DevicetreeChild, DevicetreeIdentity, EventSource,
     Interrupt, Property, Trigger, Window,
 };
+pub use error_injection::ErrorInjection;
 pub use interrupts::{InterruptController, IoApic, PrivateInterrupts};
 pub use memory::{MemoryMap, Range, Region, RegionKind};
 pub use ras_core::Arch;
@@ -100,6 +102,9 @@ pub struct Platform {
     /// The error sources; their records are in [`MemoryMap::records`]. Set by
     /// [`with_error_sources`](Self::with_error_sources).
     pub error_sources: Vec<ErrorSource>,
+    /// The registers by which the guest injects errors. `None` if it cannot. Set by
+    /// [`with_error_injection`](Self::with_error_injection).
+    pub error_injection: Option<ErrorInjection>,
 }
 
 /// Boot parameters that tables carry on aarch64: the `/chosen` node of a devicetree.
@@ -124,6 +129,12 @@ impl Platform {
         self.memory = self.memory.with_records(RecordArea::bytes_needed(sources.len()));
         self.error_sources = sources;
         self
+    }
+
+    /// The machine with these registers for the injection of errors.
+    #[must_use]
+    pub fn with_error_injection(self, registers: ErrorInjection) -> Self {
+        Platform { error_injection: Some(registers), ..self }
     }
 
     /// The device that is the guest's console. `None` if the guest has no console or no device has that name.
