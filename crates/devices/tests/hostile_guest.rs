@@ -5,6 +5,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use devices::error_injection::{self, ErrorInjector, ErrorType, Outcome, Request};
 use devices::ged::GenericEventDevice;
 use devices::i8042::KeyboardController;
 use devices::pl011::Pl011;
@@ -54,6 +55,31 @@ fn page_accesses() -> impl Strategy<Value = Vec<Access>> {
     ];
     let access = (offset, any::<bool>(), data);
     vec(access.prop_map(|(offset, write, data)| Access { offset, write, data }), 1..64)
+}
+
+/// Accesses to the registers of error injection, many of them valid commands.
+fn injection_accesses() -> impl Strategy<Value = Vec<Access>> {
+    let write = |offset: u16, data: Vec<u8>| Access { offset, write: true, data };
+    let command = move |offset: u16| write(offset, 1_u64.to_le_bytes().to_vec());
+    let structure = (0_u8..8, 0_u8..8, any::<[u8; 8]>()).prop_map(move |(bit, flags, gpa)| {
+        let mut bytes = vec![0; 36];
+        bytes[0] = 1 << bit;
+        bytes[8] = flags;
+        bytes[16..24].copy_from_slice(&gpa);
+        write(0x40, bytes)
+    });
+    let other = (0_u16..0x1000, any::<bool>(), vec(any::<u8>(), 0..9))
+        .prop_map(|(offset, write, data)| Access { offset, write, data });
+    let access = prop_oneof![
+        2 => structure,
+        4 => prop_oneof![Just(0x00_u16), Just(0x20), Just(0x28), Just(0x28), Just(0x68)].prop_map(command),
+        1 => other,
+    ];
+    vec(access, 1..16)
+}
+
+fn outcome() -> impl Strategy<Value = Outcome> {
+    prop_oneof![3 => Just(Outcome::Success), 1 => Just(Outcome::Failure), 1 => Just(Outcome::InvalidAccess)]
 }
 
 fn drive(device: &mut impl MutDevicePio, accesses: Vec<Access>) {
@@ -125,6 +151,26 @@ proptest! {
     #[test]
     fn ged(accesses in accesses(8)) {
         drive_mmio(&mut GenericEventDevice::new(line()), accesses);
+    }
+
+    #[test]
+    fn error_injection(rounds in vec((injection_accesses(), outcome()), 1..16)) {
+        let registers = error_injection::registers(0xd010_1000);
+        let mut injector = ErrorInjector::new(&registers, vec![0; 48], &ErrorType::ALL).expect("an eventfd");
+        let mut injected = None;
+        for (accesses, outcome) in rounds {
+            drive_mmio(&mut injector, accesses);
+            // What the guest triggers was injected before, and nothing else since.
+            while let Some(request) = injector.take() {
+                match request {
+                    Request::Inject(error) => {
+                        injector.finish(outcome);
+                        injected = (outcome == Outcome::Success).then_some(error);
+                    }
+                    Request::Trigger(error) => prop_assert_eq!(injected.take(), Some(error)),
+                }
+            }
+        }
     }
 
     #[test]
