@@ -37,10 +37,8 @@
 //!
 //! # Error injection
 //!
-//! If the platform has [registers for it](Platform::error_injection), ACPI has an EINJ, and the device behind the registers contains the
-//! [trigger table]
-#![cfg_attr(feature = "acpi", doc = "(trigger_table)")]
-//! to which EINJ leads. The other table sets cannot describe it.
+//! If the platform [has it](Platform::error_injection), ACPI has an EINJ, and in reserved memory the trigger table to which that leads. The
+//! other table sets cannot describe it.
 //!
 //! # Guarantees
 //!
@@ -80,8 +78,6 @@ mod records;
 use platform::{Chosen, Platform, Range};
 use ras_core::RecordArea;
 
-#[cfg(feature = "acpi")]
-pub use acpi::einj::trigger_table;
 pub use error::BuildError;
 pub use oem::OemInfo;
 pub use ras_core::request::TableSet;
@@ -154,7 +150,7 @@ impl GuestTables {
 /// A table, or the initial error records, to be copied into guest memory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Table {
-    /// Its name in lower case: `rsdp`, `mpfp`, `platform`, `efi-system-table`, `error-records`, or an ACPI signature
+    /// Its name in lower case: `rsdp`, `mpfp`, `platform`, `efi-system-table`, `error-records`, `einj-trigger`, or an ACPI signature
     /// (`facp`, `apic`).
     pub name: &'static str,
     /// A file name for it: `rsdp.bin`, `facp.aml`, `platform.dtb`, `error-records.bin`. The names of tables with an ACPI

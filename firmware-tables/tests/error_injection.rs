@@ -7,9 +7,9 @@ mod oem;
 #[path = "machine/x86_64.rs"]
 mod x86_64;
 
-use firmware_tables::{BuildError, TableSet, trigger_table};
+use firmware_tables::{BuildError, TableSet};
 use oem::OEM;
-use platform::Platform;
+use platform::{Platform, RegionKind};
 
 /// An instruction: its action, its number, the GPA and the bits of its register, and its value.
 type Entry = (u8, u8, u64, u8, u64);
@@ -42,8 +42,8 @@ fn entries(bytes: &[u8]) -> Vec<Entry> {
 
 fn machines() -> [Platform; 2] {
     [
-        x86_64::default_machine().with_error_injection(x86_64::error_injection()),
-        aarch64::default_machine().with_error_injection(aarch64::error_injection()),
+        x86_64::default_machine().with_error_injection(x86_64::error_injection),
+        aarch64::default_machine().with_error_injection(aarch64::error_injection),
     ]
 }
 
@@ -55,8 +55,8 @@ fn every_action_has_its_register() {
         assert_eq!((&einj[..4], einj[8], u32_at(einj, 36), u32_at(einj, 40)), (&b"EINJ"[..], 1, 48, 0));
         let found = entries(&einj[48..]);
         assert_eq!(u32_at(einj, 44) as usize, found.len());
-        let base = machine.error_injection.unwrap().begin;
-        let register = |number: u64| base + 8 * number;
+        let injection = machine.error_injection.unwrap();
+        let register = |number: u64| injection.begin + 8 * number;
         let expected = [
             (0, WRITE_VALUE, register(0), 64, 1),
             (1, READ, register(1), 64, 0),
@@ -66,18 +66,28 @@ fn every_action_has_its_register() {
             (5, WRITE_VALUE, register(5), 64, 1),
             (6, READ, register(6), 64, 0),
             (7, READ, register(7), 64, 0),
-            (8, WRITE, register(8), 32, 0),
+            (8, WRITE, injection.parameters, 32, 0),
         ];
         assert_eq!(found, expected);
     }
 }
 
+/// In memory of its own kind, which Linux requests as a resource: that must be neither RAM nor ACPI NVS (x86), which are busy.
 #[test]
 fn the_trigger_table_writes_one_register() {
-    let registers = x86_64::error_injection();
-    let table = trigger_table(&registers);
-    assert_eq!([0, 8, 12].map(|at| u32_at(&table, at)), [16, table.len() as u32, 1]);
-    assert_eq!(entries(&table[16..]), [(0xff, WRITE_VALUE, registers.trigger, 64, 1)]);
+    for machine in machines() {
+        let built = firmware_tables::build(TableSet::Acpi, &machine, &aarch64::chosen(), &OEM).unwrap();
+        let (injection, table) = (machine.error_injection.unwrap(), built.table("einj-trigger").unwrap());
+        assert_eq!(table.gpa, injection.trigger_table);
+        let table = &table.bytes;
+        assert_eq!([0, 8, 12].map(|at| u32_at(table, at)), [16, table.len() as u32, 1]);
+        assert_eq!(entries(&table[16..]), [(0xff, WRITE_VALUE, injection.trigger, 64, 1)]);
+        let regions = machine.memory.regions.iter();
+        let mut regions = regions.filter(|region| region.range.contains(injection.trigger_table));
+        let region = regions.next().unwrap();
+        assert!(machine.memory.is_ram(region.range) && region.range.contains(injection.parameters));
+        assert_eq!((region.kind, region.range.start % 0x1_0000), (RegionKind::Reserved, 0));
+    }
 }
 
 #[test]

@@ -10,12 +10,11 @@
 //! | 0x28 | execute: inject the error | EXECUTE_OPERATION | write |
 //! | 0x30 | busy: 1 while the error is being injected | CHECK_BUSY_STATUS | read |
 //! | 0x38 | [status](Outcome) of the last operation | GET_COMMAND_STATUS | read |
-//! | 0x40 | error type and address, 36 bytes | SET_ERROR_TYPE_WITH_ADDRESS | read, write, in parts of any size |
-//! | 0x68 | trigger the error that was injected | TRIGGER_ERROR | write |
-//! | 0x800 | the trigger table | | read, in parts of any size |
+//! | 0x40 | trigger the error that was injected | TRIGGER_ERROR | write |
 //!
-//! Other registers are written as a whole, 64 bits; a write of another size, or to anything else, is ignored. Everything can be read in parts
-//! of any size.
+//! Each has 64 bits, and is accessed as a whole. Other reads return zero, and other writes are ignored. Type and address of an error
+//! (SET_ERROR_TYPE_WITH_ADDRESS) are in memory, which the device reads when it executes, and clears when an operation begins; the trigger
+//! table is in memory too, and the device does not read it.
 //!
 //! The device injects nothing itself: it keeps one error to inject and one to trigger, wakes the VMM ([`wake`](ErrorInjector::wake)), which
 //! takes them ([`take`](ErrorInjector::take)) and reports how the injection has ended ([`finish`](ErrorInjector::finish)). The guest polls
@@ -26,7 +25,8 @@
 use std::io;
 use std::sync::Arc;
 
-use platform::ErrorInjection;
+use guest_memory::GuestRam;
+use platform::{ErrorInjection, Range};
 use vm_device::MutDeviceMmio;
 use vm_device::bus::{MmioAddress, MmioAddressOffset};
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
@@ -35,31 +35,34 @@ use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 pub const LEN: u64 = 0x1000;
 
 const BEGIN: u64 = 0x00;
-const TRIGGER_TABLE: u64 = 0x08;
+const TRIGGER_POINTER: u64 = 0x08;
 const ERROR_TYPE: u64 = 0x10;
 const ERROR_TYPES: u64 = 0x18;
 const END: u64 = 0x20;
 const EXECUTE: u64 = 0x28;
 const BUSY: u64 = 0x30;
 const STATUS: u64 = 0x38;
-const PARAMETERS: u64 = 0x40;
-const TRIGGER: u64 = 0x68;
-const TABLE: u64 = 0x800;
+const TRIGGER: u64 = 0x40;
 
-/// The registers at a GPA, for the machine's description.
+/// Offsets in the block of memory.
+const PARAMETERS: u64 = 0x00;
+const TRIGGER_TABLE: u64 = 0x40;
+
+/// The device with its registers at a GPA and this block of memory, for the machine's description.
 #[must_use]
-pub const fn registers(base: u64) -> ErrorInjection {
+pub const fn description(base: u64, memory: Range) -> ErrorInjection {
     ErrorInjection {
         begin: base + BEGIN,
-        trigger_table: base + TRIGGER_TABLE,
+        trigger_pointer: base + TRIGGER_POINTER,
         error_type: base + ERROR_TYPE,
         error_types: base + ERROR_TYPES,
         end: base + END,
         execute: base + EXECUTE,
         busy: base + BUSY,
         status: base + STATUS,
-        parameters: base + PARAMETERS,
         trigger: base + TRIGGER,
+        parameters: memory.start + PARAMETERS,
+        trigger_table: memory.start + TRIGGER_TABLE,
     }
 }
 
@@ -146,14 +149,14 @@ mod valid {
 }
 
 /// The device.
-#[derive(Debug)]
 pub struct ErrorInjector {
-    trigger_table_gpa: u64,
-    trigger_table: Vec<u8>,
+    ram: GuestRam,
+    /// GPA of the guest's [`Parameters`].
+    parameters: u64,
+    trigger_table: u64,
     /// Bits of the types that the guest can inject.
     offered: u32,
     error_type: u64,
-    parameters: Parameters,
     operation: Operation,
     outcome: Outcome,
     /// An error to trigger, until the VMM takes it.
@@ -175,21 +178,17 @@ enum Operation {
 }
 
 impl ErrorInjector {
-    /// The device behind these registers, with the bytes of the trigger table, of which no more than half a page is used.
+    /// The device of that description, in a guest with this memory.
     ///
     /// # Errors
     /// Returns the error of eventfd(2).
-    pub fn new(
-        registers: &ErrorInjection,
-        trigger_table: Vec<u8>,
-        offered: &[ErrorType],
-    ) -> io::Result<Self> {
+    pub fn new(description: &ErrorInjection, ram: GuestRam, offered: &[ErrorType]) -> io::Result<Self> {
         Ok(ErrorInjector {
-            trigger_table_gpa: registers.begin - BEGIN + TABLE,
-            trigger_table,
+            ram,
+            parameters: description.parameters,
+            trigger_table: description.trigger_table,
             offered: offered.iter().fold(0, |bits, error_type| bits | error_type.bit()),
             error_type: 0,
-            parameters: [0; 36],
             operation: Operation::None,
             outcome: Outcome::Success,
             triggered: None,
@@ -252,10 +251,12 @@ impl ErrorInjector {
     }
 
     /// The error that the guest has described. `None` if the device does not offer it. An error without an address is not: no page of the
-    /// guest's is chosen for it.
+    /// guest's is chosen for it. Nor is one whose description cannot be read.
     fn requested(&self) -> Option<InjectedError> {
+        let mut parameters: Parameters = [0; size_of::<Parameters>()];
+        self.ram.read(self.parameters, &mut parameters).ok()?;
         let word = |at: usize| {
-            let bytes = self.parameters.get(at..)?.first_chunk()?;
+            let bytes = parameters.get(at..)?.first_chunk()?;
             Some(u32::from_le_bytes(*bytes))
         };
         let (bits, flags) = (word(0)?, word(8)?);
@@ -265,6 +266,13 @@ impl ErrorInjector {
         let is_known = flags & !(valid::PROCESSOR | valid::MEMORY | valid::PCIE) == 0;
         // The address is within its own mask, whatever that is.
         (self.offered & bits != 0 && has_address && is_known).then_some(InjectedError { error_type, gpa })
+    }
+
+    fn begin(&mut self) {
+        self.error_type = 0;
+        // Memory that cannot be written cannot be read either: nothing is injected then.
+        let _ = self.ram.write(self.parameters, &[0; size_of::<Parameters>()]);
+        self.forget();
     }
 
     fn trigger(&mut self) {
@@ -279,51 +287,29 @@ impl ErrorInjector {
         // Fails only if the counter would overflow.
         let _ = self.wake.write(1);
     }
+}
 
-    /// The byte at an offset.
-    fn byte(&self, offset: u64) -> u8 {
-        let table = usize::try_from(offset.wrapping_sub(TABLE)).ok();
-        let parameter = usize::try_from(offset.wrapping_sub(PARAMETERS)).ok();
-        let of = |bytes: &[u8], at: Option<usize>| at.and_then(|at| bytes.get(at).copied());
-        if let Some(byte) =
-            of(&self.parameters, parameter).or_else(|| of(&self.trigger_table, table))
-        {
-            return byte;
-        }
-        let register = match offset & !7 {
-            TRIGGER_TABLE => self.trigger_table_gpa,
+impl MutDeviceMmio for ErrorInjector {
+    fn mmio_read(&mut self, _: MmioAddress, offset: MmioAddressOffset, data: &mut [u8]) {
+        let value = match offset {
+            TRIGGER_POINTER => self.trigger_table,
             ERROR_TYPE => self.error_type,
             ERROR_TYPES => self.offered.into(),
             BUSY => self.is_busy().into(),
             STATUS => self.outcome.code(),
             _ => 0,
         };
-        let [byte, ..] = (register >> (8 * (offset & 7))).to_le_bytes();
-        byte
-    }
-}
-
-impl MutDeviceMmio for ErrorInjector {
-    fn mmio_read(&mut self, _: MmioAddress, offset: MmioAddressOffset, data: &mut [u8]) {
-        for (byte, offset) in data.iter_mut().zip(offset..) {
-            *byte = self.byte(offset);
+        match <&mut [u8; 8]>::try_from(&mut *data) {
+            Ok(data) => *data = value.to_le_bytes(),
+            Err(_) => data.fill(0),
         }
     }
 
     fn mmio_write(&mut self, _: MmioAddress, offset: MmioAddressOffset, data: &[u8]) {
-        let parameter = offset.checked_sub(PARAMETERS).and_then(|at| usize::try_from(at).ok());
-        if let Some(rest) = parameter.and_then(|at| self.parameters.get_mut(at..)).filter(|rest| !rest.is_empty()) {
-            rest.iter_mut().zip(data).for_each(|(to, from)| *to = *from);
-            return;
-        }
         let Ok(value) = data.try_into().map(u64::from_le_bytes) else { return };
         match (offset, value) {
+            (BEGIN, 1) => self.begin(),
             (ERROR_TYPE, value) => self.error_type = value,
-            (BEGIN, 1) => {
-                self.error_type = 0;
-                self.parameters = [0; 36];
-                self.forget();
-            }
             (END, 1) => self.forget(),
             (EXECUTE, 1) => self.execute(),
             (TRIGGER, 1) => self.trigger(),
@@ -334,15 +320,21 @@ impl MutDeviceMmio for ErrorInjector {
 
 #[cfg(test)]
 mod tests {
+    use guest_memory::Backing;
+
     use super::*;
 
     const BASE: u64 = 0xd010_1000;
     const UNCORRECTABLE: InjectedError =
         InjectedError { error_type: ErrorType::MemoryUncorrectable, gpa: 0x1_2345_6789 };
 
+    /// A block of memory, in a page of its own.
+    const MEMORY: Range = Range { start: 0x1000, len: 0x1000 };
+
     fn injector() -> ErrorInjector {
+        let ram = GuestRam::allocate(&[(0, 0x2000)], Backing::Anonymous).expect("memory");
         let offered = [ErrorType::MemoryUncorrectable];
-        ErrorInjector::new(&registers(BASE), vec![0x10, 2, 3, 4], &offered).expect("an eventfd")
+        ErrorInjector::new(&description(BASE, MEMORY), ram, &offered).expect("an eventfd")
     }
 
     fn get(injector: &mut ErrorInjector, register: u64) -> u64 {
@@ -360,9 +352,7 @@ mod tests {
         put(injector, BEGIN, 1);
         let words = [bits, 0, flags, 0, gpa as u32, (gpa >> 32) as u32, 0xffff_f000, u32::MAX, 0];
         let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
-        for (part, at) in bytes.chunks(8).zip((PARAMETERS..).step_by(8)) {
-            injector.mmio_write(MmioAddress(BASE), at, part);
-        }
+        injector.ram.write(MEMORY.start, &bytes).expect("memory");
         put(injector, EXECUTE, 1);
     }
 
@@ -448,18 +438,24 @@ mod tests {
     }
 
     #[test]
-    fn structure_and_table_are_read_in_parts_of_any_size() {
+    fn an_operation_begins_without_an_address() {
         let mut injector = injector();
-        assert_eq!(get(&mut injector, TRIGGER_TABLE), BASE + TABLE);
-        assert_eq!(get(&mut injector, TABLE), 0x0403_0210);
-        injector.mmio_write(MmioAddress(BASE), PARAMETERS + 3, &[5, 6]);
-        // The last byte of the structure, and beyond.
-        injector.mmio_write(MmioAddress(BASE), PARAMETERS + 35, &[7, 8, 9]);
-        let mut bytes = [0xff; 3];
-        injector.mmio_read(MmioAddress(BASE), PARAMETERS + 3, &mut bytes);
-        assert_eq!(bytes, [5, 6, 0]);
-        injector.mmio_read(MmioAddress(BASE), PARAMETERS + 34, &mut bytes);
-        assert_eq!(bytes, [0, 7, 0]);
+        execute(&mut injector, 1 << 4, 2, 0x1000);
+        injector.take();
+        injector.finish(Outcome::Success);
+        put(&mut injector, BEGIN, 1);
+        put(&mut injector, EXECUTE, 1);
+        assert_eq!([BUSY, STATUS].map(|register| get(&mut injector, register)), [0, 2]);
+    }
+
+    #[test]
+    fn a_description_that_is_not_in_memory_is_invalid() {
+        let mut injector = injector();
+        injector.parameters = 0x1ff0;
+        for command in [BEGIN, EXECUTE] {
+            put(&mut injector, command, 1);
+        }
+        assert_eq!((get(&mut injector, STATUS), injector.take()), (2, None));
     }
 
     #[test]
@@ -471,5 +467,9 @@ mod tests {
         injector.mmio_write(MmioAddress(BASE), TRIGGER, &[1, 0, 0, 0]);
         put(&mut injector, TRIGGER, 2);
         assert_eq!(injector.take(), None);
+        assert_eq!(get(&mut injector, TRIGGER_POINTER), MEMORY.start + TRIGGER_TABLE);
+        let mut half = [0xff; 4];
+        injector.mmio_read(MmioAddress(BASE), TRIGGER_POINTER, &mut half);
+        assert_eq!(half, [0; 4]);
     }
 }

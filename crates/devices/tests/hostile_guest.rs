@@ -14,6 +14,8 @@ use devices::power::PowerRegisters;
 use devices::rtc::RealTimeClock;
 use devices::serial::SerialPort;
 use devices::{ConsolePort, InterruptLine, Level, LevelLine, MachineControl, ResetCause};
+use guest_memory::{Backing, GuestRam};
+use platform::Range;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use vm_device::bus::{MmioAddress, PioAddress};
@@ -59,20 +61,11 @@ fn page_accesses() -> impl Strategy<Value = Vec<Access>> {
 
 /// Accesses to the registers of error injection, many of them valid commands.
 fn injection_accesses() -> impl Strategy<Value = Vec<Access>> {
-    let write = |offset: u16, data: Vec<u8>| Access { offset, write: true, data };
-    let command = move |offset: u16| write(offset, 1_u64.to_le_bytes().to_vec());
-    let structure = (0_u8..8, 0_u8..8, any::<[u8; 8]>()).prop_map(move |(bit, flags, gpa)| {
-        let mut bytes = vec![0; 36];
-        bytes[0] = 1 << bit;
-        bytes[8] = flags;
-        bytes[16..24].copy_from_slice(&gpa);
-        write(0x40, bytes)
-    });
+    let command = |offset| Access { offset, write: true, data: 1_u64.to_le_bytes().to_vec() };
     let other = (0_u16..0x1000, any::<bool>(), vec(any::<u8>(), 0..9))
         .prop_map(|(offset, write, data)| Access { offset, write, data });
     let access = prop_oneof![
-        2 => structure,
-        4 => prop_oneof![Just(0x00_u16), Just(0x20), Just(0x28), Just(0x28), Just(0x68)].prop_map(command),
+        4 => prop_oneof![Just(0x00_u16), Just(0x20), Just(0x28), Just(0x28), Just(0x40)].prop_map(command),
         1 => other,
     ];
     vec(access, 1..16)
@@ -154,11 +147,14 @@ proptest! {
     }
 
     #[test]
-    fn error_injection(rounds in vec((injection_accesses(), outcome()), 1..16)) {
-        let registers = error_injection::registers(0xd010_1000);
-        let mut injector = ErrorInjector::new(&registers, vec![0; 48], &ErrorType::ALL).expect("an eventfd");
+    fn error_injection(rounds in vec((injection_accesses(), (0..8, 0..8_u32, any::<u32>()), outcome()), 1..16)) {
+        let description = error_injection::description(0xd010_1000, Range { start: 0, len: 0x1000 });
+        let ram = GuestRam::allocate(&[(0, 0x1000)], Backing::Anonymous).expect("memory");
+        let mut injector = ErrorInjector::new(&description, ram.clone(), &ErrorType::ALL).expect("an eventfd");
         let mut injected = None;
-        for (accesses, outcome) in rounds {
+        for (accesses, (bit, flags, gpa), outcome) in rounds {
+            let parameters = [1_u32 << bit, 0, flags, 0, gpa, 0].map(u32::to_le_bytes);
+            ram.write(0, parameters.as_flattened()).expect("memory");
             drive_mmio(&mut injector, accesses);
             // What the guest triggers was injected before, and nothing else since.
             while let Some(request) = injector.take() {

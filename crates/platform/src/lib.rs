@@ -102,8 +102,7 @@ pub struct Platform {
     /// The error sources; their records are in [`MemoryMap::records`]. Set by
     /// [`with_error_sources`](Self::with_error_sources).
     pub error_sources: Vec<ErrorSource>,
-    /// The registers by which the guest injects errors. `None` if it cannot. Set by
-    /// [`with_error_injection`](Self::with_error_injection).
+    /// How the guest injects errors. `None` if it cannot. Set by [`with_error_injection`](Self::with_error_injection).
     pub error_injection: Option<ErrorInjection>,
 }
 
@@ -131,10 +130,15 @@ impl Platform {
         self
     }
 
-    /// The machine with these registers for the injection of errors.
+    /// The machine with error injection, as `describe` places it in a block of memory that is reserved for it.
+    ///
+    /// [`error_injection`](Self::error_injection) stays `None` if the memory is too small.
     #[must_use]
-    pub fn with_error_injection(self, registers: ErrorInjection) -> Self {
-        Platform { error_injection: Some(registers), ..self }
+    pub fn with_error_injection(mut self, describe: impl FnOnce(Range) -> ErrorInjection) -> Self {
+        let area;
+        (self.memory, area) = self.memory.reserve(RegionKind::Reserved, memory::BLOCK);
+        self.error_injection = area.map(describe);
+        self
     }
 
     /// The device that is the guest's console. `None` if the guest has no console or no device has that name.

@@ -1,13 +1,13 @@
 //! EINJ: how the guest injects errors into its own machine, and the trigger table, to which EINJ leads.
 
-use platform::ErrorInjection;
+use platform::{ErrorInjection, Platform};
 use ras_core::GenericAddress;
 use zerocopy::little_endian::U32;
 use zerocopy::{Immutable, IntoBytes, Unaligned};
 
 use super::instruction::{self, Instruction};
 use super::{AcpiTable, Body, Context, version};
-use crate::BuildError;
+use crate::{BuildError, Table};
 
 /// Error Injection Table (ACPI 6.5, 18.6.1), if the machine has the registers.
 pub(super) const TABLE: AcpiTable =
@@ -40,7 +40,7 @@ fn instructions(registers: &ErrorInjection) -> [Instruction; 9] {
     let read = |action, gpa| Instruction::read(action, Register::quadword(gpa));
     [
         command(action::BEGIN_INJECTION_OPERATION, registers.begin),
-        read(action::GET_TRIGGER_ERROR_ACTION_TABLE, registers.trigger_table),
+        read(action::GET_TRIGGER_ERROR_ACTION_TABLE, registers.trigger_pointer),
         Instruction::write(action::SET_ERROR_TYPE, Register::quadword(registers.error_type)),
         read(action::GET_ERROR_TYPE, registers.error_types),
         command(action::END_OPERATION, registers.end),
@@ -52,10 +52,9 @@ fn instructions(registers: &ErrorInjection) -> [Instruction; 9] {
     ]
 }
 
-/// The trigger table of a machine whose guest can inject errors (ACPI 6.5, 18.6, "Trigger Error Action"): it writes the register
-/// [`trigger`](ErrorInjection::trigger). It belongs where the register [`trigger_table`](ErrorInjection::trigger_table) points to.
-#[must_use]
-pub fn trigger_table(registers: &ErrorInjection) -> Vec<u8> {
+/// The trigger table (ACPI 6.5, 18.6, "Trigger Error Action"), if the machine has error injection. It writes one register.
+pub(super) fn trigger_table(platform: &Platform) -> Option<Table> {
+    let registers = platform.error_injection.as_ref()?;
     let trigger =
         Instruction::write_value(action::TRIGGER_ERROR, GenericAddress::quadword(registers.trigger), 1);
     let header_size = size_of::<TriggerHeader>() as u32;
@@ -65,7 +64,12 @@ pub fn trigger_table(registers: &ErrorInjection) -> Vec<u8> {
         table_size: U32::new(header_size + size_of::<Instruction>() as u32),
         entry_count: U32::new(1),
     };
-    [header.as_bytes(), trigger.as_bytes()].concat()
+    Some(Table {
+        name: "einj-trigger",
+        file_name: "einj-trigger.bin",
+        gpa: registers.trigger_table,
+        bytes: [header.as_bytes(), trigger.as_bytes()].concat(),
+    })
 }
 
 /// The specification leaves the revision open.

@@ -6,7 +6,7 @@ mod console;
 mod dbg2;
 mod device;
 mod dsdt;
-pub(crate) mod einj;
+mod einj;
 mod error_sources;
 mod fadt;
 mod gtdt;
@@ -77,6 +77,7 @@ pub(crate) fn build(
         }
     };
     tables.extend(record_area.as_ref().map(records::table));
+    tables.extend(einj::trigger_table(platform));
     tables.sort_by_key(|table| table.gpa);
     let error_device = error_sources::has_error_device(platform);
     Ok(GuestTables { set: SET, tables, entry, record_area, error_device })

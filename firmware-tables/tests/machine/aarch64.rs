@@ -30,21 +30,22 @@ pub(crate) fn machine(vcpus: u32, features: Features, transports: usize) -> Plat
     aarch64::platform(&aarch64::Layout::REFERENCE, vcpus, 1 << 30, features, devices, Some("serial0"))
 }
 
-/// Registers of error injection at their place, in the order of EINJ's actions.
+/// Error injection: registers in the order of EINJ's actions, and memory.
 #[allow(dead_code, reason = "not every test has error injection")]
-pub(crate) fn error_injection() -> ErrorInjection {
+pub(crate) fn error_injection(memory: Range) -> ErrorInjection {
     let register = |number: u64| aarch64::ERROR_INJECTION_BASE + 8 * number;
     ErrorInjection {
         begin: register(0),
-        trigger_table: register(1),
+        trigger_pointer: register(1),
         error_type: register(2),
         error_types: register(3),
         end: register(4),
         execute: register(5),
         busy: register(6),
         status: register(7),
-        parameters: register(8),
-        trigger: register(13),
+        trigger: register(8),
+        parameters: memory.start,
+        trigger_table: memory.start + 0x40,
     }
 }
 

@@ -1,7 +1,7 @@
 [000h 0000   4]                    Signature : "EINJ"    [Error Injection table]
 [004h 0004   4]                 Table Length : 00000150
 [008h 0008   1]                     Revision : 01
-[009h 0009   1]                     Checksum : 49
+[009h 0009   1]                     Checksum : 1B
 [00Ah 0010   6]                       Oem ID : "GHEST "
 [010h 0016   8]                 Oem Table ID : "GHESTVMM"
 [018h 0024   4]                 Oem Revision : 00000001
@@ -152,7 +152,7 @@
 [135h 0309   1]                    Bit Width : 20
 [136h 0310   1]                   Bit Offset : 00
 [137h 0311   1]         Encoded Access Width : 03 [DWord Access:32]
-[138h 0312   8]                      Address : 0000000009040040
+[138h 0312   8]                      Address : 000000007FFC0000
 
 [140h 0320   8]                        Value : 0000000000000000
 [148h 0328   8]                         Mask : 00000000FFFFFFFF
