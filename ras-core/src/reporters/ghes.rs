@@ -93,9 +93,14 @@ impl Reporter for Ghes {
             (Kind::ActionRequired, None) => return stop(*error, StopReason::NotDeliverable, sink),
         };
         let channel = &mut self.channel;
-        self.handshake.report(span, consumer, is_free(context), context.now_ns, &mut |step| {
-            channel.carry_out(step, context, sink);
-        });
+        self.handshake.report(
+            span,
+            error.severity,
+            consumer,
+            is_free(context),
+            context.now_ns,
+            &mut |step| channel.carry_out(step, context, sink),
+        );
         self.handle_failure(context, sink);
     }
 
@@ -193,8 +198,9 @@ impl Channel {
         self.written = self.written.saturating_add(1);
         // No two records of the area have the same number: the last digit is the source's.
         let number = self.written.saturating_mul(10).saturating_add(u64::from(source.id % 10));
-        let report =
-            MemoryReport::uncorrected(record.kind(), context.unix_seconds, number).with_part(self.part);
+        let report = MemoryReport::uncorrected(record.kind(), context.unix_seconds, number)
+            .with_severity(record.severity)
+            .with_part(self.part);
         // Cannot fail: a record is no larger than a block.
         let Ok(len) = MemoryBlocks::new(record.span, report).write_next(&mut self.block) else {
             return Err(ActionFailed);
