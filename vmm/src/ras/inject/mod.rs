@@ -3,7 +3,9 @@
 //! - [`InjectionRequest`] is one error: its place, size, kind and method. `ghest ctl inject` sends one.
 //! - [`InjectionSpec`] is the argument of `ghest boot --inject`: a request and its trigger.
 //! - [`Schedule`] keeps the specs of a boot until their time or their console output has come.
+//! - [`from_guest`] is about errors that the guest itself injects.
 
+pub mod from_guest;
 mod request;
 mod schedule;
 mod spec;
