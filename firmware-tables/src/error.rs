@@ -217,6 +217,12 @@ pub enum BuildError {
         /// The number of error sources.
         sources: usize,
     },
+    /// The table set cannot describe error injection.
+    #[error("{set} tables: cannot describe error injection")]
+    ErrorInjection {
+        /// The table set.
+        set: TableSet,
+    },
     /// The guest would never be notified of an error source's records.
     #[error("{set} tables: error source {id} (notification {notification}): {reason}")]
     ErrorSource {

@@ -4,7 +4,7 @@
 //!
 //! | set, architecture | tables | how the guest finds them |
 //! |---|---|---|
-//! | [`Acpi`](TableSet::Acpi), x86_64 | RSDP, XSDT, hardware-reduced FADT, MADT, SPCR, HEST, DSDT (ACPI 6.3) | the RSDP's address in the boot parameters, or its signature |
+//! | [`Acpi`](TableSet::Acpi), x86_64 | RSDP, XSDT, hardware-reduced FADT, MADT, SPCR, HEST, EINJ, DSDT (ACPI 6.3) | the RSDP's address in the boot parameters, or its signature |
 //! | [`Acpi`](TableSet::Acpi), aarch64 | the same and GTDT, PPTT, DBG2; the EFI tables that lead to them (UEFI 2.10) | a devicetree that contains only `/chosen` |
 //! | [`Devicetree`](TableSet::Devicetree), aarch64 | a complete flattened devicetree (Devicetree Specification 0.4) | its address in a register at entry |
 //! | [`MpTable`](TableSet::MpTable), x86_64 | floating pointer and configuration table (Intel MultiProcessor Specification 1.4) | its signature |
@@ -34,6 +34,11 @@
 //! own interrupt, and cannot describe others. An MP table cannot describe any. [`GuestTables::record_area`] is the layout
 //! of the records that these tables contain; records must be written by it. One build is enough: build after
 //! kernel and initrd are placed (on aarch64 [`Chosen`] contains the initrd's address), and plan from its result.
+//!
+//! # Error injection
+//!
+//! If the platform [has it](Platform::error_injection), ACPI has an EINJ, and in reserved memory the trigger table to which that leads. The
+//! other table sets cannot describe it.
 //!
 //! # Guarantees
 //!
@@ -145,7 +150,7 @@ impl GuestTables {
 /// A table, or the initial error records, to be copied into guest memory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Table {
-    /// Its name in lower case: `rsdp`, `mpfp`, `platform`, `efi-system-table`, `error-records`, or an ACPI signature
+    /// Its name in lower case: `rsdp`, `mpfp`, `platform`, `efi-system-table`, `error-records`, `einj-trigger`, or an ACPI signature
     /// (`facp`, `apic`).
     pub name: &'static str,
     /// A file name for it: `rsdp.bin`, `facp.aml`, `platform.dtb`, `error-records.bin`. The names of tables with an ACPI

@@ -24,9 +24,11 @@ fn tables_are_the_same_on_every_host() {
         x86_64::default_machine(),
         x86_64::machine(255, 1 << 30, 13),
         x86_64::default_machine().with_error_sources(x86_64::error_sources()),
+        x86_64::default_machine().with_error_injection(x86_64::error_injection),
         aarch64::default_machine(),
         aarch64::machine(512, aarch64::ALL, 64),
         aarch64::default_machine().with_error_sources(aarch64::error_sources()),
+        aarch64::default_machine().with_error_injection(aarch64::error_injection),
         aarch64::default_machine().with_error_sources(aarch64::own_source()),
     ];
     let mut found = String::new();
@@ -34,8 +36,9 @@ fn tables_are_the_same_on_every_host() {
         for &set in TABLE_SETS {
             let Ok(built) = firmware_tables::build(set, machine, &aarch64::chosen(), &OEM) else { continue };
             let (cpus, sources) = (machine.cpus.len(), machine.error_sources.len());
-            writeln!(found, "{} with {cpus} vCPUs and {sources} error sources, {}", machine.arch, built.set)
-                .unwrap();
+            let injection = if machine.error_injection.is_some() { ", error injection" } else { "" };
+            let (arch, set) = (machine.arch, built.set);
+            writeln!(found, "{arch} with {cpus} vCPUs and {sources} error sources{injection}, {set}").unwrap();
             for table in &built.tables {
                 let (name, gpa, len) = (table.file_name, table.gpa, table.bytes.len());
                 writeln!(found, "  {name:28}{gpa:#10x}{len:7} {:08x}", crc32(&table.bytes)).unwrap();

@@ -64,11 +64,15 @@ fn main() -> ExitCode {
     libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
 }
 
-/// The default machines, with error sources.
+/// The default machines, with error sources and error injection.
 fn with_error_sources() -> [Platform; 2] {
     [
-        x86_64::default_machine().with_error_sources(x86_64::error_sources()),
-        aarch64::default_machine().with_error_sources(aarch64::error_sources()),
+        x86_64::default_machine()
+            .with_error_sources(x86_64::error_sources())
+            .with_error_injection(x86_64::error_injection),
+        aarch64::default_machine()
+            .with_error_sources(aarch64::error_sources())
+            .with_error_injection(aarch64::error_injection),
     ]
 }
 

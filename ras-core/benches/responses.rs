@@ -15,7 +15,7 @@ use ras_core::reporters::ReporterContext;
 use ras_core::request::{Arch, OnMissingSupport, Repair, Request, TableSet};
 use ras_core::responder::{Responder, ResponderContext, ResponderOptions};
 use ras_core::vcpu_state::{Access, Consumption, ExceptionLevel, MachineCheckState, VcpuState};
-use ras_core::{Kind, MemoryBlocks, MemoryError, MemoryReport, Origin, RecordArea, Response, Span};
+use ras_core::{Kind, MemoryBlocks, MemoryError, MemoryReport, Origin, RecordArea, Response, Severity, Span};
 
 const PAGES: u64 = 100_000;
 const ARM: VcpuState =
@@ -92,7 +92,7 @@ fn main() {
 
 fn error(gpa: u64) -> MemoryError {
     let span = Span::around(gpa, 12);
-    MemoryError { span, gpa, kind: Kind::ActionRequired, vcpu: Some(0), origin: Origin::Sigbus, time_ns: 7 }
+    MemoryError { span, gpa, kind: Kind::ActionRequired, severity: Severity::Recoverable, vcpu: Some(0), origin: Origin::Sigbus, time_ns: 7 }
 }
 
 fn request(arch: Arch) -> Request {

@@ -11,7 +11,7 @@ use ras_core::reporters::ReporterContext;
 use ras_core::request::{Arch, OnMissingSupport, Repair, Request, TableSet};
 use ras_core::responder::{Responder, ResponderContext, ResponderOptions};
 use ras_core::vcpu_state::{Access, Consumption, ExceptionLevel, VcpuState};
-use ras_core::{Kind, MemoryError, Origin, RecordArea, Response, Span};
+use ras_core::{Kind, MemoryError, Origin, RecordArea, Response, Severity, Span};
 
 fn main() {
     for (name, request) in [
@@ -107,6 +107,7 @@ fn respond_to_one(plan: &Plan, host: &HostAbilities, area: Option<&RecordArea>) 
         span: Span::around(0x4765_4321, 12),
         gpa: 0x4765_4321,
         kind: Kind::ActionRequired,
+        severity: Severity::Recoverable,
         vcpu: Some(0),
         origin: Origin::Sigbus,
         time_ns: 1_000,

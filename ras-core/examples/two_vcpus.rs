@@ -11,7 +11,7 @@ use ras_core::reporters::ReporterContext;
 use ras_core::request::{Arch, OnMissingSupport, Repair, Request, TableSet};
 use ras_core::responder::{Responder, ResponderContext, ResponderOptions};
 use ras_core::vcpu_state::{Access, Consumption, ExceptionLevel, VcpuState};
-use ras_core::{Kind, MemoryError, Origin, RecordArea, Response, Span};
+use ras_core::{Kind, MemoryError, Origin, RecordArea, Response, Severity, Span};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let request = Request {
@@ -51,6 +51,7 @@ fn access(vcpu: u32) -> MemoryError {
         span: Span::around(0x8000_1000, 12),
         gpa: 0x8000_1000,
         kind: Kind::ActionRequired,
+        severity: Severity::Recoverable,
         vcpu: Some(vcpu),
         origin: Origin::Sigbus,
         time_ns: u64::from(vcpu),

@@ -27,4 +27,10 @@ impl GenericAddress {
     pub const fn quadword(gpa: u64) -> Self {
         GenericAddress { space: 0, bit_width: 64, bit_offset: 0, access_size: 4, address: U64::new(gpa) }
     }
+
+    /// A 32-bit register in memory, accessed as a doubleword.
+    #[must_use]
+    pub const fn doubleword(gpa: u64) -> Self {
+        GenericAddress { space: 0, bit_width: 32, bit_offset: 0, access_size: 3, address: U64::new(gpa) }
+    }
 }

@@ -16,7 +16,8 @@
 //!
 //! Guarantees:
 //! - A record is written only into a free block: at the start, after the guest's acknowledgement, or after a reset.
-//! - Errors that arrive in between are queued in order. An error that is part of a written or queued record is not queued again.
+//! - Errors that arrive in between are queued in order. An error that is part of a written or queued record, which is as severe, is not
+//!   queued again.
 //! - The queue is bounded. Errors that do not fit are counted and reported.
 //! - A vCPU is held for a record until the timeout of the record before it at the longest; then it is given the fallback response. It is
 //!   not held if the guest does not acknowledge, nor if the record before was reported to the same vCPU, which could not acknowledge it
@@ -28,6 +29,7 @@
 
 use crate::memory_error::{Kind, MemoryError, Span};
 use crate::queue::Queue;
+use crate::severity::Severity;
 use crate::vcpu_state::VcpuState;
 
 /// A vCPU that consumed an error.
@@ -46,6 +48,8 @@ pub struct Consumer {
 pub struct Record {
     /// The poisoned pages: no more than 2 to the power of [`Self::MAX_LOG2_LEN`] bytes.
     pub span: Span,
+    /// The severity of the error.
+    pub severity: Severity,
     /// The vCPU that consumed the error. `None` for a detected error.
     pub consumer: Option<Consumer>,
     /// When it was written, in nanoseconds of the VMM's monotonic clock.
@@ -103,6 +107,7 @@ enum State {
 struct Pending {
     /// All pages. A span that is wider than one block is reported in several.
     span: Span,
+    severity: Severity,
     /// If there is one, the span is no wider than one block.
     consumer: Option<Consumer>,
     /// First GPA that no record has reported yet.
@@ -142,13 +147,14 @@ impl<const N: usize> Handshake<N> {
     pub fn report(
         &mut self,
         span: Span,
+        severity: Severity,
         consumer: Option<Consumer>,
         free: bool,
         now_ns: u64,
         step: &mut impl FnMut(Step),
     ) {
         self.tick(free, now_ns, step);
-        if self.covers(span) {
+        if self.covers(span, severity) {
             step(Step::Coalesced(span));
             if let Some(consumer) = consumer {
                 self.wait(consumer, span, step);
@@ -160,25 +166,21 @@ impl<const N: usize> Handshake<N> {
         {
             return step(Step::Fallback(consumer, span));
         }
-        self.enqueue(span, consumer, now_ns, step);
+        self.enqueue(Pending { span, severity, consumer, next: span.gpa }, now_ns, step);
     }
 
     /// Reports what is not an error of memory, with a span that no error has: it is written or queued, also if that span is reported by
     /// another record. `free` is bit 0 of the acknowledge register at `now_ns`.
     pub(crate) fn report_other(&mut self, span: Span, free: bool, now_ns: u64, step: &mut impl FnMut(Step)) {
         self.tick(free, now_ns, step);
-        self.enqueue(span, None, now_ns, step);
+        let severity = Severity::Informational;
+        self.enqueue(Pending { span, severity, consumer: None, next: span.gpa }, now_ns, step);
     }
 
-    fn enqueue(
-        &mut self,
-        span: Span,
-        consumer: Option<Consumer>,
-        now_ns: u64,
-        step: &mut impl FnMut(Step),
-    ) {
+    fn enqueue(&mut self, pending: Pending, now_ns: u64, step: &mut impl FnMut(Step)) {
+        let Pending { span, consumer, .. } = pending;
         let is_free = matches!(self.state, State::Free);
-        if self.queue.push(Pending { span, consumer, next: span.gpa }).is_err() {
+        if self.queue.push(pending).is_err() {
             self.overflow(span, step);
             if let Some(consumer) = consumer {
                 step(Step::Fallback(consumer, span));
@@ -290,7 +292,7 @@ impl<const N: usize> Handshake<N> {
 
     fn write_next(&mut self, now_ns: u64, step: &mut impl FnMut(Step)) {
         let Some(first) = self.queue.first_mut() else { return };
-        let Pending { span: whole, consumer, next } = *first;
+        let Pending { span: whole, severity, consumer, next } = *first;
         let span = Span::around(next, whole.log2_len.min(Record::MAX_LOG2_LEN));
         match span.gpa.checked_add(span.bytes()) {
             Some(next) if whole.contains(next) => first.next = next,
@@ -298,7 +300,7 @@ impl<const N: usize> Handshake<N> {
                 self.queue.pop();
             }
         }
-        let record = Record { span, consumer, written_ns: now_ns };
+        let record = Record { span, severity, consumer, written_ns: now_ns };
         self.state = State::Waiting { record, deadline_ns: now_ns.saturating_add(self.timeout_ns) };
         step(Step::Write(record));
     }
@@ -354,13 +356,17 @@ impl<const N: usize> Handshake<N> {
         }
     }
 
-    /// Whether written and queued records report all of `span`.
-    fn covers(&self, span: Span) -> bool {
+    /// Whether written and queued records report all of `span`, as severely.
+    fn covers(&self, span: Span, severity: Severity) -> bool {
         let block = span.log2_len.min(Record::MAX_LOG2_LEN);
-        let covers = |wider: Span, gpa| wider.log2_len >= block && wider.contains(gpa);
+        let covers = |wider: Span, other: Severity, gpa| {
+            wider.log2_len >= block && wider.contains(gpa) && other.worse(severity) == other
+        };
         (0..1_u64 << (span.log2_len - block)).map(|index| span.gpa + (index << block)).all(|gpa| {
-            self.written().is_some_and(|record| covers(record.span, gpa))
-                || self.queue.iter().any(|pending| covers(pending.span, gpa) && gpa >= pending.next)
+            self.written().is_some_and(|record| covers(record.span, record.severity, gpa))
+                || self.queue.iter().any(|pending| {
+                    covers(pending.span, pending.severity, gpa) && gpa >= pending.next
+                })
         })
     }
 

@@ -93,6 +93,12 @@ impl MemoryReport {
         }
     }
 
+    /// The same report, with that severity.
+    #[must_use]
+    pub const fn with_severity(self, severity: Severity) -> Self {
+        MemoryReport { severity, ..self }
+    }
+
     /// The same report, with that name of the memory.
     #[must_use]
     pub const fn with_part(self, part: PartName) -> Self {

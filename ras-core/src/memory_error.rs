@@ -2,6 +2,8 @@
 
 use core::fmt;
 
+use crate::severity::Severity;
+
 /// A range of guest physical addresses that is poisoned: a power of two of bytes, aligned to its size.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
@@ -72,6 +74,8 @@ pub enum Origin {
     Injected,
     /// A device model accessed poisoned memory.
     Device,
+    /// The guest injected it (EINJ).
+    Einj,
 }
 
 /// An error in guest memory.
@@ -84,6 +88,8 @@ pub struct MemoryError {
     pub gpa: u64,
     /// Whether it was consumed.
     pub kind: Kind,
+    /// Whether the guest can continue: [`Severity::Recoverable`] or [`Severity::Fatal`].
+    pub severity: Severity,
     /// Index of the vCPU that consumed it. `None` for a detected error, or one that a device accessed.
     pub vcpu: Option<u32>,
     /// How it was reported.
@@ -113,6 +119,7 @@ impl fmt::Display for Origin {
             Origin::ArmSea => "arm-sea",
             Origin::Injected => "injected",
             Origin::Device => "device",
+            Origin::Einj => "einj",
         })
     }
 }
@@ -120,19 +127,21 @@ impl fmt::Display for Origin {
 /// One line for users: what happened, to which pages, and how it was reported.
 impl fmt::Display for MemoryError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let MemoryError { span, kind, vcpu, origin, .. } = self;
+        let MemoryError { span, kind, severity, vcpu, origin, .. } = self;
         match (kind, vcpu, origin) {
-            (_, _, Origin::Device) => write!(f, "a device accessed poisoned memory: {span}"),
+            (_, _, Origin::Device) => return write!(f, "a device accessed poisoned memory: {span}"),
             (Kind::ActionRequired, Some(vcpu), _) => {
-                write!(f, "vCPU {vcpu} consumed poisoned memory: {span} (action required, by {origin})")
+                write!(f, "vCPU {vcpu} consumed poisoned memory: {span} (")?;
             }
-            (Kind::ActionRequired, None, _) => {
-                write!(f, "poisoned memory was consumed: {span} (action required, by {origin})")
-            }
-            (Kind::ActionOptional, ..) => {
-                write!(f, "uncorrected memory error detected: {span} (action optional, by {origin})")
-            }
+            (Kind::ActionRequired, None, _) => write!(f, "poisoned memory was consumed: {span} (")?,
+            (Kind::ActionOptional, ..) => write!(f, "uncorrected memory error detected: {span} (")?,
         }
+        let class = match (severity, kind) {
+            (Severity::Fatal, _) => "fatal",
+            (_, Kind::ActionRequired) => "action required",
+            (_, Kind::ActionOptional) => "action optional",
+        };
+        write!(f, "{class}, by {origin})")
     }
 }
 
@@ -151,6 +160,7 @@ mod tests {
             span,
             gpa: 0x4020_1234,
             kind: Kind::ActionRequired,
+            severity: Severity::Recoverable,
             vcpu: Some(1),
             origin: Origin::Sigbus,
             time_ns: 0,
@@ -158,6 +168,17 @@ mod tests {
         assert_eq!(
             consumed.to_string(),
             "vCPU 1 consumed poisoned memory: 2 MiB at 0x40200000 (action required, by sigbus)"
+        );
+        let fatal = MemoryError {
+            kind: Kind::ActionOptional,
+            severity: Severity::Fatal,
+            vcpu: None,
+            origin: Origin::Einj,
+            ..consumed
+        };
+        assert_eq!(
+            fatal.to_string(),
+            "uncorrected memory error detected: 2 MiB at 0x40200000 (fatal, by einj)"
         );
         let accessed = MemoryError { vcpu: None, origin: Origin::Device, ..consumed };
         assert_eq!(accessed.to_string(), "a device accessed poisoned memory: 2 MiB at 0x40200000");

@@ -14,6 +14,7 @@ use crate::record_area::{RecordArea, RecordSlot};
 use crate::reporters::stop::stop;
 use crate::reporters::{self, BuildError, Claims, NotInjected, Reporter, ReporterContext, Setup};
 use crate::response::Response;
+use crate::severity::Severity;
 
 /// Responds to errors as a plan says: keeps the ledger, calls the reporter for the error's class, and stops the VM if a vCPU makes no
 /// progress.
@@ -278,7 +279,8 @@ impl Responder {
             };
             let origin = self.ledger.at(span.gpa).map_or(Origin::Sigbus, |entry| entry.origin);
             let (kind, time_ns) = (Kind::ActionOptional, context.context.now_ns);
-            let error = MemoryError { span, gpa: span.gpa, kind, vcpu: None, origin, time_ns };
+            let severity = Severity::Recoverable;
+            let error = MemoryError { span, gpa: span.gpa, kind, severity, vcpu: None, origin, time_ns };
             self.report_detected(&error, context, sink);
             index = next;
         }

@@ -12,7 +12,7 @@ use std::collections::{HashSet, VecDeque};
 
 use ras_core::handshake::{Consumer, Handshake, Step};
 use ras_core::vcpu_state::{Access, Consumption, ExceptionLevel, VcpuState};
-use ras_core::{Kind, MemoryError, Origin, Span};
+use ras_core::{Kind, MemoryError, Origin, Severity, Span};
 
 const VCPUS: usize = 2;
 /// Blocks of 64 KiB, the size of one record. The last four can also be poisoned together.
@@ -221,7 +221,7 @@ impl Model {
             View::TooEarly => (false, self.now),
             View::BeforeTheRecord => (true, self.host.written().map_or(self.now, |record| record.written_ns)),
         };
-        self.host.report(span, consumer, free, then, &mut |step| steps.push(step));
+        self.host.report(span, Severity::Recoverable, consumer, free, then, &mut |step| steps.push(step));
         let coalesced = steps.contains(&Step::Coalesced(span));
         let overflowed =
             steps.iter().any(|step| matches!(step, Step::Overflowed(other, _) if *other == span));
@@ -400,6 +400,7 @@ fn consumer(vcpu: usize, index: usize) -> Consumer {
             span,
             gpa: span.gpa,
             kind: Kind::ActionRequired,
+            severity: Severity::Recoverable,
             vcpu: Some(vcpu as u32),
             origin: Origin::Sigbus,
             time_ns: 0,

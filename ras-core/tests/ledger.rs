@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 use ras_core::ledger::{Entry, Ledger};
-use ras_core::{Kind, MemoryError, Origin, Response, Span};
+use ras_core::{Kind, MemoryError, Origin, Response, Severity, Span};
 
 /// The model: for each page the number of errors, and whether it was acknowledged and repaired since.
 type Pages = BTreeMap<u64, (u64, bool, bool)>;
@@ -30,7 +30,7 @@ fn event() -> impl Strategy<Value = Event> {
 
 fn error(span: Span, time_ns: u64) -> MemoryError {
     let kind = Kind::ActionOptional;
-    MemoryError { span, gpa: span.gpa, kind, vcpu: None, origin: Origin::Sigbus, time_ns }
+    MemoryError { span, gpa: span.gpa, kind, severity: Severity::Recoverable, vcpu: None, origin: Origin::Sigbus, time_ns }
 }
 
 proptest! {
@@ -150,6 +150,7 @@ fn a_consumed_page_has_to_be_acknowledged_again_and_no_other() {
     let touch = |gpa, time_ns| MemoryError {
         gpa,
         kind: Kind::ActionRequired,
+        severity: Severity::Recoverable,
         vcpu: Some(1),
         ..error(whole, time_ns)
     };

@@ -12,7 +12,7 @@ use ras_core::reporters::ReporterContext;
 use ras_core::request::{Arch, OnMissingSupport, Repair, Request, TableSet};
 use ras_core::responder::{Responder, ResponderContext, ResponderOptions};
 use ras_core::vcpu_state::{Access, Consumption, ExceptionLevel, MachineCheckState, VcpuState};
-use ras_core::{Kind, MemoryError, Origin, RecordArea, Response, Span};
+use ras_core::{Kind, MemoryError, Origin, RecordArea, Response, Severity, Span};
 
 thread_local! {
     /// Of this thread: the test runner has others.
@@ -114,6 +114,7 @@ fn no_response_allocates_memory() {
                         span: Span::around(gpa, log2_len),
                         gpa,
                         kind,
+                        severity: Severity::Recoverable,
                         vcpu: Some((page % 4) as u32),
                         origin: Origin::Sigbus,
                         time_ns: page,
@@ -131,6 +132,7 @@ fn no_response_allocates_memory() {
                         span: Span::around(0x8000_0000, 30),
                         gpa: 0x8000_3000,
                         kind: Kind::ActionRequired,
+                        severity: Severity::Recoverable,
                         vcpu: Some(1),
                         origin: Origin::Sigbus,
                         time_ns,

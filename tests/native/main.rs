@@ -22,6 +22,7 @@ mod generation;
 mod harness;
 mod host;
 mod hostile_text;
+mod injection;
 mod input_sizes;
 mod journal;
 mod keys;
@@ -68,6 +69,7 @@ fn main() -> ExitCode {
         generation::trials(),
         host::trials(),
         hostile_text::trials(),
+        injection::trials(),
         input_sizes::trials(),
         journal::trials(),
         keys::trials(),

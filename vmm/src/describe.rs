@@ -17,6 +17,9 @@ pub enum DescribeError {
     /// The tables cannot be built.
     #[error(transparent)]
     Build(#[from] BuildError),
+    /// There is too little memory for the area of error injection.
+    #[error("the machine has too little memory for the trigger table of error injection (EINJ)")]
+    NoMemoryForInjection,
     /// Guests of the host have fewer address bits than the machine needs.
     #[error(
         "the machine's physical addresses end at {end:#x}, which takes {needed} bits, \
@@ -65,6 +68,12 @@ pub fn platform(machine: &Machine, offered: Features) -> Result<Platform, Descri
             aarch64::platform(&aarch64::Layout::REFERENCE, vcpus, memory, offered, nodes, console)
         }
     };
+    if machine.ras.injection {
+        platform = platform.with_error_injection(|memory| board::error_injection(machine.arch, memory));
+        if platform.error_injection.is_none() {
+            return Err(DescribeError::NoMemoryForInjection);
+        }
+    }
     // A page of the tables that is poisoned is restored while the guest runs, so the guest must not use it for anything else.
     if machine.firmware == TableSet::Acpi {
         let regions = platform.memory.regions.iter_mut();

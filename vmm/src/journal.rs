@@ -299,6 +299,7 @@ fn fields(note: &Note) -> Map<String, Value> {
         Note::GuestShutdown(how) => json!({ "how": how }),
         Note::MemoryError { error, response } => json!({
             "class": error.kind,
+            "severity": error.severity,
             "gpa": error.gpa,
             "span": error.span.bytes(),
             "vcpu": error.vcpu,

@@ -3,16 +3,18 @@
 mod balloon;
 mod console_size;
 mod device_choice;
+mod error_injector;
 mod event_loop;
 mod preserved;
 mod request_error;
 mod running;
 
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use devices::InterruptLine;
+use devices::error_injection::ErrorInjector;
 use devices::kind::Backend;
 use firmware_tables::GuestTables;
 use guest_memory::{AllocateError, GuestRam};
@@ -103,6 +105,8 @@ pub struct Prepared {
     ports: Vec<vcpu::KvmPort>,
     environment: VcpuEnvironment,
     board: Board,
+    /// The device by which the guest injects errors. `None` if it cannot.
+    error_injector: Option<Arc<Mutex<ErrorInjector>>>,
     console: Console,
     control: Arc<Control>,
     lifecycle: Arc<Lifecycle>,
@@ -157,6 +161,12 @@ pub fn prepare(
     profile_devices::attach(&mut wiring, machine, &env.backends, &preserved.ram, |device| {
         preserved.device_observer(device, &env.journal)
     })?;
+    let error_injector = match &platform.error_injection {
+        Some(description) => {
+            Some(board::attach_error_injector(&mut wiring, description, &preserved.ram, &blueprint.ras)?)
+        }
+        None => None,
+    };
     let ports = vm.ports(kvm, entry)?;
     timings.mark(Phase::Vcpus);
     preserved.reporting.attach(ActionExecutor {
@@ -171,7 +181,7 @@ pub fn prepare(
         memory_errors: Arc::clone(&preserved.reporting) as _,
         observer: Arc::new(StartupObserver::new(Arc::clone(&env.journal), Arc::clone(timings))),
     };
-    Ok(Prepared { ports, environment, board, console, control, lifecycle, vm })
+    Ok(Prepared { ports, environment, board, error_injector, console, control, lifecycle, vm })
 }
 
 /// The interrupt lines of the error sources that have an interrupt of their own, each with its GSI.
@@ -206,7 +216,7 @@ impl Prepared {
         preserved: &PreservedState,
         env: &mut Environment,
     ) -> Result<Ending, MachineError> {
-        let Prepared { ports, environment, board, console, control, lifecycle, vm } = self;
+        let Prepared { ports, environment, board, error_injector, console, control, lifecycle, vm } = self;
         let input = Input::start(Arc::clone(&board.console), &lifecycle)
             .map_err(host_error("starting the thread console-input"))?;
         let exited: Arc<dyn Fn(VcpuExited) + Send + Sync> = {
@@ -227,6 +237,8 @@ impl Prepared {
             lifecycle: &lifecycle,
             preserved,
             vm: &vm,
+            memory: &blueprint.platform.memory,
+            error_injector: error_injector.as_deref(),
             backends: &env.backends,
             started: Instant::now(),
         };

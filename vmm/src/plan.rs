@@ -14,6 +14,7 @@ use serde_json::{Map, Value};
 
 use crate::board::profile_devices;
 use crate::describe::{self, DescribeError};
+use crate::ras::inject::from_guest::{InjectableError, error_types};
 use crate::ras::request;
 
 /// Everything that is decided before a machine is made.
@@ -54,6 +55,8 @@ pub struct PlanReport {
     /// How memory errors are handled.
     #[schemars(with = "Map<String, Value>")]
     pub ras: Plan,
+    /// Errors that the guest can inject into its own memory (EINJ). Empty if it can inject none.
+    pub injection: Vec<InjectableError>,
     /// What the user should know about this machine on this host, beside memory errors.
     pub notes: Vec<String>,
 }
@@ -157,11 +160,18 @@ impl Blueprint {
                 .iter()
                 .map(|table| PlannedTable { name: table.name, gpa: table.gpa, len: table.bytes.len() })
                 .collect(),
+            injection: injectable(machine, &ras),
             ras: ras.clone(),
             notes: Vec::new(),
         };
         Ok(Blueprint { report, platform, record_area: tables.record_area.clone(), ras, host })
     }
+}
+
+/// The errors that the guest can inject.
+fn injectable(machine: &Machine, plan: &Plan) -> Vec<InjectableError> {
+    let types = if machine.ras.injection { error_types(plan) } else { Vec::new() };
+    types.into_iter().map(InjectableError::from).collect()
 }
 
 /// A note if the machine has more memory than this host. Overcommitted memory is legitimate: a guest may never touch most of it.

@@ -9,11 +9,12 @@ use guest_memory::sigbus::Action;
 use parts::{Parts, TABLE, TABLE_BYTE, parts};
 use ras_core::request::Arch;
 use ras_core::vcpu_state::{Access, Consumption, ExceptionLevel, MachineCheckState, VcpuState};
-use ras_core::{Response, Span};
+use ras_core::{Origin, Response, Severity, Span};
 use serde_json::json;
 use vcpu::PoisonAccess;
 use vmm::metrics::{Sample, Subject};
-use vmm::ras::DetectedError;
+use vmm::ras::inject::from_guest::{Admission, MAX_POISONED, admit};
+use vmm::ras::{DetectedError, Hole};
 
 const PAGE: u64 = 0x1000;
 const USER: VcpuState =
@@ -248,4 +249,52 @@ fn tick_until(parts: &Parts, done: impl Fn() -> bool) {
         std::thread::sleep(Duration::from_millis(20));
         parts.reporting.tick();
     }
+}
+
+/// The hole of an error that the guest has injected.
+fn injected_by_guest(gpa: u64, severity: Severity) -> Hole {
+    Hole { span: Span::around(gpa, 12), origin: Origin::Einj, severity }
+}
+
+#[test]
+fn an_error_that_the_guest_has_injected_is_reported_as_such() {
+    for (severity, number) in [(Severity::Recoverable, 0), (Severity::Fatal, 1)] {
+        let parts = arm(Backing::Anonymous);
+        for (gpa, is_consumed, source) in [(0x5000, true, 0), (0x6000, false, 1)] {
+            parts.reporting.memslot_holes().insert(injected_by_guest(gpa, severity));
+            if is_consumed {
+                consumed(&parts, 1, gpa);
+            } else {
+                let fault = parts.fault(gpa, Action::Optional);
+                parts.reporting.detected(DetectedError::Signalled(fault));
+            }
+            let slot = parts.area.as_ref().expect("records").slot(source).expect("a source");
+            // The severity of the block (ACPI 6.5, 18.3.2.7.1).
+            let mut block = [0; 20];
+            parts.ram.read(slot.block_gpa, &mut block).expect("memory");
+            assert_eq!(block[16..], [number, 0, 0, 0]);
+        }
+        let ledger = parts.reporting.ledger();
+        let origins = ledger.entries.as_array().expect("entries").iter().map(|entry| &entry["origin"]);
+        assert!(origins.eq([&json!("einj"), &json!("einj")]), "{ledger:?}");
+    }
+}
+
+#[test]
+fn a_guest_cannot_inject_without_bound() {
+    let parts = arm(Backing::Anonymous);
+    let holes = parts.reporting.memslot_holes();
+    let page = |number: usize| Span::around((number as u64) << 12, 12);
+    for number in 0..MAX_POISONED {
+        assert_eq!(admit(&parts.reporting, page(number), Severity::Recoverable), Admission::Poison);
+        holes.insert(injected_by_guest(page(number).gpa, Severity::Recoverable));
+    }
+    assert_eq!(admit(&parts.reporting, page(MAX_POISONED), Severity::Fatal), Admission::TooMany);
+    // A page that is poisoned already costs nothing; its error is the more severe of the two.
+    for severity in [Severity::Fatal, Severity::Recoverable] {
+        assert_eq!(admit(&parts.reporting, page(3), severity), Admission::PoisonedAlready);
+        assert_eq!(holes.hole_at(page(3).gpa).expect("a hole").severity, Severity::Fatal);
+    }
+    holes.remove(page(7));
+    assert_eq!(admit(&parts.reporting, page(MAX_POISONED), Severity::Fatal), Admission::Poison);
 }

@@ -19,7 +19,7 @@
 //! | [`pl031`] | aarch64 | `ABCD0031` | `arm,pl031` |
 //! | [`virtio_mmio`] | both | `LNRO0005` | `virtio,mmio` |
 //!
-//! [`power`] is not in the table: the FADT describes its registers. `ABCD0031` and `ABCD0032` are placeholders for ids that the VMM
+//! [`power`] and [`error_injection`] are not in the table: the FADT and EINJ describe their registers. `ABCD0031` and `ABCD0032` are placeholders for ids that the VMM
 //! chooses, because no standard ones exist.
 //!
 //! Devices do not depend on KVM. An edge-triggered interrupt is an [`InterruptLine`], an eventfd that the VMM binds to a GSI.
@@ -36,6 +36,7 @@
 mod accept_pause;
 mod console;
 pub mod error_device;
+pub mod error_injection;
 pub mod ged;
 pub mod generation_id;
 pub mod i8042;
@@ -83,6 +84,7 @@ const _: () = {
     const fn is_send<T: Send>() {}
     const fn is_send_and_sync<T: Send + Sync>() {}
     is_send::<LevelLine>();
+    is_send::<error_injection::ErrorInjector>();
     is_send::<ged::GenericEventDevice>();
     is_send::<i8042::KeyboardController>();
     is_send::<pl011::Pl011<Vec<u8>>>();

@@ -5,6 +5,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use devices::error_injection::{self, ErrorInjector, ErrorType, Outcome, Request};
 use devices::ged::GenericEventDevice;
 use devices::i8042::KeyboardController;
 use devices::pl011::Pl011;
@@ -13,6 +14,8 @@ use devices::power::PowerRegisters;
 use devices::rtc::RealTimeClock;
 use devices::serial::SerialPort;
 use devices::{ConsolePort, InterruptLine, Level, LevelLine, MachineControl, ResetCause};
+use guest_memory::{Backing, GuestRam};
+use platform::Range;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use vm_device::bus::{MmioAddress, PioAddress};
@@ -54,6 +57,22 @@ fn page_accesses() -> impl Strategy<Value = Vec<Access>> {
     ];
     let access = (offset, any::<bool>(), data);
     vec(access.prop_map(|(offset, write, data)| Access { offset, write, data }), 1..64)
+}
+
+/// Accesses to the registers of error injection, many of them valid commands.
+fn injection_accesses() -> impl Strategy<Value = Vec<Access>> {
+    let command = |offset| Access { offset, write: true, data: 1_u64.to_le_bytes().to_vec() };
+    let other = (0_u16..0x1000, any::<bool>(), vec(any::<u8>(), 0..9))
+        .prop_map(|(offset, write, data)| Access { offset, write, data });
+    let access = prop_oneof![
+        4 => prop_oneof![Just(0x00_u16), Just(0x20), Just(0x28), Just(0x28), Just(0x40)].prop_map(command),
+        1 => other,
+    ];
+    vec(access, 1..16)
+}
+
+fn outcome() -> impl Strategy<Value = Outcome> {
+    prop_oneof![3 => Just(Outcome::Success), 1 => Just(Outcome::Failure), 1 => Just(Outcome::InvalidAccess)]
 }
 
 fn drive(device: &mut impl MutDevicePio, accesses: Vec<Access>) {
@@ -125,6 +144,29 @@ proptest! {
     #[test]
     fn ged(accesses in accesses(8)) {
         drive_mmio(&mut GenericEventDevice::new(line()), accesses);
+    }
+
+    #[test]
+    fn error_injection(rounds in vec((injection_accesses(), (0..8, 0..8_u32, any::<u32>()), outcome()), 1..16)) {
+        let description = error_injection::description(0xd010_1000, Range { start: 0, len: 0x1000 });
+        let ram = GuestRam::allocate(&[(0, 0x1000)], Backing::Anonymous).expect("memory");
+        let mut injector = ErrorInjector::new(&description, ram.clone(), &ErrorType::ALL).expect("an eventfd");
+        let mut injected = None;
+        for (accesses, (bit, flags, gpa), outcome) in rounds {
+            let parameters = [1_u32 << bit, 0, flags, 0, gpa, 0].map(u32::to_le_bytes);
+            ram.write(0, parameters.as_flattened()).expect("memory");
+            drive_mmio(&mut injector, accesses);
+            // What the guest triggers was injected before, and nothing else since.
+            while let Some(request) = injector.take() {
+                match request {
+                    Request::Inject(error) => {
+                        injector.finish(outcome);
+                        injected = (outcome == Outcome::Success).then_some(error);
+                    }
+                    Request::Trigger(error) => prop_assert_eq!(injected.take(), Some(error)),
+                }
+            }
+        }
     }
 
     #[test]

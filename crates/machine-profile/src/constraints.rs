@@ -36,6 +36,7 @@ pub(crate) fn check(settings: &ProfileSettings, arch: Arch, report: &mut Report)
         response(settings, ErrorClass::Consumed, &settings.synchronous, arch),
         response(settings, ErrorClass::Detected, &settings.asynchronous, arch),
         poll_interval(settings),
+        injection(settings),
         socket(settings),
         private_memory(settings),
         metrics_interval(settings),
@@ -174,6 +175,18 @@ fn poll_interval(settings: &ProfileSettings) -> Option<Diagnostic> {
         interval
             .refused("nothing is polled", "remove the key, or write `asynchronous = \"polled\"`")
             .with_label(&asynchronous.place, "another response is chosen here")
+    })
+}
+
+fn injection(settings: &ProfileSettings) -> Option<Diagnostic> {
+    let (injection, firmware) = (settings.injection.as_ref().ok()?, settings.firmware.as_ref().ok()?);
+    (injection.value && firmware.value != TableSet::Acpi).then(|| {
+        injection
+            .refused(
+                format!("only ACPI describes error injection (EINJ), and the guest has {}", firmware.value.name()),
+                "remove the key, or choose the firmware `\"acpi\"`",
+            )
+            .with_label(&firmware.place, "the tables are chosen here")
     })
 }
 

@@ -9,7 +9,7 @@ use ras_core::Response;
 use ras_core::plan::decision::ErrorClass;
 
 use crate::description::{Default, Key, Optional, Section, Shape};
-use crate::forms::{FilePath, Integer, KernelPath, Period, ResponseName, Size, Text, Word, Words};
+use crate::forms::{FilePath, Flag, Integer, KernelPath, Period, ResponseName, Size, Text, Word, Words};
 use crate::machine::{
     BootProtocol, Kernel, MemoryBacking, OnMissingSupport, OnReboot, PageSize, Repair, TableSet,
 };
@@ -188,7 +188,7 @@ pub(crate) mod ras {
         doc: "How memory errors are handled.",
         shape: Shape::Once {
             required: false,
-            keys: &[&SYNCHRONOUS, &ASYNCHRONOUS, &POLL_INTERVAL, &ON_MISSING_SUPPORT, &REPAIR],
+            keys: &[&SYNCHRONOUS, &ASYNCHRONOUS, &POLL_INTERVAL, &ON_MISSING_SUPPORT, &REPAIR, &INJECTION],
         },
     };
     pub(crate) static SYNCHRONOUS: Key<ResponseName, Default<Option<Response>>> = Key {
@@ -230,6 +230,12 @@ pub(crate) mod ras {
             word("never", Repair::Never, "never"),
         ]),
         absent: Default(Repair::OnReset),
+    };
+    pub(crate) static INJECTION: Key<Flag, Default<bool>> = Key {
+        name: "injection",
+        doc: "Whether the guest can inject errors into its own memory (EINJ), with ACPI only.",
+        form: Flag,
+        absent: Default(false),
     };
 }
 

@@ -158,6 +158,8 @@ pub struct Ras {
     pub on_missing_support: OnMissingSupport,
     /// `ras.repair`.
     pub repair: Repair,
+    /// `ras.injection`: whether the guest can inject errors into its own memory.
+    pub injection: bool,
 }
 
 /// A `[[device]]`.

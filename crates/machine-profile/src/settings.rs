@@ -40,6 +40,7 @@ pub(crate) struct ProfileSettings {
     pub(crate) poll_interval: SettingResult<Duration>,
     pub(crate) on_missing_support: SettingResult<OnMissingSupport>,
     pub(crate) repair: SettingResult<Repair>,
+    pub(crate) injection: SettingResult<bool>,
     pub(crate) devices: Result<Vec<DeviceSettings>, Reported>,
     pub(crate) control_socket: OptionalSetting<PathBuf>,
     pub(crate) metrics_file: OptionalSetting<PathBuf>,
@@ -113,6 +114,7 @@ impl ProfileSettings {
             poll_interval: ras.value(&ras::POLL_INTERVAL, report),
             on_missing_support: ras.value(&ras::ON_MISSING_SUPPORT, report),
             repair: ras.value(&ras::REPAIR, report),
+            injection: ras.value(&ras::INJECTION, report),
             devices,
             control_socket: control
                 .optional(&control::SOCKET, report)
@@ -149,6 +151,7 @@ impl ProfileSettings {
                 poll_interval: self.poll_interval?.value,
                 on_missing_support: self.on_missing_support?.value,
                 repair: self.repair?.value,
+                injection: self.injection?.value,
             },
             devices: self
                 .devices?

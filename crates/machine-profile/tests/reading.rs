@@ -39,6 +39,7 @@ fn a_header_alone_is_a_profile_and_every_default_is_filled_in() {
                 poll_interval: Duration::from_secs(1),
                 on_missing_support: OnMissingSupport::Degrade,
                 repair: Repair::OnReset,
+                injection: false,
             },
             devices: Vec::new(),
             control_socket: None,
@@ -70,6 +71,7 @@ fn every_key_is_honoured() {
         poll-interval = "100ms"
         on-missing-support = "refuse"
         repair = "never"
+        injection = true
         [[device]]
         type = "virtio-block"
         path = "./a.img"
@@ -121,6 +123,7 @@ fn every_key_is_honoured() {
                 poll_interval: Duration::from_millis(100),
                 on_missing_support: OnMissingSupport::Refuse,
                 repair: Repair::Never,
+                injection: true,
             },
             devices: vec![disk(0, "/srv/a.img", false), every_key],
             control_socket: Some("/srv/db.sock".into()),

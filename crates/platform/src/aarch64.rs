@@ -8,6 +8,7 @@
 //!   900_0000                 PL011 serial port
 //!   901_0000                 PL031 real-time clock
 //!   903_0000                 Generic Event Device
+//!   904_0000                 error injection
 //!   a00_0000 .. a10_0000     virtio-mmio transports, one page each
 //!  1000_0000 .. 1400_0000    GIC redistributors, 128 KiB for each of up to 512 processors
 //!  4000_0000 .. 400f_0000    RAM: tables that the guest reads once (ACPI, EFI), ACPI reclaimable
@@ -52,6 +53,8 @@ pub struct Layout {
     pub ged_base: u64,
     /// INTID of the Generic Event Device.
     pub ged_intid: u32,
+    /// GPA of the registers of error injection: one page, in a block of 64 KiB of its own.
+    pub error_injection_base: u64,
     /// INTID of an error source that has its own interrupt (devicetree).
     pub error_intid: u32,
     /// INTID of the generation id (devicetree).
@@ -93,6 +96,7 @@ impl Layout {
         power_button_intid: 35,
         ged_base: 0x903_0000,
         ged_intid: 36,
+        error_injection_base: 0x904_0000,
         error_intid: 37,
         generation_intid: 38,
         virtio_mmio: Range { start: 0xa00_0000, len: 0x10_0000 },
@@ -137,6 +141,8 @@ pub const POWER_BUTTON_INTID: u32 = Layout::REFERENCE.power_button_intid;
 pub const GED_BASE: u64 = Layout::REFERENCE.ged_base;
 /// [`Layout::ged_intid`] of the reference layout.
 pub const GED_INTID: u32 = Layout::REFERENCE.ged_intid;
+/// [`Layout::error_injection_base`] of the reference layout.
+pub const ERROR_INJECTION_BASE: u64 = Layout::REFERENCE.error_injection_base;
 /// [`Layout::error_intid`] of the reference layout.
 pub const ERROR_INTID: u32 = Layout::REFERENCE.error_intid;
 /// [`Layout::generation_intid`] of the reference layout.
@@ -248,6 +254,7 @@ pub fn platform(
         clocks: vec![layout.apb_clock],
         console,
         error_sources: vec![],
+        error_injection: None,
     }
 }
 
@@ -281,6 +288,7 @@ mod tests {
             page(LAYOUT.serial_base),
             page(LAYOUT.rtc_base),
             page(LAYOUT.ged_base),
+            page(LAYOUT.error_injection_base),
             LAYOUT.virtio_mmio,
             page(LAYOUT.gic_redistributors),
             page(LAYOUT.ram_start),

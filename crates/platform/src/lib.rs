@@ -24,6 +24,7 @@
 
 pub mod aarch64;
 mod device;
+mod error_injection;
 mod interrupts;
 mod memory;
 pub mod x86_64;
@@ -32,6 +33,7 @@ pub use device::{
     AcpiIdentity, AcpiObject, DeviceNode, DeviceRole, DevicetreeChild, DevicetreeIdentity, EventSource,
     Interrupt, Property, Trigger, Window,
 };
+pub use error_injection::ErrorInjection;
 pub use interrupts::{InterruptController, IoApic, PrivateInterrupts};
 pub use memory::{MemoryMap, Range, Region, RegionKind};
 pub use ras_core::Arch;
@@ -100,6 +102,8 @@ pub struct Platform {
     /// The error sources; their records are in [`MemoryMap::records`]. Set by
     /// [`with_error_sources`](Self::with_error_sources).
     pub error_sources: Vec<ErrorSource>,
+    /// How the guest injects errors. `None` if it cannot. Set by [`with_error_injection`](Self::with_error_injection).
+    pub error_injection: Option<ErrorInjection>,
 }
 
 /// Boot parameters that tables carry on aarch64: the `/chosen` node of a devicetree.
@@ -123,6 +127,17 @@ impl Platform {
     pub fn with_error_sources(mut self, sources: Vec<ErrorSource>) -> Self {
         self.memory = self.memory.with_records(RecordArea::bytes_needed(sources.len()));
         self.error_sources = sources;
+        self
+    }
+
+    /// The machine with error injection, as `describe` places it in a block of memory that is reserved for it.
+    ///
+    /// [`error_injection`](Self::error_injection) stays `None` if the memory is too small.
+    #[must_use]
+    pub fn with_error_injection(mut self, describe: impl FnOnce(Range) -> ErrorInjection) -> Self {
+        let area;
+        (self.memory, area) = self.memory.reserve(RegionKind::Reserved, memory::BLOCK);
+        self.error_injection = area.map(describe);
         self
     }
 

@@ -80,6 +80,9 @@ pub struct MemoryMap {
     pub records: Option<Range>,
 }
 
+/// The unit of what is reserved: a kernel with 64 KiB pages maps nothing else with it.
+pub(crate) const BLOCK: u64 = 64 << 10;
+
 impl MemoryMap {
     /// Size of RAM in bytes.
     #[must_use]
@@ -96,32 +99,37 @@ impl MemoryMap {
         ranges.max_by_key(|range| range.len).map_or(0, Range::end)
     }
 
-    /// Reserves `bytes`, a multiple of 64 KiB, for error records: at the end of the first range of RAM, aligned to
-    /// 64 KiB so that a kernel with 64 KiB pages maps nothing else with them. Memory above it that the alignment leaves
-    /// stays usable. Reserves nothing if less than half of the region would be left.
+    /// Reserves `bytes`, a multiple of [`BLOCK`], for error records.
     #[must_use]
-    pub(crate) fn with_records(mut self, bytes: u64) -> Self {
+    pub(crate) fn with_records(self, bytes: u64) -> Self {
+        let (map, records) = self.reserve(RegionKind::AcpiNvs, bytes);
+        MemoryMap { records, ..map }
+    }
+
+    /// Reserves `bytes`, a multiple of [`BLOCK`]: at the end of the usable memory in the first range of RAM. Memory above it that the
+    /// alignment leaves stays usable. Reserves nothing if less than half of the region would be left.
+    #[must_use]
+    pub(crate) fn reserve(mut self, kind: RegionKind, bytes: u64) -> (Self, Option<Range>) {
         let end = self.usable_end();
         let Some(index) = self.regions.iter().position(|region| region.range.end() == end) else {
-            return self;
+            return (self, None);
         };
         let whole = self.regions[index].range;
-        let start = end.saturating_sub(bytes) & !0xffff;
+        let start = end.saturating_sub(bytes) / BLOCK * BLOCK;
         if bytes == 0 || start < whole.start + whole.len / 2 {
-            return self;
+            return (self, None);
         }
-        let records = Range { start, len: bytes };
+        let reserved = Range { start, len: bytes };
         let usable = |start, end| {
             (start < end).then(|| Region { range: Range::between(start, end), kind: RegionKind::Usable })
         };
         let parts = [
             usable(whole.start, start),
-            Some(Region { range: records, kind: RegionKind::AcpiNvs }),
-            usable(records.end(), end),
+            Some(Region { range: reserved, kind }),
+            usable(reserved.end(), end),
         ];
         self.regions.splice(index..=index, parts.into_iter().flatten());
-        self.records = Some(records);
-        self
+        (self, Some(reserved))
     }
 
     /// Whether all of `range` is RAM.
@@ -153,6 +161,15 @@ mod tests {
                 assert_eq!(kinds.map(|region| region.kind).collect::<Vec<_>>(), [RegionKind::AcpiNvs]);
             }
         }
+    }
+
+    #[test]
+    fn areas_are_reserved_one_below_the_other() {
+        let map = crate::aarch64::memory_map(&crate::aarch64::Layout::REFERENCE, 1 << 30);
+        let (map, first) = map.with_records(2 * BLOCK).reserve(RegionKind::Reserved, BLOCK);
+        let (records, first) = (map.records.expect("a record area"), first.expect("an area"));
+        assert_eq!((first.end(), first.len, map.usable_end()), (records.start, BLOCK, first.start));
+        assert!(map.regions.contains(&Region { range: first, kind: RegionKind::Reserved }));
     }
 
     #[test]

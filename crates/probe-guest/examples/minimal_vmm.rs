@@ -44,7 +44,7 @@ pub(crate) mod vmm {
     use ras_core::reporters::ReporterContext;
     use ras_core::request::{OnMissingSupport, Repair, Request};
     use ras_core::responder::{Responder, ResponderContext, ResponderOptions};
-    use ras_core::{Arch, Kind, MemoryError, Origin, Response, Span};
+    use ras_core::{Arch, Kind, MemoryError, Origin, Response, Severity, Span};
     use vm_memory::{Address, ByteValued, GuestAddress};
 
     pub(crate) type Result<T> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;
@@ -133,7 +133,7 @@ pub(crate) mod vmm {
                 Some(gpa) => {
                     let (span, kind, time_ns) = (POISONED, Kind::ActionRequired, context.context.now_ns);
                     let (vcpu, origin) = (Some(0), Origin::Injected);
-                    let error = MemoryError { span, gpa, kind, vcpu, origin, time_ns };
+                    let error = MemoryError { span, gpa, kind, severity: Severity::Recoverable, vcpu, origin, time_ns };
                     responder.report(&error, &context, &mut sink);
                 }
                 None => responder.tick(&context, &mut sink),

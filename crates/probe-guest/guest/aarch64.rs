@@ -13,7 +13,7 @@ use crate::frames::Frames;
 use crate::hest::Notification;
 use crate::memory_map::MemoryMap;
 use crate::report::{fail, say};
-use crate::{Boot, errors, event_device, tables, touch};
+use crate::{Boot, errors, event_device, injection, tables, touch};
 
 mod aborts;
 mod boot;
@@ -201,6 +201,7 @@ impl<'a> Firmware<'a> {
         if tables.fadt.arm_boot_arch & Fadt::PSCI_BY_HVC != Fadt::PSCI_BY_HVC {
             return Err(Failure::with("FADT: no PSCI by HVC:", u64::from(tables.fadt.arm_boot_arch)));
         }
+        injection::register(tables.einj);
         let gtdt = tables.gtdt.ok_or(Failure::new("no GTDT"))?;
         let serial = tables.spcr.map(interrupt_tables::console).transpose()?;
         Ok(Firmware {

@@ -39,6 +39,19 @@ pub(crate) struct Touch {
     pub(crate) gpa: u64,
 }
 
+/// An error to inject.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Injection {
+    pub(crate) gpa: u64,
+    /// `probe.inject-type`: a bit of EINJ.
+    pub(crate) error_type: u32,
+    /// `probe.inject`: it is triggered; `probe.inject-only`: it waits until the page is accessed.
+    pub(crate) is_triggered: bool,
+}
+
+/// Memory Uncorrectable non-fatal.
+const MEMORY_UNCORRECTABLE: u32 = 1 << 4;
+
 /// Maximum number of words that are touched.
 pub(crate) const MAX_TOUCHES: usize = 8;
 
@@ -48,6 +61,8 @@ pub(crate) struct Requests {
     pub(crate) exit: Exit,
     /// `probe.echo`: repeat lines from the console until one says `quit`.
     pub(crate) echo: bool,
+    /// Of the page at `gpa`, if one is requested.
+    injection: Injection,
     touches: [Option<Touch>; MAX_TOUCHES],
     /// `probe.touch-on`: index of the processor that touches them, in table order.
     pub(crate) touch_on: u32,
@@ -62,6 +77,7 @@ impl Requests {
     pub(crate) const NONE: Self = Requests {
         exit: Exit::PowerOff,
         echo: false,
+        injection: Injection { gpa: 0, error_type: MEMORY_UNCORRECTABLE, is_triggered: true },
         touches: [None; MAX_TOUCHES],
         touch_on: 0,
         await_errors: 0,
@@ -89,6 +105,11 @@ impl Requests {
         requests
     }
 
+    /// The error to inject. `None` if there is none.
+    pub(crate) fn injection(&self) -> Option<&Injection> {
+        (self.injection.gpa != 0).then_some(&self.injection)
+    }
+
     /// The words of memory to be touched, in the order of the command line.
     pub(crate) fn touches(&self) -> impl Iterator<Item = &Touch> {
         self.touches.iter().flatten()
@@ -103,6 +124,11 @@ impl Requests {
             (b"probe.touch", _) => self.add(Access::Load, value),
             (b"probe.store", _) => self.add(Access::Store, value),
             (b"probe.fetch", _) => self.add(Access::Fetch, value),
+            (b"probe.inject" | b"probe.inject-only", _) => {
+                self.injection.gpa = value;
+                self.injection.is_triggered = key == b"probe.inject";
+            }
+            (b"probe.inject-type", Ok(value)) => self.injection.error_type = value,
             (b"probe.touch-on", Ok(value)) => self.touch_on = value,
             (b"probe.await-errors", Ok(value)) => self.await_errors = value,
             (b"probe.timeout", Ok(value)) => self.timeout_ms = value,

@@ -17,6 +17,7 @@ use crate::cmdline::Requests;
 use crate::failure::Failure;
 use crate::format::Hex;
 use crate::hest::{self, Notification};
+use crate::injection;
 use crate::memory_map::MemoryMap;
 use crate::report::say;
 use records::ErrorSource;
@@ -55,7 +56,7 @@ pub(crate) fn is_armed() -> bool {
     ARMED.load(Ordering::SeqCst)
 }
 
-/// Executes the requests of the command line: touches words of memory, then waits for error reports.
+/// Executes the requests of the command line: injects an error, touches words of memory, then waits for error reports.
 pub(crate) fn run(
     requests: &Requests,
     memory: &MemoryMap,
@@ -63,6 +64,9 @@ pub(crate) fn run(
 ) -> Result<(), Failure> {
     for touch in requests.touches() {
         repeated_touch::check(touch, memory, in_use)?;
+    }
+    if let Some(injection) = requests.injection() {
+        injection::run(memory, injection)?;
     }
     for touch in requests.touches() {
         if requests.touch_on == arch::processor() {

@@ -26,6 +26,7 @@ mod failure;
 mod format;
 mod frames;
 mod hest;
+mod injection;
 #[cfg_attr(target_arch = "aarch64", expect(dead_code, reason = "parts are for a PC only"))]
 mod memory_map;
 mod memory_section;

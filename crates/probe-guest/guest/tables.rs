@@ -28,6 +28,8 @@ pub(crate) struct Tables {
     pub(crate) dsdt: Dsdt,
     /// The HEST with its header.
     pub(crate) hest: Option<&'static [u8]>,
+    /// The EINJ with its header.
+    pub(crate) einj: Option<&'static [u8]>,
 }
 
 /// Reads all tables, starting at the RSDP at `rsdp`.
@@ -38,7 +40,7 @@ pub(crate) fn walk(memory: &MemoryMap, rsdp: u64) -> Result<Tables, Failure> {
     if root_table.get(..4) != Some(root_signature) {
         return Err(Failure::with("no XSDT or RSDT at", root.address));
     }
-    let (mut madt, mut fadt, mut hest) = (None, None, None);
+    let (mut madt, mut fadt, mut hest, mut einj) = (None, None, None, None);
     #[cfg(target_arch = "aarch64")]
     let (mut gtdt, mut spcr) = (None, None);
     for address in acpi::root_entries(root_table, root.width) {
@@ -47,6 +49,7 @@ pub(crate) fn walk(memory: &MemoryMap, rsdp: u64) -> Result<Tables, Failure> {
             Some(b"APIC") => madt = Some(table),
             Some(b"FACP") => fadt = Some(table),
             Some(b"HEST") => hest = Some(table),
+            Some(b"EINJ") => einj = Some(table),
             #[cfg(target_arch = "aarch64")]
             Some(b"GTDT") => gtdt = Some(table),
             #[cfg(target_arch = "aarch64")]
@@ -69,6 +72,7 @@ pub(crate) fn walk(memory: &MemoryMap, rsdp: u64) -> Result<Tables, Failure> {
             .filter(|register| register.address != 0),
         dsdt: Dsdt::read(dsdt.get(Header::SIZE..).unwrap_or_default())?,
         hest,
+        einj,
     })
 }
 

@@ -11,7 +11,7 @@ use crate::frames::Frames;
 use crate::memory_map::MemoryMap;
 use crate::physical::{bytes_at, table_bytes};
 use crate::report::{fail, say};
-use crate::{Boot, acpi, errors, event_device, tables, touch};
+use crate::{Boot, acpi, errors, event_device, injection, tables, touch};
 
 mod boot;
 mod cpu;
@@ -186,6 +186,7 @@ impl Firmware {
         say!("rsdp ", Hex(rsdp), " from ", from);
         let tables = tables::walk(memory, rsdp)?;
         power::use_acpi(&tables);
+        injection::register(tables.einj);
         Ok(Firmware {
             topology: madt::read(tables.madt)?,
             devices: tables.dsdt,

@@ -63,6 +63,8 @@
 //! | `ged none` | there is no Generic Event Device, as with an MP table or a devicetree |
 //! | `rtc YYYY-MM-DDTHH:MM:SS` | the time of a PNP0B00 in the DSDT, or of a PL031 in the devicetree |
 //! | `rtc none` | aarch64: the tables describe no clock, as with ACPI |
+//! | `einj types BITS` | with `probe.inject` and similar requests: the error types that EINJ offers |
+//! | `einj injected ADDRESS` or `einj refused ADDRESS status N` | the command status of the injection |
 //! | `touching ADDRESS` | the guest starts to access a word (`probe.touch` and similar requests) |
 //! | `touched ADDRESS fine` | it accessed the word until the timeout |
 //! | `error offlined ADDRESS` | the page was reported as poisoned, or the access could not be made; it is not accessed again |
@@ -112,6 +114,9 @@
 //! | `probe.exit=hang` | halts with interrupts off after `ok` |
 //! | `probe.exit=loop` | loops without end after `ok` |
 //! | `probe.exit=power-button` | halts after `ok`, and switches off when its power button is pressed, or was pressed since its start (with ACPI) |
+//! | `probe.inject=GPA` | after the report, injects an error at GPA by EINJ, and triggers it |
+//! | `probe.inject-only=GPA` | the same, without triggering it |
+//! | `probe.inject-type=BIT` | the error type; default 0x10, Memory Uncorrectable non-fatal |
 //! | `probe.touch=GPA` | after the report, reads the 8 bytes at GPA repeatedly, until a record or a machine check reports their page, an abort ends the access, or the timeout expires. GPA is aligned, not in reserved memory, and not in the guest's own memory. Up to 8 words together with the next two, in the order of the command line |
 //! | `probe.store=GPA` | the same, but writes |
 //! | `probe.fetch=GPA` | writes a return instruction once, and executes it repeatedly |

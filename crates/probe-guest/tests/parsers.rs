@@ -26,7 +26,7 @@ mod topology;
 mod wire;
 
 use aml::{Object, Objects, Value, elements};
-use cmdline::{Access, Exit, Requests, Touch};
+use cmdline::{Access, Exit, Injection, Requests, Touch};
 use dsdt::{Dsdt, EventDevice, Interrupt};
 use failure::Failure;
 use format::{Hex, Padded, Show, Sink, Text};
@@ -94,6 +94,12 @@ fn requests_about_errors_have_numbers() {
         [touch(Access::Load, 0x200_1000), touch(Access::Store, 4096), touch(Access::Fetch, 0xab_cdef)]
     );
     assert_eq!((requests.touch_on, requests.timeout_ms, requests.await_errors), (1, 20, 16));
+
+    let injection = |words: &str| Requests::parse(words.as_bytes()).injection().copied();
+    let expected = |error_type, is_triggered| Some(Injection { gpa: 0x1000, error_type, is_triggered });
+    assert_eq!(injection("probe.inject=0x1000"), expected(0x10, true));
+    assert_eq!(injection("probe.inject-only=0x1000 probe.inject-type=0x20"), expected(0x20, false));
+    assert_eq!(injection("probe.inject-type=0x20"), None);
 
     for word in [
         "probe.touch",

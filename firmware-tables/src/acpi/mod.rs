@@ -6,11 +6,13 @@ mod console;
 mod dbg2;
 mod device;
 mod dsdt;
+mod einj;
 mod error_sources;
 mod fadt;
 mod gtdt;
 mod header;
 mod hest;
+mod instruction;
 mod madt;
 mod osc;
 mod pptt;
@@ -32,8 +34,16 @@ use crate::{BuildError, EntryPoint, GuestTables, OemInfo, Table, TableSet, chose
 use console::Port;
 
 /// The tables that the XSDT points at, in the order of their addresses. Guests expect the FADT first.
-const LISTED: &[AcpiTable] =
-    &[fadt::TABLE, madt::TABLE, gtdt::TABLE, pptt::TABLE, spcr::TABLE, dbg2::TABLE, hest::TABLE];
+const LISTED: &[AcpiTable] = &[
+    fadt::TABLE,
+    madt::TABLE,
+    gtdt::TABLE,
+    pptt::TABLE,
+    spcr::TABLE,
+    dbg2::TABLE,
+    hest::TABLE,
+    einj::TABLE,
+];
 
 /// This table set.
 const SET: TableSet = TableSet::Acpi;
@@ -67,6 +77,7 @@ pub(crate) fn build(
         }
     };
     tables.extend(record_area.as_ref().map(records::table));
+    tables.extend(einj::trigger_table(platform));
     tables.sort_by_key(|table| table.gpa);
     let error_device = error_sources::has_error_device(platform);
     Ok(GuestTables { set: SET, tables, entry, record_area, error_device })

@@ -27,6 +27,9 @@ pub(crate) fn build(
     if platform.arch != Arch::Aarch64 {
         return Err(BuildError::WrongArch { set: SET, arch: platform.arch });
     }
+    if platform.error_injection.is_some() {
+        return Err(BuildError::ErrorInjection { set: SET });
+    }
     let phandles = Phandles::of(platform)?;
     let error_sources = ErrorSources::of(platform, phandles.first_free())?;
     let root = root(platform, chosen, oem, &phandles, error_sources.as_ref())?;

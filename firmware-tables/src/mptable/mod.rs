@@ -43,6 +43,9 @@ pub(crate) fn build(platform: &Platform, oem: &OemInfo<'_>) -> Result<GuestTable
     if !platform.error_sources.is_empty() {
         return Err(BuildError::ErrorSources { set: SET, sources: platform.error_sources.len() });
     }
+    if platform.error_injection.is_some() {
+        return Err(BuildError::ErrorInjection { set: SET });
+    }
     let configuration = configuration(platform, oem)?;
     let mut area = Area::new(platform.memory.tables, SCAN_START);
     let pointer_gpa = area.claim(size_of::<wire::FloatingPointer>());

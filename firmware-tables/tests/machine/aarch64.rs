@@ -4,7 +4,7 @@
 use platform::aarch64::{self, Features};
 use platform::{
     AcpiIdentity, AcpiObject, Chosen, DeviceNode, DeviceRole, DevicetreeChild, DevicetreeIdentity,
-    EventSource, Interrupt, Platform, Property, Range, Trigger, Window,
+    ErrorInjection, EventSource, Interrupt, Platform, Property, Range, Trigger, Window,
 };
 use ras_core::{ErrorSource, Notification};
 
@@ -28,6 +28,25 @@ pub(crate) fn machine(vcpus: u32, features: Features, transports: usize) -> Plat
     let mut devices = vec![serial(), clock(), event_device(), power_button(), error_device()];
     devices.extend((0..transports).map(transport));
     aarch64::platform(&aarch64::Layout::REFERENCE, vcpus, 1 << 30, features, devices, Some("serial0"))
+}
+
+/// Error injection: registers in the order of EINJ's actions, and memory.
+#[allow(dead_code, reason = "not every test has error injection")]
+pub(crate) fn error_injection(memory: Range) -> ErrorInjection {
+    let register = |number: u64| aarch64::ERROR_INJECTION_BASE + 8 * number;
+    ErrorInjection {
+        begin: register(0),
+        trigger_pointer: register(1),
+        error_type: register(2),
+        error_types: register(3),
+        end: register(4),
+        execute: register(5),
+        busy: register(6),
+        status: register(7),
+        trigger: register(8),
+        parameters: memory.start,
+        trigger_table: memory.start + 0x40,
+    }
 }
 
 /// One source for consumed errors, one for detected errors.

@@ -3,7 +3,9 @@
 use std::num::NonZeroU32;
 
 use platform::{
-    AcpiIdentity, AcpiObject, DeviceNode, DeviceRole, EventSource, Platform, Trigger, Window, x86_64,
+    AcpiIdentity, AcpiObject, DeviceNode, DeviceRole, ErrorInjection, EventSource, Platform, Range, Trigger,
+    Window,
+    x86_64,
 };
 use ras_core::{ErrorSource, Notification};
 
@@ -18,6 +20,25 @@ pub(crate) fn machine(vcpus: u32, memory: u64, transports: usize) -> Platform {
         vec![serial(), clock(), event_device(), power_button(), error_device(), generation_id()];
     devices.extend((0..transports).map(transport));
     x86_64::platform(&x86_64::Layout::REFERENCE, vcpus, memory, devices, Some("serial0"))
+}
+
+/// Error injection: registers in the order of EINJ's actions, and memory.
+#[allow(dead_code, reason = "not every test has error injection")]
+pub(crate) fn error_injection(memory: Range) -> ErrorInjection {
+    let register = |number: u64| x86_64::ERROR_INJECTION_BASE + 8 * number;
+    ErrorInjection {
+        begin: register(0),
+        trigger_pointer: register(1),
+        error_type: register(2),
+        error_types: register(3),
+        end: register(4),
+        execute: register(5),
+        busy: register(6),
+        status: register(7),
+        trigger: register(8),
+        parameters: memory.start,
+        trigger_table: memory.start + 0x40,
+    }
 }
 
 /// Sources with different notifications, all of which Linux supports on x86_64.

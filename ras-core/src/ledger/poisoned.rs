@@ -8,9 +8,10 @@ impl Ledger {
     /// that boots again must not use them.
     ///
     /// ```
-    /// # use ras_core::{Kind, MemoryError, Origin, Span, ledger::Ledger};
+    /// # use ras_core::{Kind, MemoryError, Origin, Severity, Span, ledger::Ledger};
     /// # let detected = |gpa, log2_len| MemoryError {
-    /// #     span: Span::around(gpa, log2_len), gpa, kind: Kind::ActionOptional, vcpu: None, origin: Origin::Sigbus, time_ns: 7,
+    /// #     span: Span::around(gpa, log2_len), gpa, kind: Kind::ActionOptional,
+    /// #     severity: Severity::Recoverable, vcpu: None, origin: Origin::Sigbus, time_ns: 7,
     /// # };
     /// let mut ledger = Ledger::default();
     /// for (gpa, log2_len) in [(0x4000_0000, 21), (0x4020_0000, 12), (0x4800_0000, 12)] {
@@ -39,12 +40,13 @@ impl Ledger {
     /// [`repairable_after`](Self::repairable_after).
     ///
     /// ```
-    /// # use ras_core::{Kind, MemoryError, Origin, Span, ledger::Ledger};
+    /// # use ras_core::{Kind, MemoryError, Origin, Severity, Span, ledger::Ledger};
     /// # let mut ledger = Ledger::default();
     /// // 2 MiB are poisoned together, and a record reports 64 KiB.
     /// let page = Span::around(0x4000_0000, 21);
     /// # let error = MemoryError {
-    /// #     span: page, gpa: page.gpa, kind: Kind::ActionOptional, vcpu: None, origin: Origin::Sigbus, time_ns: 7,
+    /// #     span: page, gpa: page.gpa, kind: Kind::ActionOptional,
+    /// #     severity: Severity::Recoverable, vcpu: None, origin: Origin::Sigbus, time_ns: 7,
     /// # };
     /// ledger.record(&error);
     /// ledger.acknowledged(Span::around(0x4000_0000, 16), 8);

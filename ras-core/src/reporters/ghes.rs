@@ -105,9 +105,14 @@ impl Reporter for Ghes {
             (Kind::ActionRequired, None) => return stop(*error, StopReason::NotDeliverable, sink),
         };
         let channel = &mut self.channel;
-        self.handshake.report(span, consumer, is_free(context), context.now_ns, &mut |step| {
-            channel.carry_out(step, context, sink);
-        });
+        self.handshake.report(
+            span,
+            error.severity,
+            consumer,
+            is_free(context),
+            context.now_ns,
+            &mut |step| channel.carry_out(step, context, sink),
+        );
         self.handle_failure(context, sink);
     }
 
@@ -241,8 +246,9 @@ impl Channel {
             self.written = self.written.saturating_add(1);
             // No two records of the area have the same number: the last digit is the source's.
             let number = self.written.saturating_mul(10).saturating_add(u64::from(source.id % 10));
-            let report =
-                MemoryReport::uncorrected(record.kind(), context.unix_seconds, number).with_part(self.part);
+            let report = MemoryReport::uncorrected(record.kind(), context.unix_seconds, number)
+                .with_severity(record.severity)
+                .with_part(self.part);
             MemoryBlocks::new(record.span, report).write_next(&mut self.block).ok()
         };
         // There is one: a record is no larger than a block.

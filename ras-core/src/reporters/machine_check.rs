@@ -14,6 +14,7 @@ use crate::memory_error::{Kind, MemoryError};
 use crate::plan::Timeouts;
 use crate::queue::Queue;
 use crate::response::Response;
+use crate::severity::Severity;
 use crate::vcpu_state::{MachineCheckState, VcpuState};
 use in_progress::InProgress;
 
@@ -33,6 +34,8 @@ pub(super) const REGISTRATION: Registration = Registration {
 /// | detected | SRAO, memory scrub | deferred, poison |
 /// | detected, while no exception can be taken | UCNA, if KVM supports its interrupt (CMCI) | the same: it needs no exception |
 /// | taken by | all vCPUs together, or one if the guest enabled local machine checks | one vCPU |
+///
+/// A fatal error, consumed or detected, is an exception with a corrupt processor context (PCC), which no operating system survives.
 ///
 /// KVM_X86_SET_MCE raises no exception for an error that is not uncorrected: it stores a deferred error, which the guest reads when it polls
 /// its banks.
@@ -117,8 +120,13 @@ impl MachineCheckReporter {
         }
     }
 
-    fn registers(&self, kind: Kind, gpa: u64) -> MachineCheck {
+    fn registers(&self, error: &MemoryError) -> MachineCheck {
+        let kind = error.kind;
         let (status, mcg_status) = match (self.vendor, kind) {
+            (_, kind) if error.severity == Severity::Fatal => {
+                let code = if kind == Kind::ActionRequired { status::DATA_LOAD } else { status::SCRUB };
+                (status::UNCORRECTED | status::PCC | code, mcg::MCIP)
+            }
             (Vendor::Intel, Kind::ActionRequired) => {
                 (status::UNCORRECTED | status::S | status::AR | status::DATA_LOAD, mcg::TAKEN | mcg::EIPV)
             }
@@ -132,7 +140,7 @@ impl MachineCheckReporter {
                 (status::REPORTED | status::DEFERRED | status::POISON, mcg::TAKEN)
             }
         };
-        MachineCheck { bank: self.bank(kind), status, addr: page(gpa), misc: MISC, mcg_status }
+        MachineCheck { bank: self.bank(kind), status, addr: page(error.gpa), misc: MISC, mcg_status }
     }
 
     /// Whether all vCPUs take it together: Intel's, unless it is local.
@@ -147,7 +155,7 @@ impl MachineCheckReporter {
         state: MachineCheckState,
         sink: &mut dyn ActionSink,
     ) -> Result<(), ActionFailed> {
-        let mut registers = self.registers(error.kind, error.gpa);
+        let mut registers = self.registers(error);
         if self.is_broadcast(state) {
             // Uncorrected and not enabled: the other vCPUs rendezvous, see no error of their own, and continue. Linux leaves this in the bank
             // until it polls for corrected errors, minutes later: in the bank of the next error it would look like an overflow.
@@ -184,15 +192,17 @@ impl MachineCheckReporter {
         state: Option<MachineCheckState>,
         sink: &mut dyn ActionSink,
     ) -> bool {
+        let is_fatal = error.severity == Severity::Fatal;
         let outcome = match (self.vendor, state) {
-            (Vendor::Amd, _) => report_to(0, self.registers(Kind::ActionOptional, error.gpa), error, sink),
-            (Vendor::Intel, Some(state)) if can_take(state) => self.inject(error, 0, state, sink),
+            (Vendor::Amd, _) if !is_fatal => report_to(0, self.registers(error), error, sink),
+            (_, Some(state)) if can_take(state) => self.inject(error, 0, state, sink),
             (Vendor::Intel, Some(state))
-                if !state.in_progress && self.host.has(MachineCheckAbilities::CMCI_P) =>
+                if !is_fatal
+                    && !state.in_progress && self.host.has(MachineCheckAbilities::CMCI_P) =>
             {
                 self.inject_ucna(error, sink)
             }
-            (Vendor::Intel, _) => return false,
+            _ => return false,
         };
         outcome.is_ok()
     }
@@ -363,6 +373,8 @@ mod status {
     pub(super) const REPORTED: u64 = VAL | 1 << 60 | 1 << 59 | 1 << 58;
     /// The same, and UC.
     pub(super) const UNCORRECTED: u64 = REPORTED | UC;
+    /// Processor context corrupt: the program cannot be resumed.
+    pub(super) const PCC: u64 = 1 << 57;
     /// Intel: signalled by an exception.
     pub(super) const S: u64 = 1 << 56;
     /// Intel: action required.
@@ -379,8 +391,10 @@ mod status {
 
 /// MCG_STATUS (Intel SDM volume 3, Machine-Check Architecture, IA32_MCG_STATUS).
 mod mcg {
+    /// The exception is in progress.
+    pub(super) const MCIP: u64 = 1 << 2;
     /// MCIP and RIPV: the exception is in progress, and the program can be resumed.
-    pub(super) const TAKEN: u64 = 1 << 2 | 1;
+    pub(super) const TAKEN: u64 = MCIP | 1;
     /// The interrupted instruction is the one that consumed the error.
     pub(super) const EIPV: u64 = 1 << 1;
     /// Local: only this processor takes it.

@@ -10,7 +10,7 @@ use ras_core::reporters::ReporterContext;
 use ras_core::request::{Arch, OnMissingSupport, Repair, Request, TableSet};
 use ras_core::responder::{Responder, ResponderContext, ResponderOptions};
 use ras_core::vcpu_state::{Access, Consumption, ExceptionLevel, MachineCheckState, VcpuState};
-use ras_core::{Kind, MemoryError, Origin, RecordArea, Response, Span, StatusBlock};
+use ras_core::{Kind, MemoryError, Origin, RecordArea, Response, Severity, Span, StatusBlock};
 
 pub(crate) const SECOND: u64 = 1_000_000_000;
 pub(crate) const USER: VcpuState =
@@ -152,6 +152,7 @@ impl Machine {
             span: Span::around(gpa, log2_len),
             gpa,
             kind: Kind::ActionRequired,
+            severity: Severity::Recoverable,
             vcpu: Some(vcpu),
             origin: Origin::Sigbus,
             time_ns: self.now,
@@ -166,6 +167,7 @@ impl Machine {
             span,
             gpa: span.gpa,
             kind: Kind::ActionOptional,
+            severity: Severity::Recoverable,
             vcpu: None,
             origin: Origin::Sigbus,
             time_ns: self.now,

@@ -4,7 +4,7 @@ use ras_core::abilities::{MachineCheckAbilities, Vendor};
 use ras_core::actions::{Action, Overdue, Target};
 use ras_core::request::TableSet;
 use ras_core::vcpu_state::{MachineCheckState, VcpuState};
-use ras_core::{Kind, MemoryError, Origin, Response, Span};
+use ras_core::{Kind, MemoryError, Origin, Response, Severity, Span};
 
 use crate::machine::{Machine, READY, SECOND, SER_P, x86};
 
@@ -34,6 +34,29 @@ fn machine_checks_have_the_format_of_the_vendor() {
         amd.detected(0x1234_5000, 12, Some(ready))[0],
         "mce 0 bank 8 0x9c00180000000000 0x12345000 0x8c 0x5"
     );
+}
+
+/// PCC, and neither RIPV nor EIPV: no operating system continues. A deferred error (AMD) or UCNA (Intel) would not be fatal.
+#[test]
+fn a_fatal_machine_check_has_a_corrupt_context() {
+    let ready = VcpuState::X86_64(READY);
+    let off = VcpuState::X86_64(MachineCheckState { enabled: false, ..READY });
+    for vendor in [Vendor::Intel, Vendor::Amd] {
+        let host = x86(SER_P | MachineCheckAbilities::CMCI_P, vendor);
+        let mut machine = Machine::new(&host, TableSet::Acpi, Some(Response::Mce), Some(Response::Mce));
+        let mut report = |kind, vcpu, state| {
+            let span = Span::around(0x1000, 12);
+            let (severity, origin) = (Severity::Fatal, Origin::Einj);
+            let error = MemoryError { span, gpa: 0x1000, kind, severity, vcpu, origin, time_ns: 1 };
+            let context = machine.context(Some(state));
+            machine.run(|responder, sink| responder.report(&error, &context, sink))
+        };
+        let consumed = report(Kind::ActionRequired, Some(1), ready);
+        assert!(consumed.contains(&"mce 1 bank 9 0xbe00000000000134 0x1000 0x8c 0x4".into()), "{consumed:?}");
+        let detected = report(Kind::ActionOptional, None, ready);
+        assert!(detected.contains(&"mce 0 bank 8 0xbe000000000000c0 0x1000 0x8c 0x4".into()), "{detected:?}");
+        assert_eq!(report(Kind::ActionOptional, None, off), [""; 0], "it waits for a vCPU that can take it");
+    }
 }
 
 #[test]
@@ -162,7 +185,7 @@ fn the_bank_of_bystanders_is_not_used_for_errors() {
     let context = machine.context(Some(VcpuState::X86_64(READY)));
     for (kind, vcpu) in [(Kind::ActionRequired, Some(1)), (Kind::ActionOptional, None)] {
         let span = Span::around(0x1000, 12);
-        let error = MemoryError { span, gpa: 0x1000, kind, vcpu, origin: Origin::Sigbus, time_ns: 1 };
+        let error = MemoryError { span, gpa: 0x1000, kind, severity: Severity::Recoverable, vcpu, origin: Origin::Sigbus, time_ns: 1 };
         machine.responder.report(&error, &context, &mut |action: Action<'_>| {
             match action {
                 Action::MachineCheck { target: Target::AllBut(_), registers } => {

@@ -4,7 +4,7 @@ use ras_core::abilities::Vendor;
 use ras_core::actions::{Action, FaultAddress, Overdue, StopReason};
 use ras_core::request::TableSet;
 use ras_core::vcpu_state::{Access, Consumption, ExceptionLevel, VcpuState};
-use ras_core::{Kind, MemoryError, Origin, Response, Span};
+use ras_core::{Kind, MemoryError, Origin, Response, Severity, Span, StatusBlock};
 
 use crate::machine::{Machine, READY, SECOND, SER_P, USER, arm, x86};
 
@@ -233,6 +233,7 @@ fn memory_that_a_device_accessed_is_reported_as_detected() {
         span: Span::around(0x8000_1000, 12),
         gpa: 0x8000_1000,
         kind: Kind::ActionRequired,
+        severity: Severity::Recoverable,
         vcpu: None,
         origin: Origin::Device,
         time_ns: 5,
@@ -333,4 +334,65 @@ fn a_consumed_error_that_is_never_acknowledged_is_overdue() {
     machine.guest_reads(0);
     assert_eq!(machine.tick(), ["acknowledged 0"]);
     assert_eq!(machine.responder.overdue().count(), 0);
+}
+
+/// An error of this severity that nothing has consumed.
+fn detected(gpa: u64, severity: Severity) -> MemoryError {
+    let span = Span::around(gpa, 12);
+    MemoryError {
+        span,
+        gpa,
+        kind: Kind::ActionOptional,
+        severity,
+        vcpu: None,
+        origin: Origin::Einj,
+        time_ns: 1,
+    }
+}
+
+/// The severity of the block of that source, and of its first entry.
+fn severities(machine: &Machine, source: u16) -> [Option<Severity>; 2] {
+    let slot = machine.area.as_ref().unwrap().slot(source).unwrap();
+    let bytes = machine.read(slot.block_gpa, u64::from(slot.block_len));
+    let block = StatusBlock::read(&bytes).unwrap();
+    let entry = block.entries().next().unwrap();
+    [Severity::from_number(block.header.severity.get()), entry.severity()]
+}
+
+#[test]
+fn a_fatal_error_has_a_fatal_record() {
+    let mut machine = Machine::new(&arm(), TableSet::Acpi, Some(Response::Sea), Some(Response::Gsiv));
+    let context = machine.context(None);
+    let error = detected(0x8000_1000, Severity::Fatal);
+    let actions = machine.run(|responder, sink| responder.report(&error, &context, sink));
+    assert_eq!(actions, ["record 1", "error event", "handled gsiv"]);
+    assert_eq!(severities(&machine, 1), [Some(Severity::Fatal); 2]);
+    let context = machine.context(Some(USER));
+    let (gpa, vcpu) = (0x8000_5000, Some(1));
+    let consumed = MemoryError {
+        kind: Kind::ActionRequired,
+        vcpu,
+        ..detected(gpa, Severity::Fatal)
+    };
+    let actions = machine.run(|responder, sink| responder.report(&consumed, &context, sink));
+    assert_eq!(actions, ["record 0", "abort 1 0x92000410 NotValid", "handled sea"]);
+    assert_eq!(severities(&machine, 0), [Some(Severity::Fatal); 2]);
+}
+
+/// A record of the same page that is less severe does not report it.
+#[test]
+fn a_fatal_error_is_not_a_part_of_a_recoverable_one() {
+    let mut machine = Machine::new(&arm(), TableSet::Acpi, Some(Response::Sea), Some(Response::Gsiv));
+    let mut report = |machine: &mut Machine, severity| {
+        let context = machine.context(None);
+        let error = detected(0x8000_1000, severity);
+        machine.run(|responder, sink| responder.report(&error, &context, sink))
+    };
+    report(&mut machine, Severity::Recoverable);
+    assert_eq!(report(&mut machine, Severity::Recoverable), ["coalesced 1"]);
+    assert_eq!(report(&mut machine, Severity::Fatal), ["queued 1"]);
+    assert_eq!(report(&mut machine, Severity::Recoverable), ["coalesced 1"]);
+    assert_eq!(machine.guest_reads(1), [0x8000_1000]);
+    assert_eq!(machine.tick(), ["acknowledged 1", "record 1", "error event", "handled gsiv"]);
+    assert_eq!(severities(&machine, 1), [Some(Severity::Fatal); 2]);
 }

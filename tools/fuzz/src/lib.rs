@@ -3,6 +3,7 @@
 //! | target | an input is |
 //! |---|---|
 //! | `virtio-*` | a program of a hostile driver and of the host's other side, for one kind of device (`virtio`) |
+//! | `error-injection` | accesses to the registers of error injection, and when the VMM serves them |
 //! | `control` | the line of a request at the control socket |
 //! | `profile` | a profile, or changes to one of the examples, with `--set` options |
 //! | `records` | a file with error records |
@@ -16,6 +17,7 @@ mod descriptions;
 #[path = "../../../crates/devices/tests/virtio/driver.rs"]
 #[allow(dead_code, reason = "the driver of a fuzz target uses a part of it")]
 mod driver;
+mod error_injection;
 mod profile;
 pub mod random;
 mod records;
@@ -41,6 +43,7 @@ pub static TARGETS: &[Target] = &[
     virtio::target::<virtio::balloon::Device>("virtio-balloon"),
     virtio::target::<virtio::console::Device>("virtio-console"),
     virtio::target::<virtio::fs::Device>("virtio-fs"),
+    Target { name: "error-injection", run: error_injection::run, show: error_injection::show },
     Target { name: "control", run: control::run, show: text },
     Target { name: "profile", run: profile::run, show: profile::show },
     Target { name: "records", run: records::run, show: text },

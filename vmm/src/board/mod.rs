@@ -9,16 +9,20 @@ mod x86_64;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use devices::error_injection::{self, ErrorInjector};
 use devices::ged::GenericEventDevice;
 use devices::kind::DeviceError;
 use devices::{ConsolePort, InterruptLine, LevelLine};
+use guest_memory::GuestRam;
 use machine_profile::TableSet;
-use platform::{Arch, DeviceNode};
+use platform::{Arch, DeviceNode, ErrorInjection, Range};
+use ras_core::plan::Plan;
 
 use crate::bus::{MachineBus, Occupied};
 use crate::console::Output;
 use crate::kvm::{KvmError, KvmVm};
 use crate::lifecycle::Lifecycle;
+use crate::ras::inject::from_guest;
 
 /// Why the devices of a machine cannot be attached.
 #[derive(Debug, thiserror::Error)]
@@ -115,6 +119,29 @@ pub(crate) fn generation_id(arch: Arch) -> u64 {
         Arch::X86_64 => platform::x86_64::GENERATION_ID.start,
         Arch::Aarch64 => platform::aarch64::GENERATION_ID.start,
     }
+}
+
+/// Error injection, with this block of memory.
+#[must_use]
+pub fn error_injection(arch: Arch, memory: Range) -> ErrorInjection {
+    let base = match arch {
+        Arch::X86_64 => platform::x86_64::ERROR_INJECTION_BASE,
+        Arch::Aarch64 => platform::aarch64::ERROR_INJECTION_BASE,
+    };
+    error_injection::description(base, memory)
+}
+
+/// Attaches the device by which the guest injects errors, with what the plan can report.
+pub(crate) fn attach_error_injector(
+    wiring: &mut Wiring<'_>,
+    description: &ErrorInjection,
+    ram: &GuestRam,
+    plan: &Plan,
+) -> Result<Arc<Mutex<ErrorInjector>>, BoardError> {
+    let injector = ErrorInjector::new(description, ram.clone(), &from_guest::error_types(plan));
+    let injector = Arc::new(Mutex::new(injector.map_err(BoardError::EventFd)?));
+    wiring.bus.add_mmio(description.begin, error_injection::LEN, injector.clone())?;
+    Ok(injector)
 }
 
 /// Attaches the devices of every machine of an architecture.

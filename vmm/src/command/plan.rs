@@ -129,6 +129,11 @@ fn text(blueprint: &Blueprint) -> String {
     ] {
         lines.extend(response_lines(what, response));
     }
+    if !report.injection.is_empty() {
+        let errors = report.injection.iter().map(|error| format!("{} ({:#x})", error.name, error.bit));
+        let errors = errors.collect::<Vec<_>>().join(", ");
+        lines.push(format!("injection     by the guest itself (EINJ): {errors}"));
+    }
     if blueprint.host == HostAbilities::unknown(blueprint.host.architecture()) {
         lines.push(
             "note          nothing is known about the host: `--host FILE` plans for one, and `ghest probe --abilities` there \
@@ -203,6 +208,9 @@ pub(super) fn refusal(profile: &Profile, error: &PlanError) -> (Diagnostic, Stat
             "use less memory, or a host whose guests have more address bits",
             Status::Host,
         ),
+        PlanError::Describe(DescribeError::NoMemoryForInjection) => {
+            ("ras.injection".to_owned(), "remove the key, or use more memory", Status::Usage)
+        }
         PlanError::Describe(DescribeError::Build(_)) => {
             ("machine.firmware".to_owned(), "use another table set, or fewer vCPUs", Status::Host)
         }

@@ -1,10 +1,13 @@
 //! The event loop of a running machine's main thread.
 
 use std::os::fd::AsRawFd;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use devices::error_injection::ErrorInjector;
 use event_manager::{EventManager, EventOps, Events, MutEventSubscriber, SubscriberOps};
 use vmm_sys_util::epoll::EventSet;
+use vmm_sys_util::eventfd::EventFd;
 use vmm_sys_util::timerfd::TimerFd;
 
 use super::running::RunningMachine;
@@ -29,6 +32,9 @@ pub(super) fn run(
     timer.reset(TICK, None).map_err(|error| host_error("timerfd_settime(2)")(error.into()))?;
     events.add_subscriber(Box::new(TickWatcher { timer, machine, notifier }));
     events.add_subscriber(Box::new(DetectedErrorWatcher(machine)));
+    if let Some(injector) = machine.error_injector {
+        events.add_subscriber(Box::new(ErrorInjectorWatcher::new(machine, injector)));
+    }
     if let Some(server) = control {
         events.add_subscriber(Box::new(ControlWatcher { server, machine }));
     }
@@ -79,6 +85,32 @@ impl MutEventSubscriber for DetectedErrorWatcher<'_> {
 
     fn init(&mut self, ops: &mut EventOps<'_>) {
         add(ops, self.0.preserved.detected_errors.wake());
+    }
+}
+
+/// Carries out what the guest requests of its error injector.
+struct ErrorInjectorWatcher<'a> {
+    machine: &'a RunningMachine<'a>,
+    injector: &'a Mutex<ErrorInjector>,
+    wake: Arc<EventFd>,
+}
+
+impl<'a> ErrorInjectorWatcher<'a> {
+    fn new(machine: &'a RunningMachine<'a>, injector: &'a Mutex<ErrorInjector>) -> Self {
+        let wake = injector.lock().unwrap_or_else(PoisonError::into_inner).wake();
+        ErrorInjectorWatcher { machine, injector, wake }
+    }
+}
+
+impl MutEventSubscriber for ErrorInjectorWatcher<'_> {
+    fn process(&mut self, _: Events, _: &mut EventOps<'_>) {
+        // Read first: what the guest requests from now on wakes the loop again. An error means that it was read already.
+        let _ = self.wake.read();
+        self.machine.serve_error_injector(self.injector);
+    }
+
+    fn init(&mut self, ops: &mut EventOps<'_>) {
+        add(ops, &*self.wake);
     }
 }
 

@@ -1,8 +1,10 @@
 //! A running machine as its main thread controls it: requests of the control socket, injection, repair.
 
 use std::io;
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
+use devices::error_injection::ErrorInjector;
 use devices::kind::Backend;
 use guest_memory::sigbus;
 use machine_profile::Machine;
@@ -31,6 +33,10 @@ pub(super) struct RunningMachine<'a> {
     pub(super) lifecycle: &'a Lifecycle,
     pub(super) preserved: &'a PreservedState,
     pub(super) vm: &'a KvmVm,
+    /// The guest's memory map.
+    pub(super) memory: &'a platform::MemoryMap,
+    /// The device by which the guest injects errors. `None` if it cannot.
+    pub(super) error_injector: Option<&'a Mutex<ErrorInjector>>,
     /// Of the profile's devices, in its order.
     pub(super) backends: &'a [Backend],
     pub(super) started: Instant,
@@ -145,7 +151,7 @@ impl RunningMachine<'_> {
     }
 
     /// Raises SIGBUS and waits until the error is reported, so that a response to an injection request means that.
-    fn raise(&self, fault: sigbus::Fault) -> io::Result<()> {
+    pub(super) fn raise(&self, fault: sigbus::Fault) -> io::Result<()> {
         sigbus::raise(fault)?;
         self.report_next_detected();
         Ok(())
@@ -229,7 +235,7 @@ impl RunningMachine<'_> {
     }
 
     /// Runs `operation` while no vCPU is in the guest.
-    fn with_vcpus_paused(
+    pub(super) fn with_vcpus_paused(
         &self,
         operation: impl FnOnce() -> Result<(), RequestError>,
     ) -> Result<(), RequestError> {

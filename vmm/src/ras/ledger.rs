@@ -28,6 +28,12 @@ impl Reporting {
         (ledger.entries().len() as u64, ledger.poisoned_bytes())
     }
 
+    /// Whether it has an entry for that address.
+    #[must_use]
+    pub fn is_in_ledger(&self, gpa: u64) -> bool {
+        self.lock().responder.ledger().at(gpa).is_some()
+    }
+
     /// Spans whose pages may be replaced while the guest runs: according to the profile's `ras.repair`, and memslot holes that a
     /// device gave back to the host, each once.
     #[must_use]

@@ -36,11 +36,11 @@ use ras_core::reporters::{BuildError, ReporterContext};
 use ras_core::request::Repair;
 use ras_core::responder::{Responder, ResponderContext, ResponderOptions, own_memory};
 use ras_core::vcpu_state::VcpuState;
-use ras_core::{Kind, MemoryError, Origin, PartName, RecordArea, Response, Span};
+use ras_core::{Kind, MemoryError, Origin, PartName, RecordArea, Response, Severity, Span};
 use vcpu::PoisonAccess;
 
 pub use executor::ActionExecutor;
-pub use memslot_holes::MemslotHoles;
+pub use memslot_holes::{Hole, MemslotHoles};
 pub use platform_memory::PlatformMemory;
 pub use records::RecordRefused;
 pub use restore::RestoredHole;
@@ -175,14 +175,15 @@ impl Reporting {
         read_state: &mut dyn FnMut() -> Option<VcpuState>,
     ) {
         let mut state = self.lock();
-        let (gpa, log2_len, origin) = match access {
+        let recoverable = Severity::Recoverable;
+        let (gpa, log2_len, origin, severity) = match access {
             PoisonAccess::Sigbus(fault) => match self.error_of_signal(fault) {
                 Some(error) => error,
                 None => return self.stop_for_own_memory(&mut state, fault),
             },
-            PoisonAccess::MemoryFault { gpa, size } => (gpa, log2(size), Origin::MemoryFault),
+            PoisonAccess::MemoryFault { gpa, size } => (gpa, log2(size), Origin::MemoryFault, recoverable),
             PoisonAccess::ArmSea { gpa: Some(gpa) } => {
-                (gpa, log2(self.ram.backing().page_size()), Origin::ArmSea)
+                (gpa, log2(self.ram.backing().page_size()), Origin::ArmSea, recoverable)
             }
             PoisonAccess::ArmSea { gpa: None } => {
                 let report = StopReport { reason: StopReason::AddressUnknown, error: None };
@@ -196,6 +197,7 @@ impl Reporting {
             span: Span::around(gpa, log2_len),
             gpa,
             kind: Kind::ActionRequired,
+            severity,
             vcpu: Some(vcpu),
             origin,
             time_ns: self.now_ns(),
@@ -222,18 +224,20 @@ impl Reporting {
     pub fn detected(&self, error: DetectedError) {
         let mut state = self.lock();
         let is_notice = matches!(error, DetectedError::Noticed { .. });
-        let (gpa, log2_len, origin) = match error {
+        let recoverable = Severity::Recoverable;
+        let (gpa, log2_len, origin, severity) = match error {
             DetectedError::Signalled(fault) => match self.error_of_signal(fault) {
                 Some(error) => error,
                 None => return self.stop_for_own_memory(&mut state, fault),
             },
-            DetectedError::Touched { gpa, log2_len } => (gpa, log2_len, Origin::Device),
-            DetectedError::Noticed { span } => (span.gpa, span.log2_len, Origin::Injected),
+            DetectedError::Touched { gpa, log2_len } => (gpa, log2_len, Origin::Device, recoverable),
+            DetectedError::Noticed { span } => (span.gpa, span.log2_len, Origin::Injected, recoverable),
         };
         let error = MemoryError {
             span: Span::around(gpa, log2_len),
             gpa,
             kind: Kind::ActionOptional,
+            severity,
             vcpu: None,
             origin,
             time_ns: self.now_ns(),

@@ -2,8 +2,9 @@
 //! error records. What it holds is known, so a poisoned page of it is replaced by one with the same contents, and the guest
 //! is not notified.
 //!
-//! The guest writes to it in one place only: it acknowledges a record, by clearing the first field of the status block and then
-//! setting the acknowledge register. The two are in different pages, so each tells what the other held.
+//! Of what the guest writes to it, one thing is needed later: it acknowledges a record, by clearing the first field of the status block and then
+//! setting the acknowledge register. The two are in different pages, so each tells what the other held. What it writes to describe an error
+//! that it injects (EINJ) is zero in a page that was replaced: nothing is injected then.
 
 use std::io;
 

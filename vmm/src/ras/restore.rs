@@ -8,7 +8,7 @@ use ras_core::actions::Overdue;
 use ras_core::{MemoryError, Origin, Response, Span};
 use serde_json::{Value, json};
 
-use super::{Reporting, State, log2};
+use super::{Hole, Reporting, State, log2};
 use crate::journal::Note;
 
 /// A memslot hole in memory that was restored.
@@ -57,7 +57,7 @@ impl Reporting {
         match self.memslot_holes.hole_at(error.gpa) {
             None => self.journal.note(Note::Repaired(pages)),
             // Memslots are changed while no vCPU runs, by the main thread.
-            Some(span) => {
+            Some(Hole { span, .. }) => {
                 if let (Some(vcpu), Some(executor)) = (error.vcpu, &state.executor) {
                     executor.control.hold(vcpu);
                 }

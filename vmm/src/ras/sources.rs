@@ -1,7 +1,7 @@
 //! Where errors come from, beside a vCPU's exits: detected errors, and accesses to poisoned pages that only the VMM sees.
 
 use guest_memory::{AccessError, sigbus};
-use ras_core::{Origin, Span};
+use ras_core::{Origin, Severity, Span};
 
 use super::Reporting;
 
@@ -31,7 +31,7 @@ impl Reporting {
     pub fn accessed_poison(&self, gpa: u64) -> bool {
         let Some(hva) = self.ram.host_address(gpa) else { return false };
         let log2_len = match (self.memslot_holes.hole_at(gpa), self.ram.probe(gpa, 1)) {
-            (Some(hole), _) => hole.log2_len,
+            (Some(hole), _) => hole.span.log2_len,
             (None, Err(AccessError::Poisoned(page))) => page.log2_len,
             (None, _) => return false,
         };
@@ -53,11 +53,13 @@ impl Reporting {
         }
     }
 
-    /// The GPA of a signal, the base-two logarithm of the poisoned bytes, and the error's origin. `None` if the address is not
-    /// guest memory.
-    pub(super) fn error_of_signal(&self, fault: sigbus::Fault) -> Option<(u64, u8, Origin)> {
+    /// The GPA of a signal, the base-two logarithm of the poisoned bytes, and the error's origin and severity. `None` if the address is
+    /// not guest memory.
+    pub(super) fn error_of_signal(&self, fault: sigbus::Fault) -> Option<(u64, u8, Origin, Severity)> {
         let gpa = self.ram.guest_address(fault.hva)?;
-        let origin = if self.memslot_holes.contains(gpa) { Origin::Injected } else { Origin::Sigbus };
-        Some((gpa, fault.log2_len, origin))
+        let hole = self.memslot_holes.hole_at(gpa);
+        let (origin, severity) =
+            hole.map_or((Origin::Sigbus, Severity::Recoverable), |hole| (hole.origin, hole.severity));
+        Some((gpa, fault.log2_len, origin, severity))
     }
 }

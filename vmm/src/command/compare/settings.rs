@@ -74,11 +74,12 @@ pub(super) struct Settings {
     pub(super) changes: Vec<Change>,
 }
 
-/// Keys whose responses a table set may not support. They become `auto` then.
-const RESPONSE_KEYS: [&str; 2] = ["ras.synchronous", "ras.asynchronous"];
+/// Keys whose values a table set may not support, and what they become then.
+const FALLBACKS: [(&str, &str); 3] =
+    [("ras.synchronous", "auto"), ("ras.asynchronous", "auto"), ("ras.injection", "false")];
 
 impl Settings {
-    /// Sets the table set, and responses that it does not support to `auto`.
+    /// Sets the table set, and what it does not support to its fallback.
     ///
     /// # Errors
     /// Returns the other problems of the profile.
@@ -97,18 +98,19 @@ impl Settings {
                 Ok(profile) => return Ok(Settings { profile, set, changes }),
                 Err(problems) => problems,
             };
-            let can_change = |problem: &&Diagnostic| {
-                RESPONSE_KEYS.contains(&problem.key.as_str())
-                    && !changes.iter().any(|it| it.key == problem.key)
+            let change = |problem: &Diagnostic| {
+                let (key, taken) = FALLBACKS.into_iter().find(|(key, _)| *key == problem.key)?;
+                let asked = problem.value().trim_matches('"').to_owned();
+                let is_new = !changes.iter().any(|it| it.key == key);
+                is_new.then(|| Change { key: key.into(), asked, taken: taken.into() })
             };
-            let Some(problem) = problems.iter().find(can_change) else {
+            let Some(change) = problems.iter().find_map(change) else {
                 let lines = problems.iter().map(|problem| format!("{}: {}", problem.key, problem.message));
                 return Err(lines.collect::<Vec<_>>().join("; "));
             };
-            set.retain(|text| !text.starts_with(&format!("{}=", problem.key)));
-            set.push(format!("{}=auto", problem.key));
-            let asked = problem.value().trim_matches('"').to_owned();
-            changes.push(Change { key: problem.key.clone(), asked, taken: "auto".into() });
+            set.retain(|text| !text.starts_with(&format!("{}=", change.key)));
+            set.push(format!("{}={}", change.key, change.taken));
+            changes.push(change);
         }
     }
 }

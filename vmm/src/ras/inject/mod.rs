@@ -4,7 +4,9 @@
 //!   record, which poisons nothing. Both together are an [`Injection`].
 //! - [`InjectionSpec`] is the argument of `ghest boot --inject`: a request and its trigger.
 //! - [`Schedule`] keeps the specs of a boot until their time or their console output has come.
+//! - [`from_guest`] is about errors that the guest itself injects.
 
+pub mod from_guest;
 mod injection;
 mod record;
 mod request;
