@@ -170,7 +170,7 @@ impl ServedGroup {
         match std::mem::replace(&mut self.state, State::Failed) {
             State::Running(mut worker) => worker.join(),
             #[cfg(feature = "testing")]
-            State::OfCaller(server) => Some(server.idle),
+            State::OfCaller(mut server) => server.end().ok().map(|()| server.idle),
             State::Stopped(idle) => Some(idle),
             State::Failed => None,
         }
@@ -194,6 +194,12 @@ impl ServedGroup {
             None => State::Stopped(idle),
         };
         Ok(())
+    }
+}
+
+impl Drop for ServedGroup {
+    fn drop(&mut self) {
+        self.stop();
     }
 }
 
@@ -283,7 +289,11 @@ impl Server {
 
     /// Serves the queues until the thread has to end. `None` if it failed.
     fn run(mut self) -> Option<Idle> {
-        match panic::catch_unwind(AssertUnwindSafe(|| self.serve())) {
+        let serve = AssertUnwindSafe(|| {
+            let outcome = self.serve();
+            self.end().and(outcome)
+        });
+        match panic::catch_unwind(serve) {
             Ok(Ok(())) => Some(self.idle),
             Ok(Err(error)) => {
                 self.context.fail(&error);
@@ -309,7 +319,7 @@ impl Server {
         watch(epoll, &stop.event, STOP)?;
         for ReadyQueue { index, .. } in &*ready {
             if let Some(kick) = context.kicks.get(usize::from(*index)) {
-                watch(epoll, &**kick, KICK + u64::from(*index))?;
+                watch_kick(epoll, *index, kick)?;
             }
         }
         let indices: Vec<_> = ready.iter().map(|ready| ready.index).collect();
@@ -320,6 +330,11 @@ impl Server {
             }
         }
         Ok(())
+    }
+
+    /// Has the group give up what it holds of its queues.
+    fn end(&mut self) -> Result<(), ServeError> {
+        self.call(|handler, group| handler.ended(group))
     }
 
     /// Waits, for `timeout` milliseconds or without end, and handles what is ready. Returns how many descriptors were.
@@ -363,6 +378,7 @@ impl Server {
             interrupt: &*context.interrupt,
             stop: &stop.flag,
             epoll,
+            kicks: &context.kicks,
             queues: ready,
         };
         call(&mut **handler, &mut group)?;
@@ -374,6 +390,11 @@ impl Server {
         }
         Ok(())
     }
+}
+
+/// Watches the driver's notifications of a queue.
+pub(super) fn watch_kick(epoll: &Epoll, queue: u16, kick: &EventFd) -> io::Result<()> {
+    watch(epoll, kick, KICK + u64::from(queue))
 }
 
 fn watch(epoll: &Epoll, fd: &impl AsRawFd, data: u64) -> io::Result<()> {
