@@ -26,6 +26,7 @@ pub(crate) struct Workspace {
 const HOST_TESTS: &[(&str, &str, &str)] = &[
     ("ghest-guest-memory", "hardware_poison", "guest-memory-test"),
     ("ghest-devices", "poisoned_pages", "devices-test"),
+    ("ghest-devices", "vhost_net", "vhost-net-test"),
 ];
 
 impl Workspace {

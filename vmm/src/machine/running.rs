@@ -161,6 +161,7 @@ impl RunningMachine<'_> {
     /// Reports a detected error to the guest.
     pub(super) fn report(&self, error: DetectedError) {
         self.preserved.reporting.detected(error);
+        self.preserved.note_poison();
         self.fill_restored_holes();
         self.kick();
     }
@@ -203,6 +204,8 @@ impl RunningMachine<'_> {
         }
         self.preserved.reporting.tick();
         self.preserved.reporting.reserve();
+        // Errors that a vCPU has consumed, and pages that were repaired.
+        self.preserved.note_poison();
         self.fill_restored_holes();
         self.kick();
         for span in self.preserved.reporting.repairable() {
