@@ -121,7 +121,8 @@ fn missing_vhost_net() -> Checked {
     let profile = machine(&scratch, &["vhost = true\ntap = \"tap0\""]);
     let device = Path::new("/dev/vhost-net");
     if device.exists() {
-        let boot = with_interfaces(&format!("{add} && mount --bind /dev/null {}", device.display()), &profile);
+        let boot =
+            with_interfaces(&format!("{add} && mount --bind /dev/null {}", device.display()), &profile);
         let what = "/dev/vhost-net: VHOST_GET_FEATURES: failure in vhost ioctl: Inappropriate ioctl for device (os error 25)";
         refused(boot, &profile, "vhost", what, "remove `vhost`");
     } else {
@@ -243,8 +244,13 @@ fn socket_that_refuses() -> Checked {
 /// The profile may be meant for another host.
 fn networks_that_the_host_lacks_pass_the_check() -> Checked {
     let scratch = Scratch::new();
-    for keys in ["tap = \"ghest-none0\"", "fd = 999", "passt = true", "socket = \"passt.socket\"", "tap = \"ghest-none0\"\nvhost = true"]
-    {
+    for keys in [
+        "tap = \"ghest-none0\"",
+        "fd = 999",
+        "passt = true",
+        "socket = \"passt.socket\"",
+        "tap = \"ghest-none0\"\nvhost = true",
+    ] {
         let check = Ghest::new(["check"]).arg(&machine(&scratch, &[keys]).path).env("PATH", "/none");
         check.finish().expect(0);
     }

@@ -30,7 +30,15 @@ const X86_64: Host = Host {
     // periodic tick the dropped interrupt can be the timer's, and the host hangs.
     cmdline: "nohz=off highres=off",
     kernel: "6.1",
-    modules: &["virtio_pci", "virtio_console", "virtio_blk", "kvm-amd", "hwpoison-inject", "tun", "vhost_net"],
+    modules: &[
+        "virtio_pci",
+        "virtio_console",
+        "virtio_blk",
+        "kvm-amd",
+        "hwpoison-inject",
+        "tun",
+        "vhost_net",
+    ],
 };
 
 const AARCH64: Host = Host {

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use vcpu::{RunState, Vcpus};
 
 use super::request_error::RequestError;
+use super::terminal::Terminal;
 use super::{PreservedState, balloon, console_size};
 use crate::board::EventLine;
 use crate::control::{Devices, MemoryMap, MemorySlot, Request, State};
@@ -28,6 +29,8 @@ pub(super) struct RunningMachine<'a> {
     pub(super) vcpus: &'a Vcpus,
     pub(super) power_button: &'a EventLine,
     pub(super) new_generation: &'a EventLine,
+    /// The console on standard input and output, if it is not the serial port.
+    pub(super) terminal: Option<&'a Terminal>,
     pub(super) lifecycle: &'a Lifecycle,
     pub(super) preserved: &'a PreservedState,
     pub(super) vm: &'a KvmVm,

@@ -119,12 +119,7 @@ impl Connection {
     }
 
     /// Has the back end serve the rings, with the features that the driver accepted.
-    pub(super) fn start(
-        &mut self,
-        features: u64,
-        ram: &GuestRam,
-        rings: &Rings,
-    ) -> Result<(), ConnectError> {
+    pub(super) fn start(&mut self, features: u64, ram: &GuestRam, rings: &Rings) -> Result<(), ConnectError> {
         let Connection { frontend, stream, .. } = self;
         in_time(stream, || start(frontend, features, ram, rings))
     }

@@ -72,14 +72,11 @@ impl QueueGroup for Session {
         Ok(())
     }
 
-    fn ready(
-        &mut self,
-        token: u32,
-        _: EventSet,
-        context: &mut GroupContext<'_>,
-    ) -> Result<(), ServeError> {
+    fn ready(&mut self, token: u32, _: EventSet, context: &mut GroupContext<'_>) -> Result<(), ServeError> {
         match token {
-            CONNECTION if self.connection.is_some() => self.disconnected(&"it closed the connection", context),
+            CONNECTION if self.connection.is_some() => {
+                self.disconnected(&"it closed the connection", context)
+            }
             RETRY => {
                 // This also makes it unreadable.
                 self.retry.clear().map_err(io::Error::from)?;
@@ -134,11 +131,7 @@ impl Session {
     }
 
     /// There is no back end. One that goes at once, perhaps of the request that it is given again, is not connected to again and again.
-    fn disconnected(
-        &mut self,
-        reason: &dyn ToString,
-        context: &GroupContext<'_>,
-    ) -> Result<(), ServeError> {
+    fn disconnected(&mut self, reason: &dyn ToString, context: &GroupContext<'_>) -> Result<(), ServeError> {
         self.connection = None;
         self.report(reason);
         self.rings.rebase(context.memory())?;

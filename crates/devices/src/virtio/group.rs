@@ -292,7 +292,9 @@ impl<'a> GroupContext<'a> {
     /// Returns an error if the used ring cannot be read, or the error of epoll_ctl(2).
     pub(crate) fn take_back(&mut self, queue: u16, next_available: u16) -> Result<(), ServeError> {
         let (kicks, epoll) = (self.kicks, self.epoll);
-        let (Some(ready), Some(kick)) = (self.ready(queue), kicks.get(usize::from(queue))) else { return Ok(()) };
+        let (Some(ready), Some(kick)) = (self.ready(queue), kicks.get(usize::from(queue))) else {
+            return Ok(());
+        };
         watch_kick(epoll, queue, kick)?;
         // Fails only if 2^64 - 2 notifications are pending.
         let _ = kick.write(1);

@@ -171,8 +171,7 @@ impl Net {
         for pair in 0..pairs {
             let queues = [2 * pair, 2 * pair + 1];
             let queue = tap.queue(pair.into()).ok_or(io::ErrorKind::NotFound)?;
-            let own =
-                Pair::new(TapPort::new(Arc::clone(queue)), queues, mergeable, self.backend.limiters()?);
+            let own = Pair::new(TapPort::new(Arc::clone(queue)), queues, mergeable, self.backend.limiters()?);
             let vhost = self.backend.vhost.as_ref().and_then(|vhost| vhost.get(usize::from(pair)));
             groups.push((
                 queues.to_vec(),

@@ -51,7 +51,9 @@ impl VhostError {
                 format!("load the kernel's module as root (`modprobe vhost_net`), {WITHOUT}")
             }
             VhostError::Open(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-                format!("add this user to the device's group (for Debian: `usermod -aG kvm $USER`), {WITHOUT}")
+                format!(
+                    "add this user to the device's group (for Debian: `usermod -aG kvm $USER`), {WITHOUT}"
+                )
             }
             VhostError::Open(_) | VhostError::Request(_) | VhostError::Features(_) => {
                 WITHOUT.trim_start_matches("or ").to_owned()
@@ -94,7 +96,8 @@ impl VhostNet {
     pub(super) fn open() -> Result<Self, VhostError> {
         let file = OpenOptions::new().read(true).write(true).open(DEVICE).map_err(VhostError::Open)?;
         let memory = GuestMemoryMmap::new();
-        let features = Requests { file: &file, memory: &memory }.get_features().map_err(VhostError::Request)?;
+        let features =
+            Requests { file: &file, memory: &memory }.get_features().map_err(VhostError::Request)?;
         match FEATURES & !features {
             0 => Ok(VhostNet(file)),
             missing => Err(VhostError::Features(missing)),

@@ -4,16 +4,18 @@
 //! takes the queues back once a page is poisoned, wherever it is, or the kernel cannot use a ring, and serves them by itself until the
 //! driver resets the device: what happens then is that of any other network interface.
 
+use std::fmt::Display;
 use std::io;
 use std::sync::Arc;
 
+use guest_memory::GuestRam;
 use vmm_sys_util::epoll::EventSet;
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
 use super::pair::Pair;
 use super::tap::{Queue as TapQueue, TapPort};
 use super::vhost::{RECEIVE, TRANSMIT, VhostNet};
-use crate::vhost::Rings;
+use crate::vhost::{Rings, SetupError};
 use crate::virtio::{GroupContext, QueueGroup, ServeError};
 
 pub(super) struct VhostPair {
@@ -43,7 +45,7 @@ struct Lent {
     rings: Rings,
     vhost: Arc<VhostNet>,
     tap: Arc<TapQueue>,
-    ram: guest_memory::GuestRam,
+    ram: GuestRam,
 }
 
 // Tokens of the descriptors. Those of the rings and of a pair's port are others.
@@ -100,7 +102,7 @@ impl VhostPair {
 
     fn serve_by_itself(
         &mut self,
-        reason: &dyn std::fmt::Display,
+        reason: &dyn Display,
         context: &mut GroupContext<'_>,
     ) -> Result<(), ServeError> {
         tracing::warn!(queues = ?self.queues, %reason, "vhost-net is not used until the device is reset");
@@ -174,7 +176,7 @@ impl QueueGroup for VhostPair {
 }
 
 impl Lent {
-    fn stop(&mut self) -> Result<(), crate::vhost::SetupError> {
+    fn stop(&mut self) -> Result<(), SetupError> {
         self.vhost.stop(&self.ram, &mut self.rings, &self.tap)
     }
 }
