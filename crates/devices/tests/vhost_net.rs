@@ -37,8 +37,10 @@ fn main() -> ExitCode {
         ("a_poisoned_ring_needs_a_reset", a_poisoned_ring_needs_a_reset),
         ("a_chain_that_is_no_memory_is_dropped", a_chain_that_is_no_memory_is_dropped),
     ];
-    let trials =
-        tests.map(|(name, test)| Trial::ignorable_test(name, move || with_tap(name, test))).into_iter().collect();
+    let trials = tests
+        .map(|(name, test)| Trial::ignorable_test(name, move || with_tap(name, test)))
+        .into_iter()
+        .collect();
     // One tap.
     let arguments = Arguments { test_threads: Some(1), ..Arguments::from_args() };
     libtest_mimic::run(&arguments, trials).exit_code()
@@ -46,46 +48,63 @@ fn main() -> ExitCode {
 
 /// Runs a test with a tap, whose other end has the address 198.51.100.1.
 fn with_tap(name: &str, test: fn()) -> Result<Completion, Failed> {
-    let missing = match (Path::new("/dev/vhost-net").exists(), persistent_tap()) {
-        (true, Ok(())) => None,
-        (false, _) => Some("/dev/vhost-net".to_owned()),
-        (_, Err(error)) => Some(format!("a tap: {error}")),
+    let missing = match (Path::new("/dev/vhost-net").exists(), Tap::create()) {
+        (true, Ok(tap)) => Ok(tap),
+        (false, _) => Err("/dev/vhost-net".to_owned()),
+        (_, Err(error)) => Err(format!("a tap: {error}")),
     };
-    if let Some(missing) = missing {
-        eprintln!("*** NOT TESTED: {name}: this host lacks {missing} ***");
-        return Ok(Completion::ignored_with(missing));
-    }
+    let _tap = match missing {
+        Ok(tap) => tap,
+        Err(missing) => {
+            eprintln!("*** NOT TESTED: {name}: this host lacks {missing} ***");
+            return Ok(Completion::ignored_with(missing));
+        }
+    };
     // Without packets of its own.
-    std::fs::write(format!("/proc/sys/net/ipv6/conf/{TAP}/disable_ipv6"), "1").or_else(|error| {
-        if error.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(error) }
-    })?;
+    std::fs::write(format!("/proc/sys/net/ipv6/conf/{TAP}/disable_ipv6"), "1")
+        .or_else(|error| if error.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(error) })?;
     for arguments in [format!("address add 198.51.100.1/24 dev {TAP}"), format!("link set {TAP} up")] {
-        // It has the address from the test before.
-        let _ = Command::new("ip").args(arguments.split(' ')).output()?;
+        assert!(Command::new("ip").args(arguments.split(' ')).status()?.success(), "ip {arguments}");
     }
     test();
     Ok(Completion::Completed)
 }
 
-/// Creates a tap with several queues, which stays.
-fn persistent_tap() -> io::Result<()> {
-    const TUNSETIFF: u64 = 0x4004_54ca;
-    const TUNSETPERSIST: u64 = 0x4004_54cb;
-    /// IFF_TAP, IFF_NO_PI, IFF_VNET_HDR, IFF_MULTI_QUEUE.
-    const FLAGS: u16 = 0x0002 | 0x1000 | 0x4000 | 0x0100;
-    let tun = File::options().read(true).write(true).open("/dev/net/tun")?;
-    let mut request = [0_u8; 40];
-    request[..TAP.len()].copy_from_slice(TAP.as_bytes());
-    request[16..18].copy_from_slice(&FLAGS.to_ne_bytes());
-    #[expect(unsafe_code, reason = "ioctls")]
-    // SAFETY: TUNSETIFF reads and writes one `struct ifreq` of 40 bytes; the argument of TUNSETPERSIST is a number.
-    let outcomes = unsafe {
-        [
-            libc::ioctl(tun.as_raw_fd(), TUNSETIFF as _, request.as_mut_ptr()),
-            libc::ioctl(tun.as_raw_fd(), TUNSETPERSIST as _, 1),
-        ]
-    };
-    if outcomes.contains(&-1) { Err(io::Error::last_os_error()) } else { Ok(()) }
+/// A tap with several queues, which is there until this is dropped.
+struct Tap;
+
+impl Tap {
+    fn create() -> io::Result<Self> {
+        Tap::set_persistent(true)?;
+        Ok(Tap)
+    }
+
+    fn set_persistent(is_persistent: bool) -> io::Result<()> {
+        const TUNSETIFF: u64 = 0x4004_54ca;
+        const TUNSETPERSIST: u64 = 0x4004_54cb;
+        /// IFF_TAP, IFF_NO_PI, IFF_VNET_HDR, IFF_MULTI_QUEUE.
+        const FLAGS: u16 = 0x0002 | 0x1000 | 0x4000 | 0x0100;
+        let tun = File::options().read(true).write(true).open("/dev/net/tun")?;
+        let mut request = [0_u8; 40];
+        request[..TAP.len()].copy_from_slice(TAP.as_bytes());
+        request[16..18].copy_from_slice(&FLAGS.to_ne_bytes());
+        #[expect(unsafe_code, reason = "ioctls")]
+        // SAFETY: TUNSETIFF reads and writes one `struct ifreq` of 40 bytes; the argument of TUNSETPERSIST is a number.
+        let outcomes = unsafe {
+            [
+                libc::ioctl(tun.as_raw_fd(), TUNSETIFF as _, request.as_mut_ptr()),
+                libc::ioctl(tun.as_raw_fd(), TUNSETPERSIST as _, libc::c_int::from(is_persistent)),
+            ]
+        };
+        if outcomes.contains(&-1) { Err(io::Error::last_os_error()) } else { Ok(()) }
+    }
+}
+
+impl Drop for Tap {
+    fn drop(&mut self) {
+        // An error is that of the next test.
+        let _ = Tap::set_persistent(false);
+    }
 }
 
 /// VIRTIO_NET_F_CSUM, _GUEST_CSUM, _MRG_RXBUF, _CTRL_VQ, _MQ, and the features of rings.
@@ -241,7 +260,8 @@ fn kernel_threads() -> usize {
     let count = |directory: &str| {
         let entries = read_dir(directory).expect("procfs").flatten();
         let names = entries.map(|entry| read_to_string(entry.path().join("comm")).unwrap_or_default());
-        names.filter(|name| name.starts_with("vhost-")).count()
+        let number = |name: &str| name.trim_end().strip_prefix("vhost-")?.parse::<u32>().ok();
+        names.filter(|name| number(name).is_some()).count()
     };
     count("/proc") + count("/proc/self/task")
 }
@@ -292,9 +312,11 @@ fn the_driver_says_how_many_queues_are_used() {
         // The kernel answers on the pair that has sent last for the flow: either of them has buffers.
         for pair in [0, 1] {
             machine.ask(pair);
-            until(|| [0, 1].into_iter().any(|pair| {
-                machine.rings[2 * pair].has_used(&machine.driver) && is_answer(&machine.received(pair))
-            }));
+            until(|| {
+                [0, 1].into_iter().any(|pair| {
+                    machine.rings[2 * pair].has_used(&machine.driver) && is_answer(&machine.received(pair))
+                })
+            });
         }
         machine.use_pairs(1);
         machine.exchange(0);
