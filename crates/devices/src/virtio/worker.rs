@@ -168,7 +168,7 @@ impl ServedGroup {
     /// Ends the thread. `None` if it has failed.
     fn stop(&mut self) -> Option<Idle> {
         match std::mem::replace(&mut self.state, State::Failed) {
-            State::Running(mut worker) => worker.join(),
+            State::Running(worker) => worker.join(),
             #[cfg(feature = "testing")]
             State::OfCaller(mut server) => server.end().ok().map(|()| server.idle),
             State::Stopped(idle) => Some(idle),
@@ -211,10 +211,10 @@ impl Context {
     }
 }
 
-/// A thread, which ends when this is dropped.
+/// A thread.
 struct Worker {
     stop: Arc<Stop>,
-    thread: Option<JoinHandle<Option<Idle>>>,
+    thread: JoinHandle<Option<Idle>>,
 }
 
 /// Ends the thread.
@@ -235,25 +235,19 @@ impl Worker {
         let name = context.thread_name(first);
         let server = Server::new(context, idle, Arc::clone(&stop))?;
         let thread = own::thread(name).spawn(|| server.run())?;
-        Ok(Worker { stop, thread: Some(thread) })
+        Ok(Worker { stop, thread })
     }
 
     /// Ends the thread and returns what it served. `None` if it failed.
-    fn join(&mut self) -> Option<Idle> {
+    fn join(self) -> Option<Idle> {
         self.stop.flag.0.store(true, Ordering::Relaxed);
         // Blocks only while 2^64 - 2 writes are pending.
         let _ = self.stop.event.write(1);
-        let outcome = self.thread.take()?.join();
+        let outcome = self.thread.join();
         if outcome.is_err() {
             tracing::error!("the thread of a virtio queue panicked");
         }
         outcome.ok().flatten()
-    }
-}
-
-impl Drop for Worker {
-    fn drop(&mut self) {
-        self.join();
     }
 }
 
@@ -291,7 +285,8 @@ impl Server {
     fn run(mut self) -> Option<Idle> {
         let serve = AssertUnwindSafe(|| {
             let outcome = self.serve();
-            self.end().and(outcome)
+            let ended = self.end();
+            outcome.and(ended)
         });
         match panic::catch_unwind(serve) {
             Ok(Ok(())) => Some(self.idle),
