@@ -17,6 +17,7 @@ pub(crate) fn trials() -> Vec<Trial> {
     trials![
         power_off,
         quit,
+        quit_with_a_virtio_console,
         help,
         ctrl_a_for_the_guest,
         ctrl_c_for_the_guest,
@@ -65,6 +66,23 @@ fn quit() -> Checked {
     let (status, screen, stderr) = terminal.finish();
     assert_eq!((status, stderr.as_str()), (0, "ghest: stopped from the console\n"));
     assert!(!screen.contains("probe: ok"), "{screen}");
+    Ok(())
+}
+
+/// The keys after Ctrl-A are ghest's whatever device the console is. The built-in guest's messages, on the serial port, are dropped.
+fn quit_with_a_virtio_console() -> Checked {
+    needs::kvm()?;
+    let scratch = Scratch::new();
+    let profile = scratch
+        .machine("cmdline = \"probe.exit=hang\"\n\n[[device]]\ntype = \"virtio-console\"\nterminal = true\n");
+    let mut terminal = Terminal::boot(&profile);
+    while !terminal.is_raw() {
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    }
+    terminal.type_keys(b"not for ghest\x01x");
+    let (status, screen, stderr) = terminal.finish();
+    assert_eq!((status, stderr.as_str()), (0, "ghest: stopped from the console\n"));
+    assert!(!screen.contains("probe"), "{screen}");
     Ok(())
 }
 

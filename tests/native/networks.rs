@@ -3,7 +3,7 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -18,6 +18,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         missing_tap,
         interface_that_is_no_tap,
         taps_of_another_kind,
+        missing_vhost_net,
         descriptor_that_is_not_open,
         missing_passt,
         passt_that_cannot_start,
@@ -106,6 +107,28 @@ fn taps_of_another_kind() -> Checked {
     outcome
         .expect_said("device.1.tap")
         .expect_last("ghest: the machine cannot start: tap0 is in use by another program (TUNSETIFF)");
+    Ok(())
+}
+
+/// A host that has it gets a file in its place that is not one.
+fn missing_vhost_net() -> Checked {
+    needs::kvm()?;
+    needs::mounts()?;
+    let add = "ip tuntap add tap0 mode tap";
+    let mut probe = Command::new("unshare");
+    needs::works("network namespaces with taps", probe.args(["--net", "sh", "-c", add]))?;
+    let scratch = Scratch::new();
+    let profile = machine(&scratch, &["vhost = true\ntap = \"tap0\""]);
+    let device = Path::new("/dev/vhost-net");
+    if device.exists() {
+        let boot =
+            with_interfaces(&format!("{add} && mount --bind /dev/null {}", device.display()), &profile);
+        let what = "/dev/vhost-net: VHOST_GET_FEATURES: failure in vhost ioctl: Inappropriate ioctl for device (os error 25)";
+        refused(boot, &profile, "vhost", what, "remove `vhost`");
+    } else {
+        let what = "/dev/vhost-net: No such file or directory (os error 2)";
+        refused(with_interfaces(add, &profile), &profile, "vhost", what, "`modprobe vhost_net`");
+    }
     Ok(())
 }
 
@@ -221,7 +244,13 @@ fn socket_that_refuses() -> Checked {
 /// The profile may be meant for another host.
 fn networks_that_the_host_lacks_pass_the_check() -> Checked {
     let scratch = Scratch::new();
-    for keys in ["tap = \"ghest-none0\"", "fd = 999", "passt = true", "socket = \"passt.socket\""] {
+    for keys in [
+        "tap = \"ghest-none0\"",
+        "fd = 999",
+        "passt = true",
+        "socket = \"passt.socket\"",
+        "tap = \"ghest-none0\"\nvhost = true",
+    ] {
         let check = Ghest::new(["check"]).arg(&machine(&scratch, &[keys]).path).env("PATH", "/none");
         check.finish().expect(0);
     }

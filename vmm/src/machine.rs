@@ -8,6 +8,7 @@ mod event_loop;
 mod preserved;
 mod request_error;
 mod running;
+mod terminal;
 
 use std::io;
 use std::sync::{Arc, Mutex};
@@ -43,6 +44,7 @@ use crate::timings::{Phase, Timings};
 
 pub use preserved::{MappedMemory, PreservedState};
 use running::RunningMachine;
+use terminal::Terminal;
 
 /// Why a machine could not be started.
 #[derive(Debug, thiserror::Error)]
@@ -108,6 +110,8 @@ pub struct Prepared {
     /// The device by which the guest injects errors. `None` if it cannot.
     error_injector: Option<Arc<Mutex<ErrorInjector>>>,
     console: Console,
+    /// `None` if the console is the serial port.
+    terminal: Option<Terminal>,
     control: Arc<Control>,
     lifecycle: Arc<Lifecycle>,
     /// After everything that refers to it.
@@ -157,7 +161,9 @@ pub fn prepare(
     let console = console.map_err(host_error("starting the thread console-output"))?;
     let mut bus = MachineBus::new(lifecycle.clone());
     let mut wiring = Wiring { bus: &mut bus, vm: &vm };
-    let board = board::attach(machine.arch, &mut wiring, machine.firmware, &lifecycle, console.output())?;
+    let terminal = terminal::of(&env.backends).map_err(host_error("dup(2)"))?;
+    let serial = if terminal.is_some() { console.output().dropped() } else { console.output() };
+    let board = board::attach(machine.arch, &mut wiring, machine.firmware, &lifecycle, serial)?;
     profile_devices::attach(&mut wiring, machine, &env.backends, &preserved.ram, |device| {
         preserved.device_observer(device, &env.journal)
     })?;
@@ -181,7 +187,7 @@ pub fn prepare(
         memory_errors: Arc::clone(&preserved.reporting) as _,
         observer: Arc::new(StartupObserver::new(Arc::clone(&env.journal), Arc::clone(timings))),
     };
-    Ok(Prepared { ports, environment, board, error_injector, console, control, lifecycle, vm })
+    Ok(Prepared { ports, environment, board, error_injector, console, terminal, control, lifecycle, vm })
 }
 
 /// The interrupt lines of the error sources that have an interrupt of their own, each with its GSI.
@@ -216,9 +222,18 @@ impl Prepared {
         preserved: &PreservedState,
         env: &mut Environment,
     ) -> Result<Ending, MachineError> {
-        let Prepared { ports, environment, board, error_injector, console, control, lifecycle, vm } = self;
-        let input = Input::start(Arc::clone(&board.console), &lifecycle)
-            .map_err(host_error("starting the thread console-input"))?;
+        let Prepared { ports, environment, board, error_injector, console, terminal, control, lifecycle, vm } =
+            self;
+        let (port, stream) = match &terminal {
+            Some(terminal) => {
+                let started = terminal.start(console.output());
+                let (port, stream) = started.map_err(host_error("starting the thread console-stream"))?;
+                (port, Some(stream))
+            }
+            None => (Arc::clone(&board.console), None),
+        };
+        let input =
+            Input::start(port, &lifecycle).map_err(host_error("starting the thread console-input"))?;
         let exited: Arc<dyn Fn(VcpuExited) + Send + Sync> = {
             let lifecycle = Arc::clone(&lifecycle);
             Arc::new(move |exited: VcpuExited| {
@@ -234,6 +249,7 @@ impl Prepared {
             vcpus: &vcpus,
             power_button: &board.power_button,
             new_generation: &board.new_generation,
+            terminal: terminal.as_ref(),
             lifecycle: &lifecycle,
             preserved,
             vm: &vm,
@@ -253,6 +269,9 @@ impl Prepared {
         // A vCPU that does not return may hold the lock of the serial port, which the input's thread waits for then.
         if stopped.is_ok() {
             input.stop();
+        }
+        if let Some(stream) = stream {
+            stream.stop();
         }
         console.close();
         // A stop may have replaced a reset meanwhile.

@@ -53,6 +53,8 @@ pub mod registry;
 pub mod rtc;
 pub mod serial;
 pub mod socket_file;
+#[cfg(any(feature = "vhost-user", feature = "virtio-net"))]
+mod vhost;
 #[cfg(feature = "vhost-user")]
 pub mod vhost_user;
 #[allow(dead_code, reason = "a part of the core may serve only kinds that a build leaves out")]
@@ -75,7 +77,7 @@ pub mod virtio_vsock;
 
 pub use console::{ConsolePort, ConsoleSize};
 pub use line::{InterruptLine, Level, LevelLine};
-pub use poison_observer::PoisonObserver;
+pub use poison_observer::{PoisonFlag, PoisonObserver};
 pub use power::{MachineControl, ResetCause};
 pub use registry::{kind, kinds};
 

@@ -95,6 +95,7 @@ impl Machine {
             mac: MacAddress(GUEST_MAC),
             mtu: None,
             queue_pairs: QUEUES,
+            vhost: false,
             rate_limit: None,
         };
         let driver = Driver::new(Net::new(config.open().expect("the tap")));

@@ -42,7 +42,9 @@ pub(crate) fn check(settings: &ProfileSettings, arch: Arch, report: &mut Report)
         metrics_interval(settings),
         too_many_devices(settings, arch),
     ];
-    for problem in problems.into_iter().flatten().chain(shared_files(settings)) {
+    for problem in
+        problems.into_iter().flatten().chain(shared_files(settings)).chain(several_terminals(settings))
+    {
         report.push(problem);
     }
 }
@@ -183,7 +185,10 @@ fn injection(settings: &ProfileSettings) -> Option<Diagnostic> {
     (injection.value && firmware.value != TableSet::Acpi).then(|| {
         injection
             .refused(
-                format!("only ACPI describes error injection (EINJ), and the guest has {}", firmware.value.name()),
+                format!(
+                    "only ACPI describes error injection (EINJ), and the guest has {}",
+                    firmware.value.name()
+                ),
                 "remove the key, or choose the firmware `\"acpi\"`",
             )
             .with_label(&firmware.place, "the tables are chosen here")
@@ -231,6 +236,18 @@ fn too_many_devices(settings: &ProfileSettings, arch: Arch) -> Option<Diagnostic
         format!("`device` has {} entries; an {arch} machine has interrupts for {max}", devices.len()),
         format!("remove {}", devices.len() - max),
     ))
+}
+
+/// Devices beyond the first one that are on the VMM's standard input and output.
+fn several_terminals(settings: &ProfileSettings) -> Vec<Diagnostic> {
+    let mut terminals = settings.devices.iter().flatten().filter_map(|device| device.uses.terminal.as_ref());
+    let Some((_, first)) = terminals.next() else { return Vec::new() };
+    let diagnostic = |(key, place): &(String, Place)| {
+        let help = "remove it, or give the device a `socket`";
+        Diagnostic::refused(place, key, "another device is on the terminal already", help)
+            .with_label(first, "the first one")
+    };
+    terminals.map(diagnostic).collect()
 }
 
 /// Files that two devices open by one path, at least one of them with write access.

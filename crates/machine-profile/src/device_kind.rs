@@ -145,6 +145,8 @@ pub(crate) struct Uses {
     pub(crate) files: Vec<FileUse>,
     /// The key and place of the setting for whose sake another process maps the guest's memory.
     pub(crate) shared_memory: Option<(String, Place)>,
+    /// The key and place of the setting that makes the device the VMM's terminal.
+    pub(crate) terminal: Option<(String, Place)>,
 }
 
 /// Where a `[[device]]` section is.
@@ -300,6 +302,11 @@ impl<'a> DeviceSection<'a> {
     /// is refused.
     pub fn shares_memory<T>(&mut self, setting: &Setting<T>) {
         self.uses.shared_memory = Some((setting.key.clone(), setting.place.clone()));
+    }
+
+    /// States that, by a setting, the device is on the VMM's standard input and output. A second such device is refused.
+    pub fn uses_terminal<T>(&mut self, setting: &Setting<T>) {
+        self.uses.terminal = Some((setting.key.clone(), setting.place.clone()));
     }
 
     /// Reports a value as wrong: "`key` cannot be `value`: reason", and how to correct it.

@@ -369,11 +369,7 @@ fn a_fatal_error_has_a_fatal_record() {
     assert_eq!(severities(&machine, 1), [Some(Severity::Fatal); 2]);
     let context = machine.context(Some(USER));
     let (gpa, vcpu) = (0x8000_5000, Some(1));
-    let consumed = MemoryError {
-        kind: Kind::ActionRequired,
-        vcpu,
-        ..detected(gpa, Severity::Fatal)
-    };
+    let consumed = MemoryError { kind: Kind::ActionRequired, vcpu, ..detected(gpa, Severity::Fatal) };
     let actions = machine.run(|responder, sink| responder.report(&consumed, &context, sink));
     assert_eq!(actions, ["record 0", "abort 1 0x92000410 NotValid", "handled sea"]);
     assert_eq!(severities(&machine, 0), [Some(Severity::Fatal); 2]);

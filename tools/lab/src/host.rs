@@ -37,7 +37,15 @@ const X86_64: Host = Host {
     // periodic tick the dropped interrupt can be the timer's, and the host hangs.
     cmdline: "nohz=off highres=off",
     kernel: "6.1",
-    modules: &["virtio_pci", "virtio_console", "virtio_blk", "kvm-amd", "hwpoison-inject", "tun"],
+    modules: &[
+        "virtio_pci",
+        "virtio_console",
+        "virtio_blk",
+        "kvm-amd",
+        "hwpoison-inject",
+        "tun",
+        "vhost_net",
+    ],
 };
 
 /// A processor whose machine checks software can recover from (AMD's SUCCOR), so that one about a poisoned page is no panic. QEMU
@@ -77,7 +85,7 @@ const AARCH64: Host = Host {
     console: "ttyAMA0",
     cmdline: "",
     kernel: "6.1",
-    modules: &["virtio_pci", "virtio_console", "virtio_blk", "hwpoison-inject", "tun"],
+    modules: &["virtio_pci", "virtio_console", "virtio_blk", "hwpoison-inject", "tun", "vhost_net"],
 };
 
 impl Host {

@@ -28,6 +28,7 @@ const HOST_TESTS: &[(&str, &str, &str)] = &[
     ("ghest-guest-memory", "poisoned_pages", "guest-memory-access-test"),
     ("ghest-guest-memory", "hardware_poison", "guest-memory-test"),
     ("ghest-devices", "poisoned_pages", "devices-test"),
+    ("ghest-devices", "vhost_net", "vhost-net-test"),
 ];
 
 impl Workspace {

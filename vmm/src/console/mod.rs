@@ -3,6 +3,7 @@
 //! - [`Output`] is what the serial port writes to: a bounded queue that a thread drains to standard output. If the reader is
 //!   slow, the queue fills and the vCPU that writes waits.
 //! - [`Input`] is a thread that feeds standard input to the serial port, as fast as the guest reads it.
+//! - A virtio console can take the serial port's place: [`StreamInput`] and [`StreamOutput`] are the other end of its stream.
 //! - If standard input is a terminal, it is in raw mode while the machine runs, so that every key reaches the guest, and
 //!   `Ctrl-A` starts an escape sequence. The terminal's mode is restored however the process ends.
 //! - A [`ConsoleObserver`] sees all output of the guest.
@@ -10,6 +11,7 @@
 mod escape;
 mod input;
 mod output;
+mod stream;
 mod terminal;
 
 use std::io;
@@ -20,7 +22,9 @@ use vcpu::Control;
 pub use input::Input;
 pub use output::Output;
 use output::Writer;
+pub use stream::{StreamInput, StreamOutput};
 use terminal::RawTerminal;
+pub use terminal::size as terminal_size;
 
 /// Sees what the guest writes to its console.
 pub trait ConsoleObserver: Send + Sync {

@@ -31,6 +31,7 @@ pub struct Output {
     queue: Arc<Queue>,
     control: Arc<Control>,
     observer: Arc<dyn ConsoleObserver>,
+    is_dropped: bool,
 }
 
 /// The thread that drains the queue.
@@ -57,7 +58,8 @@ struct State {
 impl Writer {
     pub(super) fn start(control: &Arc<Control>, observer: Arc<dyn ConsoleObserver>) -> io::Result<Self> {
         let queue = Arc::new(Queue { state: Mutex::default(), changed: Condvar::new() });
-        let output = Output { queue: Arc::clone(&queue), control: Arc::clone(control), observer };
+        let output =
+            Output { queue: Arc::clone(&queue), control: Arc::clone(control), observer, is_dropped: false };
         let thread = own::thread("console-output").spawn(move || queue.drain_to(io::stdout()))?;
         Ok(Writer { output, thread })
     }
@@ -166,8 +168,19 @@ fn complete_lines_len(bytes: &VecDeque<u8>) -> usize {
     }
 }
 
+impl Output {
+    /// Drops what is written to it: the guest's console is another device.
+    #[must_use]
+    pub fn dropped(self) -> Self {
+        Output { is_dropped: true, ..self }
+    }
+}
+
 impl Write for Output {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.is_dropped {
+            return Ok(bytes.len());
+        }
         self.observer.output(bytes);
         let mut state = self.queue.lock();
         // A pause ends the wait too: then the bytes are queued although it is full. They are at most those of one exit.
@@ -193,6 +206,15 @@ impl Write for Output {
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+#[cfg(test)]
+impl Output {
+    /// What is written stays in the queue.
+    pub(super) fn without_reader(observer: Arc<dyn ConsoleObserver>) -> Self {
+        let queue = Arc::new(Queue { state: Mutex::default(), changed: Condvar::new() });
+        Output { queue, control: Arc::new(Control::default()), observer, is_dropped: false }
     }
 }
 
@@ -224,8 +246,7 @@ mod tests {
     }
 
     fn output() -> Output {
-        let queue = Arc::new(Queue { state: Mutex::default(), changed: Condvar::new() });
-        Output { queue, control: Arc::new(Control::default()), observer: Arc::new(NoObserver) }
+        Output::without_reader(Arc::new(NoObserver))
     }
 
     #[test]

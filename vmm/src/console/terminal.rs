@@ -4,7 +4,9 @@ use std::io::stdin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Once, OnceLock};
 
-use rustix::termios::{OptionalActions, OutputModes, Termios, isatty, tcgetattr, tcgetpgrp, tcsetattr};
+use rustix::termios::{
+    OptionalActions, OutputModes, Termios, isatty, tcgetattr, tcgetpgrp, tcgetwinsize, tcsetattr,
+};
 use vmm_sys_util::signal::block_signal;
 
 /// The terminal behind standard input, in raw mode for as long as this lives.
@@ -39,6 +41,13 @@ impl RawTerminal {
         }
         Some(RawTerminal(()))
     }
+}
+
+/// Columns and rows of the terminal behind standard input. `None` if there is none, or it has no size.
+#[must_use]
+pub fn size() -> Option<(u16, u16)> {
+    let size = tcgetwinsize(stdin()).ok()?;
+    (size.ws_col > 0 && size.ws_row > 0).then_some((size.ws_col, size.ws_row))
 }
 
 impl Drop for RawTerminal {

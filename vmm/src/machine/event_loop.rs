@@ -27,7 +27,7 @@ pub(super) fn run(
     let lifecycle = machine.lifecycle;
     let mut events = EventManager::<Box<dyn MutEventSubscriber + '_>>::new().map_err(MachineError::Events)?;
     events.add_subscriber(Box::new(EndWatcher(lifecycle)));
-    events.add_subscriber(Box::new(SignalWatcher { signals, lifecycle }));
+    events.add_subscriber(Box::new(SignalWatcher { signals, machine }));
     let mut timer = TimerFd::new().map_err(|error| host_error("timerfd_create(2)")(error.into()))?;
     timer.reset(TICK, None).map_err(|error| host_error("timerfd_settime(2)")(error.into()))?;
     events.add_subscriber(Box::new(TickWatcher { timer, machine, notifier }));
@@ -146,16 +146,19 @@ impl MutEventSubscriber for EndWatcher<'_> {
     }
 }
 
-/// Ends the machine when a signal requests it.
+/// Ends the machine when a signal requests it, and has its console follow the size of the terminal.
 struct SignalWatcher<'a> {
     signals: &'a mut Signals,
-    lifecycle: &'a Lifecycle,
+    machine: &'a RunningMachine<'a>,
 }
 
 impl MutEventSubscriber for SignalWatcher<'_> {
     fn process(&mut self, _: Events, _: &mut EventOps<'_>) {
         if let Some(signal) = self.signals.take_pending() {
-            self.lifecycle.end(Ending::Signal(signal));
+            self.machine.lifecycle.end(Ending::Signal(signal));
+        }
+        if let Some(terminal) = self.machine.terminal.filter(|_| self.signals.take_resized()) {
+            terminal.follow_size();
         }
     }
 

@@ -8,7 +8,7 @@ use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use devices::{PoisonObserver, generation_id};
+use devices::{PoisonFlag, PoisonObserver, generation_id};
 use firmware_tables::GuestTables;
 use guest_memory::sigbus::AoListener;
 use guest_memory::{Backing, GuestRam};
@@ -38,6 +38,8 @@ pub struct PreservedState {
     generation_id: Cell<[u8; generation_id::LEN]>,
     generation_id_gpa: u64,
     sender: DetectedErrorSender,
+    /// Whether guest memory has poisoned pages, for devices whose queues the host's kernel serves.
+    poisoned: PoisonFlag,
     /// The early-kill thread: the host signals poisoned pages to it that were not consumed.
     _ao_listener: AoListener,
 }
@@ -117,6 +119,7 @@ impl PreservedState {
             generation_id: Cell::new(random_id().map_err(MachineError::GenerationId)?),
             generation_id_gpa: board::generation_id(blueprint.platform.arch),
             sender,
+            poisoned: PoisonFlag::new().map_err(host_error("eventfd(2)"))?,
             _ao_listener: ao_listener,
         };
         preserved.loaded(&blueprint.platform, tables)?;
@@ -170,7 +173,13 @@ impl PreservedState {
         let kept = self.reporting.poisoned_across_reset();
         self.ram.zero_except(&kept).map_err(host_error("replacing guest memory by fresh pages"))?;
         self.reporting.repaired_by_reset();
+        self.note_poison();
         Ok(())
+    }
+
+    /// Lets devices know whether guest memory has poisoned pages.
+    pub(super) fn note_poison(&self) {
+        self.poisoned.set(self.reporting.has_poisoned_pages());
     }
 
     /// The memory that stays poisoned across a reset.
@@ -187,6 +196,7 @@ impl PreservedState {
             sender: self.sender.clone(),
             reporting: Arc::clone(&self.reporting),
             journal: Arc::clone(journal),
+            poisoned: self.poisoned.clone(),
             needs_reset: Mutex::new(RateLimit::new(NEEDS_RESET_BURST, NEEDS_RESET_INTERVAL)),
         })
     }
@@ -310,6 +320,7 @@ struct DeviceObserver {
     sender: DetectedErrorSender,
     reporting: Arc<Reporting>,
     journal: Arc<Journal>,
+    poisoned: PoisonFlag,
     needs_reset: Mutex<RateLimit>,
 }
 
@@ -331,6 +342,10 @@ impl PoisonObserver for DeviceObserver {
 
     fn discarded(&self, gpa: u64, len: u64) {
         self.reporting.discarded(gpa, len);
+    }
+
+    fn poisoned(&self) -> Option<&PoisonFlag> {
+        Some(&self.poisoned)
     }
 }
 

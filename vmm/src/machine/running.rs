@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use vcpu::{RunState, Vcpus};
 
 use super::request_error::RequestError;
+use super::terminal::Terminal;
 use super::{PreservedState, balloon, console_size};
 use crate::board::EventLine;
 use crate::control::{Devices, MemoryMap, MemorySlot, Request, State};
@@ -30,6 +31,8 @@ pub(super) struct RunningMachine<'a> {
     pub(super) vcpus: &'a Vcpus,
     pub(super) power_button: &'a EventLine,
     pub(super) new_generation: &'a EventLine,
+    /// The console on standard input and output, if it is not the serial port.
+    pub(super) terminal: Option<&'a Terminal>,
     pub(super) lifecycle: &'a Lifecycle,
     pub(super) preserved: &'a PreservedState,
     pub(super) vm: &'a KvmVm,
@@ -171,6 +174,7 @@ impl RunningMachine<'_> {
     /// Reports a detected error to the guest.
     pub(super) fn report(&self, error: DetectedError) {
         self.preserved.reporting.detected(error);
+        self.preserved.note_poison();
         self.fill_restored_holes();
         self.kick();
     }
@@ -213,6 +217,8 @@ impl RunningMachine<'_> {
         }
         self.preserved.reporting.tick();
         self.preserved.reporting.reserve();
+        // Errors that a vCPU has consumed, and pages that were repaired.
+        self.preserved.note_poison();
         self.fill_restored_holes();
         self.kick();
         for span in self.preserved.reporting.repairable() {

@@ -34,6 +34,12 @@ impl Reporting {
         self.lock().responder.ledger().at(gpa).is_some()
     }
 
+    /// Whether guest memory has poisoned pages, as far as is known.
+    #[must_use]
+    pub fn has_poisoned_pages(&self) -> bool {
+        self.lock().responder.ledger().poisoned_ranges().next().is_some()
+    }
+
     /// Spans whose pages may be replaced while the guest runs: according to the profile's `ras.repair`, and memslot holes that a
     /// device gave back to the host, each once.
     #[must_use]

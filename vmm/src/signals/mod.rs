@@ -4,6 +4,7 @@
 //! |---|---|
 //! | SIGHUP, SIGINT, SIGQUIT, SIGTERM | while [stops are requests](Signals::stops_are_requests), a request to stop the machine, and the end of the process if that takes longer than [`STOP_TIMEOUT`]; otherwise its immediate end |
 //! | the others that end a process by default, SIGBUS excepted | the same as without a handler, after the terminal is restored and the sockets' files are removed |
+//! | SIGWINCH | while a machine runs whose console is the terminal, the console has its size |
 //! | SIGBUS | see [`fatal_signal`] |
 //! | SIGXFSZ | ignored: a write beyond RLIMIT_FSIZE returns EFBIG, and is an I/O error of whoever writes |
 //!
@@ -67,7 +68,9 @@ static IS_REQUEST: AtomicBool = AtomicBool::new(false);
 static REQUESTED: AtomicU8 = AtomicU8::new(0);
 /// The stop signal that was received first: the process ends by it if the machine does not stop in time. 0 if there was none.
 static OVERDUE: AtomicU8 = AtomicU8::new(0);
-/// Signalled when a stop was requested. Never closed: a handler may be about to write to it.
+/// Whether the terminal was resized since the last call of [`Signals::take_resized`].
+static RESIZED: AtomicBool = AtomicBool::new(false);
+/// Signalled when a stop was requested, or the terminal was resized. Never closed: a handler may be about to write to it.
 static WAKE: OnceLock<EventFd> = OnceLock::new();
 
 /// Unblocks the signals that end this process, SIGALRM, which limits the time of a stop, and SIGBUS, which any thread may get. Call it
@@ -111,7 +114,7 @@ impl Signals {
             }
         };
         action::ignore(libc::SIGXFSZ).map_err(failed("sigaction(2)"))?;
-        for signal in STOP.into_iter().chain(FATAL).chain(SIGRTMIN()..=SIGRTMAX()) {
+        for signal in STOP.into_iter().chain(FATAL).chain([libc::SIGWINCH]).chain(SIGRTMIN()..=SIGRTMAX()) {
             action::handle(signal).map_err(failed("sigaction(2)"))?;
         }
         raise_pending_limit();
@@ -139,6 +142,11 @@ impl Signals {
         // An error means that it was read already.
         let _ = self.wake.read();
         Some(REQUESTED.swap(0, Ordering::SeqCst)).filter(|&signal| signal != 0)
+    }
+
+    /// Whether the terminal was resized since the last call. Call it after [`take_pending`](Self::take_pending), which clears the event.
+    pub fn take_resized(&mut self) -> bool {
+        RESIZED.swap(false, Ordering::SeqCst)
     }
 }
 
@@ -193,10 +201,12 @@ fn on_signal(signal: i32) -> After {
             action::alarm(STOP_TIMEOUT);
         }
         REQUESTED.store(number, Ordering::SeqCst);
-        if let Some(wake) = WAKE.get() {
-            // Fails only if the counter would overflow.
-            let _ = wake.write(1);
-        }
+        wake();
+        return After::Continue;
+    }
+    if signal == libc::SIGWINCH {
+        RESIZED.store(true, Ordering::SeqCst);
+        wake();
         return After::Continue;
     }
     clean_up_in_signal_handler();
@@ -206,6 +216,14 @@ fn on_signal(signal: i32) -> After {
     }
     fatal_signal::report_stop(number);
     if STOP.contains(&signal) { After::Exit(128 + signal) } else { After::Default }
+}
+
+/// Has the main thread look. Async-signal-safe.
+fn wake() {
+    if let Some(wake) = WAKE.get() {
+        // Fails only if the counter would overflow.
+        let _ = wake.write(1);
+    }
 }
 
 #[cfg(test)]

@@ -5,7 +5,6 @@ use std::net::Shutdown;
 use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
 
@@ -14,11 +13,10 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
 use vhost::vhost_user::message::{VhostUserHeaderFlag, VhostUserProtocolFeatures, VhostUserVirtioFeatures};
 use vhost::vhost_user::{Frontend, VhostUserFrontend};
-use vhost::{VhostBackend, VhostUserMemoryRegionInfo, VringConfigData};
-use vmm_sys_util::eventfd::EventFd;
+use vhost::{VhostBackend, VhostUserMemoryRegionInfo};
 
 use super::REPLY_TIMEOUT;
-use crate::virtio::QueueLayout;
+use crate::vhost::{Rings, SetupError};
 
 /// Why there is no connection to a back end.
 #[derive(Debug, thiserror::Error)]
@@ -60,17 +58,13 @@ pub enum ConnectError {
     Ring(u64),
 }
 
-/// A queue as a back end serves it.
-#[derive(Debug)]
-pub(super) struct Ring {
-    pub(super) index: u16,
-    pub(super) layout: QueueLayout,
-    /// The index of the next available element.
-    pub(super) base: u16,
-    /// The driver's notifications.
-    pub(super) kick: Arc<EventFd>,
-    /// The back end's notifications.
-    pub(super) call: EventFd,
+impl From<SetupError> for ConnectError {
+    fn from(error: SetupError) -> Self {
+        match error {
+            SetupError::Request { request, source } => ConnectError::Request { request, source },
+            SetupError::Ring(gpa) => ConnectError::Ring(gpa),
+        }
+    }
 }
 
 /// A connection whose features are negotiated.
@@ -125,31 +119,24 @@ impl Connection {
     }
 
     /// Has the back end serve the rings, with the features that the driver accepted.
-    pub(super) fn start(
-        &mut self,
-        features: u64,
-        ram: &GuestRam,
-        rings: &[Ring],
-    ) -> Result<(), ConnectError> {
+    pub(super) fn start(&mut self, features: u64, ram: &GuestRam, rings: &Rings) -> Result<(), ConnectError> {
         let Connection { frontend, stream, .. } = self;
         in_time(stream, || start(frontend, features, ram, rings))
     }
 
     /// Has the back end stop, and stores at which element each ring continues.
-    pub(super) fn stop(&mut self, rings: &mut [Ring]) -> Result<(), ConnectError> {
+    pub(super) fn stop(&mut self, rings: &mut Rings) -> Result<(), ConnectError> {
         let Connection { frontend, stream, .. } = self;
         in_time(stream, || {
-            for ring in rings {
-                let base = frontend.get_vring_base(ring.index.into()).map_err(failed("GET_VRING_BASE"))?;
-                // A split ring's base has 16 bits.
-                ring.base = base as u16;
+            for ring in rings.iter_mut() {
+                ring.stopped_at(frontend.get_vring_base(ring.index).map_err(failed("GET_VRING_BASE"))?);
             }
             Ok(())
         })
     }
 }
 
-fn start(frontend: &mut Frontend, features: u64, ram: &GuestRam, rings: &[Ring]) -> Result<(), ConnectError> {
+fn start(frontend: &mut Frontend, features: u64, ram: &GuestRam, rings: &Rings) -> Result<(), ConnectError> {
     let features = features | VhostUserVirtioFeatures::PROTOCOL_FEATURES.bits();
     frontend.set_features(features).map_err(failed("SET_FEATURES"))?;
     let regions = ram.shared_regions().ok_or(ConnectError::PrivateMemory)?;
@@ -164,33 +151,11 @@ fn start(frontend: &mut Frontend, features: u64, ram: &GuestRam, rings: &[Ring])
         })
         .collect();
     frontend.set_mem_table(&regions).map_err(failed("SET_MEM_TABLE"))?;
-    for ring in rings {
-        start_ring(frontend, ram, ring)?;
+    for ring in rings.iter() {
+        ring.set_up(frontend, |gpa| ram.host_address(gpa))?;
+        frontend.set_vring_enable(ring.index, true).map_err(failed("SET_VRING_ENABLE"))?;
     }
     Ok(())
-}
-
-fn start_ring(frontend: &mut Frontend, ram: &GuestRam, ring: &Ring) -> Result<(), ConnectError> {
-    let Ring { layout, base, kick, call, .. } = ring;
-    let index = usize::from(ring.index);
-    let address = |gpa| ram.host_address(gpa).ok_or(ConnectError::Ring(gpa));
-    // A queue has 32768 elements at most.
-    let size = u16::try_from(layout.size).unwrap_or(u16::MAX);
-    let config = VringConfigData {
-        queue_max_size: size,
-        queue_size: size,
-        flags: 0,
-        desc_table_addr: address(layout.descriptors)?,
-        used_ring_addr: address(layout.used)?,
-        avail_ring_addr: address(layout.available)?,
-        log_addr: None,
-    };
-    frontend.set_vring_num(index, size).map_err(failed("SET_VRING_NUM"))?;
-    frontend.set_vring_addr(index, &config).map_err(failed("SET_VRING_ADDR"))?;
-    frontend.set_vring_base(index, *base).map_err(failed("SET_VRING_BASE"))?;
-    frontend.set_vring_call(index, call).map_err(failed("SET_VRING_CALL"))?;
-    frontend.set_vring_kick(index, kick).map_err(failed("SET_VRING_KICK"))?;
-    frontend.set_vring_enable(index, true).map_err(failed("SET_VRING_ENABLE"))
 }
 
 /// Agrees with the back end on protocol features. Returns the virtio features that it offers.

@@ -1,9 +1,8 @@
 //! The front end of vhost-user (QEMU documentation, `docs/interop/vhost-user.rst`): a device whose queues another process serves, the
 //! back end, in memory that both map.
 //!
-//! A virtio device that is served so has a [`VhostUserBackend`], which outlives its resets, and while it is active a [`Session`].
-//! The session's thread makes the connection, forwards the back end's calls to the driver, and notices that the back end is gone. No
-//! vCPU waits for a back end, but for a stop or a reset of the device, which takes no longer than three times [`REPLY_TIMEOUT`].
+//! A virtio device that is served so has a [`VhostUserBackend`], which outlives its resets. While the device is active, the thread of its
+//! queues makes the connection, forwards the back end's calls to the driver, and notices that the back end is gone. No vCPU waits for a back end, but for a stop or a reset of the device, which takes no longer than three times [`REPLY_TIMEOUT`].
 //!
 //! A back end that goes away leaves the queues as they are. The thread connects again within a second after somebody listens at the socket, and
 //! the new back end starts with the first request that was not returned to the driver. That is exact for a back end that
@@ -26,7 +25,6 @@ use virtio_bindings::virtio_config::VIRTIO_F_VERSION_1;
 
 pub use self::connection::ConnectError;
 use self::connection::Connection;
-pub use self::session::Session;
 
 /// How long a back end may take to be set up or to stop before the connection is closed.
 pub const REPLY_TIMEOUT: Duration = Duration::from_secs(2);

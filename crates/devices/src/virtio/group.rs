@@ -5,13 +5,16 @@
 
 use std::io;
 use std::os::fd::AsRawFd;
+use std::sync::Arc;
 
 use guest_memory::AccessError;
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
+use vmm_sys_util::eventfd::EventFd;
 
 use super::buffers::Request;
 use super::memory::DeviceMemory;
-use super::queue::{Queue, QueueError};
+use super::queue::{Queue, QueueError, QueueLayout};
+use super::worker::watch_kick;
 use super::{Interrupt, StopFlag};
 
 /// Serves a group of queues on one thread.
@@ -55,6 +58,16 @@ pub trait QueueGroup: Send {
         let _ = (token, events, context);
         Ok(())
     }
+
+    /// Called last, each time that the thread ends, also for an error of another call. When this returns, nobody accesses the queues,
+    /// their requests and buffers: those that were lent are taken back.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    fn ended(&mut self, context: &mut GroupContext<'_>) -> Result<(), ServeError> {
+        let _ = context;
+        Ok(())
+    }
 }
 
 /// Why a group cannot be served any more.
@@ -80,6 +93,15 @@ pub struct Taken<'a> {
     pub head: u16,
     /// Its buffers.
     pub request: Request<'a>,
+}
+
+/// A queue that somebody else serves: the host's kernel, or another process.
+pub(crate) struct LentQueue {
+    pub(crate) layout: QueueLayout,
+    /// Counts the available elements that were taken.
+    pub(crate) next_available: u16,
+    /// The driver's notifications.
+    pub(crate) kick: Arc<EventFd>,
 }
 
 /// A queue that is ready.
@@ -120,6 +142,7 @@ pub struct GroupContext<'a> {
     pub(super) interrupt: &'a dyn Interrupt,
     pub(super) stop: &'a StopFlag,
     pub(super) epoll: &'a Epoll,
+    pub(super) kicks: &'a [Arc<EventFd>],
     pub(super) queues: &'a mut [ReadyQueue],
 }
 
@@ -247,6 +270,35 @@ impl<'a> GroupContext<'a> {
             Some(ready) => Ok(ready.queue.request_notifications()?),
             None => Ok(false),
         }
+    }
+
+    /// Leaves a queue to somebody else who serves it. Until it is [taken back](Self::take_back), this thread does not see the driver's
+    /// notifications, and no call here may concern the queue. `None` if it is not ready.
+    ///
+    /// # Errors
+    /// Returns the error of epoll_ctl(2).
+    pub(crate) fn lend(&mut self, queue: u16) -> io::Result<Option<LentQueue>> {
+        let Some(ready) = self.queues.iter().find(|ready| ready.index == queue) else { return Ok(None) };
+        let kick = self.kicks.get(usize::from(queue)).ok_or(io::ErrorKind::NotFound)?;
+        self.unwatch(&**kick)?;
+        let (layout, next_available) = (ready.queue.layout(), ready.queue.next_available());
+        Ok(Some(LentQueue { layout, next_available, kick: Arc::clone(kick) }))
+    }
+
+    /// Serves a queue again that was lent, from its available element `next_available` on. [`available`](QueueGroup::available) is called
+    /// for it: the driver's last notification may have gone to the other side.
+    ///
+    /// # Errors
+    /// Returns an error if the used ring cannot be read, or the error of epoll_ctl(2).
+    pub(crate) fn take_back(&mut self, queue: u16, next_available: u16) -> Result<(), ServeError> {
+        let (kicks, epoll) = (self.kicks, self.epoll);
+        let (Some(ready), Some(kick)) = (self.ready(queue), kicks.get(usize::from(queue))) else {
+            return Ok(());
+        };
+        watch_kick(epoll, queue, kick)?;
+        // Fails only if 2^64 - 2 notifications are pending.
+        let _ = kick.write(1);
+        Ok(ready.queue.resume(next_available)?)
     }
 
     /// Watches a descriptor: [`QueueGroup::ready`] is called with `token` when it is ready (epoll_ctl(2), EPOLL_CTL_ADD). It is

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use guest_memory::{AccessError, GuestRam};
 
-use crate::poison_observer::PoisonObserver;
+use crate::poison_observer::{PoisonFlag, PoisonObserver};
 
 /// Guest memory whose accesses survive a poisoned page and report it to the device's [`PoisonObserver`].
 ///
@@ -77,6 +77,12 @@ impl DeviceMemory {
     /// Returns an error if part of the range is not memory, or the host does not take it.
     pub fn discard(&self, gpa: u64, len: u64) -> io::Result<()> {
         self.ram.discard_pages(gpa, len, |gpa, len| self.observer.discarded(gpa, len))
+    }
+
+    /// Whether guest memory has poisoned pages. `None` if the VMM does not say.
+    #[must_use]
+    pub fn poisoned(&self) -> Option<&PoisonFlag> {
+        self.observer.poisoned()
     }
 
     fn reported(&self, error: AccessError) -> AccessError {

@@ -37,6 +37,8 @@ use std::sync::Arc;
 use vmm_sys_util::eventfd::EventFd;
 
 pub use self::buffers::{Buffers, CopyError, Request, Segments};
+#[cfg(any(feature = "vhost-user", feature = "virtio-net"))]
+pub(crate) use self::group::LentQueue;
 pub use self::group::{Group, GroupContext, QueueGroup, QueueHandler, ServeError, Taken, per_request};
 pub use self::interrupt::Interrupt;
 pub use self::kind::VirtioKind;

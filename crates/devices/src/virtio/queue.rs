@@ -174,6 +174,23 @@ impl Queue {
         self.size
     }
 
+    /// Counts the available elements that were taken, modulo 2^16.
+    pub(crate) fn next_available(&self) -> u16 {
+        self.next_available
+    }
+
+    /// Continues after somebody else has served the queue: `next_available` counts the available elements that were taken, and the used
+    /// ring says how many were returned.
+    ///
+    /// # Errors
+    /// Returns an error if the used ring cannot be read.
+    pub(crate) fn resume(&mut self, next_available: u16) -> Result<(), QueueError> {
+        self.next_available = next_available;
+        self.next_used = self.memory.load_u16(self.layout.used_index())?;
+        self.decided_used = self.next_used;
+        Ok(())
+    }
+
     /// Takes the next available descriptor chain and returns its head. `None` if the driver made no more available.
     ///
     /// # Errors

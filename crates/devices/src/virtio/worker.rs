@@ -168,9 +168,9 @@ impl ServedGroup {
     /// Ends the thread. `None` if it has failed.
     fn stop(&mut self) -> Option<Idle> {
         match std::mem::replace(&mut self.state, State::Failed) {
-            State::Running(mut worker) => worker.join(),
+            State::Running(worker) => worker.join(),
             #[cfg(feature = "testing")]
-            State::OfCaller(server) => Some(server.idle),
+            State::OfCaller(mut server) => server.end().ok().map(|()| server.idle),
             State::Stopped(idle) => Some(idle),
             State::Failed => None,
         }
@@ -197,6 +197,12 @@ impl ServedGroup {
     }
 }
 
+impl Drop for ServedGroup {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
 impl Context {
     /// Sets DEVICE_NEEDS_RESET.
     fn fail(&self, error: &ServeError) {
@@ -205,10 +211,10 @@ impl Context {
     }
 }
 
-/// A thread, which ends when this is dropped.
+/// A thread.
 struct Worker {
     stop: Arc<Stop>,
-    thread: Option<JoinHandle<Option<Idle>>>,
+    thread: JoinHandle<Option<Idle>>,
 }
 
 /// Ends the thread.
@@ -229,25 +235,19 @@ impl Worker {
         let name = context.thread_name(first);
         let server = Server::new(context, idle, Arc::clone(&stop))?;
         let thread = own::thread(name).spawn(|| server.run())?;
-        Ok(Worker { stop, thread: Some(thread) })
+        Ok(Worker { stop, thread })
     }
 
     /// Ends the thread and returns what it served. `None` if it failed.
-    fn join(&mut self) -> Option<Idle> {
+    fn join(self) -> Option<Idle> {
         self.stop.flag.0.store(true, Ordering::Relaxed);
         // Blocks only while 2^64 - 2 writes are pending.
         let _ = self.stop.event.write(1);
-        let outcome = self.thread.take()?.join();
+        let outcome = self.thread.join();
         if outcome.is_err() {
             tracing::error!("the thread of a virtio queue panicked");
         }
         outcome.ok().flatten()
-    }
-}
-
-impl Drop for Worker {
-    fn drop(&mut self) {
-        self.join();
     }
 }
 
@@ -283,7 +283,12 @@ impl Server {
 
     /// Serves the queues until the thread has to end. `None` if it failed.
     fn run(mut self) -> Option<Idle> {
-        match panic::catch_unwind(AssertUnwindSafe(|| self.serve())) {
+        let serve = AssertUnwindSafe(|| {
+            let outcome = self.serve();
+            let ended = self.end();
+            outcome.and(ended)
+        });
+        match panic::catch_unwind(serve) {
             Ok(Ok(())) => Some(self.idle),
             Ok(Err(error)) => {
                 self.context.fail(&error);
@@ -309,7 +314,7 @@ impl Server {
         watch(epoll, &stop.event, STOP)?;
         for ReadyQueue { index, .. } in &*ready {
             if let Some(kick) = context.kicks.get(usize::from(*index)) {
-                watch(epoll, &**kick, KICK + u64::from(*index))?;
+                watch_kick(epoll, *index, kick)?;
             }
         }
         let indices: Vec<_> = ready.iter().map(|ready| ready.index).collect();
@@ -320,6 +325,11 @@ impl Server {
             }
         }
         Ok(())
+    }
+
+    /// Has the group give up what it holds of its queues.
+    fn end(&mut self) -> Result<(), ServeError> {
+        self.call(|handler, group| handler.ended(group))
     }
 
     /// Waits, for `timeout` milliseconds or without end, and handles what is ready. Returns how many descriptors were.
@@ -363,6 +373,7 @@ impl Server {
             interrupt: &*context.interrupt,
             stop: &stop.flag,
             epoll,
+            kicks: &context.kicks,
             queues: ready,
         };
         call(&mut **handler, &mut group)?;
@@ -374,6 +385,11 @@ impl Server {
         }
         Ok(())
     }
+}
+
+/// Watches the driver's notifications of a queue.
+pub(super) fn watch_kick(epoll: &Epoll, queue: u16, kick: &EventFd) -> io::Result<()> {
+    watch(epoll, kick, KICK + u64::from(queue))
 }
 
 fn watch(epoll: &Epoll, fd: &impl AsRawFd, data: u64) -> io::Result<()> {

@@ -1,10 +1,12 @@
 //! The section of a console in a profile, and the device that it makes.
 
+use std::io;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use machine_profile::device_kind::{
-    DeviceSection, FilePath, Key, NamedPaths, Optional, Reported, Setting, Text,
+    Default, DeviceSection, FilePath, Flag, Key, NamedPaths, Optional, Reported, Setting, Text,
 };
 
 use super::{Console, MAX_NAMED_PORTS, PortSocket, Ports};
@@ -15,8 +17,9 @@ use crate::virtio::{VirtioDevice, VirtioKind};
 /// `type = "virtio-console"`.
 pub static KIND: VirtioKind<ConsoleConfig, ConsoleBackend> = VirtioKind {
     name: "virtio-console",
-    doc: "a console beside the serial port, or named ports, each connected to a Unix socket of the host",
-    keys: &[&SOCKET, &PORTS],
+    doc: "a console beside the serial port, or named ports, each connected to a Unix socket of the host; or a console in place of the \
+          serial port, on ghest's own terminal",
+    keys: &[&SOCKET, &TERMINAL, &PORTS],
     read: ConsoleConfig::read,
     inspect: |_| Ok(()),
     open: ConsoleConfig::open,
@@ -28,6 +31,8 @@ pub static KIND: VirtioKind<ConsoleConfig, ConsoleBackend> = VirtioKind {
 pub enum ConsoleConfig {
     /// A console, with the path of its socket.
     Console(PathBuf),
+    /// A console that is the terminal of the VMM.
+    Terminal,
     /// Named ports, with the paths of their sockets.
     Ports(Vec<(String, PathBuf)>),
 }
@@ -36,7 +41,13 @@ static SOCKET: Key<FilePath, Optional> = Key {
     name: "socket",
     doc: "The Unix socket of the console, relative to the profile, at which its terminal connects.",
     form: FilePath { example: "console.sock" },
-    absent: Optional("the device has `ports`, and is no console"),
+    absent: Optional("the device has `ports` or is the `terminal`"),
+};
+static TERMINAL: Key<Flag, Default<bool>> = Key {
+    name: "terminal",
+    doc: "Whether the console is on ghest's standard input and output, in place of the serial port, whose output is then dropped.",
+    form: Flag,
+    absent: Default(false),
 };
 static PORTS: Key<NamedPaths, Optional> = Key {
     name: "ports",
@@ -62,13 +73,23 @@ static PORTS: Key<NamedPaths, Optional> = Key {
         max: MAX_NAMED_PORTS,
         path: FilePath { example: "agent.sock" },
     },
-    absent: Optional("the device is a console, with a `socket`"),
+    absent: Optional("the device is a console"),
 };
 
 impl ConsoleConfig {
     fn read(section: &mut DeviceSection<'_>) -> Result<Self, Reported> {
-        let (socket, ports) = (section.optional_socket(&SOCKET), section.optional_sockets(&PORTS));
-        match (socket?, ports?) {
+        let (socket, terminal) = (section.optional_socket(&SOCKET), section.value(&TERMINAL));
+        let ports = section.optional_sockets(&PORTS);
+        let (socket, terminal, ports) = (socket?, terminal?, ports?);
+        if let (Some(socket), true) = (&socket, terminal.value) {
+            let help = "remove one of the two, or add a second `[[device]]`: each is a console of its own";
+            return Err(section.refuse(socket, "the console is the `terminal`", help));
+        }
+        match (socket, ports) {
+            (Some(_), Some(ports)) => Err(Self::ports_of_a_console(section, &ports, "socket")),
+            (None, Some(ports)) if terminal.value => {
+                Err(Self::ports_of_a_console(section, &ports, "terminal"))
+            }
             (Some(socket), None) => {
                 section.uses_file(&socket, true);
                 Ok(ConsoleConfig::Console(socket.value))
@@ -78,34 +99,56 @@ impl ConsoleConfig {
                 let paths = ports.value.into_iter().map(|(name, Setting { value, .. })| (name, value));
                 Ok(ConsoleConfig::Ports(paths.collect()))
             }
-            (Some(_), Some(ports)) => Err(section.refuse(
-                &ports,
-                "a device with a `socket` is a console, which has no other ports",
-                "move it to a `[[device]]` of its own with `type = \"virtio-console\"`",
-            )),
+            (None, None) if terminal.value => {
+                section.uses_terminal(&terminal);
+                Ok(ConsoleConfig::Terminal)
+            }
             (None, None) => Err(section.incomplete(
                 "is neither a console nor has it ports",
-                "add a line `socket = \"console.sock\"` for a console, or `ports = { \"org.qemu.guest_agent.0\" = \"agent.sock\" }`",
+                "add a line `socket = \"console.sock\"` or `terminal = true` for a console, or \
+                 `ports = { \"org.qemu.guest_agent.0\" = \"agent.sock\" }`",
             )),
         }
     }
 
+    fn ports_of_a_console<T>(section: &mut DeviceSection<'_>, ports: &Setting<T>, key: &str) -> Reported {
+        section.refuse(
+            ports,
+            format!("a device with a `{key}` is a console, which has no other ports"),
+            "move it to a `[[device]]` of its own with `type = \"virtio-console\"`",
+        )
+    }
+
     fn open(&self) -> Result<ConsoleBackend, DeviceError> {
-        let ports = match self {
+        let failed = |key, call: &'static str| {
+            move |error: io::Error| DeviceError {
+                key,
+                message: format!("{call}: {error}"),
+                help: "raise the limit of open files (ulimit -n)".into(),
+            }
+        };
+        let size = |key| ConsoleSize::new().map_err(failed(key, "eventfd(2)"));
+        match self {
             ConsoleConfig::Console(path) => {
-                let size = ConsoleSize::new().map_err(|error| DeviceError {
-                    key: SOCKET.name,
-                    message: format!("eventfd(2): {error}"),
-                    help: "raise the limit of open files (ulimit -n)".into(),
-                })?;
-                Ports::Console(listen(SOCKET.name, path)?, size)
+                let ports = Ports::Console(listen(SOCKET.name, path)?, size(SOCKET.name)?);
+                Ok(ConsoleBackend { ports, terminal: None })
+            }
+            ConsoleConfig::Terminal => {
+                let failed = failed(TERMINAL.name, "socketpair(2)");
+                let sockets = UnixStream::pair().and_then(|(device, vmm)| {
+                    vmm.set_nonblocking(true)?;
+                    Ok((PortSocket::connected(device)?, vmm))
+                });
+                let (device, vmm) = sockets.map_err(failed)?;
+                let ports = Ports::Console(Arc::new(device), size(TERMINAL.name)?);
+                Ok(ConsoleBackend { ports, terminal: Some(vmm) })
             }
             ConsoleConfig::Ports(ports) => {
                 let ports = ports.iter().map(|(name, path)| Ok((name.clone(), listen(PORTS.name, path)?)));
-                Ports::Named(ports.collect::<Result<_, DeviceError>>()?)
+                let ports = Ports::Named(ports.collect::<Result<_, DeviceError>>()?);
+                Ok(ConsoleBackend { ports, terminal: None })
             }
-        };
-        Ok(ConsoleBackend(ports))
+        }
     }
 }
 
@@ -121,23 +164,33 @@ fn listen(key: &'static str, path: &Path) -> Result<Arc<PortSocket>, DeviceError
 }
 
 /// The host's side of a device, which outlives it.
-pub struct ConsoleBackend(Ports);
+pub struct ConsoleBackend {
+    ports: Ports,
+    /// The VMM's end of the console that is its terminal.
+    terminal: Option<UnixStream>,
+}
 
 impl ConsoleBackend {
     /// The size of the terminal of a console, for the VMM. `None` if the device has named ports.
     #[must_use]
     pub fn size(&self) -> Option<&ConsoleSize> {
-        match &self.0 {
+        match &self.ports {
             Ports::Console(_, size) => Some(size),
             Ports::Named(_) => None,
         }
     }
 
+    /// The stream, which does not block, of the console that is the VMM's terminal. `None` for other devices.
+    #[must_use]
+    pub fn terminal(&self) -> Option<&UnixStream> {
+        self.terminal.as_ref()
+    }
+
     fn device(&self, name: &str) -> Box<dyn VirtioDevice> {
-        match &self.0 {
+        match &self.ports {
             Ports::Console(..) => tracing::info!(device = name, "console attached"),
             Ports::Named(ports) => tracing::info!(device = name, ports = ports.len(), "named ports attached"),
         }
-        Box::new(Console::new(self.0.clone()))
+        Box::new(Console::new(self.ports.clone()))
     }
 }

@@ -9,7 +9,9 @@
 //! message (5.3.6.2), in which Linux took the columns for the rows until its commit 5326ab737a47 of 2025. Port 0 of a device with named
 //! ports does not exist.
 //!
-//! Each port has a socket, which has one client at a time; others wait until it has gone. A client stays across resets of the guest.
+//! Each port has a socket, which has one client at a time; others wait until it has gone. A client stays across resets of the guest. A
+//! console can be the VMM's own terminal instead: it has one client from its start to its end, the VMM, for which the guest waits as it does
+//! at a serial port.
 //!
 //! | | console | named port |
 //! |---|---|---|

@@ -124,11 +124,11 @@ impl Port {
         is_paused: bool,
         context: &GroupContext<'_>,
     ) -> Result<(), ServeError> {
-        let Some(socket) = &self.socket else { return Ok(()) };
+        let Some(listener) = self.socket.as_ref().and_then(|socket| socket.listener()) else { return Ok(()) };
         let wants = self.may_accept() && !is_paused;
         match (wants, self.is_listening) {
-            (true, false) => context.watch(&**socket, token, EventSet::IN)?,
-            (false, true) => context.unwatch(&**socket)?,
+            (true, false) => context.watch(listener, token, EventSet::IN)?,
+            (false, true) => context.unwatch(listener)?,
             _ => {}
         }
         self.is_listening = wants;
@@ -206,6 +206,9 @@ impl Port {
         let Some(client) = self.client.as_mut().filter(|client| !client.is_gone()) else {
             return Progress::Complete;
         };
+        // A console whose client may be anybody does not wait for it.
+        let is_dropped =
+            self.name.is_none() && self.socket.as_ref().is_some_and(|socket| socket.listener().is_some());
         let mut rest = written.into_segments();
         // What the client has got.
         let _ = rest.split_to(self.taken);
@@ -216,7 +219,7 @@ impl Port {
                 return Progress::Partial;
             }
             let space = client.space();
-            if space == 0 && self.name.is_some() {
+            if space == 0 && !is_dropped {
                 return Progress::Blocked;
             }
             if space == 0 {

@@ -17,8 +17,8 @@ use zerocopy::little_endian::U32;
 use zerocopy::{Immutable, IntoBytes, Unaligned};
 
 use crate::kind::DeviceError;
-use crate::vhost_user::{ConnectError, Session, VhostUserBackend};
-use crate::virtio::{Activation, Queue, VirtioDevice, VirtioKind};
+use crate::vhost_user::{ConnectError, VhostUserBackend};
+use crate::virtio::{Activation, Queue, QueueWorkers, VirtioDevice, VirtioKind};
 
 /// `type = "virtio-fs"`.
 pub static KIND: VirtioKind<FsConfig, FsBackend> = VirtioKind {
@@ -113,11 +113,14 @@ pub struct Fs {
     config: Config,
     backend: Arc<VhostUserBackend>,
     /// `Some` while the device is active.
-    session: Option<Session>,
+    workers: Option<QueueWorkers>,
 }
 
 /// Maximum sizes of the high priority queue and the request queue, in elements: what virtiofsd supports.
 const QUEUE_SIZES: [u16; 2] = [1024; 2];
+
+/// For logs and as the name of the thread.
+const DEVICE: &str = "virtio-fs";
 
 /// `struct virtio_fs_config` without `notify_buf_size`, which needs VIRTIO_FS_F_NOTIFICATION (VIRTIO 1.2, 5.11.4).
 #[derive(Clone, Copy, IntoBytes, Immutable, Unaligned)]
@@ -137,7 +140,7 @@ impl Fs {
         let mut bytes = [0; MAX_TAG_LEN];
         bytes.iter_mut().zip(tag.bytes()).for_each(|(to, from)| *to = from);
         let requests = QUEUE_SIZES.len() as u32 - 1;
-        Fs { config: Config { tag: bytes, num_request_queues: U32::new(requests) }, backend, session: None }
+        Fs { config: Config { tag: bytes, num_request_queues: U32::new(requests) }, backend, workers: None }
     }
 }
 
@@ -164,21 +167,19 @@ impl VirtioDevice for Fs {
     }
 
     fn activate(&mut self, activation: Activation) -> io::Result<()> {
-        self.session = Some(Session::start("virtio-fs", Arc::clone(&self.backend), activation)?);
+        // The back end is another process, which a caller that serves the queues without threads does not wait for.
+        #[cfg(feature = "testing")]
+        let activation = Activation { without_threads: false, ..activation };
+        let group = self.backend.group(DEVICE, activation.features)?;
+        self.workers = Some(QueueWorkers::start(DEVICE, activation, [group])?);
         Ok(())
     }
 
-    fn stop_queue(&mut self, queue: u16) {
-        if let Some(session) = &mut self.session {
-            session.stop_queue(queue);
-        }
-    }
-
-    fn start_queue(&mut self, index: u16, queue: Queue) -> io::Result<()> {
-        self.session.as_mut().ok_or(io::ErrorKind::NotFound)?.start_queue(index, &queue)
+    fn workers(&mut self) -> Option<&mut QueueWorkers> {
+        self.workers.as_mut()
     }
 
     fn reset(&mut self) {
-        self.session = None;
+        self.workers = None;
     }
 }

@@ -13,6 +13,7 @@ use super::connection::Connection;
 use super::mac::{MacAddress, MacForm};
 use super::passt::PasstError;
 use super::tap::{Tap, TapError};
+use super::vhost::{VhostError, VhostNet};
 use super::{Limits, Net, NetBackend};
 use crate::kind::DeviceError;
 use crate::rate_limit::RateLimit;
@@ -22,7 +23,7 @@ use crate::virtio::VirtioKind;
 pub static KIND: VirtioKind<NetConfig, NetBackend> = VirtioKind {
     name: "virtio-net",
     doc: "a network interface",
-    keys: &[&TAP, &FD, &PASST, &SOCKET, &MAC, &MTU, &QUEUES, &RATE_LIMIT],
+    keys: &[&TAP, &FD, &PASST, &SOCKET, &MAC, &MTU, &QUEUES, &VHOST, &RATE_LIMIT],
     read: NetConfig::read,
     inspect: NetConfig::inspect,
     open: NetConfig::open,
@@ -43,6 +44,8 @@ pub struct NetConfig {
     pub mtu: Option<u16>,
     /// Pairs of queues of a tap by name, at least 1. Other links have one.
     pub queue_pairs: u16,
+    /// Whether the host's kernel serves the queues of a tap.
+    pub vhost: bool,
     /// Limits of each direction.
     pub rate_limit: Option<RateLimits>,
 }
@@ -109,7 +112,13 @@ static QUEUES: Key<Integer, Default<u32>> = Key {
     form: Integer { min: 1, max: 16, example: 2 },
     absent: Default(1),
 };
-
+static VHOST: Key<Flag, Default<bool>> = Key {
+    name: "vhost",
+    doc: "Whether the host's kernel serves the queues of a tap, by vhost-net. An uncorrected error of guest memory that the kernel is the \
+          first to access may then end the host.",
+    form: Flag,
+    absent: Default(false),
+};
 static RATE_LIMIT: Key<Rates, Optional> = Key {
     name: "rate-limit",
     doc: "Limits of each direction: bytes of frames (bandwidth) and packets (operations) in a second.",
@@ -122,12 +131,21 @@ impl NetConfig {
         let (tap, fd) = (section.optional(&TAP), section.optional(&FD));
         let (passt, socket) = (section.value(&PASST), section.optional_socket(&SOCKET));
         let (mac, mtu, queues) = (section.optional(&MAC), section.optional(&MTU), section.value(&QUEUES));
-        let rate_limit = section.optional(&RATE_LIMIT);
+        let (vhost, rate_limit) = (section.value(&VHOST), section.optional(&RATE_LIMIT));
         let link = read_link(section, tap?, fd?, passt?, socket?)?;
         let queues = queues?;
         if queues.value > 1 && !matches!(link, LinkConfig::Tap(_)) {
             let help = "name a `tap` that was created with `multi_queue`, or remove `queues`";
             return Err(section.refuse(&queues, "only a `tap` has several", help));
+        }
+        let (vhost, rate_limit) = (vhost?, rate_limit?);
+        if vhost.value && !matches!(link, LinkConfig::Tap(_) | LinkConfig::Descriptor(_)) {
+            let help = "connect the device to a `tap` or its `fd`, or remove `vhost`";
+            return Err(section.refuse(&vhost, "passt has no vhost-net", help));
+        }
+        if let Some(limits) = rate_limit.as_ref().filter(|_| vhost.value) {
+            let help = "remove `rate-limit`, or `vhost`";
+            return Err(section.refuse(limits, "vhost-net has no limits, and `vhost` requests it", help));
         }
         let derived = || MacAddress::derived(section.machine(), section.index());
         Ok(NetConfig {
@@ -135,7 +153,8 @@ impl NetConfig {
             mac: mac?.map_or_else(derived, |mac| mac.value),
             mtu: mtu?.and_then(|mtu| u16::try_from(mtu.value).ok()),
             queue_pairs: u16::try_from(queues.value).unwrap_or(u16::MAX),
-            rate_limit: rate_limit?.map(|limits| limits.value),
+            vhost: vhost.value,
+            rate_limit: rate_limit.map(|limits| limits.value),
         })
     }
 
@@ -188,10 +207,17 @@ impl NetConfig {
                 super::Link::Connection(Arc::new(connection))
             }
         };
-        tracing::info!(link = ?self.link, "network connected");
+        let vhost = match &link {
+            super::Link::Tap(tap) if self.vhost => {
+                let pairs = (0..tap.queues()).map(|_| VhostNet::open().map(Arc::new));
+                Some(pairs.collect::<Result<Vec<_>, _>>().map_err(|error| vhost_error(&error))?)
+            }
+            super::Link::Tap(_) | super::Link::Connection(_) => None,
+        };
+        tracing::info!(link = ?self.link, vhost = self.vhost, "network connected");
         let limit = |limits| Arc::new(RateLimit::new(limits));
         let limits = self.rate_limit.map(|of| Limits { receive: limit(of), transmit: limit(of) });
-        Ok(NetBackend { config: self.clone(), link, limits })
+        Ok(NetBackend { config: self.clone(), link, limits, vhost })
     }
 }
 
@@ -227,6 +253,10 @@ fn read_link(
 
 fn tap_error(key: &'static str, error: &TapError) -> DeviceError {
     DeviceError { key, message: error.to_string(), help: error.help().into() }
+}
+
+fn vhost_error(error: &VhostError) -> DeviceError {
+    DeviceError { key: VHOST.name, message: error.to_string(), help: error.help().into() }
 }
 
 fn passt_error(error: &PasstError) -> DeviceError {

@@ -18,7 +18,8 @@
 //! of a descriptor sets DEVICE_NEEDS_RESET. Packets wait in the driver's queue while passt does not take them, and at the host
 //! while the driver has no buffers.
 //!
-//! Each pair of queues has a thread, which waits for the driver and the host at once. A rate limit holds for each direction of the
+//! Each pair of queues has a thread, which waits for the driver and the host at once. With `vhost`, the host's kernel serves the
+//! queues of a tap as long as no page of guest memory is poisoned, and the thread forwards its notifications. A rate limit holds for each direction of the
 //! interface, over all its pairs: packets wait where they wait for the other side too.
 
 mod config;
@@ -31,6 +32,8 @@ mod passt;
 mod port;
 mod stream;
 mod tap;
+mod vhost;
+mod vhost_pair;
 
 use std::io;
 use std::sync::Arc;
@@ -50,7 +53,9 @@ use self::connection::Connection;
 use self::control::Control;
 pub use self::mac::MacAddress;
 use self::pair::{Limiters, Pair};
-use self::tap::Tap;
+use self::tap::{Tap, TapPort};
+use self::vhost::VhostNet;
+use self::vhost_pair::VhostPair;
 use crate::rate_limit::{RateLimit, RateLimiter};
 use crate::virtio::{Activation, Group, QueueWorkers, VirtioDevice, per_request};
 
@@ -60,6 +65,8 @@ pub struct NetBackend {
     config: NetConfig,
     link: Link,
     limits: Option<Limits>,
+    /// One for each pair of queues, if the kernel serves them.
+    vhost: Option<Vec<Arc<VhostNet>>>,
 }
 
 /// The rate limits of each direction.
@@ -163,9 +170,19 @@ impl Net {
         let mut groups: Vec<Group> = Vec::new();
         for pair in 0..pairs {
             let queues = [2 * pair, 2 * pair + 1];
-            let port = tap.port(pair.into()).ok_or(io::ErrorKind::NotFound)?;
-            let pair = Pair::new(port, queues, mergeable, self.backend.limiters()?);
-            groups.push((queues.to_vec(), Box::new(pair)));
+            let queue = tap.queue(pair.into()).ok_or(io::ErrorKind::NotFound)?;
+            let own = Pair::new(TapPort::new(Arc::clone(queue)), queues, mergeable, self.backend.limiters()?);
+            let vhost = self.backend.vhost.as_ref().and_then(|vhost| vhost.get(usize::from(pair)));
+            groups.push((
+                queues.to_vec(),
+                match vhost {
+                    Some(vhost) => {
+                        let (vhost, tap) = (Arc::clone(vhost), Arc::clone(queue));
+                        Box::new(VhostPair::new(vhost, tap, features, queues, own)?)
+                    }
+                    None => Box::new(own),
+                },
+            ));
         }
         if has(VIRTIO_NET_F_CTRL_VQ) {
             // Behind the pairs, of which there is one without VIRTIO_NET_F_MQ (VIRTIO 1.2, 5.1.2).

@@ -1,13 +1,13 @@
 //! A minimal driver: it configures a device by its registers and puts requests into a ring of its own.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use devices::virtio::VirtioDevice;
 use devices::virtio_block::DiskOptions;
 use devices::virtio_mmio::MmioTransport;
-use devices::{InterruptLine, PoisonObserver};
+use devices::{InterruptLine, PoisonFlag, PoisonObserver};
 use guest_memory::{Backing, GuestRam};
 use vm_device::MutDeviceMmio;
 use vm_device::bus::MmioAddress;
@@ -73,6 +73,8 @@ pub(crate) struct Reported {
     pub(crate) touched: Mutex<Vec<(u64, u8)>>,
     pub(crate) discarded: Mutex<Vec<(u64, u64)>>,
     pub(crate) resets_needed: AtomicUsize,
+    /// Whether memory is poisoned, if the device may know.
+    pub(crate) poisoned: OnceLock<PoisonFlag>,
 }
 
 impl PoisonObserver for Reported {
@@ -86,6 +88,10 @@ impl PoisonObserver for Reported {
 
     fn discarded(&self, gpa: u64, len: u64) {
         self.discarded.lock().expect("no panic").push((gpa, len));
+    }
+
+    fn poisoned(&self) -> Option<&PoisonFlag> {
+        self.poisoned.get()
     }
 }
 

@@ -55,7 +55,7 @@ impl Machine {
         let path = directory.path().join("passt.socket");
         let listener = UnixListener::bind(&path).expect("a socket");
         let link = LinkConfig::Socket(path);
-        let config = NetConfig { link, mac: ADDRESS, mtu, queue_pairs: 1, rate_limit };
+        let config = NetConfig { link, mac: ADDRESS, mtu, queue_pairs: 1, vhost: false, rate_limit };
         let driver = Driver::in_memory(Net::new(config.open().expect("a connection")), backing);
         let (peer, _) = listener.accept().expect("a connection");
         let rings = [Ring::at(0, DESCRIPTORS), Ring::at(1, DESCRIPTORS + 0x1000)];

@@ -83,6 +83,7 @@ impl Subject for Device {
             let config = NetConfig {
                 link,
                 mac: MacAddress([0x52, 0x54, 0, 1, 2, 3]),
+                vhost: false,
                 rate_limit: None,
                 mtu,
                 queue_pairs: 1,

@@ -1,6 +1,6 @@
-//! The ioctls of a tap (linux/if_tun.h). Those of the guest's offloads are in the same units as the kernel's header.
+//! The ioctls of a tap (linux/if_tun.h), and the one by which vhost-net gets it (linux/vhost.h). Those of the guest's offloads are in the same units as the kernel's header.
 
-use std::os::fd::{AsFd, BorrowedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 
 use rustix::io;
 use rustix::ioctl::{self, IntegerSetter, Opcode, Setter, Updater, ioctl};
@@ -10,6 +10,7 @@ const TUNSETOFFLOAD: Opcode = ioctl::opcode::write::<u32>(b'T', 208);
 const TUNGETIFF: Opcode = ioctl::opcode::read::<u32>(b'T', 210);
 const TUNSETVNETHDRSZ: Opcode = ioctl::opcode::write::<i32>(b'T', 216);
 const TUNSETQUEUE: Opcode = ioctl::opcode::write::<i32>(b'T', 217);
+const VHOST_NET_SET_BACKEND: Opcode = ioctl::opcode::write::<VringFile>(0xaf, 0x30);
 
 /// Flags of an interface (IFF_x).
 pub(super) const TAP: u16 = 0x0002;
@@ -46,6 +47,16 @@ impl InterfaceRequest {
         request
     }
 }
+
+/// `struct vhost_vring_file`.
+#[repr(C)]
+struct VringFile {
+    index: u32,
+    /// -1 for none.
+    fd: RawFd,
+}
+
+const _: () = assert!(size_of::<VringFile>() == 8);
 
 /// Has a descriptor that is open closed by execve(2).
 pub(super) fn close_on_exec(descriptor: RawFd) -> io::Result<()> {
@@ -102,5 +113,15 @@ pub(super) fn set_queue(queue: impl AsFd, attached: bool) -> io::Result<()> {
     // SAFETY: TUNSETQUEUE reads one `struct ifreq`.
     unsafe {
         ioctl(queue, Setter::<TUNSETQUEUE, InterfaceRequest>::new(InterfaceRequest::new("", flags)))
+    }
+}
+
+/// Has a ring of vhost-net send to a tap and receive from it, or stops the ring.
+pub(super) fn set_vhost_backend(vhost: impl AsFd, ring: u32, tap: Option<BorrowedFd<'_>>) -> io::Result<()> {
+    let file = VringFile { index: ring, fd: tap.map_or(-1, |tap| tap.as_raw_fd()) };
+    #[expect(unsafe_code, reason = "an ioctl")]
+    // SAFETY: VHOST_NET_SET_BACKEND reads one `struct vhost_vring_file`, whose descriptor is open or -1.
+    unsafe {
+        ioctl(vhost, Setter::<VHOST_NET_SET_BACKEND, VringFile>::new(file))
     }
 }

@@ -4,9 +4,10 @@ mod ioctl;
 
 use std::fs::{File, OpenOptions, read_to_string};
 use std::io::{self, Read, Write};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use nix::libc;
@@ -97,11 +98,30 @@ impl TapError {
     }
 }
 
+/// A queue of a tap.
 #[derive(Debug)]
-struct Queue {
+pub(super) struct Queue {
     file: File,
+    is_attached: AtomicBool,
     /// Signalled when the queue is attached: a queue is not watched from its detachment on.
     attached: EventFd,
+}
+
+impl Queue {
+    /// Whether the kernel distributes packets to the queue. Another thread may be about to change that.
+    pub(super) fn is_attached(&self) -> bool {
+        self.is_attached.load(Ordering::SeqCst)
+    }
+
+    /// Signalled when the queue is attached.
+    pub(super) fn attached(&self) -> &EventFd {
+        &self.attached
+    }
+
+    /// Has a ring of vhost-net use the queue, or stops the ring.
+    pub(super) fn set_vhost(&self, vhost: &File, ring: usize, is_used: bool) -> rustix::io::Result<()> {
+        ioctl::set_vhost_backend(vhost, ring as u32, is_used.then(|| self.file.as_fd()))
+    }
 }
 
 /// An open tap, with its queues.
@@ -167,7 +187,7 @@ impl Tap {
                 call: "eventfd(2)",
                 source,
             })?;
-            Ok(Arc::new(Queue { file, attached }))
+            Ok(Arc::new(Queue { file, is_attached: AtomicBool::new(true), attached }))
         };
         let queues = queues.into_iter().map(queue).collect::<Result<Vec<_>, TapError>>()?;
         // Linux 6.2.
@@ -224,12 +244,15 @@ impl Tap {
     pub(super) fn use_queues(&self, count: usize) -> rustix::io::Result<()> {
         let mut attached = self.attached.lock().unwrap_or_else(PoisonError::into_inner);
         while *attached > count {
-            ioctl::set_queue(&self.queues[*attached - 1].file, false)?;
+            let queue = &self.queues[*attached - 1];
+            ioctl::set_queue(&queue.file, false)?;
+            queue.is_attached.store(false, Ordering::SeqCst);
             *attached -= 1;
         }
         while *attached < count.min(self.queues.len()) {
             let queue = &self.queues[*attached];
             ioctl::set_queue(&queue.file, true)?;
+            queue.is_attached.store(true, Ordering::SeqCst);
             // Fails only if 2^64 - 2 writes are pending.
             let _ = queue.attached.write(1);
             *attached += 1;
@@ -237,9 +260,9 @@ impl Tap {
         Ok(())
     }
 
-    /// The port of a queue. `None` if there is no such queue.
-    pub(super) fn port(&self, queue: usize) -> Option<TapPort> {
-        Some(TapPort { queue: Arc::clone(self.queues.get(queue)?), is_readable: true })
+    /// A queue. `None` if there is no such queue.
+    pub(super) fn queue(&self, queue: usize) -> Option<&Arc<Queue>> {
+        self.queues.get(queue)
     }
 }
 
@@ -302,6 +325,12 @@ pub(super) struct TapPort {
     queue: Arc<Queue>,
     /// Whether there may be a packet: what epoll reports once only.
     is_readable: bool,
+}
+
+impl TapPort {
+    pub(super) fn new(queue: Arc<Queue>) -> Self {
+        TapPort { queue, is_readable: true }
+    }
 }
 
 /// Tokens of the descriptors.

@@ -31,6 +31,37 @@ fn a_console_does_not_wait_for_a_client_that_does_not_read() {
 }
 
 #[test]
+fn a_terminal_is_waited_for_and_stays_across_resets() {
+    let (mut guest, mut vmm) = Guest::terminal();
+    for boot in 0..2_u8 {
+        guest.offer_receive_buffers(0);
+        vmm.write_all(b"keys").expect("sent");
+        assert_eq!(guest.received(0), b"keys");
+        let mut written = 0;
+        for block in 0..BLOCKS as u8 {
+            guest.write_much(0, block);
+            written += 1;
+            // The socket is full, and the device holds no more. It would have answered by now: it answers input.
+            vmm.write_all(b"!").expect("sent");
+            assert_eq!(guest.received(0), b"!");
+            if !guest.rings.is_used(1) {
+                break;
+            }
+            guest.rings.used(1);
+        }
+        assert!(written < BLOCKS, "the guest never waits");
+        let got = read(&mut vmm, written * 0x1_0000);
+        assert_eq!(guest.rings.used(1), (0, 0));
+        for (block, byte) in got.chunks(0x1_0000).zip(0_u8..).take(written) {
+            assert!(block.iter().all(|got| *got == byte), "block {byte}");
+        }
+        guest.write(0, &[b'a' + boot]);
+        assert_eq!(read(&mut vmm, 1), [b'a' + boot]);
+        guest.start();
+    }
+}
+
+#[test]
 fn a_port_waits_for_its_client_and_no_other_port_does() {
     let mut guest = Guest::with_ports();
     let (mut slow, mut other) = (guest.connected(1), guest.connected(2));

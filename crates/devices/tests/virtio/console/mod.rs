@@ -71,6 +71,20 @@ impl Guest {
         (guest, size)
     }
 
+    /// A console that is the VMM's terminal, and the VMM's end.
+    fn terminal() -> (Self, UnixStream) {
+        let (device, vmm) = UnixStream::pair().expect("a socket pair");
+        vmm.set_read_timeout(Some(Duration::from_secs(20))).expect("setsockopt(2)");
+        let socket = PortSocket::connected(device).expect("a socket");
+        let size = ConsoleSize::new().expect("an eventfd");
+        let device = Console::new(Ports::Console(Arc::new(socket), size));
+        let rings = Rings::of(Driver::in_memory(device, Backing::Anonymous));
+        let directory = TempDir::new().expect("a directory");
+        let mut guest = Guest { rings, features: SIZE_FEATURE, queues: 2, directory };
+        guest.start();
+        (guest, vmm)
+    }
+
     fn named(backing: Backing) -> Self {
         let (directory, first) = socket(None);
         let (directory, second) = socket(Some(directory));
