@@ -188,6 +188,7 @@ fn execute(Cli { command, ghest, full }: Cli) -> Result<Option<Count>> {
             shell(&workspace, &cache(false), host, host_kernel, &scenarios).map(|()| None)
         }
         Command::Test => {
+            suite::check_space(&workspace);
             setup::setup()?;
             let cache = cache(false);
             // Tests report what they need and are ignored without it.

@@ -1,12 +1,29 @@
 //! `cargo lab test`: all tests in one command.
 
 use std::io::{BufRead, BufReader};
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 
 use crate::bundle::Unpacked;
 use crate::error::{Context, Error, Result};
+use crate::process;
 use crate::report::Count;
 use crate::workspace::Workspace;
+
+/// What a whole run in a fresh checkout writes: packages, builds, transcripts.
+const SPACE_MIB: u64 = 6 << 10;
+
+/// Warns on standard error of a disk that may be too small for a run: compilers and emulators do not name that cause clearly.
+pub(crate) fn check_space(workspace: &Workspace) {
+    let mut df = Command::new("df");
+    df.args(["--block-size=1M", "--output=avail"]).arg(&workspace.root);
+    let free = process::text(&mut df).ok().and_then(|text| text.lines().nth(1)?.trim().parse::<u64>().ok());
+    if let Some(free) = free.filter(|free| *free < SPACE_MIB) {
+        eprintln!(
+            "{free} MiB are free at {}: a run from nothing writes about {SPACE_MIB} MiB",
+            workspace.root.display()
+        );
+    }
+}
 
 /// Runs the workspace's tests, and prints their output. `prometheus` is the package with promtool, if there is one beside this machine's.
 pub(crate) fn cargo_test(workspace: &Workspace, prometheus: Option<&Unpacked>) -> Result<Count> {

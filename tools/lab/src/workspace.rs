@@ -22,8 +22,10 @@ pub(crate) struct Workspace {
     optimised: bool,
 }
 
-/// Package, test and name on the host of the tests that need a host with memory failure handling.
+/// Package, test and name on the host of the tests that need a host with memory failure handling, and of one whose subject is
+/// written in assembly for each architecture.
 const HOST_TESTS: &[(&str, &str, &str)] = &[
+    ("ghest-guest-memory", "poisoned_pages", "guest-memory-access-test"),
     ("ghest-guest-memory", "hardware_poison", "guest-memory-test"),
     ("ghest-devices", "poisoned_pages", "devices-test"),
     ("ghest-devices", "vhost_net", "vhost-net-test"),

@@ -30,6 +30,11 @@ impl Bounce {
         self.len = len;
     }
 
+    /// Whether it has memory.
+    pub(super) fn is_allocated(&self) -> bool {
+        !self.memory.is_empty()
+    }
+
     pub(super) fn bytes(&self) -> &[u8] {
         self.memory.get(self.start..self.start + self.len).unwrap_or_default()
     }

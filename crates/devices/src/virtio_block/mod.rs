@@ -30,6 +30,7 @@ mod config_space;
 mod disk;
 mod engine;
 mod format;
+mod pool;
 mod queue;
 mod request;
 

@@ -4,8 +4,8 @@ use std::collections::HashMap;
 
 use vmm_sys_util::epoll::EventSet;
 
-use super::bounce::{self, Bounce};
 use super::engine::{Completion, Engine, EngineKind, Operation};
+use super::pool::Pool;
 use super::request::{Active, Destination, Failure, Step, Target};
 use crate::rate_limit::RateLimiter;
 use crate::virtio::{GroupContext, QueueGroup, ServeError, Taken};
@@ -13,9 +13,6 @@ use crate::virtio::{GroupContext, QueueGroup, ServeError, Taken};
 /// Tokens of the descriptors that the thread watches.
 const COMPLETED: u32 = 0;
 const ADMITTED: u32 = 1;
-
-/// Buffers that are kept while a queue is idle: those of a request of 1 MiB.
-const KEPT_BUFFERS: usize = (1 << 20) / bounce::MAX_LEN;
 
 /// What serves a queue.
 pub(super) struct BlockQueue {
@@ -34,8 +31,8 @@ pub(super) struct BlockQueue {
 /// Requests in progress. Dropping it abandons them.
 struct Progress {
     engine: Box<dyn Engine>,
-    /// Tokens and buffers of operations that can begin. The last is the next one: few buffers are used if few are needed.
-    free: Vec<(u16, Bounce)>,
+    /// Of operations that can begin.
+    pool: Pool,
     /// Operations in flight, by token.
     operations: Vec<Option<(RequestId, Destination)>>,
     requests: HashMap<RequestId, Active>,
@@ -74,7 +71,7 @@ impl BlockQueue {
             let more =
                 completed || begun || !progress.is_blocked() && context.request_notifications(self.index)?;
             if !more {
-                progress.free_unused_buffers();
+                progress.pool.trim();
                 break;
             }
         }
@@ -100,7 +97,7 @@ impl BlockQueue {
                 request.complete(context.memory(), destination, &buffer, outcome);
                 self.finish(id, progress, context)?;
             }
-            progress.free.push((token, buffer));
+            progress.pool.put(token, buffer);
         }
         Ok(any)
     }
@@ -108,10 +105,10 @@ impl BlockQueue {
     /// Begins operations. Returns whether there were requests to begin.
     fn begin(&mut self, progress: &mut Progress, context: &mut GroupContext<'_>) -> Result<bool, ServeError> {
         let mut any = false;
-        while !context.stop().is_set() && !progress.free.is_empty() {
+        while !context.stop().is_set() && !progress.pool.is_empty() {
             let Some(id) = self.current(progress, context)? else { break };
             any = true;
-            let Some((token, mut buffer)) = progress.free.pop() else { break };
+            let Some((token, mut buffer)) = progress.pool.take() else { break };
             let request = progress.requests.get_mut(&id);
             match request.and_then(|request| request.begin(context.memory(), &mut buffer)) {
                 Some(Step { work, offset, destination }) => {
@@ -119,7 +116,7 @@ impl BlockQueue {
                     progress.engine.start(Operation { token, work, offset, buffer })?;
                 }
                 None => {
-                    progress.free.push((token, buffer));
+                    progress.pool.put(token, buffer);
                     progress.current = None;
                     self.finish(id, progress, context)?;
                 }
@@ -199,7 +196,7 @@ impl QueueGroup for BlockQueue {
         }
         self.progress = Some(Progress {
             engine,
-            free: (0..self.operations).rev().map(|token| (token, Bounce::default())).collect(),
+            pool: Pool::new(self.operations),
             operations: (0..self.operations).map(|_| None).collect(),
             requests: HashMap::new(),
             next_id: 0,
@@ -219,18 +216,8 @@ impl QueueGroup for BlockQueue {
 }
 
 impl Progress {
-    /// Frees the buffers that only a busy driver needs, if no request is in progress: the allocator returns what is at the end of its
-    /// memory to the host.
-    fn free_unused_buffers(&mut self) {
-        if self.requests.is_empty() && self.free.len() == self.operations.len() {
-            let unused = self.free.len().saturating_sub(KEPT_BUFFERS);
-            // The last ones are the next to be used.
-            self.free.iter_mut().take(unused).for_each(|(_, buffer)| *buffer = Bounce::default());
-        }
-    }
-
     /// Whether the next request waits for an operation or for the rate limit, and not for the driver.
     fn is_blocked(&self) -> bool {
-        self.free.is_empty() || self.refused.is_some()
+        self.pool.is_empty() || self.refused.is_some()
     }
 }

@@ -3,10 +3,10 @@
 #![expect(unsafe_code, reason = "the lint applies to global assembly")]
 
 /// Entries in the table.
-pub(super) const ENTRIES: usize = 7;
+pub(super) const ENTRIES: usize = 8;
 
-// The registers of a copy advance only after both accesses of a step, so that a fault leaves them as they were before the step.
-// After a fault in the loop of words the copy continues byte by byte, so that it stops at the exact byte.
+// The registers of a copy advance only after all accesses of a step, so that a fault leaves them as they were before the step.
+// After a fault in a loop of blocks or words the copy continues byte by byte, so that it stops at the exact byte.
 core::arch::global_asm!(
     ".pushsection .text.ghest_recoverable, \"ax\", @progbits",
     ".balign 16",
@@ -14,6 +14,21 @@ core::arch::global_asm!(
     ".hidden ghest_recoverable_copy",
     ".type ghest_recoverable_copy, @function",
     "ghest_recoverable_copy:",
+    ".Lghest_copy_blocks:",
+    "cmp x2, #64",
+    "b.lo .Lghest_copy_words",
+    "ldp x3, x4, [x1]",
+    "ldp x5, x6, [x1, #16]",
+    "ldp x7, x8, [x1, #32]",
+    "ldp x9, x10, [x1, #48]",
+    "stp x3, x4, [x0]",
+    "stp x5, x6, [x0, #16]",
+    "stp x7, x8, [x0, #32]",
+    "stp x9, x10, [x0, #48]",
+    "add x1, x1, #64",
+    "add x0, x0, #64",
+    "sub x2, x2, #64",
+    "b .Lghest_copy_blocks",
     ".Lghest_copy_words:",
     "cmp x2, #8",
     "b.lo .Lghest_copy_bytes",
@@ -97,6 +112,9 @@ core::arch::global_asm!(
     ".hidden ghest_recoverable_table",
     ".type ghest_recoverable_table, @object",
     "ghest_recoverable_table:",
+    ".long .Lghest_copy_blocks - ghest_recoverable_table",
+    ".long .Lghest_copy_words - ghest_recoverable_table",
+    ".long .Lghest_copy_bytes - ghest_recoverable_table",
     ".long .Lghest_copy_words - ghest_recoverable_table",
     ".long .Lghest_copy_bytes - ghest_recoverable_table",
     ".long .Lghest_copy_bytes - ghest_recoverable_table",

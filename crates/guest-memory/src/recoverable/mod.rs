@@ -24,7 +24,7 @@
 //! - SIGSEGV: an access to an unmapped address, or a write to a read-only mapping, ends the process.
 //!
 //! # Cost
-//! Without a fault: a call, and `rep movsb` or a loop of 8 bytes. A fault costs one signal, or two on aarch64.
+//! Without a fault: a call, and `rep movsq` or a loop of 64 bytes. A fault costs one signal, or two in a long copy.
 
 #[cfg(target_arch = "aarch64")]
 #[path = "aarch64.rs"]

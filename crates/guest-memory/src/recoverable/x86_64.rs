@@ -3,10 +3,11 @@
 #![expect(unsafe_code, reason = "the lint applies to global assembly")]
 
 /// Entries in the table.
-pub(super) const ENTRIES: usize = 6;
+pub(super) const ENTRIES: usize = 7;
 
-// `rep movsb` decrements RCX with each byte it has copied, so after a fault RCX is the count of bytes not copied. The direction
-// flag is clear by the ABI.
+// A repeated move decrements RCX with each unit it has copied, so after a fault RCX is the count of units not copied. After a fault
+// in the move of words the copy continues byte by byte, so that it stops at the exact byte. Short copies begin with bytes: a
+// repeated move takes longer to start than to move a few. The direction flag is clear by the ABI.
 core::arch::global_asm!(
     ".pushsection .text.ghest_recoverable, \"ax\", @progbits",
     ".balign 16",
@@ -14,8 +15,17 @@ core::arch::global_asm!(
     ".hidden ghest_recoverable_copy",
     ".type ghest_recoverable_copy, @function",
     "ghest_recoverable_copy:",
+    "xor ecx, ecx",
+    "cmp rdx, 128",
+    "jb .Lghest_copy_rest",
     "mov rcx, rdx",
-    ".Lghest_copy:",
+    "shr rcx, 3",
+    "and edx, 7",
+    ".Lghest_copy_words:",
+    "rep movsq",
+    ".Lghest_copy_rest:",
+    "lea rcx, [rdx + rcx * 8]",
+    ".Lghest_copy_bytes:",
     "rep movsb",
     ".Lghest_copy_end:",
     "mov rax, rcx",
@@ -83,7 +93,10 @@ core::arch::global_asm!(
     ".hidden ghest_recoverable_table",
     ".type ghest_recoverable_table, @object",
     "ghest_recoverable_table:",
-    ".long .Lghest_copy - ghest_recoverable_table",
+    ".long .Lghest_copy_words - ghest_recoverable_table",
+    ".long .Lghest_copy_rest - ghest_recoverable_table",
+    ".long .Lghest_copy_rest - ghest_recoverable_table",
+    ".long .Lghest_copy_bytes - ghest_recoverable_table",
     ".long .Lghest_copy_end - ghest_recoverable_table",
     ".long .Lghest_copy_end - ghest_recoverable_table",
     ".long .Lghest_load_u64 - ghest_recoverable_table",

@@ -17,8 +17,8 @@ Prints the physical addresses of random pages, one per line. For root.
 
 Usage: victim frames [OPTIONS] USE
 
-  free               unused memory, in free blocks of 4 MiB: the last that the kernel allocates. It was used a moment before: what a
-                     guest has never written has no page on the host
+  free               unused memory, in the largest free blocks that hold enough pages: the last that the kernel allocates. It was used
+                     a moment before: what a guest has never written has no page on the host
   file PATH          the page cache of a file or disk, which is read into it
   process PID PATH   what a process has written to its private mapping of a file
 
@@ -27,8 +27,8 @@ Options:
   --help      Print this help
 ";
 
-/// Frames of a block of free memory.
-const BLOCK: usize = 1024;
+/// Frames of a block of free memory, the preferred size first: a poisoned page breaks its block for good.
+const BLOCKS: [usize; 5] = [1024, 512, 256, 128, 64];
 /// Bytes that are freed.
 const FREED: usize = 64 << 20;
 
@@ -74,7 +74,7 @@ impl Options {
 
     pub(crate) fn run(&self) -> Result<(), String> {
         let frames = match &self.pages_of {
-            PagesOf::Free => freed().map_err(|error| format!("freeing memory: {error}")),
+            PagesOf::Free => freed(self.count).map_err(|error| format!("freeing memory: {error}")),
             PagesOf::File(path) => cached(path).map_err(|error| format!("{path}: {error}")),
             PagesOf::Process { pid, mapping } => {
                 written(pid, mapping).map_err(|error| format!("process {pid}: {error}"))
@@ -105,8 +105,8 @@ fn choose(mut frames: Vec<u64>, count: usize) -> io::Result<Vec<u64>> {
     Ok(chosen)
 }
 
-/// The frames that this process has used, and that are free now.
-fn freed() -> io::Result<Vec<u64>> {
+/// At least `count` frames that this process has used and that are free now, or fewer if there are not so many.
+fn freed(count: usize) -> io::Result<Vec<u64>> {
     let protection = libc::PROT_READ | libc::PROT_WRITE;
     let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
     // SAFETY: a new mapping, at an address of the kernel's choice.
@@ -123,8 +123,15 @@ fn freed() -> io::Result<Vec<u64>> {
     }
     // SAFETY: the mapping is not used any more.
     check(unsafe { libc::munmap(start, FREED) })?;
-    let free = pagemap::free_blocks(BLOCK)?;
-    Ok(free.into_iter().filter(|frame| used.contains(frame)).collect())
+    let mut found = Vec::new();
+    for block in BLOCKS {
+        found = pagemap::free_blocks(block)?;
+        found.retain(|frame| used.contains(frame));
+        if found.len() >= count {
+            break;
+        }
+    }
+    Ok(found)
 }
 
 /// The frames of a file in the page cache.
