@@ -8,6 +8,7 @@ use ras_core::vcpu_state::VcpuState;
 
 #[cfg(target_arch = "aarch64")]
 use crate::aarch64 as arch;
+use crate::core_registers::CoreRegisters;
 use crate::exit::Exit;
 use crate::kick::KickFlag;
 use crate::poison_access::PoisonAccess;
@@ -199,6 +200,10 @@ impl VcpuPort for KvmPort {
 
     fn kick_flag(&mut self) -> io::Result<Option<KickFlag>> {
         KickFlag::immediate_exit(&self.fd).map(Some)
+    }
+
+    fn core_registers(&mut self) -> Result<Option<CoreRegisters>, RunError> {
+        arch::core_registers(&self.fd).map(Some)
     }
 
     #[cfg(target_arch = "x86_64")]

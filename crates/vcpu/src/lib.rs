@@ -13,6 +13,7 @@
 pub mod aarch64;
 pub mod abilities;
 mod control;
+mod core_registers;
 mod create_vm;
 mod environment;
 #[cfg(any(target_arch = "aarch64", test))]
@@ -32,6 +33,7 @@ mod threads;
 pub mod x86_64;
 
 pub use control::{Control, RunState};
+pub use core_registers::{Aarch64Registers, CoreRegisters, SegmentRegister, X86_64Registers};
 pub use create_vm::uninterrupted;
 pub use environment::{IoBus, MemoryErrorHandler, Unmapped, VcpuEnvironment, VcpuObserver};
 pub use exit::Exit;
@@ -51,6 +53,7 @@ const _: () = {
     send::<Exit<'_>>();
     send_and_sync::<Control>();
     send_and_sync::<RunState>();
+    send_and_sync::<CoreRegisters>();
     send_and_sync::<VcpuEnvironment>();
     send_and_sync::<Unmapped>();
     send_and_sync::<VcpuExitReason>();

@@ -9,10 +9,11 @@ use std::time::Duration;
 use guest_memory::own;
 
 use crate::control::{Control, Parked, RunState};
+use crate::core_registers::CoreRegisters;
 use crate::environment::VcpuEnvironment;
 use crate::exit_reason::VcpuExitReason;
 use crate::kick;
-use crate::port::VcpuPort;
+use crate::port::{RunError, VcpuPort};
 use crate::run_loop::run;
 
 /// A vCPU has left its run loop.
@@ -55,6 +56,17 @@ pub enum ThreadError {
     /// The vCPUs were stopped or resumed before all of them had paused.
     #[error("the vCPUs cannot be paused: the state {0:?} was requested meanwhile")]
     PauseCancelled(RunState),
+    /// The vCPUs are not paused, or their threads do not read their registers in time.
+    #[error("the registers of the vCPUs cannot be read: they are not paused")]
+    NotPausedForRegisters,
+    /// The registers of a vCPU cannot be read.
+    #[error("the registers of vCPU {vcpu} cannot be read: {source}")]
+    Registers {
+        /// Index of the vCPU.
+        vcpu: u32,
+        /// Why.
+        source: RunError,
+    },
     /// vCPUs did not leave their run loops in time. Their threads are left behind.
     #[error("vCPUs {vcpus:?} have not left their run loops within {timeout:?}")]
     NotStopped {
@@ -151,6 +163,18 @@ impl Vcpus {
         }
     }
 
+    /// The registers of all vCPUs, which are paused, in the order of their index. Those of ports that have none are missing.
+    ///
+    /// # Errors
+    /// Returns an error if the vCPUs are not paused, or if the registers of one cannot be read.
+    pub fn core_registers(&self) -> Result<Vec<CoreRegisters>, ThreadError> {
+        let registers = self.control.registers(self.threads.len(), PAUSE_TIMEOUT);
+        let registers = registers.ok_or(ThreadError::NotPausedForRegisters)?.into_iter().zip(0..);
+        let read = registers
+            .filter_map(|(read, vcpu)| read.map_err(|source| ThreadError::Registers { vcpu, source }).transpose());
+        read.collect()
+    }
+
     /// The number of vCPUs.
     #[must_use]
     pub fn count(&self) -> usize {
@@ -223,6 +247,7 @@ mod tests {
     use vmm_sys_util::signal::{block_signal, get_blocked_signals};
 
     use super::*;
+    use crate::core_registers::Aarch64Registers;
     use crate::environment::{IoBus, MemoryErrorHandler};
     use crate::exit::Exit;
     use crate::kick::KickFlag;
@@ -266,6 +291,10 @@ mod tests {
         }
         fn continue_after_pause(&mut self) {
             self.continued.fetch_add(1, Ordering::Relaxed);
+        }
+        fn core_registers(&mut self) -> Result<Option<CoreRegisters>, RunError> {
+            let registers = Aarch64Registers { pc: self.entries.load(Ordering::Relaxed).into(), ..Default::default() };
+            Ok(Some(CoreRegisters::Aarch64(registers)))
         }
         fn clear_kick(&mut self) {
             self.flag.store(0, Ordering::Relaxed);
@@ -331,6 +360,23 @@ mod tests {
             drop(vcpus);
             assert_eq!(continued.load(Ordering::Relaxed), expected);
         }
+    }
+
+    #[test]
+    fn registers_are_those_of_each_paused_vcpu() {
+        let (first, second) = (Busy::default(), Busy::default());
+        first.entries.store(100, Ordering::Relaxed);
+        let (vcpus, _) = start(vec![first, second]);
+        assert!(matches!(vcpus.core_registers(), Err(ThreadError::NotPausedForRegisters)), "they run");
+        vcpus.pause().expect("all vCPUs leave the guest");
+        let read = || {
+            vcpus.core_registers().expect("paused").into_iter().map(|registers| match registers {
+                CoreRegisters::Aarch64(registers) => registers.pc / 100,
+                other => panic!("{other:?}"),
+            })
+        };
+        assert_eq!(read().collect::<Vec<_>>(), [1, 0]);
+        assert_eq!(read().collect::<Vec<_>>(), [1, 0], "again, in the same pause");
     }
 
     #[test]
