@@ -13,6 +13,7 @@ mod consumed;
 mod control;
 mod decode;
 mod disks;
+mod dump;
 mod endings;
 mod entry_state;
 mod errors;
@@ -31,6 +32,7 @@ mod output;
 mod outputs;
 mod package;
 mod protocol;
+mod retire;
 mod service;
 mod signals;
 mod tables;
@@ -58,6 +60,7 @@ fn main() -> ExitCode {
         control::trials(),
         decode::trials(),
         disks::trials(),
+        dump::trials(),
         endings::trials(),
         entry_state::trials(),
         errors::trials(),
@@ -75,6 +78,7 @@ fn main() -> ExitCode {
         outputs::trials(),
         package::trials(),
         protocol::trials(),
+        retire::trials(),
         service::trials(),
         signals::trials(),
         tables::trials(),

@@ -3,9 +3,12 @@
 mod balloon;
 mod console_size;
 mod device_choice;
+mod dump;
 mod event_loop;
+mod jobs;
 mod preserved;
 mod request_error;
+mod retire;
 mod running;
 
 use std::io;
@@ -39,6 +42,7 @@ use crate::signals::Signals;
 use crate::startup::StartupObserver;
 use crate::timings::{Phase, Timings};
 
+use dump::CurrentDump;
 pub use preserved::{MappedMemory, PreservedState};
 use running::RunningMachine;
 
@@ -229,9 +233,11 @@ impl Prepared {
             vm: &vm,
             backends: &env.backends,
             started: Instant::now(),
+            dump: CurrentDump::default(),
         };
         env.notifier.ready();
         let outcome = event_loop::run(&running, &mut env.signals, env.control.as_mut(), &mut env.notifier);
+        preserved.jobs.stop();
         let stopped = vcpus.stop();
         // The last references to the devices: their threads end here.
         drop((vcpus, environment));

@@ -1,12 +1,13 @@
 //! `ghest ctl`.
 
-use std::path::PathBuf;
+use std::path::{self, PathBuf};
 use std::time::{Duration, Instant};
 
 use clap::Args;
 use machine_profile::printable::escaped_json;
 use serde_json::{Value, json};
 use vmm::control::{Client, Request, RequestFailed, timeout};
+use vmm::progress::Progress;
 use vmm::status::Status;
 
 use super::output;
@@ -27,11 +28,12 @@ pub(super) struct Options {
 }
 
 pub(super) fn run(options: &Options) -> Status {
-    let outcome = match options.request {
+    let outcome = match &options.request {
         Request::Events { .. } => follow(options),
-        Request::PowerButton { wait: Some(wait) } => press_and_wait(options, wait),
+        Request::PowerButton { wait: Some(wait) } => press_and_wait(options, *wait),
+        Request::Dump { file } => dump(options, file),
         Request::Metrics { prometheus: true } if !options.json => connect(options).and_then(|mut machine| {
-            let response = machine.request(options.request)?;
+            let response = machine.request(&options.request)?;
             Ok(response["text"].as_str().map_or_else(|| print(&response), output::print_text))
         }),
         request => connect(options).and_then(|mut machine| Ok(print(&machine.request(request)?))),
@@ -59,12 +61,12 @@ fn print(response: &Value) -> Status {
 /// Prints events until the machine has ended.
 fn follow(options: &Options) -> Result<Status, RequestFailed> {
     let mut events = connect(options)?;
-    let response = events.request(options.request)?;
+    let response = events.request(&options.request)?;
     if response["ok"] != true {
         return Ok(print(&response));
     }
     loop {
-        match events.event(None) {
+        match events.next_line(None) {
             Ok(event) => match print_line(&event) {
                 Status::Success => {}
                 failed => return Ok(failed),
@@ -80,9 +82,9 @@ fn press_and_wait(options: &Options, wait: Duration) -> Result<Status, RequestFa
     let deadline = Instant::now() + wait;
     // Before the button: no event of the end is missed.
     let mut events = connect(options)?;
-    let following = events.request(Request::Events { follow: true })?;
+    let following = events.request(&Request::Events { follow: true })?;
     // If too many clients follow the events, the button is pressed all the same.
-    let response = connect(options)?.request(options.request)?;
+    let response = connect(options)?.request(&options.request)?;
     for response in [response, following] {
         if response["ok"] != true {
             return Ok(print(&response));
@@ -90,7 +92,7 @@ fn press_and_wait(options: &Options, wait: Duration) -> Result<Status, RequestFa
     }
     let mut ending = Value::Null;
     loop {
-        match events.event(Some(deadline)) {
+        match events.next_line(Some(deadline)) {
             Ok(event) if event["event"] == "stopped" => ending = event,
             Ok(_) => {}
             // The last descriptor of the process is closed.
@@ -104,4 +106,34 @@ fn press_and_wait(options: &Options, wait: Duration) -> Result<Status, RequestFa
     }
     let is_clean = ending["status"] == 0;
     Ok(print(&json!({ "ok": is_clean, "reason": ending["reason"], "status": ending["status"] })))
+}
+
+/// How often the progress of a dump is shown.
+const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Has the machine dump itself, and waits as long as that takes. On a terminal, shows how far it is.
+fn dump(options: &Options, file: &str) -> Result<Status, RequestFailed> {
+    // The machine has another working directory.
+    let absolute = path::absolute(file).ok().and_then(|path| path.into_os_string().into_string().ok());
+    let Some(file) = absolute else {
+        let error = format!("{file}: no absolute path, or one that is not UTF-8");
+        return Ok(output::report(&error, Status::Usage));
+    };
+    let mut machine = connect(options)?;
+    machine.send(&Request::Dump { file })?;
+    let mut progress = Progress::on_stderr(true);
+    loop {
+        match machine.next_line(Some(Instant::now() + PROGRESS_INTERVAL)) {
+            // As long as the machine serves clients, the dump goes on.
+            Err(RequestFailed::TimedOut(_)) => {
+                let status = connect(options)?.request(&Request::Status)?;
+                let mib = |key: &str| status["dump"][key].as_u64().unwrap_or(0) >> 20;
+                progress.show(|| format!("{} of {} MiB dumped", mib("done"), mib("total")));
+            }
+            outcome => {
+                progress.clear();
+                return Ok(print(&outcome?));
+            }
+        }
+    }
 }
