@@ -12,7 +12,7 @@ use crate::harness::{Checked, Ghest, Scratch, needs, trials};
 pub(crate) fn trials() -> Vec<Trial> {
     trials![
         gdb_reads_registers_and_memory,
-        poisoned_pages_are_left_out,
+        poisoned_pages_are_omitted,
         a_paused_machine_stays_paused,
         a_dump_that_cannot_be_written,
     ]
@@ -55,7 +55,7 @@ fn gdb_reads_registers_and_memory() -> Checked {
     let profile = profile(&scratch);
     let running = machine(&scratch, Ghest::new(["boot"]).arg(&profile));
     let dumped = ctl(&scratch, &["dump", "core"], 0);
-    assert_eq!((&dumped["left-out"], &dumped["vmcoreinfo"]), (&json!([]), &Value::Null), "{dumped}");
+    assert_eq!((&dumped["omitted"], &dumped["vmcoreinfo"]), (&json!([]), &Value::Null), "{dumped}");
     assert_eq!(dumped["bytes"].as_u64(), Some(fs::metadata(scratch.path("core")).expect("a dump").len()));
     assert_eq!(ctl(&scratch, &["status"], 0)["state"], "running");
 
@@ -73,13 +73,13 @@ fn gdb_reads_registers_and_memory() -> Checked {
     Ok(())
 }
 
-fn poisoned_pages_are_left_out() -> Checked {
+fn poisoned_pages_are_omitted() -> Checked {
     needs::kvm()?;
     let scratch = Scratch::new();
     let running = machine(&scratch, Ghest::new(["boot"]).arg(profile(&scratch)));
     ctl(&scratch, &["inject", "--gpa", "0x2000000", "--kind", "ao"], 0);
     let dumped = ctl(&scratch, &["dump", "core"], 0);
-    assert_eq!(dumped["left-out"], json!([{ "gpa": 0x200_0000, "span": 4096 }]));
+    assert_eq!(dumped["omitted"], json!([{ "gpa": 0x200_0000, "span": 4096 }]));
     stop(&scratch, running);
     Ok(())
 }

@@ -16,7 +16,8 @@ fn what_cannot_be_retired_is_refused_with_the_reason() -> Checked {
     let profile = scratch.machine("cmdline = \"probe.exit=hang\"");
     let mut running = Ghest::boot(&profile).arg("--control").arg(scratch.path("control")).start();
     running.wait_for("probe: ok");
-    let ctl = |words: &[&str]| Ghest::new(["ctl", "--timeout", "20s"]).arg(scratch.path("control")).args(words);
+    let ctl =
+        |words: &[&str]| Ghest::new(["ctl", "--timeout", "20s"]).arg(scratch.path("control")).args(words);
     ctl(&["inject", "--gpa", "0x2000000", "--kind", "ao"]).finish().expect(0);
     for (words, reason) in [
         (&["retire", "0x80000000"][..], "GPA 0x80000000 is not memory of this guest"),
@@ -45,7 +46,8 @@ fn the_trigger_counts_and_asks_each_machine() -> Checked {
         std::os::unix::net::UnixListener::bind(scratch.path(name)).expect("a socket");
     }
     let calls = scratch.path("calls");
-    let ghest = format!("#!/bin/sh\necho \"$@\" >>{}\ncase $4 in *two*) exit 0 ;; esac\nexit 1\n", calls.display());
+    let ghest =
+        format!("#!/bin/sh\necho \"$@\" >>{}\ncase $4 in *two*) exit 0 ;; esac\nexit 1\n", calls.display());
     std::fs::create_dir(scratch.path("bin")).expect("a directory");
     let program = scratch.file("bin/ghest", ghest);
     let chmod = Command::new("chmod").arg("755").arg(&program).status().expect("chmod runs");
@@ -56,7 +58,8 @@ fn the_trigger_counts_and_asks_each_machine() -> Checked {
         sh.env("PATH", format!("{}:/usr/bin:/bin", scratch.path("bin").display()));
         sh.env("SOCKETS", scratch.path(sockets)).env("COUNTS", scratch.path("counts"));
         sh.env("SOFT_OFFLINE", scratch.path("soft_offline_page")).env("THRESHOLD", "3");
-        let status = sh.env("TYPE", kind).env("ADDRESS", address).env("COUNT", count).status().expect("sh runs");
+        let status =
+            sh.env("TYPE", kind).env("ADDRESS", address).env("COUNT", count).status().expect("sh runs");
         assert!(status.success(), "{kind} {address}");
         std::fs::read_to_string(&calls).unwrap_or_default()
     };

@@ -79,7 +79,9 @@ impl Population<'_> {
                 let Some(region) = regions.iter().find(contains) else { return Ok(()) };
                 let start = region.offset + (gpa - region.slot.gpa);
                 let mut at = 0;
-                while let Some(data) = offset_of(region.file, SeekFrom::Data(start + at))?.filter(|it| it - start < len) {
+                while let Some(data) =
+                    offset_of(region.file, SeekFrom::Data(start + at))?.filter(|it| it - start < len)
+                {
                     let hole = offset_of(region.file, SeekFrom::Hole(data))?.unwrap_or(start + len);
                     let end = (hole - start).min(len);
                     let allocated = ((data - start) / page) as usize..end.div_ceil(page) as usize;

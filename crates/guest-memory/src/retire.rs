@@ -37,7 +37,9 @@ pub enum RetireError {
         host_address: u64,
     },
     /// Physical addresses cannot be read.
-    #[error("/proc/self/pagemap: {source}; the host's physical addresses are visible with CAP_SYS_ADMIN: give the GPA instead")]
+    #[error(
+        "/proc/self/pagemap: {source}; the host's physical addresses are visible with CAP_SYS_ADMIN: give the GPA instead"
+    )]
     HiddenAddresses {
         /// The error, EPERM if the addresses are hidden.
         source: io::Error,
@@ -67,7 +69,9 @@ pub enum RetireError {
         source: io::Error,
     },
     /// The kernel reported success, and the memory is in the same page of the host as before.
-    #[error("the host's kernel has not moved GPA {gpa:#x}: it is still at the host's physical address {host_address:#x}")]
+    #[error(
+        "the host's kernel has not moved GPA {gpa:#x}: it is still at the host's physical address {host_address:#x}"
+    )]
     NotMoved {
         /// First GPA of the page.
         gpa: u64,
@@ -152,9 +156,7 @@ impl GuestRam {
             for first in (0..slot.len).step_by(CHUNK / ENTRY * page as usize) {
                 let pages = ((slot.len - first) / page).min((CHUNK / ENTRY) as u64) as usize;
                 let Some(bytes) = entries.get_mut(..ENTRY * pages) else { continue };
-                pagemap
-                    .read_exact_at(bytes, (slot.hva + first) / page * ENTRY as u64)
-                    .map_err(hidden)?;
+                pagemap.read_exact_at(bytes, (slot.hva + first) / page * ENTRY as u64).map_err(hidden)?;
                 for (entry, index) in bytes.as_chunks::<ENTRY>().0.iter().zip(0..) {
                     match frame(*entry) {
                         Some(0) => return Err(hidden(io::Error::from_raw_os_error(libc::EPERM))),

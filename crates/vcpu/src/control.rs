@@ -1,13 +1,15 @@
 //! The requested run state of the vCPUs, and what is pending for a single one: exceptions, and being held outside the guest.
 
+mod registers;
+
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use crate::core_registers::CoreRegisters;
 use crate::kick;
-use crate::port::{Injection, RunError};
+use crate::port::Injection;
+use registers::{ReadRegisters, RequestedRegisters};
 
 /// The run state that is requested of every vCPU of a machine. Exhaustive: a vCPU acts on each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -100,17 +102,6 @@ struct Pending {
     threads: Vec<(u32, i32)>,
     /// The registers that were requested of paused vCPUs. Empty if none are.
     registers: Vec<RequestedRegisters>,
-}
-
-/// The registers of a vCPU, for those who have requested them.
-#[derive(Debug)]
-enum RequestedRegisters {
-    /// The vCPU's thread is to read them.
-    Unread,
-    /// It reads them.
-    BeingRead,
-    /// It has read them.
-    Read(Result<Option<CoreRegisters>, RunError>),
 }
 
 impl Default for Control {
@@ -287,28 +278,15 @@ impl Control {
 
     /// Waits until the requested state is no longer [`RunState::Pause`], and reads the vCPU's registers when they are requested. Returns
     /// the number of pauses so far of which guests are notified.
-    pub(crate) fn park(
-        &self,
-        vcpu: u32,
-        read_registers: &mut dyn FnMut() -> Result<Option<CoreRegisters>, RunError>,
-    ) -> u64 {
+    pub(crate) fn park(&self, vcpu: u32, read_registers: &mut dyn FnMut() -> ReadRegisters) -> u64 {
         let mut pending = self.lock();
         pending.parked += 1;
         self.changed.notify_all();
         while self.run_state() == RunState::Pause {
-            match pending.registers.get_mut(vcpu as usize) {
-                Some(requested @ RequestedRegisters::Unread) => {
-                    *requested = RequestedRegisters::BeingRead;
-                    drop(pending);
-                    let registers = read_registers();
-                    pending = self.lock();
-                    if let Some(requested) = pending.registers.get_mut(vcpu as usize) {
-                        *requested = RequestedRegisters::Read(registers);
-                    }
-                    self.changed.notify_all();
-                }
-                _ => pending = self.changed.wait(pending).unwrap_or_else(PoisonError::into_inner),
-            }
+            pending = match pending.are_registers_requested(vcpu) {
+                true => self.deliver_registers(pending, vcpu, read_registers),
+                false => self.changed.wait(pending).unwrap_or_else(PoisonError::into_inner),
+            };
         }
         pending.parked -= 1;
         pending.notified_pauses
@@ -323,28 +301,6 @@ impl Control {
             RunState::Pause => Parked::Missing,
             RunState::Run | RunState::Stop => Parked::OtherState,
         }
-    }
-
-    /// Has `count` paused vCPUs read their registers, and waits for that. `None` if they have not when the timeout has elapsed, or if another
-    /// state is requested.
-    pub(crate) fn registers(
-        &self,
-        count: usize,
-        timeout: Duration,
-    ) -> Option<Vec<Result<Option<CoreRegisters>, RunError>>> {
-        self.lock().registers = (0..count).map(|_| RequestedRegisters::Unread).collect();
-        self.changed.notify_all();
-        let is_missing = |pending: &Pending| {
-            let are_read = pending.registers.iter().all(|it| matches!(it, RequestedRegisters::Read(_)));
-            !are_read && self.run_state() == RunState::Pause
-        };
-        let mut pending = self.wait_while(is_missing, timeout);
-        let registers = std::mem::take(&mut pending.registers).into_iter();
-        let read = registers.map(|requested| match requested {
-            RequestedRegisters::Read(registers) => Some(registers),
-            RequestedRegisters::Unread | RequestedRegisters::BeingRead => None,
-        });
-        read.collect()
     }
 
     /// Waits until the vCPUs have left their run loops. Returns those that have not when the timeout has elapsed.

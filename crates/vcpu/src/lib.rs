@@ -28,6 +28,7 @@ mod port;
 mod run_loop;
 #[cfg(any(target_arch = "aarch64", test))]
 mod stage1;
+mod thread_error;
 mod threads;
 #[cfg(target_arch = "x86_64")]
 pub mod x86_64;
@@ -43,7 +44,8 @@ pub use kvm_port::KvmPort;
 pub use poison_access::PoisonAccess;
 pub use port::{Injected, Injection, RunError, VcpuPort};
 pub use run_loop::run;
-pub use threads::{ThreadError, VcpuExited, Vcpus};
+pub use thread_error::ThreadError;
+pub use threads::{VcpuExited, Vcpus};
 
 /// Which public types may be sent to and shared with other threads.
 const _: () = {

@@ -1,6 +1,5 @@
 //! A thread for each vCPU.
 
-use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -13,8 +12,9 @@ use crate::core_registers::CoreRegisters;
 use crate::environment::VcpuEnvironment;
 use crate::exit_reason::VcpuExitReason;
 use crate::kick;
-use crate::port::{RunError, VcpuPort};
+use crate::port::VcpuPort;
 use crate::run_loop::run;
+use crate::thread_error::ThreadError;
 
 /// A vCPU has left its run loop.
 #[derive(Clone, Debug)]
@@ -25,56 +25,6 @@ pub struct VcpuExited {
     pub reason: VcpuExitReason,
     /// Its main registers in one line. Empty for [`VcpuExitReason::Stopped`].
     pub registers: String,
-}
-
-/// The threads of the vCPUs could not be started or reached.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum ThreadError {
-    /// The thread of a vCPU could not be started.
-    #[error("pthread_create(3) (vCPU {vcpu}): {source}")]
-    Spawn {
-        /// Index of the vCPU.
-        vcpu: u32,
-        /// Its error.
-        source: io::Error,
-    },
-    /// The kick flag of a vCPU could not be mapped.
-    #[error("mmap(2) of struct kvm_run (vCPU {vcpu}): {source}")]
-    KickFlag {
-        /// Index of the vCPU.
-        vcpu: u32,
-        /// Its error.
-        source: io::Error,
-    },
-    /// The handler of the kick signal could not be installed.
-    #[error("sigaction(2) (kick signal SIGURG): {0}")]
-    Handler(vmm_sys_util::errno::Error),
-    /// Not every vCPU left the guest in time.
-    #[error("not every vCPU left the guest within {0:?}")]
-    NotPaused(Duration),
-    /// The vCPUs were stopped or resumed before all of them had paused.
-    #[error("the vCPUs cannot be paused: the state {0:?} was requested meanwhile")]
-    PauseCancelled(RunState),
-    /// The vCPUs are not paused, or their threads do not read their registers in time.
-    #[error("the registers of the vCPUs cannot be read: they are not paused")]
-    NotPausedForRegisters,
-    /// The registers of a vCPU cannot be read.
-    #[error("the registers of vCPU {vcpu} cannot be read: {source}")]
-    Registers {
-        /// Index of the vCPU.
-        vcpu: u32,
-        /// Why.
-        source: RunError,
-    },
-    /// vCPUs did not leave their run loops in time. Their threads are left behind.
-    #[error("vCPUs {vcpus:?} have not left their run loops within {timeout:?}")]
-    NotStopped {
-        /// Indices of the vCPUs.
-        vcpus: Vec<u32>,
-        /// How long they had.
-        timeout: Duration,
-    },
 }
 
 /// How long kicked vCPUs may take to leave the guest. Far more than they take, even if KVM itself is emulated.
@@ -170,8 +120,9 @@ impl Vcpus {
     pub fn core_registers(&self) -> Result<Vec<CoreRegisters>, ThreadError> {
         let registers = self.control.registers(self.threads.len(), PAUSE_TIMEOUT);
         let registers = registers.ok_or(ThreadError::NotPausedForRegisters)?.into_iter().zip(0..);
-        let read = registers
-            .filter_map(|(read, vcpu)| read.map_err(|source| ThreadError::Registers { vcpu, source }).transpose());
+        let read = registers.filter_map(|(read, vcpu)| {
+            read.map_err(|source| ThreadError::Registers { vcpu, source }).transpose()
+        });
         read.collect()
     }
 
@@ -241,6 +192,7 @@ impl Drop for Vcpus {
 
 #[cfg(test)]
 mod tests {
+    use std::io;
     use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 
     use ras_core::vcpu_state::VcpuState;
@@ -293,7 +245,8 @@ mod tests {
             self.continued.fetch_add(1, Ordering::Relaxed);
         }
         fn core_registers(&mut self) -> Result<Option<CoreRegisters>, RunError> {
-            let registers = Aarch64Registers { pc: self.entries.load(Ordering::Relaxed).into(), ..Default::default() };
+            let registers =
+                Aarch64Registers { pc: self.entries.load(Ordering::Relaxed).into(), ..Default::default() };
             Ok(Some(CoreRegisters::Aarch64(registers)))
         }
         fn clear_kick(&mut self) {

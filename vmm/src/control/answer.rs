@@ -46,14 +46,14 @@ pub struct Dumped {
     /// Its length in bytes. What is zero takes no space on the disk.
     pub bytes: u64,
     /// Memory that is not in it: poisoned pages.
-    pub left_out: Vec<LeftOut>,
+    pub omitted: Vec<Omitted>,
     /// The guest physical address of the note VMCOREINFO of a Linux guest. Null if none was found: then crash and drgn do not know the kernel.
     pub vmcoreinfo: Option<u64>,
 }
 
 /// Memory that is not in a dump.
 #[derive(Clone, Copy, Debug, Serialize, JsonSchema)]
-pub struct LeftOut {
+pub struct Omitted {
     /// Its first guest physical address.
     pub gpa: u64,
     /// Its length in bytes.

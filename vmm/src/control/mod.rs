@@ -40,7 +40,7 @@ use std::time::Duration;
 
 pub use answer::{
     Balloon, BalloonStatistics, Device, DeviceFile, Devices, DumpProgress, Dumped, Following, Interrupt,
-    Ledger, LeftOut, MemoryMap, MemorySlot, Registers, RetiredMemory, RunState, Space, State, TriggerMode,
+    Ledger, MemoryMap, MemorySlot, Omitted, Registers, RetiredMemory, RunState, Space, State, TriggerMode,
 };
 pub use client::{Client, RequestFailed};
 pub use protocol::{Greeting, Request, VERSION, schema, timeout};

@@ -13,6 +13,8 @@ use super::{Failure, Piece, Progress};
 /// Copies guest memory to a file, region after region, from an offset on.
 pub(super) struct Copier<'a> {
     pub(super) ram: &'a GuestRam,
+    /// Reads guest memory from a GPA on.
+    pub(super) read: &'a dyn Fn(u64, &mut [u8]) -> Result<(), AccessError>,
     pub(super) file: &'a File,
     /// The offset.
     pub(super) memory_at: u64,
@@ -24,7 +26,7 @@ pub(super) struct Copier<'a> {
 #[derive(Debug, Default)]
 pub(super) struct Copied {
     /// What is not in the file, ascending.
-    pub(super) left_out: Vec<Piece>,
+    pub(super) omitted: Vec<Piece>,
     /// The note of the guest's kernel.
     pub(super) vmcoreinfo: Option<FoundNote>,
 }
@@ -41,13 +43,13 @@ pub(super) fn offset_in_file(ram: &GuestRam, memory_at: u64, gpa: u64) -> u64 {
     memory_at + regions.map(|slot| (gpa - slot.gpa).min(slot.len)).sum::<u64>()
 }
 
-/// The memory of a guest without what is left out.
-pub(super) fn pieces(ram: &GuestRam, left_out: &[Piece]) -> Vec<Piece> {
+/// The memory of a guest without what is omitted.
+pub(super) fn pieces(ram: &GuestRam, omitted: &[Piece]) -> Vec<Piece> {
     let mut pieces = Vec::new();
     for slot in ram.slots() {
         let mut at = slot.gpa;
         let end = slot.gpa + slot.len;
-        let within = left_out.iter().filter(|piece| piece.gpa >= slot.gpa && piece.gpa < end);
+        let within = omitted.iter().filter(|piece| piece.gpa >= slot.gpa && piece.gpa < end);
         for piece in within.copied().chain([Piece { gpa: end, len: 0 }]) {
             if at < piece.gpa {
                 pieces.push(Piece { gpa: at, len: piece.gpa - at });
@@ -82,7 +84,7 @@ impl Copier<'_> {
                 let next = match known {
                     Some(known) if known.gpa <= at => {
                         let next = end.min(known.gpa + known.len);
-                        self.leave_out(&mut copied, Piece { gpa: at, len: next - at })?;
+                        self.omit(&mut copied, Piece { gpa: at, len: next - at })?;
                         next
                     }
                     known => {
@@ -115,12 +117,12 @@ impl Copier<'_> {
             let bytes = &mut buffer[filled..filled + len];
             if run.first() != Some(&true) {
                 bytes.fill(0);
-            } else if let Err(error) = self.ram.read(gpa + filled as u64, bytes) {
+            } else if let Err(error) = (self.read)(gpa + filled as u64, bytes) {
                 let missing = self.missing(error)?;
                 let start = missing.gpa.max(gpa);
                 self.store(copied, gpa, &buffer[..(start - gpa) as usize])?;
                 let end = end_of_region.min(missing.gpa + missing.len);
-                self.leave_out(copied, Piece { gpa: start, len: end - start })?;
+                self.omit(copied, Piece { gpa: start, len: end - start })?;
                 return Ok(end);
             }
             filled += len;
@@ -133,20 +135,22 @@ impl Copier<'_> {
     fn missing(&self, error: AccessError) -> Result<Piece, Failure> {
         let log2_page = self.ram.backing().page_size().trailing_zeros() as u8;
         let span = match error {
-            AccessError::Poisoned(page) => Span::around(page.gpa, page.log2_len.max(PAGE.trailing_zeros() as u8)),
+            AccessError::Poisoned(page) => {
+                Span::around(page.gpa, page.log2_len.max(PAGE.trailing_zeros() as u8))
+            }
             AccessError::Host { gpa, .. } => Span::around(gpa, log2_page),
             other => return Err(Failure::Memory(io::Error::other(other))),
         };
         Ok(Piece { gpa: span.gpa, len: span.bytes() })
     }
 
-    fn leave_out(&self, copied: &mut Copied, piece: Piece) -> Result<(), Failure> {
-        match copied.left_out.last_mut() {
+    fn omit(&self, copied: &mut Copied, piece: Piece) -> Result<(), Failure> {
+        match copied.omitted.last_mut() {
             Some(last) if last.gpa + last.len == piece.gpa => last.len += piece.len,
-            _ => copied.left_out.push(piece),
+            _ => copied.omitted.push(piece),
         }
         // Each of them ends a piece of memory at most.
-        match copied.left_out.len() + self.ram.slots().count() {
+        match copied.omitted.len() + self.ram.slots().count() {
             pieces if pieces > self.max_pieces => Err(Failure::TooManyPieces(self.max_pieces)),
             _ => Ok(()),
         }

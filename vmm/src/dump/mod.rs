@@ -4,11 +4,11 @@
 //! ```text
 //! Elf64_Ehdr, Elf64_Phdr of the notes, Elf64_Phdr of each piece of memory, room for more of them
 //! notes: NT_PRSTATUS of each vCPU; on x86_64 also QEMU's CPUState; VMCOREINFO of a Linux guest
-//! memory, region after region; what is zero, or left out, is a hole of the file
+//! memory, region after region; what is zero, or omitted, is a hole of the file
 //! ```
 //!
-//! Poisoned pages are left out: no piece of memory contains them. Those that are known are not read, and a page that turns out to be
-//! poisoned when it is read is left out too. How many pieces there are is known at the end, so the headers are written last: what is left of
+//! Poisoned pages are omitted: no piece of memory contains them. Those that are known are not read, and a page that turns out to be
+//! poisoned when it is read is omitted too. How many pieces there are is known at the end, so the headers are written last: what is left of
 //! an incomplete dump is no ELF file. crash expects the headers at the beginning, with the notes before the memory.
 
 mod memory;
@@ -55,7 +55,7 @@ pub struct Written {
     /// Bytes of the file, with its holes.
     pub file_len: u64,
     /// Memory that is not in it, because it is poisoned or the host cannot provide it.
-    pub left_out: Vec<Piece>,
+    pub omitted: Vec<Piece>,
     /// GPA of the note VMCOREINFO of the guest's kernel, which is in the dump. `None` if no such note was found.
     pub vmcoreinfo: Option<u64>,
 }
@@ -176,11 +176,13 @@ impl Dump {
         let regions = self.ram.slots().count();
         let headers = (1 + regions + self.poisoned.len() + SPARE_PIECES).min(MAX_PROGRAM_HEADERS);
         let notes_at = (size_of::<Header64>() + headers * size_of::<ProgramHeader64>()) as u64;
-        let memory_at = (notes_at + notes.len() as u64 + vmcoreinfo::MAX_NOTE_LEN).next_multiple_of(ALIGNMENT);
-        let copier = Copier { ram: &self.ram, file, memory_at, max_pieces: headers - 1 };
+        let memory_at =
+            (notes_at + notes.len() as u64 + vmcoreinfo::MAX_NOTE_LEN).next_multiple_of(ALIGNMENT);
+        let read = |gpa, to: &mut [u8]| self.ram.read(gpa, to);
+        let copier = Copier { ram: &self.ram, read: &read, file, memory_at, max_pieces: headers - 1 };
         let mut poisoned: Vec<_> = self.poisoned.iter().copied().map(whole_pages).collect();
         poisoned.sort_unstable_by_key(|piece| piece.gpa);
-        let Copied { left_out, vmcoreinfo } = copier.copy(&poisoned, progress, is_abandoned)?;
+        let Copied { omitted, vmcoreinfo } = copier.copy(&poisoned, progress, is_abandoned)?;
         let vmcoreinfo = vmcoreinfo.and_then(|note| {
             notes.add_vmcoreinfo(&vmcoreinfo::read(&self.ram, note)?);
             Some(note.gpa)
@@ -188,12 +190,16 @@ impl Dump {
         let file_len = memory_at + progress.total;
         file.set_len(file_len).map_err(|error| Failure::Call("ftruncate(2)", error))?;
         let written = file.write_all_at(notes.bytes(), notes_at);
-        written.and_then(|()| file.sync_all()).map_err(|error| Failure::Call("pwrite(2) or fsync(2)", error))?;
-        let pieces = memory::pieces(&self.ram, &left_out);
+        written
+            .and_then(|()| file.sync_all())
+            .map_err(|error| Failure::Call("pwrite(2) or fsync(2)", error))?;
+        let pieces = memory::pieces(&self.ram, &omitted);
         let headers = self.headers(notes_at, notes.len() as u64, memory_at, &pieces);
         let written = file.write_all_at(&headers, 0);
-        written.and_then(|()| file.sync_all()).map_err(|error| Failure::Call("pwrite(2) or fsync(2)", error))?;
-        Ok(Written { file_len, left_out, vmcoreinfo })
+        written
+            .and_then(|()| file.sync_all())
+            .map_err(|error| Failure::Call("pwrite(2) or fsync(2)", error))?;
+        Ok(Written { file_len, omitted, vmcoreinfo })
     }
 
     fn headers(&self, notes_at: u64, notes_len: u64, memory_at: u64, pieces: &[Piece]) -> Vec<u8> {

@@ -23,7 +23,9 @@ impl Notes {
         let mut notes = Notes(Vec::new());
         for (registers, pid) in registers.iter().zip(1..) {
             match registers {
-                CoreRegisters::X86_64(of) => notes.add(CORE, PRSTATUS, status(pid, UserRegisters::from(of)).as_bytes()),
+                CoreRegisters::X86_64(of) => {
+                    notes.add(CORE, PRSTATUS, status(pid, UserRegisters::from(of)).as_bytes())
+                }
                 CoreRegisters::Aarch64(of) => {
                     notes.add(CORE, PRSTATUS, status(pid, ArmRegisters::from(of)).as_bytes());
                 }
@@ -158,12 +160,7 @@ struct ArmRegisters {
 
 impl From<&Aarch64Registers> for ArmRegisters {
     fn from(of: &Aarch64Registers) -> Self {
-        ArmRegisters {
-            x: of.x.map(U64::from),
-            sp: of.sp.into(),
-            pc: of.pc.into(),
-            pstate: of.pstate.into(),
-        }
+        ArmRegisters { x: of.x.map(U64::from), sp: of.sp.into(), pc: of.pc.into(), pstate: of.pstate.into() }
     }
 }
 

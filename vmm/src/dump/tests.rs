@@ -2,7 +2,8 @@
 
 use std::os::unix::fs::MetadataExt;
 
-use guest_memory::Backing;
+use guest_memory::{AccessError, Backing, PoisonedPage};
+use ras_core::Span;
 use vcpu::{Aarch64Registers, X86_64Registers};
 use zerocopy::FromBytes;
 
@@ -42,7 +43,8 @@ impl Core {
         assert_eq!((header.kind.get(), header.program_headers.get()), (4, 64));
         let count = header.program_header_count.get().into();
         let headers = rest.chunks(size_of::<ProgramHeader64>()).take(count);
-        let headers = headers.map(|bytes| ProgramHeader64::read_from_bytes(bytes).expect("complete")).collect();
+        let headers =
+            headers.map(|bytes| ProgramHeader64::read_from_bytes(bytes).expect("complete")).collect();
         Core { bytes, headers }
     }
 
@@ -89,9 +91,11 @@ fn memory_is_at_its_addresses_and_what_is_zero_is_a_hole() {
         let written = write(&dump, &path).expect("written");
         let core = Core::open(&path);
         assert_eq!(core.bytes.len() as u64, written.file_len);
-        assert_eq!(written.left_out, []);
+        assert_eq!(written.omitted, []);
         assert_eq!(core.pieces(), REGIONS.map(|(gpa, len)| Piece { gpa, len }));
-        for (gpa, byte) in [(0, 0), (PAGE, 1), (5 * PAGE, 5), (6 * PAGE, 0), (3 * MIB - PAGE, 3), (17 * MIB, 17)] {
+        for (gpa, byte) in
+            [(0, 0), (PAGE, 1), (5 * PAGE, 5), (6 * PAGE, 0), (3 * MIB - PAGE, 3), (17 * MIB, 17)]
+        {
             assert!(core.memory(gpa).expect("memory").iter().all(|it| *it == byte), "{backing:?} {gpa:#x}");
         }
         assert!(core.memory(3 * MIB).is_none());
@@ -106,36 +110,61 @@ fn poisoned_memory_is_in_no_piece() {
     let directory = tempfile::tempdir().expect("a directory");
     let path = directory.path().join("core");
     // Adjacent ones, the beginning of a region, its end, and all of a chunk that is copied at once.
-    let poisoned = vec![
-        (17 * MIB, MIB),
-        (16 * MIB, PAGE),
-        (5 * PAGE, PAGE),
-        (6 * PAGE, PAGE),
-        (3 * MIB - PAGE, PAGE),
-    ];
+    let poisoned =
+        vec![(17 * MIB, MIB), (16 * MIB, PAGE), (5 * PAGE, PAGE), (6 * PAGE, PAGE), (3 * MIB - PAGE, PAGE)];
     let dump = Dump { ram: ram(Backing::Anonymous), registers: Vec::new(), poisoned };
     let written = write(&dump, &path).expect("written");
     let piece = |gpa, len| Piece { gpa, len };
     assert_eq!(
-        written.left_out,
-        [
-            piece(5 * PAGE, 2 * PAGE),
-            piece(3 * MIB - PAGE, PAGE),
-            piece(16 * MIB, PAGE),
-            piece(17 * MIB, MIB)
-        ]
+        written.omitted,
+        [piece(5 * PAGE, 2 * PAGE), piece(3 * MIB - PAGE, PAGE), piece(16 * MIB, PAGE), piece(17 * MIB, MIB)]
     );
     let core = Core::open(&path);
     assert_eq!(
         core.pieces(),
-        [
-            piece(0, 5 * PAGE),
-            piece(7 * PAGE, 3 * MIB - 8 * PAGE),
-            piece(16 * MIB + PAGE, MIB - PAGE),
-        ]
+        [piece(0, 5 * PAGE), piece(7 * PAGE, 3 * MIB - 8 * PAGE), piece(16 * MIB + PAGE, MIB - PAGE),]
     );
     assert_eq!(core.memory(PAGE).expect("memory")[0], 1);
     assert!(core.memory(5 * PAGE).is_none());
+}
+
+/// Pages of which nobody knew, with sizes as the signals of such pages have them: one, and a huge page that begins in one chunk and ends in
+/// the next.
+#[test]
+fn memory_that_is_found_poisoned_is_omitted() {
+    let found = [Span::around(5 * PAGE, 12), Span::around(16 * MIB, 21)];
+    let ram =
+        GuestRam::allocate(&[(0, 3 * MIB), (16 * MIB - 64 * PAGE, 4 * MIB)], Backing::Memfd).expect("memory");
+    for slot in ram.slots() {
+        ram.write(slot.gpa, &vec![7; slot.len as usize]).expect("memory");
+    }
+    let read = |gpa: u64, to: &mut [u8]| {
+        let end = gpa + to.len() as u64;
+        match found.iter().find(|span| span.gpa < end && gpa < span.gpa + span.bytes()) {
+            Some(span) => {
+                let (before, _) = to.split_at_mut(span.gpa.saturating_sub(gpa) as usize);
+                ram.read(gpa, before)?;
+                let gpa = gpa.max(span.gpa);
+                Err(AccessError::Poisoned(PoisonedPage { gpa, log2_len: span.log2_len }))
+            }
+            None => ram.read(gpa, to),
+        }
+    };
+    let file = tempfile::tempfile().expect("a file");
+    let progress = Progress::new(&ram);
+    let copier = Copier { ram: &ram, read: &read, file: &file, memory_at: PAGE, max_pieces: 4 };
+    let copied = copier.copy(&[], &progress, &|| false).expect("copied");
+    assert_eq!(copied.omitted, found.map(|span| Piece { gpa: span.gpa, len: span.bytes() }));
+    assert_eq!(progress.done(), progress.total);
+    let pieces = memory::pieces(&ram, &copied.omitted);
+    for Piece { gpa, len } in &pieces {
+        let mut bytes = vec![0; *len as usize];
+        file.read_exact_at(&mut bytes, memory::offset_in_file(&ram, PAGE, *gpa)).expect("copied");
+        assert!(bytes.iter().all(|byte| *byte == 7), "{gpa:#x}");
+    }
+    assert_eq!(pieces.len(), 4);
+    let copier = Copier { max_pieces: 3, ..copier };
+    assert!(matches!(copier.copy(&[], &progress, &|| false), Err(Failure::TooManyPieces(3))));
 }
 
 #[test]

@@ -28,7 +28,8 @@ const START: &[u8] = b"OSRELEASE=";
 /// Bytes of the descriptor at most: those of a page, which has 64 KiB on some arm64 kernels.
 const MAX_DESCRIPTOR_LEN: u32 = 64 << 10;
 /// Bytes of the note at most, with padding.
-pub(super) const MAX_NOTE_LEN: u64 = (size_of::<Note>() + PADDED_NAME_LEN) as u64 + MAX_DESCRIPTOR_LEN as u64 + 4;
+pub(super) const MAX_NOTE_LEN: u64 =
+    (size_of::<Note>() + PADDED_NAME_LEN) as u64 + MAX_DESCRIPTOR_LEN as u64 + 4;
 
 impl FoundNote {
     /// The note that begins with this page of the guest, if one does.

@@ -8,7 +8,7 @@ use guest_memory::GuestRam;
 use serde_json::{Value, json};
 
 use super::request_error::RequestError;
-use crate::control::{Completion, DumpProgress, Dumped, LeftOut};
+use crate::control::{Completion, DumpProgress, Dumped, Omitted};
 use crate::dump::{Dump, Progress, Written};
 
 /// The dump that is being made.
@@ -41,10 +41,9 @@ impl CurrentDump {
     /// How far the dump is. `None` if none is being made.
     pub(super) fn progress(&self) -> Option<DumpProgress> {
         let current = self.0.borrow();
-        current.as_ref().map(|InProgress { progress, .. }| DumpProgress {
-            done: progress.done(),
-            total: progress.total,
-        })
+        current
+            .as_ref()
+            .map(|InProgress { progress, .. }| DumpProgress { done: progress.done(), total: progress.total })
     }
 
     /// Checks whether the dump has ended since the last call.
@@ -67,9 +66,9 @@ pub(super) fn write(
     progress: &Progress,
     completion: &Completion,
 ) -> Result<Value, RequestError> {
-    let Written { file_len, left_out, vmcoreinfo } =
+    let Written { file_len, omitted, vmcoreinfo } =
         dump.write(path, progress, &|| completion.is_abandoned())?;
     tracing::info!(path = %path.display(), bytes = file_len, "the machine is dumped");
-    let left_out = left_out.into_iter().map(|piece| LeftOut { gpa: piece.gpa, span: piece.len });
-    Ok(json!(Dumped { file: path.to_owned(), bytes: file_len, left_out: left_out.collect(), vmcoreinfo }))
+    let omitted = omitted.into_iter().map(|piece| Omitted { gpa: piece.gpa, span: piece.len });
+    Ok(json!(Dumped { file: path.to_owned(), bytes: file_len, omitted: omitted.collect(), vmcoreinfo }))
 }

@@ -81,7 +81,11 @@ impl RunningMachine<'_> {
             Request::Ledger => return answer(self.preserved.reporting.ledger()),
             Request::Metrics { prometheus } => {
                 let sample = Sample::take(self.plan.into(), &self.preserved.reporting);
-                return answer(if prometheus { json!({ "text": sample.prometheus() }) } else { sample.json() });
+                return answer(if prometheus {
+                    json!({ "text": sample.prometheus() })
+                } else {
+                    sample.json()
+                });
             }
             Request::MemoryMap => {
                 let slots = self.vm.ram().slots();

@@ -72,7 +72,8 @@ const SCALABLE_BANKS: u32 = 64;
 /// before accessing SMCA MSRs), clears MCA_DESTAT of the bank of each deferred error, whether or not CPUID says that the processor has
 /// it. A #GP there is a panic.
 pub(crate) const fn ignores_write(msr: u32, value: u64) -> bool {
-    let is_status = msr >= MCA_DESTAT && msr < MCA_DESTAT + 16 * SCALABLE_BANKS && (msr - MCA_DESTAT) % 16 == 0;
+    let is_status =
+        msr >= MCA_DESTAT && msr < MCA_DESTAT + 16 * SCALABLE_BANKS && (msr - MCA_DESTAT) % 16 == 0;
     is_status && value == 0
 }
 
