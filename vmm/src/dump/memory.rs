@@ -14,13 +14,16 @@ use super::{Failure, Piece, Progress};
 pub(super) struct Copier<'a> {
     pub(super) ram: &'a GuestRam,
     /// Reads guest memory from a GPA on.
-    pub(super) read: &'a dyn Fn(u64, &mut [u8]) -> Result<(), AccessError>,
+    pub(super) read: &'a Read<'a>,
     pub(super) file: &'a File,
     /// The offset.
     pub(super) memory_at: u64,
     /// How many pieces poisoned pages may divide the memory into.
     pub(super) max_pieces: usize,
 }
+
+/// A function that reads guest memory.
+type Read<'a> = dyn Fn(u64, &mut [u8]) -> Result<(), AccessError> + 'a;
 
 /// Memory that was copied.
 #[derive(Debug, Default)]

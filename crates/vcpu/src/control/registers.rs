@@ -1,6 +1,6 @@
 //! The registers of paused vCPUs: each vCPU's thread reads its own when they are requested.
 
-use std::sync::{MutexGuard, PoisonError};
+use std::sync::MutexGuard;
 use std::time::Duration;
 
 use super::{Control, Pending, RunState};
@@ -18,7 +18,7 @@ pub(super) enum RequestedRegisters {
     /// It reads them.
     BeingRead,
     /// It has read them.
-    Read(ReadRegisters),
+    Read(Box<ReadRegisters>),
 }
 
 impl Pending {
@@ -47,7 +47,7 @@ impl Control {
         let mut pending = self.wait_while(is_missing, timeout);
         let registers = std::mem::take(&mut pending.registers).into_iter();
         let read = registers.map(|requested| match requested {
-            RequestedRegisters::Read(registers) => Some(registers),
+            RequestedRegisters::Read(registers) => Some(*registers),
             RequestedRegisters::Unread | RequestedRegisters::BeingRead => None,
         });
         read.collect()
@@ -64,7 +64,7 @@ impl Control {
         drop(pending);
         let registers = read();
         let mut pending = self.lock();
-        pending.set_registers(vcpu, RequestedRegisters::Read(registers));
+        pending.set_registers(vcpu, RequestedRegisters::Read(Box::new(registers)));
         self.changed.notify_all();
         pending
     }

@@ -71,10 +71,9 @@ const SCALABLE_BANKS: u32 = 64;
 /// Linux, from commit 7cb735d7c0cb (x86/mce: Unify AMD DFR handler with MCA Polling) until 201bc182ad63 (x86/mce/amd: Check SMCA feature bit
 /// before accessing SMCA MSRs), clears MCA_DESTAT of the bank of each deferred error, whether or not CPUID says that the processor has
 /// it. A #GP there is a panic.
-pub(crate) const fn ignores_write(msr: u32, value: u64) -> bool {
-    let is_status =
-        msr >= MCA_DESTAT && msr < MCA_DESTAT + 16 * SCALABLE_BANKS && (msr - MCA_DESTAT) % 16 == 0;
-    is_status && value == 0
+pub(crate) fn ignores_write(msr: u32, value: u64) -> bool {
+    let registers = MCA_DESTAT..MCA_DESTAT + 16 * SCALABLE_BANKS;
+    registers.contains(&msr) && (msr - MCA_DESTAT).is_multiple_of(16) && value == 0
 }
 
 /// Injects a machine check (KVM_X86_SET_MCE). Called by the vCPU's thread, outside the guest.
