@@ -72,3 +72,26 @@ pub(super) fn write(
     let omitted = omitted.into_iter().map(|piece| Omitted { gpa: piece.gpa, span: piece.len });
     Ok(json!(Dumped { file: path.to_owned(), bytes: file_len, omitted: omitted.collect(), vmcoreinfo }))
 }
+
+#[cfg(test)]
+mod tests {
+    use guest_memory::Backing;
+
+    use super::*;
+
+    #[test]
+    fn a_dump_has_ended_when_its_thread_has_dropped_its_progress() {
+        let ram = GuestRam::allocate(&[(0, 1 << 20)], Backing::Anonymous).expect("memory");
+        let current = CurrentDump::default();
+        for (resumes, after) in [(true, After::Resume), (false, After::StayPaused)] {
+            assert!(current.progress().is_none() && current.take_ended().is_none());
+            let progress = current.begin(&ram, resumes);
+            let shown = current.progress().expect("it is being made");
+            assert_eq!((shown.done, shown.total), (0, 1 << 20));
+            assert_eq!(current.take_ended(), None);
+            drop(progress);
+            assert_eq!(current.take_ended(), Some(after));
+        }
+        assert!(matches!(path("core".into()), Err(RequestError::RelativePath(_))));
+    }
+}
