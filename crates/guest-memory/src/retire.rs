@@ -96,7 +96,7 @@ fn remedy(error: &io::Error, len: u64) -> String {
                             there, or one of the kernel's own"
             .into(),
         Some(libc::ENOMEM) if len > base_page => format!(
-            "; a huge page moves to another one: the pool has no free page (/sys/kernel/mm/hugepages/hugepages-{}kB/nr_hugepages)",
+            "; a huge page moves to another one, and none is free: enlarge the pool (/sys/kernel/mm/hugepages/hugepages-{}kB/nr_hugepages)",
             len >> 10
         ),
         Some(libc::ENOMEM) => "; the host has no free page to move it to".into(),
@@ -108,8 +108,8 @@ fn remedy(error: &io::Error, len: u64) -> String {
 impl GuestRam {
     /// Retires the page of the host, of the backing's size, that contains the byte at this GPA, by MADV_SOFT_OFFLINE: its contents
     /// move to another page, and the kernel does not use the old one again. The guest may run and access it: it waits for the kernel at
-    /// most, which copies one page. A transparent huge page is split first. A page of hugetlbfs moves as a whole, and needs a free page in
-    /// the pool.
+    /// most, which copies one page. A transparent huge page is split first. A page of hugetlbfs moves as a whole, to a
+    /// free one of the pool, or else to free memory of the host in one piece.
     ///
     /// It takes milliseconds, or for a huge page of 1 GiB a good part of a second. The calling thread needs CAP_SYS_ADMIN.
     ///

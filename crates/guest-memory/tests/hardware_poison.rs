@@ -207,6 +207,13 @@ fn retired_pages() -> Result<(), String> {
             assert!(bytes.iter().all(|&byte| byte == 0x5a), "{backing:?}: page {index}");
             assert_eq!(ram.load_u64(counter(index)).expect("memory"), counted, "{backing:?}");
         }
+        // One that was only read is the host's page of zeros (of a file it is the file's own).
+        if backing == Backing::Anonymous {
+            let zeros = GuestRam::allocate(&[(0, 64 * page())], backing).expect("memory");
+            zeros.read(7 * page(), &mut [0]).expect("memory");
+            let error = zeros.retire(7 * page()).expect_err("it is not the guest's");
+            assert!(error.to_string().contains("shared page of zeros"), "{error}");
+        }
         // A page that was retired can be retired again, from where it is now, by that address.
         let moved = ram.retire(9 * page()).expect("worked before").host_address.expect("visible");
         assert!(matches!(ram.guest_address_of_host(moved), Err(RetireError::NotOfGuest { .. })));

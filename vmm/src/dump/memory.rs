@@ -67,7 +67,7 @@ impl Copier<'_> {
     /// Copies all memory but the parts that are known to be poisoned, ascending, and those that turn out to be.
     pub(super) fn copy(
         &self,
-        poisoned: &[Piece],
+        mut poisoned: &[Piece],
         progress: &Progress,
         is_abandoned: &dyn Fn() -> bool,
     ) -> Result<Copied, Failure> {
@@ -83,8 +83,12 @@ impl Copier<'_> {
                 if is_abandoned() {
                     return Err(Failure::Abandoned);
                 }
-                let known = poisoned.iter().find(|known| known.gpa + known.len > at);
-                let next = match known {
+                while let [passed, rest @ ..] = poisoned
+                    && passed.gpa + passed.len <= at
+                {
+                    poisoned = rest;
+                }
+                let next = match poisoned.first() {
                     Some(known) if known.gpa <= at => {
                         let next = end.min(known.gpa + known.len);
                         self.omit(&mut copied, Piece { gpa: at, len: next - at })?;
@@ -148,8 +152,9 @@ impl Copier<'_> {
     }
 
     fn omit(&self, copied: &mut Copied, piece: Piece) -> Result<(), Failure> {
+        let begins_region = self.ram.slots().any(|slot| slot.gpa == piece.gpa);
         match copied.omitted.last_mut() {
-            Some(last) if last.gpa + last.len == piece.gpa => last.len += piece.len,
+            Some(last) if last.gpa + last.len == piece.gpa && !begins_region => last.len += piece.len,
             _ => copied.omitted.push(piece),
         }
         // Each of them ends a piece of memory at most.

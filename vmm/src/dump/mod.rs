@@ -187,18 +187,16 @@ impl Dump {
             notes.add_vmcoreinfo(&vmcoreinfo::read(&self.ram, note)?);
             Some(note.gpa)
         });
-        let file_len = memory_at + progress.total;
+        let file_len = memory_at + self.ram.slots().map(|slot| slot.len).sum::<u64>();
         file.set_len(file_len).map_err(|error| Failure::Call("ftruncate(2)", error))?;
-        let written = file.write_all_at(notes.bytes(), notes_at);
-        written
-            .and_then(|()| file.sync_all())
-            .map_err(|error| Failure::Call("pwrite(2) or fsync(2)", error))?;
+        let write = |bytes: &[u8], offset| {
+            file.write_all_at(bytes, offset).map_err(|error| Failure::Call("pwrite(2)", error))?;
+            file.sync_all().map_err(|error| Failure::Call("fsync(2)", error))
+        };
+        write(notes.bytes(), notes_at)?;
         let pieces = memory::pieces(&self.ram, &omitted);
-        let headers = self.headers(notes_at, notes.len() as u64, memory_at, &pieces);
-        let written = file.write_all_at(&headers, 0);
-        written
-            .and_then(|()| file.sync_all())
-            .map_err(|error| Failure::Call("pwrite(2) or fsync(2)", error))?;
+        // Last: everything else is on the disk.
+        write(&self.headers(notes_at, notes.len() as u64, memory_at, &pieces), 0)?;
         Ok(Written { file_len, omitted, vmcoreinfo })
     }
 

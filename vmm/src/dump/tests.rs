@@ -167,6 +167,21 @@ fn memory_that_is_found_poisoned_is_omitted() {
     assert!(matches!(copier.copy(&[], &progress, &|| false), Err(Failure::TooManyPieces(3))));
 }
 
+/// Regions may be adjacent: what is omitted in both is a piece of each.
+#[test]
+fn memory_that_is_omitted_in_adjacent_regions() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("core");
+    let ram = GuestRam::allocate(&[(0, MIB), (MIB, MIB)], Backing::Anonymous).expect("memory");
+    // The second is within the first.
+    let poisoned = vec![(MIB - PAGE, 2 * PAGE), (MIB, PAGE)];
+    let dump = Dump { ram, registers: Vec::new(), poisoned };
+    let written = write(&dump, &path).expect("written");
+    let piece = |gpa, len| Piece { gpa, len };
+    assert_eq!(written.omitted, [piece(MIB - PAGE, PAGE), piece(MIB, PAGE)]);
+    assert_eq!(Core::open(&path).pieces(), [piece(0, MIB - PAGE), piece(MIB + PAGE, MIB - PAGE)]);
+}
+
 #[test]
 fn notes_have_registers_and_the_kernels_own() {
     let directory = tempfile::tempdir().expect("a directory");
