@@ -13,6 +13,7 @@ mod consumed;
 mod control;
 mod decode;
 mod disks;
+mod dump;
 mod encode;
 mod endings;
 mod entry_state;
@@ -34,6 +35,7 @@ mod outputs;
 mod package;
 mod protocol;
 mod records;
+mod retire;
 mod service;
 mod signals;
 mod tables;
@@ -62,6 +64,7 @@ fn main() -> ExitCode {
         decode::trials(),
         encode::trials(),
         disks::trials(),
+        dump::trials(),
         endings::trials(),
         entry_state::trials(),
         errors::trials(),
@@ -81,6 +84,7 @@ fn main() -> ExitCode {
         package::trials(),
         protocol::trials(),
         records::trials(),
+        retire::trials(),
         service::trials(),
         signals::trials(),
         tables::trials(),

@@ -104,9 +104,11 @@ fn every_line_is_as_the_schema_says() -> Checked {
         json!({ "command": "inject", "gpa": 0x200_0000, "log2-len": 12, "kind": "AO", "via": "simulate" }),
         json!({ "command": "new-generation" }),
         json!({ "command": "balloon", "size": 8 << 20 }),
+        json!({ "command": "retire", "gpa": 0x300_0000 }),
         json!({ "command": "ledger" }),
         json!({ "command": "metrics" }),
         json!({ "command": "memory-map" }),
+        json!({ "command": "dump", "file": scratch.path("core") }),
         json!({ "command": "plan" }),
         json!({ "command": "devices" }),
         json!({ "command": "console-size", "columns": 132, "rows": 43 }),
@@ -123,7 +125,8 @@ fn every_line_is_as_the_schema_says() -> Checked {
         requests.iter().partition(|it| ["reset", "stop", "events"].iter().any(|last| it["command"] == *last));
     for request in others {
         let exchange = json!({ "request": request, "response": client.request(request) });
-        assert_eq!(exchange["response"]["ok"], true, "{exchange}");
+        // Whether the host can retire a page, and has it, depends on the host.
+        assert!(exchange["response"]["ok"] == true || request["command"] == "retire", "{exchange}");
         assert_valid(&exchanges, &exchange);
         responses.insert(request["command"].to_string(), exchange["response"].clone());
     }

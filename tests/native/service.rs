@@ -23,7 +23,7 @@ pub(crate) fn trials() -> Vec<Trial> {
 
 const UNIT: &str = "ghest@.service";
 /// Drop-ins for what not every machine needs.
-const DROP_INS: [&str; 3] = ["credential.conf", "passt.conf", "tap.conf"];
+const DROP_INS: [&str; 4] = ["credential.conf", "passt.conf", "retire.conf", "tap.conf"];
 
 fn distributed(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("dist").join(name)
@@ -163,7 +163,9 @@ fn units_are_valid() -> Checked {
 /// The exposure that systemd computes, in tenths: 0 is nothing, 100 everything.
 fn the_unit_permits_little() -> Checked {
     systemd()?;
-    for (drop_in, threshold) in [(None, 12), (Some("passt.conf"), 27), (Some("tap.conf"), 17)] {
+    for (drop_in, threshold) in
+        [(None, 12), (Some("passt.conf"), 27), (Some("retire.conf"), 14), (Some("tap.conf"), 17)]
+    {
         let threshold = format!("--threshold={threshold}");
         let (is_low, text) = analyze(&["security", "--offline=true", &threshold, "--no-pager"], drop_in);
         assert!(is_low, "{drop_in:?}: {text}");

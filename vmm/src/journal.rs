@@ -90,6 +90,13 @@ pub enum Note {
     Repaired(Span),
     /// Poisoned pages could not be replaced.
     NotRepaired(Span),
+    /// Guest memory was moved away from a page of the host that is suspect.
+    Retired {
+        /// The guest memory.
+        span: Span,
+        /// The physical address of that page. `None` if it is not known.
+        host_address: Option<u64>,
+    },
     /// The machine has ended.
     Stopped {
         /// Why, for people.
@@ -194,6 +201,7 @@ fn log(note: &Note) {
         | Note::Held(_)
         | Note::Released(_)
         | Note::Repaired(_)
+        | Note::Retired { .. }
         | Note::ErrorEvent(ErrorEvent::RecordWritten { .. } | ErrorEvent::Acknowledged { .. }) => {
             tracing::info!(target: LOG_TARGET, "{}", LogText(note));
         }
@@ -233,6 +241,13 @@ impl fmt::Display for LogText<'_> {
             }
             Note::Repaired(span) => write!(f, "{span} is repaired: fresh pages replace the poisoned ones"),
             Note::NotRepaired(span) => write!(f, "{span} stays poisoned: its pages cannot be replaced"),
+            Note::Retired { span, host_address } => {
+                write!(f, "{span} has moved to another page of the host; the old one is out of use")?;
+                match host_address {
+                    Some(address) => write!(f, ": host physical address {address:#x}"),
+                    None => Ok(()),
+                }
+            }
             Note::ErrorEvent(ErrorEvent::RecordWritten { source, gpa, span }) => {
                 write!(f, "a record of {span} is in the status block of error source {source}, at {gpa:#x}")
             }
@@ -325,6 +340,7 @@ fn fields(note: &Note) -> Map<String, Value> {
         Note::DeviceNeedsReset(device) => json!({ "device": device }),
         Note::Repaired(pages) => span(pages),
         Note::NotRepaired(pages) => span(pages),
+        Note::Retired { span, host_address } => with(span, json!({ "host-address": host_address })),
         Note::Stopped { reason, status } => json!({ "reason": reason, "status": status }),
         Note::ErrorEvent(event) => match event {
             ErrorEvent::Handled { span, response } => with(span, json!({ "response": response })),

@@ -16,6 +16,8 @@ pub mod command_line;
 pub mod console;
 pub mod control;
 pub mod describe;
+pub mod dump;
+mod elf;
 pub mod journal;
 pub mod kvm;
 pub mod lifecycle;

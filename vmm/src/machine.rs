@@ -3,10 +3,13 @@
 mod balloon;
 mod console_size;
 mod device_choice;
+mod dump;
 mod error_injector;
 mod event_loop;
+mod jobs;
 mod preserved;
 mod request_error;
+mod retire;
 mod running;
 mod terminal;
 
@@ -42,6 +45,7 @@ use crate::signals::Signals;
 use crate::startup::StartupObserver;
 use crate::timings::{Phase, Timings};
 
+use dump::CurrentDump;
 pub use preserved::{MappedMemory, PreservedState};
 use running::RunningMachine;
 use terminal::Terminal;
@@ -257,9 +261,11 @@ impl Prepared {
             error_injector: error_injector.as_deref(),
             backends: &env.backends,
             started: Instant::now(),
+            dump: CurrentDump::default(),
         };
         env.notifier.ready();
         let outcome = event_loop::run(&running, &mut env.signals, env.control.as_mut(), &mut env.notifier);
+        preserved.jobs.stop();
         let stopped = vcpus.stop();
         // The last references to the devices: their threads end here.
         drop((vcpus, environment));

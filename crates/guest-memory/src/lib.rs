@@ -6,7 +6,8 @@
 //! - a [`vm_memory`] view for loaders and device models,
 //! - both translations that a memory error needs: the kernel names a poisoned page by its HVA, the guest needs its GPA,
 //! - [accesses](GuestRam::read) that return an error if a page is poisoned,
-//! - and [replacement](GuestRam::replace_pages) of poisoned pages by zeroed ones.
+//! - [replacement](GuestRam::replace_pages) of poisoned pages by zeroed ones,
+//! - and [retirement](GuestRam::retire) of pages of the host that are suspect.
 //!
 //! [`sigbus`] is how this process is notified of poisoned pages and survives an access to one.
 //!
@@ -28,15 +29,19 @@ mod backing;
 pub mod own;
 mod pages;
 mod poison;
+mod population;
 mod ram;
 mod ranges;
 mod recoverable;
 mod replace;
+mod retire;
 pub mod sigbus;
 
 pub use access::{AccessError, PoisonedPage};
 pub use backing::{AllocateError, Backing};
+pub use population::Population;
 pub use ram::{GuestRam, Memslot, SharedRegion};
+pub use retire::{RetireError, RetiredPage};
 
 /// Every public type may be sent to and shared with other threads.
 const _: () = {
@@ -47,6 +52,9 @@ const _: () = {
     send_and_sync::<AllocateError>();
     send_and_sync::<AccessError>();
     send_and_sync::<PoisonedPage>();
+    send_and_sync::<Population<'_>>();
+    send_and_sync::<RetireError>();
+    send_and_sync::<RetiredPage>();
     send_and_sync::<sigbus::AoListener>();
     send_and_sync::<sigbus::Fault>();
     send_and_sync::<sigbus::Action>();

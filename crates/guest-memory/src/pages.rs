@@ -160,6 +160,16 @@ pub(crate) fn poison(range: HostRange<'_>) -> io::Result<()> {
     unsafe { advise(range.hva(), range.len(), libc::MADV_HWPOISON) }
 }
 
+/// Moves the contents of pages elsewhere and takes the frames out of use, by MADV_SOFT_OFFLINE.
+///
+/// # Errors
+/// See [`RetireError`](crate::RetireError).
+#[expect(unsafe_code, reason = "madvise(2) is called")]
+pub(crate) fn soft_offline(range: HostRange<'_>) -> io::Result<()> {
+    // SAFETY: the range is guest memory, and its contents do not change.
+    unsafe { advise(range.hva(), range.len(), libc::MADV_SOFT_OFFLINE) }
+}
+
 /// madvise(2), repeated while a signal interrupts it.
 ///
 /// # Safety

@@ -4,12 +4,14 @@
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::os::fd::AsRawFd;
+use std::os::unix::fs::FileExt;
 use std::process::{Command, ExitCode};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use guest_memory::sigbus::{self, Action, AoListener};
-use guest_memory::{AccessError, Backing, GuestRam};
+use guest_memory::{AccessError, Backing, GuestRam, RetireError};
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
 use vm_memory::{GuestMemoryBackend, GuestMemoryRegion};
 
@@ -43,6 +45,8 @@ fn main() -> ExitCode {
         ("pages_poisoned_by_another_process_are_detected", pages_poisoned_by_another_process),
         ("a_huge_page_is_poisoned_as_a_whole", huge_pages),
         ("replaced_huge_pages_are_allocated_immediately", replaced_huge_pages),
+        ("pages_are_retired_while_they_are_written", retired_pages),
+        ("a_huge_page_is_retired_as_a_whole", retired_huge_pages),
     ];
     let trial = |(name, test): (&'static str, Test)| {
         Trial::ignorable_test(name, move || match test() {
@@ -163,6 +167,96 @@ fn poisoned_pages() -> Result<(), String> {
 
 /// The path of the memfd whose pages the other process poisons.
 const CHILD_VARIABLE: &str = "GUEST_MEMORY_TEST_POISONS";
+
+/// Memory keeps its contents while its pages are retired, and is in other frames of the host afterwards.
+fn retired_pages() -> Result<(), String> {
+    for backing in [Backing::Anonymous, Backing::Memfd] {
+        let ram = GuestRam::allocate(&[(0, 64 * page())], backing).expect("memory");
+        ram.write(0, &vec![0x5a; 64 * page() as usize]).expect("memory");
+        // It counts in the last word of each page.
+        let counter = |index: u64| index * page() + page() - 8;
+        let is_over = AtomicBool::new(false);
+        let counted = std::thread::scope(|scope| {
+            let writer = scope.spawn(|| {
+                let mut counted = 0;
+                while !is_over.load(Ordering::Relaxed) {
+                    counted += 1;
+                    for index in 0..64 {
+                        ram.store_u64(counter(index), counted).expect("memory");
+                        assert_eq!(ram.load_u64(counter(index)).expect("memory"), counted);
+                    }
+                }
+                counted
+            });
+            let outcome = (0..64).try_for_each(|index| {
+                let gpa = index * page();
+                let retired = ram.retire(gpa + 5).map_err(|error| error.to_string())?;
+                assert_eq!((retired.gpa, retired.len), (gpa, page()));
+                let frame = retired.host_address.expect("visible with CAP_SYS_ADMIN");
+                assert!(matches!(ram.guest_address_of_host(frame), Err(RetireError::NotOfGuest { .. })));
+                assert_eq!(page_flags(frame) & HWPOISON, HWPOISON, "{backing:?}: the frame is in use");
+                Ok(())
+            });
+            is_over.store(true, Ordering::Relaxed);
+            let counted = writer.join().expect("no panic");
+            outcome.map(|()| counted).map_err(|error: String| format!("cannot retire pages: {error}"))
+        })?;
+        let mut bytes = vec![0; page() as usize - 8];
+        for index in 0..64 {
+            ram.read(index * page(), &mut bytes).expect("memory");
+            assert!(bytes.iter().all(|&byte| byte == 0x5a), "{backing:?}: page {index}");
+            assert_eq!(ram.load_u64(counter(index)).expect("memory"), counted, "{backing:?}");
+        }
+        // One that was only read is the host's page of zeros (of a file it is the file's own).
+        if backing == Backing::Anonymous {
+            let zeros = GuestRam::allocate(&[(0, 64 * page())], backing).expect("memory");
+            zeros.read(7 * page(), &mut [0]).expect("memory");
+            let error = zeros.retire(7 * page()).expect_err("it is not the guest's");
+            assert!(error.to_string().contains("shared page of zeros"), "{error}");
+        }
+        // A page that was retired can be retired again, from where it is now, by that address.
+        let moved = ram.retire(9 * page()).expect("worked before").host_address.expect("visible");
+        assert!(matches!(ram.guest_address_of_host(moved), Err(RetireError::NotOfGuest { .. })));
+        let now = frame_of(&ram, 9 * page());
+        assert_eq!(ram.guest_address_of_host(now + 0x123).expect("the guest's"), 9 * page() + 0x123);
+        poison(&ram, 3 * page()).map_err(|error| cannot_poison(&error))?;
+        assert!(matches!(ram.retire(3 * page()), Err(RetireError::Poisoned { .. })), "{backing:?}");
+    }
+    Ok(())
+}
+
+/// KPF_HWPOISON (Linux, include/uapi/linux/kernel-page-flags.h).
+const HWPOISON: u64 = 1 << 19;
+
+/// The flags of a frame of the host, by its physical address.
+fn page_flags(frame: u64) -> u64 {
+    entry("/proc/kpageflags", frame / page())
+}
+
+/// The physical address of a page of guest memory.
+fn frame_of(ram: &GuestRam, gpa: u64) -> u64 {
+    let hva = ram.host_address(gpa).expect("memory");
+    (entry("/proc/self/pagemap", hva / page()) & ((1 << 55) - 1)) * page()
+}
+
+fn entry(path: &str, index: u64) -> u64 {
+    let mut bytes = [0; 8];
+    File::open(path).expect("root").read_exact_at(&mut bytes, index * 8).expect("an entry");
+    u64::from_ne_bytes(bytes)
+}
+
+fn retired_huge_pages() -> Result<(), String> {
+    let ram = huge_memory(2)?;
+    ram.write(0, &vec![0x5a; 2 * HUGE as usize]).expect("memory");
+    match ram.retire(HUGE + 5 * page()) {
+        Ok(retired) => assert_eq!((retired.gpa, retired.len), (HUGE, HUGE)),
+        Err(error) => return Err(format!("cannot retire huge pages: {error}")),
+    }
+    let mut bytes = vec![0; 2 * HUGE as usize];
+    ram.read(0, &mut bytes).expect("memory");
+    assert!(bytes.iter().all(|&byte| byte == 0x5a));
+    Ok(())
+}
 
 /// No thread of this process touches them: the kernel signals the AO listener, and drops some of the signals.
 fn pages_poisoned_by_another_process() -> Result<(), String> {

@@ -1,5 +1,7 @@
 //! The requested run state of the vCPUs, and what is pending for a single one: exceptions, and being held outside the guest.
 
+mod registers;
+
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
@@ -7,6 +9,7 @@ use std::time::Duration;
 
 use crate::kick;
 use crate::port::Injection;
+use registers::{ReadRegisters, RequestedRegisters};
 
 /// The run state that is requested of every vCPU of a machine. Exhaustive: a vCPU acts on each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -97,6 +100,8 @@ struct Pending {
     held: Vec<u32>,
     /// The threads that run vCPUs: index of the vCPU and thread id.
     threads: Vec<(u32, i32)>,
+    /// The registers that were requested of paused vCPUs. Empty if none are.
+    registers: Vec<RequestedRegisters>,
 }
 
 impl Default for Control {
@@ -110,6 +115,7 @@ impl Default for Control {
                 injections: VecDeque::with_capacity(PENDING_CAPACITY),
                 held: Vec::with_capacity(PENDING_CAPACITY),
                 threads: Vec::new(),
+                registers: Vec::new(),
             }),
             changed: Condvar::new(),
             attention: Attention::new(),
@@ -270,13 +276,17 @@ impl Control {
         self.change(vcpu, |pending| pending.injections.push_front((vcpu, injection)));
     }
 
-    /// Waits until the requested state is no longer [`RunState::Pause`]. Returns the number of pauses so far of which guests are notified.
-    pub(crate) fn park(&self) -> u64 {
+    /// Waits until the requested state is no longer [`RunState::Pause`], and reads the vCPU's registers when they are requested. Returns
+    /// the number of pauses so far of which guests are notified.
+    pub(crate) fn park(&self, vcpu: u32, read_registers: &mut dyn FnMut() -> ReadRegisters) -> u64 {
         let mut pending = self.lock();
         pending.parked += 1;
         self.changed.notify_all();
         while self.run_state() == RunState::Pause {
-            pending = self.changed.wait(pending).unwrap_or_else(PoisonError::into_inner);
+            pending = match pending.are_registers_requested(vcpu) {
+                true => self.deliver_registers(pending, vcpu, read_registers),
+                false => self.changed.wait(pending).unwrap_or_else(PoisonError::into_inner),
+            };
         }
         pending.parked -= 1;
         pending.notified_pauses

@@ -38,7 +38,8 @@ pub enum Exit<'a> {
         /// The bytes: 1 to 8.
         data: &'a [u8],
     },
-    /// A signal interrupted KVM_RUN, or the vCPU is not started yet. The vCPU is to be entered again.
+    /// A signal interrupted KVM_RUN, the vCPU is not started yet, or (x86) it accessed an MSR that KVM does not have, which the port has
+    /// answered. The vCPU is to be entered again.
     Interrupted,
     /// x86: a triple fault.
     Shutdown,

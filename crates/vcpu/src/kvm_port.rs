@@ -8,6 +8,7 @@ use ras_core::vcpu_state::VcpuState;
 
 #[cfg(target_arch = "aarch64")]
 use crate::aarch64 as arch;
+use crate::core_registers::CoreRegisters;
 use crate::exit::Exit;
 use crate::kick::KickFlag;
 use crate::poison_access::PoisonAccess;
@@ -106,6 +107,17 @@ impl VcpuPort for KvmPort {
             Ok(VcpuExit::SystemEvent(kind, _)) => return Ok(Exit::SystemEvent { kind }),
             Ok(VcpuExit::FailEntry(reason, _)) => return Ok(Exit::EntryFailed { reason }),
             Ok(VcpuExit::Intr) => return Ok(Exit::Interrupted),
+            // KVM completes the access at the next entry: it raises #GP if there is an error.
+            #[cfg(target_arch = "x86_64")]
+            Ok(VcpuExit::X86Wrmsr(write)) => {
+                *write.error = (!arch::machine_check::ignores_write(write.index, write.data)).into();
+                return Ok(Exit::Interrupted);
+            }
+            #[cfg(target_arch = "x86_64")]
+            Ok(VcpuExit::X86Rdmsr(read)) => {
+                *read.error = 1;
+                return Ok(Exit::Interrupted);
+            }
             Ok(VcpuExit::MemoryFault { flags, gpa, size }) => {
                 let errno = io::Error::last_os_error().raw_os_error().unwrap_or(libc::EFAULT);
                 return Ok(Exit::MemoryFault { gpa, size, flags, errno });
@@ -188,6 +200,10 @@ impl VcpuPort for KvmPort {
 
     fn kick_flag(&mut self) -> io::Result<Option<KickFlag>> {
         KickFlag::immediate_exit(&self.fd).map(Some)
+    }
+
+    fn core_registers(&mut self) -> Result<Option<CoreRegisters>, RunError> {
+        arch::core_registers(&self.fd).map(Some)
     }
 
     #[cfg(target_arch = "x86_64")]

@@ -13,6 +13,7 @@
 pub mod aarch64;
 pub mod abilities;
 mod control;
+mod core_registers;
 mod create_vm;
 mod environment;
 #[cfg(any(target_arch = "aarch64", test))]
@@ -27,11 +28,13 @@ mod port;
 mod run_loop;
 #[cfg(any(target_arch = "aarch64", test))]
 mod stage1;
+mod thread_error;
 mod threads;
 #[cfg(target_arch = "x86_64")]
 pub mod x86_64;
 
 pub use control::{Control, RunState};
+pub use core_registers::{Aarch64Registers, CoreRegisters, SegmentRegister, X86_64Registers};
 pub use create_vm::uninterrupted;
 pub use environment::{IoBus, MemoryErrorHandler, Unmapped, VcpuEnvironment, VcpuObserver};
 pub use exit::Exit;
@@ -41,7 +44,8 @@ pub use kvm_port::KvmPort;
 pub use poison_access::PoisonAccess;
 pub use port::{Injected, Injection, RunError, VcpuPort};
 pub use run_loop::run;
-pub use threads::{ThreadError, VcpuExited, Vcpus};
+pub use thread_error::ThreadError;
+pub use threads::{VcpuExited, Vcpus};
 
 /// Which public types may be sent to and shared with other threads.
 const _: () = {
@@ -51,6 +55,7 @@ const _: () = {
     send::<Exit<'_>>();
     send_and_sync::<Control>();
     send_and_sync::<RunState>();
+    send_and_sync::<CoreRegisters>();
     send_and_sync::<VcpuEnvironment>();
     send_and_sync::<Unmapped>();
     send_and_sync::<VcpuExitReason>();

@@ -5,6 +5,7 @@ use std::io;
 use ras_core::actions::{FaultAddress, MachineCheck};
 use ras_core::vcpu_state::VcpuState;
 
+use crate::core_registers::CoreRegisters;
 use crate::exit::Exit;
 use crate::kick::KickFlag;
 use crate::poison_access::PoisonAccess;
@@ -107,6 +108,14 @@ pub trait VcpuPort {
     /// # Errors
     /// Returns an error if the flag cannot be mapped.
     fn kick_flag(&mut self) -> io::Result<Option<KickFlag>>;
+
+    /// The registers for a dump of the machine. Called while the vCPU is paused. `None` if the port has none.
+    ///
+    /// # Errors
+    /// Returns an error if a call of the hypervisor fails.
+    fn core_registers(&mut self) -> Result<Option<CoreRegisters>, RunError> {
+        Ok(None)
+    }
 
     /// The main registers in one line, for the report of a vCPU that cannot continue.
     fn registers(&mut self) -> String;

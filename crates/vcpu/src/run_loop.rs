@@ -34,7 +34,7 @@ pub fn run(
         match control.run_state() {
             RunState::Run => {}
             RunState::Pause => {
-                let pauses = control.park();
+                let pauses = control.park(vcpu, &mut || port.core_registers());
                 // Not of a pause that lasts for a change of memslots: nothing is to delay an error then.
                 if std::mem::replace(&mut notified_pauses, pauses) != pauses {
                     port.continue_after_pause();

@@ -1,6 +1,5 @@
 //! A thread for each vCPU.
 
-use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -9,11 +8,13 @@ use std::time::Duration;
 use guest_memory::own;
 
 use crate::control::{Control, Parked, RunState};
+use crate::core_registers::CoreRegisters;
 use crate::environment::VcpuEnvironment;
 use crate::exit_reason::VcpuExitReason;
 use crate::kick;
 use crate::port::VcpuPort;
 use crate::run_loop::run;
+use crate::thread_error::ThreadError;
 
 /// A vCPU has left its run loop.
 #[derive(Clone, Debug)]
@@ -24,45 +25,6 @@ pub struct VcpuExited {
     pub reason: VcpuExitReason,
     /// Its main registers in one line. Empty for [`VcpuExitReason::Stopped`].
     pub registers: String,
-}
-
-/// The threads of the vCPUs could not be started or reached.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum ThreadError {
-    /// The thread of a vCPU could not be started.
-    #[error("pthread_create(3) (vCPU {vcpu}): {source}")]
-    Spawn {
-        /// Index of the vCPU.
-        vcpu: u32,
-        /// Its error.
-        source: io::Error,
-    },
-    /// The kick flag of a vCPU could not be mapped.
-    #[error("mmap(2) of struct kvm_run (vCPU {vcpu}): {source}")]
-    KickFlag {
-        /// Index of the vCPU.
-        vcpu: u32,
-        /// Its error.
-        source: io::Error,
-    },
-    /// The handler of the kick signal could not be installed.
-    #[error("sigaction(2) (kick signal SIGURG): {0}")]
-    Handler(vmm_sys_util::errno::Error),
-    /// Not every vCPU left the guest in time.
-    #[error("not every vCPU left the guest within {0:?}")]
-    NotPaused(Duration),
-    /// The vCPUs were stopped or resumed before all of them had paused.
-    #[error("the vCPUs cannot be paused: the state {0:?} was requested meanwhile")]
-    PauseCancelled(RunState),
-    /// vCPUs did not leave their run loops in time. Their threads are left behind.
-    #[error("vCPUs {vcpus:?} have not left their run loops within {timeout:?}")]
-    NotStopped {
-        /// Indices of the vCPUs.
-        vcpus: Vec<u32>,
-        /// How long they had.
-        timeout: Duration,
-    },
 }
 
 /// How long kicked vCPUs may take to leave the guest. Far more than they take, even if KVM itself is emulated.
@@ -151,6 +113,19 @@ impl Vcpus {
         }
     }
 
+    /// The registers of all vCPUs, which are paused, in the order of their index. Those of ports that have none are missing.
+    ///
+    /// # Errors
+    /// Returns an error if the vCPUs are not paused, or if the registers of one cannot be read.
+    pub fn core_registers(&self) -> Result<Vec<CoreRegisters>, ThreadError> {
+        let registers = self.control.registers(self.threads.len(), PAUSE_TIMEOUT);
+        let registers = registers.ok_or(ThreadError::NotPausedForRegisters)?.into_iter().zip(0..);
+        let read = registers.filter_map(|(read, vcpu)| {
+            read.map_err(|source| ThreadError::Registers { vcpu, source }).transpose()
+        });
+        read.collect()
+    }
+
     /// The number of vCPUs.
     #[must_use]
     pub fn count(&self) -> usize {
@@ -217,12 +192,14 @@ impl Drop for Vcpus {
 
 #[cfg(test)]
 mod tests {
+    use std::io;
     use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 
     use ras_core::vcpu_state::VcpuState;
     use vmm_sys_util::signal::{block_signal, get_blocked_signals};
 
     use super::*;
+    use crate::core_registers::Aarch64Registers;
     use crate::environment::{IoBus, MemoryErrorHandler};
     use crate::exit::Exit;
     use crate::kick::KickFlag;
@@ -266,6 +243,11 @@ mod tests {
         }
         fn continue_after_pause(&mut self) {
             self.continued.fetch_add(1, Ordering::Relaxed);
+        }
+        fn core_registers(&mut self) -> Result<Option<CoreRegisters>, RunError> {
+            let registers =
+                Aarch64Registers { pc: self.entries.load(Ordering::Relaxed).into(), ..Default::default() };
+            Ok(Some(CoreRegisters::Aarch64(registers)))
         }
         fn clear_kick(&mut self) {
             self.flag.store(0, Ordering::Relaxed);
@@ -331,6 +313,23 @@ mod tests {
             drop(vcpus);
             assert_eq!(continued.load(Ordering::Relaxed), expected);
         }
+    }
+
+    #[test]
+    fn registers_are_those_of_each_paused_vcpu() {
+        let (first, second) = (Busy::default(), Busy::default());
+        first.entries.store(100, Ordering::Relaxed);
+        let (vcpus, _) = start(vec![first, second]);
+        assert!(matches!(vcpus.core_registers(), Err(ThreadError::NotPausedForRegisters)), "they run");
+        vcpus.pause().expect("all vCPUs leave the guest");
+        let read = || {
+            vcpus.core_registers().expect("paused").into_iter().map(|registers| match registers {
+                CoreRegisters::Aarch64(registers) => registers.pc / 100,
+                other => panic!("{other:?}"),
+            })
+        };
+        assert_eq!(read().collect::<Vec<_>>(), [1, 0]);
+        assert_eq!(read().collect::<Vec<_>>(), [1, 0], "again, in the same pause");
     }
 
     #[test]

@@ -68,6 +68,7 @@ impl HostImage<'_> {
                 archive.file(&path.to_string_lossy(), 0o755, &read(library)?)?;
             }
         }
+        archive.file("lab/bin/retire-page", 0o755, &read(&root.join("vmm/dist/retire-page"))?)?;
         archive.file("lab/bin/poison", 0o755, &read(&self.tools.poison)?)?;
         archive.file("lab/bin/victim", 0o755, &read(&self.tools.victim)?)?;
         for (name, path) in self.tests {

@@ -66,6 +66,8 @@ const PROGRAMS: &[Program] = &[
     fio(Aarch64, &[("fio", Aarch64)]),
     iperf3(X86_64, &[("iperf3", X86_64)]),
     iperf3(Aarch64, &[("iperf3", Aarch64)]),
+    gdb(X86_64, &[("gdb-minimal", X86_64)]),
+    gdb(Aarch64, &[("gdb-minimal", Aarch64)]),
     Program {
         without: &["logsave"],
         ..alone("e2fsck", X86_64, Release::Bookworm, &[("e2fsprogs", X86_64)], "sbin/e2fsck")
@@ -103,6 +105,11 @@ const fn iperf3(architecture: Architecture, packages: Packages) -> Program {
         without: &["adduser", "debconf"],
         ..alone("iperf3", architecture, Release::Bookworm, packages, "usr/bin/iperf3")
     }
+}
+
+/// Reads core files.
+const fn gdb(architecture: Architecture, packages: Packages) -> Program {
+    alone("gdb", architecture, Release::Bookworm, packages, "usr/bin/gdb")
 }
 
 /// A program that needs no files beside its libraries.

@@ -1,6 +1,6 @@
 //! `ghest ctl`.
 
-use std::path::PathBuf;
+use std::path::{self, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -8,6 +8,7 @@ use clap::Args;
 use machine_profile::printable::escaped_json;
 use serde_json::{Value, json};
 use vmm::control::{Client, Request, RequestFailed, timeout};
+use vmm::progress::Progress;
 use vmm::ras::inject::{Injection, RecordRequest};
 use vmm::status::Status;
 
@@ -33,6 +34,7 @@ pub(super) fn run(options: &Options) -> Status {
     let outcome = match request {
         Request::Events { .. } => follow(options),
         Request::PowerButton { wait: Some(wait) } => press_and_wait(options, *wait),
+        Request::Dump { file } => dump(options, file),
         Request::Metrics { prometheus: true } if !options.json => connect(options).and_then(|mut machine| {
             let response = machine.request(request)?;
             Ok(response["text"].as_str().map_or_else(|| print(&response), output::print_text))
@@ -90,7 +92,7 @@ fn follow(options: &Options) -> Result<Status, RequestFailed> {
         return Ok(print(&response));
     }
     loop {
-        match events.event(None) {
+        match events.next_line(None) {
             Ok(event) => match print_line(&event) {
                 Status::Success => {}
                 failed => return Ok(failed),
@@ -116,7 +118,7 @@ fn press_and_wait(options: &Options, wait: Duration) -> Result<Status, RequestFa
     }
     let mut ending = Value::Null;
     loop {
-        match events.event(Some(deadline)) {
+        match events.next_line(Some(deadline)) {
             Ok(event) if event["event"] == "stopped" => ending = event,
             Ok(_) => {}
             // The last descriptor of the process is closed.
@@ -130,4 +132,34 @@ fn press_and_wait(options: &Options, wait: Duration) -> Result<Status, RequestFa
     }
     let is_clean = ending["status"] == 0;
     Ok(print(&json!({ "ok": is_clean, "reason": ending["reason"], "status": ending["status"] })))
+}
+
+/// How often the progress of a dump is shown.
+const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Has the machine dump itself, and waits as long as that takes. On a terminal, shows how far it is.
+fn dump(options: &Options, file: &str) -> Result<Status, RequestFailed> {
+    // The machine has another working directory.
+    let absolute = path::absolute(file).ok().and_then(|path| path.into_os_string().into_string().ok());
+    let Some(file) = absolute else {
+        let error = format!("{file}: no absolute path, or one that is not UTF-8");
+        return Ok(output::report(&error, Status::Usage));
+    };
+    let mut machine = connect(options)?;
+    machine.send(&Request::Dump { file })?;
+    let mut progress = Progress::on_stderr(true);
+    loop {
+        match machine.next_line(Some(Instant::now() + PROGRESS_INTERVAL)) {
+            // As long as the machine serves clients, the dump goes on.
+            Err(RequestFailed::TimedOut(_)) => {
+                let status = connect(options)?.request(&Request::Status)?;
+                let mib = |key: &str| status["dump"][key].as_u64().unwrap_or(0) >> 20;
+                progress.show(|| format!("{} of {} MiB dumped", mib("done"), mib("total")));
+            }
+            outcome => {
+                progress.clear();
+                return Ok(print(&outcome?));
+            }
+        }
+    }
 }

@@ -23,6 +23,41 @@ pub struct State {
     /// Records that the guest has not acknowledged in time. If a vCPU consumed the error of one, the guest may hang.
     #[schemars(with = "Vec<Map<String, Value>>")]
     pub overdue: Vec<Value>,
+    /// The dump for which the vCPUs are paused. Absent if none is being made.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dump: Option<DumpProgress>,
+}
+
+/// How far a dump is.
+#[derive(Clone, Copy, Debug, Serialize, JsonSchema)]
+pub struct DumpProgress {
+    /// Bytes of guest memory that are dumped.
+    pub done: u64,
+    /// Bytes of guest memory.
+    pub total: u64,
+}
+
+/// A dump of a machine.
+#[derive(Debug, Serialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub struct Dumped {
+    /// Its path.
+    pub file: PathBuf,
+    /// Its length in bytes. What is zero takes no space on the disk.
+    pub bytes: u64,
+    /// Memory that is not in it: poisoned pages.
+    pub omitted: Vec<Omitted>,
+    /// The guest physical address of the note VMCOREINFO of a Linux guest. Null if none was found: then crash and drgn do not know the kernel.
+    pub vmcoreinfo: Option<u64>,
+}
+
+/// Memory that is not in a dump.
+#[derive(Clone, Copy, Debug, Serialize, JsonSchema)]
+pub struct Omitted {
+    /// Its first guest physical address.
+    pub gpa: u64,
+    /// Its length in bytes.
+    pub span: u64,
 }
 
 /// What the vCPUs of a machine do.
@@ -131,6 +166,18 @@ pub struct MemorySlot {
     pub len: u64,
     /// Its address in the process.
     pub hva: u64,
+}
+
+/// Guest memory that was moved to another page of the host.
+#[derive(Debug, Serialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub struct RetiredMemory {
+    /// Its first guest physical address.
+    pub gpa: u64,
+    /// Its length in bytes: a page of the host.
+    pub span: u64,
+    /// The physical address, on the host, of the page that is out of use. Null if the machine may not know it.
+    pub host_address: Option<u64>,
 }
 
 /// The devices of a machine.

@@ -86,17 +86,27 @@ impl Client {
     /// Returns an error if there is no response in time, or if it is not one of a machine.
     pub fn request(&mut self, request: &Request) -> Result<Value, RequestFailed> {
         let deadline = Instant::now() + self.timeout;
-        let line = serde_json::to_string(request).map_err(RequestFailed::NotJson)?;
-        let written = self.stream.write_all(format!("{line}\n").as_bytes());
-        written.map_err(|source| self.failed("write(2)", source))?;
+        self.send(request)?;
         self.line(Some(deadline))
     }
 
-    /// The next event of a client that follows them, for which it waits until the deadline, or as long as it takes.
+    /// Sends a request whose [response](Self::next_line) may take long.
     ///
     /// # Errors
-    /// Returns [`RequestFailed::Closed`] if the process has ended, and other errors if there is none in time or if it is not JSON.
-    pub fn event(&mut self, deadline: Option<Instant>) -> Result<Value, RequestFailed> {
+    /// Returns an error if the machine does not take it.
+    pub fn send(&mut self, request: &Request) -> Result<(), RequestFailed> {
+        let line = serde_json::to_string(request).map_err(RequestFailed::NotJson)?;
+        let written = self.stream.write_all(format!("{line}\n").as_bytes());
+        written.map_err(|source| self.failed("write(2)", source))
+    }
+
+    /// The next line of the machine, for which it waits until the deadline, or as long as it takes: a response, or an event for a client
+    /// that follows them.
+    ///
+    /// # Errors
+    /// Returns [`RequestFailed::Closed`] if the process has ended, and other errors if there is none in time or if it is not JSON. After
+    /// [`RequestFailed::TimedOut`] it can be called again.
+    pub fn next_line(&mut self, deadline: Option<Instant>) -> Result<Value, RequestFailed> {
         self.line(deadline)
     }
 

@@ -8,11 +8,10 @@ use std::time::Instant;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, recv};
-use serde_json::Value;
 use vmm_sys_util::epoll::EventSet;
 
 use super::protocol::{refusal, response};
-use super::{CLIENT_TIMEOUT, MAX_REQUEST_LEN, Request};
+use super::{CLIENT_TIMEOUT, Later, MAX_REQUEST_LEN, Reply, Request};
 
 /// A client.
 #[derive(Debug)]
@@ -23,6 +22,8 @@ pub(super) struct Connection {
     /// The client sends no further request.
     input_ended: bool,
     response: Response,
+    /// The outcome of a request that is being carried out. Nothing is read from the client meanwhile.
+    outcome: Option<Later>,
     /// When the client must have sent the rest of its request, or read the rest of the response.
     deadline: Option<Instant>,
     /// Since when the client has completed no request.
@@ -64,6 +65,7 @@ impl Connection {
             request: Vec::new(),
             input_ended: false,
             response: Response::default(),
+            outcome: None,
             deadline: None,
             idle_since: Instant::now(),
         };
@@ -78,7 +80,27 @@ impl Connection {
 
     /// What it waits for: requests, or room for the rest of a response. Its end is always reported.
     pub(super) fn interest(&self) -> EventSet {
-        if self.unread() == 0 { EventSet::IN } else { EventSet::OUT }
+        match (self.unread(), &self.outcome) {
+            (0, None) => EventSet::IN,
+            (0, Some(_)) => EventSet::empty(),
+            _ => EventSet::OUT,
+        }
+    }
+
+    /// Whether it waits for the outcome of a request.
+    pub(super) fn awaits_outcome(&self) -> bool {
+        self.outcome.is_some()
+    }
+
+    /// Sends the response to the request that was being carried out, if its outcome is known.
+    pub(super) fn finish(&mut self) -> Connected {
+        match self.outcome.as_ref().and_then(Later::take) {
+            Some(outcome) => {
+                self.outcome = None;
+                self.respond(response(outcome).into())
+            }
+            None => Connected::Yes,
+        }
     }
 
     /// Bytes of the response that are not written yet.
@@ -99,7 +121,7 @@ impl Connection {
     pub(super) fn process(
         &mut self,
         events: EventSet,
-        handle: &mut dyn FnMut(Request) -> Result<Value, String>,
+        handle: &mut dyn FnMut(Request) -> Reply,
     ) -> Connected {
         if events.intersects(EventSet::HANG_UP | EventSet::ERROR) {
             return Connected::No;
@@ -107,12 +129,23 @@ impl Connection {
         if self.unread() > 0 {
             return self.write();
         }
+        if self.awaits_outcome() {
+            return Connected::Yes;
+        }
         match self.read() {
             // An earlier request may have taken long.
             Ok(Input::Request(_)) if self.has_hung_up() => Connected::No,
             Ok(Input::Request(line)) => match Request::parse(&line) {
                 Ok(Request::Events { follow: true }) => Connected::Follows,
-                outcome => self.respond(response(outcome.and_then(handle)).into()),
+                Ok(request) => match handle(request) {
+                    Reply::Now(outcome) => self.respond(response(outcome).into()),
+                    Reply::Later(outcome) => {
+                        self.outcome = Some(outcome);
+                        self.deadline = None;
+                        Connected::Yes
+                    }
+                },
+                Err(reason) => self.respond(refusal(&reason).into()),
             },
             Ok(Input::TooLong) => {
                 self.close_with(&format!("the request has more than {MAX_REQUEST_LEN} bytes"));

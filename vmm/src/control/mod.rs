@@ -11,7 +11,8 @@
 //! < {"t_ns":5120347113,"event":"guest-shutdown","how":"power-off"}
 //! ```
 //!
-//! The machine's main thread serves all clients in its event loop and never waits for one of them. The connection of a client that
+//! The machine's main thread serves all clients in its event loop and never waits for one of them. A request that takes long is carried
+//! out on a thread of its own (`reply`), while the connection of its client waits: if that client goes, the request is abandoned. The connection of a client that
 //! follows the events is passed on to the journal, whose thread formats them: from then on the client is an output like the event file.
 //! What a client may cost:
 //!
@@ -23,6 +24,7 @@
 //! | reading a response | `CLIENT_TIMEOUT` | the connection is closed |
 //! | responses that are not read | `MAX_UNREAD_LEN` bytes of all clients | the client that has had the longest time to read is disconnected |
 //! | following the events | `MAX_FOLLOWERS` clients | an error response |
+//! | waiting for a request that is being carried out | no time limit | |
 //! | events that a follower does not read | 1 MiB, and no time limit | an event `dropped` in their place has their number |
 //!
 //! A request is carried out only if its client is still connected at that moment.
@@ -31,16 +33,18 @@ mod answer;
 mod client;
 mod connection;
 mod protocol;
+mod reply;
 mod server;
 
 use std::time::Duration;
 
 pub use answer::{
-    Balloon, BalloonStatistics, Device, DeviceFile, Devices, Following, Interrupt, Ledger, MemoryMap,
-    MemorySlot, Registers, RunState, Space, State, TriggerMode,
+    Balloon, BalloonStatistics, Device, DeviceFile, Devices, DumpProgress, Dumped, Following, Interrupt,
+    Ledger, MemoryMap, MemorySlot, Omitted, Registers, RetiredMemory, RunState, Space, State, TriggerMode,
 };
 pub use client::{Client, RequestFailed};
 pub use protocol::{Greeting, Request, VERSION, schema, timeout};
+pub use reply::{Completion, Later, Outcome, Reply, later};
 pub use server::Server;
 
 /// Clients that are connected at the same time.

@@ -15,10 +15,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::MAX_RESPONSE_LEN;
-use super::answer::{Balloon, Devices, Following, Ledger, MemoryMap, State};
+use super::answer::{Balloon, Devices, Dumped, Following, Ledger, MemoryMap, RetiredMemory, State};
 use crate::metrics;
 use crate::plan::PlanReport;
-use crate::ras::inject::{Injection, parse_size, parse_time};
+use crate::ras::inject::{Injection, parse_number, parse_size, parse_time};
 
 /// The version of the protocol. It changes if a client of the version before could misunderstand a response.
 pub const VERSION: u32 = 1;
@@ -74,6 +74,19 @@ commands! {
         #[arg(long, value_name = "N")]
         device: Option<usize>,
     } => Balloon,
+    /// Retire a page of the host that is suspect: the guest memory in it moves to another page, and the host does not use it again.
+    Retire {
+        /// The guest physical address of the memory in it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[schemars(with = "u64")]
+        #[arg(value_name = "GPA", value_parser = address, required_unless_present = "host_address")]
+        gpa: Option<u64>,
+        /// Its physical address on the host, in place of the GPA. The machine needs CAP_SYS_ADMIN to find it.
+        #[serde(default, rename = "host-address", skip_serializing_if = "Option::is_none")]
+        #[schemars(with = "u64")]
+        #[arg(long, value_name = "ADDRESS", value_parser = address, conflicts_with = "gpa")]
+        host_address: Option<u64>,
+    } => RetiredMemory,
     /// Print the ledger of poisoned pages.
     Ledger => Ledger,
     /// Print counters: how often each event happened, and how much memory is poisoned.
@@ -85,6 +98,12 @@ commands! {
     } => metrics::Answer,
     /// Print where guest memory is mapped in its process.
     MemoryMap => MemoryMap,
+    /// Dump it for crash, drgn or gdb: an ELF file of its memory and registers, without poisoned pages. Its vCPUs are paused meanwhile.
+    Dump {
+        /// The file, which must not exist. The machine writes it, with its own permissions.
+        #[arg(value_name = "FILE")]
+        file: String,
+    } => Dumped,
     /// Print its plan: its tables, and how each kind of memory error is reported, and why.
     Plan => PlanReport,
     /// Print its devices: their registers, interrupts and files.
@@ -120,6 +139,10 @@ commands! {
 pub fn timeout(text: &str) -> Result<Duration, String> {
     let time = parse_time(text).filter(|time| !time.is_zero());
     time.ok_or_else(|| "expected a whole number of ms or s, for example `5s`".into())
+}
+
+fn address(text: &str) -> Result<u64, String> {
+    parse_number(text).ok_or_else(|| "expected an address, for example `0x2000000`".into())
 }
 
 fn size(text: &str) -> Result<u64, String> {

@@ -10,14 +10,14 @@ use std::time::{Duration, Instant};
 use devices::socket_file::{ListenError, Listener};
 use event_manager::{EventOps, Events};
 use rustix::io::Errno;
-use serde_json::{Value, json};
+use serde_json::json;
 use vmm_sys_util::epoll::EventSet;
 use vmm_sys_util::timerfd::TimerFd;
 
 use super::answer::Following;
 use super::connection::{Connected, Connection};
 use super::protocol::{Greeting, refusal, response};
-use super::{MAX_CLIENTS, MAX_FOLLOWERS, MAX_UNREAD_LEN, Request};
+use super::{MAX_CLIENTS, MAX_FOLLOWERS, MAX_UNREAD_LEN, Reply, Request};
 use crate::journal::Journal;
 
 /// The control socket and its clients. The socket's file is removed when this is dropped.
@@ -70,7 +70,7 @@ impl Server {
         &mut self,
         events: Events,
         ops: &mut EventOps<'_>,
-        handle: &mut dyn FnMut(Request) -> Result<Value, String>,
+        handle: &mut dyn FnMut(Request) -> Reply,
     ) {
         let fd = events.fd();
         if fd == self.listener.as_raw_fd() {
@@ -85,17 +85,36 @@ impl Server {
                 let reason = format!("{MAX_FOLLOWERS} clients follow the events already, the maximum");
                 connected = client.respond(refusal(&reason).into());
             }
-            match connected {
-                Connected::No => self.close(index, ops),
-                Connected::Follows => self.follow(index, ops),
-                Connected::Yes if client.interest() != interest => {
-                    modify(ops, Events::new(client, client.interest()));
-                }
-                Connected::Yes => {}
-            }
+            self.proceed(index, connected, interest, ops);
             self.limit_unread(ops);
         }
         self.set_timer();
+    }
+
+    /// Sends responses to the requests that other threads carried out, as far as their outcomes are known.
+    pub fn finish(&mut self, ops: &mut EventOps<'_>) {
+        // From the last one: a client that is removed is replaced by the last.
+        for index in (0..self.clients.len()).rev() {
+            let client = &mut self.clients[index];
+            let interest = client.interest();
+            let connected = client.finish();
+            self.proceed(index, connected, interest, ops);
+        }
+        self.limit_unread(ops);
+        self.set_timer();
+    }
+
+    /// Closes a client's connection, passes it on, or watches it for what it waits for now.
+    fn proceed(&mut self, index: usize, connected: Connected, interest: EventSet, ops: &mut EventOps<'_>) {
+        let client = &self.clients[index];
+        match connected {
+            Connected::No => self.close(index, ops),
+            Connected::Follows => self.follow(index, ops),
+            Connected::Yes if client.interest() != interest => {
+                modify(ops, Events::new(client, client.interest()));
+            }
+            Connected::Yes => {}
+        }
     }
 
     fn accept(&mut self, ops: &mut EventOps<'_>) {
@@ -131,8 +150,8 @@ impl Server {
 
     /// Closes the client that has completed no request for the longest time.
     fn close_idle(&mut self, ops: &mut EventOps<'_>) {
-        let clients = self.clients.iter_mut().enumerate();
-        if let Some((index, client)) = clients.min_by_key(|(_, client)| client.idle_since()) {
+        let idle = self.clients.iter_mut().enumerate().filter(|(_, client)| !client.awaits_outcome());
+        if let Some((index, client)) = idle.min_by_key(|(_, client)| client.idle_since()) {
             client.close_with("other clients need the connection");
             self.close(index, ops);
         }

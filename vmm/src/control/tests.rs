@@ -2,39 +2,63 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::Shutdown;
+use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use event_manager::{EventManager, EventOps, Events, MutEventSubscriber, SubscriberOps};
 use serde_json::{Value, json};
+use vmm_sys_util::epoll::EventSet;
+use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use super::*;
 use crate::journal::Journal;
 use crate::timings::Timings;
 
-type Handle<'a> = dyn FnMut(Request) -> Result<Value, String> + Send + 'a;
+type Handle<'a> = dyn FnMut(Request) -> Reply + Send + 'a;
 
 struct Machine<'a> {
     server: Server,
     handle: Box<Handle<'a>>,
+    /// Readable if a request has an outcome that was to follow.
+    wake: Arc<EventFd>,
 }
 
 impl MutEventSubscriber for Machine<'_> {
     fn process(&mut self, events: Events, ops: &mut EventOps<'_>) {
-        self.server.process(events, ops, &mut *self.handle);
+        if events.fd() == self.wake.as_raw_fd() {
+            let _ = self.wake.read();
+            self.server.finish(ops);
+        } else {
+            self.server.process(events, ops, &mut *self.handle);
+        }
     }
 
     fn init(&mut self, ops: &mut EventOps<'_>) {
         self.server.watch(ops);
+        ops.add(Events::new(&*self.wake, EventSet::IN)).expect("an eventfd");
     }
 }
 
+fn wake() -> Arc<EventFd> {
+    Arc::new(EventFd::new(EFD_NONBLOCK).expect("an eventfd"))
+}
+
 /// A machine that handles requests by `handle`, while `clients` talks to its socket.
-fn serve<'a>(handle: impl FnMut(Request) -> Result<Value, String> + Send + 'a, clients: impl FnOnce(&Path)) {
+fn serve<'a>(mut handle: impl FnMut(Request) -> Outcome + Send + 'a, clients: impl FnOnce(&Path)) {
+    serve_jobs(wake(), move |request| handle(request).into(), clients);
+}
+
+/// The same, with outcomes that follow later, and wake it by `wake`.
+fn serve_jobs<'a>(
+    wake: Arc<EventFd>,
+    handle: impl FnMut(Request) -> Reply + Send + 'a,
+    clients: impl FnOnce(&Path),
+) {
     /// Ends the event loop, also if `clients` panics.
     struct End<'a>(&'a AtomicBool);
     impl Drop for End<'_> {
@@ -48,7 +72,7 @@ fn serve<'a>(handle: impl FnMut(Request) -> Result<Value, String> + Send + 'a, c
     let journal = Arc::new(Journal::start(None, clock).expect("a writer"));
     let server = Server::listen(&path, "test", journal).expect("listens");
     let has_ended = AtomicBool::new(false);
-    let machine = Machine { server, handle: Box::new(handle) };
+    let machine = Machine { server, handle: Box::new(handle), wake };
     thread::scope(|scope| {
         scope.spawn(|| {
             let mut events = EventManager::new().expect("an event loop");
@@ -63,7 +87,7 @@ fn serve<'a>(handle: impl FnMut(Request) -> Result<Value, String> + Send + 'a, c
     assert!(!path.exists(), "the socket is left");
 }
 
-fn running(_: Request) -> Result<Value, String> {
+fn running(_: Request) -> Outcome {
     Ok(json!({ "state": "running" }))
 }
 
@@ -194,6 +218,48 @@ fn a_request_whose_client_has_gone_is_not_carried_out() {
         status(path);
     });
     assert_eq!(*handled.lock().expect("no panic"), [Request::Pause, Request::Resume, Request::Status]);
+}
+
+/// A request that takes long delays its own client only, and is abandoned when that has gone.
+#[test]
+fn a_client_that_waits_for_an_outcome_costs_the_others_nothing() {
+    const TIMEOUT: Duration = Duration::from_secs(20);
+    let wake = wake();
+    let (sender, completions) = mpsc::channel();
+    let jobs = Arc::clone(&wake);
+    let handle = move |request| match request {
+        Request::Ledger => {
+            let (completion, outcome) = later(&jobs);
+            sender.send(completion).expect("a test");
+            Reply::Later(outcome)
+        }
+        request => running(request).into(),
+    };
+    serve_jobs(wake, handle, |path| {
+        let mut waiting = connect(path);
+        waiting.write_all(&[b"{\"command\":\"ledger\"}\n", STATUS].concat()).expect("a server");
+        let completion = completions.recv_timeout(TIMEOUT).expect("it is being carried out");
+        // Those that are disconnected for others are idle; this one is not.
+        let silent: Vec<_> = (0..100).map(|_| connect(path)).collect();
+        assert_eq!(format!("{}\n", status(path)), RUNNING);
+        completion.complete(Ok(json!({ "entries": 7 })));
+        let mut lines = BufReader::new(&waiting).lines();
+        assert_eq!(lines.next().expect("a response").expect("a line"), r#"{"ok":true,"entries":7}"#);
+        assert_eq!(lines.next().expect("a response").expect("a line"), RUNNING.trim_end());
+
+        let mut gone = connect(path);
+        gone.write_all(b"{\"command\":\"ledger\"}\n").expect("a server");
+        let completion = completions.recv_timeout(TIMEOUT).expect("it is being carried out");
+        assert!(!completion.is_abandoned());
+        drop((gone, silent));
+        let deadline = Instant::now() + TIMEOUT;
+        while !completion.is_abandoned() {
+            assert!(Instant::now() < deadline, "the client has gone");
+            thread::sleep(Duration::from_millis(1));
+        }
+        completion.complete(Ok(json!({})));
+        status(path);
+    });
 }
 
 #[test]

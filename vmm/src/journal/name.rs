@@ -26,6 +26,7 @@ pub(super) enum Name {
     DeviceNeedsReset,
     Repaired,
     NotRepaired,
+    Retired,
     Stopped,
 }
 
@@ -51,6 +52,7 @@ impl Name {
         "device-needs-reset",
         "repaired",
         "not-repaired",
+        "retired",
         "stopped",
     ];
 
@@ -73,6 +75,7 @@ impl Note {
             Note::DeviceNeedsReset(_) => Name::DeviceNeedsReset,
             Note::Repaired(_) => Name::Repaired,
             Note::NotRepaired(_) => Name::NotRepaired,
+            Note::Retired { .. } => Name::Retired,
             Note::Stopped { .. } => Name::Stopped,
             Note::ErrorEvent(event) => match event {
                 ErrorEvent::Handled { .. } => Name::Answered,

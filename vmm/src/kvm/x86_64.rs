@@ -12,7 +12,7 @@ use platform::x86_64::{HOLE_END, KVM_IDENTITY_MAP, KVM_TSS, Layout};
 use vcpu::uninterrupted;
 pub use vcpu::x86_64::Entry;
 pub use vcpu::x86_64::SetupError;
-use vcpu::x86_64::{GuestCpu, Topology};
+use vcpu::x86_64::{GuestCpu, Topology, machine_check};
 
 use super::{KvmError, ioctl_failed};
 
@@ -37,6 +37,8 @@ pub(super) fn create_vm(kvm: &Kvm, platform: &Platform) -> Result<VmFd, KvmError
     if platform.cpus.len() > 255 {
         enable_x2apic_ids(&vm)?;
     }
+    machine_check::answer_unknown_msrs(&vm)
+        .map_err(ioctl_failed("KVM_ENABLE_CAP (KVM_CAP_X86_USER_SPACE_MSR)"))?;
     vm.create_irq_chip().map_err(ioctl_failed("KVM_CREATE_IRQCHIP"))?;
     let pit = kvm_pit_config { flags: KVM_PIT_SPEAKER_DUMMY, ..Default::default() };
     vm.create_pit2(pit).map_err(ioctl_failed("KVM_CREATE_PIT2"))?;

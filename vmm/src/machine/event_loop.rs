@@ -123,12 +123,18 @@ struct ControlWatcher<'a> {
 impl MutEventSubscriber for ControlWatcher<'_> {
     fn process(&mut self, events: Events, ops: &mut EventOps<'_>) {
         let machine = self.machine;
-        self.server
-            .process(events, ops, &mut |request| machine.handle(request).map_err(|error| error.to_string()));
+        let jobs = &machine.preserved.jobs;
+        if events.fd() == jobs.wake().as_raw_fd() {
+            machine.jobs_ended();
+            self.server.finish(ops);
+        } else {
+            self.server.process(events, ops, &mut |request| machine.handle(request));
+        }
     }
 
     fn init(&mut self, ops: &mut EventOps<'_>) {
         self.server.watch(ops);
+        add(ops, self.machine.preserved.jobs.wake());
     }
 }
 

@@ -17,6 +17,7 @@ use platform::{Platform, Range};
 use rustix::rand::{GetRandomFlags, getrandom};
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
+use super::jobs::Jobs;
 use super::{MachineError, host_error};
 use crate::board;
 use crate::boot::{self, BootError};
@@ -34,6 +35,8 @@ pub struct PreservedState {
     pub(super) reporting: Arc<Reporting>,
     pub(super) schedule: Arc<Schedule>,
     pub(super) detected_errors: DetectedErrors,
+    /// Requests of clients that are being carried out: those get their outcomes also after a reset.
+    pub(super) jobs: Jobs,
     /// The machine's generation id, and the GPA where the guest finds it.
     generation_id: Cell<[u8; generation_id::LEN]>,
     generation_id_gpa: u64,
@@ -116,6 +119,7 @@ impl PreservedState {
             reporting: Arc::new(reporting),
             schedule: Arc::new(Schedule::new(injections)),
             detected_errors,
+            jobs: Jobs::new().map_err(host_error("eventfd(2)"))?,
             generation_id: Cell::new(random_id().map_err(MachineError::GenerationId)?),
             generation_id_gpa: board::generation_id(blueprint.platform.arch),
             sender,

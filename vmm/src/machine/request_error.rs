@@ -1,11 +1,14 @@
 //! Why requests of the control socket fail.
 
 use std::io;
+use std::path::PathBuf;
 
+use guest_memory::RetireError;
 use ras_core::Span;
 
 use super::device_choice::ChoiceError;
 use crate::board::profile_devices::PlaceError;
+use crate::dump::DumpError;
 use crate::kvm::KvmError;
 use crate::ras::RecordRefused;
 
@@ -39,6 +42,20 @@ pub(super) enum RequestError {
     Raise { span: Span, source: io::Error },
     #[error(transparent)]
     Record(#[from] RecordRefused),
+    #[error("one of `gpa` and `host-address` is needed")]
+    SuspectAddress,
+    #[error(transparent)]
+    Retire(#[from] RetireError),
+    #[error(transparent)]
+    Dump(#[from] DumpError),
+    #[error("{}: an absolute path is needed", .0.display())]
+    RelativePath(PathBuf),
+    #[error("the vCPUs are paused until a dump of the machine is complete")]
+    Dumping,
+    #[error("{0} requests that take long are being carried out, the maximum: try again")]
+    TooManyJobs(usize),
+    #[error("pthread_create(3) for the request: {0}")]
+    Thread(io::Error),
     #[error("the machine is stopping or being reset")]
     Stopping,
     #[error("past events are not kept: `follow` has to be true")]

@@ -1,7 +1,7 @@
 //! A running machine as its main thread controls it: requests of the control socket, injection, repair.
 
 use std::io;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use devices::error_injection::ErrorInjector;
@@ -9,14 +9,18 @@ use devices::kind::Backend;
 use guest_memory::sigbus;
 use machine_profile::Machine;
 use ras_core::{Kind, Span};
-use serde_json::{Value, json};
+use serde::Serialize;
+use serde_json::json;
 use vcpu::{RunState, Vcpus};
 
+use super::dump::{self, After, CurrentDump};
 use super::request_error::RequestError;
+use super::retire::{Suspect, retire};
 use super::terminal::Terminal;
 use super::{PreservedState, balloon, console_size};
 use crate::board::EventLine;
-use crate::control::{Devices, MemoryMap, MemorySlot, Request, State};
+use crate::control::{Devices, Later, MemoryMap, MemorySlot, Reply, Request, State};
+use crate::dump::Dump;
 use crate::kvm::KvmVm;
 use crate::lifecycle::{Ending, Lifecycle};
 use crate::metrics::Sample;
@@ -43,16 +47,32 @@ pub(super) struct RunningMachine<'a> {
     /// Of the profile's devices, in its order.
     pub(super) backends: &'a [Backend],
     pub(super) started: Instant,
+    pub(super) dump: CurrentDump,
 }
 
 /// How long an injection waits until the AO listener has received its signal. Far more than that takes.
 const SIGNAL_TIMEOUT: Duration = Duration::from_secs(1);
 
 impl RunningMachine<'_> {
-    /// Handles a request of the control socket and returns the fields of the response.
-    pub(super) fn handle(&self, request: Request) -> Result<Value, RequestError> {
+    /// Handles a request of the control socket.
+    pub(super) fn handle(&self, request: Request) -> Reply {
+        self.carry_out(request).unwrap_or_else(|error| Reply::Now(Err(error.to_string())))
+    }
+
+    /// Retires a page on a thread of its own: a huge page takes the kernel a good part of a second.
+    fn retire(&self, gpa: Option<u64>, host_address: Option<u64>) -> Result<Later, RequestError> {
+        let suspect = Suspect::new(gpa, host_address)?;
+        let PreservedState { ram, reporting, jobs, .. } = self.preserved;
+        let (ram, reporting) = (ram.clone(), Arc::clone(reporting));
+        jobs.start("retire", move |_| retire(suspect, &ram, &reporting))
+    }
+
+    fn carry_out(&self, request: Request) -> Result<Reply, RequestError> {
         match request {
             Request::Status => {}
+            Request::Pause | Request::Resume if self.dump.progress().is_some() => {
+                return Err(RequestError::Dumping);
+            }
             Request::Pause => self.vcpus.pause()?,
             Request::Resume => self.vcpus.resume(),
             Request::PowerButton { .. } if self.power_button.raise() => {}
@@ -64,20 +84,28 @@ impl RunningMachine<'_> {
                 self.kick();
             }
             Request::Balloon { size, device } => {
-                return Ok(json!(balloon::handle(self.backends, self.machine.memory.size, size, device)?));
+                return answer(balloon::handle(self.backends, self.machine.memory.size, size, device)?);
             }
-            Request::Ledger => return Ok(json!(self.preserved.reporting.ledger())),
+            Request::Retire { gpa, host_address } => {
+                return self.retire(gpa, host_address).map(Reply::Later);
+            }
+            Request::Dump { file } => return self.dump(file).map(Reply::Later),
+            Request::Ledger => return answer(self.preserved.reporting.ledger()),
             Request::Metrics { prometheus } => {
                 let sample = Sample::take(self.plan.into(), &self.preserved.reporting);
-                return Ok(if prometheus { json!({ "text": sample.prometheus() }) } else { sample.json() });
+                return answer(if prometheus {
+                    json!({ "text": sample.prometheus() })
+                } else {
+                    sample.json()
+                });
             }
             Request::MemoryMap => {
                 let slots = self.vm.ram().slots();
                 let slots = slots.map(|slot| MemorySlot { gpa: slot.gpa, len: slot.len, hva: slot.hva });
-                return Ok(json!(MemoryMap { slots: slots.collect() }));
+                return answer(MemoryMap { slots: slots.collect() });
             }
-            Request::Plan => return Ok(json!(self.plan)),
-            Request::Devices => return Ok(json!(Devices::of(self.machine)?)),
+            Request::Plan => return answer(self.plan),
+            Request::Devices => return answer(Devices::of(self.machine)?),
             // The server passes those that follow on to the journal.
             Request::Events { .. } => return Err(RequestError::PastEvents),
             Request::ConsoleSize { columns, rows, device } => {
@@ -86,12 +114,55 @@ impl RunningMachine<'_> {
             Request::Reset => self.lifecycle.end(Ending::ControlReset),
             Request::Stop => self.lifecycle.end(Ending::ControlStop),
         }
-        Ok(json!(State {
+        answer(State {
             machine: self.machine.name.clone(),
             state: self.vcpus.run_state().into(),
             vcpus: self.vcpus.count(),
             overdue: self.preserved.reporting.overdue(),
-        }))
+            dump: self.dump.progress(),
+        })
+    }
+
+    /// Dumps the machine, on a thread of its own. The vCPUs stay paused meanwhile.
+    fn dump(&self, file: String) -> Result<Later, RequestError> {
+        let PreservedState { ram, reporting, jobs, .. } = self.preserved;
+        let path = dump::path(file)?;
+        if self.dump.progress().is_some() {
+            return Err(RequestError::Dumping);
+        }
+        let requested = self.vcpus.run_state();
+        match requested {
+            RunState::Run => self.vcpus.pause()?,
+            RunState::Pause => {}
+            RunState::Stop => return Err(RequestError::Stopping),
+        }
+        let start = || {
+            let registers = self.vcpus.core_registers()?;
+            let dump = Dump { ram: ram.clone(), registers, poisoned: reporting.poisoned_ranges() };
+            let progress = self.dump.begin(ram, requested == RunState::Run);
+            jobs.start("dump", move |completion| dump::write(&dump, &path, &progress, completion))
+        };
+        let outcome = start();
+        if outcome.is_err() {
+            self.dump_ended();
+            if requested == RunState::Run {
+                self.vcpus.resume();
+            }
+        }
+        outcome
+    }
+
+    /// Takes note of requests that were carried out on other threads. Their clients have no responses yet.
+    pub(super) fn jobs_ended(&self) {
+        self.preserved.jobs.reap();
+        self.dump_ended();
+    }
+
+    /// Resumes the vCPUs if a dump has ended that they were paused for.
+    fn dump_ended(&self) {
+        if self.dump.take_ended() == Some(After::Resume) && self.vcpus.run_state() == RunState::Pause {
+            self.vcpus.resume();
+        }
     }
 
     /// Gives the machine a new generation id, and notifies the guest of it.
@@ -256,4 +327,9 @@ impl RunningMachine<'_> {
         }
         outcome
     }
+}
+
+/// The reply to a request that was carried out.
+fn answer(fields: impl Serialize) -> Result<Reply, RequestError> {
+    Ok(Reply::Now(Ok(json!(fields))))
 }

@@ -1,5 +1,7 @@
 //! The ledger of poisoned pages, and their repair: their replacement by fresh pages.
 
+use std::sync::atomic::Ordering;
+
 use ras_core::Span;
 use ras_core::request::Repair;
 use serde_json::json;
@@ -54,6 +56,15 @@ impl Reporting {
         spans
     }
 
+    /// The memory that is poisoned now, as GPA and bytes: memslot holes too, which stand for poisoned pages.
+    #[must_use]
+    pub fn poisoned_ranges(&self) -> Vec<(u64, u64)> {
+        let holes = self.memslot_holes.spans().into_iter().map(|span| (span.gpa, span.bytes()));
+        let mut ranges: Vec<_> = self.lock().responder.ledger().poisoned_ranges().collect();
+        ranges.extend(holes);
+        ranges
+    }
+
     /// The ranges of memory, as GPA and bytes, that stay poisoned across a reset.
     #[must_use]
     pub fn poisoned_across_reset(&self) -> Vec<(u64, u64)> {
@@ -68,6 +79,18 @@ impl Reporting {
         self.memslot_holes.remove(span);
         self.lock().responder.repaired(span, self.now_ns());
         self.journal.note(Note::Repaired(span));
+    }
+
+    /// Records that this guest memory was moved away from a page of the host that is out of use since, with its physical address there.
+    pub fn retired(&self, span: Span, host_address: Option<u64>) {
+        self.retired_bytes.fetch_add(span.bytes(), Ordering::Relaxed);
+        self.journal.note(Note::Retired { span, host_address });
+    }
+
+    /// The bytes of guest memory that were moved away from suspect pages of the host.
+    #[must_use]
+    pub fn retired_bytes(&self) -> u64 {
+        self.retired_bytes.load(Ordering::Relaxed)
     }
 
     /// Records that these pages could not be replaced: they stay poisoned.

@@ -24,7 +24,7 @@ mod sources;
 
 use std::collections::VecDeque;
 use std::io;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -59,6 +59,8 @@ pub struct Reporting {
     repair: Repair,
     /// Pages that injection requests removed from the memslots.
     memslot_holes: MemslotHoles,
+    /// Bytes of guest memory that were moved away from suspect pages of the host.
+    retired_bytes: AtomicU64,
     state: Mutex<State>,
     /// Whether `waiting_for_state` holds errors. Read before every entry of vCPU 0, without the lock.
     needs_vcpu_state: AtomicBool,
@@ -124,6 +126,7 @@ impl Reporting {
             detected_response: plan.detected.chosen,
             repair: plan.repair,
             memslot_holes: MemslotHoles::default(),
+            retired_bytes: AtomicU64::new(0),
             state: Mutex::new(state),
             needs_vcpu_state: AtomicBool::new(false),
             awaited_vcpu: AtomicU32::new(NO_VCPU),

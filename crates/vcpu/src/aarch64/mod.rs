@@ -1,5 +1,6 @@
 //! The initial state of an aarch64 vCPU.
 
+mod core_registers;
 mod exceptions;
 pub(crate) mod registers;
 
@@ -10,6 +11,7 @@ use kvm_bindings::{
 };
 use kvm_ioctls::{Cap, Kvm, VcpuFd, VmFd};
 
+pub(crate) use core_registers::core_registers;
 pub(crate) use exceptions::{Exceptions, Registers, instruction_gpa};
 
 use crate::uninterrupted;

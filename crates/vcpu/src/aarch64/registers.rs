@@ -12,10 +12,14 @@ const SYSTEM: u64 = ARM64_U64 | 0x13 << 16;
 
 /// X0.
 pub(crate) const X0: u64 = CORE;
+/// SP_EL0, after X0 to X30.
+pub(crate) const SP_EL0: u64 = CORE | 2 * 31;
 /// PC, after X0 to X30 and SP.
 pub(crate) const PC: u64 = CORE | 2 * 32;
 /// PSTATE.
 pub(crate) const PSTATE: u64 = CORE | 2 * 33;
+/// SP_EL1.
+pub(crate) const SP_EL1: u64 = CORE | 2 * 34;
 /// ELR_EL1, after SP_EL1.
 pub(crate) const ELR_EL1: u64 = CORE | 2 * 35;
 /// SPSR_EL1, the first of the banked SPSRs.

@@ -38,6 +38,9 @@ const TOPOLOGY_EXTENSIONS: u32 = 1 << 22;
 /// Leaf 8000_0007 EBX, AMD: McaOverflowRecov and SUCCOR: software can recover from an overflow of the machine-check banks, and from an
 /// uncorrected error whose data is poisoned. Without both, Linux panics on such a machine check.
 const OVERFLOW_RECOVERY_SUCCOR: u32 = 1 << 1 | 1 << 0;
+/// Leaf 8000_0007 EBX, AMD: ScalableMca. The processor has the MSRs c000_2000 to c000_2fff (MCA_STATUS, MCA_CONFIG, MCA_DESTAT ... of each
+/// bank), which KVM does not emulate.
+const SCALABLE_MCA: u32 = 1 << 3;
 
 /// The CPUID entries of a vCPU, from those that KVM supports (KVM_GET_SUPPORTED_CPUID).
 #[must_use]
@@ -63,7 +66,7 @@ pub fn shape(
                     leaf.ecx &= !CMP_LEGACY;
                 }
             }
-            0x8000_0007 if amd => leaf.ebx |= OVERFLOW_RECOVERY_SUCCOR,
+            0x8000_0007 if amd => leaf.ebx = leaf.ebx & !SCALABLE_MCA | OVERFLOW_RECOVERY_SUCCOR,
             // Bits 7:0: threads of the package, minus 1. Bits 15:12: bits of the APIC id for them.
             0x8000_0008 if amd => {
                 leaf.ecx =
@@ -219,6 +222,10 @@ mod tests {
         assert_eq!(leaf(&one, 0x8000_0007, 0).ebx, 0, "not AMD: no such bits");
         let amd = shape(&supported(AUTHENTIC_AMD), Topology { apic_id: 0, vcpus: 1 }, false);
         assert_eq!(leaf(&amd, 0x8000_0007, 0).ebx, OVERFLOW_RECOVERY_SUCCOR);
+        let mut scalable = supported(AUTHENTIC_AMD);
+        scalable.iter_mut().filter(|leaf| leaf.function == 0x8000_0007).for_each(|leaf| leaf.ebx = u32::MAX);
+        let amd = shape(&scalable, Topology { apic_id: 0, vcpus: 1 }, false);
+        assert_eq!(leaf(&amd, 0x8000_0007, 0).ebx & 0b1011, 0b0011, "KVM emulates no MSR of ScalableMca");
         let many = shape(&supported((0, 0, 0)), Topology { apic_id: 300, vcpus: 512 }, true);
         assert_eq!(leaf(&many, 1, 0).edx & HTT, HTT);
         assert_eq!(leaf(&many, 1, 0).ecx & TSC_DEADLINE, TSC_DEADLINE);

@@ -1,5 +1,6 @@
 //! The initial state of an x86_64 vCPU.
 
+mod core_registers;
 mod cpuid;
 mod entry;
 mod exceptions;
@@ -12,6 +13,7 @@ use std::ops::Range;
 use kvm_bindings::{KVM_MAX_CPUID_ENTRIES, kvm_cpuid_entry2};
 use kvm_ioctls::{Cap, Kvm, VcpuFd};
 
+pub(crate) use core_registers::core_registers;
 pub use cpuid::{Topology, address_bits, shape};
 pub use entry::{BOOT_GDT, BOOT_GDT_GPA, Entry, PageTables};
 pub(crate) use exceptions::{Exceptions, Registers, instruction_gpa};

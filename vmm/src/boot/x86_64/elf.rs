@@ -2,8 +2,6 @@
 //!
 //! A PVH kernel is entered in 32-bit mode, so it may be an ELF file of 32 bits (GRUB, Xen) as well as of 64 (Linux).
 
-mod wire;
-
 use std::io::{Read, Seek, SeekFrom};
 use std::ops::Range;
 
@@ -11,7 +9,10 @@ use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap, ReadVolatile};
 use zerocopy::{FromBytes, FromZeros, IntoBytes};
 
 use super::super::{ImageError, read_start};
-use wire::{Header32, Header64, Identification, Note, ProgramHeader32, ProgramHeader64};
+use crate::elf::{
+    EM_X86_64, Header32, Header64, Identification, LITTLE_ENDIAN, LOAD, NOTE, Note, ProgramHeader32,
+    ProgramHeader64,
+};
 
 /// What an ELF file says about how it is loaded.
 #[derive(Debug)]
@@ -39,16 +40,8 @@ struct Segment {
     alignment: u64,
 }
 
-/// EI_DATA: ELFDATA2LSB.
-const LITTLE_ENDIAN: u8 = 1;
 /// e_machine: EM_386.
 const EM_386: u16 = 3;
-/// e_machine: EM_X86_64.
-const EM_X86_64: u16 = 62;
-/// p_type: PT_LOAD.
-const LOAD: u32 = 1;
-/// p_type: PT_NOTE.
-const NOTE: u32 = 4;
 /// Name of Xen's notes, with its NUL.
 const XEN: &[u8] = b"Xen\0";
 /// XEN_ELFNOTE_PHYS32_ENTRY.
