@@ -166,7 +166,7 @@ fn a_request_whose_client_has_gone_is_not_carried_out() {
     let (go_on, may_go_on) = mpsc::channel();
     let (busy, is_busy) = mpsc::channel();
     let requests = &handled;
-    let handle = move |request| {
+    let handle = move |request: Request| {
         requests.lock().expect("no panic").push(request.clone());
         if request == Request::Pause {
             busy.send(()).expect("a test");
