@@ -170,13 +170,7 @@ impl<const N: usize> Handshake<N> {
         self.enqueue(span, None, now_ns, step);
     }
 
-    fn enqueue(
-        &mut self,
-        span: Span,
-        consumer: Option<Consumer>,
-        now_ns: u64,
-        step: &mut impl FnMut(Step),
-    ) {
+    fn enqueue(&mut self, span: Span, consumer: Option<Consumer>, now_ns: u64, step: &mut impl FnMut(Step)) {
         let is_free = matches!(self.state, State::Free);
         if self.queue.push(Pending { span, consumer, next: span.gpa }).is_err() {
             self.overflow(span, step);

@@ -16,8 +16,11 @@ pub(crate) fn trials() -> Vec<Trial> {
 fn records_are_encoded_as_they_were() -> Checked {
     let scratch = Scratch::new();
     let two = [block(0x1000), block(0x2000)].concat();
-    for (number, bytes) in [record(), block(0x4567_8000), record()[128..].to_vec(), two].into_iter().enumerate() {
-        let decoded = Ghest::new(["decode", "--json"]).arg(scratch.file("records", &bytes)).finish().expect(0);
+    for (number, bytes) in
+        [record(), block(0x4567_8000), record()[128..].to_vec(), two].into_iter().enumerate()
+    {
+        let decoded =
+            Ghest::new(["decode", "--json"]).arg(scratch.file("records", &bytes)).finish().expect(0);
         let json = scratch.file("description", &decoded.stdout);
         let encoded = Ghest::new(["encode"]).arg(&json).finish().expect(0);
         assert_eq!(encoded.stdout, bytes, "{number}");
@@ -34,7 +37,9 @@ fn records_are_encoded_as_they_were() -> Checked {
 
 fn a_description_by_hand() -> Checked {
     let scratch = Scratch::new();
-    let json = format!(r#"{{"section": [{{"severity": "fatal", "memory_error": {{"physical_address": "{ADDRESS}"}}}}]}}"#);
+    let json = format!(
+        r#"{{"section": [{{"severity": "fatal", "memory_error": {{"physical_address": "{ADDRESS}"}}}}]}}"#
+    );
     let out = scratch.path("out");
     Ghest::new(["encode", "--out"]).arg(&out).arg(scratch.file("description", &json)).finish().expect(0);
     let decoded = Ghest::new(["decode"]).arg(&out).finish().expect(0).stdout();
@@ -61,6 +66,11 @@ fn descriptions_with_errors() -> Checked {
     }
     let file = scratch.file("description", r#"{"entry": []}"#);
     let missing = scratch.path("missing").join("out");
-    Ghest::new(["encode", "--out"]).arg(missing).arg(file).finish().expect(1).expect_said("open(2): No such file");
+    Ghest::new(["encode", "--out"])
+        .arg(missing)
+        .arg(file)
+        .finish()
+        .expect(1)
+        .expect_said("open(2): No such file");
     Ok(())
 }

@@ -72,9 +72,15 @@ fn names_of_files() -> Checked {
     name.extend(format!("\n{FORGED}").into_bytes());
     name.extend(b"\xff.toml");
     let path = scratch.path("").join(OsString::from_vec(name));
-    for command in
-        [&["check"][..], &["plan"], &["boot"], &["decode"], &["encode"], &["tables", "--out", "out"], &["compare"]]
-    {
+    for command in [
+        &["check"][..],
+        &["plan"],
+        &["boot"],
+        &["decode"],
+        &["encode"],
+        &["tables", "--out", "out"],
+        &["compare"],
+    ] {
         let outcome = Ghest::new(command).arg(&path).finish();
         assert!(outcome.stderr.contains("[2J"), "{outcome}");
         assert_printable(&outcome);

@@ -61,7 +61,11 @@ fn records_that_are_refused() -> Checked {
     let good = encode(&scratch, "good", &description("corrected"));
     let short = r#"{ "entry": [{ "severity": "corrected", "section_type": "a5bc1114-6f64-4ede-b863-3e83ed7c83b1" }] }"#;
     let short = encode(&scratch, "short", short);
-    let empty = encode(&scratch, "empty", r#"{ "block_status": [], "entry_count": 0, "severity": "recoverable", "entry": [] }"#);
+    let empty = encode(
+        &scratch,
+        "empty",
+        r#"{ "block_status": [], "entry_count": 0, "severity": "recoverable", "entry": [] }"#,
+    );
     let long = format!(
         r#"{{ "severity": "corrected", "section_type": "00112233-4455-6677-8899-aabbccddeeff", "section": "{}" }}"#,
         "00".repeat(4096)
@@ -75,11 +79,19 @@ fn records_that_are_refused() -> Checked {
     let story = Story::boot(&scratch, "acpi", "gsiv", "probe.await-errors=1");
     for (record, source, said) in [
         (&good, "7", "there is no error source 7: this machine has 1 (`gsiv`)"),
-        (&good, "corrected", "this machine has no error source of its own for corrected errors: name one of 1 (`gsiv`)"),
+        (
+            &good,
+            "corrected",
+            "this machine has no error source of its own for corrected errors: name one of 1 (`gsiv`)",
+        ),
         (&good, "fatal", "for fatal errors"),
         (&short, "1", "Linux would refuse section 1 of it as too short; `--force` writes it all the same"),
         (&empty, "1", "its status is zero"),
-        (&wrong_length, "1", "Linux would refuse the status block: the entry at offset 92 has 64 bytes, and 1 are left"),
+        (
+            &wrong_length,
+            "1",
+            "Linux would refuse the status block: the entry at offset 92 has 64 bytes, and 1 are left",
+        ),
         (&long, "1", "it has 4188 bytes, and the status block of the source has 4096"),
         (&garbage, "1", "it has no status block, CPER record or section"),
     ] {
@@ -89,7 +101,7 @@ fn records_that_are_refused() -> Checked {
     let said = "cannot be used with";
     let words = ["inject", "--record", &good, "--source", "1", "--gpa", "0"];
     Ghest::new(["ctl"]).arg(scratch.path("control")).args(words).finish().expect(2).expect_said(said);
-    // What does not fit is refused all the same. The rest is written, and the guest, which is as strict as Linux, gives up.
+    // What does not fit is refused all the same. The rest is written, and the guest, which is as strict as Linux, stops.
     inject(&scratch, &long, "1", &["--force"], 1);
     inject(&scratch, &wrong_length, "1", &["--force"], 0);
     let guest = story.running.finish();

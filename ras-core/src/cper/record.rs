@@ -210,8 +210,8 @@ impl<'a> Record<'a> {
             });
             count = fitting;
         }
-        let descriptors =
-            <[SectionDescriptor]>::ref_from_prefix_with_elems(behind_header, count).map_or(&[][..], |it| it.0);
+        let descriptors = <[SectionDescriptor]>::ref_from_prefix_with_elems(behind_header, count)
+            .map_or(&[][..], |it| it.0);
 
         let mut record = Record { header, descriptors, bytes };
         let used = record.used_len();

@@ -119,12 +119,7 @@ pub(crate) static SECTION_TYPES: &[SectionType] = &[
         "cxl_virtual_switch_event",
         cxl_events::OTHER_LAYOUT,
     ),
-    decoded(
-        cxl_events::MLD_PORT,
-        "CXL MLD port event",
-        "cxl_mld_port_event",
-        cxl_events::OTHER_LAYOUT,
-    ),
+    decoded(cxl_events::MLD_PORT, "CXL MLD port event", "cxl_mld_port_event", cxl_events::OTHER_LAYOUT),
     decoded(
         cxl_events::DYNAMIC_CAPACITY,
         "CXL dynamic capacity event",

@@ -49,8 +49,7 @@ impl Description {
         if zeros > 0 {
             description.add(Self::ZERO_BYTES, Value::Number(zeros as u64));
         }
-        description
-            .add_list("undecoded", located(parts, |content| matches!(content, Content::Unknown(..))));
+        description.add_list("undecoded", located(parts, |content| matches!(content, Content::Unknown(..))));
         description
     }
 
@@ -65,11 +64,7 @@ impl Description {
                 description = Description::of_record(record);
                 description.add_warnings(problems);
                 if let Some(attributes) = attributes {
-                    description.add_flags(
-                        Self::VARIABLE_ATTRIBUTES,
-                        (*attributes).into(),
-                        &Self::ATTRIBUTES,
-                    );
+                    description.add_flags(Self::VARIABLE_ATTRIBUTES, (*attributes).into(), &Self::ATTRIBUTES);
                 }
             }
             Content::Section(section) => {
@@ -83,8 +78,7 @@ impl Description {
             Content::Unknown(bytes, error) => {
                 description.add("length", Value::Number(bytes.len() as u64));
                 description.add(Self::BROKEN, Value::Text(error.to_string()));
-                description
-                    .add("bytes", Value::Bytes(bytes.get(..SHOWN_BYTES).unwrap_or(bytes).to_vec()));
+                description.add("bytes", Value::Bytes(bytes.get(..SHOWN_BYTES).unwrap_or(bytes).to_vec()));
             }
             Content::Zeros(_) => {}
         }

@@ -45,7 +45,9 @@ impl Description {
                 let kind = descriptor.section_type;
                 description.add_section(&RawSection { kind, bytes: section.bytes }, offset);
             }
-            Some(problem) => description.add_raw_section(descriptor.section_type, Some(problem), section.bytes),
+            Some(problem) => {
+                description.add_raw_section(descriptor.section_type, Some(problem), section.bytes)
+            }
         }
         description
     }

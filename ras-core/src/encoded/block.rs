@@ -93,8 +93,8 @@ fn raw_data(keys: &Keys<'_>, draft: &mut Draft) -> Result<(), EncodeError> {
         draft.push(&before_and_zeros);
         draft.push(&raw_data);
         let set = draft.set(0, bits!(StatusBlockHeader, raw_data_offset), offset as u64);
-        let set = set
-            .and_then(|()| draft.set(0, bits!(StatusBlockHeader, raw_data_length), raw_data.len() as u64));
+        let set =
+            set.and_then(|()| draft.set(0, bits!(StatusBlockHeader, raw_data_length), raw_data.len() as u64));
         set.map_err(|_| keys.error("raw_data", EncodeProblem::ContradictingBytes))?;
     }
     Ok(())

@@ -48,7 +48,9 @@ pub enum EncodeProblem {
         expected: Cow<'static, str>,
     },
     /// Other keys give the same bits another value.
-    #[error("is {number:#x}, but other keys of the same object make it {other:#x}: correct or remove one of them")]
+    #[error(
+        "is {number:#x}, but other keys of the same object make it {other:#x}: correct or remove one of them"
+    )]
     Contradiction {
         /// The value.
         number: u64,
@@ -76,7 +78,9 @@ pub enum EncodeProblem {
         other: &'static str,
     },
     /// There is no block, record or section.
-    #[error("has no status block, CPER record or section: give it an `entry`, a `section`, or the key of a section, for example `memory_error`")]
+    #[error(
+        "has no status block, CPER record or section: give it an `entry`, a `section`, or the key of a section, for example `memory_error`"
+    )]
     Nothing,
     /// A part of a file lies behind the start of the next.
     #[error("is {offset:#x}, but what is before it ends at {end:#x}: correct it, or remove it")]

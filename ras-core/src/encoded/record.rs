@@ -131,5 +131,6 @@ pub(super) fn is_record(description: &Description) -> bool {
         ["creator_id", "notification", "record_id", "record_length", "persistence", "platform_id"];
     let has_header = OF_HEADERS.iter().any(|name| description.get(name).is_some());
     let sections = description.get(Description::SECTION);
-    has_header || matches!(sections, Some(Value::List(sections)) if sections.iter().all(|it| it.get("offset").is_none()))
+    has_header
+        || matches!(sections, Some(Value::List(sections)) if sections.iter().all(|it| it.get("offset").is_none()))
 }

@@ -23,7 +23,9 @@ pub(crate) fn compose(layout: &Layout, keys: &Keys<'_>, draft: &mut Draft) -> Re
             if let Some(value) = keys.take(name)? {
                 let max = structure.validation.map_or(0, Bits::max);
                 let set = number(value, max).map_err(|problem| keys.error(name, problem))?;
-                (0..64_u8).filter(|bit| set >> bit & 1 != 0).try_for_each(|bit| structure.validate(name, bit))?;
+                (0..64_u8)
+                    .filter(|bit| set >> bit & 1 != 0)
+                    .try_for_each(|bit| structure.validate(name, bit))?;
             }
         }
     }
@@ -137,7 +139,13 @@ impl Structure<'_> {
     }
 
     /// A structure in place of a member. Only what it says is written: another name may say more of the same bytes.
-    fn group(&mut self, field: &Field, base: usize, layout: &Layout, value: &Value) -> Result<(), EncodeError> {
+    fn group(
+        &mut self,
+        field: &Field,
+        base: usize,
+        layout: &Layout,
+        value: &Value,
+    ) -> Result<(), EncodeError> {
         let mut group = Draft::default();
         self.keys.group(field.name, value, |keys| compose(layout, keys, &mut group))?;
         let merged = self.draft.merge(base + field.bits.offset(), &group);
@@ -169,7 +177,10 @@ impl Structure<'_> {
             _ => None,
         };
         let parsed = parsed.ok_or_else(|| {
-            keys.error(Description::TIME, EncodeProblem::expected(time, "a time, for example `2026-08-09T10:11:12`"))
+            keys.error(
+                Description::TIME,
+                EncodeProblem::expected(time, "a time, for example `2026-08-09T10:11:12`"),
+            )
         })?;
         self.write_bytes(field, base, zerocopy::IntoBytes::as_bytes(&parsed))?;
         Ok(true)
@@ -285,9 +296,9 @@ impl Structure<'_> {
 
     fn write_flags(&mut self, field: &Field, base: usize, set: u64, except: u64) -> Result<(), EncodeError> {
         let flags = (0..field.bits.count).filter(|bit| except >> bit & 1 == 0);
-        flags.into_iter().try_for_each(|bit| {
-            self.write(field.name, base, field.bits.range(bit, bit + 1), set >> bit & 1)
-        })
+        flags
+            .into_iter()
+            .try_for_each(|bit| self.write(field.name, base, field.bits.range(bit, bit + 1), set >> bit & 1))
     }
 
     fn write_bytes(&mut self, field: &Field, base: usize, bytes: &[u8]) -> Result<(), EncodeError> {

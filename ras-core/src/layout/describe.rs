@@ -223,7 +223,9 @@ fn show(field: &Field, bytes: &[u8], validation: u64, description: &mut Descript
             name.filter(|name| !name.is_empty())
                 .map_or(Value::Number(number), |name| Value::Text((*name).to_owned()))
         }),
-        Kind::Flags(flags) => number.and_then(|number| flags.show(number, field.valid.is_some() && !field.hidden_if_zero)),
+        Kind::Flags(flags) => {
+            number.and_then(|number| flags.show(number, field.valid.is_some() && !field.hidden_if_zero))
+        }
         Kind::Guid => Guid::read_from_bytes(own).ok().map(|guid| Value::Text(guid.to_string())),
         Kind::NamedGuid(names) => Guid::read_from_bytes(own).ok().map(|guid| {
             let name = names.iter().find(|(named, _)| *named == guid).map(|(_, name)| (*name).to_owned());

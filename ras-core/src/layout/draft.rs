@@ -43,7 +43,8 @@ impl Draft {
 
     /// Sets bits of the structure at `base`.
     pub(crate) fn set(&mut self, base: usize, bits: Bits, value: u64) -> Result<(), Conflict> {
-        (0..bits.count.min(64)).try_for_each(|bit| self.set_bit(base, bits.first + bit, value >> bit & 1 != 0))
+        (0..bits.count.min(64))
+            .try_for_each(|bit| self.set_bit(base, bits.first + bit, value >> bit & 1 != 0))
     }
 
     /// Sets bytes of the structure at `base`, from the first of those bits on.

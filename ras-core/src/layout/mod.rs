@@ -123,7 +123,11 @@ pub(crate) enum Kind {
     /// A structure of its own.
     Group(&'static Layout),
     /// A structure that depends on the value of other bits, which have a validation bit or none.
-    Choice { by: Bits, if_valid: Option<u8>, of: &'static [(Selector, &'static Layout)] },
+    Choice {
+        by: Bits,
+        if_valid: Option<u8>,
+        of: &'static [(Selector, &'static Layout)],
+    },
     /// Shown if it is not zero, as it should be.
     Reserved,
     /// The validation bits of this structure.
@@ -163,14 +167,30 @@ pub(crate) const fn flags(names: &'static [&'static str]) -> Kind {
 #[derive(Debug)]
 pub(crate) enum Part {
     /// That number of structures, if all those validation bits are set.
-    List { name: &'static str, count: Bits, valid: &'static [u8], item: &'static Layout },
+    List {
+        name: &'static str,
+        count: Bits,
+        valid: &'static [u8],
+        item: &'static Layout,
+    },
     Bytes(ByteString),
     /// Further members, if a number permits them.
-    If { number: Bits, permits: fn(u64) -> bool, layout: &'static Layout },
+    If {
+        number: Bits,
+        permits: fn(u64) -> bool,
+        layout: &'static Layout,
+    },
     /// A structure of its own, unless the member with its offset is zero.
-    Group { name: &'static str, at: Bits, layout: &'static Layout },
+    Group {
+        name: &'static str,
+        at: Bits,
+        layout: &'static Layout,
+    },
     /// What follows has its offset in that member: it must be this one.
-    At { what: &'static str, member: Bits },
+    At {
+        what: &'static str,
+        member: Bits,
+    },
 }
 
 /// Bytes behind the members of a structure.

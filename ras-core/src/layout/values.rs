@@ -24,7 +24,9 @@ pub(crate) fn flag_names(flags: u64, names: &'static [&'static str]) -> Vec<Cow<
     let name = |bit: usize| names.get(bit).filter(|name| !name.is_empty());
     (0..64)
         .filter(|bit| flags >> bit & 1 != 0)
-        .map(|bit| name(bit).map_or_else(|| format!("{:#x}", 1_u64 << bit).into(), |name| Cow::Borrowed(*name)))
+        .map(|bit| {
+            name(bit).map_or_else(|| format!("{:#x}", 1_u64 << bit).into(), |name| Cow::Borrowed(*name))
+        })
         .collect()
 }
 
@@ -65,7 +67,10 @@ pub(crate) fn flag_set(value: &Value, names: &[&str], max: u64) -> Result<u64, E
         position.and_then(|bit| 1_u64.checked_shl(bit as u32)).or_else(|| number_of_text(text))
     };
     let expected = || {
-        EncodeProblem::expected(value, format!("a list of {}, or of numbers from 0 to {max:#x}", quoted(names)))
+        EncodeProblem::expected(
+            value,
+            format!("a list of {}, or of numbers from 0 to {max:#x}", quoted(names)),
+        )
     };
     let bits: Option<Vec<u64>> = match value {
         Value::Flags(flags) => flags.iter().map(|text| flag(text)).collect(),
@@ -129,7 +134,10 @@ pub(super) fn text(value: &Value, len: usize) -> Result<Vec<u8>, EncodeProblem> 
         value => bytes(value, len).ok(),
     };
     bytes.ok_or_else(|| {
-        EncodeProblem::expected(value, format!("text of {len} bytes at most, or {} hexadecimal digits", 2 * len))
+        EncodeProblem::expected(
+            value,
+            format!("text of {len} bytes at most, or {} hexadecimal digits", 2 * len),
+        )
     })
 }
 

@@ -118,7 +118,9 @@ pub enum NotInjected {
         max: u32,
     },
     /// The source's notification is an exception for an access.
-    #[error("its source is notified by `{notification}`, an exception in place of an access to poisoned memory: there is no access")]
+    #[error(
+        "its source is notified by `{notification}`, an exception in place of an access to poisoned memory: there is no access"
+    )]
     NoAccess {
         /// Name of the notification type.
         notification: &'static str,

@@ -74,7 +74,11 @@ impl<'a> BlockWriter<'a> {
     ///
     /// # Errors
     /// Returns an error, and leaves the block unchanged, if the entry does not fit or the block has the largest number of entries.
-    pub fn push(&mut self, heading: &Heading, section: &(impl Section + ?Sized)) -> Result<(), BufferTooSmall> {
+    pub fn push(
+        &mut self,
+        heading: &Heading,
+        section: &(impl Section + ?Sized),
+    ) -> Result<(), BufferTooSmall> {
         let mut payload_len = 0;
         section.parts(&mut |part| payload_len += part.len());
         let needed = size_of::<DataEntryHeader>() + size_of::<Timestamp>() + payload_len;
@@ -119,8 +123,8 @@ impl<'a> BlockWriter<'a> {
     /// Completes the block and returns its length in bytes. A block without entries has the status of an empty one.
     #[must_use = "that many bytes have to be copied to the guest"]
     pub fn finish(self) -> usize {
-        let status = block_status::of(self.uncorrectable, self.correctable)
-            | self.count << block_status::COUNT_SHIFT;
+        let status =
+            block_status::of(self.uncorrectable, self.correctable) | self.count << block_status::COUNT_SHIFT;
         let header = StatusBlockHeader {
             block_status: U32::new(status),
             raw_data_offset: U32::ZERO,

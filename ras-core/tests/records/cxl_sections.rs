@@ -118,7 +118,10 @@ fn cxl_events() {
     );
 
     let mut body = event();
-    put(&mut body, &[(1, 2), (1, 1), (1, 2), (1, 0), (2, 0x3f), (6, 0), (2, 3), (1, 1), (1, 2), (3, 0), (1, 4)]);
+    put(
+        &mut body,
+        &[(1, 2), (1, 1), (1, 2), (1, 0), (2, 0x3f), (6, 0), (2, 3), (1, 1), (1, 2), (3, 0), (1, 4)],
+    );
     body.resize(144, 0);
     assert_values(
         guid("e71f3a40-2d29-4092-8a39-4d1c966c7c65"),
@@ -129,7 +132,11 @@ fn cxl_events() {
     // Of a switch: its body is not decoded.
     let mut body = event();
     body.resize(144, 0x11);
-    assert_values(guid("77cf9271-9c02-470b-9fe4-bc7b75f2da97"), body, &[("data", &["11".repeat(80).as_str()])]);
+    assert_values(
+        guid("77cf9271-9c02-470b-9fe4-bc7b75f2da97"),
+        body,
+        &[("data", &["11".repeat(80).as_str()])],
+    );
     // Another length than that of an event record.
     let mut body = event();
     body.truncate(40);

@@ -36,7 +36,8 @@ fn assert_same(bytes: &[u8]) -> Result<(), TestCaseError> {
     let described = decoded.describe();
     // The encoder corrects lengths that are wrong, and gives each section bytes of its own.
     let text = described.to_string();
-    if ["warning", "undecoded", "end of a section", "length of a section"].iter().any(|it| text.contains(it)) {
+    if ["warning", "undecoded", "end of a section", "length of a section"].iter().any(|it| text.contains(it))
+    {
         return Ok(());
     }
     if let Ok(encoded) = described.encode() {
@@ -53,7 +54,9 @@ fn change(description: &Description, place: usize, value: &Value) -> Description
     for (index, (name, old)) in fields.iter().enumerate() {
         let new = match old {
             _ if index == place => value.clone(),
-            Value::Group(group) if index == place.saturating_sub(1) => Value::Group(change(group, place, value)),
+            Value::Group(group) if index == place.saturating_sub(1) => {
+                Value::Group(change(group, place, value))
+            }
             Value::List(items) => Value::List(items.iter().map(|item| change(item, place, value)).collect()),
             old => old.clone(),
         };
@@ -161,7 +164,8 @@ mod by_hand {
         let text = Decoded::read(&bytes).expect("a block").describe().to_string();
         assert!(text.contains("0x12345000") && text.contains("single-bit ECC"), "{text}");
 
-        let record = r#"{ "section": [{ "severity": "fatal", "pcie_error": { "device_id": { "bus": 7 } } }] }"#;
+        let record =
+            r#"{ "section": [{ "severity": "fatal", "pcie_error": { "device_id": { "bus": 7 } } }] }"#;
         let bytes = encode(record).expect("a record");
         assert_eq!(bytes.len(), 128 + 72 + 208);
         assert_eq!((&bytes[..4], bytes[12], bytes[20]), (&b"CPER"[..], 1, 152));

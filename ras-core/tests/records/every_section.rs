@@ -60,7 +60,8 @@ fn pcie_error() {
     let mut capability = bytes(&[(1, 0x10), (1, 0x90), (2, 0x42), (4, 0x8001), (2, 0x2f), (2, 0x5)]);
     capability.resize(60, 0);
     body.extend(capability);
-    let aer = bytes(&[(4, 0x1402_0001), (4, 1 << 12 | 1 << 18), (4, 0), (4, 0x46_2030), (4, 1 << 6), (4, 0x2000)]);
+    let aer =
+        bytes(&[(4, 0x1402_0001), (4, 1 << 12 | 1 << 18), (4, 0), (4, 0x46_2030), (4, 1 << 6), (4, 0x2000)]);
     body.extend(aer);
     put(&mut body, &[(4, 0xb2), (8, 0x0102_0304), (8, 0), (4, 7), (4, 0x7f), (2, 0x3a00), (2, 0x3b00)]);
     body.resize(208, 0);
@@ -113,7 +114,8 @@ fn pci_bus_and_device_errors() {
         ],
     );
 
-    let mut body = bytes(&[(8, 0x1f), (8, 0), (2, 0x10ec), (2, 0x8168), (3, 0x02_0000), (1, 1), (1, 2), (1, 3)]);
+    let mut body =
+        bytes(&[(8, 0x1f), (8, 0), (2, 0x10ec), (2, 0x8168), (3, 0x02_0000), (1, 1), (1, 2), (1, 3)]);
     put(&mut body, &[(1, 4), (5, 0), (4, 1), (4, 2)]);
     put(&mut body, &[(8, 0xfe00), (8, 0xdead), (8, 0xcf8), (8, 1), (8, 0xcfc), (8, 2)]);
     assert_values(
@@ -148,7 +150,8 @@ fn dma_remapping_errors() {
         ],
     );
 
-    let mut body = bytes(&[(1, 0x10), (1, 0), (6, 0), (8, 0xc0), (8, 0xf0), (4, 1), (4, 2), (4, 3), (8, 0), (4, 0)]);
+    let mut body =
+        bytes(&[(1, 0x10), (1, 0), (6, 0), (8, 0xc0), (8, 0xf0), (4, 1), (4, 2), (4, 3), (8, 0), (4, 0)]);
     // Fault record: page 0x12345, source 0x10a8, with a PASID, a read.
     put(&mut body, &[(8, 0x12345 << 12), (8, 0x10a8 | 1 << 31 | 6 << 32 | 0x77 << 40 | 1 << 62)]);
     put(&mut body, &[(8, 1), (8, 2), (8, 3), (8, 4), (8, 6), (8, 5), (8, 4), (8, 3), (8, 2), (8, 0xabc1)]);
@@ -233,7 +236,8 @@ fn processor_errors() {
 
     // An Arm bus error: a device read, timed out, non-secure.
     let info = 0b1011_0000_0011 | 1 << 16 | 1 << 18 | 1 << 31 | 3 << 32 | 1 << 43;
-    let mut body = bytes(&[(4, 5), (2, 1), (2, 0), (4, 72), (4, 0), (8, 0x8100), (8, 0x410f_d0c0), (4, 1), (4, 0)]);
+    let mut body =
+        bytes(&[(4, 5), (2, 1), (2, 0), (4, 72), (4, 0), (8, 0x8100), (8, 0x410f_d0c0), (4, 1), (4, 0)]);
     put(&mut body, &[(1, 0), (1, 32), (2, 4), (1, 8), (2, 0), (1, 0), (8, info), (8, 0), (8, 0)]);
     assert_values(
         guid("e19e3d16-bc11-11e4-9caa-c2051d5d46b0"),

@@ -88,7 +88,11 @@ impl AnySection {
     }
 
     /// Asserts that `entry` holds this section, and that it is described with all of its parts.
-    pub(crate) fn assert_read(&self, entry: &Entry<'_>, described: &Description) -> Result<(), TestCaseError> {
+    pub(crate) fn assert_read(
+        &self,
+        entry: &Entry<'_>,
+        described: &Description,
+    ) -> Result<(), TestCaseError> {
         let mut written = (Guid::ZERO, Vec::new());
         self.with(&mut |section| {
             written.0 = section.kind();

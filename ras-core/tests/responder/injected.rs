@@ -59,10 +59,7 @@ fn blocks_that_cannot_be_written_are_refused() {
     let mut machine = Machine::new(&arm(), TableSet::Acpi, Some(Response::Sea), Some(Response::Gsiv));
     assert_eq!(inject(&mut machine, 7, &block(1)), Err(NotInjected::NoSource));
     assert_eq!(inject(&mut machine, 0, &block(1)), Err(NotInjected::NoAccess { notification: "sea" }));
-    assert_eq!(
-        inject(&mut machine, 1, &[1; 0x1001]),
-        Err(NotInjected::TooLong { len: 0x1001, max: 0x1000 })
-    );
+    assert_eq!(inject(&mut machine, 1, &[1; 0x1001]), Err(NotInjected::TooLong { len: 0x1001, max: 0x1000 }));
     // One is written, and 64 wait.
     for _ in 0..65 {
         assert!(inject(&mut machine, 1, &block(1)).is_ok());

@@ -69,7 +69,10 @@ fn repeat(options: &Options, times: u32, interval: Duration) -> Result<Status, R
     for time in 1..=times {
         response = machine.request(&options.request)?;
         if response["ok"] != true {
-            output::report(&format!("{}: time {time} of {times} failed", options.socket.display()), Status::Failure);
+            output::report(
+                &format!("{}: time {time} of {times} failed", options.socket.display()),
+                Status::Failure,
+            );
             break;
         }
         if time < times {

@@ -27,7 +27,9 @@ pub enum RecordRefused {
         sources: String,
     },
     /// This machine has no source for that kind of errors.
-    #[error("this machine has no error source of its own for {kind} errors: name one of {sources} by its number")]
+    #[error(
+        "this machine has no error source of its own for {kind} errors: name one of {sources} by its number"
+    )]
     NoSourceOfKind {
         /// The kind.
         kind: &'static str,
@@ -38,7 +40,9 @@ pub enum RecordRefused {
     #[error("Linux would refuse the status block: {0}; `--force` writes it all the same")]
     Rejected(Rejection),
     /// Linux would not see it.
-    #[error("Linux would not read the status block, because its status is zero; `--force` writes it all the same")]
+    #[error(
+        "Linux would not read the status block, because its status is zero; `--force` writes it all the same"
+    )]
     Empty,
     /// Linux would refuse one of its sections.
     #[error("Linux would refuse section {number} of it as too short; `--force` writes it all the same")]
@@ -86,7 +90,9 @@ impl Reporting {
         self.step(&mut state, None, |responder, context, sink| {
             outcome = responder.inject_block(id, &block, context, sink);
         });
-        Ok(outcome?)
+        outcome?;
+        tracing::info!(source = id, bytes = block.len(), "an error record was injected");
+        Ok(())
     }
 }
 

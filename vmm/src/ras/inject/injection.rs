@@ -46,8 +46,8 @@ impl JsonSchema for Injection {
 
     /// One object, because fields of others are not allowed beside those of a schema.
     fn json_schema(generator: &mut SchemaGenerator) -> Schema {
-        let schemas =
-            [InjectionRequest::json_schema(generator), RecordRequest::json_schema(generator)].map(Schema::to_value);
+        let schemas = [InjectionRequest::json_schema(generator), RecordRequest::json_schema(generator)]
+            .map(Schema::to_value);
         let mut properties = Map::new();
         for schema in &schemas {
             properties.extend(schema["properties"].as_object().cloned().unwrap_or_default());
@@ -69,8 +69,7 @@ impl Args for Injection {
         let for_errors = ["log2_len", "method"].into_iter().fold(for_errors, |command, name| {
             command.mut_arg(name, |argument| argument.conflicts_with(RECORD))
         });
-        let for_both =
-            for_errors.mut_arg(RECORD, |argument| argument.required(false).requires("source"));
+        let for_both = for_errors.mut_arg(RECORD, |argument| argument.required(false).requires("source"));
         ["source", "force", "repeat", "interval"].into_iter().fold(for_both, |command, name| {
             command.mut_arg(name, |argument| argument.required(false).requires(RECORD))
         })
@@ -138,9 +137,16 @@ mod tests {
         let path = path.to_str().expect("text");
         let words = ["--record", path, "--source", "corrected", "--repeat", "3", "--interval", "10ms"];
         let Ok(Injection::Record(request)) = parse(&words) else { panic!("a record") };
-        assert_eq!((&request.record.0[..], request.source), (&[0, 1, 2][..], RecordSource::Named(NamedSource::Corrected)));
+        assert_eq!(
+            (&request.record.0[..], request.source),
+            (&[0, 1, 2][..], RecordSource::Named(NamedSource::Corrected))
+        );
         assert!(parse(&["--record", path]).expect_err("no source").contains("--source"));
-        assert!(parse(&["--record", path, "--source", "x"]).expect_err("no number").contains("expected the number"));
+        assert!(
+            parse(&["--record", path, "--source", "x"])
+                .expect_err("no number")
+                .contains("expected the number")
+        );
         let both = ["--record", path, "--source", "1", "--gpa", "1"];
         assert!(parse(&both).expect_err("both").contains("cannot be used with"));
         std::fs::remove_file(path).expect("a file");
@@ -151,7 +157,8 @@ mod tests {
 
     #[test]
     fn requests_in_json() {
-        let parse = |json: Value| serde_json::from_value::<Injection>(json).map_err(|error| error.to_string());
+        let parse =
+            |json: Value| serde_json::from_value::<Injection>(json).map_err(|error| error.to_string());
         assert!(parse(json!({ "record": "00", "source": 3 })).is_ok());
         for (json, said) in [
             (json!({ "record": "0", "source": 3 }), "`record` is not hexadecimal"),
