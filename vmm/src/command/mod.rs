@@ -109,8 +109,8 @@ enum Command {
     /// An unknown key, a value that its field cannot have, and keys that contradict one another are errors.
     #[command(after_help = "Examples:\n  \
         ghest decode --json record | ghest encode - --out copy\n  \
-        echo '{\"entry\": [{\"severity\": \"corrected\", \"memory_error\": {\"physical_address\": \"0x80000000\"}}]}' |\n    \
-          ghest encode - | ghest decode -")]
+        ghest encode description.json --out record\n  \
+        ghest encode description.json | ghest ctl control inject --record - --source 1")]
     Encode(encode::Options),
     /// Print the capabilities of this host, and what each missing one costs.
     Probe(probe::Options),
