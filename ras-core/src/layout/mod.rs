@@ -59,7 +59,9 @@ impl Bits {
 
     /// Their bytes, if they are whole ones.
     pub(crate) fn bytes(self, bytes: &[u8]) -> Option<&[u8]> {
-        bytes.get(self.offset()..self.end()).filter(|_| self.first % 8 == 0 && self.count % 8 == 0)
+        bytes
+            .get(self.offset()..self.end())
+            .filter(|_| self.first.is_multiple_of(8) && self.count.is_multiple_of(8))
     }
 }
 
