@@ -130,15 +130,20 @@ fn every_line_is_as_the_schema_says() -> Checked {
         assert_valid(&exchanges, &exchange);
         responses.insert(request["command"].to_string(), exchange["response"].clone());
     }
-    let refused =
-        json!({ "command": "inject", "gpa": u64::MAX, "log2-len": 12, "kind": "AR", "via": "simulate" });
-    let exchange = json!({ "request": refused, "response": client.request(&refused) });
-    assert_eq!(exchange["response"]["ok"], false, "{exchange}");
-    assert_valid(&exchanges, &exchange);
+    for refused in [
+        json!({ "command": "inject", "gpa": u64::MAX, "log2-len": 12, "kind": "AR", "via": "simulate" }),
+        json!({ "command": "inject", "record": "00", "source": 1, "force": false }),
+        json!({ "command": "inject", "record": "00", "source": "corrected" }),
+    ] {
+        let exchange = json!({ "request": refused, "response": client.request(&refused) });
+        assert_eq!(exchange["response"]["ok"], false, "{exchange}");
+        assert_valid(&exchanges, &exchange);
+    }
     for invalid in [
         json!({ "request": { "command": "status" }, "response": { "ok": true } }),
         json!({ "request": { "command": "events" }, "response": { "ok": true } }),
         json!({ "request": { "command": "self-destruct" }, "response": { "ok": false, "error": "no" } }),
+        json!({ "request": { "command": "inject", "record": "00" }, "response": { "ok": false, "error": "no" } }),
     ] {
         assert!(!exchanges.is_valid(&invalid), "{invalid}");
     }

@@ -3,9 +3,9 @@
 use zerocopy::IntoBytes;
 use zerocopy::little_endian::{U16, U32, U64};
 
-use super::{Section, Uncountable};
+use super::{Section, Uncountable, arm_registers};
 use crate::guid::Guid;
-use crate::layout::{ByteString, Kind, Part, Selector, bits, flags, wire};
+use crate::layout::{ByteString, Kind, Part, Selector, View, bits, flags, wire};
 
 /// Section type of errors of Arm processors.
 pub const KIND: Guid =
@@ -211,7 +211,11 @@ wire! {
             what: "length of a context's registers",
             len: Some(bits!(ContextHeader, register_bytes)),
             valid: None,
-            view: None,
+            view: Some(View {
+                name: "named_registers",
+                by: bits!(ContextHeader, kind),
+                of: arm_registers::OF_KINDS,
+            }),
         }),
     ];
 }

@@ -3,7 +3,7 @@
 use zerocopy::little_endian::{U16, U32, U64};
 
 use crate::guid::Guid;
-use crate::layout::{ByteString, Kind, Layout, Part, flags, wire};
+use crate::layout::{ByteString, Kind, Layout, Part, Selector, View, bits, flags, wire};
 
 pub(super) const GENERAL_MEDIA: Guid =
     Guid::new(0xfbcd_0a77, 0xc260, 0x417f, [0x85, 0xa9, 0x08, 0x8b, 0x16, 0x21, 0xeb, 0xa6]);
@@ -39,7 +39,11 @@ macro_rules! section {
                 what: "length of the CXL event record",
                 len: None,
                 valid: Some((2, "invalid_event_log_bytes")),
-                view: Some(("event", $event::LAYOUT)),
+                view: Some(View {
+                    name: "event",
+                    by: bits!($structure, length),
+                    of: &[(Selector::Any, $event::LAYOUT)],
+                }),
             })];
         }
     };

@@ -4,7 +4,7 @@ use zerocopy::little_endian::{U16, U32, U64};
 
 use super::pcie::PcieCapability;
 use crate::guid::Guid;
-use crate::layout::{ByteString, Kind, Part, Selector, bits, flags, wire};
+use crate::layout::{ByteString, Kind, Part, Selector, View, bits, flags, wire};
 
 /// Section type of CXL protocol errors.
 pub(super) const KIND: Guid =
@@ -60,7 +60,11 @@ wire! {
             what: "length of the CXL error log",
             len: Some(bits!(CxlProtocolError, error_log_length)),
             valid: Some((6, "invalid_error_log_bytes")),
-            view: Some(("ras_capability", RasCapability::LAYOUT)),
+            view: Some(View {
+                name: "ras_capability",
+                by: bits!(CxlProtocolError, error_log_length),
+                of: &[(Selector::Any, RasCapability::LAYOUT)],
+            }),
         }),
     ];
 }

@@ -6,6 +6,7 @@
 
 pub mod arm_processor;
 mod arm_ras;
+mod arm_registers;
 mod ccix;
 mod cxl_events;
 mod cxl_protocol;
@@ -19,6 +20,7 @@ mod pcie;
 pub mod record;
 mod section_types;
 pub mod x86_processor;
+mod x86_registers;
 
 use crate::guid::Guid;
 

@@ -3,9 +3,9 @@
 use zerocopy::IntoBytes;
 use zerocopy::little_endian::{U16, U32, U64};
 
-use super::{Section, Uncountable};
+use super::{Section, Uncountable, x86_registers};
 use crate::guid::Guid;
-use crate::layout::{ByteString, Kind, Part, Selector, bits, wire};
+use crate::layout::{ByteString, Kind, Part, Selector, View, bits, wire};
 
 /// Section type of errors of x86 processors.
 pub const KIND: Guid =
@@ -186,7 +186,11 @@ wire! {
             what: "length of a context's registers",
             len: Some(bits!(ContextHeader, register_bytes)),
             valid: None,
-            view: None,
+            view: Some(View {
+                name: "named_registers",
+                by: bits!(ContextHeader, kind),
+                of: x86_registers::OF_KINDS,
+            }),
         }),
     ];
 }

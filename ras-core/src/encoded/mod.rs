@@ -21,7 +21,7 @@ pub(crate) const MAX_LEN: usize = 16 << 20;
 impl Description {
     /// The bytes that it describes: a status block, a CPER record, a section behind its descriptor, or a file of them.
     ///
-    /// Counts and lengths follow from the rest, and so do a status and a severity that are left out; fields that are left out are zero
+    /// Counts and lengths follow from the rest, and so do a status and a severity that are omitted; fields that are omitted are zero
     /// and not valid. What was decoded is encoded as the same bytes, except those of fields that are not valid, and sections of a record
     /// that overlap.
     ///

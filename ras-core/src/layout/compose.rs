@@ -234,10 +234,12 @@ impl Structure<'_> {
         if let Some(value) = self.keys.take(part.name)? {
             let bytes = byte_string(value).map_err(|problem| self.keys.error(part.name, problem))?;
             self.draft.push(&bytes);
-        } else if let Some((name, layout)) = part.view
-            && let Some(value) = self.keys.take(name)?
+        } else if let Some(view) = part.view
+            && let Some(value) = self.keys.take(view.name)?
         {
-            self.keys.group(name, value, |keys| compose(layout, keys, self.draft))?;
+            let layout = view.chosen(self.draft.behind(self.base));
+            let layout = layout.ok_or_else(|| self.keys.error(view.name, EncodeProblem::NoSuchForm))?;
+            self.keys.group(view.name, value, |keys| compose(layout, keys, self.draft))?;
         } else if let Some((_, name)) = part.valid
             && let Some(value) = self.keys.take(name)?
         {

@@ -164,8 +164,10 @@ impl<'a> Structure<'a> {
             return Ok(());
         }
         self.implied |= bit;
-        let structure = part.view.filter(|(_, layout)| layout.len == bytes.len());
-        let structure = structure.and_then(|(name, layout)| Some((name, describe(layout, bytes, 0).ok()?)));
+        let structure = part.view.and_then(|view| {
+            let layout = view.chosen(self.bytes).filter(|layout| layout.len == bytes.len())?;
+            Some((view.name, describe(layout, bytes, 0).ok()?))
+        });
         match structure {
             Some((name, structure)) => self.description.add(name, Value::Group(structure.description)),
             None => self.description.add(part.name, Value::Bytes(bytes.to_vec())),
@@ -269,6 +271,7 @@ impl Selector {
         match self {
             Selector::Number(number) => bits.get(bytes) == Some(*number),
             Selector::Guid(guid) => bits.bytes(bytes) == Some(guid.bytes()),
+            Selector::Any => true,
         }
     }
 }

@@ -59,7 +59,9 @@ impl Bits {
 
     /// Their bytes, if they are whole ones.
     pub(crate) fn bytes(self, bytes: &[u8]) -> Option<&[u8]> {
-        bytes.get(self.offset()..self.end()).filter(|_| self.first.is_multiple_of(8) && self.count.is_multiple_of(8))
+        bytes
+            .get(self.offset()..self.end())
+            .filter(|_| self.first.is_multiple_of(8) && self.count.is_multiple_of(8))
     }
 }
 
@@ -145,6 +147,8 @@ pub(crate) enum Kind {
 pub(crate) enum Selector {
     Number(u64),
     Guid(Guid),
+    /// Any value.
+    Any,
 }
 
 /// Flags of a number.
@@ -202,8 +206,24 @@ pub(crate) struct ByteString {
     pub(crate) len: Option<Bits>,
     /// Their validation bit, and the name of their number if it is not set.
     pub(crate) valid: Option<(u8, &'static str)>,
-    /// A structure, if they have its length.
-    pub(crate) view: Option<(&'static str, &'static Layout)>,
+    /// A structure that they may be.
+    pub(crate) view: Option<View>,
+}
+
+/// The structure that bytes are, if they have its length.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct View {
+    pub(crate) name: &'static str,
+    /// The bits of the structure before them that choose it.
+    pub(crate) by: Bits,
+    pub(crate) of: &'static [(Selector, &'static Layout)],
+}
+
+impl View {
+    /// The structure that the members of the structure before them choose.
+    pub(crate) fn chosen(&self, members: &[u8]) -> Option<&'static Layout> {
+        self.of.iter().find(|(selector, _)| selector.is(self.by, members)).map(|(_, layout)| *layout)
+    }
 }
 
 impl Layout {
@@ -296,7 +316,9 @@ mod tests {
             match part {
                 Part::List { item, .. } => check(item),
                 Part::If { layout, .. } | Part::Group { layout, .. } => check(layout),
-                Part::Bytes(bytes) => bytes.view.iter().for_each(|(_, of)| check(of)),
+                Part::Bytes(bytes) => {
+                    bytes.view.iter().flat_map(|view| view.of).for_each(|(_, of)| check(of));
+                }
                 Part::At { .. } => {}
             }
         }

@@ -234,6 +234,19 @@ fn processor_errors() {
         ],
     );
 
+    // The registers of 64-bit code: RIP, CR2.
+    let mut body = bytes(&[(8, 1 << 8), (8, 0)]);
+    body.resize(64, 0);
+    put(&mut body, &[(2, 3), (2, 244), (4, 0), (8, 0)]);
+    body.resize(80 + 244, 0);
+    body[80 + 152..80 + 160].copy_from_slice(&0xffff_ffff_8100_0000_u64.to_le_bytes());
+    body[80 + 176..80 + 184].copy_from_slice(&0x1234_u64.to_le_bytes());
+    assert_values(
+        guid("dc3ea0b0-a144-4797-b95b-53fa242b6e1d"),
+        body,
+        &[("rip", &["0xffffffff81000000"]), ("cr2", &["0x1234"]), ("registers", &[])],
+    );
+
     // An Arm bus error: a device read, timed out, non-secure.
     let info = 0b1011_0000_0011 | 1 << 16 | 1 << 18 | 1 << 31 | 3 << 32 | 1 << 43;
     let mut body =
@@ -251,6 +264,30 @@ fn processor_errors() {
             ("timeout", &["yes"]),
             ("address_space", &["device memory"]),
             ("access_mode", &["normal"]),
+        ],
+    );
+}
+
+#[test]
+fn arm_registers() {
+    let mut body = bytes(&[(4, 0), (2, 1), (2, 2), (4, 0), (4, 0), (8, 0), (8, 0), (4, 0), (4, 0)]);
+    put(&mut body, &[(1, 0), (1, 32), (2, 0), (1, 2), (2, 0), (1, 0), (8, 0), (8, 0), (8, 0)]);
+    // The EL1 registers; one system register.
+    put(&mut body, &[(2, 0), (2, 5), (4, 136), (8, 0x1000), (8, 0x9600_0410), (8, 0x2000)]);
+    body.resize(72 + 8 + 136, 0);
+    put(&mut body, &[(2, 0), (2, 8), (4, 10), (2, 0x4242), (8, 7)]);
+    let len = body.len() as u8;
+    body[8] = len;
+    assert_values(
+        guid("e19e3d16-bc11-11e4-9caa-c2051d5d46b0"),
+        body,
+        &[
+            ("elr_el1", &["0x1000"]),
+            ("esr_el1", &["0x96000410"]),
+            ("far_el1", &["0x2000"]),
+            ("encoding", &["0x4242"]),
+            ("value", &["0x7"]),
+            ("registers", &[]),
         ],
     );
 }

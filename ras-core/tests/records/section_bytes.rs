@@ -83,7 +83,10 @@ fn arm() -> impl Strategy<Value = SectionBytes> {
         validate(&mut info, 2, 5);
         info
     });
-    let context = (random(8), up_to(40)).prop_map(|(mut context, registers)| {
+    // The lengths of AArch64's general and EL1 registers are among them.
+    let registers = prop_oneof![up_to(40), random(256), random(136)];
+    let context = (random(8), 0..10_u8, registers).prop_map(|(mut context, kind, registers)| {
+        set(&mut context, 2, 2, kind.into());
         set(&mut context, 4, 4, registers.len() as u64);
         [context, registers].concat()
     });
@@ -116,7 +119,9 @@ fn x86() -> impl Strategy<Value = SectionBytes> {
         validate(&mut info, 16, 5);
         info
     });
-    let context = (random(16), up_to(40)).prop_map(|(mut context, registers)| {
+    let registers = prop_oneof![up_to(40), random(92), random(244)];
+    let context = (random(16), 0..8_u8, registers).prop_map(|(mut context, kind, registers)| {
+        set(&mut context, 0, 2, kind.into());
         set(&mut context, 2, 2, registers.len() as u64);
         [context, registers].concat()
     });

@@ -13,7 +13,7 @@ fn block(byte: u8) -> Vec<u8> {
         Heading { severity: Severity::Corrected, flags: 0, fru_id: None, fru_text: None, time: None };
     let mut bytes = vec![0; 0x1000];
     let mut block = BlockWriter::new(&mut bytes).expect("a header fits");
-    block.push(&heading, &RawSection { kind: Guid::ZERO, bytes: &[byte; 9] }).expect("an entry fits");
+    block.push(&heading, &RawSection { kind: Guid::ZERO, bytes: &[byte; 80] }).expect("an entry fits");
     let len = block.finish();
     bytes.truncate(len);
     bytes

@@ -103,14 +103,14 @@ enum Command {
     ///
     /// The description is an object in JSON: a status block with its `entry` list, a CPER record with its `section` list, a section
     /// with its `severity`, or a file of these, as `decode --json` prints them. Counts, lengths and validation bits follow from what
-    /// is there. So do the status, the severity and the revision of a block or a record, if they are left out; other fields that are
-    /// left out are zero, and not valid. Addresses, masks and bytes are text: hexadecimal, numbers with `0x`.
+    /// is there. So do the status, the severity and the revision of a block or a record, if they are omitted; other fields that are
+    /// omitted are zero, and not valid. Addresses, masks and bytes are text: hexadecimal, numbers with `0x`.
     ///
     /// An unknown key, a value that its field cannot have, and keys that contradict one another are errors.
     #[command(after_help = "Examples:\n  \
         ghest decode --json record | ghest encode - --out copy\n  \
-        echo '{\"entry\": [{\"severity\": \"corrected\", \"memory_error\": {\"physical_address\": \"0x80000000\"}}]}' |\n    \
-          ghest encode - | ghest decode -")]
+        ghest encode description.json --out record\n  \
+        ghest encode description.json | ghest ctl control inject --record - --source 1")]
     Encode(encode::Options),
     /// Print the capabilities of this host, and what each missing one costs.
     Probe(probe::Options),

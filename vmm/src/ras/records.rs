@@ -90,7 +90,9 @@ impl Reporting {
         self.step(&mut state, None, |responder, context, sink| {
             outcome = responder.inject_block(id, &block, context, sink);
         });
-        Ok(outcome?)
+        outcome?;
+        tracing::info!(source = id, bytes = block.len(), "an error record was injected");
+        Ok(())
     }
 }
 

@@ -62,16 +62,20 @@ impl Args for Injection {
     fn augment_args(command: Command) -> Command {
         let command = RecordRequest::augment_args(InjectionRequest::augment_args(command));
         let for_errors = ["gpa", "kind"].into_iter().fold(command, |command, name| {
-            command.mut_arg(name, |argument| {
-                argument.required(false).required_unless_present(RECORD).conflicts_with(RECORD)
-            })
+            command.mut_arg(name, |argument| argument.required(false).required_unless_present(RECORD))
         });
-        let for_errors = ["log2_len", "method"].into_iter().fold(for_errors, |command, name| {
-            command.mut_arg(name, |argument| argument.conflicts_with(RECORD))
+        let for_errors =
+            ["gpa", "kind", "log2_len", "method"].into_iter().fold(for_errors, |command, name| {
+                command
+                    .mut_arg(name, |argument| argument.conflicts_with(RECORD).help_heading("A memory error"))
+            });
+        let for_both = for_errors.mut_arg(RECORD, |argument| {
+            argument.required(false).requires("source").help_heading("An error record")
         });
-        let for_both = for_errors.mut_arg(RECORD, |argument| argument.required(false).requires("source"));
         ["source", "force", "repeat", "interval"].into_iter().fold(for_both, |command, name| {
-            command.mut_arg(name, |argument| argument.required(false).requires(RECORD))
+            command.mut_arg(name, |argument| {
+                argument.required(false).requires(RECORD).help_heading("An error record")
+            })
         })
     }
 
