@@ -38,7 +38,8 @@ fn tables_are_the_same_on_every_host() {
             let (cpus, sources) = (machine.cpus.len(), machine.error_sources.len());
             let injection = if machine.error_injection.is_some() { ", error injection" } else { "" };
             let (arch, set) = (machine.arch, built.set);
-            writeln!(found, "{arch} with {cpus} vCPUs and {sources} error sources{injection}, {set}").unwrap();
+            writeln!(found, "{arch} with {cpus} vCPUs and {sources} error sources{injection}, {set}")
+                .unwrap();
             for table in &built.tables {
                 let (name, gpa, len) = (table.file_name, table.gpa, table.bytes.len());
                 writeln!(found, "  {name:28}{gpa:#10x}{len:7} {:08x}", crc32(&table.bytes)).unwrap();

@@ -92,7 +92,15 @@ fn main() {
 
 fn error(gpa: u64) -> MemoryError {
     let span = Span::around(gpa, 12);
-    MemoryError { span, gpa, kind: Kind::ActionRequired, severity: Severity::Recoverable, vcpu: Some(0), origin: Origin::Sigbus, time_ns: 7 }
+    MemoryError {
+        span,
+        gpa,
+        kind: Kind::ActionRequired,
+        severity: Severity::Recoverable,
+        vcpu: Some(0),
+        origin: Origin::Sigbus,
+        time_ns: 7,
+    }
 }
 
 fn request(arch: Arch) -> Request {

@@ -351,9 +351,10 @@ impl<const N: usize> Handshake<N> {
         };
         (0..1_u64 << (span.log2_len - block)).map(|index| span.gpa + (index << block)).all(|gpa| {
             self.written().is_some_and(|record| covers(record.span, record.severity, gpa))
-                || self.queue.iter().any(|pending| {
-                    covers(pending.span, pending.severity, gpa) && gpa >= pending.next
-                })
+                || self
+                    .queue
+                    .iter()
+                    .any(|pending| covers(pending.span, pending.severity, gpa) && gpa >= pending.next)
         })
     }
 

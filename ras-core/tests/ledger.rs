@@ -30,7 +30,15 @@ fn event() -> impl Strategy<Value = Event> {
 
 fn error(span: Span, time_ns: u64) -> MemoryError {
     let kind = Kind::ActionOptional;
-    MemoryError { span, gpa: span.gpa, kind, severity: Severity::Recoverable, vcpu: None, origin: Origin::Sigbus, time_ns }
+    MemoryError {
+        span,
+        gpa: span.gpa,
+        kind,
+        severity: Severity::Recoverable,
+        vcpu: None,
+        origin: Origin::Sigbus,
+        time_ns,
+    }
 }
 
 proptest! {

@@ -44,8 +44,7 @@ fn an_error_that_is_triggered_is_detected() -> Checked {
     for response in ["gsiv", "polled"] {
         let scratch = Scratch::new();
         let ras = format!("asynchronous = \"{response}\"");
-        let guest =
-            boot(&scratch, "probe.inject=0x2000000 probe.await-errors=1", &ras).expect_ok();
+        let guest = boot(&scratch, "probe.inject=0x2000000 probe.await-errors=1", &ras).expect_ok();
         assert_eq!(guest.probe("einj"), ["types 0x30", "injected 0x2000000"], "{guest}");
         assert_eq!(guest.probe("error record"), ["source 1 severity recoverable entries 1"], "{guest}");
         assert_eq!(guest.probe("error page"), ["0x2000000 section-severity recoverable"], "{guest}");

@@ -183,7 +183,10 @@ fn injection(settings: &ProfileSettings) -> Option<Diagnostic> {
     (injection.value && firmware.value != TableSet::Acpi).then(|| {
         injection
             .refused(
-                format!("only ACPI describes error injection (EINJ), and the guest has {}", firmware.value.name()),
+                format!(
+                    "only ACPI describes error injection (EINJ), and the guest has {}",
+                    firmware.value.name()
+                ),
                 "remove the key, or choose the firmware `\"acpi\"`",
             )
             .with_label(&firmware.place, "the tables are chosen here")

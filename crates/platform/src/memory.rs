@@ -123,11 +123,8 @@ impl MemoryMap {
         let usable = |start, end| {
             (start < end).then(|| Region { range: Range::between(start, end), kind: RegionKind::Usable })
         };
-        let parts = [
-            usable(whole.start, start),
-            Some(Region { range: reserved, kind }),
-            usable(reserved.end(), end),
-        ];
+        let parts =
+            [usable(whole.start, start), Some(Region { range: reserved, kind }), usable(reserved.end(), end)];
         self.regions.splice(index..=index, parts.into_iter().flatten());
         (self, Some(reserved))
     }

@@ -34,16 +34,8 @@ use crate::{BuildError, EntryPoint, GuestTables, OemInfo, Table, TableSet, chose
 use console::Port;
 
 /// The tables that the XSDT points at, in the order of their addresses. Guests expect the FADT first.
-const LISTED: &[AcpiTable] = &[
-    fadt::TABLE,
-    madt::TABLE,
-    gtdt::TABLE,
-    pptt::TABLE,
-    spcr::TABLE,
-    dbg2::TABLE,
-    hest::TABLE,
-    einj::TABLE,
-];
+const LISTED: &[AcpiTable] =
+    &[fadt::TABLE, madt::TABLE, gtdt::TABLE, pptt::TABLE, spcr::TABLE, dbg2::TABLE, hest::TABLE, einj::TABLE];
 
 /// This table set.
 const SET: TableSet = TableSet::Acpi;

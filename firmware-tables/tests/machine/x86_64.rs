@@ -4,8 +4,7 @@ use std::num::NonZeroU32;
 
 use platform::{
     AcpiIdentity, AcpiObject, DeviceNode, DeviceRole, ErrorInjection, EventSource, Platform, Range, Trigger,
-    Window,
-    x86_64,
+    Window, x86_64,
 };
 use ras_core::{ErrorSource, Notification};
 

@@ -197,8 +197,7 @@ impl MachineCheckReporter {
             (Vendor::Amd, _) if !is_fatal => report_to(0, self.registers(error), error, sink),
             (_, Some(state)) if can_take(state) => self.inject(error, 0, state, sink),
             (Vendor::Intel, Some(state))
-                if !is_fatal
-                    && !state.in_progress && self.host.has(MachineCheckAbilities::CMCI_P) =>
+                if !is_fatal && !state.in_progress && self.host.has(MachineCheckAbilities::CMCI_P) =>
             {
                 self.inject_ucna(error, sink)
             }

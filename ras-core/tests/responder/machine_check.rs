@@ -185,7 +185,15 @@ fn the_bank_of_bystanders_is_not_used_for_errors() {
     let context = machine.context(Some(VcpuState::X86_64(READY)));
     for (kind, vcpu) in [(Kind::ActionRequired, Some(1)), (Kind::ActionOptional, None)] {
         let span = Span::around(0x1000, 12);
-        let error = MemoryError { span, gpa: 0x1000, kind, severity: Severity::Recoverable, vcpu, origin: Origin::Sigbus, time_ns: 1 };
+        let error = MemoryError {
+            span,
+            gpa: 0x1000,
+            kind,
+            severity: Severity::Recoverable,
+            vcpu,
+            origin: Origin::Sigbus,
+            time_ns: 1,
+        };
         machine.responder.report(&error, &context, &mut |action: Action<'_>| {
             match action {
                 Action::MachineCheck { target: Target::AllBut(_), registers } => {

@@ -369,11 +369,7 @@ fn a_fatal_error_has_a_fatal_record() {
     assert_eq!(severities(&machine, 1), [Some(Severity::Fatal); 2]);
     let context = machine.context(Some(USER));
     let (gpa, vcpu) = (0x8000_5000, Some(1));
-    let consumed = MemoryError {
-        kind: Kind::ActionRequired,
-        vcpu,
-        ..detected(gpa, Severity::Fatal)
-    };
+    let consumed = MemoryError { kind: Kind::ActionRequired, vcpu, ..detected(gpa, Severity::Fatal) };
     let actions = machine.run(|responder, sink| responder.report(&consumed, &context, sink));
     assert_eq!(actions, ["record 0", "abort 1 0x92000410 NotValid", "handled sea"]);
     assert_eq!(severities(&machine, 0), [Some(Severity::Fatal); 2]);
@@ -383,7 +379,7 @@ fn a_fatal_error_has_a_fatal_record() {
 #[test]
 fn a_fatal_error_is_not_a_part_of_a_recoverable_one() {
     let mut machine = Machine::new(&arm(), TableSet::Acpi, Some(Response::Sea), Some(Response::Gsiv));
-    let mut report = |machine: &mut Machine, severity| {
+    let report = |machine: &mut Machine, severity| {
         let context = machine.context(None);
         let error = detected(0x8000_1000, severity);
         machine.run(|responder, sink| responder.report(&error, &context, sink))

@@ -65,11 +65,8 @@ impl RunningMachine<'_> {
     /// The error is detected, as if a patrol scrub had found it: the response to detected errors follows.
     fn trigger_for_guest(&self, InjectedError { gpa, .. }: InjectedError) {
         let Some(hva) = self.preserved.ram.host_address(gpa) else { return };
-        let fault = sigbus::Fault {
-            hva,
-            log2_len: Span::around(gpa, 12).log2_len,
-            action: sigbus::Action::Optional,
-        };
+        let fault =
+            sigbus::Fault { hva, log2_len: Span::around(gpa, 12).log2_len, action: sigbus::Action::Optional };
         if let Err(error) = self.raise(fault) {
             tracing::error!(%error, gpa, "SIGBUS cannot be raised for an error that the guest triggers");
         }
