@@ -160,16 +160,17 @@ fn page_for_a_browser() -> Checked {
 fn what_other_tables_cannot_describe_is_reported() -> Checked {
     needs::kvm()?;
     let scratch = Scratch::new();
-    let json = compare(&scratch, &format!("{PROFILE}\n[ras]\nasynchronous = \"gsiv\"\n"))
+    let json = compare(&scratch, &format!("{PROFILE}\n[ras]\nasynchronous = \"gsiv\"\ninjection = true\n"))
         .arg("--json")
         .finish()
         .expect(0)
         .json();
-    let change = &json["sides"][1]["changes"][0];
-    assert_eq!(
-        (&change["key"], &change["asked"], &change["taken"]),
-        (&"ras.asynchronous".into(), &"gsiv".into(), &"auto".into())
-    );
+    let changes = &json["sides"][1]["changes"];
+    for (index, expected) in
+        [["ras.asynchronous", "gsiv", "auto"], ["ras.injection", "true", "false"]].into_iter().enumerate()
+    {
+        assert_eq!(["key", "asked", "taken"].map(|key| &changes[index][key]), expected.map(Value::from).each_ref());
+    }
     let reported = &row(&json, "plan", "not-carried")["values"];
     assert_eq!(
         (&reported[0], &reported[1][0]),

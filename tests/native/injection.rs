@@ -20,7 +20,7 @@ pub(crate) fn trials() -> Vec<Trial> {
 
 fn profile_text(words: &str, ras: &str) -> String {
     format!(
-        "[machine]\nvcpus = 2\nmemory = \"64MiB\"\nfirmware = \"acpi\"\n\n[boot]\ncmdline = \"{words}\"\n\n[ras]\n{ras}\n"
+        "[machine]\nvcpus = 2\nmemory = \"64MiB\"\nfirmware = \"acpi\"\n\n[boot]\ncmdline = \"probe.timeout=20000 {words}\"\n\n[ras]\n{ras}\n"
     )
 }
 

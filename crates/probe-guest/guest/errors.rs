@@ -66,7 +66,7 @@ pub(crate) fn run(
         repeated_touch::check(touch, memory, in_use)?;
     }
     if let Some(injection) = requests.injection() {
-        injection::run(memory, injection)?;
+        injection::run(memory, injection, requests.timeout_ms)?;
     }
     for touch in requests.touches() {
         if requests.touch_on == arch::processor() {

@@ -69,8 +69,8 @@ pub(crate) fn register(table: Option<&'static [u8]>) {
     }
 }
 
-/// Injects an error, and triggers it if that is requested.
-pub(crate) fn run(memory: &MemoryMap, injection: &Injection) -> Result<(), Failure> {
+/// Injects an error, waits until that is done, and triggers the error if that is requested.
+pub(crate) fn run(memory: &MemoryMap, injection: &Injection, timeout_ms: u32) -> Result<(), Failure> {
     let (at, len) = (TABLE.load(Ordering::Relaxed), LEN.load(Ordering::Relaxed));
     if at == 0 {
         return Err(Failure::new("no EINJ"));
@@ -88,7 +88,7 @@ pub(crate) fn run(memory: &MemoryMap, injection: &Injection) -> Result<(), Failu
     describe(memory, entries, injection)?;
     execute(entries, action::EXECUTE)?;
     let mut outcome = Ok(1);
-    arch::wait_until(|| {
+    arch::wait_for(timeout_ms, || {
         outcome = execute(entries, action::CHECK_BUSY);
         outcome.map_or(true, |busy| busy & 1 == 0)
     });

@@ -122,7 +122,7 @@
 //! | `probe.fetch=GPA` | writes a return instruction once, and executes it repeatedly |
 //! | `probe.touch-on=N` | processor N makes the accesses; default 0 |
 //! | `probe.await-errors=N` | afterwards, waits halted until N pages were reported since the start, by records and machine checks; repeated reports of a page count. Checks at interrupts, and every 50 ms |
-//! | `probe.timeout=MS` | milliseconds after which an access loop ends with `fine`, and a wait for errors with `failed`; default 3000 |
+//! | `probe.timeout=MS` | milliseconds after which an access loop ends with `fine`, and a wait for errors or for an injection with `failed`; default 3000 |
 //! | `probe.echo` | before `ok`, repeats lines from the console until a line is `quit` |
 //!
 //! After `failed` the guest switches the machine off, or halts if the tables describe no power-off.

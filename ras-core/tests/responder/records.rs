@@ -379,7 +379,7 @@ fn a_fatal_error_has_a_fatal_record() {
 #[test]
 fn a_fatal_error_is_not_a_part_of_a_recoverable_one() {
     let mut machine = Machine::new(&arm(), TableSet::Acpi, Some(Response::Sea), Some(Response::Gsiv));
-    let mut report = |machine: &mut Machine, severity| {
+    let report = |machine: &mut Machine, severity| {
         let context = machine.context(None);
         let error = detected(0x8000_1000, severity);
         machine.run(|responder, sink| responder.report(&error, &context, sink))

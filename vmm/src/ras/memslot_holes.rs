@@ -55,6 +55,12 @@ impl MemslotHoles {
         self.lock().iter().copied().find(|hole| hole.span.contains(gpa))
     }
 
+    /// The severity of an error at `gpa`: what its hole says, and recoverable elsewhere.
+    #[must_use]
+    pub fn severity_at(&self, gpa: u64) -> Severity {
+        self.hole_at(gpa).map_or(Severity::Recoverable, |hole| hole.severity)
+    }
+
     /// Whether any page of `span` is in a hole.
     #[must_use]
     pub fn overlaps(&self, span: Span) -> bool {

@@ -36,7 +36,7 @@ use ras_core::reporters::{BuildError, ReporterContext};
 use ras_core::request::Repair;
 use ras_core::responder::{Responder, ResponderContext, ResponderOptions, own_memory};
 use ras_core::vcpu_state::VcpuState;
-use ras_core::{Kind, MemoryError, Origin, PartName, RecordArea, Response, Severity, Span};
+use ras_core::{Kind, MemoryError, Origin, PartName, RecordArea, Response, Span};
 use vcpu::PoisonAccess;
 
 pub use executor::ActionExecutor;
@@ -178,15 +178,14 @@ impl Reporting {
         read_state: &mut dyn FnMut() -> Option<VcpuState>,
     ) {
         let mut state = self.lock();
-        let recoverable = Severity::Recoverable;
-        let (gpa, log2_len, origin, severity) = match access {
+        let (gpa, log2_len, origin) = match access {
             PoisonAccess::Sigbus(fault) => match self.error_of_signal(fault) {
                 Some(error) => error,
                 None => return self.stop_for_own_memory(&mut state, fault),
             },
-            PoisonAccess::MemoryFault { gpa, size } => (gpa, log2(size), Origin::MemoryFault, recoverable),
+            PoisonAccess::MemoryFault { gpa, size } => (gpa, log2(size), Origin::MemoryFault),
             PoisonAccess::ArmSea { gpa: Some(gpa) } => {
-                (gpa, log2(self.ram.backing().page_size()), Origin::ArmSea, recoverable)
+                (gpa, log2(self.ram.backing().page_size()), Origin::ArmSea)
             }
             PoisonAccess::ArmSea { gpa: None } => {
                 let report = StopReport { reason: StopReason::AddressUnknown, error: None };
@@ -200,7 +199,7 @@ impl Reporting {
             span: Span::around(gpa, log2_len),
             gpa,
             kind: Kind::ActionRequired,
-            severity,
+            severity: self.memslot_holes.severity_at(gpa),
             vcpu: Some(vcpu),
             origin,
             time_ns: self.now_ns(),
@@ -227,20 +226,19 @@ impl Reporting {
     pub fn detected(&self, error: DetectedError) {
         let mut state = self.lock();
         let is_notice = matches!(error, DetectedError::Noticed { .. });
-        let recoverable = Severity::Recoverable;
-        let (gpa, log2_len, origin, severity) = match error {
+        let (gpa, log2_len, origin) = match error {
             DetectedError::Signalled(fault) => match self.error_of_signal(fault) {
                 Some(error) => error,
                 None => return self.stop_for_own_memory(&mut state, fault),
             },
-            DetectedError::Touched { gpa, log2_len } => (gpa, log2_len, Origin::Device, recoverable),
-            DetectedError::Noticed { span } => (span.gpa, span.log2_len, Origin::Injected, recoverable),
+            DetectedError::Touched { gpa, log2_len } => (gpa, log2_len, Origin::Device),
+            DetectedError::Noticed { span } => (span.gpa, span.log2_len, Origin::Injected),
         };
         let error = MemoryError {
             span: Span::around(gpa, log2_len),
             gpa,
             kind: Kind::ActionOptional,
-            severity,
+            severity: self.memslot_holes.severity_at(gpa),
             vcpu: None,
             origin,
             time_ns: self.now_ns(),

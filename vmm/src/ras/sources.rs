@@ -1,7 +1,7 @@
 //! Where errors come from, beside a vCPU's exits: detected errors, and accesses to poisoned pages that only the VMM sees.
 
 use guest_memory::{AccessError, sigbus};
-use ras_core::{Origin, Severity, Span};
+use ras_core::{Origin, Span};
 
 use super::Reporting;
 
@@ -53,13 +53,11 @@ impl Reporting {
         }
     }
 
-    /// The GPA of a signal, the base-two logarithm of the poisoned bytes, and the error's origin and severity. `None` if the address is
-    /// not guest memory.
-    pub(super) fn error_of_signal(&self, fault: sigbus::Fault) -> Option<(u64, u8, Origin, Severity)> {
+    /// The GPA of a signal, the base-two logarithm of the poisoned bytes, and the error's origin. `None` if the address is not
+    /// guest memory.
+    pub(super) fn error_of_signal(&self, fault: sigbus::Fault) -> Option<(u64, u8, Origin)> {
         let gpa = self.ram.guest_address(fault.hva)?;
-        let hole = self.memslot_holes.hole_at(gpa);
-        let (origin, severity) =
-            hole.map_or((Origin::Sigbus, Severity::Recoverable), |hole| (hole.origin, hole.severity));
-        Some((gpa, fault.log2_len, origin, severity))
+        let origin = self.memslot_holes.hole_at(gpa).map_or(Origin::Sigbus, |hole| hole.origin);
+        Some((gpa, fault.log2_len, origin))
     }
 }
