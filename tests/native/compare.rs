@@ -169,7 +169,10 @@ fn what_other_tables_cannot_describe_is_reported() -> Checked {
     for (index, expected) in
         [["ras.asynchronous", "gsiv", "auto"], ["ras.injection", "true", "false"]].into_iter().enumerate()
     {
-        assert_eq!(["key", "asked", "taken"].map(|key| &changes[index][key]), expected.map(Value::from).each_ref());
+        assert_eq!(
+            ["key", "asked", "taken"].map(|key| &changes[index][key]),
+            expected.map(Value::from).each_ref()
+        );
     }
     let reported = &row(&json, "plan", "not-carried")["values"];
     assert_eq!(

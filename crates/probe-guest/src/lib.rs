@@ -1,6 +1,6 @@
 //! A bare-metal guest for testing virtual machine monitors.
 //!
-//! A `no_std` program of about 60 KiB. It initialises a whole machine, compares the firmware tables with the hardware, prints a
+//! A `no_std` program of less than 72 KiB. It initialises a whole machine, compares the firmware tables with the hardware, prints a
 //! report on the serial console, and switches the machine off. It shares no code with the crates that describe or emulate the machine, so
 //! that an error in either shows up in the report. It also handles memory errors, by records (GHES), machine checks, external aborts and SErrors.
 //!
