@@ -238,6 +238,8 @@ mod tests {
             tables: Range { start: TABLES, len: 0x1_0000 },
             devicetree: None,
             records: None,
+            boot_record: None,
+            error_log: None,
         };
         let loaded =
             [(TABLES + 0x800, vec![7; 0x1800]), (RECORDS, area.initial_bytes()), (0x1000, vec![9; 0x1000])];

@@ -83,6 +83,8 @@ impl Parts {
             tables: table.range,
             devicetree: None,
             records: None,
+            boot_record: None,
+            error_log: None,
         };
         let area = self.area.iter().map(|area| (area.gpa(), area.initial_bytes()));
         let loaded: Vec<_> = [(TABLE, vec![TABLE_BYTE; 0x1000])].into_iter().chain(area).collect();
