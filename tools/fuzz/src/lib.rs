@@ -7,6 +7,7 @@
 //! | `control` | the line of a request at the control socket |
 //! | `profile` | a profile, or changes to one of the examples, with `--set` options |
 //! | `records` | a file with error records |
+//! | `error-store` | a program of a hostile guest of the store for error records, and of its host's file |
 //!
 //! `cargo lab fuzz` runs them with libFuzzer (`fuzz_targets`); the test `replay` runs them, without instrumentation, for the inputs of
 //! `seeds` and for pseudo-random ones.
@@ -16,6 +17,7 @@ mod control;
 #[allow(dead_code, reason = "the driver of a fuzz target uses a part of it")]
 mod driver;
 mod error_injection;
+mod error_store;
 mod profile;
 pub mod random;
 mod records;
@@ -44,6 +46,7 @@ pub static TARGETS: &[Target] = &[
     Target { name: "error-injection", run: error_injection::run, show: error_injection::show },
     Target { name: "control", run: control::run, show: text },
     Target { name: "profile", run: profile::run, show: profile::show },
+    Target { name: "error-store", run: error_store::run, show: error_store::show },
     Target { name: "records", run: records::run, show: text },
 ];
 
