@@ -3,7 +3,9 @@
 //! A test whose requirements this machine lacks (KVM, root, huge pages ...) is *ignored*, with a line on stderr. No test depends on
 //! how long something takes; a `ghest` that does not end is killed, and its output is shown.
 
+mod boot_records;
 mod boots;
+mod budgets;
 mod check;
 mod commands;
 mod compare;
@@ -11,6 +13,7 @@ mod console;
 mod consoles;
 mod consumed;
 mod control;
+mod deaths;
 mod decode;
 mod disks;
 mod endings;
@@ -34,6 +37,7 @@ mod package;
 mod protocol;
 mod service;
 mod signals;
+mod stores;
 mod tables;
 mod vsock;
 
@@ -49,7 +53,9 @@ fn main() -> ExitCode {
         return lead_session(arguments);
     }
     let trials = [
+        boot_records::trials(),
         boots::trials(),
+        budgets::trials(),
         check::trials(),
         commands::trials(),
         compare::trials(),
@@ -57,6 +63,7 @@ fn main() -> ExitCode {
         consoles::trials(),
         consumed::trials(),
         control::trials(),
+        deaths::trials(),
         decode::trials(),
         disks::trials(),
         endings::trials(),
@@ -79,6 +86,7 @@ fn main() -> ExitCode {
         protocol::trials(),
         service::trials(),
         signals::trials(),
+        stores::trials(),
         tables::trials(),
         vsock::trials(),
     ];

@@ -1,10 +1,12 @@
 //! A running machine: everything wired together, from its first instruction to its end.
 
 mod balloon;
+mod budget;
 mod console_size;
 mod device_choice;
 mod error_injector;
 mod event_loop;
+mod observers;
 mod preserved;
 mod request_error;
 mod running;
@@ -15,6 +17,7 @@ use std::time::Instant;
 
 use devices::InterruptLine;
 use devices::error_injection::ErrorInjector;
+use devices::error_serialization::StoreThread;
 use devices::kind::Backend;
 use firmware_tables::GuestTables;
 use guest_memory::{AllocateError, GuestRam};
@@ -33,7 +36,7 @@ use crate::control::Server;
 use crate::describe;
 use crate::journal::Journal;
 use crate::kvm::{KvmError, KvmVm};
-use crate::lifecycle::{Ending, Lifecycle};
+use crate::lifecycle::{Ended, Ending, Lifecycle};
 use crate::notify::Notifier;
 use crate::plan::Blueprint;
 use crate::ras::ActionExecutor;
@@ -98,6 +101,8 @@ pub struct Environment {
     pub notifier: Notifier,
     /// The open files of the profile's devices ([`profile_devices::open`]).
     pub backends: Vec<Backend>,
+    /// The store for error records. `None` if the profile has none.
+    pub store: Option<StoreThread>,
 }
 
 /// A machine that was set up and not started.
@@ -149,7 +154,7 @@ pub fn prepare(
 ) -> Result<Prepared, MachineError> {
     let (timings, platform) = (&env.timings, &blueprint.platform);
     let control = Arc::new(Control::default());
-    let lifecycle = Lifecycle::new(Arc::clone(&control), Arc::clone(&env.journal), Arc::clone(timings));
+    let lifecycle = Lifecycle::new(Arc::clone(&control), Arc::clone(timings), machine.on_reboot);
     let lifecycle = Arc::new(lifecycle.map_err(host_error("eventfd(2)"))?);
     let mut vm = KvmVm::new(kvm, preserved.ram.clone(), platform)?;
     preserved.reporting.memslot_holes().spans().into_iter().try_for_each(|span| vm.punch_hole(span))?;
@@ -167,6 +172,13 @@ pub fn prepare(
         }
         None => None,
     };
+    let store = env.store.as_ref().and_then(StoreThread::service);
+    if let (Some(registers), Some(range), Some(store)) =
+        (&platform.error_serialization, platform.memory.error_log, store)
+    {
+        let (ram, observer) = (preserved.ram.clone(), preserved.store_observer());
+        board::attach_error_store(&mut wiring, registers, range, ram, store, observer)?;
+    }
     let ports = vm.ports(kvm, entry)?;
     timings.mark(Phase::Vcpus);
     preserved.reporting.attach(ActionExecutor {
@@ -215,7 +227,7 @@ impl Prepared {
         blueprint: &Blueprint,
         preserved: &PreservedState,
         env: &mut Environment,
-    ) -> Result<Ending, MachineError> {
+    ) -> Result<Ended, MachineError> {
         let Prepared { ports, environment, board, error_injector, console, control, lifecycle, vm } = self;
         let input = Input::start(Arc::clone(&board.console), &lifecycle)
             .map_err(host_error("starting the thread console-input"))?;
@@ -247,6 +259,9 @@ impl Prepared {
         let stopped = vcpus.stop();
         // The last references to the devices: their threads end here.
         drop((vcpus, environment));
+        // A stop may have replaced a reset meanwhile.
+        let ended =
+            outcome.map(|ending| Ended::note(lifecycle.ending().unwrap_or(ending), &preserved.reporting));
         // Errors detected until now are reported as errors of this boot: the next one starts with fresh memory.
         preserved.detected_errors.pending().for_each(|error| preserved.reporting.detected(error));
         env.timings.mark(Phase::GuestShutdown);
@@ -255,16 +270,15 @@ impl Prepared {
             input.stop();
         }
         console.close();
-        // A stop may have replaced a reset meanwhile.
-        let ending = outcome.map(|ending| lifecycle.ending().unwrap_or(ending))?;
+        let ended = ended?;
         match stopped {
             // A vCPU that runs on has the memory of the next boot.
-            Err(error) if ending.is_reset() => Err(MachineError::Threads(error)),
+            Err(error) if ended.boots_again(machine.on_reboot) => Err(MachineError::Threads(error)),
             Err(error) => {
                 tracing::error!("{error}: the process ends without them");
-                Ok(ending)
+                Ok(ended)
             }
-            Ok(()) => Ok(ending),
+            Ok(()) => Ok(ended),
         }
     }
 }

@@ -26,6 +26,7 @@ pub(super) enum Name {
     DeviceNeedsReset,
     Repaired,
     NotRepaired,
+    Evacuate,
     Stopped,
 }
 
@@ -51,6 +52,7 @@ impl Name {
         "device-needs-reset",
         "repaired",
         "not-repaired",
+        "evacuate",
         "stopped",
     ];
 
@@ -65,7 +67,7 @@ impl Note {
             Note::Plan(_) => Name::Plan,
             Note::VcpuStarted(_) => Name::VcpuStarted,
             Note::FirstExit { .. } => Name::FirstExit,
-            Note::GuestShutdown(_) => Name::GuestShutdown,
+            Note::GuestShutdown { .. } => Name::GuestShutdown,
             Note::MemoryError { .. } | Note::OwnMemory(_) => Name::MemoryError,
             Note::Notified { .. } => Name::Notified,
             Note::Held(_) => Name::Held,
@@ -73,6 +75,7 @@ impl Note {
             Note::DeviceNeedsReset(_) => Name::DeviceNeedsReset,
             Note::Repaired(_) => Name::Repaired,
             Note::NotRepaired(_) => Name::NotRepaired,
+            Note::Evacuate { .. } => Name::Evacuate,
             Note::Stopped { .. } => Name::Stopped,
             Note::ErrorEvent(event) => match event {
                 ErrorEvent::Handled { .. } => Name::Answered,

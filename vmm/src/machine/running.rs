@@ -209,6 +209,7 @@ impl RunningMachine<'_> {
         }
         self.preserved.reporting.tick();
         self.preserved.reporting.reserve();
+        self.check_budget();
         self.fill_restored_holes();
         self.kick();
         for span in self.preserved.reporting.repairable() {

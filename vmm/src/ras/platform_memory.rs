@@ -4,7 +4,8 @@
 //!
 //! Of what the guest writes to it, one thing is needed later: it acknowledges a record, by clearing the first field of the status block and then
 //! setting the acknowledge register. The two are in different pages, so each tells what the other held. What it writes to describe an error
-//! that it injects (EINJ) is zero in a page that was replaced: nothing is injected then.
+//! that it injects (EINJ) is zero in a page that was replaced: nothing is injected then. So is what it passes to its store for error records
+//! (ERST). A boot error record (BERT) that it has read and cleared is there again.
 
 use std::io;
 
