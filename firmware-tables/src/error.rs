@@ -223,6 +223,22 @@ pub enum BuildError {
         /// The table set.
         set: TableSet,
     },
+    /// There is no memory for the error log address range of a store for error records.
+    #[error(
+        "{set} tables: the machine's memory is too small for the error log address range of its store for error records"
+    )]
+    NoErrorLog {
+        /// The table set.
+        set: TableSet,
+    },
+    /// The table set has no place for something that ACPI describes.
+    #[error("{set} tables: cannot describe {what}")]
+    OnlyAcpi {
+        /// The table set.
+        set: TableSet,
+        /// What the platform has.
+        what: &'static str,
+    },
     /// The guest would never be notified of an error source's records.
     #[error("{set} tables: error source {id} (notification {notification}): {reason}")]
     ErrorSource {

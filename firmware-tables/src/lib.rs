@@ -4,7 +4,7 @@
 //!
 //! | set, architecture | tables | how the guest finds them |
 //! |---|---|---|
-//! | [`Acpi`](TableSet::Acpi), x86_64 | RSDP, XSDT, hardware-reduced FADT, MADT, SPCR, HEST, EINJ, DSDT (ACPI 6.3) | the RSDP's address in the boot parameters, or its signature |
+//! | [`Acpi`](TableSet::Acpi), x86_64 | RSDP, XSDT, hardware-reduced FADT, MADT, SPCR, HEST, EINJ, BERT, ERST, DSDT (ACPI 6.3) | the RSDP's address in the boot parameters, or its signature |
 //! | [`Acpi`](TableSet::Acpi), aarch64 | the same and GTDT, PPTT, DBG2; the EFI tables that lead to them (UEFI 2.10) | a devicetree that contains only `/chosen` |
 //! | [`Devicetree`](TableSet::Devicetree), aarch64 | a complete flattened devicetree (Devicetree Specification 0.4) | its address in a register at entry |
 //! | [`MpTable`](TableSet::MpTable), x86_64 | floating pointer and configuration table (Intel MultiProcessor Specification 1.4) | its signature |
@@ -39,6 +39,15 @@
 //!
 //! If the platform [has it](Platform::error_injection), ACPI has an EINJ, and in reserved memory the trigger table to which that leads. The
 //! other table sets cannot describe it.
+//!
+//! # Boot error record
+//!
+//! ACPI has a BERT if the platform has a [boot error region](platform::MemoryMap::boot_record), which is zero until the VMM writes the record of
+//! an error that ended a boot there, for the next one. The other table sets have no place for it.
+//!
+//! # Error record serialization
+//!
+//! If the platform has [registers for it](Platform::error_serialization), ACPI has an ERST. The other table sets cannot describe it.
 //!
 //! # Guarantees
 //!

@@ -25,10 +25,14 @@ fn tables_are_the_same_on_every_host() {
         x86_64::machine(255, 1 << 30, 13),
         x86_64::default_machine().with_error_sources(x86_64::error_sources()),
         x86_64::default_machine().with_error_injection(x86_64::error_injection),
+        x86_64::default_machine().with_boot_record().with_error_serialization(x86_64::error_serialization()),
         aarch64::default_machine(),
         aarch64::machine(512, aarch64::ALL, 64),
         aarch64::default_machine().with_error_sources(aarch64::error_sources()),
         aarch64::default_machine().with_error_injection(aarch64::error_injection),
+        aarch64::default_machine()
+            .with_boot_record()
+            .with_error_serialization(aarch64::error_serialization()),
         aarch64::default_machine().with_error_sources(aarch64::own_source()),
     ];
     let mut found = String::new();

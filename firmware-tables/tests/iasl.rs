@@ -69,10 +69,14 @@ fn with_error_sources() -> [Platform; 2] {
     [
         x86_64::default_machine()
             .with_error_sources(x86_64::error_sources())
-            .with_error_injection(x86_64::error_injection),
+            .with_error_injection(x86_64::error_injection)
+            .with_boot_record()
+            .with_error_serialization(x86_64::error_serialization()),
         aarch64::default_machine()
             .with_error_sources(aarch64::error_sources())
-            .with_error_injection(aarch64::error_injection),
+            .with_error_injection(aarch64::error_injection)
+            .with_boot_record()
+            .with_error_serialization(aarch64::error_serialization()),
     ]
 }
 

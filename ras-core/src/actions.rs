@@ -4,6 +4,7 @@ use core::fmt;
 
 use crate::memory_error::{MemoryError, Span};
 use crate::response::Response;
+use crate::severity::Severity;
 
 /// Receives actions, to be carried out in that order. The bytes of an [`Action::Write`] are only valid during the call.
 ///
@@ -250,7 +251,7 @@ pub enum ErrorEvent {
         span: Span,
     },
     /// A record was not acknowledged in time, and stays in its block; or a machine check is still in progress.
-    Overdue(Overdue),
+    Overdue(Unacknowledged),
     /// The queue of a source is full: a consumed error gets the fallback response, a detected one stays in the ledger.
     Overflowed {
         /// Id of the error source.
@@ -262,15 +263,18 @@ pub enum ErrorEvent {
     },
 }
 
-/// A record that was not acknowledged in time, or a machine check that its handler has not ended. If a vCPU consumed the error, its guest may
-/// hang: a kernel that consumes an error in its own code may not come to acknowledge it.
+/// An error of which the guest was notified, and that it has not acknowledged: a record that it has not read, a machine check whose handler
+/// has not ended, or an exception that has no acknowledgement. If a vCPU consumed the error, its guest may hang: a kernel that consumes an
+/// error in its own code may not come to acknowledge it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
-pub struct Overdue {
-    /// Id of the record's error source. `None` for a machine check.
+pub struct Unacknowledged {
+    /// Id of the record's error source. `None` for an exception without a record.
     pub source: Option<u16>,
-    /// The pages that it reports.
+    /// The pages that were reported.
     pub span: Span,
+    /// What the error was reported as.
+    pub severity: Severity,
     /// The vCPU that consumed the error. `None` for a detected error.
     pub consumed_by: Option<u32>,
 }

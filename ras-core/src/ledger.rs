@@ -31,6 +31,8 @@ use crate::response::Response;
 #[cfg_attr(feature = "serde", derive(serde::Deserialize), serde(try_from = "Vec<Entry>"))]
 pub struct Ledger {
     entries: Vec<Entry>,
+    /// Bytes of all entries.
+    bytes: u64,
 }
 
 /// Pages that were poisoned together.
@@ -180,7 +182,7 @@ impl Ledger {
     /// An empty ledger that allocates no further memory for that number of entries.
     #[must_use]
     pub fn with_capacity(entries: usize) -> Self {
-        Ledger { entries: Vec::with_capacity(entries) }
+        Ledger { entries: Vec::with_capacity(entries), bytes: 0 }
     }
 
     /// Allocates memory for that number of further entries.
@@ -220,7 +222,8 @@ impl Ledger {
                         *place = entry;
                     }
                 }
-                self.entries.drain(known.start + chunks..end);
+                let parts = self.entries.drain(known.start + chunks..end);
+                self.bytes = self.bytes + span.bytes() - parts.map(|part| part.span.bytes()).sum::<u64>();
             }
         }
     }
@@ -274,6 +277,26 @@ impl Ledger {
         self.entries.iter().filter(|entry| entry.is_poisoned()).map(|entry| entry.span.bytes()).sum()
     }
 
+    /// Number of distinct pages of 4 KiB that were poisoned so far, whether they were repaired or not. A poisoned page of 2 MiB is 512 of
+    /// them.
+    #[must_use]
+    pub const fn distinct_pages(&self) -> u64 {
+        self.bytes / 0x1000
+    }
+
+    /// The same, of errors that were first reported at `since_ns` or later.
+    #[must_use]
+    pub fn distinct_pages_since(&self, since_ns: u64) -> u64 {
+        let recent = self.entries.iter().filter(|entry| entry.first_seen_ns >= since_ns);
+        recent.map(|entry| entry.span.bytes()).sum::<u64>() / 0x1000
+    }
+
+    /// The entry of the last error.
+    #[must_use]
+    pub fn last(&self) -> Option<&Entry> {
+        self.entries.iter().max_by_key(|entry| entry.last_seen_ns)
+    }
+
     /// The guest was reset: the new guest was notified of nothing.
     pub(crate) fn clear_responses(&mut self) {
         for entry in self.entries.iter_mut().filter(|entry| entry.is_poisoned()) {
@@ -325,7 +348,10 @@ impl TryFrom<Vec<Entry>> for Ledger {
         let mut neighbours = entries.iter().zip(entries.iter().skip(1));
         match neighbours.find(|(entry, next)| entry.span.contains(next.span.gpa)) {
             Some((_, next)) => Err(LedgerError::Overlap { gpa: next.span.gpa }),
-            None => Ok(Ledger { entries }),
+            None => {
+                let bytes = entries.iter().map(|entry| entry.span.bytes()).fold(0, u64::saturating_add);
+                Ok(Ledger { entries, bytes })
+            }
         }
     }
 }

@@ -3,7 +3,7 @@
 use alloc::boxed::Box;
 
 use crate::abilities::HostAbilities;
-use crate::actions::{Action, ActionFailed, ActionSink, ErrorEvent, Overdue, StopReason, StopReport};
+use crate::actions::{Action, ActionFailed, ActionSink, ErrorEvent, StopReason, StopReport, Unacknowledged};
 use crate::handshake::Record;
 use crate::ledger::Ledger;
 use crate::memory_blocks::PartName;
@@ -252,10 +252,26 @@ impl Responder {
     /// A vCPU has the state of the context.
     pub fn observe(&mut self, vcpu: u32, context: &ResponderContext, sink: &mut dyn ActionSink) {
         self.consumed.reporter.observe(vcpu, &context.context, sink);
+        self.detected.reporter.observe(vcpu, &context.of_detected(), sink);
+    }
+
+    /// The first error of this boot that the guest has not acknowledged, or that was reported as fatal; a consumed one before a detected one.
+    /// If the guest dies with it, it may have died of it. An error of which the guest is not notified does not count.
+    ///
+    /// | response | acknowledged |
+    /// |---|---|
+    /// | with a record | when the guest has set the source's acknowledge register |
+    /// | `mce`, consumed | when the vCPU was [observed](Self::observe) without a machine check in progress (MCG_STATUS.MCIP) |
+    /// | `mce`, detected | when vCPU 0 was observed with a clear bank (MCi_STATUS.VAL) |
+    /// | `abort`, `serror` | never: nothing shows it |
+    #[must_use]
+    pub fn unacknowledged(&self, context: &ResponderContext) -> Option<Unacknowledged> {
+        let consumed = self.consumed.reporter.unacknowledged(&context.context);
+        consumed.or_else(|| self.detected.reporter.unacknowledged(&context.of_detected()))
     }
 
     /// The records that the guest has not acknowledged in time, and machine checks that it has not ended.
-    pub fn overdue(&self) -> impl Iterator<Item = Overdue> {
+    pub fn overdue(&self) -> impl Iterator<Item = Unacknowledged> {
         [self.consumed.reporter.overdue(), self.detected.reporter.overdue()].into_iter().flatten()
     }
 

@@ -88,6 +88,9 @@ proptest! {
         }
         let poisoned: u64 = pages.values().filter(|page| !page.2).count() as u64 * 4096;
         prop_assert_eq!(ledger.poisoned_bytes(), poisoned);
+        prop_assert_eq!(ledger.distinct_pages(), pages.len() as u64);
+        prop_assert_eq!(ledger.distinct_pages_since(0), pages.len() as u64);
+        prop_assert_eq!(ledger.last().is_some(), !pages.is_empty());
         let runs: Vec<(u64, u64)> = ledger.poisoned_ranges().collect();
         prop_assert_eq!(runs.iter().map(|(_, len)| len).sum::<u64>(), poisoned);
         prop_assert!(runs.windows(2).all(|pair| pair[0].0 + pair[0].1 < pair[1].0));

@@ -26,8 +26,8 @@ pub(crate) fn trials() -> Vec<Trial> {
 
 /// Base memory ends with the BIOS data area at 639 KiB, and extended memory begins at 1 MiB.
 const NOT_USABLE: u64 = (1 << 20) - (639 << 10);
-/// Address cells, acknowledge registers and status blocks, in pages of 64 KiB.
-const ERROR_RECORDS: u64 = 3 * (64 << 10);
+/// Address cells, acknowledge registers and status blocks, and the boot error region, in pages of 64 KiB.
+const ERROR_RECORDS: u64 = 4 * (64 << 10);
 
 fn shape(vcpus: usize, memory: &str, bytes: u64, firmware: &str) -> Checked {
     needs::kvm()?;

@@ -8,7 +8,8 @@ use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::harness::ghest::{Outcome, TIME_LIMIT};
-use crate::harness::{Checked, Ghest, Scratch, kernels, needs, trials};
+use crate::harness::machine_checks::{MachineCheckHandler, takes_a_machine_check};
+use crate::harness::{Checked, Ghest, Scratch, needs, trials};
 
 pub(crate) fn trials() -> Vec<Trial> {
     trials![
@@ -346,7 +347,7 @@ fn an_invalid_injection_request_is_refused() -> Checked {
 fn a_guest_that_hangs_in_its_machine_check() -> Checked {
     needs::kvm()?;
     let scratch = Scratch::new();
-    scratch.file("kernel", kernels::hangs_in_its_machine_check(0x200_0000));
+    scratch.file("kernel", takes_a_machine_check(0x200_0000, MachineCheckHandler::Hangs));
     let boot = Ghest::boot(&scratch.machine("kernel = \"kernel\"")).args(["--inject", "ar@0x2000000"]);
     let boot = boot.arg("--control").arg(scratch.path("control"));
     let mut running = boot.arg("--events").arg(scratch.path("events")).start();

@@ -139,7 +139,7 @@ fn bz_image_and_pvh() -> Checked {
 fn bz_image_that_unpacks_beyond_memory() -> Checked {
     let header = setup_header { init_size: 80 << 20, syssize: 1, ..kernels::valid_header() };
     let what =
-        "the kernel needs memory from 0x100000 to 0x5100000, and the first range of memory ends at 0x3fd0000";
+        "the kernel needs memory from 0x100000 to 0x5100000, and the first range of memory ends at 0x3fc0000";
     too_large(&kernels::bz_image_of(header, &[0; 16]), what)
 }
 
@@ -147,7 +147,7 @@ fn bz_image_larger_than_memory() -> Checked {
     let body = vec![0; 70 << 20];
     let header = setup_header { syssize: (body.len() / 16) as u32, ..kernels::valid_header() };
     let what =
-        "the kernel needs memory from 0x100000 to 0x4700000, and the first range of memory ends at 0x3fd0000";
+        "the kernel needs memory from 0x100000 to 0x4700000, and the first range of memory ends at 0x3fc0000";
     too_large(&kernels::bz_image_of(header, &body), what)
 }
 
@@ -159,13 +159,13 @@ fn elf_below_1_mib() -> Checked {
 
 fn elf_beyond_memory() -> Checked {
     let elf = Elf { gpa: 0x400_0000, entry: 0x400_0000, ..Elf::valid() };
-    let what = "the kernel needs memory from 0x4000000 to 0x4001000, and the first range of memory ends at 0x3fd0000";
+    let what = "the kernel needs memory from 0x4000000 to 0x4001000, and the first range of memory ends at 0x3fc0000";
     too_large(&elf.bytes(), what)
 }
 
 fn elf_across_the_end_of_addresses() -> Checked {
     let elf = Elf { in_memory: u64::MAX, ..Elf::valid() };
-    let what = "the kernel needs memory from 0x100000 to 0xffffffffffffffff, and the first range of memory ends at 0x3fd0000";
+    let what = "the kernel needs memory from 0x100000 to 0xffffffffffffffff, and the first range of memory ends at 0x3fc0000";
     too_large(&elf.bytes(), what)
 }
 
@@ -332,7 +332,7 @@ fn initrd_too_large() -> Checked {
 /// It fits in the memory, but not beside the kernel.
 fn initrd_over_the_kernel() -> Checked {
     let scratch = Scratch::new();
-    let len = (62 << 20) - 0x3_0000;
+    let len = (62 << 20) - 0x4_0000;
     sparse(&scratch, len + 1);
     refused_initrd(&scratch, "memory", &does_not_fit(len + 1))?;
     // One byte less fits.
@@ -345,7 +345,7 @@ fn initrd_over_the_kernel() -> Checked {
 fn does_not_fit(len: u64) -> String {
     format!(
         "the initrd of {len} bytes does not fit: the kernel uses memory up to 0x200000, \
-         and memory for an initrd ends at 0x3fd0000"
+         and memory for an initrd ends at 0x3fc0000"
     )
 }
 

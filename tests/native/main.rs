@@ -3,7 +3,9 @@
 //! A test whose requirements this machine lacks (KVM, root, huge pages ...) is *ignored*, with a line on stderr. No test depends on
 //! how long something takes; a `ghest` that does not end is killed, and its output is shown.
 
+mod boot_records;
 mod boots;
+mod budgets;
 mod check;
 mod commands;
 mod compare;
@@ -11,6 +13,7 @@ mod console;
 mod consoles;
 mod consumed;
 mod control;
+mod deaths;
 mod decode;
 mod disks;
 mod dump;
@@ -38,6 +41,7 @@ mod records;
 mod retire;
 mod service;
 mod signals;
+mod stores;
 mod tables;
 mod vsock;
 
@@ -53,7 +57,9 @@ fn main() -> ExitCode {
         return lead_session(arguments);
     }
     let trials = [
+        boot_records::trials(),
         boots::trials(),
+        budgets::trials(),
         check::trials(),
         commands::trials(),
         compare::trials(),
@@ -61,6 +67,7 @@ fn main() -> ExitCode {
         consoles::trials(),
         consumed::trials(),
         control::trials(),
+        deaths::trials(),
         decode::trials(),
         encode::trials(),
         disks::trials(),
@@ -87,6 +94,7 @@ fn main() -> ExitCode {
         retire::trials(),
         service::trials(),
         signals::trials(),
+        stores::trials(),
         tables::trials(),
         vsock::trials(),
     ];

@@ -55,6 +55,7 @@ fn files_of_acpi() -> Checked {
     let written = files("x86_64", "acpi");
     let expected = [
         "apic.aml",
+        "bert.aml",
         "dsdt.aml",
         "error-records.bin",
         "facp.aml",

@@ -22,7 +22,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use guest_memory::sigbus;
-use ras_core::actions::{ErrorEvent, Overdue};
+use ras_core::actions::{ErrorEvent, Unacknowledged};
 use ras_core::{Kind, MemoryError, Origin, Response, Span};
 use serde_json::{Map, Value, json};
 
@@ -60,8 +60,13 @@ pub enum Note {
         /// Name of the exit.
         exit: &'static str,
     },
-    /// The guest requested its machine's end: `power-off` or `reset`.
-    GuestShutdown(&'static str),
+    /// The guest has ended.
+    GuestShutdown {
+        /// How: `power-off`, `reset` or `crash`.
+        how: &'static str,
+        /// What it had not acknowledged when it was reset or crashed.
+        after_error: Option<Unacknowledged>,
+    },
     /// The VMM received a memory error.
     MemoryError {
         /// The error.
@@ -90,6 +95,13 @@ pub enum Note {
     Repaired(Span),
     /// Poisoned pages could not be replaced.
     NotRepaired(Span),
+    /// The error budget is spent: the machine should move to another host.
+    Evacuate {
+        /// Distinct pages of 4 KiB that were poisoned so far.
+        pages: u64,
+        /// The budget.
+        budget: u32,
+    },
     /// Guest memory was moved away from a page of the host that is suspect.
     Retired {
         /// The guest memory.
@@ -191,6 +203,8 @@ const LOG_TARGET: &str = "memory-error";
 fn log(note: &Note) {
     match note {
         Note::MemoryError { .. }
+        | Note::Evacuate { .. }
+        | Note::GuestShutdown { after_error: Some(_), .. }
         | Note::ErrorEvent(
             ErrorEvent::Overdue(_) | ErrorEvent::Overflowed { .. } | ErrorEvent::NotReported { .. },
         ) => {
@@ -211,7 +225,7 @@ fn log(note: &Note) {
         | Note::Plan(_)
         | Note::VcpuStarted(_)
         | Note::FirstExit { .. }
-        | Note::GuestShutdown(_)
+        | Note::GuestShutdown { after_error: None, .. }
         | Note::Stopped { .. } => {
             tracing::debug!(event = note.name().as_str(), fields = ?fields(note));
         }
@@ -225,6 +239,13 @@ impl fmt::Display for LogText<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
             Note::MemoryError { error, response } => write!(f, "{error}; response: {response}"),
+            Note::GuestShutdown { how, after_error: Some(error) } => {
+                write!(
+                    f,
+                    "the guest has ended ({how}) with a memory error that it had not acknowledged, or that was fatal: {}",
+                    error.span
+                )
+            }
             Note::OwnMemory(sigbus::Fault { hva, log2_len, .. }) => {
                 write!(f, "memory error in the VMM's own memory: 2^{log2_len} bytes around HVA {hva:#x}")
             }
@@ -238,6 +259,12 @@ impl fmt::Display for LogText<'_> {
             Note::Released(vcpu) => write!(f, "vCPU {vcpu} is released"),
             Note::DeviceNeedsReset(device) => {
                 write!(f, "device {device} needs a reset by its driver (DEVICE_NEEDS_RESET)")
+            }
+            Note::Evacuate { pages, budget } => {
+                write!(
+                    f,
+                    "{pages} distinct pages of 4 KiB were poisoned: the error budget of {budget} is spent, move the machine to another host"
+                )
             }
             Note::Repaired(span) => write!(f, "{span} is repaired: fresh pages replace the poisoned ones"),
             Note::NotRepaired(span) => write!(f, "{span} stays poisoned: its pages cannot be replaced"),
@@ -258,7 +285,7 @@ impl fmt::Display for LogText<'_> {
                     "the guest acknowledged the record of {span} (error source {source}) after {after:.1?}"
                 )
             }
-            Note::ErrorEvent(ErrorEvent::Overdue(Overdue { source, span, consumed_by })) => {
+            Note::ErrorEvent(ErrorEvent::Overdue(Unacknowledged { source, span, consumed_by, .. })) => {
                 match source {
                     Some(source) => write!(
                         f,
@@ -311,7 +338,10 @@ fn fields(note: &Note) -> Map<String, Value> {
         Note::Plan(plan) => plan.clone(),
         Note::VcpuStarted(vcpu) => json!({ "vcpu": vcpu }),
         Note::FirstExit { vcpu, exit } => json!({ "vcpu": vcpu, "exit": exit }),
-        Note::GuestShutdown(how) => json!({ "how": how }),
+        Note::GuestShutdown { how, after_error: Some(error) } => {
+            json!({ "how": how, "after-error": error.span.gpa })
+        }
+        Note::GuestShutdown { how, after_error: None } => json!({ "how": how }),
         Note::MemoryError { error, response } => json!({
             "class": error.kind,
             "severity": error.severity,
@@ -341,6 +371,7 @@ fn fields(note: &Note) -> Map<String, Value> {
         Note::Repaired(pages) => span(pages),
         Note::NotRepaired(pages) => span(pages),
         Note::Retired { span, host_address } => with(span, json!({ "host-address": host_address })),
+        Note::Evacuate { pages, budget } => json!({ "pages": pages, "budget": budget }),
         Note::Stopped { reason, status } => json!({ "reason": reason, "status": status }),
         Note::ErrorEvent(event) => match event {
             ErrorEvent::Handled { span, response } => with(span, json!({ "response": response })),
@@ -353,7 +384,7 @@ fn fields(note: &Note) -> Map<String, Value> {
             ErrorEvent::Queued { source, span }
             | ErrorEvent::Coalesced { source, span }
             | ErrorEvent::NotReported { source, span } => with(span, json!({ "source": source })),
-            ErrorEvent::Overdue(Overdue { source, span, consumed_by }) => {
+            ErrorEvent::Overdue(Unacknowledged { source, span, consumed_by, .. }) => {
                 with(span, json!({ "source": source, "consumed_by": consumed_by }))
             }
             ErrorEvent::Overflowed { source, span, times } => {

@@ -1,12 +1,14 @@
 //! A running machine: everything wired together, from its first instruction to its end.
 
 mod balloon;
+mod budget;
 mod console_size;
 mod device_choice;
 mod dump;
 mod error_injector;
 mod event_loop;
 mod jobs;
+mod observers;
 mod preserved;
 mod request_error;
 mod retire;
@@ -19,6 +21,7 @@ use std::time::Instant;
 
 use devices::InterruptLine;
 use devices::error_injection::ErrorInjector;
+use devices::error_serialization::StoreThread;
 use devices::kind::Backend;
 use firmware_tables::GuestTables;
 use guest_memory::{AllocateError, GuestRam};
@@ -37,7 +40,7 @@ use crate::control::Server;
 use crate::describe;
 use crate::journal::Journal;
 use crate::kvm::{KvmError, KvmVm};
-use crate::lifecycle::{Ending, Lifecycle};
+use crate::lifecycle::{Ended, Ending, Lifecycle};
 use crate::notify::Notifier;
 use crate::plan::Blueprint;
 use crate::ras::ActionExecutor;
@@ -104,6 +107,8 @@ pub struct Environment {
     pub notifier: Notifier,
     /// The open files of the profile's devices ([`profile_devices::open`]).
     pub backends: Vec<Backend>,
+    /// The store for error records. `None` if the profile has none.
+    pub store: Option<StoreThread>,
 }
 
 /// A machine that was set up and not started.
@@ -157,7 +162,7 @@ pub fn prepare(
 ) -> Result<Prepared, MachineError> {
     let (timings, platform) = (&env.timings, &blueprint.platform);
     let control = Arc::new(Control::default());
-    let lifecycle = Lifecycle::new(Arc::clone(&control), Arc::clone(&env.journal), Arc::clone(timings));
+    let lifecycle = Lifecycle::new(Arc::clone(&control), Arc::clone(timings), machine.on_reboot);
     let lifecycle = Arc::new(lifecycle.map_err(host_error("eventfd(2)"))?);
     let mut vm = KvmVm::new(kvm, preserved.ram.clone(), platform)?;
     preserved.reporting.memslot_holes().spans().into_iter().try_for_each(|span| vm.punch_hole(span))?;
@@ -177,6 +182,13 @@ pub fn prepare(
         }
         None => None,
     };
+    let store = env.store.as_ref().and_then(StoreThread::service);
+    if let (Some(registers), Some(range), Some(store)) =
+        (&platform.error_serialization, platform.memory.error_log, store)
+    {
+        let (ram, observer) = (preserved.ram.clone(), preserved.store_observer());
+        board::attach_error_store(&mut wiring, registers, range, ram, store, observer)?;
+    }
     let ports = vm.ports(kvm, entry)?;
     timings.mark(Phase::Vcpus);
     preserved.reporting.attach(ActionExecutor {
@@ -225,7 +237,7 @@ impl Prepared {
         blueprint: &Blueprint,
         preserved: &PreservedState,
         env: &mut Environment,
-    ) -> Result<Ending, MachineError> {
+    ) -> Result<Ended, MachineError> {
         let Prepared { ports, environment, board, error_injector, console, terminal, control, lifecycle, vm } =
             self;
         let (port, stream) = match &terminal {
@@ -269,6 +281,9 @@ impl Prepared {
         let stopped = vcpus.stop();
         // The last references to the devices: their threads end here.
         drop((vcpus, environment));
+        // A stop may have replaced a reset meanwhile.
+        let ended =
+            outcome.map(|ending| Ended::note(lifecycle.ending().unwrap_or(ending), &preserved.reporting));
         // Errors detected until now are reported as errors of this boot: the next one starts with fresh memory.
         preserved.detected_errors.pending().for_each(|error| preserved.reporting.detected(error));
         env.timings.mark(Phase::GuestShutdown);
@@ -280,16 +295,15 @@ impl Prepared {
             stream.stop();
         }
         console.close();
-        // A stop may have replaced a reset meanwhile.
-        let ending = outcome.map(|ending| lifecycle.ending().unwrap_or(ending))?;
+        let ended = ended?;
         match stopped {
             // A vCPU that runs on has the memory of the next boot.
-            Err(error) if ending.is_reset() => Err(MachineError::Threads(error)),
+            Err(error) if ended.boots_again(machine.on_reboot) => Err(MachineError::Threads(error)),
             Err(error) => {
                 tracing::error!("{error}: the process ends without them");
-                Ok(ending)
+                Ok(ended)
             }
-            Ok(()) => Ok(ending),
+            Ok(()) => Ok(ended),
         }
     }
 }

@@ -16,7 +16,7 @@ use serde_json::{Map, Value, json};
 use crate::journal::Missing;
 use crate::log_limit;
 use crate::plan::PlanReport;
-use crate::ras::Reporting;
+use crate::ras::{LedgerSummary, Reporting};
 
 pub use file::MetricsFile;
 
@@ -69,10 +69,14 @@ static METRICS: &[Metric] = &[
     metric("vcpus", "vcpus", Gauge, None, "vCPUs of the machine.", |it| Number(it.subject.vcpus.into())),
     metric("memory_bytes", "memory", Gauge, Some("bytes"), "Memory of the guest.", |it| Number(it.subject.memory)),
     metric("events", "events", Counter, None, "Events, by their name in the event file.", |it| ByEvent(&it.events)),
-    metric("ledger_entries", "ledger_entries", Gauge, None, "Spans of guest memory in the ledger of poisoned pages.", |it| Number(it.ledger_entries)),
-    metric("bytes_lost", "poisoned", Gauge, Some("bytes"), "Guest memory that is poisoned now.", |it| Number(it.poisoned)),
+    metric("ledger_entries", "ledger_entries", Gauge, None, "Spans of guest memory in the ledger of poisoned pages.", |it| Number(it.ledger.entries)),
+    metric("bytes_lost", "poisoned", Gauge, Some("bytes"), "Guest memory that is poisoned now.", |it| Number(it.ledger.poisoned_bytes)),
+    metric("poisoned_pages", "poisoned_pages", Counter, None, "Distinct pages of 4 KiB that were poisoned, repaired or not: what the error budget counts.", |it| Number(it.ledger.pages)),
+    metric("poisoned_pages_last_hour", "poisoned_pages_last_hour", Gauge, None, "Those of them whose first error was within the last hour.", |it| Number(it.ledger.pages_last_hour)),
+    metric("last_error_gpa", "last_error_gpa", Gauge, None, "Guest physical address of the last memory error. 0 if there was none.", |it| Number(it.ledger.last_gpa)),
     metric("retired_bytes", "retired", Counter, Some("bytes"), "Guest memory that was moved away from suspect pages of the host.", |it| Number(it.retired)),
     metric("overdue", "records_overdue", Gauge, None, "Error records that the guest has not acknowledged in time.", |it| List(&it.overdue)),
+    metric("deaths_after_error", "deaths_after_error", Counter, None, "Resets and crashes of the guest with a memory error that it had not acknowledged.", |it| Number(it.deaths_after_error)),
     metric("signals_not_kept", "signals_not_kept", Counter, None, "Signals of memory errors (SIGBUS) that their queue had no space for.", |it| Number(it.signals_not_kept)),
     metric("events_not_written", "events_not_written", Counter, None, "Events that are missing in the event file.", |it| Number(it.missing.events)),
     metric("log_lines_not_written", "log_lines_not_written", Counter, None, "Log lines that are missing on standard error.", |it| Number(it.missing.log_lines)),
@@ -122,10 +126,10 @@ impl From<&PlanReport> for Subject {
 pub struct Sample {
     subject: Subject,
     events: Vec<(&'static str, u64)>,
-    ledger_entries: u64,
-    poisoned: u64,
+    ledger: LedgerSummary,
     retired: u64,
     overdue: Vec<Value>,
+    deaths_after_error: u64,
     signals_not_kept: u64,
     missing: Missing,
     log_lines_suppressed: u64,
@@ -136,15 +140,14 @@ impl Sample {
     /// The values of a machine now.
     #[must_use]
     pub fn take(subject: Subject, reporting: &Reporting) -> Self {
-        let (ledger_entries, poisoned) = reporting.ledger_size();
         let journal = reporting.journal();
         Sample {
             subject,
             events: journal.counts().into_iter().collect(),
-            ledger_entries,
-            poisoned,
+            ledger: reporting.ledger_summary(),
             retired: reporting.retired_bytes(),
             overdue: reporting.overdue(),
+            deaths_after_error: reporting.deaths_after_error(),
             signals_not_kept: sigbus::overflowed(),
             missing: journal.lost(),
             log_lines_suppressed: log_limit::suppressed(),

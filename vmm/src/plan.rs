@@ -12,7 +12,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use crate::board::profile_devices;
+use crate::board::{self, profile_devices};
 use crate::describe::{self, DescribeError};
 use crate::ras::inject::from_guest::{InjectableError, error_types};
 use crate::ras::request;
@@ -101,7 +101,12 @@ pub fn platform(
     let sources = sources_wanted(&request::of(machine), host, Some(own_gsi)).collect();
     let platform = describe::platform(machine, offered)?;
     describe::check_addresses(&platform, host.address_bits)?;
-    Ok(platform.with_error_sources(sources))
+    let platform = platform.with_error_sources(sources);
+    let platform = if machine.ras.boot_record { platform.with_boot_record() } else { platform };
+    Ok(match machine.ras.persistent_store {
+        Some(_) => platform.with_error_serialization(board::error_serialization(machine.arch)),
+        None => platform,
+    })
 }
 
 /// The hardware of a machine and its tables, without those parts of the tables that depend on the place of an initrd.

@@ -15,13 +15,16 @@ pub enum Status {
     Host,
     /// The guest crashed.
     GuestCrash,
-    /// A memory error stopped the machine: 10 for the guest's, 11 for the VMM's own memory.
+    /// Memory errors stopped the machine: 10 for the guest's, 11 for the VMM's own memory, 12 if its error budget is spent.
     MemoryError(u8),
     /// A signal requested an orderly stop.
     Signal(u8),
 }
 
 impl Status {
+    /// The error budget is spent.
+    pub const BUDGET: Status = Status::MemoryError(12);
+
     /// The status of a machine that a memory error stopped.
     #[must_use]
     pub const fn of_stop(reason: StopReason) -> Self {

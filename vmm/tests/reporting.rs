@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use guest_memory::Backing;
 use guest_memory::sigbus::Action;
 use parts::{Parts, TABLE, TABLE_BYTE, parts};
+use ras_core::actions::Unacknowledged;
 use ras_core::request::Arch;
 use ras_core::vcpu_state::{Access, Consumption, ExceptionLevel, MachineCheckState, VcpuState};
 use ras_core::{Origin, Response, Severity, Span};
@@ -239,6 +240,22 @@ fn an_overdue_machine_check_is_in_status_and_metrics() {
     assert!(!parts.reporting.needs_vcpu_state());
     parts.boot();
     assert_eq!(metrics(&parts)["overdue"], json!([]));
+}
+
+/// Its registers say that no machine check is in progress, and it has not taken the one that is pending.
+#[test]
+fn a_vcpu_that_stops_before_its_machine_check_has_not_ended_it() {
+    let responses = [Some(Response::Mce), Some(Response::Ignore)];
+    let mut parts = parts(Arch::X86_64, responses, 2, Backing::Anonymous).expect("a plan");
+    let state = MachineCheckState { in_progress: false, enabled: true, detected_unread: false, local: false };
+    parts.reporting.consumed(1, parts.access(0x5008), &mut || Some(VcpuState::X86_64(state)));
+    (0..2).for_each(|vcpu| parts.reporting.stopped(vcpu, &mut || Some(VcpuState::X86_64(state))));
+    let (span, severity) = (Span::around(0x5000, 12), Severity::Recoverable);
+    let expected = Unacknowledged { source: None, span, severity, consumed_by: Some(1) };
+    assert_eq!(parts.reporting.unacknowledged(), Some(expected));
+    parts.boot();
+    assert_eq!(parts.reporting.unacknowledged(), None);
+    assert_eq!(count(&parts, "overdue"), 0);
 }
 
 /// Advances the time.

@@ -37,6 +37,7 @@ mod accept_pause;
 mod console;
 pub mod error_device;
 pub mod error_injection;
+pub mod error_serialization;
 pub mod ged;
 pub mod generation_id;
 pub mod i8042;
@@ -87,6 +88,7 @@ const _: () = {
     const fn is_send_and_sync<T: Send + Sync>() {}
     is_send::<LevelLine>();
     is_send::<error_injection::ErrorInjector>();
+    is_send::<error_serialization::ErrorStore>();
     is_send::<ged::GenericEventDevice>();
     is_send::<i8042::KeyboardController>();
     is_send::<pl011::Pl011<Vec<u8>>>();
@@ -96,6 +98,7 @@ const _: () = {
     is_send::<serial::SerialPort<Vec<u8>>>();
     is_send::<kind::Resources>();
     is_send_and_sync::<ConsoleSize>();
+    is_send_and_sync::<error_serialization::StoreService>();
     is_send_and_sync::<InterruptLine>();
     is_send_and_sync::<kind::Registers>();
     is_send_and_sync::<kind::DeviceError>();

@@ -13,7 +13,7 @@ use ras_core::plan::decision::{ErrorClass, Unsupported, describes, rows, support
 use crate::device_kind::FileUse;
 use crate::diagnostic::{Diagnostic, Report};
 use crate::forms::listed;
-use crate::machine::{BootProtocol, Kernel, MemoryBacking, PageSize, TableSet};
+use crate::machine::{BootProtocol, Kernel, MemoryBacking, OnBudget, PageSize, TableSet};
 use crate::reader::{Setting, SettingResult};
 use crate::settings::{ProfileSettings, default_page_size};
 use crate::socket_path;
@@ -37,6 +37,9 @@ pub(crate) fn check(settings: &ProfileSettings, arch: Arch, report: &mut Report)
         response(settings, ErrorClass::Detected, &settings.asynchronous, arch),
         poll_interval(settings),
         injection(settings),
+        boot_record(settings),
+        persistent_store(settings),
+        on_budget(settings),
         socket(settings),
         private_memory(settings),
         metrics_interval(settings),
@@ -181,17 +184,51 @@ fn poll_interval(settings: &ProfileSettings) -> Option<Diagnostic> {
 }
 
 fn injection(settings: &ProfileSettings) -> Option<Diagnostic> {
-    let (injection, firmware) = (settings.injection.as_ref().ok()?, settings.firmware.as_ref().ok()?);
-    (injection.value && firmware.value != TableSet::Acpi).then(|| {
-        injection
+    let injection = settings.injection.as_ref().ok()?;
+    if injection.value { only_acpi(settings, injection, "error injection (EINJ)") } else { None }
+}
+
+fn boot_record(settings: &ProfileSettings) -> Option<Diagnostic> {
+    let record = settings.boot_record.as_ref().ok()?;
+    if record.given && record.value { only_acpi(settings, record, "boot error records (BERT)") } else { None }
+}
+
+fn persistent_store(settings: &ProfileSettings) -> Option<Diagnostic> {
+    only_acpi(
+        settings,
+        settings.persistent_store.as_ref().ok()?.as_ref()?,
+        "a store for error records (ERST)",
+    )
+}
+
+/// A setting of something that only ACPI describes.
+fn only_acpi<T>(settings: &ProfileSettings, setting: &Setting<T>, what: &str) -> Option<Diagnostic> {
+    let firmware = settings.firmware.as_ref().ok()?;
+    (firmware.value != TableSet::Acpi).then(|| {
+        setting
             .refused(
                 format!(
-                    "only ACPI describes error injection (EINJ), and the guest has {}",
-                    firmware.value.name()
+                    "only ACPI describes {what}, and the machine has the tables `\"{}\"`",
+                    firmware.value
                 ),
                 "remove the key, or choose the firmware `\"acpi\"`",
             )
             .with_label(&firmware.place, "the tables are chosen here")
+    })
+}
+
+fn on_budget(settings: &ProfileSettings) -> Option<Diagnostic> {
+    let (action, firmware) = (settings.on_budget.as_ref().ok()?, settings.firmware.as_ref().ok()?);
+    if action.given && matches!(settings.budget, Ok(None)) {
+        return Some(action.refused("there is no budget to spend", "remove the key, or add `budget`"));
+    }
+    (action.value == OnBudget::PowerButton && firmware.value == TableSet::MpTable).then(|| {
+        action
+            .refused(
+                "an MP table has no power button",
+                "write `\"report\"` or `\"stop\"`, or choose the firmware `\"acpi\"`",
+            )
+            .with_label(&firmware.place, "the MP table is set here")
     })
 }
 

@@ -11,7 +11,7 @@ use ras_core::plan::decision::ErrorClass;
 use crate::description::{Default, Key, Optional, Section, Shape};
 use crate::forms::{FilePath, Flag, Integer, KernelPath, Period, ResponseName, Size, Text, Word, Words};
 use crate::machine::{
-    BootProtocol, Kernel, MemoryBacking, OnMissingSupport, OnReboot, PageSize, Repair, TableSet,
+    BootProtocol, Kernel, MemoryBacking, OnBudget, OnMissingSupport, OnReboot, PageSize, Repair, TableSet,
 };
 
 /// The section of that name.
@@ -81,10 +81,14 @@ pub(crate) mod machine {
     };
     pub(crate) static ON_REBOOT: Key<Words<OnReboot>, Default<OnReboot>> = Key {
         name: "on-reboot",
-        doc: "The effect of a reset that the guest requests.",
+        doc: "The effect of a reset that the guest requests, or that a memory error causes.",
         form: Words(&[
             word("exit", OnReboot::Exit, "the VMM exits with status 0"),
-            word("restart", OnReboot::Restart, "the machine boots again"),
+            word(
+                "restart",
+                OnReboot::Restart,
+                "the machine boots again, also after an end because of a memory error",
+            ),
         ]),
         absent: Default(OnReboot::Exit),
     };
@@ -188,7 +192,18 @@ pub(crate) mod ras {
         doc: "How memory errors are handled.",
         shape: Shape::Once {
             required: false,
-            keys: &[&SYNCHRONOUS, &ASYNCHRONOUS, &POLL_INTERVAL, &ON_MISSING_SUPPORT, &REPAIR, &INJECTION],
+            keys: &[
+                &SYNCHRONOUS,
+                &ASYNCHRONOUS,
+                &POLL_INTERVAL,
+                &ON_MISSING_SUPPORT,
+                &REPAIR,
+                &INJECTION,
+                &BOOT_RECORD,
+                &PERSISTENT_STORE,
+                &BUDGET,
+                &ON_BUDGET,
+            ],
         },
     };
     pub(crate) static SYNCHRONOUS: Key<ResponseName, Default<Option<Response>>> = Key {
@@ -237,6 +252,37 @@ pub(crate) mod ras {
         form: Flag,
         absent: Default(false),
     };
+    pub(crate) static BOOT_RECORD: Key<Flag, Default<bool>> = Key {
+        name: "boot-record",
+        doc: "Whether the next boot finds the record of an error that ended the one before (BERT). With ACPI only: other tables have no place for it.",
+        form: Flag,
+        absent: Default(true),
+    };
+    pub(crate) static PERSISTENT_STORE: Key<FilePath, Optional> = Key {
+        name: "persistent-store",
+        doc: "The file in which the guest keeps its last log and error records (ERST, pstore), relative to the profile; made if it is missing. With ACPI only.",
+        form: FilePath { example: "/var/lib/ghest/web-1/store.erst" },
+        absent: Optional("none"),
+    };
+    pub(crate) static BUDGET: Key<Integer, Optional> = Key {
+        name: "budget",
+        doc: "How many distinct pages of 4 KiB may be poisoned until the machine should move to another host.",
+        form: Integer { min: 1, max: MAX_BUDGET, example: 64 },
+        absent: Optional("no limit"),
+    };
+    pub(crate) static ON_BUDGET: Key<Words<OnBudget>, Default<OnBudget>> = Key {
+        name: "on-budget",
+        doc: "What follows the event `evacuate` when the budget is spent.",
+        form: Words(&[
+            word("report", OnBudget::Report, "nothing else"),
+            word("power-button", OnBudget::PowerButton, "press the machine's power button"),
+            word("stop", OnBudget::Stop, "stop the machine with status 12"),
+        ]),
+        absent: Default(OnBudget::Report),
+    };
+
+    /// The pages of the largest machine.
+    const MAX_BUDGET: u32 = 1 << 28;
 }
 
 /// `[[device]]`.

@@ -51,9 +51,9 @@ pub struct Metrics {
 /// The effect of a reset that the guest requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum OnReboot {
-    /// The VMM exits with status 0.
+    /// The VMM exits.
     Exit,
-    /// The machine boots again.
+    /// The machine boots again, also in place of an end because of a memory error.
     Restart,
 }
 
@@ -145,8 +145,8 @@ pub enum BootProtocol {
     Pvh,
 }
 
-/// Responses to memory errors, as requested.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// How memory errors are handled, as requested.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ras {
     /// `ras.synchronous`: response to errors that a vCPU consumed (action required). `None`: `auto`.
     pub synchronous: Option<Response>,
@@ -160,6 +160,32 @@ pub struct Ras {
     pub repair: Repair,
     /// `ras.injection`: whether the guest can inject errors into its own memory.
     pub injection: bool,
+    /// `ras.boot-record`: whether a boot finds the record of the error that ended the one before. With ACPI only.
+    pub boot_record: bool,
+    /// `ras.persistent-store`, resolved against the profile's directory. With ACPI only.
+    pub persistent_store: Option<PathBuf>,
+    /// `ras.budget` and `ras.on-budget`. `None` if there is no limit.
+    pub budget: Option<Budget>,
+}
+
+/// How many pages may be poisoned, and what follows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Budget {
+    /// Distinct pages of 4 KiB.
+    pub pages: u32,
+    /// What is done when so many are poisoned.
+    pub action: OnBudget,
+}
+
+/// What is done when a budget is spent, beside the event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum OnBudget {
+    /// Nothing.
+    Report,
+    /// Press the power button.
+    PowerButton,
+    /// Stop the machine.
+    Stop,
 }
 
 /// A `[[device]]`.

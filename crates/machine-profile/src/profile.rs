@@ -117,7 +117,7 @@ pub fn load(
     parse(Source { name, text }, overrides, arch, base_dir, kinds)
 }
 
-/// Reports conflicts between machines that run at the same time: two with one control socket, or one file of metrics.
+/// Reports conflicts between machines that run at the same time: two with one control socket, one file of metrics, or one store.
 ///
 /// Disks are not compared: profiles that boot one guest with different firmware share them, and do not run together.
 #[must_use]
@@ -126,7 +126,8 @@ pub fn conflicts(profiles: &[Profile]) -> Vec<Diagnostic> {
     let files = shared(profiles, "metrics.file", "file", |it| {
         it.metrics.as_ref().map(|metrics| metrics.file.as_path())
     });
-    sockets.into_iter().chain(files).collect()
+    let stores = shared(profiles, "ras.persistent-store", "store", |it| it.ras.persistent_store.as_deref());
+    sockets.into_iter().chain(files).chain(stores).collect()
 }
 
 /// Reports paths that several machines have for a key. `noun` is what the key names.

@@ -12,8 +12,8 @@ use crate::device_kind::{DeviceKinds, DeviceSection, SectionContext, TYPE, Uses,
 use crate::diagnostic::{Report, Reported};
 use crate::keys::{boot, control, device, machine, memory, metrics, ras};
 use crate::machine::{
-    Boot, BootProtocol, Device, DeviceFile, Kernel, Machine, Memory, MemoryBacking, Metrics,
-    OnMissingSupport, OnReboot, PageSize, Ras, Repair, TableSet,
+    Boot, BootProtocol, Budget, Device, DeviceFile, Kernel, Machine, Memory, MemoryBacking, Metrics,
+    OnBudget, OnMissingSupport, OnReboot, PageSize, Ras, Repair, TableSet,
 };
 use crate::reader::{SectionReader, Setting, SettingResult, unknown_sections};
 use crate::source::Place;
@@ -41,6 +41,10 @@ pub(crate) struct ProfileSettings {
     pub(crate) on_missing_support: SettingResult<OnMissingSupport>,
     pub(crate) repair: SettingResult<Repair>,
     pub(crate) injection: SettingResult<bool>,
+    pub(crate) boot_record: SettingResult<bool>,
+    pub(crate) persistent_store: OptionalSetting<PathBuf>,
+    pub(crate) budget: OptionalSetting<u32>,
+    pub(crate) on_budget: SettingResult<OnBudget>,
     pub(crate) devices: Result<Vec<DeviceSettings>, Reported>,
     pub(crate) control_socket: OptionalSetting<PathBuf>,
     pub(crate) metrics_file: OptionalSetting<PathBuf>,
@@ -115,6 +119,12 @@ impl ProfileSettings {
             on_missing_support: ras.value(&ras::ON_MISSING_SUPPORT, report),
             repair: ras.value(&ras::REPAIR, report),
             injection: ras.value(&ras::INJECTION, report),
+            boot_record: ras.value(&ras::BOOT_RECORD, report),
+            persistent_store: ras
+                .optional(&ras::PERSISTENT_STORE, report)
+                .map(|file| file.map(|path| path.map(resolved))),
+            budget: ras.optional(&ras::BUDGET, report),
+            on_budget: ras.value(&ras::ON_BUDGET, report),
             devices,
             control_socket: control
                 .optional(&control::SOCKET, report)
@@ -131,12 +141,14 @@ impl ProfileSettings {
     pub(crate) fn into_machine(self, arch: Arch) -> Result<Machine, Reported> {
         let backing = self.backing?.value;
         let interval = self.metrics_interval?.value;
+        let firmware = self.firmware?.value;
+        let action = self.on_budget?.value;
         let page_size = self.page_size?.map_or(default_page_size(backing), |setting| setting.value);
         Ok(Machine {
             name: self.name?,
             arch,
             vcpus: self.vcpus?.value,
-            firmware: self.firmware?.value,
+            firmware,
             on_reboot: self.on_reboot?.value,
             memory: Memory { size: self.memory?.value, backing, page_size },
             boot: Boot {
@@ -152,6 +164,9 @@ impl ProfileSettings {
                 on_missing_support: self.on_missing_support?.value,
                 repair: self.repair?.value,
                 injection: self.injection?.value,
+                boot_record: self.boot_record?.value && firmware == TableSet::Acpi,
+                persistent_store: self.persistent_store?.map(|setting| setting.value),
+                budget: self.budget?.map(|pages| Budget { pages: pages.value, action }),
             },
             devices: self
                 .devices?

@@ -7,9 +7,9 @@ use std::time::Duration;
 use devices::virtio_block::{BlockConfig, DiskOptions, Format};
 use machine_profile::device_kind::{DeviceConfig, RateLimits};
 use machine_profile::{
-    Boot, BootProtocol, Device, DeviceFile, Diagnostic, Kernel, MAX_LEN, Machine, Memory, MemoryBacking,
-    Metrics, OnMissingSupport, OnReboot, Override, PageSize, Profile, Ras, Repair, Source, TableSet,
-    conflicts, load, parse, schema,
+    Boot, BootProtocol, Budget, Device, DeviceFile, Diagnostic, Kernel, MAX_LEN, Machine, Memory,
+    MemoryBacking, Metrics, OnBudget, OnMissingSupport, OnReboot, Override, PageSize, Profile, Ras, Repair,
+    Source, TableSet, conflicts, load, parse, schema,
 };
 use platform::Arch;
 use ras_core::Response;
@@ -40,6 +40,9 @@ fn a_header_alone_is_a_profile_and_every_default_is_filled_in() {
                 on_missing_support: OnMissingSupport::Degrade,
                 repair: Repair::OnReset,
                 injection: false,
+                boot_record: true,
+                persistent_store: None,
+                budget: None,
             },
             devices: Vec::new(),
             control_socket: None,
@@ -72,6 +75,10 @@ fn every_key_is_honoured() {
         on-missing-support = "refuse"
         repair = "never"
         injection = true
+        boot-record = false
+        persistent-store = "db.erst"
+        budget = 64
+        on-budget = "stop"
         [[device]]
         type = "virtio-block"
         path = "./a.img"
@@ -124,6 +131,9 @@ fn every_key_is_honoured() {
                 on_missing_support: OnMissingSupport::Refuse,
                 repair: Repair::Never,
                 injection: true,
+                boot_record: false,
+                persistent_store: Some("/srv/db.erst".into()),
+                budget: Some(Budget { pages: 64, action: OnBudget::Stop }),
             },
             devices: vec![disk(0, "/srv/a.img", false), every_key],
             control_socket: Some("/srv/db.sock".into()),

@@ -9,6 +9,7 @@
 //!   901_0000                 PL031 real-time clock
 //!   903_0000                 Generic Event Device
 //!   904_0000                 error injection
+//!   905_0000                 store for error records
 //!   a00_0000 .. a10_0000     virtio-mmio transports, one page each
 //!  1000_0000 .. 1400_0000    GIC redistributors, 128 KiB for each of up to 512 processors
 //!  4000_0000 .. 400f_0000    RAM: tables that the guest reads once (ACPI, EFI), ACPI reclaimable
@@ -53,6 +54,8 @@ pub struct Layout {
     pub ged_base: u64,
     /// INTID of the Generic Event Device.
     pub ged_intid: u32,
+    /// GPA of the registers of a store for error records: one page, in a block of 64 KiB of its own.
+    pub error_serialization_base: u64,
     /// GPA of the registers of error injection: one page, in a block of 64 KiB of its own.
     pub error_injection_base: u64,
     /// INTID of an error source that has its own interrupt (devicetree).
@@ -96,6 +99,7 @@ impl Layout {
         power_button_intid: 35,
         ged_base: 0x903_0000,
         ged_intid: 36,
+        error_serialization_base: 0x905_0000,
         error_injection_base: 0x904_0000,
         error_intid: 37,
         generation_intid: 38,
@@ -141,6 +145,8 @@ pub const POWER_BUTTON_INTID: u32 = Layout::REFERENCE.power_button_intid;
 pub const GED_BASE: u64 = Layout::REFERENCE.ged_base;
 /// [`Layout::ged_intid`] of the reference layout.
 pub const GED_INTID: u32 = Layout::REFERENCE.ged_intid;
+/// [`Layout::error_serialization_base`] of the reference layout.
+pub const ERROR_SERIALIZATION_BASE: u64 = Layout::REFERENCE.error_serialization_base;
 /// [`Layout::error_injection_base`] of the reference layout.
 pub const ERROR_INJECTION_BASE: u64 = Layout::REFERENCE.error_injection_base;
 /// [`Layout::error_intid`] of the reference layout.
@@ -198,6 +204,8 @@ pub fn memory_map(layout: &Layout, size: u64) -> MemoryMap {
         tables,
         devicetree: Some(layout.devicetree),
         records: None,
+        boot_record: None,
+        error_log: None,
     }
 }
 
@@ -255,6 +263,7 @@ pub fn platform(
         console,
         error_sources: vec![],
         error_injection: None,
+        error_serialization: None,
     }
 }
 
@@ -289,6 +298,7 @@ mod tests {
             page(LAYOUT.rtc_base),
             page(LAYOUT.ged_base),
             page(LAYOUT.error_injection_base),
+            page(LAYOUT.error_serialization_base),
             LAYOUT.virtio_mmio,
             page(LAYOUT.gic_redistributors),
             page(LAYOUT.ram_start),

@@ -25,6 +25,7 @@
 pub mod aarch64;
 mod device;
 mod error_injection;
+mod error_serialization;
 mod interrupts;
 mod memory;
 pub mod x86_64;
@@ -34,8 +35,9 @@ pub use device::{
     Interrupt, Property, Trigger, Window,
 };
 pub use error_injection::ErrorInjection;
+pub use error_serialization::ErrorSerialization;
 pub use interrupts::{InterruptController, IoApic, PrivateInterrupts};
-pub use memory::{MemoryMap, Range, Region, RegionKind};
+pub use memory::{MemoryMap, RECORD_REGION_LEN, Range, Region, RegionKind};
 pub use ras_core::Arch;
 use ras_core::{ErrorSource, RecordArea};
 
@@ -104,6 +106,9 @@ pub struct Platform {
     pub error_sources: Vec<ErrorSource>,
     /// How the guest injects errors. `None` if it cannot. Set by [`with_error_injection`](Self::with_error_injection).
     pub error_injection: Option<ErrorInjection>,
+    /// The registers of a store for error records; records pass through [`MemoryMap::error_log`]. `None` if the machine has none. Set by
+    /// [`with_error_serialization`](Self::with_error_serialization).
+    pub error_serialization: Option<ErrorSerialization>,
 }
 
 /// Boot parameters that tables carry on aarch64: the `/chosen` node of a devicetree.
@@ -135,9 +140,23 @@ impl Platform {
     /// [`error_injection`](Self::error_injection) stays `None` if the memory is too small.
     #[must_use]
     pub fn with_error_injection(mut self, describe: impl FnOnce(Range) -> ErrorInjection) -> Self {
-        let area;
-        (self.memory, area) = self.memory.reserve(RegionKind::Reserved, memory::BLOCK);
-        self.error_injection = area.map(describe);
+        self.error_injection = self.memory.reserve(memory::BLOCK, RegionKind::Reserved).map(describe);
+        self
+    }
+
+    /// The machine with a store for error records behind these registers. [`MemoryMap::error_log`] stays `None` if the memory is too small;
+    /// building tables then fails.
+    #[must_use]
+    pub fn with_error_serialization(mut self, registers: ErrorSerialization) -> Self {
+        self.memory = self.memory.with_error_log();
+        self.error_serialization = Some(registers);
+        self
+    }
+
+    /// The machine with a boot error region. [`MemoryMap::boot_record`] stays `None` if the memory is too small.
+    #[must_use]
+    pub fn with_boot_record(mut self) -> Self {
+        self.memory = self.memory.with_boot_record();
         self
     }
 

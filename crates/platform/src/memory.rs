@@ -78,10 +78,18 @@ pub struct MemoryMap {
     pub devicetree: Option<Range>,
     /// The area for error records: inside RAM, a region of its own. `None` if the machine has no error sources.
     pub records: Option<Range>,
+    /// The boot error region, in which a boot finds the record of the error that ended the one before: inside RAM, a region of its own.
+    /// `None` if the machine has none.
+    pub boot_record: Option<Range>,
+    /// The error log address range of a store for error records, through which the guest passes records: inside RAM, a region of its own.
+    /// `None` if the machine has none.
+    pub error_log: Option<Range>,
 }
 
 /// The unit of what is reserved: a kernel with 64 KiB pages maps nothing else with it.
 pub(crate) const BLOCK: u64 = 64 << 10;
+/// Bytes of [`MemoryMap::boot_record`] and of [`MemoryMap::error_log`]: more than a record has.
+pub const RECORD_REGION_LEN: u64 = BLOCK;
 
 impl MemoryMap {
     /// Size of RAM in bytes.
@@ -101,23 +109,35 @@ impl MemoryMap {
 
     /// Reserves `bytes`, a multiple of [`BLOCK`], for error records.
     #[must_use]
-    pub(crate) fn with_records(self, bytes: u64) -> Self {
-        let (map, records) = self.reserve(RegionKind::AcpiNvs, bytes);
-        MemoryMap { records, ..map }
+    pub(crate) fn with_records(mut self, bytes: u64) -> Self {
+        self.records = self.reserve(bytes, RegionKind::AcpiNvs);
+        self
+    }
+
+    /// Reserves [`RECORD_REGION_LEN`] bytes for the boot error region. Not as ACPI NVS: Linux on x86 requests the region as a resource, and
+    /// takes that kind of memory for its own.
+    #[must_use]
+    pub(crate) fn with_boot_record(mut self) -> Self {
+        self.boot_record = self.reserve(RECORD_REGION_LEN, RegionKind::Reserved);
+        self
+    }
+
+    /// Reserves [`RECORD_REGION_LEN`] bytes for the error log address range, as the boot error region.
+    #[must_use]
+    pub(crate) fn with_error_log(mut self) -> Self {
+        self.error_log = self.reserve(RECORD_REGION_LEN, RegionKind::Reserved);
+        self
     }
 
     /// Reserves `bytes`, a multiple of [`BLOCK`]: at the end of the usable memory in the first range of RAM. Memory above it that the
     /// alignment leaves stays usable. Reserves nothing if less than half of the region would be left.
-    #[must_use]
-    pub(crate) fn reserve(mut self, kind: RegionKind, bytes: u64) -> (Self, Option<Range>) {
+    pub(crate) fn reserve(&mut self, bytes: u64, kind: RegionKind) -> Option<Range> {
         let end = self.usable_end();
-        let Some(index) = self.regions.iter().position(|region| region.range.end() == end) else {
-            return (self, None);
-        };
+        let index = self.regions.iter().position(|region| region.range.end() == end)?;
         let whole = self.regions[index].range;
         let start = end.saturating_sub(bytes) / BLOCK * BLOCK;
         if bytes == 0 || start < whole.start + whole.len / 2 {
-            return (self, None);
+            return None;
         }
         let reserved = Range { start, len: bytes };
         let usable = |start, end| {
@@ -126,7 +146,7 @@ impl MemoryMap {
         let parts =
             [usable(whole.start, start), Some(Region { range: reserved, kind }), usable(reserved.end(), end)];
         self.regions.splice(index..=index, parts.into_iter().flatten());
-        (self, Some(reserved))
+        Some(reserved)
     }
 
     /// Whether all of `range` is RAM.
@@ -161,9 +181,20 @@ mod tests {
     }
 
     #[test]
+    fn the_boot_error_region_is_beside_the_records() {
+        let map = crate::x86_64::memory_map(&crate::x86_64::Layout::REFERENCE, 64 << 20);
+        let map = map.with_records(0x3_0000).with_boot_record();
+        let (records, boot_record) = (map.records.expect("records"), map.boot_record.expect("a region"));
+        assert_eq!((boot_record.end(), map.usable_end()), (records.start, boot_record.start));
+        let kinds = map.regions.iter().filter(|region| region.range.overlaps(boot_record));
+        assert_eq!(kinds.map(|region| region.kind).collect::<Vec<_>>(), [RegionKind::Reserved]);
+    }
+
+    #[test]
     fn areas_are_reserved_one_below_the_other() {
         let map = crate::aarch64::memory_map(&crate::aarch64::Layout::REFERENCE, 1 << 30);
-        let (map, first) = map.with_records(2 * BLOCK).reserve(RegionKind::Reserved, BLOCK);
+        let mut map = map.with_records(2 * BLOCK);
+        let first = map.reserve(BLOCK, RegionKind::Reserved);
         let (records, first) = (map.records.expect("a record area"), first.expect("an area"));
         assert_eq!((first.end(), first.len, map.usable_end()), (records.start, BLOCK, first.start));
         assert!(map.regions.contains(&Region { range: first, kind: RegionKind::Reserved }));

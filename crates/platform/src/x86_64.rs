@@ -39,6 +39,8 @@ pub struct Layout {
     pub ged_base: u64,
     /// GSI of the Generic Event Device.
     pub ged_gsi: u32,
+    /// GPA of the registers of a store for error records: one page.
+    pub error_serialization_base: u64,
     /// GPA of the registers of error injection: one page.
     pub error_injection_base: u64,
     /// GPA of the I/O APIC. KVM's irqchip: fec0_0000.
@@ -82,6 +84,7 @@ impl Layout {
         virtio_gsis: &[5, 10, 11, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23],
         ged_base: 0xd010_0000,
         ged_gsi: 9,
+        error_serialization_base: 0xd010_2000,
         error_injection_base: 0xd010_1000,
         io_apic_base: 0xfec0_0000,
         local_apic_base: 0xfee0_0000,
@@ -124,6 +127,8 @@ pub const VIRTIO_GSIS: &[u32] = Layout::REFERENCE.virtio_gsis;
 pub const GED_BASE: u64 = Layout::REFERENCE.ged_base;
 /// [`Layout::ged_gsi`] of the reference layout.
 pub const GED_GSI: u32 = Layout::REFERENCE.ged_gsi;
+/// [`Layout::error_serialization_base`] of the reference layout.
+pub const ERROR_SERIALIZATION_BASE: u64 = Layout::REFERENCE.error_serialization_base;
 /// [`Layout::error_injection_base`] of the reference layout.
 pub const ERROR_INJECTION_BASE: u64 = Layout::REFERENCE.error_injection_base;
 /// [`Layout::kvm_tss`] of the reference layout.
@@ -181,6 +186,8 @@ pub fn memory_map(layout: &Layout, size: u64) -> MemoryMap {
         tables: Range::between(layout.tables_start, RESET_VECTOR),
         devicetree: None,
         records: None,
+        boot_record: None,
+        error_log: None,
     }
 }
 
@@ -219,6 +226,7 @@ pub fn platform(
         console,
         error_sources: vec![],
         error_injection: None,
+        error_serialization: None,
     }
 }
 
@@ -257,13 +265,14 @@ mod tests {
             LAYOUT.virtio_mmio,
             page(LAYOUT.ged_base),
             page(LAYOUT.error_injection_base),
+            page(LAYOUT.error_serialization_base),
             page(LAYOUT.io_apic_base),
             page(LAYOUT.local_apic_base),
             LAYOUT.kvm_identity_map,
             LAYOUT.kvm_tss,
         ];
         assert!(registers.windows(2).all(|pair| pair[0].end() <= pair[1].start), "{registers:x?}");
-        assert!(registers[0].start >= LAYOUT.hole_start && registers[6].end() <= HOLE_END);
+        assert!(registers[0].start >= LAYOUT.hole_start && registers[7].end() <= HOLE_END);
     }
 
     #[test]

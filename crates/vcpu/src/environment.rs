@@ -87,6 +87,11 @@ pub trait MemoryErrorHandler: Send + Sync {
         let _ = (vcpu, state);
     }
 
+    /// A vCPU has left its run loop. Its state shows whether it has handled what it was notified of.
+    fn stopped(&self, vcpu: u32, state: &mut dyn FnMut() -> Option<VcpuState>) {
+        let _ = (vcpu, state);
+    }
+
     /// Called about once a millisecond for each held vCPU, to check whether to release it.
     fn poll(&self) {}
 }

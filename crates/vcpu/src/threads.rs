@@ -68,7 +68,10 @@ impl Vcpus {
                     // A panic too is reported as the end of the vCPU.
                     let reason = catch_unwind(AssertUnwindSafe(|| {
                         let _entered = control.enter_thread(vcpu);
-                        kick::with_flag(flag.as_ref(), || run(vcpu, &mut port, &environment, &control))
+                        let reason =
+                            kick::with_flag(flag.as_ref(), || run(vcpu, &mut port, &environment, &control));
+                        environment.memory_errors.stopped(vcpu, &mut || port.state(None));
+                        reason
                     }))
                     .unwrap_or_else(|_| VcpuExitReason::RunFailed("the vCPU's thread panicked".into()));
                     let registers =

@@ -2,12 +2,14 @@
 //!
 //! An ACPI table is a file with an [`AcpiTable`]; `LISTED` names those that the XSDT points at.
 
+mod bert;
 mod console;
 mod dbg2;
 mod device;
 mod dsdt;
 mod einj;
 mod error_sources;
+mod erst;
 mod fadt;
 mod gtdt;
 mod header;
@@ -34,8 +36,18 @@ use crate::{BuildError, EntryPoint, GuestTables, OemInfo, Table, TableSet, chose
 use console::Port;
 
 /// The tables that the XSDT points at, in the order of their addresses. Guests expect the FADT first.
-const LISTED: &[AcpiTable] =
-    &[fadt::TABLE, madt::TABLE, gtdt::TABLE, pptt::TABLE, spcr::TABLE, dbg2::TABLE, hest::TABLE, einj::TABLE];
+const LISTED: &[AcpiTable] = &[
+    fadt::TABLE,
+    madt::TABLE,
+    gtdt::TABLE,
+    pptt::TABLE,
+    spcr::TABLE,
+    dbg2::TABLE,
+    hest::TABLE,
+    einj::TABLE,
+    bert::TABLE,
+    erst::TABLE,
+];
 
 /// This table set.
 const SET: TableSet = TableSet::Acpi;

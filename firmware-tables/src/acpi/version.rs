@@ -19,6 +19,10 @@ pub(super) const GTDT: u8 = 3;
 pub(super) const PPTT: u8 = 2;
 /// Revision of the HEST.
 pub(super) const HEST: u8 = 1;
+/// Revision of the ERST.
+pub(super) const ERST: u8 = 1;
+/// Revision of the BERT.
+pub(super) const BERT: u8 = 1;
 /// Revision of the DSDT: from 2 on, integers have 64 bits.
 pub(super) const DSDT: u8 = 2;
 /// Revision of the XSDT.

@@ -30,6 +30,12 @@ pub(crate) fn build(
     if platform.error_injection.is_some() {
         return Err(BuildError::ErrorInjection { set: SET });
     }
+    if platform.memory.boot_record.is_some() {
+        return Err(BuildError::OnlyAcpi { set: SET, what: "a boot error region" });
+    }
+    if platform.error_serialization.is_some() {
+        return Err(BuildError::OnlyAcpi { set: SET, what: "a store for error records" });
+    }
     let phandles = Phandles::of(platform)?;
     let error_sources = ErrorSources::of(platform, phandles.first_free())?;
     let root = root(platform, chosen, oem, &phandles, error_sources.as_ref())?;

@@ -46,6 +46,12 @@ pub(crate) fn build(platform: &Platform, oem: &OemInfo<'_>) -> Result<GuestTable
     if platform.error_injection.is_some() {
         return Err(BuildError::ErrorInjection { set: SET });
     }
+    if platform.memory.boot_record.is_some() {
+        return Err(BuildError::OnlyAcpi { set: SET, what: "a boot error region" });
+    }
+    if platform.error_serialization.is_some() {
+        return Err(BuildError::OnlyAcpi { set: SET, what: "a store for error records" });
+    }
     let configuration = configuration(platform, oem)?;
     let mut area = Area::new(platform.memory.tables, SCAN_START);
     let pointer_gpa = area.claim(size_of::<wire::FloatingPointer>());

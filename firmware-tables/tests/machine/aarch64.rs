@@ -4,7 +4,7 @@
 use platform::aarch64::{self, Features};
 use platform::{
     AcpiIdentity, AcpiObject, Chosen, DeviceNode, DeviceRole, DevicetreeChild, DevicetreeIdentity,
-    ErrorInjection, EventSource, Interrupt, Platform, Property, Range, Trigger, Window,
+    ErrorInjection, ErrorSerialization, EventSource, Interrupt, Platform, Property, Range, Trigger, Window,
 };
 use ras_core::{ErrorSource, Notification};
 
@@ -28,6 +28,26 @@ pub(crate) fn machine(vcpus: u32, features: Features, transports: usize) -> Plat
     let mut devices = vec![serial(), clock(), event_device(), power_button(), error_device()];
     devices.extend((0..transports).map(transport));
     aarch64::platform(&aarch64::Layout::REFERENCE, vcpus, 1 << 30, features, devices, Some("serial0"))
+}
+
+/// Registers of a store for error records at their place.
+#[allow(dead_code, reason = "not every test has a store")]
+pub(crate) fn error_serialization() -> ErrorSerialization {
+    let register = |number: u64| aarch64::ERROR_SERIALIZATION_BASE + 8 * number;
+    ErrorSerialization {
+        operation: register(0),
+        end: register(1),
+        offset: register(2),
+        execute: register(3),
+        busy: register(4),
+        status: register(5),
+        record_id: register(6),
+        count: register(7),
+        log_address: register(8),
+        log_len: register(9),
+        log_attributes: register(10),
+        timings: register(11),
+    }
 }
 
 /// Error injection: registers in the order of EINJ's actions, and memory.

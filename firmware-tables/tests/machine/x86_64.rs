@@ -3,8 +3,8 @@
 use std::num::NonZeroU32;
 
 use platform::{
-    AcpiIdentity, AcpiObject, DeviceNode, DeviceRole, ErrorInjection, EventSource, Platform, Range, Trigger,
-    Window, x86_64,
+    AcpiIdentity, AcpiObject, DeviceNode, DeviceRole, ErrorInjection, ErrorSerialization, EventSource,
+    Platform, Range, Trigger, Window, x86_64,
 };
 use ras_core::{ErrorSource, Notification};
 
@@ -19,6 +19,26 @@ pub(crate) fn machine(vcpus: u32, memory: u64, transports: usize) -> Platform {
         vec![serial(), clock(), event_device(), power_button(), error_device(), generation_id()];
     devices.extend((0..transports).map(transport));
     x86_64::platform(&x86_64::Layout::REFERENCE, vcpus, memory, devices, Some("serial0"))
+}
+
+/// Registers of a store for error records at their place.
+#[allow(dead_code, reason = "not every test has a store")]
+pub(crate) fn error_serialization() -> ErrorSerialization {
+    let register = |number: u64| x86_64::ERROR_SERIALIZATION_BASE + 8 * number;
+    ErrorSerialization {
+        operation: register(0),
+        end: register(1),
+        offset: register(2),
+        execute: register(3),
+        busy: register(4),
+        status: register(5),
+        record_id: register(6),
+        count: register(7),
+        log_address: register(8),
+        log_len: register(9),
+        log_attributes: register(10),
+        timings: register(11),
+    }
 }
 
 /// Error injection: registers in the order of EINJ's actions, and memory.

@@ -5,8 +5,10 @@ use alloc::boxed::Box;
 use super::stop::stop;
 use super::{Registration, Reporter, ReporterContext, Setup};
 use crate::abilities::{ArchAbilities, HostAbilities};
-use crate::actions::{Action, ActionFailed, ActionSink, ErrorEvent, FaultAddress, StopReason};
-use crate::memory_error::MemoryError;
+use crate::actions::{
+    Action, ActionFailed, ActionSink, ErrorEvent, FaultAddress, StopReason, Unacknowledged,
+};
+use crate::memory_error::{MemoryError, Span};
 use crate::response::Response;
 use crate::vcpu_state::{Access, Consumption, ExceptionLevel, VcpuState};
 
@@ -16,29 +18,35 @@ pub(super) const REGISTRATION: Registration = Registration {
         Ok(Box::new(ExternalAbort {
             serror: response.chosen == Response::Serror,
             injector: Injector::of(host),
+            last: None,
         }))
     },
 };
 
 /// Injects an exception, without a record.
+///
+/// The architecture has nothing by which a guest says that it has handled one: the last one counts as not acknowledged until the guest is
+/// reset.
 #[derive(Clone, Copy, Debug)]
 pub struct ExternalAbort {
     /// An SError, not a synchronous abort.
     serror: bool,
     injector: Injector,
+    /// The last error of this boot.
+    last: Option<Unacknowledged>,
 }
 
 impl ExternalAbort {
     /// Injects synchronous external aborts.
     #[must_use]
     pub fn synchronous(host: &HostAbilities) -> Self {
-        ExternalAbort { serror: false, injector: Injector::of(host) }
+        ExternalAbort { serror: false, injector: Injector::of(host), last: None }
     }
 
     /// Injects SErrors.
     #[must_use]
     pub fn asynchronous(host: &HostAbilities) -> Self {
-        ExternalAbort { serror: true, injector: Injector::of(host) }
+        ExternalAbort { serror: true, injector: Injector::of(host), last: None }
     }
 }
 
@@ -53,9 +61,23 @@ impl Reporter for ExternalAbort {
             (Response::Abort, self.injector.abort(vcpu, consumption))
         };
         match sink.act(action) {
-            Ok(()) => sink.event(ErrorEvent::Handled { span: error.span, response }),
+            Ok(()) => {
+                let page = Span::around(error.gpa, 0);
+                let severity = error.severity;
+                self.last =
+                    Some(Unacknowledged { source: None, span: page, severity, consumed_by: Some(vcpu) });
+                sink.event(ErrorEvent::Handled { span: error.span, response });
+            }
             Err(ActionFailed) => stop(*error, StopReason::NotDeliverable, sink),
         }
+    }
+
+    fn unacknowledged(&self, _context: &ReporterContext) -> Option<Unacknowledged> {
+        self.last
+    }
+
+    fn reset(&mut self, _sink: &mut dyn ActionSink) {
+        self.last = None;
     }
 }
 

@@ -8,7 +8,7 @@ use super::external_abort::Injector;
 use super::stop::stop;
 use super::{BuildError, Claim, NotInjected, Registration, Reporter, ReporterContext, Setup};
 use crate::abilities::HostAbilities;
-use crate::actions::{Action, ActionFailed, ActionSink, ErrorEvent, Overdue, StopReason};
+use crate::actions::{Action, ActionFailed, ActionSink, ErrorEvent, StopReason, Unacknowledged};
 use crate::handshake::{Consumer, Handshake, Record, Step};
 use crate::memory_blocks::{MemoryBlocks, MemoryReport, PartName};
 use crate::memory_error::{Kind, MemoryError, Span};
@@ -16,6 +16,7 @@ use crate::notification::Notification;
 use crate::plan::ResponsePlan;
 use crate::record_area::{self, RecordSlot};
 use crate::response::Response;
+use crate::severity::Severity;
 use crate::vcpu_state::VcpuState;
 
 pub(super) const REGISTRATION: Registration = Registration {
@@ -54,6 +55,8 @@ struct Channel {
     injector: Injector,
     /// Number of records written so far.
     written: u64,
+    /// The last fatal record that was acknowledged: a guest reads it, and panics.
+    fatal: Option<Record>,
     /// Why the record of the last step was not reported.
     failure: Option<StopReason>,
     block: [u8; BLOCK_LEN],
@@ -81,6 +84,7 @@ impl Ghes {
                 fallback: response.unacknowledged.unwrap_or(Response::Stop),
                 injector: Injector::of(host),
                 written: 0,
+                fatal: None,
                 failure: None,
                 block: [0; BLOCK_LEN],
                 injected: Injected::default(),
@@ -130,11 +134,17 @@ impl Reporter for Ghes {
     fn reset(&mut self, sink: &mut dyn ActionSink) {
         self.channel.restore(sink);
         self.channel.injected = Injected::default();
+        self.channel.fatal = None;
         self.handshake.reset();
     }
 
-    fn overdue(&self) -> Option<Overdue> {
-        self.handshake.overdue().map(|record| self.channel.overdue(&record))
+    fn overdue(&self) -> Option<Unacknowledged> {
+        self.handshake.overdue().map(|record| self.channel.as_unacknowledged(&record))
+    }
+
+    fn unacknowledged(&self, context: &ReporterContext) -> Option<Unacknowledged> {
+        let record = self.handshake.unacknowledged(is_free(context), context.now_ns);
+        record.or(self.channel.fatal).map(|record| self.channel.as_unacknowledged(&record))
     }
 
     fn has_capacity(&self) -> bool {
@@ -218,17 +228,25 @@ impl Channel {
             Step::Fallback(consumer, span) => self.respond_with_fallback(consumer, span, sink),
             Step::Queued(span) => sink.event(ErrorEvent::Queued { source, span }),
             Step::Coalesced(span) => sink.event(ErrorEvent::Coalesced { source, span }),
-            Step::Acknowledged(Record { span, .. }, after_ns) => {
+            Step::Acknowledged(record, after_ns) => {
+                let span = record.span;
+                if record.severity == Severity::Fatal {
+                    self.fatal = Some(record);
+                }
                 sink.event(ErrorEvent::Acknowledged { source, span, after_ns });
             }
-            Step::Overdue(record) => sink.event(ErrorEvent::Overdue(self.overdue(&record))),
+            Step::Overdue(record) => sink.event(ErrorEvent::Overdue(self.as_unacknowledged(&record))),
             Step::Overflowed(span, times) => sink.event(ErrorEvent::Overflowed { source, span, times }),
         }
     }
 
-    fn overdue(&self, record: &Record) -> Overdue {
-        let consumed_by = record.consumer.map(|consumer| consumer.vcpu);
-        Overdue { source: Some(self.claim.slot().source.id), span: record.span, consumed_by }
+    fn as_unacknowledged(&self, record: &Record) -> Unacknowledged {
+        Unacknowledged {
+            source: Some(self.claim.slot().source.id),
+            span: record.span,
+            severity: record.severity,
+            consumed_by: record.consumer.map(|consumer| consumer.vcpu),
+        }
     }
 
     /// The register first, so that an acknowledgement can only be of this record; then the block's body; last its first field, by which a

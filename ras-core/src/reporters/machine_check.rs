@@ -8,7 +8,7 @@ use super::stop::stop;
 use super::{BuildError, Registration, Reporter, ReporterContext, Setup};
 use crate::abilities::{ArchAbilities, HostAbilities, MachineCheckAbilities, Vendor};
 use crate::actions::{
-    Action, ActionFailed, ActionSink, ErrorEvent, MachineCheck, Overdue, StopReason, Target,
+    Action, ActionFailed, ActionSink, ErrorEvent, MachineCheck, StopReason, Target, Unacknowledged,
 };
 use crate::memory_error::{Kind, MemoryError};
 use crate::plan::Timeouts;
@@ -47,7 +47,8 @@ pub(super) const REGISTRATION: Registration = Registration {
 /// progress for longer than the timeout. Detected errors are retried for that time, and then left to the ledger.
 ///
 /// A machine check has no record to acknowledge, but its handler ends by clearing MCG_STATUS.MCIP (Intel SDM volume 3, IA32_MCG_STATUS). The
-/// state of a vCPU that was notified is observed when the timeout has passed: if the machine check is still in progress, it is overdue.
+/// state of a vCPU that was notified is observed when the timeout has passed: if the machine check is still in progress, it is overdue. A
+/// detected error is acknowledged when its bank is clear.
 #[derive(Clone, Debug)]
 pub struct MachineCheckReporter {
     vendor: Vendor,
@@ -58,6 +59,8 @@ pub struct MachineCheckReporter {
     /// Detected errors that cannot be reported yet.
     deferred: Queue<Deferred, CAPACITY>,
     in_progress: InProgress<CAPACITY>,
+    /// The last detected error, until its bank was observed to be clear.
+    unread: Option<Unacknowledged>,
 }
 
 /// A vCPU that cannot be notified because another machine check is in progress.
@@ -97,6 +100,7 @@ impl MachineCheckReporter {
             busy: Queue::new(),
             deferred: Queue::new(),
             in_progress: InProgress::default(),
+            unread: None,
         })
     }
 
@@ -187,7 +191,7 @@ impl MachineCheckReporter {
 
     /// Reports a detected error to vCPU 0, if that is possible now. Returns whether it was.
     fn try_report_detected(
-        &self,
+        &mut self,
         error: &MemoryError,
         state: Option<MachineCheckState>,
         sink: &mut dyn ActionSink,
@@ -203,6 +207,10 @@ impl MachineCheckReporter {
             }
             _ => return false,
         };
+        if outcome.is_ok() {
+            let MemoryError { span, severity, .. } = *error;
+            self.unread = Some(Unacknowledged { source: None, span, severity, consumed_by: None });
+        }
         outcome.is_ok()
     }
 
@@ -265,7 +273,7 @@ impl Reporter for MachineCheckReporter {
                 if self.is_broadcast(state) {
                     self.in_progress.postpone(observe_ns);
                 }
-                self.in_progress.start(vcpu, error.span, observe_ns);
+                self.in_progress.start(vcpu, error, observe_ns);
             }
             (Kind::ActionRequired, Some(vcpu), Some(state)) if state.enabled => {
                 if self.hold(vcpu, context.now_ns, sink).is_err() {
@@ -312,6 +320,9 @@ impl Reporter for MachineCheckReporter {
 
     fn observe(&mut self, vcpu: u32, context: &ReporterContext, sink: &mut dyn ActionSink) {
         let Some(VcpuState::X86_64(state)) = context.vcpu else { return };
+        if vcpu == 0 && !state.detected_unread {
+            self.unread = None;
+        }
         if !state.in_progress {
             self.in_progress.end(vcpu);
         } else if let Some(overdue) =
@@ -321,11 +332,16 @@ impl Reporter for MachineCheckReporter {
         }
     }
 
-    fn overdue(&self) -> Option<Overdue> {
+    fn overdue(&self) -> Option<Unacknowledged> {
         self.in_progress.overdue()
     }
 
+    fn unacknowledged(&self, _context: &ReporterContext) -> Option<Unacknowledged> {
+        self.in_progress.first().or(self.unread)
+    }
+
     fn reset(&mut self, _sink: &mut dyn ActionSink) {
+        self.unread = None;
         self.busy = Queue::new();
         self.deferred = Queue::new();
         self.in_progress = InProgress::default();

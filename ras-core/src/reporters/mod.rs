@@ -20,7 +20,7 @@ use alloc::boxed::Box;
 use core::fmt::Debug;
 
 use crate::abilities::HostAbilities;
-use crate::actions::{ActionSink, Overdue};
+use crate::actions::{ActionSink, Unacknowledged};
 use crate::memory_blocks::PartName;
 use crate::memory_error::MemoryError;
 use crate::plan::ResponsePlan;
@@ -68,7 +68,13 @@ pub trait Reporter: Debug + Send {
     fn observe(&mut self, _vcpu: u32, _context: &ReporterContext, _sink: &mut dyn ActionSink) {}
 
     /// The record that the guest has not acknowledged in time, or the first such machine check. `None` if there is none.
-    fn overdue(&self) -> Option<Overdue> {
+    fn overdue(&self) -> Option<Unacknowledged> {
+        None
+    }
+
+    /// The first error of this boot that the guest has not acknowledged, in time or not; or one that was fatal. What counts as acknowledgement
+    /// is the reporter's: an exception that has none is never acknowledged.
+    fn unacknowledged(&self, _context: &ReporterContext) -> Option<Unacknowledged> {
         None
     }
 

@@ -4,7 +4,7 @@ use core::num::NonZeroU32;
 use std::collections::BTreeMap;
 
 use ras_core::abilities::{ArchAbilities, Fact, HostAbilities, MachineCheckAbilities, MemoryFailure, Vendor};
-use ras_core::actions::{Action, ActionFailed, ErrorEvent, Overdue, Target};
+use ras_core::actions::{Action, ActionFailed, ErrorEvent, Target, Unacknowledged};
 use ras_core::plan::{TablesView, plan, sources_wanted};
 use ras_core::reporters::ReporterContext;
 use ras_core::request::{Arch, OnMissingSupport, Repair, Request, TableSet};
@@ -112,7 +112,7 @@ impl Machine {
                 Action::Event(ErrorEvent::NotReported { source, .. }) => {
                     done.push(format!("not reported {source}"));
                 }
-                Action::Event(ErrorEvent::Overdue(Overdue { source, consumed_by, .. })) => {
+                Action::Event(ErrorEvent::Overdue(Unacknowledged { source, consumed_by, .. })) => {
                     let what = source.map_or("mce".into(), |source| source.to_string());
                     done.push(match consumed_by {
                         Some(vcpu) => format!("overdue {what}, consumed by {vcpu}"),

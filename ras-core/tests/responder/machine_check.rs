@@ -1,7 +1,7 @@
 //! x86 guests that are notified by machine checks.
 
 use ras_core::abilities::{MachineCheckAbilities, Vendor};
-use ras_core::actions::{Action, Overdue, Target};
+use ras_core::actions::{Action, Target, Unacknowledged};
 use ras_core::request::TableSet;
 use ras_core::vcpu_state::{MachineCheckState, VcpuState};
 use ras_core::{Kind, MemoryError, Origin, Response, Severity, Span};
@@ -130,7 +130,12 @@ fn a_machine_check_that_does_not_end_is_overdue() {
         machine.run(|responder, sink| responder.observe(vcpu, &context, sink))
     };
     machine.consumed(0x1000, 12, 1, VcpuState::X86_64(ready));
-    let overdue = Overdue { source: None, span: Span::around(0x1000, 12), consumed_by: Some(1) };
+    let overdue = Unacknowledged {
+        source: None,
+        span: Span::around(0x1000, 12),
+        severity: Severity::Recoverable,
+        consumed_by: Some(1),
+    };
     machine.now += SECOND;
     assert_eq!(machine.responder.awaits_state_of(machine.now), None);
     // vCPU 1 takes part in the machine check of vCPU 0, and has as much time for it.

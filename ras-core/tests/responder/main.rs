@@ -5,3 +5,4 @@ mod machine;
 mod machine_check;
 mod progress;
 mod records;
+mod unacknowledged;

@@ -1,7 +1,7 @@
 //! Guests that are notified by records, and by exceptions without a record.
 
 use ras_core::abilities::Vendor;
-use ras_core::actions::{Action, FaultAddress, Overdue, StopReason};
+use ras_core::actions::{Action, FaultAddress, StopReason, Unacknowledged};
 use ras_core::request::TableSet;
 use ras_core::vcpu_state::{Access, Consumption, ExceptionLevel, VcpuState};
 use ras_core::{Kind, MemoryError, Origin, Response, Severity, Span, StatusBlock};
@@ -329,7 +329,12 @@ fn a_consumed_error_that_is_never_acknowledged_is_overdue() {
     machine.now += 20 * SECOND;
     // A detected error waits for a driver that starts later: that is no reason to suspect a hang.
     assert_eq!(machine.tick(), ["overdue 0, consumed by 1"]);
-    let overdue = Overdue { source: Some(0), span: Span::around(0x8000_1000, 12), consumed_by: Some(1) };
+    let overdue = Unacknowledged {
+        source: Some(0),
+        span: Span::around(0x8000_1000, 12),
+        severity: Severity::Recoverable,
+        consumed_by: Some(1),
+    };
     assert!(machine.responder.overdue().eq([overdue]));
     machine.guest_reads(0);
     assert_eq!(machine.tick(), ["acknowledged 0"]);

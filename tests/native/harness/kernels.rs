@@ -1,7 +1,10 @@
 //! Generated kernels for tests: valid ones that do one thing, and invalid files.
 
+use devices::error_serialization;
 use linux_loader::loader::bootparam::setup_header;
-use platform::x86_64::{POWER_PORT, RESET_VALUE, S5_SLEEP_TYPE, SERIAL_PORT};
+use platform::x86_64::{
+    ERROR_SERIALIZATION_BASE, GED_BASE, POWER_PORT, RESET_VALUE, S5_SLEEP_TYPE, SERIAL_PORT,
+};
 use vm_memory::ByteValued;
 
 /// Where a bzImage's protected-mode code is loaded.
@@ -49,38 +52,46 @@ pub(crate) fn counts_boots() -> Vec<u8> {
     bz_image(&code)
 }
 
-/// A bzImage that enables machine checks, reads a page again and again, and does not return from the machine check that it takes: it prints
-/// `m` and halts.
-pub(crate) fn hangs_in_its_machine_check(gpa: u32) -> Vec<u8> {
-    let (table, table_register) = (0x5_0000_u32, 0x5_1000_u32);
-    let code = |handler: u32| {
-        let mut code = vec![0xbf];
-        code.extend((table + 18 * 16).to_le_bytes()); // mov edi, the entry of #MC
-        code.extend([0xc7, 0x07]);
-        code.extend((0x10 << 16 | handler & 0xffff).to_le_bytes()); // mov dword [rdi], code segment and low half
-        code.extend([0xc7, 0x47, 4]);
-        code.extend((handler & 0xffff_0000 | 0x8e00).to_le_bytes()); // mov dword [rdi + 4], high half, interrupt gate
-        code.extend([0x48, 0xc7, 0x47, 8, 0, 0, 0, 0]); // mov qword [rdi + 8], 0
-        code.push(0xbf);
-        code.extend(table_register.to_le_bytes()); // mov edi, table_register
-        code.extend([0x66, 0xc7, 0x07, 0xff, 0x0f]); // mov word [rdi], 0xfff
-        code.extend([0x48, 0xc7, 0x47, 2]);
-        code.extend(table.to_le_bytes()); // mov qword [rdi + 2], table
-        code.extend([0x0f, 0x01, 0x1f, 0xbc]);
-        code.extend((table + 0x8000).to_le_bytes()); // lidt [rdi]; mov esp, a stack
-        code.extend([0x0f, 0x20, 0xe0, 0x83, 0xc8, 0x40, 0x0f, 0x22, 0xe0]); // cr4 |= CR4.MCE
-        code.extend([0x83, 0xc8, 0xff, 0x83, 0xca, 0xff]); // or eax, -1; or edx, -1
-        code.extend([0xb9, 0x7b, 0x01, 0, 0, 0x0f, 0x30]); // mov ecx, MCG_CTL; wrmsr
-        code.extend([0xb9, 0x24, 0x04, 0, 0, 0x0f, 0x30]); // mov ecx, MC9_CTL; wrmsr
-        code.extend([0x8b, 0x04, 0x25]);
-        code.extend(gpa.to_le_bytes()); // mov eax, [gpa]
-        code.extend([0xeb, 0xf7]); // jmp to it
-        code
-    };
+/// A bzImage that prints `w`, waits until its power button is pressed (ACPI: polls the event device's selector), and switches off.
+pub(crate) fn waits_for_its_power_button() -> Vec<u8> {
     let [serial_low, serial_high] = SERIAL_PORT.to_le_bytes();
-    let handler = LOAD as u32 + 0x200 + code(0).len() as u32;
-    let handling = [0x66, 0xba, serial_low, serial_high, 0xb0, b'm', 0xee, 0xf4, 0xeb, 0xfd];
-    bz_image(&[&code(handler)[..], &handling].concat())
+    let [power_low, power_high] = POWER_PORT.to_le_bytes();
+    let ged = u32::try_from(GED_BASE).expect("below 4 GiB");
+    let mut code = vec![0x66, 0xba, serial_low, serial_high, 0xb0, b'w', 0xee]; // mov dx, SERIAL_PORT; mov al, 'w'; out dx, al
+    code.push(0xbf);
+    code.extend(ged.to_le_bytes()); // mov edi, GED_BASE
+    code.extend([0x8b, 0x07, 0xa8, 2, 0x74, 0xfa]); // mov eax, [rdi]; test al, POWER_BUTTON; jz to the read
+    code.extend([0x66, 0xba, power_low, power_high, 0xb0, S5_SLEEP_TYPE << 2 | 1 << 5, 0xee, 0xf4]); // mov dx, al; out; hlt
+    bz_image(&code)
+}
+
+/// A bzImage that prints the number of records in its store (ERST), writes one more with the next identifier, prints the status of that, and
+/// switches off. Each is a digit.
+pub(crate) fn writes_a_record() -> Vec<u8> {
+    let [serial_low, serial_high] = SERIAL_PORT.to_le_bytes();
+    let [power_low, power_high] = POWER_PORT.to_le_bytes();
+    let at = error_serialization::registers(0);
+    let register = |offset: u64| u8::try_from(offset).expect("one of the first registers");
+    let print = [0x04, b'0', 0x66, 0xba, serial_low, serial_high, 0xee]; // add al, '0'; mov dx, SERIAL_PORT; out dx, al
+    let set = |offset: u64, value: u8| vec![0x48, 0xc7, 0x47, register(offset), value, 0, 0, 0]; // mov qword [rdi + offset], value
+    let get = |offset: u64| vec![0x48, 0x8b, 0x47, register(offset)]; // mov rax, [rdi + offset]
+    let mut code = vec![0xbf];
+    code.extend(u32::try_from(ERROR_SERIALIZATION_BASE).expect("below 4 GiB").to_le_bytes()); // mov edi, the registers
+    code.extend([0x48, 0x8b, 0x77, register(at.log_address)]); // mov rsi, [rdi + log address]
+    code.extend(get(at.count));
+    code.extend(print);
+    code.extend([0xc7, 0x06, b'C', b'P', b'E', b'R']); // mov dword [rsi], "CPER"
+    code.extend([0xc7, 0x46, 4, 1, 1, 0xff, 0xff, 0xc7, 0x46, 8, 0xff, 0xff, 0, 0]); // mov dword [rsi + 4], revision, signature end; [rsi + 8]
+    code.extend([0xc7, 0x46, 20, 128, 0, 0, 0]); // mov dword [rsi + 20], 128
+    code.extend(get(at.count));
+    code.extend([0x48, 0xff, 0xc0, 0x48, 0x89, 0x46, 96]); // inc rax; mov [rsi + 96], rax
+    code.extend([set(at.operation, 0), set(at.offset, 0), set(at.execute, 1)].concat());
+    code.extend(get(at.busy));
+    code.extend([0x84, 0xc0, 0x75, 0xf8]); // test al, al; jnz to the read
+    code.extend(get(at.status));
+    code.extend(print);
+    code.extend([0x66, 0xba, power_low, power_high, 0xb0, S5_SLEEP_TYPE << 2 | 1 << 5, 0xee, 0xf4]); // mov dx, al; out; hlt
+    bz_image(&code)
 }
 
 /// A bzImage that requests a sleep state that no table declares, that number of times, and switches off.

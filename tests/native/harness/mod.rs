@@ -2,6 +2,7 @@
 
 pub(crate) mod ghest;
 pub(crate) mod kernels;
+pub(crate) mod machine_checks;
 pub(crate) mod needs;
 pub(crate) mod pty;
 pub(crate) mod scratch;

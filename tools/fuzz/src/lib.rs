@@ -8,6 +8,7 @@
 //! | `profile` | a profile, or changes to one of the examples, with `--set` options |
 //! | `records` | a file with error records |
 //! | `descriptions` | a description of error records, in JSON |
+//! | `error-store` | a program of a hostile guest of the store for error records, and of its host's file |
 //!
 //! `cargo lab fuzz` runs them with libFuzzer (`fuzz_targets`); the test `replay` runs them, without instrumentation, for the inputs of
 //! `seeds` and for pseudo-random ones.
@@ -18,6 +19,7 @@ mod descriptions;
 #[allow(dead_code, reason = "the driver of a fuzz target uses a part of it")]
 mod driver;
 mod error_injection;
+mod error_store;
 mod profile;
 pub mod random;
 mod records;
@@ -46,6 +48,7 @@ pub static TARGETS: &[Target] = &[
     Target { name: "error-injection", run: error_injection::run, show: error_injection::show },
     Target { name: "control", run: control::run, show: text },
     Target { name: "profile", run: profile::run, show: profile::show },
+    Target { name: "error-store", run: error_store::run, show: error_store::show },
     Target { name: "records", run: records::run, show: text },
     Target { name: "descriptions", run: descriptions::run, show: text },
 ];

@@ -10,12 +10,13 @@ mod x86_64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use devices::error_injection::{self, ErrorInjector};
+use devices::error_serialization::{self, ErrorStore, StoreService};
 use devices::ged::GenericEventDevice;
 use devices::kind::DeviceError;
-use devices::{ConsolePort, InterruptLine, LevelLine};
+use devices::{ConsolePort, InterruptLine, LevelLine, PoisonObserver};
 use guest_memory::GuestRam;
 use machine_profile::TableSet;
-use platform::{Arch, DeviceNode, ErrorInjection, Range};
+use platform::{Arch, DeviceNode, ErrorInjection, ErrorSerialization, Range};
 use ras_core::plan::Plan;
 
 use crate::bus::{MachineBus, Occupied};
@@ -142,6 +143,29 @@ pub(crate) fn attach_error_injector(
     let injector = Arc::new(Mutex::new(injector.map_err(BoardError::EventFd)?));
     wiring.bus.add_mmio(description.begin, error_injection::LEN, injector.clone())?;
     Ok(injector)
+}
+
+/// The registers of a store for error records.
+pub(crate) fn error_serialization(arch: Arch) -> ErrorSerialization {
+    error_serialization::registers(match arch {
+        Arch::X86_64 => platform::x86_64::ERROR_SERIALIZATION_BASE,
+        Arch::Aarch64 => platform::aarch64::ERROR_SERIALIZATION_BASE,
+    })
+}
+
+/// Attaches the device of a store for error records behind its registers. `range` is the error log address range.
+pub(crate) fn attach_error_store(
+    wiring: &mut Wiring<'_>,
+    registers: &ErrorSerialization,
+    range: Range,
+    ram: GuestRam,
+    store: StoreService,
+    observer: Arc<dyn PoisonObserver>,
+) -> Result<(), BoardError> {
+    let device = ErrorStore::new(range, ram, store, observer);
+    // The first register.
+    wiring.bus.add_mmio(registers.operation, error_serialization::LEN, Arc::new(Mutex::new(device)))?;
+    Ok(())
 }
 
 /// Attaches the devices of every machine of an architecture.

@@ -6,8 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
+use devices::error_serialization::{Store, StoreError, StoreThread};
 use devices::socket_file::ListenError;
-use machine_profile::{Diagnostic, Machine, Metrics, OnReboot, Profile};
+use machine_profile::{Diagnostic, Machine, Metrics, Profile};
 use platform::Arch;
 use ras_core::actions::{StopReason, StopReport};
 use rustix::process::{Signal, getppid, set_parent_process_death_signal};
@@ -17,7 +18,7 @@ use vmm::board::{BoardError, profile_devices};
 use vmm::control::Server;
 use vmm::journal::{Journal, Missing, Note};
 use vmm::kvm::offered;
-use vmm::lifecycle::Ending;
+use vmm::lifecycle::{Ended, Ending};
 use vmm::machine::{self, Environment, MachineError, MappedMemory, PreservedState, host_error};
 use vmm::metrics::{MetricsFile, Sample, Subject};
 use vmm::notify::Notifier;
@@ -71,7 +72,8 @@ pub(super) fn run(options: &Options, timings: Timings) -> Status {
         Ok(profile) => profile,
         Err(status) => return status,
     };
-    // A boot that is compared is not the machine that the file is about, which may be running.
+    // A boot that is compared is not the machine that the file is about, which may be running: it leaves that machine's files alone.
+    profile.machine.ras.persistent_store.take_if(|_| options.with_parent.is_some());
     profile.machine.metrics.take_if(|_| options.with_parent.is_some());
     timings.mark(Phase::Profile);
     let metrics = profile.machine.metrics.as_ref();
@@ -79,6 +81,7 @@ pub(super) fn run(options: &Options, timings: Timings) -> Status {
         ("--events", options.events.as_deref()),
         ("--timings", options.timings.as_deref()),
         ("metrics.file", metrics.map(|metrics| metrics.file.as_path())),
+        ("ras.persistent-store", profile.machine.ras.persistent_store.as_deref()),
     ];
     if let Err(reason) = host_files::check_outputs(&options.profile.profile, &profile, &outputs) {
         return output::report(&reason, Status::Usage);
@@ -119,7 +122,7 @@ fn to_the_end(
     journal: &Arc<Journal>,
 ) -> Status {
     let (message, status) = match boot(profile, options, timings, journal) {
-        Ok(ending) => (ending.to_string(), ending.status()),
+        Ok(ended) => (ended.to_string(), ended.ending.status()),
         Err(failure) => failure.report(profile),
     };
     // The queue has space for the last event.
@@ -154,6 +157,7 @@ enum Failure {
     Plan(PlanError),
     Open(OpenError),
     Control(PathBuf, ListenError),
+    Store(PathBuf, StoreError),
     Machine(MachineError),
 }
 
@@ -162,7 +166,7 @@ fn boot(
     options: &Options,
     timings: &Arc<Timings>,
     journal: &Arc<Journal>,
-) -> Result<Ending, Failure> {
+) -> Result<Ended, Failure> {
     let machine = &profile.machine;
     // Dropped last: to unmap the memory of a large guest is a part of the stop.
     let mut requests = None;
@@ -211,6 +215,17 @@ fn boot(
     let blueprint = Blueprint::new(machine, platform, &tables, abilities).map_err(Failure::Plan)?;
     write_plan(&blueprint);
     let backends = profile_devices::open(machine).map_err(|error| Failure::Machine(error.into()))?;
+    let store =
+        match &machine.ras.persistent_store {
+            Some(path) => {
+                let store = Store::open_file(path).map_err(|error| Failure::Store(path.clone(), error))?;
+                let thread = StoreThread::start(store);
+                Some(thread.map_err(|error| {
+                    Failure::Machine(host_error("starting the thread error-store")(error))
+                })?)
+            }
+            None => None,
+        };
     let preserved = PreservedState::new(memory, &blueprint, tables, &options.inject, journal, timings)
         .map_err(Failure::Machine)?;
     let control = match options.control.as_ref().or(machine.control_socket.as_ref()) {
@@ -240,27 +255,28 @@ fn boot(
         control,
         notifier: Notifier::from_environment(),
         backends,
+        store,
     };
     loop {
         let prepared = machine::prepare(&kvm, machine, &blueprint, &entry, &preserved, &environment)
             .map_err(Failure::Machine)?;
         requests.get_or_insert_with(|| environment.signals.stops_are_requests());
-        let ending =
+        let ended =
             prepared.run(machine, &blueprint, &preserved, &mut environment).map_err(Failure::Machine)?;
-        match (&ending, machine.on_reboot) {
-            (Ending::Reset(_), OnReboot::Restart) | (Ending::ControlReset, _) => {
-                tracing::info!("{ending}: the machine boots again");
-            }
-            _ => {
-                environment.notifier.stopping();
-                return Ok(ending);
-            }
+        if !ended.boots_again(machine.on_reboot) {
+            environment.notifier.stopping();
+            return Ok(ended);
         }
+        match ended.error() {
+            Some(_) => tracing::warn!("{ended}: the machine boots again"),
+            None => tracing::info!("{ended}: the machine boots again"),
+        }
+        preserved.keep_boot_record(&ended);
         entry = match reload(machine, &blueprint, &preserved, timings).map_err(Failure::Machine)? {
             Some(entry) => entry,
             None => {
                 let report = StopReport { reason: StopReason::CannotRestart, error: None };
-                return Ok(Ending::MemoryError(report));
+                return Ok(Ended { ending: Ending::MemoryError(report), after_error: None });
             }
         };
     }
@@ -323,6 +339,15 @@ impl Failure {
             ),
             Failure::Control(path, error) => {
                 (format!("control socket {}: {error}", path.display()), Status::Failure)
+            }
+            Failure::Store(path, error) => {
+                let message = format!("{}: {error}", path.display());
+                refuse(
+                    "ras.persistent-store",
+                    &message,
+                    "name a file that is a store, or that does not exist",
+                );
+                (format!("the machine cannot start: {message}"), Status::Usage)
             }
             Failure::Machine(MachineError::Boot(error)) => {
                 let (key, help) = error.key();

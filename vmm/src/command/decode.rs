@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use devices::error_serialization;
 use ras_core::{Decoded, bytes_of_hex_text};
 use vmm::status::Status;
 
@@ -13,7 +14,7 @@ const MAX_LEN: usize = 16 << 20;
 
 #[derive(Args, Debug)]
 pub(super) struct Options {
-    /// A file with error records, in binary or in hexadecimal; `-` is standard input.
+    /// A file with error records, in binary or in hexadecimal, or the store of a machine (`ras.persistent-store`); `-` is standard input.
     #[arg(value_name = "FILE")]
     file: PathBuf,
     /// Print them as JSON.
@@ -34,6 +35,11 @@ fn decode(input: &[u8], json: bool) -> Result<Status, String> {
     let text = bytes_of_hex_text(input, MAX_LEN);
     let text = text.map_err(|error| format!("it is text, but not hexadecimal: {error}"))?;
     let bytes = text.as_deref().unwrap_or(input);
+    let stored = error_serialization::records(bytes).map(|records| records.concat());
+    if stored.as_ref().is_some_and(Vec::is_empty) {
+        return Err("it is a store for error records (ERST), and has none".to_owned());
+    }
+    let bytes = stored.as_deref().unwrap_or(bytes);
     let decoded = Decoded::read(bytes).map_err(|error| {
         if bytes.starts_with(b"BERT") {
             return "it is the table BERT, which has no records, but their address: the region is \

@@ -27,6 +27,7 @@ pub(super) enum Name {
     Repaired,
     NotRepaired,
     Retired,
+    Evacuate,
     Stopped,
 }
 
@@ -53,6 +54,7 @@ impl Name {
         "repaired",
         "not-repaired",
         "retired",
+        "evacuate",
         "stopped",
     ];
 
@@ -67,7 +69,7 @@ impl Note {
             Note::Plan(_) => Name::Plan,
             Note::VcpuStarted(_) => Name::VcpuStarted,
             Note::FirstExit { .. } => Name::FirstExit,
-            Note::GuestShutdown(_) => Name::GuestShutdown,
+            Note::GuestShutdown { .. } => Name::GuestShutdown,
             Note::MemoryError { .. } | Note::OwnMemory(_) => Name::MemoryError,
             Note::Notified { .. } => Name::Notified,
             Note::Held(_) => Name::Held,
@@ -76,6 +78,7 @@ impl Note {
             Note::Repaired(_) => Name::Repaired,
             Note::NotRepaired(_) => Name::NotRepaired,
             Note::Retired { .. } => Name::Retired,
+            Note::Evacuate { .. } => Name::Evacuate,
             Note::Stopped { .. } => Name::Stopped,
             Note::ErrorEvent(event) => match event {
                 ErrorEvent::Handled { .. } => Name::Answered,

@@ -6,9 +6,9 @@ use std::collections::BTreeSet;
 use std::io;
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use devices::{PoisonFlag, PoisonObserver, generation_id};
+use devices::{PoisonFlag, generation_id};
 use firmware_tables::GuestTables;
 use guest_memory::sigbus::AoListener;
 use guest_memory::{Backing, GuestRam};
@@ -21,12 +21,12 @@ use super::jobs::Jobs;
 use super::{MachineError, host_error};
 use crate::board;
 use crate::boot::{self, BootError};
-use crate::journal::{Journal, Note};
+use crate::journal::Journal;
+use crate::lifecycle::Ended;
 use crate::plan::Blueprint;
 use crate::progress::Progress;
 use crate::ras::inject::{InjectionSpec, Schedule};
-use crate::ras::{DetectedError, PlatformMemory, Reporting};
-use crate::rate::RateLimit;
+use crate::ras::{DetectedError, PlatformMemory, Reporting, boot_record};
 use crate::timings::{Phase, Timings};
 
 /// A machine's memory and what is known about its errors, from the first boot to the end.
@@ -37,12 +37,18 @@ pub struct PreservedState {
     pub(super) detected_errors: DetectedErrors,
     /// Requests of clients that are being carried out: those get their outcomes also after a reset.
     pub(super) jobs: Jobs,
+    /// The error budget was spent, and the profile's action carried out.
+    pub(super) budget_spent: Cell<bool>,
+    /// The record of the error that ended the last boot, until it is in the memory of the next one.
+    boot_record: Cell<Option<Vec<u8>>>,
+    /// How many there were.
+    boot_records: Cell<u64>,
     /// The machine's generation id, and the GPA where the guest finds it.
     generation_id: Cell<[u8; generation_id::LEN]>,
     generation_id_gpa: u64,
-    sender: DetectedErrorSender,
+    pub(super) sender: DetectedErrorSender,
     /// Whether guest memory has poisoned pages, for devices whose queues the host's kernel serves.
-    poisoned: PoisonFlag,
+    pub(super) poisoned: PoisonFlag,
     /// The early-kill thread: the host signals poisoned pages to it that were not consumed.
     _ao_listener: AoListener,
 }
@@ -120,6 +126,9 @@ impl PreservedState {
             schedule: Arc::new(Schedule::new(injections)),
             detected_errors,
             jobs: Jobs::new().map_err(host_error("eventfd(2)"))?,
+            budget_spent: Cell::new(false),
+            boot_record: Cell::new(None),
+            boot_records: Cell::new(0),
             generation_id: Cell::new(random_id().map_err(MachineError::GenerationId)?),
             generation_id_gpa: board::generation_id(blueprint.platform.arch),
             sender,
@@ -130,19 +139,34 @@ impl PreservedState {
         Ok(preserved)
     }
 
-    /// Adds the generation id to what was loaded for the next boot, and keeps what is in the guest's reserved memory: a poisoned page of
-    /// it gets the same contents. A reset does not change the id.
+    /// Adds the generation id, which a reset does not change, and the boot error record to what was loaded for the next boot, and keeps
+    /// what is in the guest's reserved memory: a poisoned page of it gets the same contents.
     ///
     /// # Errors
-    /// Returns an error if the id cannot be written to guest memory.
+    /// Returns an error if they cannot be written to guest memory.
     pub fn loaded(&self, platform: &Platform, tables: GuestTables) -> Result<(), MachineError> {
         let (gpa, id) = (self.generation_id_gpa, self.generation_id.get());
         let area = tables.record_area;
         let tables = tables.tables.into_iter().map(|table| (table.gpa, table.bytes));
         let code = boot::RESERVED_CODE.iter().map(|(gpa, bytes)| (*gpa, bytes.to_vec()));
-        let loaded = tables.chain(code).chain([(gpa, id.to_vec())]);
+        let record = platform.memory.boot_record.map(|region| region.start).zip(self.boot_record.take());
+        let added: Vec<_> = [(gpa, id.to_vec())].into_iter().chain(record).collect();
+        let gpas: Vec<_> = added.iter().map(|(gpa, _)| *gpa).collect();
+        let loaded = tables.chain(code).chain(added);
         self.reporting.loaded(PlatformMemory::new(&platform.memory, area.as_ref(), loaded));
-        self.reporting.write_loaded(gpa).map_err(|error| MachineError::Boot(BootError::Fixed(error)))
+        let mut gpas = gpas.into_iter();
+        gpas.try_for_each(|gpa| self.reporting.write_loaded(gpa))
+            .map_err(|error| MachineError::Boot(BootError::Fixed(error)))
+    }
+
+    /// Keeps the record of the error that has ended this boot, if one has, for the next one and no later one.
+    pub fn keep_boot_record(&self, ended: &Ended) {
+        let record = ended.error().map(|(span, kind, severity)| {
+            let number = self.boot_records.get().saturating_add(1);
+            self.boot_records.set(number);
+            boot_record(span, kind, severity, number)
+        });
+        self.boot_record.set(record);
     }
 
     /// Gives the machine a new generation id. The guest is still to be notified.
@@ -191,18 +215,6 @@ impl PreservedState {
     pub fn permanently_poisoned(&self) -> Vec<Range> {
         let ranges = self.reporting.poisoned_across_reset().into_iter();
         ranges.map(|(start, len)| Range { start, len }).collect()
-    }
-
-    /// What the device at this position in the profile reports to.
-    pub(super) fn device_observer(&self, device: usize, journal: &Arc<Journal>) -> Arc<dyn PoisonObserver> {
-        Arc::new(DeviceObserver {
-            device,
-            sender: self.sender.clone(),
-            reporting: Arc::clone(&self.reporting),
-            journal: Arc::clone(journal),
-            poisoned: self.poisoned.clone(),
-            needs_reset: Mutex::new(RateLimit::new(NEEDS_RESET_BURST, NEEDS_RESET_INTERVAL)),
-        })
     }
 }
 
@@ -254,7 +266,7 @@ impl TouchedPages {
 
 /// The sending end of the queue, for any thread.
 #[derive(Clone)]
-struct DetectedErrorSender {
+pub(super) struct DetectedErrorSender {
     sender: Sender<DetectedError>,
     touched: Arc<TouchedPages>,
     wake: Arc<EventFd>,
@@ -304,7 +316,7 @@ impl DetectedErrors {
 
 impl DetectedErrorSender {
     /// Queues the error of a page that a device accessed, unless it is in the queue.
-    fn touched(&self, gpa: u64, log2_len: u8) {
+    pub(super) fn touched(&self, gpa: u64, log2_len: u8) {
         if self.touched.add(gpa) {
             self.send(DetectedError::Touched { gpa, log2_len });
         }
@@ -318,47 +330,10 @@ impl DetectedErrorSender {
     }
 }
 
-/// Receives what a device sees of poisoned memory, and what becomes of the device, on its threads.
-struct DeviceObserver {
-    device: usize,
-    sender: DetectedErrorSender,
-    reporting: Arc<Reporting>,
-    journal: Arc<Journal>,
-    poisoned: PoisonFlag,
-    needs_reset: Mutex<RateLimit>,
-}
-
-// A driver can break its queue as often as it likes: of a device so many events are written, and then one a second.
-const NEEDS_RESET_BURST: u32 = 256;
-const NEEDS_RESET_INTERVAL: Duration = Duration::from_secs(1);
-
-impl PoisonObserver for DeviceObserver {
-    fn touched(&self, gpa: u64, log2_len: u8) {
-        self.sender.touched(gpa, log2_len);
-    }
-
-    fn needs_reset(&self) {
-        let mut limit = self.needs_reset.lock().unwrap_or_else(PoisonError::into_inner);
-        if limit.permits(Instant::now()) {
-            self.journal.note(Note::DeviceNeedsReset(self.device));
-        }
-    }
-
-    fn discarded(&self, gpa: u64, len: u64) {
-        self.reporting.discarded(gpa, len);
-    }
-
-    fn poisoned(&self) -> Option<&PoisonFlag> {
-        Some(&self.poisoned)
-    }
-}
-
-/// The main thread owns it; device workers hold the sender.
+/// The main thread owns it.
 const _: () = {
     const fn is_send<T: Send>() {}
-    const fn is_send_and_sync<T: Send + Sync>() {}
     is_send::<PreservedState>();
-    is_send_and_sync::<DeviceObserver>();
 };
 
 #[cfg(test)]

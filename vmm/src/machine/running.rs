@@ -290,6 +290,7 @@ impl RunningMachine<'_> {
         self.preserved.reporting.reserve();
         // Errors that a vCPU has consumed, and pages that were repaired.
         self.preserved.note_poison();
+        self.check_budget();
         self.fill_restored_holes();
         self.kick();
         for span in self.preserved.reporting.repairable() {

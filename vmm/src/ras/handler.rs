@@ -18,6 +18,10 @@ impl MemoryErrorHandler for Reporting {
         Reporting::pre_entry(self, vcpu, state);
     }
 
+    fn stopped(&self, vcpu: u32, state: &mut dyn FnMut() -> Option<VcpuState>) {
+        Reporting::stopped(self, vcpu, state);
+    }
+
     fn poll(&self) {
         self.tick();
     }

@@ -13,6 +13,23 @@ use crate::journal::Note;
 /// How long a guest may take to offline a page after it has acknowledged the error: Linux acknowledges first.
 const GUEST_OFFLINE_DELAY_NS: u64 = 1_000_000_000;
 
+const HOUR_NS: u64 = 3_600_000_000_000;
+
+/// The ledger in a few numbers.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct LedgerSummary {
+    /// Its entries.
+    pub entries: u64,
+    /// Bytes that are poisoned now.
+    pub poisoned_bytes: u64,
+    /// Distinct pages of 4 KiB that were poisoned so far.
+    pub pages: u64,
+    /// Those of them that were first reported within the last hour.
+    pub pages_last_hour: u64,
+    /// The GPA of the last error; 0 if there was none.
+    pub last_gpa: u64,
+}
+
 impl Reporting {
     /// The ledger.
     #[must_use]
@@ -22,12 +39,25 @@ impl Reporting {
         control::Ledger { entries: json!(ledger), bytes_lost: ledger.poisoned_bytes() }
     }
 
-    /// The number of its entries, and of the bytes that are poisoned now.
+    /// What metrics say of it.
     #[must_use]
-    pub fn ledger_size(&self) -> (u64, u64) {
+    pub fn ledger_summary(&self) -> LedgerSummary {
+        let hour_ago_ns = self.now_ns().saturating_sub(HOUR_NS);
         let state = self.lock();
         let ledger = state.responder.ledger();
-        (ledger.entries().len() as u64, ledger.poisoned_bytes())
+        LedgerSummary {
+            entries: ledger.entries().len() as u64,
+            poisoned_bytes: ledger.poisoned_bytes(),
+            pages: ledger.distinct_pages(),
+            pages_last_hour: ledger.distinct_pages_since(hour_ago_ns),
+            last_gpa: ledger.last().map_or(0, |entry| entry.span.gpa),
+        }
+    }
+
+    /// Number of distinct pages of 4 KiB that were poisoned so far, whether they were repaired or not.
+    #[must_use]
+    pub fn distinct_pages(&self) -> u64 {
+        self.lock().responder.ledger().distinct_pages()
     }
 
     /// Whether it has an entry for that address.

@@ -10,6 +10,7 @@
 //! [`ActionExecutor`] carries out the responder's actions: it writes to the record area, raises interrupts, injects
 //! exceptions into vCPUs, and stops the machine. One lock serialises the errors of all vCPUs: a status block has one owner.
 
+mod boot_record;
 mod executor;
 pub mod fatal_signal;
 mod handler;
@@ -21,6 +22,7 @@ mod records;
 pub mod request;
 mod restore;
 mod sources;
+mod unacknowledged;
 
 use std::collections::VecDeque;
 use std::io;
@@ -39,7 +41,9 @@ use ras_core::vcpu_state::VcpuState;
 use ras_core::{Kind, MemoryError, Origin, PartName, RecordArea, Response, Span};
 use vcpu::PoisonAccess;
 
+pub use boot_record::boot_record;
 pub use executor::ActionExecutor;
+pub use ledger::LedgerSummary;
 pub use memslot_holes::{Hole, MemslotHoles};
 pub use platform_memory::PlatformMemory;
 pub use records::RecordRefused;
@@ -66,6 +70,8 @@ pub struct Reporting {
     needs_vcpu_state: AtomicBool,
     /// The vCPU whose state the responder awaits, or [`NO_VCPU`]. Read before every entry, without the lock.
     awaited_vcpu: AtomicU32,
+    /// Ends of the guest with an error that it had not acknowledged.
+    deaths_after_error: AtomicU64,
 }
 
 /// No vCPU has this number.
@@ -130,6 +136,7 @@ impl Reporting {
             state: Mutex::new(state),
             needs_vcpu_state: AtomicBool::new(false),
             awaited_vcpu: AtomicU32::new(NO_VCPU),
+            deaths_after_error: AtomicU64::new(0),
         })
     }
 

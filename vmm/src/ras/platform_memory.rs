@@ -4,7 +4,8 @@
 //!
 //! Of what the guest writes to it, one thing is needed later: it acknowledges a record, by clearing the first field of the status block and then
 //! setting the acknowledge register. The two are in different pages, so each tells what the other held. What it writes to describe an error
-//! that it injects (EINJ) is zero in a page that was replaced: nothing is injected then.
+//! that it injects (EINJ) is zero in a page that was replaced: nothing is injected then. So is what it passes to its store for error records
+//! (ERST). A boot error record (BERT) that it has read and cleared is there again.
 
 use std::io;
 
@@ -238,6 +239,8 @@ mod tests {
             tables: Range { start: TABLES, len: 0x1_0000 },
             devicetree: None,
             records: None,
+            boot_record: None,
+            error_log: None,
         };
         let loaded =
             [(TABLES + 0x800, vec![7; 0x1800]), (RECORDS, area.initial_bytes()), (0x1000, vec![9; 0x1000])];

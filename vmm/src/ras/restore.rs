@@ -4,9 +4,7 @@
 use std::io;
 
 use guest_memory::AccessError;
-use ras_core::actions::Overdue;
 use ras_core::{MemoryError, Origin, Response, Span};
-use serde_json::{Value, json};
 
 use super::{Hole, Reporting, State, log2};
 use crate::journal::Note;
@@ -104,14 +102,6 @@ impl Reporting {
         state.discarded_holes.extend(holes);
         drop(state);
         repaired.into_iter().for_each(|span| self.repaired(span));
-    }
-
-    /// The records that the guest has not acknowledged in time. If a vCPU consumed the error of one, its guest may hang.
-    #[must_use]
-    pub fn overdue(&self) -> Vec<Value> {
-        let overdue: Vec<_> = self.lock().responder.overdue().collect();
-        let as_json = |Overdue { source, span, consumed_by }| json!({ "source": source, "gpa": span.gpa, "span": span.bytes(), "consumed_by": consumed_by });
-        overdue.into_iter().map(as_json).collect()
     }
 
     /// Allocates memory for the errors to come, so that none has to while a vCPU waits.

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 use devices::InterruptLine;
 use devices::ged::GenericEventDevice;
 use guest_memory::{Backing, GuestRam, sigbus};
+use machine_profile::OnReboot;
 use platform::{MemoryMap, Range, Region, RegionKind};
 use ras_core::abilities::{ArchAbilities, Fact, HostAbilities, MachineCheckAbilities, MemoryFailure};
 use ras_core::plan::{TablesView, plan, sources_wanted};
@@ -30,6 +31,7 @@ pub(crate) const TABLE_BYTE: u8 = 0x7a;
 pub(crate) struct Parts {
     pub(crate) reporting: Reporting,
     pub(crate) ram: GuestRam,
+    #[allow(dead_code, reason = "not every test reads its counts")]
     pub(crate) journal: Arc<Journal>,
     pub(crate) control: Arc<Control>,
     pub(crate) area: Option<RecordArea>,
@@ -83,6 +85,8 @@ impl Parts {
             tables: table.range,
             devicetree: None,
             records: None,
+            boot_record: None,
+            error_log: None,
         };
         let area = self.area.iter().map(|area| (area.gpa(), area.initial_bytes()));
         let loaded: Vec<_> = [(TABLE, vec![TABLE_BYTE; 0x1000])].into_iter().chain(area).collect();
@@ -92,8 +96,7 @@ impl Parts {
         self.reporting.loaded(PlatformMemory::new(&map, self.area.as_ref(), loaded));
         self.control = Arc::new(Control::default());
         self.control.reserve(self.vcpus as usize);
-        let lifecycle =
-            Lifecycle::new(Arc::clone(&self.control), Arc::clone(&self.journal), Arc::clone(&self.clock));
+        let lifecycle = Lifecycle::new(Arc::clone(&self.control), Arc::clone(&self.clock), OnReboot::Exit);
         let line = || InterruptLine::new().expect("an eventfd");
         self.reporting.attach(ActionExecutor {
             events: Arc::new(Mutex::new(GenericEventDevice::new(line()))),

@@ -13,6 +13,7 @@ use devices::ged::GenericEventDevice;
 use guest_memory::{Backing, GuestRam, sigbus};
 use kvm_bindings::kvm_userspace_memory_region;
 use kvm_ioctls::{Kvm, VcpuFd, VmFd};
+use machine_profile::OnReboot;
 use ras_core::plan::{TablesView, plan, sources_wanted};
 use ras_core::request::{Arch, OnMissingSupport, Repair, Request, TableSet};
 use ras_core::vcpu_state::VcpuState;
@@ -151,7 +152,7 @@ fn rig(ram: &GuestRam, rounds: usize, allocations: fn() -> usize) -> Rig {
     let events = directory.path().join("events");
     let journal = Arc::new(Journal::start(Some(&events), Arc::clone(&clock)).expect("a new file"));
     let control = Arc::new(Control::default());
-    let lifecycle = Lifecycle::new(Arc::clone(&control), Arc::clone(&journal), Arc::clone(&clock));
+    let lifecycle = Lifecycle::new(Arc::clone(&control), Arc::clone(&clock), OnReboot::Exit);
     let reporting =
         Reporting::new(&plan, &host, Some(&area), ram.clone(), journal, clock).expect("a reporter");
     reporting.memslot_holes().insert(Span::around(POISONED, 12));

@@ -156,6 +156,8 @@ fn machine(gic: u8, vcpus: u32, memory: u64) -> Platform {
         tables: TABLES,
         devicetree: machine.memory.devicetree,
         records: None,
+        boot_record: None,
+        error_log: None,
     };
     machine
 }

@@ -1,7 +1,7 @@
 [000h 0000   4]                    Signature : "XSDT"    [Extended System Description Table]
-[004h 0004   4]                 Table Length : 00000064
+[004h 0004   4]                 Table Length : 00000074
 [008h 0008   1]                     Revision : 01
-[009h 0009   1]                     Checksum : 2F
+[009h 0009   1]                     Checksum : 4D
 [00Ah 0010   6]                       Oem ID : "GHEST "
 [010h 0016   8]                 Oem Table ID : "GHESTVMM"
 [018h 0024   4]                 Oem Revision : 00000001
@@ -16,3 +16,5 @@
 [04Ch 0076   8]       ACPI Table Address   5 : 0000000040000680
 [054h 0084   8]       ACPI Table Address   6 : 0000000040000700
 [05Ch 0092   8]       ACPI Table Address   7 : 0000000040000800
+[064h 0100   8]       ACPI Table Address   8 : 0000000040000980
+[06Ch 0108   8]       ACPI Table Address   9 : 00000000400009C0

@@ -1,8 +1,9 @@
 //! Machine checks whose handler may not have ended.
 
-use crate::actions::Overdue;
-use crate::memory_error::Span;
+use crate::actions::Unacknowledged;
+use crate::memory_error::{MemoryError, Span};
 use crate::queue::Queue;
+use crate::severity::Severity;
 
 /// The vCPUs that were notified of a consumed error, until they are observed without a machine check in progress. A vCPU that does not fit
 /// is not observed.
@@ -14,6 +15,7 @@ struct Check {
     vcpu: u32,
     /// What it consumed.
     span: Span,
+    severity: Severity,
     /// When it is to be observed.
     observe_ns: u64,
     overdue: bool,
@@ -34,10 +36,16 @@ impl<const N: usize> InProgress<N> {
     }
 
     /// A vCPU was notified: an earlier machine check of it has ended.
-    pub(super) fn start(&mut self, vcpu: u32, span: Span, observe_ns: u64) {
+    pub(super) fn start(&mut self, vcpu: u32, error: &MemoryError, observe_ns: u64) {
         self.end(vcpu);
         // An error means that there are too many.
-        let _ = self.0.push(Check { vcpu, span, observe_ns, overdue: false });
+        let _ = self.0.push(Check {
+            vcpu,
+            span: error.span,
+            severity: error.severity,
+            observe_ns,
+            overdue: false,
+        });
     }
 
     /// A vCPU has none in progress.
@@ -46,11 +54,11 @@ impl<const N: usize> InProgress<N> {
     }
 
     /// A vCPU still has one in progress, and is to be observed again. Returns it the first time.
-    pub(super) fn continues(&mut self, vcpu: u32, observe_ns: u64) -> Option<Overdue> {
+    pub(super) fn continues(&mut self, vcpu: u32, observe_ns: u64) -> Option<Unacknowledged> {
         let check = self.0.iter_mut().find(|check| check.vcpu == vcpu)?;
         check.observe_ns = observe_ns;
         let is_known = core::mem::replace(&mut check.overdue, true);
-        (!is_known).then(|| check.as_overdue())
+        (!is_known).then(|| check.as_unacknowledged())
     }
 
     /// A vCPU that is to be observed.
@@ -58,14 +66,20 @@ impl<const N: usize> InProgress<N> {
         self.0.iter().find(|check| now_ns >= check.observe_ns).map(|check| check.vcpu)
     }
 
+    /// The first.
+    pub(super) fn first(&self) -> Option<Unacknowledged> {
+        self.0.iter().next().map(Check::as_unacknowledged)
+    }
+
     /// The first that is overdue.
-    pub(super) fn overdue(&self) -> Option<Overdue> {
-        self.0.iter().find(|check| check.overdue).map(Check::as_overdue)
+    pub(super) fn overdue(&self) -> Option<Unacknowledged> {
+        self.0.iter().find(|check| check.overdue).map(Check::as_unacknowledged)
     }
 }
 
 impl Check {
-    fn as_overdue(&self) -> Overdue {
-        Overdue { source: None, span: self.span, consumed_by: Some(self.vcpu) }
+    fn as_unacknowledged(&self) -> Unacknowledged {
+        let Check { vcpu, span, severity, .. } = *self;
+        Unacknowledged { source: None, span, severity, consumed_by: Some(vcpu) }
     }
 }

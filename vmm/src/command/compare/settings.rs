@@ -75,8 +75,13 @@ pub(super) struct Settings {
 }
 
 /// Keys whose values a table set may not support, and what they become then.
-const FALLBACKS: [(&str, &str); 3] =
-    [("ras.synchronous", "auto"), ("ras.asynchronous", "auto"), ("ras.injection", "false")];
+const FALLBACKS: [(&str, &str); 5] = [
+    ("ras.synchronous", "auto"),
+    ("ras.asynchronous", "auto"),
+    ("ras.injection", "false"),
+    ("ras.boot-record", "false"),
+    ("ras.on-budget", "report"),
+];
 
 impl Settings {
     /// Sets the table set, and what it does not support to its fallback.

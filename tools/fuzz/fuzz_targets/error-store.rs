@@ -1,0 +1,5 @@
+//! `error-store`, for libFuzzer.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| fuzz::run("error-store", data));
