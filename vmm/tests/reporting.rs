@@ -137,6 +137,7 @@ fn a_record_survives_the_poison_of_its_pages() {
 #[test]
 fn poisoned_pages_that_a_device_gives_back_are_repaired() {
     let parts = arm(Backing::Anonymous);
+    assert!(!parts.reporting.has_poisoned_pages());
     // A page of the host, not a memslot hole as in the other tests.
     consumed(&parts, 0, 0x5000);
     parts.reporting.memslot_holes().remove(Span::around(0x5000, 12));
@@ -152,11 +153,13 @@ fn poisoned_pages_that_a_device_gives_back_are_repaired() {
     assert_eq!((poisoned(), count(&parts, "repaired")), (2 * PAGE, 0));
     parts.reporting.discarded(0x4000, 8 * PAGE);
     assert_eq!((poisoned(), count(&parts, "repaired")), (PAGE, 1));
+    assert!(parts.reporting.has_poisoned_pages());
     // The main thread fills the memslot hole.
     assert_eq!(parts.reporting.repairable(), [Span::around(0x6000, 12)]);
     assert_eq!(parts.reporting.repairable(), []);
     parts.reporting.repaired(Span::around(0x6000, 12));
     assert_eq!((poisoned(), count(&parts, "repaired")), (0, 2));
+    assert!(!parts.reporting.has_poisoned_pages());
     parts.reporting.discarded(0x4000, 8 * PAGE);
     assert_eq!(count(&parts, "repaired"), 2, "once");
 }
