@@ -171,7 +171,7 @@ impl<const N: usize> Handshake<N> {
 
     /// Reports what is not an error of memory, with a span that no error has: it is written or queued, also if that span is reported by
     /// another record. `free` is bit 0 of the acknowledge register at `now_ns`.
-    pub(crate) fn report_other(&mut self, span: Span, free: bool, now_ns: u64, step: &mut impl FnMut(Step)) {
+    pub fn report_other(&mut self, span: Span, free: bool, now_ns: u64, step: &mut impl FnMut(Step)) {
         self.tick(free, now_ns, step);
         let severity = Severity::Informational;
         self.enqueue(Pending { span, severity, consumer: None, next: span.gpa }, now_ns, step);
