@@ -3,6 +3,8 @@
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
+use std::thread;
+use std::time::Duration;
 
 use crate::backing::Backing;
 use crate::pages::{self, EHWPOISON, HostRange};
@@ -111,7 +113,7 @@ impl GuestRam {
     /// most, which copies one page. A transparent huge page is split first. A page of hugetlbfs moves as a whole, to a
     /// free one of the pool, or else to free memory of the host in one piece.
     ///
-    /// It takes milliseconds, or for a huge page of 1 GiB a good part of a second. The calling thread needs CAP_SYS_ADMIN.
+    /// A page that is busy is tried again for a fifth of a second. Otherwise it takes milliseconds, or for a huge page of 1 GiB a good part of a second. The calling thread needs CAP_SYS_ADMIN.
     ///
     /// # Errors
     /// Returns an error, with the remedy, if nothing was moved.
@@ -133,11 +135,10 @@ impl GuestRam {
             outcome => outcome.map_err(refused)?,
         }
         let before = host_address(range.hva());
-        pages::soft_offline(range).map_err(refused)?;
+        let is_there_still = || self::host_address(range.hva()) == before;
+        soft_offline(range, is_there_still).map_err(refused)?;
         match before {
-            Some(host_address) if self::host_address(range.hva()) == before => {
-                Err(RetireError::NotMoved { gpa, host_address })
-            }
+            Some(host_address) if is_there_still() => Err(RetireError::NotMoved { gpa, host_address }),
             host_address => Ok(RetiredPage { gpa, len, host_address }),
         }
     }
@@ -170,6 +171,25 @@ impl GuestRam {
         }
         Err(RetireError::NotOfGuest { host_address })
     }
+}
+
+/// How often the kernel is asked to move a page that is busy: a processor may be accessing it, or have it in a list of its own.
+const MAX_ATTEMPTS: u32 = 20;
+const RETRY_INTERVAL: Duration = Duration::from_millis(10);
+
+/// Moves a page. While it is busy, tries again: if it has moved all the same, the kernel could not take the old one out of use, and the next
+/// attempt would move it from the new one.
+fn soft_offline(range: HostRange<'_>, is_there_still: impl Fn() -> bool) -> io::Result<()> {
+    let mut outcome = pages::soft_offline(range);
+    for _ in 1..MAX_ATTEMPTS {
+        let is_busy = outcome.as_ref().is_err_and(|error| error.raw_os_error() == Some(libc::EBUSY));
+        if !is_busy || !is_there_still() {
+            break;
+        }
+        thread::sleep(RETRY_INTERVAL);
+        outcome = pages::soft_offline(range);
+    }
+    outcome
 }
 
 /// Whether the host has a page in its memory for each page of the range.
