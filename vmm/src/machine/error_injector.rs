@@ -23,7 +23,11 @@ impl RunningMachine<'_> {
             match request {
                 Some(Request::Inject(error)) => {
                     let outcome = self.inject_for_guest(error);
-                    tracing::info!(?error, ?outcome, "the guest injects an error");
+                    tracing::info!(
+                        "the guest injects {} at {:#x}: {outcome:?}",
+                        error.error_type.name(),
+                        error.gpa
+                    );
                     lock(injector).finish(outcome);
                 }
                 Some(Request::Trigger(error)) => self.trigger_for_guest(error),
