@@ -121,6 +121,7 @@ impl Rings {
     }
 
     /// Notifies both sides of all rings, as far as they may have missed something.
+    #[cfg_attr(not(feature = "vhost-user"), allow(dead_code, reason = "vhost-user needs it"))]
     pub(crate) fn notify_all(&self, context: &GroupContext<'_>) {
         for ring in &self.0 {
             ring.kick();
@@ -129,6 +130,7 @@ impl Rings {
     }
 
     /// Has the next one who serves the rings begin with the first request that was not returned to the driver.
+    #[cfg_attr(not(feature = "vhost-user"), allow(dead_code, reason = "vhost-user needs it"))]
     pub(crate) fn rebase(&mut self, memory: &DeviceMemory) -> Result<(), AccessError> {
         for ring in &mut self.0 {
             ring.base = memory.load_u16(ring.layout.used_index())?;

@@ -104,7 +104,7 @@ wire! {
         validation: u8 = Kind::Validation;
         /// Reserved: zero.
         reserved: u8 = Kind::Reserved;
-        /// [`section_flags`](crate::status_block::section_flags).
+        /// [`section_flags`].
         flags: U32 = flags(&section_flags::NAMES);
         /// Section type.
         section_type: Guid = Kind::Computed;

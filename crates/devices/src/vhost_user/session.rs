@@ -46,6 +46,7 @@ impl VhostUserBackend {
     ///
     /// # Errors
     /// Returns the error of timerfd_create(2).
+    #[cfg_attr(not(feature = "virtio-fs"), allow(dead_code, reason = "its devices use it"))]
     pub(crate) fn group(self: &Arc<Self>, device: &'static str, features: u64) -> io::Result<Group> {
         let session = Session {
             device,
