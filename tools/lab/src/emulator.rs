@@ -17,6 +17,8 @@ const KNOWN_VERSIONS: &[&str] = &["7.2."];
 
 /// An emulator that can be started.
 pub(crate) struct Emulator {
+    /// What it emulates.
+    pub(crate) host: &'static Host,
     /// A script in the checkout's `target/lab/bin`, where the workspace's own tests look for it too.
     pub(crate) program: PathBuf,
     /// The version of QEMU.
@@ -30,7 +32,7 @@ impl Emulator {
     ///
     /// Returns an error if this machine has no emulator of a known version and the packages cannot be fetched, or if the emulator
     /// does not start.
-    pub(crate) fn get(workspace: &Workspace, cache: &Cache, host: &Host) -> Result<Self> {
+    pub(crate) fn get(workspace: &Workspace, cache: &Cache, host: &'static Host) -> Result<Self> {
         let name = host.emulator;
         let is_default = host.release == Release::Bookworm;
         let script = match installed(name).filter(|_| is_default) {
@@ -40,7 +42,7 @@ impl Emulator {
         let suffix = if is_default { String::new() } else { format!("-{}", host.release.name()) };
         let program = workspace.install_script(&format!("bin/{name}{suffix}"), &script)?;
         let version = version(&program).context(format_args!("{} does not start", program.display()))?;
-        Ok(Self { program, version })
+        Ok(Self { host, program, version })
     }
 }
 

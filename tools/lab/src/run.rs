@@ -131,9 +131,8 @@ impl Parts {
             let files = system.get(&workspace.root, cache)?;
             server = Some((files.path(SystemFiles::DISK), package::package(workspace, cache)?));
         }
-        let mut parts =
-            Self::assemble(workspace, cache, host, emulator, server, &kernels, &programs, &bundles)
-                .map_err(Missing::Part)?;
+        let mut parts = Self::assemble(workspace, cache, emulator, server, &kernels, &programs, &bundles)
+            .map_err(Missing::Part)?;
         let versions = system_files.iter().map(|(system, files)| (system.to_string(), files.version.clone()));
         parts.versions.extend(versions);
         parts.systems = system_files;
@@ -147,7 +146,6 @@ impl Parts {
     fn assemble(
         workspace: &Workspace,
         cache: &Cache,
-        host: &'static Host,
         emulator: Emulator,
         server: Option<(PathBuf, PathBuf)>,
         kernels: &[&'static Kernel],
@@ -155,7 +153,7 @@ impl Parts {
         bundles: &[Bundle],
     ) -> Result<Self> {
         let host_kernel = kernels.first().context("a host needs a kernel")?;
-        let architecture = host_kernel.architecture;
+        let (architecture, host) = (host_kernel.architecture, emulator.host);
         let mut files = BTreeMap::new();
         for kernel in kernels {
             files.insert(kernel.key, KernelFiles::find(&cache.get(&kernel.bundle())?)?);
