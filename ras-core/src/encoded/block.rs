@@ -3,9 +3,9 @@
 use alloc::vec::Vec;
 
 use super::section::section;
-use super::{EncodeError, EncodeProblem, Keys};
 use crate::description::Description;
-use crate::layout::{Bits, Draft, bits, byte_string, compose};
+use crate::encode_error::{EncodeError, EncodeProblem};
+use crate::layout::{Bits, Draft, Keys, bits, byte_string, compose};
 use crate::severity::Severity;
 use crate::status_block::{DataEntryHeader, StatusBlockHeader, block_status};
 

@@ -1,8 +1,6 @@
 //! Encoding of descriptions: the inverse of decoding.
 
 mod block;
-mod error;
-mod keys;
 mod record;
 mod section;
 
@@ -10,13 +8,8 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use crate::description::{Description, Value};
-use crate::layout::{byte_string, number};
-
-pub use error::{EncodeError, EncodeProblem};
-pub(crate) use keys::Keys;
-
-/// The largest result, in bytes. A description of a few bytes may describe many.
-pub(crate) const MAX_LEN: usize = 16 << 20;
+use crate::encode_error::{EncodeError, EncodeProblem, MAX_LEN};
+use crate::layout::{Keys, byte_string, number};
 
 impl Description {
     /// The bytes that it describes: a status block, a CPER record, a section behind its descriptor, or a file of them.

@@ -4,11 +4,11 @@ use alloc::vec::Vec;
 
 use super::block::require_severity;
 use super::section::{push_behind, section};
-use super::{EncodeError, EncodeProblem, Keys, MAX_LEN};
 use crate::cper::record::{RecordHeader, SectionDescriptor};
 use crate::description::{Description, Value};
+use crate::encode_error::{EncodeError, EncodeProblem, MAX_LEN};
 use crate::guid::Guid;
-use crate::layout::{Bits, Draft, bits, byte_string, compose, flag_set, number};
+use crate::layout::{Bits, Draft, Keys, bits, byte_string, compose, flag_set, number};
 use crate::severity::Severity;
 
 /// The record that `keys` describe, behind the attributes of its EFI variable, if they are there.

@@ -2,11 +2,11 @@
 
 use alloc::vec::Vec;
 
-use super::{EncodeError, EncodeProblem, Keys, MAX_LEN};
 use crate::cper::{SECTION_TYPES, SectionType};
 use crate::description::{Description, Value};
+use crate::encode_error::{EncodeError, EncodeProblem, MAX_LEN};
 use crate::guid::Guid;
-use crate::layout::{Draft, byte_string, compose, number};
+use crate::layout::{Draft, Keys, byte_string, compose, number};
 
 /// The type and the bytes of the section among `keys`.
 pub(super) fn section(keys: &Keys<'_>) -> Result<(Guid, Vec<u8>), EncodeError> {

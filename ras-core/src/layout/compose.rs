@@ -1,10 +1,11 @@
 //! From a description to bytes.
 
 use super::describe::{LENGTH, MISSING_VALIDATION_BITS, RESERVED_VALIDATION_BITS};
+use super::keys::Keys;
 use super::values::{byte_string, bytes, flag_set, guid, named, number, text};
 use super::{Bits, ByteString, Draft, Field, Kind, Layout, Part};
 use crate::description::{Description, Value};
-use crate::encoded::{EncodeError, EncodeProblem, Keys, MAX_LEN};
+use crate::encode_error::{EncodeError, EncodeProblem, MAX_LEN};
 use crate::timestamp::{TimeEncoding, Timestamp};
 
 /// Adds the structure that `keys` describe to `draft`. What they do not mention is zero or follows from the rest. Keys that it does not

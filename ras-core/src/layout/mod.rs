@@ -6,6 +6,7 @@
 mod compose;
 mod describe;
 mod draft;
+mod keys;
 mod values;
 mod wire;
 
@@ -15,6 +16,7 @@ use crate::timestamp::TimeEncoding;
 pub(crate) use compose::compose;
 pub(crate) use describe::{Described, describe};
 pub(crate) use draft::Draft;
+pub(crate) use keys::Keys;
 pub(crate) use values::{byte_string, flag_names, flag_set, number};
 pub(crate) use wire::{bits, size_of_member, wire};
 

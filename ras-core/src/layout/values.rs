@@ -7,7 +7,7 @@ use alloc::vec::Vec;
 
 use super::Kind;
 use crate::description::Value;
-use crate::encoded::EncodeProblem;
+use crate::encode_error::EncodeProblem;
 use crate::guid::Guid;
 use crate::severity::Severity;
 

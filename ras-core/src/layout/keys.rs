@@ -5,8 +5,8 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::cell::{Cell, RefCell};
 
-use super::error::{EncodeError, EncodeProblem};
 use crate::description::{Description, Value};
+use crate::encode_error::{EncodeError, EncodeProblem};
 
 /// The keys of a description. Each is read once; those that nobody has read are unknown.
 #[derive(Debug)]

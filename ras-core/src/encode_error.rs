@@ -6,6 +6,9 @@ use alloc::vec::Vec;
 
 use crate::description::Value;
 
+/// The largest result, in bytes. A description of a few bytes may describe many.
+pub(crate) const MAX_LEN: usize = 16 << 20;
+
 /// A description that cannot be encoded: a key, and what is wrong with its value.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{}{problem}", located(.path))]
