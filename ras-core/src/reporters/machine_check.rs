@@ -1,6 +1,7 @@
 //! Machine checks of 64-bit x86 guests.
 
 mod in_progress;
+mod registers;
 
 use alloc::boxed::Box;
 
@@ -17,6 +18,7 @@ use crate::response::Response;
 use crate::severity::Severity;
 use crate::vcpu_state::{MachineCheckState, VcpuState};
 use in_progress::InProgress;
+use registers::{MISC, mcg, status};
 
 pub(super) const REGISTRATION: Registration = Registration {
     carries: |response| matches!(response, Response::Mce),
@@ -369,49 +371,7 @@ pub const fn guest_mcg_cap(supported: u64) -> u64 {
     supported & wanted | BANKS as u64
 }
 
-/// MCi_MISC: a physical address (mode 2, bits 8:6), valid to 4 KiB (12, bits 5:0). Linux clears the address's bits below: with a coarser
-/// granule it would offline the wrong page.
-const MISC: u64 = 2 << 6 | 12;
-
 /// First address of the 4 KiB page.
 const fn page(gpa: u64) -> u64 {
     gpa & !0xfff
-}
-
-/// MCi_STATUS (Intel SDM volume 3, Machine-Check Architecture, IA32_MCi_STATUS; AMD APM volume 2, chapter 9).
-mod status {
-    /// The bank holds an error.
-    pub(super) const VAL: u64 = 1 << 63;
-    /// Uncorrected.
-    pub(super) const UC: u64 = 1 << 61;
-    /// Enabled, with a valid physical address: VAL, EN, MISCV, ADDRV.
-    pub(super) const REPORTED: u64 = VAL | 1 << 60 | 1 << 59 | 1 << 58;
-    /// The same, and UC.
-    pub(super) const UNCORRECTED: u64 = REPORTED | UC;
-    /// Processor context corrupt: the program cannot be resumed.
-    pub(super) const PCC: u64 = 1 << 57;
-    /// Intel: signalled by an exception.
-    pub(super) const S: u64 = 1 << 56;
-    /// Intel: action required.
-    pub(super) const AR: u64 = 1 << 55;
-    /// AMD: deferred, not consumed yet.
-    pub(super) const DEFERRED: u64 = 1 << 44;
-    /// AMD: poisoned data.
-    pub(super) const POISON: u64 = 1 << 43;
-    /// Intel: data load, an architecturally defined SRAR error.
-    pub(super) const DATA_LOAD: u64 = 0x134;
-    /// Intel: memory scrub, channel 0, an architecturally defined SRAO error.
-    pub(super) const SCRUB: u64 = 0xc0;
-}
-
-/// MCG_STATUS (Intel SDM volume 3, Machine-Check Architecture, IA32_MCG_STATUS).
-mod mcg {
-    /// The exception is in progress.
-    pub(super) const MCIP: u64 = 1 << 2;
-    /// MCIP and RIPV: the exception is in progress, and the program can be resumed.
-    pub(super) const TAKEN: u64 = MCIP | 1;
-    /// The interrupted instruction is the one that consumed the error.
-    pub(super) const EIPV: u64 = 1 << 1;
-    /// Local: only this processor takes it.
-    pub(super) const LMCE: u64 = 1 << 3;
 }

@@ -2,6 +2,7 @@
 
 use std::io::{BufRead, BufReader};
 
+use super::log::LogText;
 use super::*;
 
 #[test]
