@@ -132,16 +132,8 @@ pub(crate) mod vmm {
             match consumed {
                 Some(gpa) => {
                     let (span, kind, time_ns) = (POISONED, Kind::ActionRequired, context.context.now_ns);
-                    let (vcpu, origin) = (Some(0), Origin::Injected);
-                    let error = MemoryError {
-                        span,
-                        gpa,
-                        kind,
-                        severity: Severity::Recoverable,
-                        vcpu,
-                        origin,
-                        time_ns,
-                    };
+                    let (vcpu, origin, severity) = (Some(0), Origin::Injected, Severity::Recoverable);
+                    let error = MemoryError { span, gpa, kind, severity, vcpu, origin, time_ns };
                     responder.report(&error, &context, &mut sink);
                 }
                 None => responder.tick(&context, &mut sink),
