@@ -273,17 +273,20 @@ impl<const N: usize> Handshake<N> {
     }
 
     /// The first error of which the guest was notified, or is to be, and that it has not acknowledged, as the record that reports it. A fatal
-    /// one that was written last counts even if it is acknowledged. `free` is bit 0 of the acknowledge register at `now_ns`.
+    /// one that was written last counts even if it is acknowledged. What is [not an error of memory](Self::report_other) does not count.
+    /// `free` is bit 0 of the acknowledge register at `now_ns`.
     #[must_use]
     pub fn unacknowledged(&self, free: bool, now_ns: u64) -> Option<Record> {
         let is_acknowledged = |record: &Record| free && now_ns > record.written_ns;
-        let written =
-            self.written().filter(|record| record.severity == Severity::Fatal || !is_acknowledged(record));
+        let is_error = |severity: Severity| severity != Severity::Informational;
+        let written = self.written().filter(|record| is_error(record.severity));
+        let written = written.filter(|record| record.severity == Severity::Fatal || !is_acknowledged(record));
         let as_record = |pending: &Pending| {
             let Pending { span, severity, consumer, .. } = *pending;
             Record { span, severity, consumer, written_ns: now_ns }
         };
-        written.or_else(|| self.queue.iter().map(as_record).next())
+        let queued = || self.queue.iter().find(|pending| is_error(pending.severity)).map(as_record);
+        written.or_else(queued)
     }
 
     /// Number of errors that did not fit into the queue.

@@ -7,7 +7,13 @@ use crate::harness::ghest::Running;
 use crate::harness::{Checked, Ghest, Scratch, kernels, needs, trials};
 
 pub(crate) fn trials() -> Vec<Trial> {
-    trials![stopped_with_a_status_of_its_own, distinct_pages_across_resets, a_larger_page, the_power_button]
+    trials![
+        stopped_with_a_status_of_its_own,
+        spent_by_the_error_that_ends_the_machine,
+        distinct_pages_across_resets,
+        a_larger_page,
+        the_power_button
+    ]
 }
 
 /// Boots a guest that waits, with this budget.
@@ -49,6 +55,25 @@ fn stopped_with_a_status_of_its_own() -> Checked {
          start the machine on another host",
     );
     assert_eq!(evacuations(&scratch), [(json!(2), json!(2))]);
+    Ok(())
+}
+
+/// The machine has ended before it looks at its budget for the next time, and does not boot again on this host.
+fn spent_by_the_error_that_ends_the_machine() -> Checked {
+    needs::kvm()?;
+    for action in ["stop", "power-button"] {
+        let scratch = Scratch::new();
+        let profile = scratch.profile(&format!(
+            "[machine]\nmemory = \"64MiB\"\non-reboot = \"restart\"\n\n[boot]\ncmdline = \"probe.exit=hang\"\n\n[ras]\n\
+             asynchronous = \"stop\"\nbudget = 1\non-budget = \"{action}\"\n"
+        ));
+        let boot = Ghest::boot(&profile).arg("--control").arg(scratch.path("control"));
+        let mut running = boot.arg("--events").arg(scratch.path("events")).start();
+        running.wait_for("probe: ok");
+        inject(&scratch, "0x2000000", &[]);
+        running.finish().expect(12);
+        assert_eq!(evacuations(&scratch), [(json!(1), json!(1))]);
+    }
     Ok(())
 }
 

@@ -110,17 +110,19 @@ pub struct Ended {
 impl Ended {
     /// The end of a guest whose vCPUs have stopped, which is noted.
     pub(crate) fn note(ending: Ending, reporting: &Reporting) -> Self {
-        let how = match ending {
-            Ending::PoweredOff => Some("power-off"),
-            Ending::Reset(_) => Some("reset"),
-            Ending::Crashed(_) => Some("crash"),
-            _ => None,
-        };
         let is_death = matches!(ending, Ending::Reset(_) | Ending::Crashed(_) | Ending::ControlReset);
         let after_error = if is_death { reporting.unacknowledged() } else { None };
         if after_error.is_some() {
             reporting.died_after_error();
         }
+        let how = match ending {
+            Ending::PoweredOff => Some("power-off"),
+            Ending::Reset(_) => Some("reset"),
+            Ending::Crashed(_) => Some("crash"),
+            // The operator's answer to a guest that hangs after an error.
+            Ending::ControlReset if after_error.is_some() => Some("reset"),
+            _ => None,
+        };
         if let Some(how) = how {
             reporting.journal().note(Note::GuestShutdown { how, after_error });
         }

@@ -277,6 +277,8 @@ impl Prepared {
         };
         env.notifier.ready();
         let outcome = event_loop::run(&running, &mut env.signals, env.control.as_mut(), &mut env.notifier);
+        // The error that ended the machine may have spent it.
+        running.check_budget();
         preserved.jobs.stop();
         let stopped = vcpus.stop();
         // The last references to the devices: their threads end here.

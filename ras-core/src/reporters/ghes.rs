@@ -290,6 +290,8 @@ impl Channel {
     fn take_injected(&mut self) -> Option<usize> {
         let block = self.injected.waiting.pop_front()?;
         let len = block.len();
+        // A block that is shorter than its status has zeros behind it.
+        self.block.iter_mut().take(STATUS_LEN).for_each(|byte| *byte = 0);
         self.block.get_mut(..len)?.copy_from_slice(&block);
         self.injected.written.push(block);
         Some(len)

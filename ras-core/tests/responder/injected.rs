@@ -39,7 +39,13 @@ fn a_block_is_written_when_the_one_before_is_acknowledged() {
     // Two that are equal are two.
     assert_eq!(inject(&mut machine, 1, &second).expect("queued"), ["queued 1"]);
     assert_eq!(inject(&mut machine, 1, &second).expect("queued"), ["queued 1"]);
+    // A guest that dies now did not die of an error in its memory,
+    let context = machine.context(None);
+    assert_eq!(machine.responder.unacknowledged(&context), None);
     assert_eq!(machine.detected(0x8000_1000, 12, None), ["queued 1"]);
+    // and now it may have, although the record is not written yet.
+    let error = machine.responder.unacknowledged(&context).expect("a queued error");
+    assert_eq!(error.span.gpa, 0x8000_1000);
     assert!(written(&machine, &first));
     for _ in 0..2 {
         machine.guest_reads(1);

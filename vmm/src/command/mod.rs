@@ -42,6 +42,7 @@ use logging::LogFormat;
         4    the guest crashed\n  \
         10   stopped by the profile's response to a memory error\n  \
         11   a memory error in the VMM's own memory\n  \
+        12   stopped because its error budget is spent: start it on another host\n  \
         128+ stopped by that signal\n\n\
         `ghest COMMAND --help` describes each command."
 )]

@@ -7,7 +7,7 @@ use crate::journal::Note;
 use crate::lifecycle::Ending;
 
 impl RunningMachine<'_> {
-    /// Acts once if the budget is spent. The ledger counts, across resets, so an error that arrives while the machine is reset is counted
+    /// Acts once if the budget is spent: while the machine runs, and once more when it has ended. The ledger counts, across resets, so an error that arrives while the machine is reset is counted
     /// by the next boot.
     pub(super) fn check_budget(&self) {
         let Some(Budget { pages: budget, action }) = self.machine.ras.budget else { return };
@@ -20,8 +20,11 @@ impl RunningMachine<'_> {
         match action {
             OnBudget::Report => {}
             // Every machine has one that has this action.
-            OnBudget::PowerButton => drop(self.power_button.raise()),
-            OnBudget::Stop => self.lifecycle.end(Ending::BudgetSpent { pages, budget }),
+            OnBudget::PowerButton if self.lifecycle.ending().is_none() => drop(self.power_button.raise()),
+            // A guest that is down already does not boot again.
+            OnBudget::PowerButton | OnBudget::Stop => {
+                self.lifecycle.end(Ending::BudgetSpent { pages, budget });
+            }
         }
     }
 }

@@ -60,6 +60,12 @@ impl Reporting {
         self.lock().responder.ledger().distinct_pages()
     }
 
+    /// Its number of entries.
+    #[must_use]
+    pub fn ledger_entries(&self) -> u64 {
+        self.lock().responder.ledger().entries().len() as u64
+    }
+
     /// Whether it has an entry for that address.
     #[must_use]
     pub fn is_in_ledger(&self, gpa: u64) -> bool {

@@ -73,6 +73,6 @@ pub fn admit(reporting: &Reporting, page: Span, severity: Severity) -> Admission
     }
     let is_known = reporting.is_in_ledger(page.gpa);
     let is_full = holes.count(Origin::Einj) >= MAX_POISONED
-        || !is_known && reporting.ledger_summary().entries >= MAX_LEDGER_ENTRIES;
+        || !is_known && reporting.ledger_entries() >= MAX_LEDGER_ENTRIES;
     if is_full { Admission::TooMany } else { Admission::Poison }
 }
