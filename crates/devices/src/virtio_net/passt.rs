@@ -1,23 +1,27 @@
 //! passt(1), started by this program: a network for a machine without any privilege.
 //!
-//! passt gets one end of a socket pair as its standard input, and ends when the other end is closed: also when this program is
-//! killed. What it writes is logged.
+//! passt inherits one end of a socket pair, and ends when the other end is closed: also when this program is killed. What it writes is
+//! logged.
 
 use std::io::{self, PipeReader, Read, pipe};
-use std::os::fd::OwnedFd;
+use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
-use std::process::{Child, Command};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use guest_memory::own;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Mode, fchmod};
+use rustix::io::dup;
 
 /// The program, found in PATH.
 const PROGRAM: &str = "passt";
 /// How long passt may take until it serves its socket: a few milliseconds are usual.
 const START_TIMEOUT: Duration = Duration::from_secs(10);
+/// Held while a passt is started, which inherits a descriptor.
+static INHERITABLE: Mutex<()> = Mutex::new(());
 /// What is kept of passt's output until it serves its socket.
 const MAX_OUTPUT: usize = 4 << 10;
 
@@ -85,13 +89,18 @@ impl Passt {
         let (reader, writer) = pipe()?;
         // It opens its standard output anew, which root's passt does as another user.
         fchmod(&writer, Mode::RUSR | Mode::WUSR | Mode::WGRP | Mode::WOTH).map_err(io::Error::from)?;
+        // No other process may inherit the socket: passt would not end then.
+        let _inheritable = INHERITABLE.lock().unwrap_or_else(PoisonError::into_inner);
+        // Not one of the standard streams, which are open: passt of Debian 13 closes those that are above it.
+        let socket = dup(&theirs).map_err(io::Error::from)?;
         let mut command = Command::new(PROGRAM);
         // It writes its process id once it serves the socket.
-        command.args(["--foreground", "--quiet", "--fd", "0", "--pid", "/proc/self/fd/1"]);
+        command.args(["--foreground", "--quiet", "--pid", "/proc/self/fd/1"]);
+        command.arg("--fd").arg(socket.as_raw_fd().to_string());
         if let Some(mtu) = mtu {
             command.arg("--mtu").arg(mtu.to_string());
         }
-        command.stdin(OwnedFd::from(theirs)).stdout(writer.try_clone()?).stderr(writer);
+        command.stdin(Stdio::null()).stdout(writer.try_clone()?).stderr(writer);
         // A signal of the terminal is for the machine, which ends passt after it.
         command.process_group(0);
         match command.spawn() {
