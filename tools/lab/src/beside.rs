@@ -18,7 +18,7 @@ const FACT: &str = "fact ";
 pub(crate) fn beside_qemu(workspace: &Workspace, cache: &Cache, document: bool) -> Result<Count> {
     let scenarios = scenario::load(&workspace.scenarios().join("beside-qemu"))?;
     let mut tables = BTreeMap::<String, Table>::new();
-    let verdicts = run::run_and_show(workspace, cache, &scenarios, &mut |verdict, transcript| {
+    let verdicts = run::measure(workspace, cache, &scenarios, &mut |verdict, transcript| {
         if let Some((case, monitor)) = verdict.name.rsplit_once('-') {
             tables.entry(case.to_owned()).or_default().add(monitor, &String::from_utf8_lossy(transcript));
         }

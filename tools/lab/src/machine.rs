@@ -7,6 +7,7 @@ use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -51,8 +52,10 @@ pub(crate) struct Boot<'a> {
 impl Machine {
     /// Starts a host; its console is written to the file `console`, and what the emulator's monitor prints to `monitor`.
     pub(crate) fn start(host: &Host, boot: &Boot<'_>, console: &Path, monitor: &Path) -> Result<Self> {
+        static STARTED: AtomicU32 = AtomicU32::new(0);
+        let number = STARTED.fetch_add(1, Ordering::Relaxed);
         // Abstract sockets need no removal, however the lab ends.
-        let socket = |port: &str| format!("ghesthouse-lab-{}-{port}", std::process::id());
+        let socket = |port: &str| format!("ghesthouse-lab-{}-{number}-{port}", std::process::id());
         let listen = |port: &str| -> Result<UnixListener> {
             let address = SocketAddr::from_abstract_name(socket(port)).context("cannot name a socket")?;
             let listener = UnixListener::bind_addr(&address).context("cannot create a socket")?;

@@ -34,7 +34,7 @@ pub(crate) fn run(command: &mut Command) -> Result<()> {
 /// A command that the kernel kills when the lab ends, for whatever reason.
 ///
 /// `setpriv` (util-linux, essential on Debian) sets the parent-death signal and executes the program. The signal is sent when the
-/// thread that started it ends: start it from the main thread.
+/// thread that started it ends: start it from one that waits for it.
 pub(crate) fn mortal(program: &Path) -> Command {
     let mut command = Command::new("setpriv");
     command.args(["--pdeathsig", "KILL"]).arg(program);

@@ -2,7 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fs;
+use std::num::NonZero;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread::{self, ScopedJoinHandle};
 use std::time::{Duration, Instant};
 
 use crate::architecture::Architecture;
@@ -22,52 +25,88 @@ use crate::system::{System, SystemFiles};
 use crate::verdict::{self, Evidence, Outcome, Verdict};
 use crate::workspace::Workspace;
 
-/// Runs scenarios and returns their verdicts.
+/// Runs scenarios and returns their verdicts. As many hosts run at once as this machine has processors: emulating one takes about one.
 pub(crate) fn run(
     workspace: &Workspace,
     cache: &Cache,
     scenarios: &[Scenario],
     keep: bool,
 ) -> Result<Vec<Verdict>> {
-    run_with(workspace, cache, scenarios, keep, &mut |_, _| {})
+    let at_once = thread::available_parallelism().map_or(1, NonZero::get);
+    run_with(workspace, cache, scenarios, keep, at_once, &mut |_, _| {})
 }
 
-/// The same; `look` is called with each verdict and the transcript of the guest's console.
-pub(crate) fn run_and_show(
+/// Runs scenarios that measure: one host after the other. `look` is called with each verdict and the transcript of the guest's
+/// console.
+pub(crate) fn measure(
     workspace: &Workspace,
     cache: &Cache,
     scenarios: &[Scenario],
     look: &mut Look<'_>,
 ) -> Result<Vec<Verdict>> {
-    run_with(workspace, cache, scenarios, false, look)
+    run_with(workspace, cache, scenarios, false, 1, look)
 }
 
 /// Called at the end of a scenario with its verdict and the transcript of its guest's console.
-type Look<'a> = dyn FnMut(&Verdict, &[u8]) + 'a;
+type Look<'a> = dyn FnMut(&Verdict, &[u8]) + Send + 'a;
 
-fn run_with(
+/// What becomes of the results, for one host at a time.
+struct Results<'a> {
+    records: Records,
+    look: &'a mut Look<'a>,
+}
+
+fn run_with<'a>(
     workspace: &Workspace,
     cache: &Cache,
     scenarios: &[Scenario],
     keep: bool,
-    look: &mut Look<'_>,
+    at_once: usize,
+    look: &'a mut Look<'a>,
 ) -> Result<Vec<Verdict>> {
-    let mut records = Records::new(&workspace.lab().join("runs"))?;
+    let results = Mutex::new(Results { records: Records::new(&workspace.lab().join("runs"))?, look });
     let mut hosts = BTreeMap::<(Architecture, bool, &str, Option<System>), VecDeque<&Scenario>>::new();
     for scenario in scenarios {
         let machine_checks = scenario.host_machine_checks;
         let host = (scenario.host, machine_checks, scenario.host_kernel(), scenario.host_system()?);
         hosts.entry(host).or_default().push_back(scenario);
     }
-    for ((_, _, kernel, system), scenarios) in hosts {
-        let Some(first) = scenarios.front() else { continue };
-        match Parts::get(workspace, cache, first.host(), kernel, system, &scenarios) {
-            Ok(parts) => run_on_host(workspace, &parts, scenarios, &mut records, keep, look)?,
-            Err(Missing::Packages(why)) => records.unrun(&scenarios, Outcome::Skipped, &why.to_string())?,
-            Err(Missing::Part(why)) => records.unrun(&scenarios, Outcome::Failed, &why.to_string())?,
+    thread::scope(|scope| -> Result<()> {
+        let mut running = VecDeque::new();
+        for ((_, _, kernel, system), scenarios) in hosts {
+            let Some(first) = scenarios.front() else { continue };
+            // Cargo and apt run on this thread only, while the hosts before this one run on theirs.
+            match Parts::get(workspace, cache, first.host(), kernel, system, &scenarios) {
+                Ok(parts) => {
+                    if running.len() == at_once {
+                        running.pop_front().map_or(Ok(()), finish)?;
+                    }
+                    let results = &results;
+                    running.push_back(
+                        scope.spawn(move || run_on_host(workspace, &parts, scenarios, results, keep)),
+                    );
+                }
+                Err(missing) => {
+                    let (outcome, why) = match missing {
+                        Missing::Packages(why) => (Outcome::Skipped, why),
+                        Missing::Part(why) => (Outcome::Failed, why),
+                    };
+                    lock(&results).records.unrun(&scenarios, outcome, &why.to_string())?;
+                }
+            }
         }
-    }
-    records.close()
+        running.into_iter().try_for_each(finish)
+    })?;
+    results.into_inner().unwrap_or_else(PoisonError::into_inner).records.close()
+}
+
+/// Waits for a host.
+fn finish(host: ScopedJoinHandle<'_, Result<()>>) -> Result<()> {
+    host.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+}
+
+fn lock<'m, 'a>(results: &'m Mutex<Results<'a>>) -> MutexGuard<'m, Results<'a>> {
+    results.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Everything that a host consists of.
@@ -226,11 +265,10 @@ fn run_on_host(
     workspace: &Workspace,
     parts: &Parts,
     mut waiting: VecDeque<&Scenario>,
-    records: &mut Records,
+    results: &Mutex<Results<'_>>,
     keep: bool,
-    look: &mut Look<'_>,
 ) -> Result<()> {
-    let directory = records.host_directory()?;
+    let directory = lock(results).records.host_directory()?;
     let initramfs = directory.join("initramfs.cpio");
     let scenarios: Vec<&Scenario> = waiting.iter().copied().collect();
     let disks = parts.disks(&scenarios)?;
@@ -254,7 +292,7 @@ fn run_on_host(
         let mut session = match opened {
             Ok(session) => session,
             Err(error) => {
-                records.unrun_on(&waiting, &error.to_string(), &console)?;
+                lock(results).records.unrun_on(&waiting, &error.to_string(), &console)?;
                 break;
             }
         };
@@ -274,8 +312,9 @@ fn run_on_host(
                 waiting.push_front(scenario);
             } else {
                 let verdict = judge(scenario, &evidence, began, parts);
-                look(&verdict, &evidence.transcript);
-                records.add(verdict, &evidence, &console, before)?;
+                let mut results = lock(results);
+                (results.look)(&verdict, &evidence.transcript);
+                results.records.add(verdict, &evidence, &console, before)?;
             }
             match aftermath {
                 Aftermath::Usable(again) => session = again,

@@ -67,7 +67,7 @@ fn start(ghest: &Path) -> Result<()> {
 fn memory(workspace: &Workspace, cache: &Cache) -> Result<()> {
     let scenarios = scenario::load(&workspace.scenarios().join("benchmark-server"))?;
     let mut measured = Vec::new();
-    let verdicts = run::run_and_show(workspace, cache, &scenarios, &mut |verdict, transcript| {
+    let verdicts = run::measure(workspace, cache, &scenarios, &mut |verdict, transcript| {
         let kib = results(&String::from_utf8_lossy(transcript)).get("kib").cloned();
         measured.push((verdict.name.clone(), kib.unwrap_or_else(|| "not measured".to_owned())));
     })?;

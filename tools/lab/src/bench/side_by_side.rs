@@ -14,7 +14,7 @@ use crate::{run, scenario};
 
 pub(super) fn bench(workspace: &Workspace, cache: &Cache) -> Result<()> {
     let scenarios = scenario::load(&workspace.scenarios().join("benchmark"))?;
-    let verdicts = run::run(workspace, cache, &scenarios, false)?;
+    let verdicts = run::measure(workspace, cache, &scenarios, &mut |_, _| {})?;
     if !Count::of(&verdicts).is_good() {
         return Err(Error::new("not all boots were completed"));
     }

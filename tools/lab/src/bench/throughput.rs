@@ -30,7 +30,7 @@ type Measured = BTreeMap<String, BTreeMap<&'static str, BTreeMap<String, Vec<f64
 pub(super) fn bench(workspace: &Workspace, cache: &Cache) -> Result<()> {
     let scenarios = scenario::load(&workspace.scenarios().join("benchmark-throughput"))?;
     let mut measured = Measured::new();
-    let verdicts = run::run_and_show(workspace, cache, &scenarios, &mut |verdict, transcript| {
+    let verdicts = run::measure(workspace, cache, &scenarios, &mut |verdict, transcript| {
         let results = results(&String::from_utf8_lossy(transcript));
         // BOOT-HOST-MONITOR
         let mut parts = verdict.name.split('-').skip(1);
