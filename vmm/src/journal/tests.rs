@@ -105,3 +105,62 @@ fn a_follower_that_goes_is_forgotten() {
         std::thread::sleep(Duration::from_millis(1));
     }
 }
+
+/// docs/events.md has a row for each event, with each of its fields.
+#[test]
+fn events_are_documented() {
+    const PAGE: &str = include_str!("../../../docs/events.md");
+    let span = Span::around(0x1000, 12);
+    let error = MemoryError {
+        kind: Kind::ActionRequired,
+        severity: ras_core::Severity::Recoverable,
+        gpa: 0x1000,
+        span,
+        vcpu: Some(0),
+        origin: Origin::Sigbus,
+        time_ns: 0,
+    };
+    let overdue = Unacknowledged {
+        source: None,
+        span,
+        severity: ras_core::Severity::Recoverable,
+        consumed_by: None,
+    };
+    let fault = sigbus::Fault { hva: 0, log2_len: 12, action: sigbus::Action::Optional };
+    let (source, gpa, response) = (0, 0, Response::Stop);
+    let samples = [
+        Note::Plan(json!({})),
+        Note::VcpuStarted(0),
+        Note::FirstExit { vcpu: 0, exit: "io" },
+        Note::GuestShutdown { how: "reset", after_error: Some(overdue) },
+        Note::MemoryError { error, response },
+        Note::OwnMemory(fault),
+        Note::Notified { how: "sea", vcpu: Some(0) },
+        Note::Held(0),
+        Note::Released(0),
+        Note::DeviceNeedsReset(0),
+        Note::Repaired(span),
+        Note::NotRepaired(span),
+        Note::Evacuate { pages: 1, budget: 1 },
+        Note::Retired { span, host_address: None },
+        Note::Stopped { reason: String::new(), status: 0 },
+        Note::ErrorEvent(ErrorEvent::Handled { span, response }),
+        Note::ErrorEvent(ErrorEvent::RecordWritten { source, gpa, span }),
+        Note::ErrorEvent(ErrorEvent::NotReported { source, span }),
+        Note::ErrorEvent(ErrorEvent::Acknowledged { source, span, after_ns: 0 }),
+        Note::ErrorEvent(ErrorEvent::Queued { source, span }),
+        Note::ErrorEvent(ErrorEvent::Coalesced { source, span }),
+        Note::ErrorEvent(ErrorEvent::Overdue(overdue)),
+        Note::ErrorEvent(ErrorEvent::Overflowed { source, span, times: 1 }),
+    ];
+    for note in &samples {
+        let name = note.name().as_str();
+        let row = PAGE.lines().find(|line| line.starts_with(&format!("| `{name}` |")));
+        let row = row.unwrap_or_else(|| panic!("no row for {name}"));
+        for field in fields(note).keys() {
+            assert!(row.contains(&format!("`{field}`")), "no field {field} in: {row}");
+        }
+    }
+    let missing = Name::ALL.iter().find(|name| !samples.iter().any(|note| note.name().as_str() == **name));
+    assert_eq!(missing, None, "an event without a sample here");
+}
