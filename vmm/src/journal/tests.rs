@@ -120,12 +120,8 @@ fn events_are_documented() {
         origin: Origin::Sigbus,
         time_ns: 0,
     };
-    let overdue = Unacknowledged {
-        source: None,
-        span,
-        severity: ras_core::Severity::Recoverable,
-        consumed_by: None,
-    };
+    let overdue =
+        Unacknowledged { source: None, span, severity: ras_core::Severity::Recoverable, consumed_by: None };
     let fault = sigbus::Fault { hva: 0, log2_len: 12, action: sigbus::Action::Optional };
     let (source, gpa, response) = (0, 0, Response::Stop);
     let samples = [

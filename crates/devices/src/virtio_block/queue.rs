@@ -1,8 +1,11 @@
 //! Serves a queue of a disk: takes its requests, divides them into operations of the engine, and returns them.
 
 use std::collections::HashMap;
+use std::io;
+use std::time::Duration;
 
 use vmm_sys_util::epoll::EventSet;
+use vmm_sys_util::timerfd::TimerFd;
 
 use super::engine::{Completion, Engine, EngineKind, Operation};
 use super::pool::Pool;
@@ -13,6 +16,10 @@ use crate::virtio::{GroupContext, QueueGroup, ServeError, Taken};
 /// Tokens of the descriptors that the thread watches.
 const COMPLETED: u32 = 0;
 const ADMITTED: u32 = 1;
+const UNUSED: u32 = 2;
+
+/// How long a buffer is kept without being used. Until it is freed, the timer that notices costs a system call in this time.
+const KEPT_FOR: Duration = Duration::from_secs(1);
 
 /// Operations that are submitted together. What the host has in its page cache is complete after that: the next operations use the
 /// same buffers, which are in the processor's cache then. Twice as fast for writes of 480 KiB as with 16.
@@ -37,6 +44,9 @@ struct Progress {
     engine: Box<dyn Engine>,
     /// Of operations that can begin.
     pool: Pool,
+    /// Runs while the pool has buffers.
+    timer: TimerFd,
+    is_timed: bool,
     /// Operations in flight, by token.
     operations: Vec<Option<(RequestId, Destination)>>,
     requests: HashMap<RequestId, Active>,
@@ -75,9 +85,11 @@ impl BlockQueue {
             let more =
                 completed || begun || !progress.is_blocked() && context.request_notifications(self.index)?;
             if !more {
-                progress.pool.trim();
                 break;
             }
+        }
+        if !progress.is_timed && progress.pool.has_buffers() {
+            progress.time()?;
         }
         self.progress = Some(progress);
         Ok(())
@@ -201,9 +213,13 @@ impl QueueGroup for BlockQueue {
             // Once for each time that it expires: what was refused may wait for an operation too.
             context.watch(limiter, ADMITTED, EventSet::IN | EventSet::EDGE_TRIGGERED)?;
         }
+        let timer = TimerFd::new().map_err(io::Error::from)?;
+        context.watch(&timer, UNUSED, EventSet::IN)?;
         self.progress = Some(Progress {
             engine,
             pool: Pool::new(self.operations),
+            timer,
+            is_timed: false,
             operations: (0..self.operations).map(|_| None).collect(),
             requests: HashMap::new(),
             next_id: 0,
@@ -217,12 +233,27 @@ impl QueueGroup for BlockQueue {
         self.serve(context)
     }
 
-    fn ready(&mut self, _: u32, _: EventSet, context: &mut GroupContext<'_>) -> Result<(), ServeError> {
-        self.serve(context)
+    fn ready(&mut self, token: u32, _: EventSet, context: &mut GroupContext<'_>) -> Result<(), ServeError> {
+        match &mut self.progress {
+            Some(progress) if token == UNUSED => Ok(progress.trim()?),
+            _ => self.serve(context),
+        }
     }
 }
 
 impl Progress {
+    /// Frees buffers that were not used since the timer was started, and starts it again for those that were.
+    fn trim(&mut self) -> io::Result<()> {
+        self.timer.wait()?;
+        self.is_timed = false;
+        if self.pool.trim() { self.time() } else { Ok(()) }
+    }
+
+    fn time(&mut self) -> io::Result<()> {
+        self.is_timed = true;
+        Ok(self.timer.reset(KEPT_FOR, None)?)
+    }
+
     /// Whether the next request waits for an operation or for the rate limit, and not for the driver.
     fn is_blocked(&self) -> bool {
         self.pool.is_empty() || self.refused.is_some()

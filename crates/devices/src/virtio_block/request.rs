@@ -240,7 +240,7 @@ impl Active {
         }
         let position = self.begun;
         let len = self.len().min(bounce::MAX_LEN as u64);
-        buffer.resize(len as usize);
+        buffer.resize(len as usize)?;
         let (work, offset, to) = match &mut self.steps {
             Steps::Read { offset, to } if len > 0 => (Work::Read, *offset + position, to.split_to(len)),
             Steps::Write { offset, from, sync } if len > 0 => {
