@@ -65,14 +65,16 @@ const X86_64: Host = Host {
 };
 
 /// A processor whose machine checks software can recover from (AMD's SUCCOR), so that one about a poisoned page is no panic. QEMU
-/// emulates what that takes, but only its versions from 9.1 on know the flag, and none offers it for emulated processors by itself.
+/// emulates what that takes, but only its versions from 9.1 on know the flag, and offer it for emulated processors only if they are forced
+/// to. They would be to all other features of this processor, too: those that they do not emulate are off.
 const X86_64_SUCCOR: Host = Host {
     release: Release::Trixie,
     machine: &[
         "-M",
         "q35",
         "-cpu",
-        "EPYC,+svm,+npt,+succor,+overflow-recov,x-force-features=on",
+        "EPYC,+svm,+npt,+succor,+overflow-recov,x-force-features=on,\
+         -fxsr-opt,-misalignsse,-nrip-save,-osvw,-topoext,-xsavec",
         "-smp",
         "1",
         "-m",

@@ -28,6 +28,7 @@ const PACKAGES: &[&str] = &[
 /// The devices of the lab's hosts, and what QEMU does not link without. All that it has would take three times as long.
 const DEVICES: &str = "\
 CONFIG_ARM_COMPATIBLE_SEMIHOSTING=y
+CONFIG_ARM_GICV3_TCG=y
 CONFIG_ARM_V7M=y
 CONFIG_ARM_VIRT=y
 CONFIG_SEMIHOSTING=y
@@ -66,12 +67,19 @@ fn build(cache: &Cache, host: &Host, patch: &str, home: &Path) -> Result<PathBuf
     let devices = source.join("configs/devices").join(&target).join("lab.mak");
     fs::write(devices, DEVICES).context("cannot write the list of devices")?;
     let mut configure = Command::new("./configure");
-    configure.args(["--without-default-features", "--without-default-devices", "--enable-tcg", "--enable-fdt=system"]);
+    configure.args([
+        "--without-default-features",
+        "--without-default-devices",
+        "--enable-tcg",
+        "--enable-fdt=system",
+    ]);
     configure.args(["--enable-system", "--disable-docs", "--disable-werror", "--with-pkgversion=patched"]);
     configure.arg(format!("--target-list={target}")).arg(format!("--with-devices-{}=lab", host.architecture));
     process::output(configure.current_dir(&source))?;
     process::output(Command::new("ninja").args(["-C", "build", host.emulator]).current_dir(&source))?;
     let program = home.join(format!("{}.new", host.emulator));
-    process::output(Command::new("strip").arg("-o").arg(&program).arg(source.join("build").join(host.emulator)))?;
+    process::output(
+        Command::new("strip").arg("-o").arg(&program).arg(source.join("build").join(host.emulator)),
+    )?;
     Ok(program)
 }

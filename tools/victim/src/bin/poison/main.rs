@@ -179,7 +179,9 @@ impl Way {
             #[cfg(target_arch = "aarch64")]
             Self::Unbacked(physical) => return unbacked::replace(pid, hva, physical),
             #[cfg(not(target_arch = "aarch64"))]
-            Self::Unbacked(_) => return Err(format!("--unbacked, page {hva:#x} of process {pid}: aarch64 only")),
+            Self::Unbacked(_) => {
+                return Err(format!("--unbacked, page {hva:#x} of process {pid}: aarch64 only"));
+            }
             Self::HardOffline => ("/sys/devices/system/memory/hard_offline_page", frame * page_size()),
             Self::HwpoisonInject => ("/sys/kernel/debug/hwpoison/corrupt-pfn", frame),
             Self::SoftOffline => ("/sys/devices/system/memory/soft_offline_page", frame * page_size()),

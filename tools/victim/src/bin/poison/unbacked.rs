@@ -78,7 +78,9 @@ impl Thread {
         let mut page = vec![0; page_size() as usize];
         for range in maps.lines().filter_map(code) {
             for start in range.step_by(page.len()) {
-                memory.read_exact_at(&mut page, start).map_err(|error| format!("{start:#x} of {path}: {error}"))?;
+                memory
+                    .read_exact_at(&mut page, start)
+                    .map_err(|error| format!("{start:#x} of {path}: {error}"))?;
                 if let Some(index) = page.chunks_exact(4).position(|word| word == SYSTEM_CALL) {
                     return Ok(start + 4 * index as u64);
                 }
