@@ -107,7 +107,7 @@ const AARCH64: Host = Host {
     patch: None,
 };
 
-/// A processor that takes the external aborts of guests to the hypervisor, as KVM tells it to (HCR_EL2.TEA). QEMU has that bit, and takes
+/// A processor that takes the external aborts of guests to the hypervisor, as KVM requests (HCR_EL2.TEA). QEMU has that bit, and takes
 /// them to the guest nevertheless.
 const AARCH64_EXTERNAL_ABORTS: Host =
     Host { patch: Some(include_str!("../images/qemu-external-aborts.patch")), ..AARCH64 };

@@ -202,7 +202,7 @@ impl Apt {
         option("Acquire::Languages", "none");
         option("Acquire::Retries", "3");
         if self.release == Release::TrixieBackports {
-            // apt prefers them only if it is told to.
+            // Without it, apt prefers the packages of Trixie.
             option("APT::Default-Release", self.release.name());
         }
         if setup::is_root() {
