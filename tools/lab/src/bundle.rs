@@ -70,7 +70,10 @@ pub(crate) fn emulators(release: Release) -> Bundle {
     let package = |name| (name, Architecture::X86_64, Follow::AllBut(UNUSED));
     let (name, packages) = match release {
         Release::Bookworm => ("emulators", vec![package("qemu-system-arm"), package("qemu-system-x86")]),
-        _ => ("emulators-succor", vec![package("qemu-system-x86")]),
+        Release::Trixie => ("emulators-succor", vec![package("qemu-system-x86")]),
+        Release::TrixieBackports => {
+            ("emulators-records", vec![package("qemu-system-arm"), package("qemu-efi-aarch64")])
+        }
     };
     Bundle { name: name.to_owned(), release, packages }
 }
@@ -149,6 +152,11 @@ impl Cache {
     /// apt for a release, with its directory in this cache.
     pub(crate) fn apt(&self, release: Release) -> Result<Apt> {
         Apt::new(&self.directory, release)
+    }
+
+    /// The same for source packages.
+    pub(crate) fn sources(&self, release: Release) -> Result<Apt> {
+        Apt::of_sources(&self.directory, release)
     }
 
     fn replace(&self, apt: &Apt, bundle: &Bundle, packages: &[Package], directory: &Path) -> Result<()> {

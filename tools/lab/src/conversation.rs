@@ -22,7 +22,7 @@ pub(crate) struct Step {
     pub(crate) host: Option<String>,
     /// The same; the last line that it prints is typed on the guest's console.
     pub(crate) answer: Option<String>,
-    /// The same; the last line that it prints is a command of the emulator's monitor.
+    /// The same; the last line that it prints is a command of the emulator's monitor, in the form of QMP.
     pub(crate) monitor: Option<String>,
     /// How many times the step is taken.
     #[serde(default = "once")]

@@ -1,5 +1,7 @@
 //! The emulators of hosts: this machine's own if the lab is known to work with their version, otherwise Debian's, unpacked into the
-//! cache. Nothing of them is installed on the machine.
+//! cache, or built there with a patch. Nothing of them is installed on the machine.
+
+mod patched;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -34,12 +36,20 @@ impl Emulator {
     /// does not start.
     pub(crate) fn get(workspace: &Workspace, cache: &Cache, host: &'static Host) -> Result<Self> {
         let name = host.emulator;
-        let is_default = host.release == Release::Bookworm;
-        let script = match installed(name).filter(|_| is_default) {
+        let is_default = host.release == Release::Bookworm && host.patch.is_none();
+        let own = match host.patch {
+            Some(patch) => Some(patched::emulator(cache, host, patch)?),
+            None => installed(name).filter(|_| is_default),
+        };
+        let script = match own {
             Some(path) => format!("#!/bin/sh\nexec '{}' \"$@\"\n", path.display()),
             None => script(name, &cache.get(&bundle::emulators(host.release))?)?,
         };
-        let suffix = if is_default { String::new() } else { format!("-{}", host.release.name()) };
+        let suffix = match host.patch {
+            Some(_) => "-patched".to_owned(),
+            None if is_default => String::new(),
+            None => format!("-{}", host.release.name()),
+        };
         let program = workspace.install_script(&format!("bin/{name}{suffix}"), &script)?;
         let version = version(&program).context(format_args!("{} does not start", program.display()))?;
         Ok(Self { host, program, version })
@@ -98,7 +108,8 @@ fn script(name: &str, unpacked: &Unpacked) -> Result<String> {
          exec \"$root/$linker\" \
          --library-path \"$root/lib/x86_64-linux-gnu:$root/usr/lib/x86_64-linux-gnu\" \
          \"$root/usr/bin/{name}\" \
-         -L \"$root/usr/share/qemu\" -L \"$root/usr/share/seabios\" -L \"$root/usr/lib/ipxe/qemu\" \"$@\"\n",
+         -L \"$root/usr/share/qemu\" -L \"$root/usr/share/seabios\" -L \"$root/usr/lib/ipxe/qemu\" \
+         -L \"$root/usr/share/qemu-efi-aarch64\" \"$@\"\n",
         root.display()
     ))
 }

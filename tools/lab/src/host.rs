@@ -1,8 +1,9 @@
 //! The emulated hosts: machines with real KVM and real memory failure handling.
 
-use crate::architecture::Architecture;
+use serde::Deserialize;
 
 use crate::apt::Release;
+use crate::architecture::Architecture;
 
 /// How a host of one architecture is emulated.
 pub(crate) struct Host {
@@ -19,6 +20,20 @@ pub(crate) struct Host {
     pub(crate) kernel: &'static str,
     /// Modules to load, in addition to their dependencies.
     pub(crate) modules: &'static [&'static str],
+    /// What Debian's emulator lacks: a change of its source, from which the lab builds one.
+    pub(crate) patch: Option<&'static str>,
+}
+
+/// Errors that the hardware of a host reports by itself, beyond those that its kernel can be made to handle as if it had.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, PartialOrd, Ord)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum HardwareErrors {
+    /// Machine checks, by the emulator's monitor (x86_64).
+    MachineChecks,
+    /// Synchronous external aborts of a guest's accesses to addresses at which there is nothing (aarch64).
+    ExternalAborts,
+    /// Records of its firmware, by the emulator's monitor (aarch64).
+    Records,
 }
 
 /// Modules of a host that runs a system from a disk, in addition: its file system, and the checksum of that, which it loads by itself.
@@ -46,17 +61,20 @@ const X86_64: Host = Host {
         "tun",
         "vhost_net",
     ],
+    patch: None,
 };
 
 /// A processor whose machine checks software can recover from (AMD's SUCCOR), so that one about a poisoned page is no panic. QEMU
-/// emulates what that takes, but only its versions from 9.1 on know the flag, and none offers it for emulated processors by itself.
+/// emulates what that takes, but only its versions from 9.1 on know the flag, and offer it for emulated processors only if they are forced
+/// to. They would be to all other features of this processor, too: those that they do not emulate are off.
 const X86_64_SUCCOR: Host = Host {
     release: Release::Trixie,
     machine: &[
         "-M",
         "q35",
         "-cpu",
-        "EPYC,+svm,+npt,+succor,+overflow-recov,x-force-features=on",
+        "EPYC,+svm,+npt,+succor,+overflow-recov,x-force-features=on,\
+         -fxsr-opt,-misalignsse,-nrip-save,-osvw,-topoext,-xsavec",
         "-smp",
         "1",
         "-m",
@@ -86,6 +104,30 @@ const AARCH64: Host = Host {
     cmdline: "",
     kernel: "6.1",
     modules: &["virtio_pci", "virtio_console", "virtio_blk", "hwpoison-inject", "tun", "vhost_net"],
+    patch: None,
+};
+
+/// A processor that takes the external aborts of guests to the hypervisor, as KVM requests (HCR_EL2.TEA). QEMU has that bit, and takes
+/// them to the guest nevertheless.
+const AARCH64_EXTERNAL_ABORTS: Host =
+    Host { patch: Some(include_str!("../images/qemu-external-aborts.patch")), ..AARCH64 };
+
+/// A machine whose firmware has error records (APEI). QEMU's versions from 10.2 on can be sent some; UEFI firmware puts them into memory.
+const AARCH64_RECORDS: Host = Host {
+    release: Release::TrixieBackports,
+    machine: &[
+        "-M",
+        "virt,virtualization=on,gic-version=3,ras=on",
+        "-cpu",
+        "max,pauth=off,lpa2=off",
+        "-smp",
+        "2",
+        "-m",
+        "8G",
+        "-bios",
+        "QEMU_EFI.fd",
+    ],
+    ..AARCH64
 };
 
 impl Host {
@@ -96,8 +138,12 @@ impl Host {
         }
     }
 
-    /// The x86_64 host that can be sent machine checks.
-    pub(crate) fn with_machine_checks() -> &'static Self {
-        &X86_64_SUCCOR
+    /// The host whose hardware reports such errors.
+    pub(crate) fn reporting(errors: HardwareErrors) -> &'static Self {
+        match errors {
+            HardwareErrors::MachineChecks => &X86_64_SUCCOR,
+            HardwareErrors::ExternalAborts => &AARCH64_EXTERNAL_ABORTS,
+            HardwareErrors::Records => &AARCH64_RECORDS,
+        }
     }
 }

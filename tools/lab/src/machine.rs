@@ -68,7 +68,7 @@ impl Machine {
 
         let mut command = process::mortal_in_background(boot.emulator);
         emulator_arguments(&mut command, host, boot, "")?;
-        command.args(["-display", "none", "-mon", "chardev=monitor"]);
+        command.args(["-display", "none", "-mon", "chardev=monitor,mode=control"]);
         command.arg("-chardev").arg(format!("socket,id=monitor,abstract=on,path={}", socket("monitor")));
         command.arg("-serial").arg(format!("file:{}", console.display()));
         command.args(["-device", "virtio-serial-pci"]);
@@ -96,7 +96,9 @@ impl Machine {
         forward(&control, sender.clone(), Output::Control)?;
         forward(&guest, sender, Output::Guest)?;
         log_monitor(&monitor_port, monitor)?;
-        Ok(Self { emulator, control, guest, monitor: monitor_port, output })
+        let mut machine = Self { emulator, control, guest, monitor: monitor_port, output };
+        machine.monitor_command(r#"{"execute":"qmp_capabilities"}"#)?;
+        Ok(machine)
     }
 
     /// Waits for output.
@@ -113,7 +115,7 @@ impl Machine {
         self.control.write_all(format!("{line}\n").as_bytes()).context("cannot write to the host")
     }
 
-    /// Sends a command to the emulator's monitor.
+    /// Sends a command to the emulator's monitor, in the form of QMP.
     pub(crate) fn monitor_command(&mut self, line: &str) -> Result<()> {
         self.monitor.write_all(format!("{line}\n").as_bytes()).context("cannot write to the monitor")
     }

@@ -12,7 +12,7 @@ use crate::architecture::Architecture;
 use crate::bundle::{self, Bundle, Cache, Unpacked};
 use crate::emulator::Emulator;
 use crate::error::{Context, Missing, Result};
-use crate::host::{self, Host};
+use crate::host::{self, HardwareErrors, Host};
 use crate::image::{Ghest, HostImage, Server, Tools};
 use crate::kernel::{self, Kernel, KernelFiles, Module};
 use crate::machine::{Boot, Machine};
@@ -65,10 +65,10 @@ fn run_with<'a>(
     look: &'a mut Look<'a>,
 ) -> Result<Vec<Verdict>> {
     let results = Mutex::new(Results { records: Records::new(&workspace.lab().join("runs"))?, look });
-    let mut hosts = BTreeMap::<(Architecture, bool, &str, Option<System>), VecDeque<&Scenario>>::new();
+    type Key<'a> = (Architecture, Option<HardwareErrors>, &'a str, Option<System>);
+    let mut hosts = BTreeMap::<Key<'_>, VecDeque<&Scenario>>::new();
     for scenario in scenarios {
-        let machine_checks = scenario.host_machine_checks;
-        let host = (scenario.host, machine_checks, scenario.host_kernel(), scenario.host_system()?);
+        let host = (scenario.host, scenario.host_errors, scenario.host_kernel(), scenario.host_system()?);
         hosts.entry(host).or_default().push_back(scenario);
     }
     thread::scope(|scope| -> Result<()> {

@@ -10,7 +10,7 @@ use serde::{Deserialize, Deserializer};
 use crate::architecture::Architecture;
 use crate::conversation::{Step, variables};
 use crate::error::{Context, Error, Result};
-use crate::host::Host;
+use crate::host::{HardwareErrors, Host};
 use crate::system::System;
 use crate::{kernel, matrix, program};
 
@@ -27,9 +27,8 @@ pub(crate) struct Scenario {
     pub(crate) set: Set,
     /// Kernel of the host, by its key; the host has a default.
     host_kernel: Option<String>,
-    /// Whether the host's processor is one that can be sent machine checks, by a step's `monitor`.
-    #[serde(default)]
-    pub(crate) host_machine_checks: bool,
+    /// The errors that the host's hardware reports.
+    pub(crate) host_errors: Option<HardwareErrors>,
     /// The release of a Debian server that the host runs, with its systemd, instead of the lab's own init. Its `ghest` is what the
     /// package `/lab/ghest.deb` installs.
     pub(crate) host_system: Option<String>,
@@ -160,7 +159,7 @@ fn two_minutes() -> u64 {
 impl Scenario {
     /// Its host.
     pub(crate) fn host(&self) -> &'static Host {
-        if self.host_machine_checks { Host::with_machine_checks() } else { Host::of(self.host) }
+        self.host_errors.map_or_else(|| Host::of(self.host), Host::reporting)
     }
 
     /// The key of the kernel that the host runs.
@@ -200,8 +199,9 @@ impl Scenario {
         if self.host_system.is_some() && self.host != Architecture::X86_64 {
             return Err(Error::new("host-system: x86_64 only, for which the package is built"));
         }
-        if self.host_machine_checks && self.host != Architecture::X86_64 {
-            return Err(Error::new("host-machine-checks: x86_64 only"));
+        let of_host = self.host().architecture;
+        if of_host != self.host {
+            return Err(Error::new(format!("host-errors: these are of {of_host}")));
         }
         self.steps.iter().try_for_each(Step::check)?;
         let captures = |name: &str| self.steps.iter().any(|step| step.capture.contains_key(name));

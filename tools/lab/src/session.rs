@@ -1,6 +1,7 @@
 //! One scenario on a running host: its command, the script of its console, and its files.
 
 use std::collections::VecDeque;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::agent::{Report, Reports};
@@ -14,6 +15,10 @@ use crate::verdict::Evidence;
 const BOOT_TIMEOUT: Duration = Duration::from_secs(240);
 /// Time for a host to transfer the files of a killed command.
 const COLLECTION_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// Time until the host is done with its answer, before a command of the emulator's monitor. What the command does to the processor may be
+/// fatal while the host's kernel runs.
+const MONITOR_DELAY: Duration = Duration::from_secs(1);
 
 /// A host that is running and idle.
 pub(crate) struct Session {
@@ -99,7 +104,10 @@ impl Session {
                             }
                             Report::File { name, content } => drop(evidence.files.insert(name, content)),
                             Report::Answer(line) => match destinations.pop_front() {
-                                Some(Destination::Monitor) => self.machine.monitor_command(&line)?,
+                                Some(Destination::Monitor) => {
+                                    thread::sleep(MONITOR_DELAY);
+                                    self.machine.monitor_command(&line)?;
+                                }
                                 _ => self.machine.type_text(&format!("{line}\n"))?,
                             },
                             Report::End => files_done = true,

@@ -9,7 +9,7 @@ use std::process::Command;
 
 use serde::{Deserialize, Serialize};
 
-use self::sources::Mirrors;
+use self::sources::{Kind, Mirrors};
 use crate::architecture::Architecture;
 use crate::error::{Context, Error, Result};
 use crate::{process, setup};
@@ -19,6 +19,7 @@ use crate::{process, setup};
 pub(crate) enum Release {
     Bookworm,
     Trixie,
+    /// Trixie with its backports.
     TrixieBackports,
 }
 
@@ -35,15 +36,14 @@ impl Release {
         match self {
             Self::Bookworm => &["bookworm", "bookworm-updates"],
             Self::Trixie => &["trixie", "trixie-updates"],
-            Self::TrixieBackports => &["trixie-backports"],
+            Self::TrixieBackports => &["trixie-backports", "trixie", "trixie-updates"],
         }
     }
 
     fn security_suites(self) -> &'static [&'static str] {
         match self {
             Self::Bookworm => &["bookworm-security"],
-            Self::Trixie => &["trixie-security"],
-            Self::TrixieBackports => &[],
+            Self::Trixie | Self::TrixieBackports => &["trixie-security"],
         }
     }
 }
@@ -83,15 +83,25 @@ pub(crate) struct Apt {
 impl Apt {
     /// Sets up `release` under `cache`; existing files are kept.
     pub(crate) fn new(cache: &Path, release: Release) -> Result<Self> {
-        let apt = Self { directory: cache.join("apt").join(release.name()), release };
+        Self::set_up(cache.join("apt").join(release.name()), release, Kind::Binary)
+    }
+
+    /// The same for source packages.
+    pub(crate) fn of_sources(cache: &Path, release: Release) -> Result<Self> {
+        let directory = cache.join("apt").join(format!("{}-sources", release.name()));
+        Self::set_up(directory, release, Kind::Source)
+    }
+
+    fn set_up(directory: PathBuf, release: Release, kind: Kind) -> Result<Self> {
+        let apt = Self { directory, release };
         for part in ["sources", "lists/partial", "cache/archives/partial"] {
             fs::create_dir_all(apt.directory.join(part)).context("cannot create apt's directories")?;
         }
         fs::write(apt.directory.join("status"), "").context("cannot write the empty package status")?;
         let mirrors = Mirrors::of_this_machine()?;
-        let mut stanzas = mirrors.archive.stanza(release.archive_suites());
+        let mut stanzas = mirrors.archive.stanza(kind, release.archive_suites());
         if let Some(security) = mirrors.security.filter(|_| !release.security_suites().is_empty()) {
-            stanzas += &format!("\n{}", security.stanza(release.security_suites()));
+            stanzas += &format!("\n{}", security.stanza(kind, release.security_suites()));
         }
         fs::write(apt.sources(), stanzas).context("cannot write apt's sources")?;
         Ok(apt)
@@ -165,6 +175,15 @@ impl Apt {
         Ok(())
     }
 
+    /// Downloads a source package and unpacks it, with Debian's patches, into a directory of its own in `parent`.
+    pub(crate) fn unpack_source(&self, package: &str, parent: &Path) -> Result<PathBuf> {
+        self.update()?;
+        process::output(self.command("apt-get").args(["source", package]).current_dir(parent))?;
+        let entries = fs::read_dir(parent).context("cannot list a source package")?;
+        let mut directories = entries.flatten().map(|entry| entry.path()).filter(|path| path.is_dir());
+        directories.next().context(format_args!("apt unpacked no directory of {package}"))
+    }
+
     fn command(&self, program: &str) -> Command {
         let mut command = Command::new(program);
         command.env("LC_ALL", "C").arg("-q");
@@ -182,6 +201,10 @@ impl Apt {
         option("APT::Architectures::", "arm64");
         option("Acquire::Languages", "none");
         option("Acquire::Retries", "3");
+        if self.release == Release::TrixieBackports {
+            // Without it, apt prefers the packages of Trixie.
+            option("APT::Default-Release", self.release.name());
+        }
         if setup::is_root() {
             // apt's unprivileged user has no write permission in a checkout.
             option("APT::Sandbox::User", "root");

@@ -61,11 +61,22 @@ fn read(path: &Path) -> Result<String> {
     std::fs::read_to_string(path).context(format_args!("cannot read {}", path.display()))
 }
 
+/// What is fetched: programs, or their sources.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Binary,
+    Source,
+}
+
 impl Source {
     /// A deb822 stanza for other suites of the same place, package lists only.
-    pub(crate) fn stanza(&self, suites: &[&str]) -> String {
+    pub(crate) fn stanza(&self, kind: Kind, suites: &[&str]) -> String {
+        let (types, lists) = match kind {
+            Kind::Binary => ("deb", "Architectures: amd64 arm64\nTargets: Packages"),
+            Kind::Source => ("deb-src", "Targets: Sources"),
+        };
         let mut stanza = format!(
-            "Types: deb\nURIs: {}\nSuites: {}\nComponents: main\nArchitectures: amd64 arm64\nTargets: Packages\n",
+            "Types: {types}\nURIs: {}\nSuites: {}\nComponents: main\n{lists}\n",
             self.uri,
             suites.join(" ")
         );
@@ -162,7 +173,7 @@ Signed-By:
         assert_eq!(mirrors.archive.uri, "http://mirror.example/debian");
         let security = mirrors.security.unwrap();
         assert_eq!(
-            security.stanza(&["trixie-security"]),
+            security.stanza(Kind::Binary, &["trixie-security"]),
             "Types: deb\nURIs: http://mirror.example/debian-security/\nSuites: trixie-security\n\
              Components: main\nArchitectures: amd64 arm64\nTargets: Packages\n\
              Signed-By: \n -----BEGIN PGP PUBLIC KEY BLOCK-----\n .\n abc\n"

@@ -1,4 +1,8 @@
-//! `poison`: poisons pages of a process by the host kernel's memory failure handling.
+//! `poison`: poisons pages of a process by the host kernel's memory failure handling, or replaces them by an address that answers with
+//! external aborts.
+
+#[cfg(target_arch = "aarch64")]
+mod unbacked;
 
 use std::fs;
 use std::io::{self, BufRead, BufReader, Write};
@@ -28,6 +32,9 @@ Options:
   --via WAY         hard-offline     /sys/devices/system/memory/hard_offline_page (the default)
                     hwpoison-inject  the debugfs file hwpoison/corrupt-pfn
                     soft-offline     /sys/devices/system/memory/soft_offline_page: the contents are migrated
+  --unbacked ADDRESS
+                    Not by the kernel: a page of /dev/mem replaces each page in the process, at a physical address
+                    at which the machine has nothing, so that accesses are external aborts (aarch64)
   --dry-run         Only locate the pages, and print \"found\" for \"poisoned\"
   --help            Print this help
 ";
@@ -74,6 +81,8 @@ enum Way {
     HardOffline,
     HwpoisonInject,
     SoftOffline,
+    /// No interface: the page is replaced by one at this physical address.
+    Unbacked(u64),
 }
 
 impl Options {
@@ -91,6 +100,7 @@ impl Options {
                 "--heap" => heap = Some(number(&value()?)?),
                 "--hva" => hvas.push(number(&value()?)?),
                 "--via" => via = Way::named(&value()?)?,
+                "--unbacked" => via = Way::Unbacked(number(&value()?)?),
                 option if option.starts_with('-') => return Err(format!("unknown option {option}")),
                 gpa => gpas.push(number(gpa)?),
             }
@@ -135,7 +145,7 @@ impl Options {
         let done = if self.dry_run {
             "found"
         } else {
-            self.via.write(frame)?;
+            self.via.poison(pid, hva, frame)?;
             self.via.done()
         };
         let gpa = gpa.map_or_else(String::new, |gpa| format!("gpa {gpa:#x} "));
@@ -159,12 +169,19 @@ impl Way {
         match self {
             Self::HardOffline | Self::HwpoisonInject => "poisoned",
             Self::SoftOffline => "moved",
+            Self::Unbacked(_) => "unbacked",
         }
     }
 
-    /// Has the kernel poison a frame.
-    fn write(self, frame: u64) -> Result<(), String> {
+    /// Poisons the page at an address of a process, which is in this frame.
+    fn poison(self, pid: u64, hva: u64, frame: u64) -> Result<(), String> {
         let (path, value) = match self {
+            #[cfg(target_arch = "aarch64")]
+            Self::Unbacked(physical) => return unbacked::replace(pid, hva, physical),
+            #[cfg(not(target_arch = "aarch64"))]
+            Self::Unbacked(_) => {
+                return Err(format!("--unbacked, page {hva:#x} of process {pid}: aarch64 only"));
+            }
             Self::HardOffline => ("/sys/devices/system/memory/hard_offline_page", frame * page_size()),
             Self::HwpoisonInject => ("/sys/kernel/debug/hwpoison/corrupt-pfn", frame),
             Self::SoftOffline => ("/sys/devices/system/memory/soft_offline_page", frame * page_size()),
