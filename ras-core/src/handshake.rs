@@ -186,7 +186,8 @@ impl<const N: usize> Handshake<N> {
         let Pending { span, consumer, .. } = pending;
         let is_free = matches!(self.state, State::Free);
         if self.queue.push(pending).is_err() {
-            self.overflow(span, step);
+            self.overflowed = self.overflowed.saturating_add(1);
+            step(Step::Overflowed(span, self.overflowed));
             if let Some(consumer) = consumer {
                 step(Step::Fallback(consumer, span));
             }
@@ -391,10 +392,5 @@ impl<const N: usize> Handshake<N> {
                     .iter()
                     .any(|pending| covers(pending.span, pending.severity, gpa) && gpa >= pending.next)
         })
-    }
-
-    fn overflow(&mut self, span: Span, step: &mut impl FnMut(Step)) {
-        self.overflowed = self.overflowed.saturating_add(1);
-        step(Step::Overflowed(span, self.overflowed));
     }
 }
