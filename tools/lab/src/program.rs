@@ -68,14 +68,14 @@ const PROGRAMS: &[Program] = &[
     iperf3(Aarch64, &[("iperf3", Aarch64)]),
     gdb(X86_64, &[("gdb-minimal", X86_64)]),
     gdb(Aarch64, &[("gdb-minimal", Aarch64)]),
-    // Of Debian 13: that of Debian 12 (0.6.8) does not know the events of newer kernels. Its command `ras-mc-ctl` is a Perl script.
+    // Its command `ras-mc-ctl` is a Perl script.
     Program {
-        without: &["libdbd-sqlite3-perl", "perl", "sqlite3"],
-        ..alone("rasdaemon", X86_64, Release::Trixie, &[("rasdaemon", X86_64)], "usr/sbin/rasdaemon")
+        without: &["init-system-helpers", "libdbd-sqlite3-perl", "perl", "sqlite3"],
+        ..alone("rasdaemon", X86_64, Release::Bookworm, &[("rasdaemon", X86_64)], "usr/sbin/rasdaemon")
     },
     Program {
         without: &["readline-common"],
-        ..alone("sqlite3", X86_64, Release::Trixie, &[("sqlite3", X86_64)], "usr/bin/sqlite3")
+        ..alone("sqlite3", X86_64, Release::Bookworm, &[("sqlite3", X86_64)], "usr/bin/sqlite3")
     },
     Program {
         without: &["logsave"],
