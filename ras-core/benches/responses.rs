@@ -77,7 +77,7 @@ fn main() {
             let error = MemoryError { time_ns: time, ..error((time >> 9 << 12) & 0x1f_f000) };
             responder.report(
                 &error,
-                &ResponderContext { context, detected_register: 1 },
+                &ResponderContext { context, detected_register: 1, ..Default::default() },
                 &mut |action: Action<'_>| {
                     black_box(action);
                     actions += 1;
@@ -109,6 +109,8 @@ fn request(arch: Arch) -> Request {
         tables: TableSet::Acpi,
         synchronous: None,
         asynchronous: None,
+        corrected: None,
+        corrected_threshold: None,
         poll_interval_ms: NonZeroU32::MIN,
         on_missing_support: OnMissingSupport::Degrade,
         repair: Repair::OnReset,

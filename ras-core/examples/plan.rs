@@ -51,6 +51,8 @@ fn request(arch: Arch, tables: TableSet, synchronous: Option<Response>) -> Reque
         tables,
         synchronous,
         asynchronous: None,
+        corrected: None,
+        corrected_threshold: None,
         poll_interval_ms: NonZeroU32::new(1_000).unwrap_or(NonZeroU32::MIN),
         on_missing_support: OnMissingSupport::Degrade,
         repair: Repair::OnReset,
@@ -120,13 +122,15 @@ fn respond_to_one(plan: &Plan, host: &HostAbilities, area: Option<&RecordArea>) 
         vcpu: Some(VcpuState::Aarch64(consumption)),
     };
     println!("  actions for an error at {:#x}:", error.gpa);
-    responder.report(&error, &ResponderContext { context, detected_register: 1 }, &mut |action: Action<
-        '_,
-    >| {
-        match action {
-            Action::Write { gpa, bytes } => println!("    write {} bytes at {gpa:#x}", bytes.len()),
-            action => println!("    {action:?}"),
-        }
-        Ok(())
-    });
+    responder.report(
+        &error,
+        &ResponderContext { context, detected_register: 1, ..Default::default() },
+        &mut |action: Action<'_>| {
+            match action {
+                Action::Write { gpa, bytes } => println!("    write {} bytes at {gpa:#x}", bytes.len()),
+                action => println!("    {action:?}"),
+            }
+            Ok(())
+        },
+    );
 }

@@ -19,6 +19,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         tables: TableSet::Acpi,
         synchronous: Some(Response::Sea),
         asynchronous: Some(Response::Polled),
+        corrected: None,
+        corrected_threshold: None,
         poll_interval_ms: NonZeroU32::MIN,
         on_missing_support: OnMissingSupport::Refuse,
         repair: Repair::WhenAcknowledged,
@@ -67,7 +69,7 @@ fn context(now_ms: u64, acknowledged: bool) -> ResponderContext {
         acknowledge_register: acknowledged.into(),
         vcpu: Some(VcpuState::Aarch64(consumption)),
     };
-    ResponderContext { context, detected_register: 1 }
+    ResponderContext { context, detected_register: 1, ..Default::default() }
 }
 
 fn print(action: Action<'_>) -> Result<(), ActionFailed> {

@@ -252,7 +252,18 @@ pub enum ErrorEvent {
     },
     /// A record was not acknowledged in time, and stays in its block; or a machine check is still in progress.
     Overdue(Unacknowledged),
-    /// The queue of a source is full: a consumed error gets the fallback response, a detected one stays in the ledger.
+    /// So many corrected errors of a page have reached the threshold: the record of the last one says so, and the guest should no longer use
+    /// the page.
+    ThresholdExceeded {
+        /// Id of the error source.
+        source: u16,
+        /// The page.
+        span: Span,
+        /// Number of errors within the window.
+        errors: u32,
+    },
+    /// The queue of a source is full: a consumed error gets the fallback response, a detected one stays in the ledger, and a corrected
+    /// one is only counted.
     Overflowed {
         /// Id of the error source.
         source: u16,

@@ -53,6 +53,11 @@ pub struct GenericErrorSourceV2 {
 
 const _: () = assert!(size_of::<GenericErrorSourceV2>() == 92);
 
+impl ErrorSource {
+    /// The id of the source of corrected errors. No other errors are reported by it.
+    pub const CORRECTED: u16 = 2;
+}
+
 impl GenericErrorSourceV2 {
     /// Structure type in HEST.
     pub const KIND: u16 = 10;

@@ -16,9 +16,8 @@
 //!
 //! Guarantees:
 //! - A record is written only into a free block: at the start, after the guest's acknowledgement, or after a reset.
-//! - Errors that arrive in between are queued in order. An error that is part of a written or queued record, which is as severe, is not
-//!   queued again.
-//! - The queue is bounded. Errors that do not fit are counted and reported.
+//! - Errors that arrive in between are queued in order, unless they are part of a written or queued record that is as severe. The queue is
+//!   bounded. Errors that do not fit are counted and reported.
 //! - A vCPU is held for a record until the timeout of the record before it at the longest; then it is given the fallback response. It is
 //!   not held if the guest does not acknowledge, nor if the record before was reported to the same vCPU, which could not acknowledge it
 //!   while held.
@@ -169,11 +168,17 @@ impl<const N: usize> Handshake<N> {
         self.enqueue(Pending { span, severity, consumer, next: span.gpa }, now_ns, step);
     }
 
-    /// Reports what is not an error of memory, with a span that no error has: it is written or queued, also if that span is reported by
-    /// another record. `free` is bit 0 of the acknowledge register at `now_ns`.
-    pub fn report_other(&mut self, span: Span, free: bool, now_ns: u64, step: &mut impl FnMut(Step)) {
+    /// Reports what poisons no memory: it is written or queued, also if that span is reported by another record. Its severity is
+    /// [`Severity::Corrected`] or [`Severity::Informational`]. `free` is bit 0 of the acknowledge register at `now_ns`.
+    pub fn report_other(
+        &mut self,
+        span: Span,
+        severity: Severity,
+        free: bool,
+        now_ns: u64,
+        step: &mut impl FnMut(Step),
+    ) {
         self.tick(free, now_ns, step);
-        let severity = Severity::Informational;
         self.enqueue(Pending { span, severity, consumer: None, next: span.gpa }, now_ns, step);
     }
 
@@ -181,7 +186,8 @@ impl<const N: usize> Handshake<N> {
         let Pending { span, consumer, .. } = pending;
         let is_free = matches!(self.state, State::Free);
         if self.queue.push(pending).is_err() {
-            self.overflow(span, step);
+            self.overflowed = self.overflowed.saturating_add(1);
+            step(Step::Overflowed(span, self.overflowed));
             if let Some(consumer) = consumer {
                 step(Step::Fallback(consumer, span));
             }
@@ -273,12 +279,12 @@ impl<const N: usize> Handshake<N> {
     }
 
     /// The first error of which the guest was notified, or is to be, and that it has not acknowledged, as the record that reports it. A fatal
-    /// one that was written last counts even if it is acknowledged. What is [not an error of memory](Self::report_other) does not count.
+    /// one that was written last counts even if it is acknowledged. What [poisons no memory](Self::report_other) does not count.
     /// `free` is bit 0 of the acknowledge register at `now_ns`.
     #[must_use]
     pub fn unacknowledged(&self, free: bool, now_ns: u64) -> Option<Record> {
         let is_acknowledged = |record: &Record| free && now_ns > record.written_ns;
-        let is_error = |severity: Severity| severity != Severity::Informational;
+        let is_error = |severity| !matches!(severity, Severity::Corrected | Severity::Informational);
         let written = self.written().filter(|record| is_error(record.severity));
         let written = written.filter(|record| record.severity == Severity::Fatal || !is_acknowledged(record));
         let as_record = |pending: &Pending| {
@@ -386,10 +392,5 @@ impl<const N: usize> Handshake<N> {
                     .iter()
                     .any(|pending| covers(pending.span, pending.severity, gpa) && gpa >= pending.next)
         })
-    }
-
-    fn overflow(&mut self, span: Span, step: &mut impl FnMut(Step)) {
-        self.overflowed = self.overflowed.saturating_add(1);
-        step(Step::Overflowed(span, self.overflowed));
     }
 }

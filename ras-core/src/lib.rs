@@ -51,6 +51,8 @@
 //!     tables: TableSet::Acpi,
 //!     synchronous: None, // auto
 //!     asynchronous: None,
+//!     corrected: None,
+//!     corrected_threshold: None,
 //!     poll_interval_ms: NonZeroU32::new(1_000).unwrap(),
 //!     on_missing_support: OnMissingSupport::Refuse,
 //!     repair: Repair::WhenAcknowledged,
@@ -169,6 +171,7 @@ pub use timestamp::{TimeEncoding, Timestamp};
 
 pub mod abilities;
 pub mod actions;
+mod corrected;
 pub mod handshake;
 pub mod ledger;
 pub mod plan;
@@ -180,6 +183,7 @@ pub mod responder;
 mod response;
 pub mod vcpu_state;
 
+pub use corrected::{CorrectedErrors, Threshold};
 pub use request::{Arch, TableSet};
 pub use response::Response;
 

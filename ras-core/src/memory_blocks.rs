@@ -81,11 +81,21 @@ impl MemoryReport {
     #[must_use]
     pub const fn uncorrected(kind: Kind, unix_seconds: u64, number: u64) -> Self {
         let flags = match kind {
-            Kind::ActionRequired => section_flags::PRIMARY,
+            Kind::ActionRequired | Kind::Corrected => section_flags::PRIMARY,
             Kind::ActionOptional => section_flags::PRIMARY | section_flags::LATENT,
         };
+        Self::new(Severity::Recoverable, flags, unix_seconds, number)
+    }
+
+    /// Errors of memory that were corrected, the last one `unix_seconds` after 1970-01-01 00:00 UTC.
+    #[must_use]
+    pub const fn corrected(unix_seconds: u64, number: u64) -> Self {
+        Self::new(Severity::Corrected, section_flags::PRIMARY, unix_seconds, number)
+    }
+
+    const fn new(severity: Severity, flags: u8, unix_seconds: u64, number: u64) -> Self {
         MemoryReport {
-            severity: Severity::Recoverable,
+            severity,
             flags,
             time: Timestamp::from_unix(unix_seconds),
             part: PartName::MEMORY,
@@ -178,7 +188,7 @@ impl MemoryBlocks {
             if self.pages_left == 0 {
                 break;
             }
-            match block.push(&heading, &MemorySection::poisoned_page(self.next)) {
+            match block.push(&heading, &MemorySection::of_page(self.next)) {
                 Ok(()) => {}
                 Err(error) if entry == 0 => return Err(error),
                 Err(_full) => break,
@@ -189,6 +199,27 @@ impl MemoryBlocks {
         }
         Ok(block.finish())
     }
+}
+
+/// Writes a block with so many errors of one page, each of them an entry, because Linux counts entries; no more than
+/// [`MAX_MEMORY_ENTRIES`]. The last one has these further [flags](section_flags). Returns its length.
+///
+/// # Errors
+/// Returns an error if `bytes` cannot hold that block.
+pub(crate) fn write_page_errors(
+    page: u64,
+    errors: u32,
+    report: &MemoryReport,
+    flags_of_last: u8,
+    bytes: &mut [u8],
+) -> Result<usize, BufferTooSmall> {
+    let heading = report.heading();
+    let mut block = BlockWriter::new(bytes)?;
+    for left in (0..errors.min(MAX_MEMORY_ENTRIES as u32)).rev() {
+        let flags = if left == 0 { heading.flags | flags_of_last } else { heading.flags };
+        block.push(&Heading { flags, ..heading }, &MemorySection::of_page(page))?;
+    }
+    Ok(block.finish())
 }
 
 /// Number of blocks of `block_len` bytes that report `span`. `None` if a block cannot hold one entry.

@@ -47,7 +47,7 @@ impl Span {
     }
 }
 
-/// Whether the error was consumed.
+/// Whether the error was consumed, or is none that anything could consume.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Kind {
@@ -57,6 +57,9 @@ pub enum Kind {
     /// Action optional (AO): it was detected, and nothing has consumed it yet.
     #[cfg_attr(feature = "serde", serde(rename = "AO"))]
     ActionOptional,
+    /// Corrected (CE): the memory is not poisoned, and its contents are right.
+    #[cfg_attr(feature = "serde", serde(rename = "CE"))]
+    Corrected,
 }
 
 /// How an error was reported to the VMM.
@@ -82,13 +85,13 @@ pub enum Origin {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct MemoryError {
-    /// The poisoned pages.
+    /// The poisoned pages; of a corrected error, its page of 4 KiB.
     pub span: Span,
     /// The accessed address, if the host reports it; otherwise the first of the span.
     pub gpa: u64,
     /// Whether it was consumed.
     pub kind: Kind,
-    /// Whether the guest can continue: [`Severity::Recoverable`] or [`Severity::Fatal`].
+    /// Whether the guest can continue: [`Severity::Recoverable`] or [`Severity::Fatal`]; or [`Severity::Corrected`].
     pub severity: Severity,
     /// Index of the vCPU that consumed it. `None` for a detected error, or one that a device accessed.
     pub vcpu: Option<u32>,
@@ -129,6 +132,7 @@ impl fmt::Display for MemoryError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let MemoryError { span, kind, severity, vcpu, origin, .. } = self;
         match (kind, vcpu, origin) {
+            (Kind::Corrected, ..) => return write!(f, "corrected memory error: {span} (by {origin})"),
             (_, _, Origin::Device) => return write!(f, "a device accessed poisoned memory: {span}"),
             (Kind::ActionRequired, Some(vcpu), _) => {
                 write!(f, "vCPU {vcpu} consumed poisoned memory: {span} (")?;
@@ -139,7 +143,7 @@ impl fmt::Display for MemoryError {
         let class = match (severity, kind) {
             (Severity::Fatal, _) => "fatal",
             (_, Kind::ActionRequired) => "action required",
-            (_, Kind::ActionOptional) => "action optional",
+            (_, Kind::ActionOptional | Kind::Corrected) => "action optional",
         };
         write!(f, "{class}, by {origin})")
     }
@@ -182,6 +186,13 @@ mod tests {
         );
         let accessed = MemoryError { vcpu: None, origin: Origin::Device, ..consumed };
         assert_eq!(accessed.to_string(), "a device accessed poisoned memory: 2 MiB at 0x40200000");
+        let corrected = MemoryError {
+            span: Span::around(0x4020_1234, 12),
+            kind: Kind::Corrected,
+            severity: Severity::Corrected,
+            ..fatal
+        };
+        assert_eq!(corrected.to_string(), "corrected memory error: 4 KiB at 0x40201000 (by einj)");
         assert_eq!(Span::around(0, 12).to_string(), "4 KiB at 0x0");
         assert_eq!(Span::around(0, 30).to_string(), "1 GiB at 0x0");
     }

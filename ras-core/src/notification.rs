@@ -157,11 +157,13 @@ pub struct NotificationStructure {
     pub poll_interval_ms: U32,
     /// The interrupt, for an external source.
     pub vector: U32,
-    /// Number of interrupts within the window after which the operating system switches to polling. Zero: never.
+    /// Number of interrupts within the window after which the operating system switches to polling. Zero: never. There is no storm of them:
+    /// the next record is written after the one before was acknowledged.
     pub polling_threshold: U32,
     /// That window, in milliseconds.
     pub polling_threshold_window_ms: U32,
-    /// Number of errors within the window after which they are reported. Zero: every error.
+    /// Number of errors within the window after which the operating system processes them. Zero: every error. The VMM counts corrected errors
+    /// itself, by page ([`Threshold`](crate::Threshold)), and Linux uses neither of these fields.
     pub error_threshold: U32,
     /// That window, in milliseconds.
     pub error_threshold_window_ms: U32,

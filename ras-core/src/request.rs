@@ -3,6 +3,7 @@
 use core::fmt;
 use core::num::NonZeroU32;
 
+use crate::corrected::Threshold;
 use crate::response::Response;
 
 /// The architecture of a guest, and of the host that runs it.
@@ -62,6 +63,10 @@ pub struct Request {
     pub synchronous: Option<Response>,
     /// Response to detected errors (AO). `None`: `auto`, as above.
     pub asynchronous: Option<Response>,
+    /// Response to corrected errors (CE): whether the guest is notified of them, and how. `None`: it is not.
+    pub corrected: Option<Response>,
+    /// When the corrected errors of a page are so many that their record says so. `None`: never.
+    pub corrected_threshold: Option<Threshold>,
     /// Poll interval of a polled source, in milliseconds. Linux disables a source with an interval of zero.
     pub poll_interval_ms: NonZeroU32,
     /// What to do if support is missing.

@@ -4,6 +4,7 @@ use alloc::boxed::Box;
 
 use crate::abilities::HostAbilities;
 use crate::actions::{Action, ActionFailed, ActionSink, ErrorEvent, StopReason, StopReport, Unacknowledged};
+use crate::corrected::CorrectedErrors;
 use crate::handshake::Record;
 use crate::ledger::Ledger;
 use crate::memory_blocks::PartName;
@@ -25,6 +26,7 @@ use crate::severity::Severity;
 pub struct Responder {
     consumed: Channel,
     detected: Channel,
+    corrected: Channel,
     progress: Progress,
     ledger: Ledger,
     /// Index of the first ledger entry that may be poisoned and not reported yet: all entries after a reset, and entries that did not
@@ -32,7 +34,7 @@ pub struct Responder {
     unreported: Option<usize>,
 }
 
-/// The reporter for one of the two classes of error that a guest is notified of.
+/// The reporter for one of the classes of error that a guest is notified of.
 #[derive(Debug)]
 struct Channel {
     reporter: Box<dyn Reporter>,
@@ -75,6 +77,8 @@ pub struct ResponderContext {
     pub context: ReporterContext,
     /// The acknowledge register of detected errors ([`Kind::ActionOptional`]); 0 if it cannot be read.
     pub detected_register: u64,
+    /// The acknowledge register of corrected errors ([`Kind::Corrected`]); 0 if it cannot be read.
+    pub corrected_register: u64,
 }
 
 impl Responder {
@@ -100,19 +104,24 @@ impl Responder {
         Ok(Responder {
             consumed: channel(&plan.consumed)?,
             detected: channel(&plan.detected)?,
+            corrected: channel(&plan.corrected)?,
             progress: Progress::new(&plan.consumed.timeouts),
             ledger: Ledger::with_capacity(Self::LEDGER_RESERVE),
             unreported: None,
         })
     }
 
-    /// Records an error in the ledger and responds to it. The vCPU that consumed it must not be entered before every action was carried
+    /// Records an error in the ledger and responds to it. A corrected one is not recorded: no page is poisoned. The vCPU that consumed it must not be entered before every action was carried
     /// out.
     pub fn report(&mut self, error: &MemoryError, context: &ResponderContext, sink: &mut dyn ActionSink) {
         // An acknowledgement that is visible now came before this error. The vCPU state belongs to this error only.
         let before =
             ResponderContext { context: ReporterContext { vcpu: None, ..context.context }, ..*context };
         self.tick(&before, sink);
+        if error.kind == Kind::Corrected {
+            // Past the ledger: what is acknowledged is not an error of a page that is poisoned too.
+            return self.corrected.reporter.report(error, &context.of_corrected(), sink);
+        }
         self.ledger.record(error);
         self.respond(error, context, sink);
     }
@@ -184,6 +193,8 @@ impl Responder {
             self.consumed.reporter.inject_block(block, &context.context, &mut recorder)
         } else if is_source(&self.detected) {
             self.detected.reporter.inject_block(block, &context.of_detected(), &mut recorder)
+        } else if is_source(&self.corrected) {
+            self.corrected.reporter.inject_block(block, &context.of_corrected(), sink)
         } else {
             Err(NotInjected::NoSource)
         }
@@ -191,7 +202,7 @@ impl Responder {
 
     /// The error sources whose status blocks it writes.
     pub fn slots(&self) -> impl Iterator<Item = &RecordSlot> {
-        [&self.consumed, &self.detected].into_iter().filter_map(Channel::slot)
+        [&self.consumed, &self.detected, &self.corrected].into_iter().filter_map(Channel::slot)
     }
 
     /// Advances the time, and checks whether the guest has acknowledged a record.
@@ -199,6 +210,7 @@ impl Responder {
         let mut recorder = LedgerRecorder { ledger: &mut self.ledger, sink, now_ns: context.context.now_ns };
         self.consumed.reporter.tick(&context.context, &mut recorder);
         self.detected.reporter.tick(&context.of_detected(), &mut recorder);
+        self.corrected.reporter.tick(&context.of_corrected(), sink);
         if let Some(index) = self.unreported {
             self.report_unreported(index, context, sink);
         }
@@ -208,6 +220,7 @@ impl Responder {
     pub fn driver_up(&mut self, context: &ResponderContext) {
         self.consumed.reporter.driver_up(&context.context);
         self.detected.reporter.driver_up(&context.of_detected());
+        self.corrected.reporter.driver_up(&context.of_corrected());
     }
 
     /// The guest was reset and its memory initialised again. If pages are `still_poisoned` and detected errors are reported by records,
@@ -219,6 +232,7 @@ impl Responder {
         self.unreported = (still_poisoned && self.detected.records).then_some(0);
         self.consumed.reporter.reset(sink);
         self.detected.reporter.reset(sink);
+        self.corrected.reporter.reset(sink);
     }
 
     /// These pages were replaced by new memory.
@@ -229,8 +243,8 @@ impl Responder {
     /// When [`tick`](Self::tick) has to be called at the latest: nanoseconds of the VMM's monotonic clock. `None`: never.
     #[must_use]
     pub fn deadline_ns(&self) -> Option<u64> {
-        let deadlines = [self.consumed.reporter.deadline_ns(), self.detected.reporter.deadline_ns()];
-        deadlines.into_iter().flatten().min()
+        let reporters = [&self.consumed, &self.detected, &self.corrected].into_iter();
+        reporters.filter_map(|channel| channel.reporter.deadline_ns()).min()
     }
 
     /// GPA of the 64-bit acknowledge register for errors of that kind. `None` if they are reported without records.
@@ -239,6 +253,7 @@ impl Responder {
         match kind {
             Kind::ActionRequired => self.consumed.reporter.acknowledge_register(),
             Kind::ActionOptional => self.detected.reporter.acknowledge_register(),
+            Kind::Corrected => self.corrected.reporter.acknowledge_register(),
         }
     }
 
@@ -272,7 +287,14 @@ impl Responder {
 
     /// The records that the guest has not acknowledged in time, and machine checks that it has not ended.
     pub fn overdue(&self) -> impl Iterator<Item = Unacknowledged> {
-        [self.consumed.reporter.overdue(), self.detected.reporter.overdue()].into_iter().flatten()
+        let reporters = [&self.consumed, &self.detected, &self.corrected].into_iter();
+        reporters.filter_map(|channel| channel.reporter.overdue())
+    }
+
+    /// The numbers of corrected errors so far.
+    #[must_use]
+    pub fn corrected_errors(&self) -> CorrectedErrors {
+        self.corrected.reporter.corrected_errors()
     }
 
     /// Allocates memory for the errors to come, so that none has to while a vCPU waits. Call it from time to time, outside the error path.
@@ -327,6 +349,10 @@ pub const fn own_memory() -> Action<'static> {
 impl ResponderContext {
     fn of_detected(&self) -> ReporterContext {
         ReporterContext { acknowledge_register: self.detected_register, ..self.context }
+    }
+
+    fn of_corrected(&self) -> ReporterContext {
+        ReporterContext { acknowledge_register: self.corrected_register, ..self.context }
     }
 }
 

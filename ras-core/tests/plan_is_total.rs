@@ -24,6 +24,8 @@ fn request(
         tables,
         synchronous,
         asynchronous,
+        corrected: None,
+        corrected_threshold: None,
         poll_interval_ms: INTERVAL,
         on_missing_support: OnMissingSupport::Degrade,
         repair: Repair::OnReset,
@@ -373,6 +375,30 @@ fn auto_means_what_is_documented() {
     }
 }
 
+#[test]
+fn corrected_errors_are_reported_on_request_by_acpi_only() {
+    for arch in Arch::ALL {
+        let host = HostAbilities::unknown(arch);
+        for set in TableSet::ALL {
+            for corrected in requests(ErrorClass::Corrected) {
+                let request = Request { corrected, ..request(arch, set, None, Some(Response::Gsiv)) };
+                let sources: Vec<_> = ras_core::plan::sources_wanted(&request, &host, Some(20)).collect();
+                let area = RecordArea::lay_out(1 << 30, 1 << 20, &sources).ok();
+                let tables = TablesView { set, record_area: area.as_ref(), error_device: true };
+                let is_record = corrected.is_some_and(Response::writes_record);
+                match plan(&request, &host, &tables) {
+                    Ok(plan) => {
+                        assert_eq!(plan.corrected.chosen, corrected.unwrap_or(Response::Ignore));
+                        assert_eq!(plan.corrected.source.is_some(), is_record);
+                        assert_eq!(plan.corrected.threshold, None, "none was requested");
+                    }
+                    Err(error) => assert!(set != TableSet::Acpi, "{error}"),
+                }
+            }
+        }
+    }
+}
+
 /// The sources that are built for a request are those that its plan uses.
 #[test]
 fn the_plan_uses_exactly_the_sources_that_were_wanted() {
@@ -380,14 +406,20 @@ fn the_plan_uses_exactly_the_sources_that_were_wanted() {
         for set in TableSet::ALL {
             let (arch, error_device) = (host.architecture(), set == TableSet::Acpi);
             for synchronous in requests(ErrorClass::Consumed) {
-                for asynchronous in requests(ErrorClass::Detected) {
-                    let request = request(arch, set, synchronous, asynchronous);
+                let corrected = [None, Some(Response::Gsiv)];
+                let others = requests(ErrorClass::Detected).flat_map(|it| corrected.map(|also| (it, also)));
+                for (asynchronous, corrected) in others {
+                    let request = Request { corrected, ..request(arch, set, synchronous, asynchronous) };
                     let sources: Vec<_> = ras_core::plan::sources_wanted(&request, &host, Some(20)).collect();
                     let area = RecordArea::lay_out(1 << 30, 1 << 20, &sources).ok();
                     let tables = TablesView { set, record_area: area.as_ref(), error_device };
                     let Ok(plan) = plan(&request, &host, &tables) else { continue };
-                    let used: Vec<u16> =
-                        [plan.consumed.source, plan.detected.source].into_iter().flatten().collect();
+                    let used: Vec<u16> = [plan.consumed.source, plan.detected.source, plan.corrected.source]
+                        .into_iter()
+                        .flatten()
+                        .collect();
+                    // Also if detected errors have the same notification.
+                    assert_eq!(plan.corrected.source, corrected.map(|_| ErrorSource::CORRECTED));
                     assert_eq!(
                         used,
                         sources.iter().map(|source| source.id).collect::<Vec<_>>(),

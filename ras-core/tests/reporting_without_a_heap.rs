@@ -12,7 +12,7 @@ use ras_core::reporters::ReporterContext;
 use ras_core::request::{Arch, OnMissingSupport, Repair, Request, TableSet};
 use ras_core::responder::{Responder, ResponderContext, ResponderOptions};
 use ras_core::vcpu_state::{Access, Consumption, ExceptionLevel, MachineCheckState, VcpuState};
-use ras_core::{Kind, MemoryError, Origin, RecordArea, Response, Severity, Span};
+use ras_core::{Kind, MemoryError, Origin, RecordArea, Response, Severity, Span, Threshold};
 
 thread_local! {
     /// Of this thread: the test runner has others.
@@ -78,6 +78,11 @@ fn no_response_allocates_memory() {
                     tables: TableSet::Acpi,
                     synchronous,
                     asynchronous,
+                    corrected: Some(Response::Gsiv),
+                    corrected_threshold: Some(Threshold {
+                        errors: NonZeroU32::new(3).unwrap(),
+                        window_ms: NonZeroU32::MAX,
+                    }),
                     poll_interval_ms: NonZeroU32::MIN,
                     on_missing_support: OnMissingSupport::Degrade,
                     repair: Repair::OnReset,
@@ -104,6 +109,7 @@ fn no_response_allocates_memory() {
                         vcpu: Some(state),
                     },
                     detected_register: 0,
+                    corrected_register: 0,
                 };
                 for page in 0..200_u64 {
                     let gpa = 0x8000_0000 + (page << 21);
@@ -124,6 +130,9 @@ fn no_response_allocates_memory() {
                         responder.report(&error(gpa + 0x1f_0000, 14), &context(page), &mut sink);
                     }
                     responder.report(&error(gpa, log2_len), &context(page), &mut sink);
+                    let (kind, severity) = (Kind::Corrected, Severity::Corrected);
+                    let corrected = MemoryError { kind, severity, ..error(gpa / 5, 12) };
+                    responder.report(&corrected, &context(page), &mut sink);
                     responder.tick(&context(page), &mut sink);
                 }
                 // The largest error, over pages that are known and some that are not; and again, when all of it is known.

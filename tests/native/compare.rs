@@ -160,14 +160,17 @@ fn page_for_a_browser() -> Checked {
 fn what_other_tables_cannot_describe_is_reported() -> Checked {
     needs::kvm()?;
     let scratch = Scratch::new();
-    let json = compare(&scratch, &format!("{PROFILE}\n[ras]\nasynchronous = \"gsiv\"\ninjection = true\n"))
-        .arg("--json")
-        .finish()
-        .expect(0)
-        .json();
+    let keys = "asynchronous = \"gsiv\"\ncorrected = \"gsiv\"\ncorrected-threshold = 5\ninjection = true";
+    let compared = compare(&scratch, &format!("{PROFILE}\n[ras]\n{keys}\n")).arg("--json");
+    let json = compared.finish().expect(0).json();
     let changes = &json["sides"][1]["changes"];
-    for (index, expected) in
-        [["ras.asynchronous", "gsiv", "auto"], ["ras.injection", "true", "false"]].into_iter().enumerate()
+    for (index, expected) in [
+        ["ras.asynchronous", "gsiv", "auto"],
+        ["ras.corrected", "gsiv", "off"],
+        ["ras.injection", "true", "false"],
+    ]
+    .into_iter()
+    .enumerate()
     {
         assert_eq!(
             ["key", "asked", "taken"].map(|key| &changes[index][key]),
@@ -179,6 +182,9 @@ fn what_other_tables_cannot_describe_is_reported() -> Checked {
         (&reported[0], &reported[1][0]),
         (&Value::Array(vec![]), &"ras.asynchronous = \"gsiv\": `auto` is used instead".into())
     );
+    let corrected = &row(&json, "plan", "corrected")["values"];
+    let chosen = Value::from(vec!["gsiv, record of source 2 (requested)"]);
+    assert_eq!((&corrected[0], &corrected[1]), (&chosen, &Value::Array(vec![])));
     Ok(())
 }
 

@@ -332,7 +332,7 @@ fn an_invalid_injection_request_is_refused() -> Checked {
     let scratch = Scratch::new();
     let profile = scratch.profile(&profile_text("", ""));
     let boot = |order: &str| Ghest::boot(&profile).args(["--inject", order]).finish().expect(2);
-    boot("0x2000000").expect_said("an injection request starts with `ar@` or `ao@`");
+    boot("0x2000000").expect_said("an injection request starts with `ar@`, `ao@` or `ce@`");
     boot("ar@0x2000000,via=magic")
         .expect_said("unknown method `magic`: expected simulate, madvise or notice");
     needs::kvm()?;

@@ -13,6 +13,7 @@ mod console;
 mod consoles;
 mod consumed;
 mod control;
+mod corrected;
 mod deaths;
 mod decode;
 mod disks;
@@ -67,6 +68,7 @@ fn main() -> ExitCode {
         consoles::trials(),
         consumed::trials(),
         control::trials(),
+        corrected::trials(),
         deaths::trials(),
         decode::trials(),
         encode::trials(),

@@ -269,6 +269,9 @@ fn fields(note: &Note) -> Map<String, Value> {
             ErrorEvent::Overdue(Unacknowledged { source, span, consumed_by, .. }) => {
                 with(span, json!({ "source": source, "consumed_by": consumed_by }))
             }
+            ErrorEvent::ThresholdExceeded { source, span, errors } => {
+                with(span, json!({ "source": source, "errors": errors }))
+            }
             ErrorEvent::Overflowed { source, span, times } => {
                 with(span, json!({ "source": source, "times": times }))
             }

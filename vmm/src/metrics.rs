@@ -10,6 +10,7 @@ use std::borrow::Cow;
 use std::fmt::Write as _;
 
 use guest_memory::sigbus;
+use ras_core::CorrectedErrors;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde_json::{Map, Value, json};
 
@@ -74,6 +75,9 @@ static METRICS: &[Metric] = &[
     metric("poisoned_pages", "poisoned_pages", Counter, None, "Distinct pages of 4 KiB that were poisoned, repaired or not: what the error budget counts.", |it| Number(it.ledger.pages)),
     metric("poisoned_pages_last_hour", "poisoned_pages_last_hour", Gauge, None, "Those of them whose first error was within the last hour.", |it| Number(it.ledger.pages_last_hour)),
     metric("last_error_gpa", "last_error_gpa", Gauge, None, "Guest physical address of the last memory error. 0 if there was none.", |it| Number(it.ledger.last_gpa)),
+    metric("corrected_errors", "corrected_errors", Counter, None, "Corrected errors of memory.", |it| Number(it.corrected.errors)),
+    metric("corrected_errors_not_reported", "corrected_errors_not_reported", Counter, None, "Those of them that the guest is not notified of: too many pages waited, or the guest was reset before.", |it| Number(it.corrected.not_reported)),
+    metric("corrected_thresholds", "corrected_thresholds", Counter, None, "How often the corrected errors of a page have reached the threshold: the guest should no longer use it.", |it| Number(it.corrected.thresholds)),
     metric("retired_bytes", "retired", Counter, Some("bytes"), "Guest memory that was moved away from suspect pages of the host.", |it| Number(it.retired)),
     metric("overdue", "records_overdue", Gauge, None, "Error records that the guest has not acknowledged in time.", |it| List(&it.overdue)),
     metric("deaths_after_error", "deaths_after_error", Counter, None, "Resets and crashes of the guest with a memory error that it had not acknowledged.", |it| Number(it.deaths_after_error)),
@@ -127,6 +131,7 @@ pub struct Sample {
     subject: Subject,
     events: Vec<(&'static str, u64)>,
     ledger: LedgerSummary,
+    corrected: CorrectedErrors,
     retired: u64,
     overdue: Vec<Value>,
     deaths_after_error: u64,
@@ -145,6 +150,7 @@ impl Sample {
             subject,
             events: journal.counts().into_iter().collect(),
             ledger: reporting.ledger_summary(),
+            corrected: reporting.corrected_errors(),
             retired: reporting.retired_bytes(),
             overdue: reporting.overdue(),
             deaths_after_error: reporting.deaths_after_error(),

@@ -95,7 +95,7 @@ pub struct Table {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Answer {
-    /// The class: `consumed`, `found`, `touched-by-device` or `own-memory`.
+    /// The class: `consumed`, `found`, `corrected`, `touched-by-device` or `own-memory`.
     pub question: String,
     /// The response that the profile requests; `None` for `auto`.
     pub asked: Option<String>,
@@ -119,6 +119,7 @@ impl Answer {
         match class {
             "consumed" => "consumed by a vCPU (AR)",
             "found" => "detected (AO)",
+            "corrected" => "corrected (CE)",
             "touched-by-device" => "accessed by a device",
             "own-memory" => "in the VMM's own memory",
             other => other,

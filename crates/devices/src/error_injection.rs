@@ -69,6 +69,8 @@ pub const fn description(base: u64, memory: Range) -> ErrorInjection {
 /// A type of error that a guest can inject.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ErrorType {
+    /// Memory Correctable.
+    MemoryCorrectable,
     /// Memory Uncorrectable non-fatal.
     MemoryUncorrectable,
     /// Memory Uncorrectable fatal.
@@ -77,12 +79,14 @@ pub enum ErrorType {
 
 impl ErrorType {
     /// All types.
-    pub const ALL: [ErrorType; 2] = [ErrorType::MemoryUncorrectable, ErrorType::MemoryFatal];
+    pub const ALL: [ErrorType; 3] =
+        [ErrorType::MemoryCorrectable, ErrorType::MemoryUncorrectable, ErrorType::MemoryFatal];
 
     /// Its bit in registers (ACPI 6.5, 18.6, "Error Type Definition").
     #[must_use]
     pub const fn bit(self) -> u32 {
         match self {
+            ErrorType::MemoryCorrectable => 1 << 3,
             ErrorType::MemoryUncorrectable => 1 << 4,
             ErrorType::MemoryFatal => 1 << 5,
         }
@@ -92,6 +96,7 @@ impl ErrorType {
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
+            ErrorType::MemoryCorrectable => "Memory Correctable",
             ErrorType::MemoryUncorrectable => "Memory Uncorrectable non-fatal",
             ErrorType::MemoryFatal => "Memory Uncorrectable fatal",
         }

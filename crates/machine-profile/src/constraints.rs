@@ -36,6 +36,9 @@ pub(crate) fn check(settings: &ProfileSettings, arch: Arch, report: &mut Report)
         response(settings, ErrorClass::Consumed, &settings.synchronous, arch),
         response(settings, ErrorClass::Detected, &settings.asynchronous, arch),
         poll_interval(settings),
+        corrected(settings),
+        about_corrected(settings, &settings.corrected_threshold),
+        about_corrected(settings, &settings.corrected_window),
         injection(settings),
         boot_record(settings),
         persistent_store(settings),
@@ -175,11 +178,29 @@ fn quoted_names(names: impl Iterator<Item = &'static str>, joint: &str) -> Strin
 fn poll_interval(settings: &ProfileSettings) -> Option<Diagnostic> {
     let interval = settings.poll_interval.as_ref().ok()?;
     let asynchronous = settings.asynchronous.as_ref().ok()?;
-    let used = asynchronous.value.is_none_or(|response| response == Response::Polled);
+    let corrected = settings.corrected.as_ref().ok()?;
+    let used = asynchronous.value.is_none_or(|response| response == Response::Polled)
+        || corrected.value == Some(Response::Polled);
     (interval.given && !used).then(|| {
         interval
-            .refused("nothing is polled", "remove the key, or write `asynchronous = \"polled\"`")
+            .refused(
+                "nothing is polled",
+                "remove the key, or write `asynchronous = \"polled\"` or `corrected = \"polled\"`",
+            )
             .with_label(&asynchronous.place, "another response is chosen here")
+    })
+}
+
+fn corrected(settings: &ProfileSettings) -> Option<Diagnostic> {
+    let corrected = settings.corrected.as_ref().ok()?;
+    corrected.value.and_then(|_| only_acpi(settings, corrected, "a source of corrected errors"))
+}
+
+/// A key about corrected errors in a profile that does not mention their source. One that is `off` explicitly may be switched on.
+fn about_corrected<T>(settings: &ProfileSettings, key: &SettingResult<T>) -> Option<Diagnostic> {
+    let (key, corrected) = (key.as_ref().ok()?, settings.corrected.as_ref().ok()?);
+    (key.given && !corrected.given).then(|| {
+        key.refused("the guest has no source of corrected errors", "remove the key, or add `corrected`")
     })
 }
 

@@ -198,6 +198,9 @@ pub(crate) mod ras {
                 &POLL_INTERVAL,
                 &ON_MISSING_SUPPORT,
                 &REPAIR,
+                &CORRECTED,
+                &CORRECTED_THRESHOLD,
+                &CORRECTED_WINDOW,
                 &INJECTION,
                 &BOOT_RECORD,
                 &PERSISTENT_STORE,
@@ -245,6 +248,32 @@ pub(crate) mod ras {
             word("never", Repair::Never, "never"),
         ]),
         absent: Default(Repair::OnReset),
+    };
+    pub(crate) static CORRECTED: Key<Words<Option<Response>>, Default<Option<Response>>> = Key {
+        name: "corrected",
+        doc: "Whether the guest has a source of corrected errors, and how it is notified of them. With ACPI only.",
+        form: Words(&[
+            word("off", None, "it has none"),
+            word("polled", Some(Response::Polled), "it polls, every `poll-interval`"),
+            word("gsiv", Some(Response::Gsiv), "an interrupt"),
+        ]),
+        absent: Default(None),
+    };
+    pub(crate) static CORRECTED_THRESHOLD: Key<Integer, Default<u32>> = Key {
+        name: "corrected-threshold",
+        doc: "How many corrected errors of one page within `corrected-window` make the record say that the threshold is exceeded: Linux then soft-offlines the page. 0: none.",
+        form: Integer { min: 0, max: 1_000_000, example: 10 },
+        // That of mcelog, which does the same on physical machines (`[page] memory-ce-threshold = 10 / 24h`).
+        absent: Default(10),
+    };
+    pub(crate) static CORRECTED_WINDOW: Key<Period, Default<Duration>> = Key {
+        name: "corrected-window",
+        doc: "How long after the first of them the errors of a page count.",
+        form: Period {
+            min: (1, "its unit"),
+            max: (30 * 24 * 3_600_000, "because older errors say little about a page"),
+        },
+        absent: Default(Duration::from_secs(24 * 3_600)),
     };
     pub(crate) static INJECTION: Key<Flag, Default<bool>> = Key {
         name: "injection",

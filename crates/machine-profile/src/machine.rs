@@ -7,8 +7,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use platform::Arch;
-use ras_core::Response;
 pub use ras_core::request::{OnMissingSupport, Repair, TableSet};
+use ras_core::{Response, Threshold};
 
 use crate::device_config::DeviceConfig;
 
@@ -158,6 +158,8 @@ pub struct Ras {
     pub on_missing_support: OnMissingSupport,
     /// `ras.repair`.
     pub repair: Repair,
+    /// `ras.corrected`, `ras.corrected-threshold` and `ras.corrected-window`. `None` if the guest has no source of corrected errors.
+    pub corrected: Option<Corrected>,
     /// `ras.injection`: whether the guest can inject errors into its own memory.
     pub injection: bool,
     /// `ras.boot-record`: whether a boot finds the record of the error that ended the one before. With ACPI only.
@@ -166,6 +168,15 @@ pub struct Ras {
     pub persistent_store: Option<PathBuf>,
     /// `ras.budget` and `ras.on-budget`. `None` if there is no limit.
     pub budget: Option<Budget>,
+}
+
+/// The source of corrected errors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Corrected {
+    /// How the guest is notified.
+    pub response: Response,
+    /// When the errors of a page are so many that the guest should no longer use it. `None`: never.
+    pub threshold: Option<Threshold>,
 }
 
 /// How many pages may be poisoned, and what follows.

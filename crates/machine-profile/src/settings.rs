@@ -1,10 +1,11 @@
 //! The settings of a profile, each read by itself, and the machine that they make.
 
+use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use platform::Arch;
-use ras_core::Response;
+use ras_core::{Response, Threshold};
 
 use crate::description::Section;
 use crate::device_config::DeviceConfig;
@@ -12,8 +13,8 @@ use crate::device_kind::{DeviceKinds, DeviceSection, SectionContext, TYPE, Uses,
 use crate::diagnostic::{Report, Reported};
 use crate::keys::{boot, control, device, machine, memory, metrics, ras};
 use crate::machine::{
-    Boot, BootProtocol, Budget, Device, DeviceFile, Kernel, Machine, Memory, MemoryBacking, Metrics,
-    OnBudget, OnMissingSupport, OnReboot, PageSize, Ras, Repair, TableSet,
+    Boot, BootProtocol, Budget, Corrected, Device, DeviceFile, Kernel, Machine, Memory, MemoryBacking,
+    Metrics, OnBudget, OnMissingSupport, OnReboot, PageSize, Ras, Repair, TableSet,
 };
 use crate::reader::{SectionReader, Setting, SettingResult, unknown_sections};
 use crate::source::Place;
@@ -40,6 +41,9 @@ pub(crate) struct ProfileSettings {
     pub(crate) poll_interval: SettingResult<Duration>,
     pub(crate) on_missing_support: SettingResult<OnMissingSupport>,
     pub(crate) repair: SettingResult<Repair>,
+    pub(crate) corrected: SettingResult<Option<Response>>,
+    pub(crate) corrected_threshold: SettingResult<u32>,
+    pub(crate) corrected_window: SettingResult<Duration>,
     pub(crate) injection: SettingResult<bool>,
     pub(crate) boot_record: SettingResult<bool>,
     pub(crate) persistent_store: OptionalSetting<PathBuf>,
@@ -118,6 +122,9 @@ impl ProfileSettings {
             poll_interval: ras.value(&ras::POLL_INTERVAL, report),
             on_missing_support: ras.value(&ras::ON_MISSING_SUPPORT, report),
             repair: ras.value(&ras::REPAIR, report),
+            corrected: ras.value(&ras::CORRECTED, report),
+            corrected_threshold: ras.value(&ras::CORRECTED_THRESHOLD, report),
+            corrected_window: ras.value(&ras::CORRECTED_WINDOW, report),
             injection: ras.value(&ras::INJECTION, report),
             boot_record: ras.value(&ras::BOOT_RECORD, report),
             persistent_store: ras
@@ -143,6 +150,7 @@ impl ProfileSettings {
         let interval = self.metrics_interval?.value;
         let firmware = self.firmware?.value;
         let action = self.on_budget?.value;
+        let threshold = threshold(self.corrected_threshold?.value, self.corrected_window?.value);
         let page_size = self.page_size?.map_or(default_page_size(backing), |setting| setting.value);
         Ok(Machine {
             name: self.name?,
@@ -163,6 +171,7 @@ impl ProfileSettings {
                 poll_interval: self.poll_interval?.value,
                 on_missing_support: self.on_missing_support?.value,
                 repair: self.repair?.value,
+                corrected: self.corrected?.value.map(|response| Corrected { response, threshold }),
                 injection: self.injection?.value,
                 boot_record: self.boot_record?.value && firmware == TableSet::Acpi,
                 persistent_store: self.persistent_store?.map(|setting| setting.value),
@@ -208,6 +217,14 @@ impl DeviceSettings {
         });
         Ok(Device { kind, config, files: files.collect() })
     }
+}
+
+/// The threshold of corrected errors. `None` if it is zero.
+fn threshold(errors: u32, window: Duration) -> Option<Threshold> {
+    let errors = NonZeroU32::new(errors)?;
+    // The longest window has 32 bits.
+    let window_ms = u32::try_from(window.as_millis()).ok().and_then(NonZeroU32::new)?;
+    Some(Threshold { errors, window_ms })
 }
 
 /// The page size of a profile that sets none.

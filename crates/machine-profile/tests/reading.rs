@@ -1,18 +1,19 @@
 //! From files and `--set` to machines, and problems that are detected after parsing.
 
 use std::fs;
+use std::num::NonZeroU32;
 use std::path::Path;
 use std::time::Duration;
 
 use devices::virtio_block::{BlockConfig, DiskOptions, Format};
 use machine_profile::device_kind::{DeviceConfig, RateLimits};
 use machine_profile::{
-    Boot, BootProtocol, Budget, Device, DeviceFile, Diagnostic, Kernel, MAX_LEN, Machine, Memory,
+    Boot, BootProtocol, Budget, Corrected, Device, DeviceFile, Diagnostic, Kernel, MAX_LEN, Machine, Memory,
     MemoryBacking, Metrics, OnBudget, OnMissingSupport, OnReboot, Override, PageSize, Profile, Ras, Repair,
     Source, TableSet, conflicts, load, parse, schema,
 };
 use platform::Arch;
-use ras_core::Response;
+use ras_core::{Response, Threshold};
 use serde_json::Value;
 
 #[test]
@@ -39,6 +40,7 @@ fn a_header_alone_is_a_profile_and_every_default_is_filled_in() {
                 poll_interval: Duration::from_secs(1),
                 on_missing_support: OnMissingSupport::Degrade,
                 repair: Repair::OnReset,
+                corrected: None,
                 injection: false,
                 boot_record: true,
                 persistent_store: None,
@@ -74,6 +76,9 @@ fn every_key_is_honoured() {
         poll-interval = "100ms"
         on-missing-support = "refuse"
         repair = "never"
+        corrected = "gsiv"
+        corrected-threshold = 50
+        corrected-window = "12h"
         injection = true
         boot-record = false
         persistent-store = "db.erst"
@@ -130,6 +135,13 @@ fn every_key_is_honoured() {
                 poll_interval: Duration::from_millis(100),
                 on_missing_support: OnMissingSupport::Refuse,
                 repair: Repair::Never,
+                corrected: Some(Corrected {
+                    response: Response::Gsiv,
+                    threshold: Some(Threshold {
+                        errors: NonZeroU32::new(50).unwrap(),
+                        window_ms: NonZeroU32::new(12 * 3_600_000).unwrap(),
+                    }),
+                }),
                 injection: true,
                 boot_record: false,
                 persistent_store: Some("/srv/db.erst".into()),
@@ -140,6 +152,16 @@ fn every_key_is_honoured() {
             metrics: Some(Metrics { file: "/srv/db.prom".into(), interval: Duration::from_secs(30) }),
         }
     );
+}
+
+#[test]
+fn corrected_errors_have_a_threshold_unless_it_is_zero() {
+    let corrected =
+        |keys: &str| read(&format!("[machine]\n[ras]\n{keys}"), &[]).unwrap().machine.ras.corrected;
+    assert_eq!((corrected(""), corrected("corrected = \"off\"\ncorrected-threshold = 3")), (None, None));
+    let threshold = |keys| corrected(keys).unwrap().threshold.map(|it| (it.errors.get(), it.window_ms.get()));
+    assert_eq!(threshold("corrected = \"polled\""), Some((10, 86_400_000)));
+    assert_eq!(threshold("corrected = \"gsiv\"\ncorrected-threshold = 0"), None);
 }
 
 #[test]

@@ -157,6 +157,8 @@ pub(crate) mod vmm {
             tables: TableSet::Acpi,
             synchronous: Some(Response::Nmi),
             asynchronous: Some(Response::Ignore),
+            corrected: None,
+            corrected_threshold: None,
             poll_interval_ms: NonZeroU32::MIN,
             on_missing_support: OnMissingSupport::Refuse,
             repair: Repair::WhenAcknowledged,

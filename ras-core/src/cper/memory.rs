@@ -181,9 +181,9 @@ impl MemoryErrorType {
 }
 
 impl MemorySection {
-    /// The section for a poisoned page of 4 KiB that starts at `gpa`, with no further details.
+    /// The section for an error in the page of 4 KiB that starts at `gpa`, with no further details.
     #[must_use]
-    pub fn poisoned_page(gpa: u64) -> Self {
+    pub fn of_page(gpa: u64) -> Self {
         let mut section = Self::new_zeroed();
         section.validation =
             U64::new(valid::PHYSICAL_ADDRESS | valid::PHYSICAL_ADDRESS_MASK | valid::ERROR_TYPE);

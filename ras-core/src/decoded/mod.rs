@@ -94,12 +94,7 @@ mod tests {
     /// Pieces of files, and bytes that are often lengths and counts.
     fn piece() -> impl Strategy<Value = Vec<u8>> {
         let mut descriptor = vec![0; 72];
-        MemorySection::poisoned_page(0)
-            .kind()
-            .bytes()
-            .iter()
-            .zip(&mut descriptor[16..])
-            .for_each(|(b, d)| *d = *b);
+        MemorySection::of_page(0).kind().bytes().iter().zip(&mut descriptor[16..]).for_each(|(b, d)| *d = *b);
         prop_oneof![
             Just([&RecordHeader::SIGNATURE[..], &[1, 1, 0xff, 0xff, 0xff, 0xff, 1, 0]].concat()),
             Just(descriptor),

@@ -23,6 +23,8 @@ pub enum ErrorClass {
     /// Poisoned memory was detected before anything consumed it: action optional (AO).
     #[cfg_attr(feature = "serde", serde(rename = "found"))]
     Detected,
+    /// Memory of the guest had an error that was corrected (CE). Nothing is poisoned.
+    Corrected,
     /// A device model accessed poisoned memory of the guest.
     TouchedByDevice,
     /// Memory of the VMM itself is poisoned.
@@ -115,6 +117,7 @@ impl ErrorClass {
         match self {
             ErrorClass::Consumed => "consumed by a vCPU (AR)",
             ErrorClass::Detected => "detected, not consumed (AO)",
+            ErrorClass::Corrected => "corrected (CE)",
             ErrorClass::TouchedByDevice => "accessed by a device model",
             ErrorClass::OwnMemory => "in the VMM's own memory",
         }
@@ -126,6 +129,7 @@ impl ErrorClass {
         match self {
             ErrorClass::Consumed => Some("synchronous"),
             ErrorClass::Detected | ErrorClass::TouchedByDevice => Some("asynchronous"),
+            ErrorClass::Corrected => Some("corrected"),
             ErrorClass::OwnMemory => None,
         }
     }

@@ -16,6 +16,8 @@
 //!     tables: TableSet::Acpi,
 //!     synchronous: None,
 //!     asynchronous: None,
+//!     corrected: None,
+//!     corrected_threshold: None,
 //!     poll_interval_ms: NonZeroU32::new(1_000).unwrap(),
 //!     on_missing_support: OnMissingSupport::Refuse,
 //!     repair: Repair::OnReset,
@@ -45,6 +47,7 @@ mod sources;
 use alloc::vec::Vec;
 
 use crate::abilities::{ArchAbilities, Fact, HostAbilities};
+use crate::error_source::ErrorSource;
 use crate::record_area::RecordArea;
 use crate::request::{Arch, OnMissingSupport, Repair, Request, TableSet};
 use crate::response::Response;
@@ -80,6 +83,8 @@ pub struct Plan {
     /// Poisoned memory was detected before anything consumed it (AO).
     #[cfg_attr(feature = "serde", serde(rename = "found"))]
     pub detected: ResponsePlan,
+    /// Memory had an error that was corrected (CE).
+    pub corrected: ResponsePlan,
     /// A device model accessed poisoned memory: the request fails, and the guest is notified as for [`detected`](Self::detected).
     pub touched_by_device: ResponsePlan,
     /// Memory of the VMM itself is poisoned.
@@ -117,6 +122,11 @@ pub fn plan(request: &Request, host: &HostAbilities, tables: &TablesView<'_>) ->
     }
     let consumed = choose(ErrorClass::Consumed, request.synchronous, request, host, tables)?;
     let detected = choose(ErrorClass::Detected, request.asynchronous, request, host, tables)?;
+    let corrected = choose(ErrorClass::Corrected, request.corrected, request, host, tables)?;
+    let corrected = ResponsePlan {
+        threshold: request.corrected_threshold.filter(|_| corrected.source.is_some()),
+        ..corrected
+    };
     let notes = note::notes(host, [consumed.chosen, detected.chosen]);
     Ok(Plan {
         arch,
@@ -125,6 +135,7 @@ pub fn plan(request: &Request, host: &HostAbilities, tables: &TablesView<'_>) ->
         own_memory: ResponsePlan::own_memory(),
         consumed,
         detected,
+        corrected,
         repair: request.repair,
         notes,
     })
@@ -150,7 +161,7 @@ fn choose(
         return Err(PlanError::MissingSupport { class, requested, candidates });
     };
     let timeouts = Timeouts::of(row, request.poll_interval_ms);
-    let source = source_of(row.response, tables);
+    let source = source_of(class, row.response, tables);
     Ok(ResponsePlan::new(row, requested, degraded, candidates, timeouts, source))
 }
 
@@ -171,11 +182,13 @@ fn select(
     as_requested.map(|row| (row, false)).or_else(|| degraded().map(|row| (row, true)))
 }
 
-/// The source that a response writes its records to.
-fn source_of(response: Response, tables: &TablesView<'_>) -> Option<u16> {
+/// The source that a response to that class of error writes its records to.
+fn source_of(class: ErrorClass, response: Response, tables: &TablesView<'_>) -> Option<u16> {
     let number = response.notification_in(tables.set)?;
-    let mut slots = tables.record_area?.slots();
-    slots.find(|slot| slot.source.notification.number() == number).map(|slot| slot.source.id)
+    let is_of_class =
+        |source: &ErrorSource| (source.id == ErrorSource::CORRECTED) == (class == ErrorClass::Corrected);
+    let mut sources = tables.record_area?.slots().map(|slot| slot.source).filter(is_of_class);
+    sources.find(|source| source.notification.number() == number).map(|source| source.id)
 }
 
 /// Whether a requirement of a row is met.
@@ -186,7 +199,7 @@ fn check_requirement(
     tables: &TablesView<'_>,
 ) -> Fact {
     match (requirement, host.arch) {
-        (Requirement::Source, _) => source_of(row.response, tables).is_some().into(),
+        (Requirement::Source, _) => source_of(row.class, row.response, tables).is_some().into(),
         (Requirement::ErrorDevice, _) => tables.error_device.into(),
         (Requirement::VcpuEvents, ArchAbilities::Aarch64(host)) => host.vcpu_events,
         (Requirement::UserNmi, ArchAbilities::X86_64(host)) => host.user_nmi,

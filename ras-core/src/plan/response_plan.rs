@@ -10,6 +10,7 @@ use core::num::NonZeroU32;
 use super::decision::{ErrorClass, FIXED, Requirement, Row};
 use super::{TablesView, check_requirement};
 use crate::abilities::{Fact, HostAbilities};
+use crate::corrected::Threshold;
 use crate::response::Response;
 
 /// The response to one class of error, and how it was chosen.
@@ -38,6 +39,9 @@ pub struct ResponsePlan {
     pub unacknowledged: Option<Response>,
     /// The fallback if a vCPU keeps accessing a page that was reported to it.
     pub stalled: Option<Response>,
+    /// When the corrected errors of a page are so many that their record says so. `None`: never, and for other classes.
+    #[cfg_attr(feature = "serde", serde(skip_serializing_if = "Option::is_none"))]
+    pub threshold: Option<Threshold>,
     /// When these fallbacks are used.
     #[cfg_attr(feature = "serde", serde(rename = "patience"))]
     pub timeouts: Timeouts,
@@ -101,7 +105,9 @@ impl Timeouts {
             _ if row.response == Response::Polled => Self::POLLS
                 .saturating_mul(poll_interval_ms.get().saturating_add(1_000))
                 .max(Self::INTERRUPT_MS),
-            Some(_) if row.class == ErrorClass::Detected => Self::INTERRUPT_MS,
+            Some(_) if matches!(row.class, ErrorClass::Detected | ErrorClass::Corrected) => {
+                Self::INTERRUPT_MS
+            }
             _ => Self::EXCEPTION_MS,
         };
         Timeouts { acknowledge_ms, touches: Self::TOUCHES, stall_ms: Self::STALL_MS }
@@ -144,6 +150,7 @@ impl ResponsePlan {
             source,
             unacknowledged: row.unacknowledged,
             stalled: row.stalled,
+            threshold: None,
             timeouts,
         }
     }
@@ -171,6 +178,7 @@ impl ResponsePlan {
             source: None,
             unacknowledged: None,
             stalled: None,
+            threshold: None,
             timeouts: Timeouts::NONE,
         }
     }

@@ -8,7 +8,8 @@ use crate::notification::Notification;
 use crate::request::Request;
 
 /// The sources that a plan for this request and host would use if the tables had them: at most one for consumed errors (id 0) and one
-/// for detected errors (id 1). Linux uses 64 KiB of a guest's address space for each source, so there are no others.
+/// for detected errors (id 1); and one for corrected errors ([`ErrorSource::CORRECTED`]) if the request has a response to them. Linux uses
+/// 64 KiB of a guest's address space for each source, so there are no others.
 ///
 /// `own_gsi` is the interrupt for a source that needs one of its own ([`Notification::External`]). `None`: there is no such source.
 pub fn sources_wanted(
@@ -16,8 +17,11 @@ pub fn sources_wanted(
     host: &HostAbilities,
     own_gsi: Option<u32>,
 ) -> impl Iterator<Item = ErrorSource> {
-    let requested =
-        [(0, ErrorClass::Consumed, request.synchronous), (1, ErrorClass::Detected, request.asynchronous)];
+    let requested = [
+        (0, ErrorClass::Consumed, request.synchronous),
+        (1, ErrorClass::Detected, request.asynchronous),
+        (ErrorSource::CORRECTED, ErrorClass::Corrected, request.corrected),
+    ];
     let (request, host) = (*request, host.clone());
     requested.into_iter().filter_map(move |(id, class, requested)| {
         let set = request.tables;

@@ -1,14 +1,16 @@
 //! GHES: records in a status block, and their notification.
 
+mod corrected;
+mod injected;
+
 use alloc::boxed::Box;
-use alloc::collections::VecDeque;
-use alloc::vec::Vec;
 
 use super::external_abort::Injector;
 use super::stop::stop;
 use super::{BuildError, Claim, NotInjected, Registration, Reporter, ReporterContext, Setup};
 use crate::abilities::HostAbilities;
 use crate::actions::{Action, ActionFailed, ActionSink, ErrorEvent, StopReason, Unacknowledged};
+use crate::corrected::CorrectedErrors;
 use crate::handshake::{Consumer, Handshake, Record, Step};
 use crate::memory_blocks::{MemoryBlocks, MemoryReport, PartName};
 use crate::memory_error::{Kind, MemoryError, Span};
@@ -18,6 +20,8 @@ use crate::record_area::{self, RecordSlot};
 use crate::response::Response;
 use crate::severity::Severity;
 use crate::vcpu_state::VcpuState;
+use corrected::Corrected;
+use injected::Injected;
 
 pub(super) const REGISTRATION: Registration = Registration {
     carries: Response::writes_record,
@@ -61,14 +65,7 @@ struct Channel {
     failure: Option<StopReason>,
     block: [u8; BLOCK_LEN],
     injected: Injected,
-}
-
-/// Status blocks of others that wait for the block to be free, in the order in which the handshake has them queued.
-#[derive(Debug, Default)]
-struct Injected {
-    waiting: VecDeque<Vec<u8>>,
-    /// Those that were written. The next injection frees them: a vCPU may wait when one is written.
-    written: Vec<Vec<u8>>,
+    corrected: Corrected,
 }
 
 impl Ghes {
@@ -88,6 +85,7 @@ impl Ghes {
                 failure: None,
                 block: [0; BLOCK_LEN],
                 injected: Injected::default(),
+                corrected: Corrected::new(response.threshold),
             },
         }
     }
@@ -96,6 +94,7 @@ impl Ghes {
 impl Reporter for Ghes {
     fn report(&mut self, error: &MemoryError, context: &ReporterContext, sink: &mut dyn ActionSink) {
         let (span, consumer) = match (error.kind, error.vcpu) {
+            (Kind::Corrected, _) => return self.report_corrected(error, context, sink),
             (Kind::ActionOptional, _) => (error.span, None),
             (Kind::ActionRequired, Some(vcpu)) => {
                 let state = context.vcpu;
@@ -117,14 +116,14 @@ impl Reporter for Ghes {
             context.now_ns,
             &mut |step| channel.carry_out(step, context, sink),
         );
-        self.handle_failure(context, sink);
+        self.after_steps(context, sink);
     }
 
     fn tick(&mut self, context: &ReporterContext, sink: &mut dyn ActionSink) {
         let channel = &mut self.channel;
         self.handshake
             .tick(is_free(context), context.now_ns, &mut |step| channel.carry_out(step, context, sink));
-        self.handle_failure(context, sink);
+        self.after_steps(context, sink);
     }
 
     fn driver_up(&mut self, context: &ReporterContext) {
@@ -134,6 +133,7 @@ impl Reporter for Ghes {
     fn reset(&mut self, sink: &mut dyn ActionSink) {
         self.channel.restore(sink);
         self.channel.injected = Injected::default();
+        self.channel.corrected.reset();
         self.channel.fatal = None;
         self.handshake.reset();
     }
@@ -145,6 +145,10 @@ impl Reporter for Ghes {
     fn unacknowledged(&self, context: &ReporterContext) -> Option<Unacknowledged> {
         let record = self.handshake.unacknowledged(is_free(context), context.now_ns);
         record.or(self.channel.fatal).map(|record| self.channel.as_unacknowledged(&record))
+    }
+
+    fn corrected_errors(&self) -> CorrectedErrors {
+        self.channel.corrected.numbers()
     }
 
     fn has_capacity(&self) -> bool {
@@ -180,14 +184,12 @@ impl Reporter for Ghes {
             return Err(NotInjected::QueueFull { queued: self.handshake.queued() });
         }
         let channel = &mut self.channel;
-        channel.injected.written.clear();
-        channel.injected.waiting.push_back(block.to_vec());
-        channel.injected.written.reserve(channel.injected.waiting.len());
-        let span = channel.own_span();
-        self.handshake.report_other(span, is_free(context), context.now_ns, &mut |step| {
+        channel.injected.add(block);
+        let (span, severity) = (channel.own_span(), Severity::Informational);
+        self.handshake.report_other(span, severity, is_free(context), context.now_ns, &mut |step| {
             channel.carry_out(step, context, sink);
         });
-        self.handle_failure(context, sink);
+        self.after_steps(context, sink);
         Ok(())
     }
 }
@@ -197,8 +199,14 @@ fn is_free(context: &ReporterContext) -> bool {
 }
 
 impl Ghes {
+    /// What follows the steps of the handshake.
+    fn after_steps(&mut self, context: &ReporterContext, sink: &mut dyn ActionSink) {
+        self.undo_failed_write(context, sink);
+        self.queue_rest(context, sink);
+    }
+
     /// Uses the fallback, if the last record could not be reported.
-    fn handle_failure(&mut self, context: &ReporterContext, sink: &mut dyn ActionSink) {
+    fn undo_failed_write(&mut self, context: &ReporterContext, sink: &mut dyn ActionSink) {
         let channel = &mut self.channel;
         if channel.failure.is_some() {
             self.handshake.not_written(&mut |step| channel.carry_out(step, context, sink));
@@ -217,6 +225,9 @@ impl Channel {
                     Err(ActionFailed) => Some(StopReason::RecordAreaPoisoned),
                     Ok(()) => self.notify(&record, sink).err().map(|ActionFailed| StopReason::NotDeliverable),
                 };
+                if self.failure.is_some() && record.severity == Severity::Corrected {
+                    self.corrected.not_reported();
+                }
                 sink.event(match self.failure {
                     None => ErrorEvent::Handled { span, response: self.response },
                     Some(_) => ErrorEvent::NotReported { source, span },
@@ -259,15 +270,21 @@ impl Channel {
     ) -> Result<(), ActionFailed> {
         let RecordSlot { source, ack_gpa, block_gpa, .. } = *self.claim.slot();
         let len = if record.span == self.own_span() {
-            self.take_injected()
+            self.injected.take(&mut self.block)
         } else {
             self.written = self.written.saturating_add(1);
             // No two records of the area have the same number: the last digit is the source's.
             let number = self.written.saturating_mul(10).saturating_add(u64::from(source.id % 10));
-            let report = MemoryReport::uncorrected(record.kind(), context.unix_seconds, number)
-                .with_severity(record.severity)
-                .with_part(self.part);
-            MemoryBlocks::new(record.span, report).write_next(&mut self.block).ok()
+            let time = context.unix_seconds;
+            if record.severity == Severity::Corrected {
+                let report = MemoryReport::corrected(time, number).with_part(self.part);
+                self.corrected.write(record.span, &report, &mut self.block)
+            } else {
+                let report = MemoryReport::uncorrected(record.kind(), time, number)
+                    .with_severity(record.severity)
+                    .with_part(self.part);
+                MemoryBlocks::new(record.span, report).write_next(&mut self.block).ok()
+            }
         };
         // There is one: a record is no larger than a block.
         let len = len.ok_or(ActionFailed)?;
@@ -284,17 +301,6 @@ impl Channel {
     /// The span of an injected record: the page of the status block itself, in which the guest has no memory.
     fn own_span(&self) -> Span {
         Span::around(self.claim.slot().block_gpa, 12)
-    }
-
-    /// Copies the first status block that waits, and returns its length.
-    fn take_injected(&mut self) -> Option<usize> {
-        let block = self.injected.waiting.pop_front()?;
-        let len = block.len();
-        // A block that is shorter than its status has zeros behind it.
-        self.block.iter_mut().take(STATUS_LEN).for_each(|byte| *byte = 0);
-        self.block.get_mut(..len)?.copy_from_slice(&block);
-        self.injected.written.push(block);
-        Some(len)
     }
 
     fn notify(&self, record: &Record, sink: &mut dyn ActionSink) -> Result<(), ActionFailed> {

@@ -12,7 +12,7 @@ pub(super) const REGISTRATION: Registration = Registration {
     build: |_| Ok(Box::new(Ignore)),
 };
 
-/// Leaves detected errors to the ledger.
+/// Leaves detected errors to the ledger, and corrected ones to the hardware.
 #[derive(Clone, Copy, Debug)]
 pub struct Ignore;
 

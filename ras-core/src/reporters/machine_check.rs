@@ -122,7 +122,7 @@ impl MachineCheckReporter {
         let last = self.banks().saturating_sub(1);
         match kind {
             Kind::ActionRequired => last,
-            Kind::ActionOptional => last.saturating_sub(1),
+            Kind::ActionOptional | Kind::Corrected => last.saturating_sub(1),
         }
     }
 
@@ -136,13 +136,13 @@ impl MachineCheckReporter {
             (Vendor::Intel, Kind::ActionRequired) => {
                 (status::UNCORRECTED | status::S | status::AR | status::DATA_LOAD, mcg::TAKEN | mcg::EIPV)
             }
-            (Vendor::Intel, Kind::ActionOptional) => {
+            (Vendor::Intel, Kind::ActionOptional | Kind::Corrected) => {
                 (status::UNCORRECTED | status::S | status::SCRUB, mcg::TAKEN)
             }
             (Vendor::Amd, Kind::ActionRequired) => {
                 (status::UNCORRECTED | status::POISON, mcg::TAKEN | mcg::EIPV)
             }
-            (Vendor::Amd, Kind::ActionOptional) => {
+            (Vendor::Amd, Kind::ActionOptional | Kind::Corrected) => {
                 (status::REPORTED | status::DEFERRED | status::POISON, mcg::TAKEN)
             }
         };
@@ -283,7 +283,7 @@ impl Reporter for MachineCheckReporter {
                 }
             }
             (Kind::ActionRequired, ..) => stop(*error, StopReason::NotDeliverable, sink),
-            (Kind::ActionOptional, ..) => {
+            (Kind::ActionOptional | Kind::Corrected, ..) => {
                 let deferred = Deferred { error: *error, since_ns: context.now_ns, last_ns: context.now_ns };
                 if !self.try_report_detected(error, state, sink) && self.deferred.push(deferred).is_err() {
                     sink.event(ErrorEvent::Handled { span: error.span, response: Response::Ignore });

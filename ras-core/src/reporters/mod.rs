@@ -21,6 +21,7 @@ use core::fmt::Debug;
 
 use crate::abilities::HostAbilities;
 use crate::actions::{ActionSink, Unacknowledged};
+use crate::corrected::CorrectedErrors;
 use crate::memory_blocks::PartName;
 use crate::memory_error::MemoryError;
 use crate::plan::ResponsePlan;
@@ -53,6 +54,11 @@ pub trait Reporter: Debug + Send {
     /// The guest was reset. Called after its memory was initialised again, with no vCPU held. Errors that were not acknowledged are
     /// dropped.
     fn reset(&mut self, _sink: &mut dyn ActionSink) {}
+
+    /// The numbers of corrected errors so far.
+    fn corrected_errors(&self) -> CorrectedErrors {
+        CorrectedErrors::default()
+    }
 
     /// Whether one more error can be reported or queued.
     fn has_capacity(&self) -> bool {

@@ -219,7 +219,7 @@ fn raw_data_follows_the_entries() -> Result<(), DecodeError> {
 
 #[test]
 fn a_record_with_a_memory_section_is_described() -> Result<(), DecodeError> {
-    let memory = ras_core::cper::memory::MemorySection::poisoned_page(0x8000_0000);
+    let memory = ras_core::cper::memory::MemorySection::of_page(0x8000_0000);
     let mut bytes = vec![0; 128 + 72];
     bytes[..4].copy_from_slice(&RecordHeader::SIGNATURE);
     bytes[6..10].copy_from_slice(&[0xff; 4]);
@@ -252,8 +252,7 @@ fn a_record_with_a_memory_section_is_described() -> Result<(), DecodeError> {
 #[cfg(feature = "serde")]
 #[test]
 fn a_serialised_description_has_names_and_values() -> Result<(), Box<dyn core::error::Error>> {
-    let bytes =
-        block(&[AnySection::Memory(ras_core::cper::memory::MemorySection::poisoned_page(0x8000_0000))]);
+    let bytes = block(&[AnySection::Memory(ras_core::cper::memory::MemorySection::of_page(0x8000_0000))]);
     let json = serde_json::to_value(Decoded::read(&bytes)?.describe())?;
     assert_eq!(
         json,

@@ -55,7 +55,7 @@ fn a_synchronous_error_without_a_page_kills_the_current_task() -> Result<(), Box
 
 #[test]
 fn the_seventeenth_page_is_dropped() -> Result<(), Box<dyn core::error::Error>> {
-    let bytes = block(&[Severity::Recoverable; 17], &MemorySection::poisoned_page(0x5000))?;
+    let bytes = block(&[Severity::Recoverable; 17], &MemorySection::of_page(0x5000))?;
     let mut actions = vec![GuestAction::MemoryFailure { pfn: 5 }; 16];
     actions.push(GuestAction::Dropped { pfn: 5 });
     assert_eq!(linux_accepts(&bytes, BLOCK_LEN, Notification::Gsiv), handled(&actions, false));
@@ -67,7 +67,7 @@ fn the_seventeenth_page_is_dropped() -> Result<(), Box<dyn core::error::Error>> 
 
 #[test]
 fn one_fatal_entry_is_enough_to_panic() -> Result<(), Box<dyn core::error::Error>> {
-    let section = MemorySection::poisoned_page(0x5000);
+    let section = MemorySection::of_page(0x5000);
     let mut bytes = block(&[Severity::Corrected, Severity::Fatal, Severity::Recoverable], &section)?;
     assert_eq!(linux_accepts(&bytes, BLOCK_LEN, Notification::Gsiv), Ok(LinuxOutcome::Panic));
     // So is an undefined severity.
@@ -78,7 +78,7 @@ fn one_fatal_entry_is_enough_to_panic() -> Result<(), Box<dyn core::error::Error
 
 #[test]
 fn invalid_blocks_are_rejected() -> Result<(), Box<dyn core::error::Error>> {
-    let good = block(&[Severity::Recoverable], &MemorySection::poisoned_page(0x5000))?;
+    let good = block(&[Severity::Recoverable], &MemorySection::of_page(0x5000))?;
     let judge = |bytes: &[u8], limit| linux_accepts(bytes, limit, Notification::Gsiv).err();
     let changed = |offset: usize, byte| {
         let mut bytes = good;

@@ -198,7 +198,7 @@ fn an_entry_that_does_not_fit_leaves_the_block_unchanged() -> Result<(), Box<dyn
         Heading { severity: Severity::Recoverable, flags: 0, fru_id: None, fru_text: None, time: None };
     let mut bytes = [0; 172 + 151];
     let mut block = BlockWriter::new(&mut bytes)?;
-    let section = ras_core::cper::memory::MemorySection::poisoned_page(0x1000);
+    let section = ras_core::cper::memory::MemorySection::of_page(0x1000);
     block.push(&heading, &section)?;
     let fatal = Heading { severity: Severity::Fatal, ..heading };
     assert_eq!(block.push(&fatal, &section), Err(BufferTooSmall { needed: 152, available: 151 }));

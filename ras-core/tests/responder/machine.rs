@@ -10,7 +10,7 @@ use ras_core::reporters::ReporterContext;
 use ras_core::request::{Arch, OnMissingSupport, Repair, Request, TableSet};
 use ras_core::responder::{Responder, ResponderContext, ResponderOptions};
 use ras_core::vcpu_state::{Access, Consumption, ExceptionLevel, MachineCheckState, VcpuState};
-use ras_core::{Kind, MemoryError, Origin, RecordArea, Response, Severity, Span, StatusBlock};
+use ras_core::{Kind, MemoryError, Origin, RecordArea, Response, Severity, Span, StatusBlock, Threshold};
 
 pub(crate) const SECOND: u64 = 1_000_000_000;
 pub(crate) const USER: VcpuState =
@@ -36,11 +36,23 @@ impl Machine {
         synchronous: Option<Response>,
         asynchronous: Option<Response>,
     ) -> Self {
+        Machine::with_corrected(host, set, [synchronous, asynchronous, None], None)
+    }
+
+    /// With these responses to consumed, detected and corrected errors.
+    pub(crate) fn with_corrected(
+        host: &HostAbilities,
+        set: TableSet,
+        [synchronous, asynchronous, corrected]: [Option<Response>; 3],
+        corrected_threshold: Option<Threshold>,
+    ) -> Self {
         let request = Request {
             arch: host.architecture(),
             tables: set,
             synchronous,
             asynchronous,
+            corrected,
+            corrected_threshold,
             poll_interval_ms: NonZeroU32::new(1000).unwrap(),
             on_missing_support: OnMissingSupport::Refuse,
             repair: Repair::OnReset,
@@ -81,6 +93,7 @@ impl Machine {
                 vcpu,
             },
             detected_register: register(Kind::ActionOptional),
+            corrected_register: register(Kind::Corrected),
         }
     }
 
@@ -118,6 +131,9 @@ impl Machine {
                         Some(vcpu) => format!("overdue {what}, consumed by {vcpu}"),
                         None => format!("overdue {what}"),
                     });
+                }
+                Action::Event(ErrorEvent::ThresholdExceeded { source, span, errors }) => {
+                    done.push(format!("threshold {source} {:#x} {errors}", span.gpa))
                 }
                 Action::Event(ErrorEvent::Overflowed { source, times, .. }) => {
                     done.push(format!("overflowed {source} {times}"))
@@ -173,6 +189,20 @@ impl Machine {
             time_ns: self.now,
         };
         let context = self.context(state);
+        self.run(|responder, sink| responder.report(&error, &context, sink))
+    }
+
+    pub(crate) fn corrected(&mut self, gpa: u64) -> Vec<String> {
+        let error = MemoryError {
+            span: Span::around(gpa, 12),
+            gpa,
+            kind: Kind::Corrected,
+            severity: Severity::Corrected,
+            vcpu: None,
+            origin: Origin::Injected,
+            time_ns: self.now,
+        };
+        let context = self.context(None);
         self.run(|responder, sink| responder.report(&error, &context, sink))
     }
 

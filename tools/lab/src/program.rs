@@ -68,6 +68,15 @@ const PROGRAMS: &[Program] = &[
     iperf3(Aarch64, &[("iperf3", Aarch64)]),
     gdb(X86_64, &[("gdb-minimal", X86_64)]),
     gdb(Aarch64, &[("gdb-minimal", Aarch64)]),
+    // Its command `ras-mc-ctl` is a Perl script.
+    Program {
+        without: &["init-system-helpers", "libdbd-sqlite3-perl", "perl", "sqlite3"],
+        ..alone("rasdaemon", X86_64, Release::Bookworm, &[("rasdaemon", X86_64)], "usr/sbin/rasdaemon")
+    },
+    Program {
+        without: &["readline-common"],
+        ..alone("sqlite3", X86_64, Release::Bookworm, &[("sqlite3", X86_64)], "usr/bin/sqlite3")
+    },
     Program {
         without: &["logsave"],
         ..alone("e2fsck", X86_64, Release::Bookworm, &[("e2fsprogs", X86_64)], "sbin/e2fsck")

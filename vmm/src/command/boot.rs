@@ -47,8 +47,9 @@ pub(super) struct Options {
     /// Listen at this socket for `ghest ctl`. Overrides the profile's `control.socket`.
     #[arg(long, value_name = "SOCKET")]
     control: Option<PathBuf>,
-    /// Inject a memory error: `ar@GPA` (action required: the next vCPU that accesses the page consumes the error) or `ao@GPA`
-    /// (action optional: the error is detected and not consumed). Keys follow after commas: `via=simulate|madvise|notice`,
+    /// Inject a memory error: `ar@GPA` (action required: the next vCPU that accesses the page consumes the error), `ao@GPA`
+    /// (action optional: the error is detected and not consumed) or `ce@GPA` (corrected: nothing is poisoned, and the profile's
+    /// `ras.corrected` says how the guest is notified). Keys follow after commas: `via=simulate|madvise|notice`,
     /// `span=4KiB`, `after=2s`, and as the last one `when=TEXT`, which waits until the guest has written TEXT to its console.
     /// `ar@{TEXT}` takes the address from the guest's console: the word that follows TEXT (`*` in TEXT matches anything on
     /// that line). May be repeated. With `simulate` on x86_64, a store to the page is reported and dropped: KVM has completed

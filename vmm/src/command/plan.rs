@@ -1,16 +1,17 @@
 //! `ghest plan`.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use clap::Args;
 use machine_profile::printable::escaped;
 use machine_profile::{Diagnostic, Profile};
 use platform::Arch;
 use platform::aarch64::Features;
-use ras_core::Response;
 use ras_core::abilities::HostAbilities;
 use ras_core::plan::decision::ErrorClass;
 use ras_core::plan::{Candidate, ResponsePlan, UnmetRequirement};
+use ras_core::{Response, Threshold};
 use vmm::board::profile_devices::PlaceError;
 use vmm::describe::DescribeError;
 use vmm::plan::{Blueprint, PlanError, memory_note};
@@ -124,6 +125,7 @@ fn text(blueprint: &Blueprint) -> String {
     for (what, response) in [
         ("consumed", &ras.consumed),
         ("detected", &ras.detected),
+        ("corrected", &ras.corrected),
         ("by a device", &ras.touched_by_device),
         ("VMM's own", &ras.own_memory),
     ] {
@@ -149,7 +151,8 @@ fn text(blueprint: &Blueprint) -> String {
 
 /// One class of error: what was requested, what is done, why, and what it takes to get another response.
 fn response_lines(what: &str, response: &ResponsePlan) -> Vec<String> {
-    let requested = response.requested.map_or("auto", Response::name);
+    let by_default = if response.class == ErrorClass::Corrected { "off" } else { "auto" };
+    let requested = response.requested.map_or(by_default, Response::name);
     let mut lines = vec![
         format!("{what:<13} {}{}", response.chosen, if response.degraded { " (degraded)" } else { "" }),
         format!("                requested   {requested}"),
@@ -157,6 +160,12 @@ fn response_lines(what: &str, response: &ResponsePlan) -> Vec<String> {
     ];
     if let Some(source) = response.source {
         lines.push(format!("                source      {source}"));
+    }
+    if let Some(Threshold { errors, window_ms }) = response.threshold {
+        lines.push(format!(
+            "                threshold   {errors} errors of one page within {:?}",
+            Duration::from_millis(window_ms.get().into())
+        ));
     }
     if let Some(fallback) = response.unacknowledged {
         let condition = match response.source {

@@ -4,6 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use guest_memory::sigbus;
+use ras_core::ErrorSource;
 use ras_core::actions::{ErrorEvent, Unacknowledged};
 
 use super::{Note, fields};
@@ -18,7 +19,10 @@ pub(super) fn log(note: &Note) {
         | Note::Evacuate { .. }
         | Note::GuestShutdown { after_error: Some(_), .. }
         | Note::ErrorEvent(
-            ErrorEvent::Overdue(_) | ErrorEvent::Overflowed { .. } | ErrorEvent::NotReported { .. },
+            ErrorEvent::Overdue(_)
+            | ErrorEvent::Overflowed { .. }
+            | ErrorEvent::NotReported { .. }
+            | ErrorEvent::ThresholdExceeded { .. },
         ) => {
             tracing::warn!(target: LOG_TARGET, "{}", LogText(note));
         }
@@ -117,6 +121,16 @@ impl fmt::Display for LogText<'_> {
             }
             Note::ErrorEvent(ErrorEvent::NotReported { source, span }) => {
                 write!(f, "the guest is not notified of {span}: error source {source} cannot report it")
+            }
+            Note::ErrorEvent(ErrorEvent::ThresholdExceeded { source, span, errors }) => write!(
+                f,
+                "{span} has had {errors} corrected errors: the record says so to the guest (error source {source})"
+            ),
+            Note::ErrorEvent(ErrorEvent::Overflowed { source: ErrorSource::CORRECTED, span, times }) => {
+                write!(
+                    f,
+                    "corrected errors of too many pages wait: the guest is not notified of that of {span} (overflow {times})"
+                )
             }
             Note::ErrorEvent(ErrorEvent::Overflowed { source, span, times }) => write!(
                 f,

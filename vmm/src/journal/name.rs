@@ -22,6 +22,7 @@ pub(super) enum Name {
     Coalesced,
     Overdue,
     NotReported,
+    ThresholdExceeded,
     Overflowed,
     DeviceNeedsReset,
     Repaired,
@@ -49,6 +50,7 @@ impl Name {
         "coalesced",
         "overdue",
         "not-reported",
+        "threshold-exceeded",
         "overflowed",
         "device-needs-reset",
         "repaired",
@@ -88,6 +90,7 @@ impl Note {
                 ErrorEvent::Coalesced { .. } => Name::Coalesced,
                 ErrorEvent::Overdue(_) => Name::Overdue,
                 ErrorEvent::NotReported { .. } => Name::NotReported,
+                ErrorEvent::ThresholdExceeded { .. } => Name::ThresholdExceeded,
                 ErrorEvent::Overflowed { .. } => Name::Overflowed,
             },
         }

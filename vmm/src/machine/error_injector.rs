@@ -5,7 +5,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use devices::error_injection::{ErrorInjector, InjectedError, Outcome, Request};
 use guest_memory::sigbus;
 use platform::{MemoryMap, Range, RegionKind};
-use ras_core::{Origin, Span};
+use ras_core::{Origin, Severity, Span};
 
 use super::running::RunningMachine;
 use crate::ras::Hole;
@@ -37,13 +37,17 @@ impl RunningMachine<'_> {
     }
 
     /// Poisons a page of the guest's own memory, always by a memslot hole: the host's memory is not the guest's to spend, and a page that the
-    /// host's kernel has poisoned is out of use until the host boots.
+    /// host's kernel has poisoned is out of use until the host boots. A corrected error poisons nothing.
     fn inject_for_guest(&self, InjectedError { error_type, gpa }: InjectedError) -> Outcome {
         let page = Span::around(gpa, 12);
         if !is_usable(self.memory, page) {
             return Outcome::InvalidAccess;
         }
         let (reporting, severity) = (&self.preserved.reporting, severity(error_type));
+        if severity == Severity::Corrected {
+            // Nothing is poisoned: there is an error once it is triggered.
+            return Outcome::Success;
+        }
         match admit(reporting, page, severity) {
             Admission::Poison => {}
             Admission::PoisonedAlready => return Outcome::Success,
@@ -66,8 +70,11 @@ impl RunningMachine<'_> {
         }
     }
 
-    /// The error is detected, as if a patrol scrub had found it: the response to detected errors follows.
-    fn trigger_for_guest(&self, InjectedError { gpa, .. }: InjectedError) {
+    /// The error is detected, as if a patrol scrub had found it: the response to detected or to corrected errors follows.
+    fn trigger_for_guest(&self, InjectedError { error_type, gpa }: InjectedError) {
+        if severity(error_type) == Severity::Corrected {
+            return self.report_corrected(gpa, Origin::Einj);
+        }
         let Some(hva) = self.preserved.ram.host_address(gpa) else { return };
         let fault =
             sigbus::Fault { hva, log2_len: Span::around(gpa, 12).log2_len, action: sigbus::Action::Optional };

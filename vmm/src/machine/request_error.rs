@@ -11,6 +11,7 @@ use crate::board::profile_devices::PlaceError;
 use crate::dump::DumpError;
 use crate::kvm::KvmError;
 use crate::ras::RecordRefused;
+use crate::ras::inject::Contradiction;
 
 /// Why a request fails.
 #[derive(Debug, thiserror::Error)]
@@ -34,8 +35,10 @@ pub(super) enum RequestError {
     NotMemory(Span),
     #[error("{0} is poisoned already")]
     PoisonedAlready(Span),
-    #[error("the method `notice` poisons no memory, so no vCPU can consume it: use kind `ao`")]
-    ConsumedNotice,
+    #[error(transparent)]
+    Contradiction(Contradiction),
+    #[error("this machine has no source of corrected errors: set `ras.corrected` in its profile")]
+    NoCorrectedSource,
     #[error("madvise(MADV_HWPOISON) of {span}: {source}{}", madvise_help(.source))]
     Madvise { span: Span, source: io::Error },
     #[error("SIGBUS for {span} cannot be raised: {source}")]

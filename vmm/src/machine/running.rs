@@ -8,7 +8,7 @@ use devices::error_injection::ErrorInjector;
 use devices::kind::Backend;
 use guest_memory::sigbus;
 use machine_profile::Machine;
-use ras_core::{Kind, Span};
+use ras_core::{Kind, Origin, Span};
 use serde::Serialize;
 use serde_json::json;
 use vcpu::{RunState, Vcpus};
@@ -187,11 +187,19 @@ impl RunningMachine<'_> {
         else {
             return Err(RequestError::NotMemory(span));
         };
+        if let Some(contradiction) = request.contradiction() {
+            return Err(RequestError::Contradiction(contradiction));
+        }
         let fault = sigbus::Fault { hva, log2_len: span.log2_len, action: sigbus::Action::Optional };
         let raise = || self.raise(fault).map_err(|source| RequestError::Raise { span, source });
         match (request.method, request.kind) {
-            (InjectionMethod::Notice, Kind::ActionRequired) => return Err(RequestError::ConsumedNotice),
-            (InjectionMethod::Notice, Kind::ActionOptional) => self.report(DetectedError::Noticed { span }),
+            (_, Kind::Corrected) => {
+                if !reporting.has_corrected_source() {
+                    return Err(RequestError::NoCorrectedSource);
+                }
+                self.report_corrected(request.gpa, Origin::Injected);
+            }
+            (InjectionMethod::Notice, _) => self.report(DetectedError::Noticed { span }),
             (InjectionMethod::Simulate, kind) => {
                 if reporting.memslot_holes().overlaps(span) {
                     return Err(RequestError::PoisonedAlready(span));
@@ -247,6 +255,12 @@ impl RunningMachine<'_> {
         self.preserved.reporting.detected(error);
         self.preserved.note_poison();
         self.fill_restored_holes();
+        self.kick();
+    }
+
+    /// Reports a corrected error to the guest.
+    pub(super) fn report_corrected(&self, gpa: u64, origin: Origin) {
+        self.preserved.reporting.corrected(gpa, origin);
         self.kick();
     }
 

@@ -11,6 +11,7 @@
 //! exceptions into vCPUs, and stops the machine. One lock serialises the errors of all vCPUs: a status block has one owner.
 
 mod boot_record;
+mod corrected;
 mod executor;
 pub mod fatal_signal;
 mod handler;
@@ -61,6 +62,7 @@ pub struct Reporting {
     clock: Arc<Timings>,
     consumed_response: Response,
     detected_response: Response,
+    corrected_response: Response,
     repair: Repair,
     /// Pages that injection requests removed from the memslots.
     memslot_holes: MemslotHoles,
@@ -131,6 +133,7 @@ impl Reporting {
             clock,
             consumed_response: plan.consumed.chosen,
             detected_response: plan.detected.chosen,
+            corrected_response: plan.corrected.chosen,
             repair: plan.repair,
             memslot_holes: MemslotHoles::default(),
             retired_bytes: AtomicU64::new(0),
@@ -333,6 +336,7 @@ impl Reporting {
                 vcpu,
             },
             detected_register: register(Kind::ActionOptional),
+            corrected_register: register(Kind::Corrected),
         };
         run(responder, &context, &mut |action: Action<'_>| -> Result<(), ActionFailed> {
             executor.carry_out(action, platform, &self.ram, &self.journal)

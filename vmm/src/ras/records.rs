@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use ras_core::acceptance::{GuestAction, LinuxOutcome, Rejection, linux_accepts};
 use ras_core::reporters::NotInjected;
-use ras_core::{DecodeError, Decoded, NotOneBlock, RecordSlot};
+use ras_core::{DecodeError, Decoded, ErrorSource, NotOneBlock, RecordSlot};
 
 use super::Reporting;
 use super::inject::{NamedSource, RecordRequest, RecordSource};
@@ -72,6 +72,9 @@ impl Reporting {
         let sources = || sources(state.responder.slots());
         let id = match request.source {
             RecordSource::Id(id) => id,
+            RecordSource::Named(NamedSource::Corrected) if self.has_corrected_source() => {
+                ErrorSource::CORRECTED
+            }
             RecordSource::Named(kind) => {
                 let kind = match kind {
                     NamedSource::Corrected => "corrected",

@@ -13,6 +13,8 @@ pub fn of(machine: &Machine) -> Request {
         tables: machine.firmware,
         synchronous: machine.ras.synchronous,
         asynchronous: machine.ras.asynchronous,
+        corrected: machine.ras.corrected.map(|corrected| corrected.response),
+        corrected_threshold: machine.ras.corrected.and_then(|corrected| corrected.threshold),
         // A profile's interval is 1 ms to 1 h.
         poll_interval_ms: u32::try_from(machine.ras.poll_interval.as_millis())
             .ok()

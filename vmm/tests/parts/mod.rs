@@ -52,6 +52,8 @@ pub(crate) fn parts(
         tables: TableSet::Acpi,
         synchronous: responses[0],
         asynchronous: responses[1],
+        corrected: None,
+        corrected_threshold: None,
         poll_interval_ms: NonZeroU32::MIN,
         on_missing_support: OnMissingSupport::Refuse,
         repair: Repair::OnReset,

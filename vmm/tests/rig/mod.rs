@@ -137,6 +137,8 @@ fn request() -> Request {
         tables: TableSet::Acpi,
         synchronous: Some(Response::Nmi),
         asynchronous: Some(Response::Ignore),
+        corrected: None,
+        corrected_threshold: None,
         poll_interval_ms: core::num::NonZeroU32::MIN,
         on_missing_support: OnMissingSupport::Degrade,
         repair: Repair::OnReset,

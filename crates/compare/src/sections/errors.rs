@@ -111,6 +111,7 @@ fn seen(seen: &Seen) -> String {
     let class = match seen.class.as_str() {
         "AR" => "consumed (AR)",
         "AO" => "detected (AO)",
+        "CE" => "corrected (CE)",
         other => other,
     };
     let vcpu = seen.vcpu.map_or_else(String::new, |vcpu| format!(", vCPU {vcpu}"));

@@ -11,7 +11,7 @@ pub(super) fn plan(sides: [&Side; 2]) -> Section {
         Row::new("because", "why these tables", sides.map(because)),
         Row::new("not-carried", "profile keys replaced", sides.map(changes)),
     ];
-    for key in ["consumed", "found", "touched-by-device", "own-memory"] {
+    for key in ["consumed", "found", "corrected", "touched-by-device", "own-memory"] {
         let row = |suffix: &str, label: &str, what: fn(&Answer) -> Vec<String>| {
             let answer = |side: &Side| {
                 let plan = side.plan.as_ref()?;

@@ -4,7 +4,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt::Write;
 
-use super::ErrorClass::{self, Consumed, Detected};
+use super::ErrorClass::{self, Consumed, Corrected, Detected};
 use super::{EXCLUSIONS, Exclusion, FIXED, FixedRow, rows};
 use crate::request::{Arch, TableSet};
 use crate::response::Response;
@@ -13,7 +13,7 @@ use crate::response::Response;
 #[must_use]
 pub fn markdown() -> String {
     let mut page = String::from(HEADING);
-    for class in [Consumed, Detected] {
+    for class in [Consumed, Detected, Corrected] {
         for arch in Arch::ALL {
             for tables in TableSet::ALL {
                 section(&mut page, class, arch, tables);

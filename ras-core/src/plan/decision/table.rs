@@ -1,6 +1,6 @@
 //! The rows.
 
-use super::ErrorClass::{self, Consumed, Detected};
+use super::ErrorClass::{self, Consumed, Corrected, Detected};
 use super::Preference::{Auto, Degraded, OnRequest};
 use super::Requirement::{ErrorDevice, SoftwareRecovery, Source, UserNmi, VcpuEvents};
 use super::{Exclusion, FixedRow, Row};
@@ -400,6 +400,104 @@ pub const TABLE: &[Row] = &[
         reason: "for guests that are to be restarted elsewhere rather than run on a host with memory errors",
         reference: "the profile",
     },
+    Row {
+        class: Corrected,
+        arch: Aarch64,
+        tables: Acpi,
+        response: Response::Ignore,
+        preference: Auto,
+        requires: &[],
+        unacknowledged: None,
+        stalled: None,
+        reason: "the guest has a source of corrected errors only if one is requested",
+        reference: "the profile",
+    },
+    Row {
+        class: Corrected,
+        arch: Aarch64,
+        tables: Acpi,
+        response: Response::Gsiv,
+        preference: OnRequest,
+        requires: &[Source, ErrorDevice],
+        unacknowledged: Some(Response::Ignore),
+        stalled: None,
+        reason: "the guest reads and counts the errors when it takes the interrupt. At most one record is unread at any time, \
+            which bounds the interrupts",
+        reference: "ACPI 6.5, 18.3.2.9; Linux ghes_do_proc, ghes_handle_memory_failure, ghes_edac",
+    },
+    Row {
+        class: Corrected,
+        arch: Aarch64,
+        tables: Acpi,
+        response: Response::Polled,
+        preference: OnRequest,
+        requires: &[Source],
+        unacknowledged: Some(Response::Ignore),
+        stalled: None,
+        reason: "the guest reads and counts the errors up to one poll interval and one second late, without interrupts",
+        reference: "ACPI 6.5, 18.3.2.9; Linux ghes_poll_func",
+    },
+    Row {
+        class: Corrected,
+        arch: Aarch64,
+        tables: Devicetree,
+        response: Response::Ignore,
+        preference: Auto,
+        requires: &[],
+        unacknowledged: None,
+        stalled: None,
+        reason: "a devicetree has no error source for corrected errors",
+        reference: "the profile",
+    },
+    Row {
+        class: Corrected,
+        arch: X86_64,
+        tables: Acpi,
+        response: Response::Ignore,
+        preference: Auto,
+        requires: &[],
+        unacknowledged: None,
+        stalled: None,
+        reason: "the guest has a source of corrected errors only if one is requested",
+        reference: "the profile",
+    },
+    Row {
+        class: Corrected,
+        arch: X86_64,
+        tables: Acpi,
+        response: Response::Gsiv,
+        preference: OnRequest,
+        requires: &[Source, ErrorDevice],
+        unacknowledged: Some(Response::Ignore),
+        stalled: None,
+        reason: "the guest reads and counts the errors when it takes the interrupt. At most one record is unread at any time, \
+            which bounds the interrupts",
+        reference: "ACPI 6.5, 18.3.2.9; Linux ghes_do_proc, ghes_handle_memory_failure, ghes_edac",
+    },
+    Row {
+        class: Corrected,
+        arch: X86_64,
+        tables: Acpi,
+        response: Response::Polled,
+        preference: OnRequest,
+        requires: &[Source],
+        unacknowledged: Some(Response::Ignore),
+        stalled: None,
+        reason: "the guest reads and counts the errors up to one poll interval and one second late, without interrupts",
+        reference: "ACPI 6.5, 18.3.2.9; Linux ghes_poll_func",
+    },
+    Row {
+        class: Corrected,
+        arch: X86_64,
+        tables: MpTable,
+        response: Response::Ignore,
+        preference: Auto,
+        requires: &[],
+        unacknowledged: None,
+        stalled: None,
+        reason: "an MP table cannot describe an error source",
+        reference: "the profile",
+    },
 ];
 
 /// What no profile changes.
@@ -464,7 +562,7 @@ mod tests {
         for row in TABLE {
             assert!(matches!(row.stalled, None | Some(Response::Stop)), "{row:?}");
             let carried_out: &[Response] = match (row.class, row.response) {
-                (Detected, _) => &[Response::Ignore],
+                (Detected | Corrected, _) => &[Response::Ignore],
                 (Consumed, Response::Mce) => &[Response::Stop],
                 _ => &[Response::Abort, Response::Serror, Response::Stop],
             };
@@ -474,7 +572,7 @@ mod tests {
 
     #[test]
     fn the_last_row_of_every_section_requires_nothing() {
-        for class in [Consumed, Detected] {
+        for class in [Consumed, Detected, Corrected] {
             for arch in crate::request::Arch::ALL {
                 for tables in crate::request::TableSet::ALL {
                     let last = rows(class, arch, tables).filter(|row| row.preference != OnRequest).last();

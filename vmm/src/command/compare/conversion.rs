@@ -2,6 +2,7 @@
 
 use compare::{Answer, HostSummary, Lack, MachineSummary, PlanSummary, Table};
 use ras_core::plan::ResponsePlan;
+use ras_core::plan::decision::ErrorClass;
 use vcpu::host::KvmState;
 use vmm::plan::Blueprint;
 
@@ -24,17 +25,21 @@ pub(super) fn plan(blueprint: &Blueprint) -> PlanSummary {
         gpa: table.gpa,
         len: table.len as u64,
     });
+    let answers = [
+        ("consumed", &ras.consumed),
+        ("found", &ras.detected),
+        ("corrected", &ras.corrected),
+        ("touched-by-device", &ras.touched_by_device),
+        ("own-memory", &ras.own_memory),
+    ];
+    // Without a source of corrected errors there is nothing to compare.
+    let has_answer = |(_, response): &(&str, &ResponsePlan)| {
+        response.class != ErrorClass::Corrected || response.source.is_some()
+    };
     PlanSummary {
         because: report.because.into(),
         tables: tables.collect(),
-        answers: [
-            ("consumed", &ras.consumed),
-            ("found", &ras.detected),
-            ("touched-by-device", &ras.touched_by_device),
-            ("own-memory", &ras.own_memory),
-        ]
-        .map(answer)
-        .into(),
+        answers: answers.into_iter().filter(has_answer).map(answer).collect(),
         notes: ras.notes.iter().map(ToString::to_string).collect(),
     }
 }

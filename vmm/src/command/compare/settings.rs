@@ -75,9 +75,10 @@ pub(super) struct Settings {
 }
 
 /// Keys whose values a table set may not support, and what they become then.
-const FALLBACKS: [(&str, &str); 5] = [
+const FALLBACKS: [(&str, &str); 6] = [
     ("ras.synchronous", "auto"),
     ("ras.asynchronous", "auto"),
+    ("ras.corrected", "off"),
     ("ras.injection", "false"),
     ("ras.boot-record", "false"),
     ("ras.on-budget", "report"),

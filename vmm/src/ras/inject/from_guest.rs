@@ -30,13 +30,14 @@ impl From<ErrorType> for InjectableError {
     }
 }
 
-/// The errors that a guest with that plan can inject. A fatal one is offered if the guest can be notified of it, whether it is consumed or
-/// not; others are not offered: nothing in the plan could report them.
+/// The errors that a guest with that plan can inject. A corrected one is offered if there is a source for it, and a fatal one if the guest
+/// can be notified of it, whether it is consumed or not; others are not offered: nothing in the plan could report them.
 #[must_use]
 pub fn error_types(plan: &Plan) -> Vec<ErrorType> {
     let detected = plan.detected.chosen;
     let reports_fatal = detected.writes_record() || detected == Response::Mce;
     let can_report = |error_type: &ErrorType| match error_type {
+        ErrorType::MemoryCorrectable => plan.corrected.source.is_some(),
         ErrorType::MemoryUncorrectable => true,
         ErrorType::MemoryFatal => reports_fatal,
     };
@@ -47,6 +48,7 @@ pub fn error_types(plan: &Plan) -> Vec<ErrorType> {
 #[must_use]
 pub const fn severity(error_type: ErrorType) -> Severity {
     match error_type {
+        ErrorType::MemoryCorrectable => Severity::Corrected,
         ErrorType::MemoryUncorrectable => Severity::Recoverable,
         ErrorType::MemoryFatal => Severity::Fatal,
     }

@@ -15,7 +15,7 @@ mod spec;
 
 pub use injection::Injection;
 pub use record::{NamedSource, RecordBytes, RecordRequest, RecordSource};
-pub use request::{InjectionMethod, InjectionRequest};
+pub use request::{Contradiction, InjectionMethod, InjectionRequest};
 pub use schedule::Schedule;
 pub use spec::{
     ConsolePattern, InjectionSpec, InjectionSpecError, Trigger, parse_log2_span, parse_number, parse_size,

@@ -9,6 +9,22 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use super::{parse_log2_span, parse_number};
 
+/// Why a kind of error cannot be injected so.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Contradiction {
+    /// `notice` poisons nothing, so nothing can be consumed.
+    #[error("the method `notice` poisons no memory, so no vCPU can consume it: use kind `ao`")]
+    ConsumedNotice,
+    /// `madvise` poisons.
+    #[error(
+        "the method `madvise` poisons memory, and a corrected error (`ce`) poisons none: leave the method out"
+    )]
+    PoisonedCorrected,
+    /// A corrected error is within one page.
+    #[error("a corrected error (`ce`) is within one page: leave the span out")]
+    WideCorrected,
+}
+
 /// A memory error to inject: in JSON, and as options of `ghest ctl SOCKET inject`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema, Args)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
@@ -43,6 +59,17 @@ impl InjectionRequest {
     pub const fn span(&self) -> Span {
         Span::around(self.gpa, self.log2_len)
     }
+
+    /// Why no such error can be injected into any machine. `None` if it can.
+    #[must_use]
+    pub fn contradiction(&self) -> Option<Contradiction> {
+        match (self.kind, self.method) {
+            (Kind::ActionRequired, InjectionMethod::Notice) => Some(Contradiction::ConsumedNotice),
+            (Kind::Corrected, InjectionMethod::Madvise) => Some(Contradiction::PoisonedCorrected),
+            (Kind::Corrected, _) if self.log2_len != *LOG2_LENS.start() => Some(Contradiction::WideCorrected),
+            _ => None,
+        }
+    }
 }
 
 fn gpa(text: &str) -> Result<u64, String> {
@@ -55,7 +82,7 @@ fn span(text: &str) -> Result<u8, String> {
 }
 
 /// The kinds of errors, with their names on the command line, in JSON and in the documentation.
-const KINDS: [(Kind, &str, &str, &str); 2] = [
+const KINDS: [(Kind, &str, &str, &str); 3] = [
     (
         Kind::ActionRequired,
         "ar",
@@ -63,6 +90,12 @@ const KINDS: [(Kind, &str, &str, &str); 2] = [
         "Action required: the next vCPU that accesses the page consumes the error",
     ),
     (Kind::ActionOptional, "ao", "AO", "Action optional: the error is detected, no vCPU has consumed it"),
+    (
+        Kind::Corrected,
+        "ce",
+        "CE",
+        "Corrected: no memory is poisoned, and the error is reported by the source of corrected errors",
+    ),
 ];
 
 fn kinds() -> impl TypedValueParser<Value = Kind> {
@@ -94,7 +127,7 @@ pub(super) const LOG2_LENS: std::ops::RangeInclusive<u8> = 12..=30;
 #[serde(rename_all = "kebab-case")]
 pub enum InjectionMethod {
     /// Remove the pages from the guest's memslots and raise signals as the host's kernel would. Works on any host. On x86_64 a
-    /// store to the pages is reported and dropped.
+    /// store to the pages is reported and dropped. A corrected error removes nothing, and is reported.
     #[default]
     Simulate,
     /// Let the host's kernel poison the pages: madvise(MADV_HWPOISON). Needs CONFIG_MEMORY_FAILURE and CAP_SYS_ADMIN.

@@ -4,6 +4,7 @@
 //! ar@0x2000000                          poisoned when the guest starts; the next vCPU that accesses it consumes the error
 //! ao@0x2000000,span=2MiB                poisoned when the guest starts, and reported as detected
 //! ao@0x2000000,via=madvise,after=500ms  poisoned by the host's kernel, half a second after the start
+//! ce@0x2000000,when=login:              corrected, and reported; nothing is poisoned
 //! ar@0x2000000,when=probe: touching     poisoned when the guest has written this text to its console (always the last key)
 //! ar@{victim a page 1 * gpa}            the address is the word that follows this text on the guest's console
 //! ```
@@ -16,7 +17,7 @@ use platform::Range;
 use ras_core::{Kind, Span};
 
 use super::request::LOG2_LENS;
-use super::{InjectionMethod, InjectionRequest};
+use super::{Contradiction, InjectionMethod, InjectionRequest};
 
 /// An injection request and its trigger.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -61,7 +62,7 @@ impl ConsolePattern {
 pub enum InjectionSpecError {
     /// It does not start with a kind and an address.
     #[error(
-        "an injection request starts with `ar@` or `ao@` and a guest physical address, for example `ar@0x2000000`"
+        "an injection request starts with `ar@`, `ao@` or `ce@` and a guest physical address, for example `ar@0x2000000`"
     )]
     Start,
     /// The address is not valid.
@@ -82,9 +83,9 @@ pub enum InjectionSpecError {
     /// The time is not valid.
     #[error("`{0}` is not a valid time: expected a whole number of ms or s, for example `500ms`")]
     Time(String),
-    /// `via=notice` poisons nothing, so nothing can be consumed.
-    #[error("`via=notice` poisons no memory, so no vCPU can consume it: use `ao@`")]
-    ConsumedNotice,
+    /// Kind, method and span do not go together.
+    #[error(transparent)]
+    Contradiction(Contradiction),
     /// The span is not within the guest's memory.
     #[error("{gpa:#x}: {span} is not memory of this guest, which has {}", ranges(.memory))]
     NotMemory {
@@ -138,6 +139,7 @@ impl FromStr for InjectionSpec {
         let kind = match kind {
             "ar" => Kind::ActionRequired,
             "ao" => Kind::ActionOptional,
+            "ce" => Kind::Corrected,
             _ => return Err(InjectionSpecError::Start),
         };
         let invalid_address = || InjectionSpecError::Address(gpa.to_owned());
@@ -173,8 +175,8 @@ impl FromStr for InjectionSpec {
         if let Some(text) = console_text {
             trigger = Trigger::ConsoleText(text.to_owned());
         }
-        if request.kind == Kind::ActionRequired && request.method == InjectionMethod::Notice {
-            return Err(InjectionSpecError::ConsumedNotice);
+        if let Some(contradiction) = request.contradiction() {
+            return Err(InjectionSpecError::Contradiction(contradiction));
         }
         Ok(InjectionSpec { request, address_pattern, trigger })
     }
@@ -257,7 +259,18 @@ mod tests {
         assert_eq!(spec("ar@1,span=3KiB"), Err(InjectionSpecError::Span("3KiB".into())));
         assert_eq!(spec("ar@1,after=1h"), Err(InjectionSpecError::Time("1h".into())));
         assert_eq!(spec("ar@1,often"), Err(InjectionSpecError::Key("often".into())));
-        assert_eq!(spec("ar@1,via=notice"), Err(InjectionSpecError::ConsumedNotice));
+        assert_eq!(
+            spec("ar@1,via=notice"),
+            Err(InjectionSpecError::Contradiction(Contradiction::ConsumedNotice))
+        );
+        assert_eq!(
+            spec("ce@1,via=madvise"),
+            Err(InjectionSpecError::Contradiction(Contradiction::PoisonedCorrected))
+        );
+        assert_eq!(
+            spec("ce@1,span=2MiB"),
+            Err(InjectionSpecError::Contradiction(Contradiction::WideCorrected))
+        );
         for text in ["{}", "{ * }", "{gpa", "{*gpa}"] {
             assert_eq!(spec(&format!("ar@{text}")), Err(InjectionSpecError::Address(text.into())));
         }
