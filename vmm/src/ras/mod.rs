@@ -264,8 +264,9 @@ impl Reporting {
         if self.detected_response == Response::Mce {
             state.responder.record(&error);
             // A device can access the page any number of times before the guest is notified of it.
-            if !state.waiting_for_state.iter().any(|waiting| waiting.span == error.span) {
-                state.waiting_for_state.push_back(error);
+            match state.waiting_for_state.iter_mut().find(|waiting| waiting.span == error.span) {
+                Some(waiting) => waiting.severity = waiting.severity.worse(error.severity),
+                None => state.waiting_for_state.push_back(error),
             }
             self.needs_vcpu_state.store(true, Ordering::Release);
         } else {
