@@ -49,7 +49,7 @@ fn a_store_is_of_one_machine_at_a_time() -> Checked {
     let second = Ghest::boot(&profile).finish().expect(2);
     second
         .expect_said(&profile.place("persistent-store"))
-        .expect_said("another machine has this store (flock(2))");
+        .expect_said("another machine has this store for error records (flock(2))");
     running.signal(Signal::TERM);
     running.finish().expect(143);
     Ghest::boot(&profile).set("boot.cmdline=").finish().expect_ok();

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
-use devices::error_serialization::{Store, StoreError, StoreThread};
+use devices::error_serialization::{self, StoreThread};
+use devices::slot_file;
 use devices::socket_file::ListenError;
 use machine_profile::{Diagnostic, Machine, Metrics, Profile};
 use platform::Arch;
@@ -157,7 +158,7 @@ enum Failure {
     Plan(PlanError),
     Open(OpenError),
     Control(PathBuf, ListenError),
-    Store(PathBuf, StoreError),
+    Store(PathBuf, slot_file::OpenError),
     Machine(MachineError),
 }
 
@@ -218,7 +219,7 @@ fn boot(
     let store =
         match &machine.ras.persistent_store {
             Some(path) => {
-                let store = Store::open_file(path).map_err(|error| Failure::Store(path.clone(), error))?;
+                let store = error_serialization::open_file(path).map_err(|error| Failure::Store(path.clone(), error))?;
                 let thread = StoreThread::start(store);
                 Some(thread.map_err(|error| {
                     Failure::Machine(host_error("starting the thread error-store")(error))
