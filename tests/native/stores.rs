@@ -75,7 +75,10 @@ fn a_comparison_leaves_the_store_alone() -> Checked {
     needs::kvm()?;
     let scratch = Scratch::new();
     let profile = profile(&scratch, "");
-    Ghest::new(["compare"]).arg(&profile.path).finish().expect(0);
+    let compared = Ghest::new(["compare"]).arg(&profile.path).finish().expect(0).stdout();
+    let words = compared.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(words.contains("ras.persistent-store") && words.contains("the key is removed"), "{compared}");
+    assert!(words.contains("ok: the guest continues and shuts down ="), "both guests run\n{compared}");
     assert!(!scratch.path("store").exists());
     Ok(())
 }

@@ -279,7 +279,7 @@ impl Prepared {
         let outcome = event_loop::run(&running, &mut env.signals, env.control.as_mut(), &mut env.notifier);
         // The error that ended the machine may have spent it.
         running.check_budget();
-        preserved.jobs.stop();
+        preserved.jobs.stop(|| env.notifier.tick());
         let stopped = vcpus.stop();
         // The last references to the devices: their threads end here.
         drop((vcpus, environment));

@@ -75,11 +75,13 @@ pub(super) struct Settings {
 }
 
 /// Keys whose values a table set may not support, and what they become then.
-const FALLBACKS: [(&str, &str); 5] = [
+const FALLBACKS: [(&str, &str); 6] = [
     ("ras.synchronous", "auto"),
     ("ras.asynchronous", "auto"),
     ("ras.injection", "false"),
     ("ras.boot-record", "false"),
+    // Removed.
+    ("ras.persistent-store", ""),
     ("ras.on-budget", "report"),
 ];
 
