@@ -30,6 +30,7 @@ mod injection;
 mod input_sizes;
 mod journal;
 mod keys;
+mod ledgers;
 mod memory;
 mod metrics;
 mod networks;
@@ -41,6 +42,7 @@ mod records;
 mod retire;
 mod service;
 mod signals;
+mod start_over;
 mod stores;
 mod tables;
 mod vsock;
@@ -83,6 +85,7 @@ fn main() -> ExitCode {
         input_sizes::trials(),
         journal::trials(),
         keys::trials(),
+        ledgers::trials(),
         memory::trials(),
         metrics::trials(),
         networks::trials(),
@@ -94,6 +97,7 @@ fn main() -> ExitCode {
         retire::trials(),
         service::trials(),
         signals::trials(),
+        start_over::trials(),
         stores::trials(),
         tables::trials(),
         vsock::trials(),

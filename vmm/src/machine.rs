@@ -10,12 +10,14 @@ mod event_loop;
 mod jobs;
 mod observers;
 mod preserved;
+mod renewal;
 mod request_error;
 mod retire;
 mod running;
 mod terminal;
 
 use std::io;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
@@ -24,7 +26,7 @@ use devices::error_injection::ErrorInjector;
 use devices::error_serialization::StoreThread;
 use devices::kind::Backend;
 use firmware_tables::GuestTables;
-use guest_memory::{AllocateError, GuestRam};
+use guest_memory::{AllocateError, GuestRam, MemoryFileError};
 use kvm_ioctls::Kvm;
 use machine_profile::Machine;
 use platform::{Platform, Range};
@@ -59,6 +61,14 @@ pub enum MachineError {
     /// Guest memory cannot be allocated.
     #[error(transparent)]
     Memory(#[from] AllocateError),
+    /// A file cannot hold guest memory.
+    #[error("{}: {source}", path.display())]
+    MemoryFile {
+        /// Its path.
+        path: PathBuf,
+        /// Why.
+        source: MemoryFileError,
+    },
     /// Kernel, initrd or tables cannot be loaded into guest memory.
     #[error(transparent)]
     Boot(#[from] BootError),
@@ -139,10 +149,11 @@ pub fn load(
     timings: &Timings,
 ) -> Result<(boot::Entry, GuestTables), MachineError> {
     let command_line = profile_devices::command_line(machine).map_err(BoardError::Place)?;
-    let (entry, tables) = boot::load(&machine.boot, command_line, ram, poisoned, platform, |chosen| {
-        timings.mark(Phase::Kernel);
-        describe::tables(machine, platform, chosen)
-    })?;
+    let (entry, tables) =
+        boot::load(&machine.boot, command_line, ram, poisoned, platform, |platform, chosen| {
+            timings.mark(Phase::Kernel);
+            describe::tables(machine, platform, chosen)
+        })?;
     timings.mark(Phase::Tables);
     tracing::info!(?entry, tables = machine.firmware.name(), "kernel and tables are in guest memory");
     Ok((entry, tables))
@@ -288,6 +299,7 @@ impl Prepared {
             outcome.map(|ending| Ended::note(lifecycle.ending().unwrap_or(ending), &preserved.reporting));
         // Errors detected until now are reported as errors of this boot: the next one starts with fresh memory.
         preserved.detected_errors.pending().for_each(|error| preserved.reporting.detected(error));
+        preserved.save_ledger();
         env.timings.mark(Phase::GuestShutdown);
         // A vCPU that does not return may hold the lock of the serial port, which the input's thread waits for then.
         if stopped.is_ok() {

@@ -10,7 +10,7 @@ use devices::error_serialization::{self, StoreThread};
 use devices::slot_file;
 use devices::socket_file::ListenError;
 use machine_profile::{Diagnostic, Machine, Metrics, Profile};
-use platform::Arch;
+use platform::{Arch, Platform, Range};
 use ras_core::actions::{StopReason, StopReport};
 use rustix::process::{Signal, getppid, set_parent_process_death_signal};
 use vcpu::ThreadError;
@@ -19,6 +19,7 @@ use vmm::board::{BoardError, profile_devices};
 use vmm::control::Server;
 use vmm::journal::{Journal, Missing, Note};
 use vmm::kvm::offered;
+use vmm::ledger_file::{self, LedgerWriter};
 use vmm::lifecycle::{Ended, Ending};
 use vmm::machine::{self, Environment, MachineError, MappedMemory, PreservedState, host_error};
 use vmm::metrics::{MetricsFile, Sample, Subject};
@@ -75,6 +76,8 @@ pub(super) fn run(options: &Options, timings: Timings) -> Status {
     };
     // A boot that is compared is not the machine that the file is about, which may be running: it leaves that machine's files alone.
     profile.machine.ras.persistent_store.take_if(|_| options.with_parent.is_some());
+    profile.machine.ras.ledger.take_if(|_| options.with_parent.is_some());
+    profile.machine.memory.path.take_if(|_| options.with_parent.is_some());
     profile.machine.metrics.take_if(|_| options.with_parent.is_some());
     timings.mark(Phase::Profile);
     let metrics = profile.machine.metrics.as_ref();
@@ -83,6 +86,8 @@ pub(super) fn run(options: &Options, timings: Timings) -> Status {
         ("--timings", options.timings.as_deref()),
         ("metrics.file", metrics.map(|metrics| metrics.file.as_path())),
         ("ras.persistent-store", profile.machine.ras.persistent_store.as_deref()),
+        ("ras.ledger", profile.machine.ras.ledger.as_deref()),
+        ("memory.path", profile.machine.memory.path.as_deref()),
     ];
     if let Err(reason) = host_files::check_outputs(&options.profile.profile, &profile, &outputs) {
         return output::report(&reason, Status::Usage);
@@ -159,6 +164,7 @@ enum Failure {
     Open(OpenError),
     Control(PathBuf, ListenError),
     Store(PathBuf, slot_file::OpenError),
+    Ledger(PathBuf, slot_file::OpenError),
     Machine(MachineError),
 }
 
@@ -200,11 +206,25 @@ fn boot(
     };
     // Standard error of a boot that is compared is read by its parent, which shows the progress of its own.
     let mut progress = Progress::on_stderr(options.with_parent.is_some());
-    let loaded = MappedMemory::new(machine, &platform, timings, &mut progress).and_then(|memory| {
-        let (entry, tables) = machine::load(machine, &platform, memory.ram(), &[], timings)?;
-        Ok((memory, entry, tables))
+    let opened = match &machine.ras.ledger {
+        Some(path) => {
+            Some(ledger_file::Opened::open(path).map_err(|error| Failure::Ledger(path.clone(), error))?)
+        }
+        None => None,
+    };
+    let loaded = MappedMemory::new(machine, &platform, timings, &mut progress).and_then(|mut memory| {
+        let inherited =
+            opened.as_ref().map(|opened| opened.inherit(machine, &platform.memory.ram, memory.kept()));
+        let inherited = inherited.unwrap_or_default();
+        if let Some(poisoned) = inherited.found {
+            journal.note(Note::LedgerRead { poisoned, not_applied: inherited.not_applied.clone() });
+        }
+        let poisoned = memory.inherit(inherited.ledger.clone(), machine.ras.repair)?;
+        note_unusable(journal, &platform, &poisoned);
+        let (entry, tables) = machine::load(machine, &platform, memory.ram(), &poisoned, timings)?;
+        Ok((memory, inherited, entry, tables))
     });
-    let (memory, mut entry, tables) = match loaded {
+    let (memory, inherited, mut entry, tables) = match loaded {
         Ok(loaded) => loaded,
         // There are no tables to plan from. The plan is still an event, and its refusal is reported first.
         Err(error) => {
@@ -213,13 +233,16 @@ fn boot(
         }
     };
     // Planned from the tables that the guest has.
-    let blueprint = Blueprint::new(machine, platform, &tables, abilities).map_err(Failure::Plan)?;
+    let mut blueprint = Blueprint::new(machine, platform, &tables, abilities).map_err(Failure::Plan)?;
+    let note = machine.ras.ledger.as_deref().and_then(|path| inherited.note(path));
+    blueprint.report.notes.extend(note);
     write_plan(&blueprint);
     let backends = profile_devices::open(machine).map_err(|error| Failure::Machine(error.into()))?;
     let store =
         match &machine.ras.persistent_store {
             Some(path) => {
-                let store = error_serialization::open_file(path).map_err(|error| Failure::Store(path.clone(), error))?;
+                let store = error_serialization::open_file(path)
+                    .map_err(|error| Failure::Store(path.clone(), error))?;
                 let thread = StoreThread::start(store);
                 Some(thread.map_err(|error| {
                     Failure::Machine(host_error("starting the thread error-store")(error))
@@ -227,8 +250,15 @@ fn boot(
             }
             None => None,
         };
-    let preserved = PreservedState::new(memory, &blueprint, tables, &options.inject, journal, timings)
+    let kept = memory.kept().map(|kept| kept.id);
+    let mut preserved = PreservedState::new(memory, &blueprint, tables, &options.inject, journal, timings)
         .map_err(Failure::Machine)?;
+    if let Some(opened) = opened {
+        let writer = LedgerWriter::start(opened, &machine.name, kept, inherited, Arc::clone(journal));
+        let writer =
+            writer.map_err(|error| Failure::Machine(host_error("starting the thread ledger")(error)))?;
+        preserved = preserved.with_ledger_writer(writer);
+    }
     let control = match options.control.as_ref().or(machine.control_socket.as_ref()) {
         Some(path) => {
             let server = Server::listen(path, &machine.name, Arc::clone(journal));
@@ -283,6 +313,13 @@ fn boot(
     }
 }
 
+/// Notes what the guest that is about to boot cannot use.
+fn note_unusable(journal: &Journal, platform: &Platform, poisoned: &[Range]) {
+    for Range { start, len } in platform.clone().with_unusable(poisoned).memory.unusable() {
+        journal.note(Note::Unusable { gpa: start, len });
+    }
+}
+
 /// Loads the memory again after a reset. `None` if kernel, initrd and tables no longer fit, because poisoned memory is not
 /// repaired.
 fn reload(
@@ -291,8 +328,8 @@ fn reload(
     preserved: &PreservedState,
     timings: &Timings,
 ) -> Result<Option<vmm::boot::Entry>, MachineError> {
-    preserved.renew()?;
-    let poisoned = preserved.permanently_poisoned();
+    let poisoned = preserved.renew()?;
+    note_unusable(preserved.reporting().journal(), &blueprint.platform, &poisoned);
     let loaded = machine::load(machine, &blueprint.platform, preserved.ram(), &poisoned, timings);
     let loaded = loaded.and_then(|(entry, tables)| {
         if tables.record_area != blueprint.record_area {
@@ -349,6 +386,19 @@ impl Failure {
                     "name a file that is a store, or that does not exist",
                 );
                 (format!("the machine cannot start: {message}"), Status::Usage)
+            }
+            Failure::Ledger(path, error) => {
+                let message = format!("{}: {error}", path.display());
+                refuse("ras.ledger", &message, "name a file that is a ledger, or that does not exist");
+                (format!("the machine cannot start: {message}"), Status::Usage)
+            }
+            Failure::Machine(error @ MachineError::MemoryFile { .. }) => {
+                refuse(
+                    "memory.path",
+                    error,
+                    "name a file on tmpfs (memfd) or on hugetlbfs (hugetlbfs), of the machine's own, or one that does not exist",
+                );
+                (format!("the machine cannot start: {error}"), Status::Usage)
             }
             Failure::Machine(MachineError::Boot(error)) => {
                 let (key, help) = error.key();

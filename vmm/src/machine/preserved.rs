@@ -11,17 +11,21 @@ use std::time::Duration;
 use devices::{PoisonFlag, generation_id};
 use firmware_tables::GuestTables;
 use guest_memory::sigbus::AoListener;
-use guest_memory::{Backing, GuestRam};
+use guest_memory::{Backing, GuestRam, MemoryFile};
 use machine_profile::{Machine, MemoryBacking};
 use platform::{Platform, Range};
+use ras_core::Span;
+use ras_core::ledger::Ledger;
+use ras_core::request::Repair;
 use rustix::rand::{GetRandomFlags, getrandom};
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
 use super::jobs::Jobs;
-use super::{MachineError, host_error};
+use super::{MachineError, host_error, renewal};
 use crate::board;
 use crate::boot::{self, BootError};
 use crate::journal::Journal;
+use crate::ledger_file::{KeptMemory, LedgerWriter};
 use crate::lifecycle::Ended;
 use crate::plan::Blueprint;
 use crate::progress::Progress;
@@ -33,6 +37,8 @@ use crate::timings::{Phase, Timings};
 pub struct PreservedState {
     pub(super) ram: GuestRam,
     pub(super) reporting: Arc<Reporting>,
+    /// `None` if the profile names no file for the ledger.
+    ledger_writer: Option<LedgerWriter>,
     pub(super) schedule: Arc<Schedule>,
     pub(super) detected_errors: DetectedErrors,
     /// Requests of clients that are being carried out: those get their outcomes also after a reset.
@@ -56,6 +62,11 @@ pub struct PreservedState {
 /// Mapped guest memory, whose detected errors are queued until they can be reported.
 pub struct MappedMemory {
     ram: GuestRam,
+    /// The file that holds it, if it outlives the process.
+    kept: Option<KeptMemory>,
+    /// What is poisoned since an earlier process, and the pages of it that could not be replaced.
+    inherited: Ledger,
+    not_replaced: Vec<(Span, io::Error)>,
     detected_errors: DetectedErrors,
     sender: DetectedErrorSender,
     ao_listener: AoListener,
@@ -83,12 +94,58 @@ impl MappedMemory {
                 format!("guest memory: {} of {} MiB allocated", mib(allocated), mib(machine.memory.size))
             });
         };
-        let ram = GuestRam::allocate_and_report(&runs, backing(machine), &mut show);
+        let backing = backing(machine);
+        let file = match &machine.memory.path {
+            Some(path) => {
+                let file = MemoryFile::open(path, machine.memory.size, backing);
+                Some(file.map_err(|source| MachineError::MemoryFile { path: path.clone(), source })?)
+            }
+            None => None,
+        };
+        let ram = match &file {
+            Some(file) => GuestRam::map_file(&runs, backing, file, &mut show),
+            None => GuestRam::allocate_and_report(&runs, backing, &mut show),
+        };
         progress.clear();
         let ram = ram?;
+        let kept = file.map(|file| KeptMemory { id: file.id(), had_contents: file.had_contents() });
         timings.mark(Phase::Memory);
         tracing::info!(bytes = machine.memory.size, backing = ?ram.backing(), "guest memory is mapped");
-        Ok(MappedMemory { ram, detected_errors, sender, ao_listener: listener })
+        Ok(MappedMemory {
+            ram,
+            kept,
+            inherited: Ledger::default(),
+            not_replaced: Vec::new(),
+            detected_errors,
+            sender,
+            ao_listener: listener,
+        })
+    }
+
+    /// The file that holds it, if it outlives the process.
+    #[must_use]
+    pub fn kept(&self) -> Option<KeptMemory> {
+        self.kept
+    }
+
+    /// Prepares memory that an earlier process has used for the first boot, as after a reset. `ledger` is what is poisoned. Returns the
+    /// memory that stays poisoned.
+    ///
+    /// # Errors
+    /// Returns an error if fallocate(2) or madvise(2) fails for memory that is not poisoned.
+    pub fn inherit(&mut self, ledger: Ledger, repair: Repair) -> Result<Vec<Range>, MachineError> {
+        if !self.kept.is_some_and(|kept| kept.had_contents) {
+            return Ok(Vec::new());
+        }
+        let poisoned: Vec<_> = ledger.poisoned_ranges().collect();
+        let renewed = renewal::renew(&self.ram, &poisoned, repair);
+        self.not_replaced = renewed.map_err(host_error("replacing guest memory by fresh pages"))?;
+        self.inherited = ledger;
+        let range = |(start, len)| Range { start, len };
+        Ok(match repair {
+            Repair::Never => poisoned.into_iter().map(range).collect(),
+            _ => self.not_replaced.iter().map(|(page, _)| range((page.gpa, page.bytes()))).collect(),
+        })
     }
 
     /// The memory.
@@ -111,7 +168,7 @@ impl PreservedState {
         journal: &Arc<Journal>,
         timings: &Arc<Timings>,
     ) -> Result<Self, MachineError> {
-        let MappedMemory { ram, detected_errors, sender, ao_listener } = memory;
+        let MappedMemory { ram, inherited, not_replaced, detected_errors, sender, ao_listener, .. } = memory;
         let reporting = Reporting::new(
             &blueprint.ras,
             &blueprint.host,
@@ -120,9 +177,13 @@ impl PreservedState {
             Arc::clone(journal),
             Arc::clone(timings),
         )?;
+        if !inherited.entries().is_empty() {
+            reporting.inherit(inherited, &not_replaced);
+        }
         let preserved = PreservedState {
             ram,
             reporting: Arc::new(reporting),
+            ledger_writer: None,
             schedule: Arc::new(Schedule::new(injections)),
             detected_errors,
             jobs: Jobs::new().map_err(host_error("eventfd(2)"))?,
@@ -193,28 +254,39 @@ impl PreservedState {
     }
 
     /// Prepares the memory for the next boot: all pages are zero, and poisoned ones are replaced unless `ras.repair` is
-    /// `never`.
+    /// `never`, or there are no fresh pages. Returns the memory that stays poisoned.
     ///
     /// # Errors
-    /// Returns an error if fallocate(2) or madvise(2) fails, for example because the hugetlb pool is empty.
-    pub fn renew(&self) -> Result<(), MachineError> {
-        let kept = self.reporting.poisoned_across_reset();
-        self.ram.zero_except(&kept).map_err(host_error("replacing guest memory by fresh pages"))?;
-        self.reporting.repaired_by_reset();
+    /// Returns an error if fallocate(2) or madvise(2) fails for memory that is not poisoned.
+    pub fn renew(&self) -> Result<Vec<Range>, MachineError> {
+        let (reporting, repair) = (&self.reporting, self.reporting.repair());
+        let failed = renewal::renew(&self.ram, &reporting.poisoned_ranges(), repair)
+            .map_err(host_error("replacing guest memory by fresh pages"))?;
+        if repair != Repair::Never {
+            reporting.renewed(&failed);
+        }
         self.note_poison();
-        Ok(())
+        Ok(reporting.poisoned_ranges().into_iter().map(|(start, len)| Range { start, len }).collect())
+    }
+
+    /// Has the ledger written to a file, from now on.
+    #[must_use]
+    pub fn with_ledger_writer(mut self, writer: LedgerWriter) -> Self {
+        writer.update(&self.reporting);
+        self.ledger_writer = Some(writer);
+        self
+    }
+
+    /// Has the ledger written if it has changed.
+    pub(super) fn save_ledger(&self) {
+        if let Some(writer) = &self.ledger_writer {
+            writer.update(&self.reporting);
+        }
     }
 
     /// Lets devices know whether guest memory has poisoned pages.
     pub(super) fn note_poison(&self) {
         self.poisoned.set(self.reporting.has_poisoned_pages());
-    }
-
-    /// The memory that stays poisoned across a reset.
-    #[must_use]
-    pub fn permanently_poisoned(&self) -> Vec<Range> {
-        let ranges = self.reporting.poisoned_across_reset().into_iter();
-        ranges.map(|(start, len)| Range { start, len }).collect()
     }
 }
 

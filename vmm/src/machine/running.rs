@@ -246,6 +246,7 @@ impl RunningMachine<'_> {
     pub(super) fn report(&self, error: DetectedError) {
         self.preserved.reporting.detected(error);
         self.preserved.note_poison();
+        self.preserved.save_ledger();
         self.fill_restored_holes();
         self.kick();
     }
@@ -290,6 +291,7 @@ impl RunningMachine<'_> {
         self.preserved.reporting.reserve();
         // Errors that a vCPU has consumed, and pages that were repaired.
         self.preserved.note_poison();
+        self.preserved.save_ledger();
         self.check_budget();
         self.fill_restored_holes();
         self.kick();
