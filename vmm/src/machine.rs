@@ -3,6 +3,7 @@
 mod balloon;
 mod budget;
 mod console_size;
+mod detected_errors;
 mod device_choice;
 mod dump;
 mod error_injector;

@@ -1,5 +1,7 @@
 //! `ghest boot`.
 
+mod failure;
+
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -7,15 +9,12 @@ use std::time::Duration;
 
 use clap::Args;
 use devices::error_serialization::{self, StoreThread};
-use devices::slot_file;
-use devices::socket_file::ListenError;
-use machine_profile::{Diagnostic, Machine, Metrics, Profile};
+use machine_profile::{Machine, Metrics, Profile};
 use platform::{Arch, Platform, Range};
 use ras_core::actions::{StopReason, StopReport};
 use rustix::process::{Signal, getppid, set_parent_process_death_signal};
-use vcpu::ThreadError;
-use vcpu::host::{OpenError, open};
-use vmm::board::{BoardError, profile_devices};
+use vcpu::host::open;
+use vmm::board::profile_devices;
 use vmm::control::Server;
 use vmm::journal::{Journal, Missing, Note};
 use vmm::kvm::offered;
@@ -24,16 +23,18 @@ use vmm::lifecycle::{Ended, Ending};
 use vmm::machine::{self, Environment, MachineError, MappedMemory, PreservedState, host_error};
 use vmm::metrics::{MetricsFile, Sample, Subject};
 use vmm::notify::Notifier;
-use vmm::plan::{Blueprint, PlanError, memory_note};
+use vmm::plan::{Blueprint, memory_note};
 use vmm::progress::Progress;
 use vmm::ras::fatal_signal;
-use vmm::ras::inject::{InjectionSpec, InjectionSpecError};
+use vmm::ras::inject::InjectionSpec;
 use vmm::signals::Signals;
 use vmm::status::Status;
 use vmm::stderr;
 use vmm::timings::{Phase, Timings};
 
-use super::{ProfileArgs, diagnostics, host_files, output, plan, profiles};
+use failure::Failure;
+
+use super::{ProfileArgs, host_files, output, profiles};
 
 #[derive(Args, Debug)]
 pub(super) struct Options {
@@ -154,18 +155,6 @@ fn to_the_end(
 
 fn cannot_write(path: &Path, error: &std::io::Error) -> Status {
     output::report(&format!("{}: {error}", path.display()), Status::Failure)
-}
-
-/// Why the machine cannot be started.
-enum Failure {
-    Files(Vec<Diagnostic>),
-    Injection(InjectionSpecError),
-    Plan(PlanError),
-    Open(OpenError),
-    Control(PathBuf, ListenError),
-    Store(PathBuf, slot_file::OpenError),
-    Ledger(PathBuf, slot_file::OpenError),
-    Machine(MachineError),
 }
 
 fn boot(
@@ -347,86 +336,5 @@ fn reload(
             Ok(None)
         }
         Err(error) => Err(error),
-    }
-}
-
-impl Failure {
-    /// Prints a diagnostic at the profile's key that requests what is not possible. Returns the message and the status.
-    fn report(&self, profile: &Profile) -> (String, Status) {
-        let refuse = |key: &str, error: &dyn std::fmt::Display, help: &str| {
-            diagnostics::print(&[profile.problem(key, error.to_string(), help)]);
-        };
-        match self {
-            Failure::Files(problems) => {
-                diagnostics::print(problems);
-                ("the machine cannot start: its devices share files".into(), Status::Usage)
-            }
-            Failure::Injection(error) => (format!("--inject: {error}"), Status::Usage),
-            Failure::Plan(error) => {
-                let (problem, status) = plan::refusal(profile, error);
-                diagnostics::print(&[problem]);
-                (format!("the machine cannot start: {error}"), status)
-            }
-            Failure::Open(error) => (
-                format!(
-                    "the machine cannot start: {error}\n  Guests run on KVM. Load its module (kvm-intel, kvm-amd), get access to /dev/kvm,\n  \
-                     or use an emulated host that has it: cargo lab shell --host {}",
-                    Arch::NATIVE
-                ),
-                Status::Host,
-            ),
-            Failure::Control(path, error) => {
-                (format!("control socket {}: {error}", path.display()), Status::Failure)
-            }
-            Failure::Store(path, error) => {
-                let message = format!("{}: {error}", path.display());
-                refuse(
-                    "ras.persistent-store",
-                    &message,
-                    "name a file that is a store, or that does not exist",
-                );
-                (format!("the machine cannot start: {message}"), Status::Usage)
-            }
-            Failure::Ledger(path, error) => {
-                let message = format!("{}: {error}", path.display());
-                refuse("ras.ledger", &message, "name a file that is a ledger, or that does not exist");
-                (format!("the machine cannot start: {message}"), Status::Usage)
-            }
-            Failure::Machine(error @ MachineError::MemoryFile { .. }) => {
-                refuse(
-                    "memory.path",
-                    error,
-                    "name a file on tmpfs (memfd) or on hugetlbfs (hugetlbfs), of the machine's own, or one that does not exist",
-                );
-                (format!("the machine cannot start: {error}"), Status::Usage)
-            }
-            Failure::Machine(MachineError::Boot(error)) => {
-                let (key, help) = error.key();
-                refuse(key, error, &help);
-                (format!("the machine cannot start: {error}"), Status::Usage)
-            }
-            Failure::Machine(MachineError::Board(BoardError::Device { index, source })) => {
-                refuse(&format!("device.{index}.{}", source.key), source, &source.help);
-                (format!("the machine cannot start: {source}"), Status::Usage)
-            }
-            Failure::Machine(MachineError::Memory(error)) => {
-                refuse(
-                    "memory.backing",
-                    error,
-                    "use less memory, another backing, or a host with more memory",
-                );
-                (format!("the machine cannot start: {error}"), Status::Host)
-            }
-            Failure::Machine(MachineError::Threads(error @ ThreadError::NotStopped { .. })) => {
-                (format!("the machine cannot boot again: {error}"), Status::Failure)
-            }
-            Failure::Machine(
-                error @ (MachineError::Kvm(_)
-                | MachineError::Board(BoardError::Kvm(_) | BoardError::EventFd(_))
-                | MachineError::Threads(_)
-                | MachineError::Host { .. }),
-            ) => (format!("the machine cannot start: {error}"), Status::Host),
-            Failure::Machine(error) => (format!("the machine cannot start: {error}"), Status::Failure),
-        }
     }
 }
