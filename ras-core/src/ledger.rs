@@ -7,6 +7,7 @@ use alloc::vec::Vec;
 use crate::handshake::Record;
 use crate::memory_error::{Kind, MemoryError, Origin, Span};
 use crate::response::Response;
+use crate::severity::Severity;
 
 /// The poisoned pages, sorted by address.
 ///
@@ -33,6 +34,8 @@ pub struct Ledger {
     entries: Vec<Entry>,
     /// Bytes of all entries.
     bytes: u64,
+    /// Bytes of those that are poisoned.
+    poisoned: u64,
 }
 
 /// Pages that were poisoned together.
@@ -56,6 +59,9 @@ pub struct Entry {
     pub times: u64,
     /// How the last error was reported.
     pub origin: Origin,
+    /// The severity of the worst error since it was poisoned. Recoverable in ledgers that do not have it.
+    #[cfg_attr(feature = "serde", serde(default = "recoverable"))]
+    pub severity: Severity,
     /// What consumed it last. `None` if nothing did.
     pub consumed_by: Option<ConsumedBy>,
     /// The last response. `None` if there was none yet.
@@ -125,6 +131,7 @@ impl Entry {
             last_seen_ns: error.time_ns,
             times: 0,
             origin: error.origin,
+            severity: error.severity,
             consumed_by: None,
             response: None,
             acknowledged_ns: None,
@@ -145,6 +152,10 @@ impl Entry {
         self.last_seen_ns = self.last_seen_ns.max(error.time_ns);
         self.times = self.times.saturating_add(1);
         self.origin = error.origin;
+        self.severity = match self.repaired_ns {
+            Some(_) => error.severity,
+            None => self.severity.worse(error.severity),
+        };
         let elsewhere = error.kind == Kind::ActionRequired && !self.span.contains(error.gpa);
         if !elsewhere || self.repaired_ns.is_some() {
             self.acknowledged_ns = None;
@@ -170,6 +181,9 @@ impl Entry {
         self.first_seen_ns = self.first_seen_ns.min(part.first_seen_ns);
         self.last_seen_ns = self.last_seen_ns.max(part.last_seen_ns);
         self.times = self.times.saturating_add(part.times);
+        if part.is_poisoned() {
+            self.severity = self.severity.worse(part.severity);
+        }
         self.consumed_by = self.consumed_by.or(part.consumed_by);
         self.response = self.response.or(part.response);
     }
@@ -182,7 +196,7 @@ impl Ledger {
     /// An empty ledger that allocates no further memory for that number of entries.
     #[must_use]
     pub fn with_capacity(entries: usize) -> Self {
-        Ledger { entries: Vec::with_capacity(entries), bytes: 0 }
+        Ledger { entries: Vec::with_capacity(entries), bytes: 0, poisoned: 0 }
     }
 
     /// Allocates memory for that number of further entries.
@@ -202,7 +216,12 @@ impl Ledger {
             Some(entries)
                 if entries.iter().all(|entry| entry.span.log2_len >= chunk) && entries.len() >= chunks =>
             {
-                entries.iter_mut().for_each(|entry| entry.seen(error));
+                for entry in entries {
+                    if !entry.is_poisoned() {
+                        self.poisoned += entry.span.bytes();
+                    }
+                    entry.seen(error);
+                }
             }
             _ => {
                 // The new entries are made in front of the known ones, which are then removed.
@@ -222,8 +241,12 @@ impl Ledger {
                         *place = entry;
                     }
                 }
-                let parts = self.entries.drain(known.start + chunks..end);
-                self.bytes = self.bytes + span.bytes() - parts.map(|part| part.span.bytes()).sum::<u64>();
+                self.bytes += span.bytes();
+                self.poisoned += span.bytes();
+                for part in self.entries.drain(known.start + chunks..end) {
+                    self.bytes -= part.span.bytes();
+                    self.poisoned -= if part.is_poisoned() { part.span.bytes() } else { 0 };
+                }
             }
         }
     }
@@ -244,11 +267,14 @@ impl Ledger {
 
     /// These pages were replaced by new memory. A wider entry is not repaired by a part.
     pub fn repaired(&mut self, span: Span, now_ns: u64) {
+        let mut repaired = 0;
         self.each(span, |entry| {
             if entry.span.log2_len <= span.log2_len {
+                repaired += if entry.is_poisoned() { entry.span.bytes() } else { 0 };
                 entry.repaired_ns = Some(now_ns);
             }
         });
+        self.poisoned -= repaired;
     }
 
     /// The entry that contains that address.
@@ -271,10 +297,10 @@ impl Ledger {
         &self.entries
     }
 
-    /// Number of bytes that are poisoned now.
+    /// Number of bytes that are poisoned now. Costs nothing.
     #[must_use]
-    pub fn poisoned_bytes(&self) -> u64 {
-        self.entries.iter().filter(|entry| entry.is_poisoned()).map(|entry| entry.span.bytes()).sum()
+    pub const fn poisoned_bytes(&self) -> u64 {
+        self.poisoned
     }
 
     /// Number of distinct pages of 4 KiB that were poisoned so far, whether they were repaired or not. A poisoned page of 2 MiB is 512 of
@@ -321,6 +347,11 @@ impl Ledger {
     }
 }
 
+#[cfg(feature = "serde")]
+const fn recoverable() -> Severity {
+    Severity::Recoverable
+}
+
 /// Validates entries of any origin.
 impl TryFrom<Vec<Entry>> for Ledger {
     type Error = LedgerError;
@@ -350,7 +381,9 @@ impl TryFrom<Vec<Entry>> for Ledger {
             Some((_, next)) => Err(LedgerError::Overlap { gpa: next.span.gpa }),
             None => {
                 let bytes = entries.iter().map(|entry| entry.span.bytes()).fold(0, u64::saturating_add);
-                Ok(Ledger { entries, bytes })
+                let poisoned = entries.iter().filter(|entry| entry.is_poisoned());
+                let poisoned = poisoned.map(|entry| entry.span.bytes()).fold(0, u64::saturating_add);
+                Ok(Ledger { entries, bytes, poisoned })
             }
         }
     }

@@ -29,6 +29,8 @@ pub struct Responder {
     corrected: Channel,
     progress: Progress,
     ledger: Ledger,
+    /// How often what is poisoned, or was repaired, has changed.
+    ledger_changes: u64,
     /// Index of the first ledger entry that may be poisoned and not reported yet: all entries after a reset, and entries that did not
     /// fit into the reporter's queue. `None` if there is none.
     unreported: Option<usize>,
@@ -107,6 +109,7 @@ impl Responder {
             corrected: channel(&plan.corrected)?,
             progress: Progress::new(&plan.consumed.timeouts),
             ledger: Ledger::with_capacity(Self::LEDGER_RESERVE),
+            ledger_changes: 0,
             unreported: None,
         })
     }
@@ -122,18 +125,19 @@ impl Responder {
             // Past the ledger: what is acknowledged is not an error of a page that is poisoned too.
             return self.corrected.reporter.report(error, &context.of_corrected(), sink);
         }
-        self.ledger.record(error);
+        self.record(error);
         self.respond(error, context, sink);
     }
 
     /// Records an error in the ledger; [`respond`](Self::respond) is to follow, once it is possible.
     pub fn record(&mut self, error: &MemoryError) {
+        self.ledger_changes += 1;
         self.ledger.record(error);
     }
 
     /// Records an error in memory that the VMM has replaced with its contents, so that the guest need not be notified.
     pub fn record_restored(&mut self, error: &MemoryError, now_ns: u64) {
-        self.ledger.record(error);
+        self.record(error);
         self.ledger.handled(error.span, Response::Ignore);
         self.ledger.repaired(error.span, now_ns);
     }
@@ -237,6 +241,7 @@ impl Responder {
 
     /// These pages were replaced by new memory.
     pub fn repaired(&mut self, span: Span, now_ns: u64) {
+        self.ledger_changes += 1;
         self.ledger.repaired(span, now_ns);
     }
 
@@ -297,6 +302,13 @@ impl Responder {
         self.corrected.reporter.corrected_errors()
     }
 
+    /// Takes over the ledger of an earlier process, before the first error of this one: what it has as poisoned is in use by no guest.
+    pub fn restore(&mut self, ledger: Ledger) {
+        self.ledger_changes += 1;
+        self.ledger = ledger;
+        self.reserve();
+    }
+
     /// Allocates memory for the errors to come, so that none has to while a vCPU waits. Call it from time to time, outside the error path.
     pub fn reserve(&mut self) {
         self.ledger.reserve(Self::LEDGER_RESERVE);
@@ -308,6 +320,13 @@ impl Responder {
         &self.ledger
     }
 
+    /// How often an error was recorded, or pages were repaired: if it is the same, nothing has changed in the ledger but responses and
+    /// acknowledgements.
+    #[must_use]
+    pub const fn ledger_changes(&self) -> u64 {
+        self.ledger_changes
+    }
+
     /// Reports what is poisoned and not reported, from that ledger entry on, until the reporter's queue is full.
     fn report_unreported(&mut self, mut index: usize, context: &ResponderContext, sink: &mut dyn ActionSink) {
         while self.detected.reporter.has_capacity() {
@@ -317,7 +336,8 @@ impl Responder {
             };
             let origin = self.ledger.at(span.gpa).map_or(Origin::Sigbus, |entry| entry.origin);
             let (kind, time_ns) = (Kind::ActionOptional, context.context.now_ns);
-            let severity = Severity::Recoverable;
+            let entries = self.ledger.within(span.gpa, span.bytes()).iter();
+            let severity = entries.fold(Severity::Recoverable, |worst, entry| worst.worse(entry.severity));
             let error = MemoryError { span, gpa: span.gpa, kind, severity, vcpu: None, origin, time_ns };
             self.report_detected(&error, context, sink);
             index = next;

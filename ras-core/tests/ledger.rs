@@ -131,6 +131,7 @@ proptest! {
                 last_seen_ns: times,
                 times,
                 origin: Origin::Injected,
+                severity: Severity::Recoverable,
                 consumed_by: None,
                 response: Some(Response::Sea),
                 acknowledged_ns: None,

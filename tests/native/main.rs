@@ -31,6 +31,7 @@ mod injection;
 mod input_sizes;
 mod journal;
 mod keys;
+mod ledgers;
 mod memory;
 mod metrics;
 mod networks;
@@ -42,6 +43,7 @@ mod records;
 mod retire;
 mod service;
 mod signals;
+mod start_over;
 mod stores;
 mod tables;
 mod vsock;
@@ -85,6 +87,7 @@ fn main() -> ExitCode {
         input_sizes::trials(),
         journal::trials(),
         keys::trials(),
+        ledgers::trials(),
         memory::trials(),
         metrics::trials(),
         networks::trials(),
@@ -96,6 +99,7 @@ fn main() -> ExitCode {
         retire::trials(),
         service::trials(),
         signals::trials(),
+        start_over::trials(),
         stores::trials(),
         tables::trials(),
         vsock::trials(),

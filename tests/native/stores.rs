@@ -49,7 +49,7 @@ fn a_store_is_of_one_machine_at_a_time() -> Checked {
     let second = Ghest::boot(&profile).finish().expect(2);
     second
         .expect_said(&profile.place("persistent-store"))
-        .expect_said("another machine has this store (flock(2))");
+        .expect_said("another machine has this store for error records (flock(2))");
     running.signal(Signal::TERM);
     running.finish().expect(143);
     Ghest::boot(&profile).set("boot.cmdline=").finish().expect_ok();
@@ -75,7 +75,10 @@ fn a_comparison_leaves_the_store_alone() -> Checked {
     needs::kvm()?;
     let scratch = Scratch::new();
     let profile = profile(&scratch, "");
-    Ghest::new(["compare"]).arg(&profile.path).finish().expect(0);
+    let compared = Ghest::new(["compare"]).arg(&profile.path).finish().expect(0).stdout();
+    let words = compared.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(words.contains("ras.persistent-store") && words.contains("the key is removed"), "{compared}");
+    assert!(words.contains("ok: the guest continues and shuts down ="), "both guests run\n{compared}");
     assert!(!scratch.path("store").exists());
     Ok(())
 }

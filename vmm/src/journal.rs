@@ -110,6 +110,25 @@ pub enum Note {
         /// The physical address of that page. `None` if it is not known.
         host_address: Option<u64>,
     },
+    /// Memory is poisoned, and unusable for the boot that is about to begin: its memory map says so.
+    Unusable {
+        /// Its first GPA.
+        gpa: u64,
+        /// Its bytes.
+        len: u64,
+    },
+    /// The ledger of an earlier process was read at the start.
+    LedgerRead {
+        /// Bytes of memory that it has as poisoned.
+        poisoned: u64,
+        /// Why they are not poisoned in this machine's memory. `None` if they are.
+        not_applied: Option<String>,
+    },
+    /// The file of the ledger cannot be written. It is tried again.
+    LedgerNotWritten {
+        /// The system call and its error.
+        because: String,
+    },
     /// The machine has ended.
     Stopped {
         /// Why, for people.
@@ -253,6 +272,11 @@ fn fields(note: &Note) -> Map<String, Value> {
         Note::Repaired(pages) => span(pages),
         Note::NotRepaired(pages) => span(pages),
         Note::Retired { span, host_address } => with(span, json!({ "host-address": host_address })),
+        Note::Unusable { gpa, len } => json!({ "gpa": gpa, "span": len }),
+        Note::LedgerRead { poisoned, not_applied } => {
+            json!({ "poisoned": poisoned, "applied": not_applied.is_none(), "because": not_applied })
+        }
+        Note::LedgerNotWritten { because } => json!({ "because": because }),
         Note::Evacuate { pages, budget } => json!({ "pages": pages, "budget": budget }),
         Note::Stopped { reason, status } => json!({ "reason": reason, "status": status }),
         Note::ErrorEvent(event) => match event {

@@ -20,6 +20,7 @@ pub mod dump;
 mod elf;
 pub mod journal;
 pub mod kvm;
+pub mod ledger_file;
 pub mod lifecycle;
 pub mod log_limit;
 pub mod machine;

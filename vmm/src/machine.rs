@@ -3,6 +3,7 @@
 mod balloon;
 mod budget;
 mod console_size;
+mod detected_errors;
 mod device_choice;
 mod dump;
 mod error_injector;
@@ -10,12 +11,14 @@ mod event_loop;
 mod jobs;
 mod observers;
 mod preserved;
+mod renewal;
 mod request_error;
 mod retire;
 mod running;
 mod terminal;
 
 use std::io;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
@@ -24,7 +27,7 @@ use devices::error_injection::ErrorInjector;
 use devices::error_serialization::StoreThread;
 use devices::kind::Backend;
 use firmware_tables::GuestTables;
-use guest_memory::{AllocateError, GuestRam};
+use guest_memory::{AllocateError, GuestRam, MemoryFileError};
 use kvm_ioctls::Kvm;
 use machine_profile::Machine;
 use platform::{Platform, Range};
@@ -59,6 +62,14 @@ pub enum MachineError {
     /// Guest memory cannot be allocated.
     #[error(transparent)]
     Memory(#[from] AllocateError),
+    /// A file cannot hold guest memory.
+    #[error("{}: {source}", path.display())]
+    MemoryFile {
+        /// Its path.
+        path: PathBuf,
+        /// Why.
+        source: MemoryFileError,
+    },
     /// Kernel, initrd or tables cannot be loaded into guest memory.
     #[error(transparent)]
     Boot(#[from] BootError),
@@ -139,10 +150,11 @@ pub fn load(
     timings: &Timings,
 ) -> Result<(boot::Entry, GuestTables), MachineError> {
     let command_line = profile_devices::command_line(machine).map_err(BoardError::Place)?;
-    let (entry, tables) = boot::load(&machine.boot, command_line, ram, poisoned, platform, |chosen| {
-        timings.mark(Phase::Kernel);
-        describe::tables(machine, platform, chosen)
-    })?;
+    let (entry, tables) =
+        boot::load(&machine.boot, command_line, ram, poisoned, platform, |platform, chosen| {
+            timings.mark(Phase::Kernel);
+            describe::tables(machine, platform, chosen)
+        })?;
     timings.mark(Phase::Tables);
     tracing::info!(?entry, tables = machine.firmware.name(), "kernel and tables are in guest memory");
     Ok((entry, tables))
@@ -279,7 +291,7 @@ impl Prepared {
         let outcome = event_loop::run(&running, &mut env.signals, env.control.as_mut(), &mut env.notifier);
         // The error that ended the machine may have spent it.
         running.check_budget();
-        preserved.jobs.stop();
+        preserved.jobs.stop(|| env.notifier.tick());
         let stopped = vcpus.stop();
         // The last references to the devices: their threads end here.
         drop((vcpus, environment));
@@ -288,6 +300,7 @@ impl Prepared {
             outcome.map(|ending| Ended::note(lifecycle.ending().unwrap_or(ending), &preserved.reporting));
         // Errors detected until now are reported as errors of this boot: the next one starts with fresh memory.
         preserved.detected_errors.pending().for_each(|error| preserved.reporting.detected(error));
+        preserved.save_ledger();
         env.timings.mark(Phase::GuestShutdown);
         // A vCPU that does not return may hold the lock of the serial port, which the input's thread waits for then.
         if stopped.is_ok() {

@@ -15,6 +15,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde_json::{Map, Value, json};
 
 use crate::journal::Missing;
+use crate::ledger_file;
 use crate::log_limit;
 use crate::plan::PlanReport;
 use crate::ras::{LedgerSummary, Reporting};
@@ -85,6 +86,7 @@ static METRICS: &[Metric] = &[
     metric("events_not_written", "events_not_written", Counter, None, "Events that are missing in the event file.", |it| Number(it.missing.events)),
     metric("log_lines_not_written", "log_lines_not_written", Counter, None, "Log lines that are missing on standard error.", |it| Number(it.missing.log_lines)),
     metric("log_lines_suppressed", "log_lines_suppressed", Counter, None, "Log lines beyond the limit of lines from one place in the source.", |it| Number(it.log_lines_suppressed)),
+    metric("ledger_not_written", "ledger_not_written", Counter, None, "Attempts to write the file of the ledger that failed.", |it| Number(it.ledger_not_written)),
     metric("metrics_not_written", "metrics_not_written", Counter, None, "Attempts to write the file of metrics that failed.", |it| Number(it.metrics_not_written)),
 ];
 
@@ -138,6 +140,7 @@ pub struct Sample {
     signals_not_kept: u64,
     missing: Missing,
     log_lines_suppressed: u64,
+    ledger_not_written: u64,
     metrics_not_written: u64,
 }
 
@@ -157,6 +160,7 @@ impl Sample {
             signals_not_kept: sigbus::overflowed(),
             missing: journal.lost(),
             log_lines_suppressed: log_limit::suppressed(),
+            ledger_not_written: ledger_file::failures(),
             metrics_not_written: file::failures(),
         }
     }

@@ -172,7 +172,7 @@ fn an_error_of_the_time_before_a_reset_is_not_reported_to_the_new_guest() {
     parts.reporting.memslot_holes().insert(Span::around(0x5000, 12));
     // The reset: fresh pages.
     parts.ram.zero_except(&[]).expect("memory");
-    parts.reporting.repaired_by_reset();
+    parts.reporting.renewed(&[]);
     parts.boot();
     parts.reporting.detected(DetectedError::Signalled(fault));
     assert_eq!((count(&parts, "memory-error"), count(&parts, "record-written")), (1, 0));
@@ -182,6 +182,51 @@ fn an_error_of_the_time_before_a_reset_is_not_reported_to_the_new_guest() {
     parts.reporting.memslot_holes().insert(Span::around(0x5000, 12));
     parts.reporting.detected(DetectedError::Signalled(fault));
     assert_eq!((count(&parts, "memory-error"), count(&parts, "record-written")), (2, 1));
+}
+
+/// An empty pool of huge pages, for example: what is still poisoned is so in the ledger too, and its memslot hole stays.
+#[test]
+fn pages_that_a_reset_could_not_replace_stay_poisoned() {
+    let parts = arm(Backing::Anonymous);
+    for gpa in [0x5000, 0x8000] {
+        consumed(&parts, 0, gpa);
+    }
+    // Nobody has consumed these.
+    for gpa in [0xb000, 0xc000] {
+        parts.reporting.memslot_holes().insert(Span::around(gpa, 12));
+    }
+    let ranges = |parts: &Parts| {
+        let mut ranges = parts.reporting.poisoned_ranges();
+        ranges.sort_unstable();
+        ranges.dedup();
+        ranges
+    };
+    assert_eq!(ranges(&parts), [(0x5000, PAGE), (0x8000, PAGE), (0xb000, PAGE), (0xc000, PAGE)]);
+    let failed = [0x8000, 0xc000].map(|gpa| (Span::around(gpa, 12), std::io::ErrorKind::OutOfMemory.into()));
+    parts.reporting.renewed(&failed);
+    assert_eq!(ranges(&parts), [(0x8000, PAGE), (0xc000, PAGE)]);
+    assert_eq!((count(&parts, "repaired"), count(&parts, "not-repaired")), (1, 2));
+    // The next reset tries it again.
+    parts.reporting.renewed(&[]);
+    assert_eq!(ranges(&parts), []);
+    assert!(!parts.reporting.has_poisoned_pages());
+}
+
+/// With `mce`, an error waits for vCPU 0. A worse one of the same page meanwhile is the one that is reported.
+#[test]
+fn a_fatal_error_of_a_page_whose_recoverable_one_waits_is_reported_as_fatal() {
+    let responses = [Some(Response::Mce), Some(Response::Mce)];
+    let parts = parts(Arch::X86_64, responses, 1, Backing::Anonymous).expect("a plan");
+    parts.reporting.memslot_holes().insert(Span::around(0x5000, 12));
+    let fault = parts.fault(0x5000, Action::Optional);
+    for severity in [Severity::Recoverable, Severity::Fatal, Severity::Recoverable] {
+        parts.reporting.memslot_holes().set_severity(0x5000, severity);
+        parts.reporting.detected(DetectedError::Signalled(fault));
+    }
+    let ready = MachineCheckState { in_progress: false, enabled: true, local: false, detected_unread: false };
+    parts.reporting.pre_entry(0, &mut || Some(VcpuState::X86_64(ready)));
+    let reported = parts.reporting.unacknowledged().expect("a machine check");
+    assert_eq!((reported.span.gpa, reported.severity), (0x5000, Severity::Fatal));
 }
 
 /// A page that cannot be replaced, here because some of it is the guest's own, has the response of the plan.

@@ -53,6 +53,7 @@ pub mod rate_limit;
 pub mod registry;
 pub mod rtc;
 pub mod serial;
+pub mod slot_file;
 pub mod socket_file;
 #[cfg(any(feature = "vhost-user", feature = "virtio-net"))]
 mod vhost;

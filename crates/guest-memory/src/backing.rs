@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io;
+use std::ops::Range;
 
 use rustix::fs::{FallocateFlags, MemfdFlags, fallocate, ftruncate, memfd_create};
 use vm_memory::FileOffset;
@@ -96,17 +97,23 @@ impl Backing {
         }
     }
 
-    /// Maps the region of `len` bytes, a multiple of the page size, at `gpa`. `progress` gets the number of bytes that are allocated.
+    /// Maps the region of `len` bytes, a multiple of the page size, at `gpa`: from `kept`, a file and an offset in it, or from memory of its
+    /// own. `progress` gets the number of bytes that are allocated.
     pub(crate) fn map(
         self,
         gpa: u64,
         len: u64,
+        kept: Option<(&File, u64)>,
         progress: &mut dyn FnMut(u64),
     ) -> Result<MmapRegion, AllocateError> {
         let failed =
             |call: &'static str| move |source: io::Error| AllocateError::Map { call, gpa, len, source };
         let size = usize::try_from(len).map_err(|_| failed("mmap(2)")(io::ErrorKind::OutOfMemory.into()))?;
+        let offset = kept.map_or(0, |(_, offset)| offset);
         let memfd = |flags: MemfdFlags| {
+            if let Some((file, _)) = kept {
+                return file.try_clone().map_err(failed("dup(2)"));
+            }
             let file = memfd_create("guest-memory", flags | MemfdFlags::CLOEXEC);
             let file = File::from(file.map_err(|error| failed("memfd_create(2)")(error.into()))?);
             ftruncate(&file, len).map_err(|error| failed("ftruncate(2)")(error.into()))?;
@@ -120,7 +127,7 @@ impl Backing {
             Backing::Hugetlbfs { page_size } => {
                 let file = memfd(MemfdFlags::HUGETLB | huge_flag(page_size))?;
                 // Now: a reservation alone does not account for a cgroup's limit.
-                preallocate(&file, len, page_size.max(PREALLOCATED), progress)
+                preallocate(&file, offset..offset + len, page_size.max(PREALLOCATED), progress)
                     .map_err(|error| failed("fallocate(2)")(error.into()))?;
                 file
             }
@@ -128,13 +135,13 @@ impl Backing {
         MmapRegionBuilder::new(size)
             .with_mmap_prot(libc::PROT_READ | libc::PROT_WRITE)
             .with_mmap_flags(libc::MAP_SHARED | libc::MAP_NORESERVE)
-            .with_file_offset(FileOffset::new(file, 0))
+            .with_file_offset(FileOffset::new(file, offset))
             .with_hugetlbfs(matches!(self, Backing::Hugetlbfs { .. }))
             .build()
             .map_err(|error| failed("mmap(2)")(into_io(error)))
     }
 
-    /// Checks that the hugetlb pool, if this backing uses one, has `len` free bytes, before anything is mapped.
+    /// Checks that the hugetlb pool, if this backing uses one, has `len` free bytes, before anything is allocated.
     pub(crate) fn check_pool(self, len: u64) -> Result<(), AllocateError> {
         let Backing::Hugetlbfs { page_size } = self else { return Ok(()) };
         let pool = format!("{HUGEPAGES}/hugepages-{}kB", page_size >> 10);
@@ -160,14 +167,19 @@ impl Backing {
 /// Bytes that are allocated at once: some hundredths of a second for the kernel to zero.
 const PREALLOCATED: u64 = 256 << 20;
 
-/// Allocates the first `len` bytes of a file, `step` bytes at a time.
-fn preallocate(file: &File, len: u64, step: u64, progress: &mut dyn FnMut(u64)) -> rustix::io::Result<()> {
-    let mut allocated = 0;
-    while allocated < len {
-        let next = step.min(len - allocated);
-        fallocate(file, FallocateFlags::empty(), allocated, next)?;
-        allocated += next;
-        progress(allocated);
+/// Allocates these bytes of a file, `step` bytes at a time.
+fn preallocate(
+    file: &File,
+    bytes: Range<u64>,
+    step: u64,
+    progress: &mut dyn FnMut(u64),
+) -> rustix::io::Result<()> {
+    let mut next = bytes.start;
+    while next < bytes.end {
+        let len = step.min(bytes.end - next);
+        fallocate(file, FallocateFlags::empty(), next, len)?;
+        next += len;
+        progress(next - bytes.start);
     }
     Ok(())
 }
@@ -208,7 +220,7 @@ mod tests {
     fn a_file_is_allocated_step_by_step() {
         let file = File::from(memfd_create("preallocated", MemfdFlags::CLOEXEC).unwrap());
         let mut steps = Vec::new();
-        preallocate(&file, 10 << 20, 4 << 20, &mut |allocated| steps.push(allocated >> 20)).unwrap();
+        preallocate(&file, 0..10 << 20, 4 << 20, &mut |allocated| steps.push(allocated >> 20)).unwrap();
         assert_eq!(steps, [4, 8, 10]);
         // In blocks of 512 bytes.
         assert_eq!(file.metadata().unwrap().blocks(), (10 << 20) / 512);

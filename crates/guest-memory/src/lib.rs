@@ -26,6 +26,7 @@
 
 mod access;
 mod backing;
+mod file;
 pub mod own;
 mod pages;
 mod poison;
@@ -39,6 +40,7 @@ pub mod sigbus;
 
 pub use access::{AccessError, PoisonedPage};
 pub use backing::{AllocateError, Backing};
+pub use file::{MemoryFile, MemoryFileError, MemoryFileId};
 pub use population::Population;
 pub use ram::{GuestRam, Memslot, SharedRegion};
 pub use retire::{RetireError, RetiredPage};
@@ -50,6 +52,9 @@ const _: () = {
     send_and_sync::<Memslot>();
     send_and_sync::<Backing>();
     send_and_sync::<AllocateError>();
+    send_and_sync::<MemoryFile>();
+    send_and_sync::<MemoryFileError>();
+    send_and_sync::<MemoryFileId>();
     send_and_sync::<AccessError>();
     send_and_sync::<PoisonedPage>();
     send_and_sync::<Population<'_>>();

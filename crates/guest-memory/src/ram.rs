@@ -9,6 +9,7 @@ use vm_memory::{
 };
 
 use crate::backing::{AllocateError, Backing};
+use crate::file::MemoryFile;
 use crate::pages::HostRange;
 use crate::ranges::{Range, Registration};
 use crate::sigbus;
@@ -73,17 +74,42 @@ impl GuestRam {
         backing: Backing,
         progress: &mut dyn FnMut(u64),
     ) -> Result<Self, AllocateError> {
+        Self::map(regions, backing, None, progress)
+    }
+
+    /// As [`allocate_and_report`](Self::allocate_and_report), with the pages of a file: the regions are in it one after the other. Pages that
+    /// it has keep their contents.
+    ///
+    /// # Errors
+    /// As [`allocate`](Self::allocate).
+    pub fn map_file(
+        regions: &[(u64, u64)],
+        backing: Backing,
+        file: &MemoryFile,
+        progress: &mut dyn FnMut(u64),
+    ) -> Result<Self, AllocateError> {
+        Self::map(regions, backing, Some(file), progress)
+    }
+
+    fn map(
+        regions: &[(u64, u64)],
+        backing: Backing,
+        file: Option<&MemoryFile>,
+        progress: &mut dyn FnMut(u64),
+    ) -> Result<Self, AllocateError> {
         let page_size = backing.page_size();
         for &(gpa, len) in regions {
             if !gpa.is_multiple_of(page_size) || !len.is_multiple_of(page_size) || len == 0 {
                 return Err(AllocateError::Unaligned { gpa, len, page_size });
             }
         }
-        backing.check_pool(regions.iter().fold(0, |sum, &(_, len)| sum.saturating_add(len)))?;
+        let len = regions.iter().fold(0_u64, |sum, &(_, len)| sum.saturating_add(len));
+        backing.check_pool(len.saturating_sub(file.map_or(0, MemoryFile::allocated)))?;
         let mut mapped = Vec::with_capacity(regions.len());
         let mut before = 0;
         for &(gpa, len) in regions {
-            let region = backing.map(gpa, len, &mut |allocated| progress(before + allocated))?;
+            let kept = file.map(|file| (file.file(), before));
+            let region = backing.map(gpa, len, kept, &mut |allocated| progress(before + allocated))?;
             mapped.push(GuestRegionMmap::new(region, GuestAddress(gpa)).ok_or(AllocateError::Layout)?);
             before += len;
         }

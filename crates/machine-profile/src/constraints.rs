@@ -31,6 +31,7 @@ pub(crate) fn check(settings: &ProfileSettings, arch: Arch, report: &mut Report)
         mptable_vcpus(settings),
         page_size(settings),
         memory(settings),
+        memory_path(settings),
         protocol(settings, arch),
         initrd(settings),
         response(settings, ErrorClass::Consumed, &settings.synchronous, arch),
@@ -124,6 +125,18 @@ fn memory(settings: &ProfileSettings) -> Option<Diagnostic> {
             })
         }
     }
+}
+
+fn memory_path(settings: &ProfileSettings) -> Option<Diagnostic> {
+    let path = settings.memory_path.as_ref().ok()?.as_ref()?;
+    let backing = settings.backing.as_ref().ok()?;
+    (backing.value == MemoryBacking::Anonymous).then(|| {
+        let refused = path.refused(
+            "anonymous memory is in no file (`memory.backing`)",
+            "write `backing = \"memfd\"` or `\"hugetlbfs\"`, or remove the key",
+        );
+        with_label_if_given(refused, backing, "the backing is set here")
+    })
 }
 
 fn protocol(settings: &ProfileSettings, arch: Arch) -> Option<Diagnostic> {

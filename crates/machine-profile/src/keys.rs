@@ -111,7 +111,7 @@ pub(crate) mod memory {
     pub(crate) static SECTION: Section = Section {
         name: "memory",
         doc: "The backing of the guest's memory.",
-        shape: Shape::Once { required: false, keys: &[&BACKING, &PAGE_SIZE] },
+        shape: Shape::Once { required: false, keys: &[&BACKING, &PAGE_SIZE, &PATH] },
     };
     pub(crate) static BACKING: Key<Words<MemoryBacking>, Default<MemoryBacking>> = Key {
         name: "backing",
@@ -132,6 +132,12 @@ pub(crate) mod memory {
             word("1GiB", PageSize::Giant, "for hugetlbfs"),
         ]),
         absent: Optional("2MiB with hugetlbfs, else 4KiB"),
+    };
+    pub(crate) static PATH: Key<FilePath, Optional> = Key {
+        name: "path",
+        doc: "The file whose pages the memory is, relative to the profile; made if it is missing. It keeps its pages when the machine ends, and so which of them are poisoned. With memfd on a tmpfs, with hugetlbfs on a hugetlbfs of that page size.",
+        form: FilePath { example: "/dev/hugepages/web-1" },
+        absent: Optional("none: the memory ends with the process"),
     };
 }
 
@@ -204,6 +210,7 @@ pub(crate) mod ras {
                 &INJECTION,
                 &BOOT_RECORD,
                 &PERSISTENT_STORE,
+                &LEDGER,
                 &BUDGET,
                 &ON_BUDGET,
             ],
@@ -291,6 +298,12 @@ pub(crate) mod ras {
         name: "persistent-store",
         doc: "The file in which the guest keeps its last log and error records (ERST, pstore), relative to the profile; made if it is missing. With ACPI only.",
         form: FilePath { example: "/var/lib/ghest/web-1/store.erst" },
+        absent: Optional("none"),
+    };
+    pub(crate) static LEDGER: Key<FilePath, Optional> = Key {
+        name: "ledger",
+        doc: "The file in which the ledger of poisoned pages is kept, relative to the profile; made if it is missing. It is read at the next start: with `memory.path`, what is poisoned is not used again.",
+        form: FilePath { example: "/var/lib/ghest/web-1/ledger" },
         absent: Optional("none"),
     };
     pub(crate) static BUDGET: Key<Integer, Optional> = Key {

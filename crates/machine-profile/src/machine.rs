@@ -58,7 +58,7 @@ pub enum OnReboot {
 }
 
 /// The guest's memory.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Memory {
     /// Bytes: a multiple of the page size.
     pub size: u64,
@@ -66,6 +66,8 @@ pub struct Memory {
     pub backing: MemoryBacking,
     /// Size of the pages that back the guest.
     pub page_size: PageSize,
+    /// `memory.path`, resolved against the profile's directory: the file that holds the memory. `None` if it ends with the process.
+    pub path: Option<PathBuf>,
 }
 
 /// The backing of the guest's pages.
@@ -166,6 +168,8 @@ pub struct Ras {
     pub boot_record: bool,
     /// `ras.persistent-store`, resolved against the profile's directory. With ACPI only.
     pub persistent_store: Option<PathBuf>,
+    /// `ras.ledger`, resolved against the profile's directory.
+    pub ledger: Option<PathBuf>,
     /// `ras.budget` and `ras.on-budget`. `None` if there is no limit.
     pub budget: Option<Budget>,
 }

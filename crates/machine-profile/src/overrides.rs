@@ -13,12 +13,13 @@ use crate::tree::{self, Entry, Node, Table, Value};
 ///
 /// The path is `section.key`, or `device.INDEX.key` with the index of the entry from 0; one past the last adds an entry.
 /// The value is read as TOML, or as a bare string if it is not TOML: `machine.vcpus=4`, `machine.memory=2GiB`,
-/// `boot.cmdline=console=ttyS0`.
+/// `boot.cmdline=console=ttyS0`. Nothing after the `=` of a key that has no default and may be omitted removes it: `boot.initrd=`.
 #[derive(Clone, Debug)]
 pub struct Override {
     source: Arc<Document>,
     path: Vec<Segment>,
-    value: Node,
+    /// `None` removes the key.
+    value: Option<Node>,
 }
 
 #[derive(Clone, Debug)]
@@ -39,7 +40,7 @@ impl Override {
             let message = format!("{} {message}", quoted(text));
             Diagnostic::new(Place::new(&source, span), "", message, HELP)
         };
-        let Some((path_text, _)) = text.split_once('=') else {
+        let Some((path_text, value_text)) = text.split_once('=') else {
             return Err(refused(0..text.len(), "has no `=`"));
         };
         let path = segments(&source, path_text);
@@ -56,7 +57,8 @@ impl Override {
         if !well_formed {
             return Err(refused(0..path_text.len(), "does not name a key"));
         }
-        let value = tree::parse_value(&source, path_text.len() + 1);
+        let removes = value_text.is_empty() && is_optional(&path);
+        let value = (!removes).then(|| tree::parse_value(&source, path_text.len() + 1));
         Ok(Override { source, path, value })
     }
 
@@ -110,7 +112,10 @@ impl Override {
     }
 
     fn set(&self, table: &mut Table, key: &Segment) {
-        let new = Entry { name: key.name.clone(), place: key.place.clone(), node: self.value.clone() };
+        let Some(node) = self.value.clone() else {
+            return table.entries.retain(|entry| entry.name != key.name);
+        };
+        let new = Entry { name: key.name.clone(), place: key.place.clone(), node };
         match table.entries.iter_mut().find(|entry| entry.name == key.name) {
             Some(entry) => *entry = new,
             None => table.entries.push(new),
@@ -124,6 +129,14 @@ impl FromStr for Override {
     fn from_str(text: &str) -> Result<Override, Diagnostic> {
         Override::parse(text)
     }
+}
+
+/// Whether a path is that of a key without a default that may be omitted. None of them has an empty value.
+fn is_optional(path: &[Segment]) -> bool {
+    let [section, key] = path else { return false };
+    let shape = keys::section(&section.name).map(|section| &section.shape);
+    let Some(Shape::Once { keys, .. }) = shape else { return false };
+    keys.iter().any(|known| known.name() == key.name && known.note().is_some())
 }
 
 const HELP: &str = "write `section.key=value`, for example `machine.vcpus=4` or `device.0.path=disk.img`";

@@ -117,7 +117,8 @@ pub fn load(
     parse(Source { name, text }, overrides, arch, base_dir, kinds)
 }
 
-/// Reports conflicts between machines that run at the same time: two with one control socket, one file of metrics, or one store.
+/// Reports conflicts between machines that run at the same time: two with one control socket, one file of metrics, one store, one ledger,
+/// or one memory.
 ///
 /// Disks are not compared: profiles that boot one guest with different firmware share them, and do not run together.
 #[must_use]
@@ -127,7 +128,9 @@ pub fn conflicts(profiles: &[Profile]) -> Vec<Diagnostic> {
         it.metrics.as_ref().map(|metrics| metrics.file.as_path())
     });
     let stores = shared(profiles, "ras.persistent-store", "store", |it| it.ras.persistent_store.as_deref());
-    sockets.into_iter().chain(files).chain(stores).collect()
+    let ledgers = shared(profiles, "ras.ledger", "ledger", |it| it.ras.ledger.as_deref());
+    let memory = shared(profiles, "memory.path", "memory", |it| it.memory.path.as_deref());
+    sockets.into_iter().chain(files).chain(stores).chain(ledgers).chain(memory).collect()
 }
 
 /// Reports paths that several machines have for a key. `noun` is what the key names.

@@ -32,6 +32,7 @@ pub(crate) struct ProfileSettings {
     pub(crate) on_reboot: SettingResult<OnReboot>,
     pub(crate) backing: SettingResult<MemoryBacking>,
     pub(crate) page_size: OptionalSetting<PageSize>,
+    pub(crate) memory_path: OptionalSetting<PathBuf>,
     pub(crate) kernel: SettingResult<Kernel>,
     pub(crate) initrd: OptionalSetting<PathBuf>,
     pub(crate) cmdline: SettingResult<String>,
@@ -47,6 +48,7 @@ pub(crate) struct ProfileSettings {
     pub(crate) injection: SettingResult<bool>,
     pub(crate) boot_record: SettingResult<bool>,
     pub(crate) persistent_store: OptionalSetting<PathBuf>,
+    pub(crate) ledger: OptionalSetting<PathBuf>,
     pub(crate) budget: OptionalSetting<u32>,
     pub(crate) on_budget: SettingResult<OnBudget>,
     pub(crate) devices: Result<Vec<DeviceSettings>, Reported>,
@@ -108,6 +110,9 @@ impl ProfileSettings {
             on_reboot: machine.value(&machine::ON_REBOOT, report),
             backing: memory.value(&memory::BACKING, report),
             page_size: memory.optional(&memory::PAGE_SIZE, report),
+            memory_path: memory
+                .optional(&memory::PATH, report)
+                .map(|file| file.map(|path| path.map(resolved))),
             kernel: boot.value(&boot::KERNEL, report).map(|setting| {
                 setting.map(|kernel| match kernel {
                     Kernel::File(path) => Kernel::File(resolved(path)),
@@ -130,6 +135,7 @@ impl ProfileSettings {
             persistent_store: ras
                 .optional(&ras::PERSISTENT_STORE, report)
                 .map(|file| file.map(|path| path.map(resolved))),
+            ledger: ras.optional(&ras::LEDGER, report).map(|file| file.map(|path| path.map(resolved))),
             budget: ras.optional(&ras::BUDGET, report),
             on_budget: ras.value(&ras::ON_BUDGET, report),
             devices,
@@ -158,7 +164,12 @@ impl ProfileSettings {
             vcpus: self.vcpus?.value,
             firmware,
             on_reboot: self.on_reboot?.value,
-            memory: Memory { size: self.memory?.value, backing, page_size },
+            memory: Memory {
+                size: self.memory?.value,
+                backing,
+                page_size,
+                path: self.memory_path?.map(|setting| setting.value),
+            },
             boot: Boot {
                 kernel: self.kernel?.value,
                 initrd: self.initrd?.map(|setting| setting.value),
@@ -175,6 +186,7 @@ impl ProfileSettings {
                 injection: self.injection?.value,
                 boot_record: self.boot_record?.value && firmware == TableSet::Acpi,
                 persistent_store: self.persistent_store?.map(|setting| setting.value),
+                ledger: self.ledger?.map(|setting| setting.value),
                 budget: self.budget?.map(|pages| Budget { pages: pages.value, action }),
             },
             devices: self

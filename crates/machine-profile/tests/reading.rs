@@ -27,7 +27,12 @@ fn a_header_alone_is_a_profile_and_every_default_is_filled_in() {
             vcpus: 1,
             firmware: TableSet::Acpi,
             on_reboot: OnReboot::Exit,
-            memory: Memory { size: 256 << 20, backing: MemoryBacking::Anonymous, page_size: PageSize::Small },
+            memory: Memory {
+                size: 256 << 20,
+                backing: MemoryBacking::Anonymous,
+                page_size: PageSize::Small,
+                path: None,
+            },
             boot: Boot {
                 kernel: Kernel::BuiltinProbe,
                 initrd: None,
@@ -44,6 +49,7 @@ fn a_header_alone_is_a_profile_and_every_default_is_filled_in() {
                 injection: false,
                 boot_record: true,
                 persistent_store: None,
+                ledger: None,
                 budget: None,
             },
             devices: Vec::new(),
@@ -65,6 +71,7 @@ fn every_key_is_honoured() {
         [memory]
         backing = "hugetlbfs"
         page-size = "1GiB"
+        path = "/dev/hugepages/db"
         [boot]
         kernel = "vmlinux"
         initrd = "/boot/initrd"
@@ -82,6 +89,7 @@ fn every_key_is_honoured() {
         injection = true
         boot-record = false
         persistent-store = "db.erst"
+        ledger = "db.ledger"
         budget = 64
         on-budget = "stop"
         [[device]]
@@ -122,7 +130,12 @@ fn every_key_is_honoured() {
             vcpus: 3,
             firmware: TableSet::Acpi,
             on_reboot: OnReboot::Restart,
-            memory: Memory { size: 4 << 30, backing: MemoryBacking::Hugetlbfs, page_size: PageSize::Giant },
+            memory: Memory {
+                size: 4 << 30,
+                backing: MemoryBacking::Hugetlbfs,
+                page_size: PageSize::Giant,
+                path: Some("/dev/hugepages/db".into()),
+            },
             boot: Boot {
                 kernel: Kernel::File("/srv/vmlinux".into()),
                 initrd: Some("/boot/initrd".into()),
@@ -145,6 +158,7 @@ fn every_key_is_honoured() {
                 injection: true,
                 boot_record: false,
                 persistent_store: Some("/srv/db.erst".into()),
+                ledger: Some("/srv/db.ledger".into()),
                 budget: Some(Budget { pages: 64, action: OnBudget::Stop }),
             },
             devices: vec![disk(0, "/srv/a.img", false), every_key],
@@ -192,6 +206,22 @@ fn an_override_may_be_empty_or_quoted() {
     let text = "[machine]\n[boot]\ncmdline = \"quiet\"";
     assert_eq!(read(text, &["boot.cmdline="]).unwrap().machine.boot.cmdline, "");
     assert_eq!(read(text, &["boot.cmdline=\"1\""]).unwrap().machine.boot.cmdline, "1");
+}
+
+#[test]
+fn an_empty_override_removes_a_key_that_may_be_omitted() {
+    let text =
+        "[machine]\nname = \"x\"\nfirmware = \"mptable\"\n[ras]\npersistent-store = \"x.erst\"\nbudget = 3";
+    read(text, &[]).expect_err("an MP table has no store");
+    let sets = ["ras.persistent-store=", "machine.name=", "ras.ledger="];
+    let machine = read(text, &sets).unwrap().machine;
+    assert_eq!((machine.name.as_str(), &machine.ras.persistent_store), ("web", &None));
+    assert_eq!((machine.ras.ledger, machine.ras.budget.map(|budget| budget.pages)), (None, Some(3)));
+    // A later one adds it again; the others are not without a value.
+    let sets = ["ras.persistent-store=", "ras.persistent-store=y", "machine.firmware=acpi"];
+    let machine = read(text, &sets).unwrap().machine;
+    assert_eq!(machine.ras.persistent_store, Some("/srv/y".into()));
+    read(text, &["machine.vcpus=", "machine.firmware=acpi"]).expect_err("no number");
 }
 
 #[test]

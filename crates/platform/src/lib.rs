@@ -153,6 +153,18 @@ impl Platform {
         self
     }
 
+    /// The machine as a guest may use it whose memory has poisoned pages: these ranges are unusable. On aarch64 in whole blocks of 64 KiB,
+    /// because a kernel with such pages maps nothing smaller. Comes after everything that reserves memory.
+    #[must_use]
+    pub fn with_unusable(mut self, poisoned: &[Range]) -> Self {
+        let granule = match self.arch {
+            Arch::X86_64 => memory::PAGE,
+            Arch::Aarch64 => memory::BLOCK,
+        };
+        self.memory = self.memory.with_unusable(poisoned, granule);
+        self
+    }
+
     /// The machine with a boot error region. [`MemoryMap::boot_record`] stays `None` if the memory is too small.
     #[must_use]
     pub fn with_boot_record(mut self) -> Self {

@@ -52,6 +52,8 @@ pub enum RegionKind {
     AcpiReclaim,
     /// Preserved and mapped, but not used as memory (e820 type 4, EFI type 10).
     AcpiNvs,
+    /// Memory with uncorrected errors: must not be accessed (e820 type 5, EFI type 8).
+    Unusable,
 }
 
 /// A part of the address space with its use.
@@ -88,6 +90,10 @@ pub struct MemoryMap {
 
 /// The unit of what is reserved: a kernel with 64 KiB pages maps nothing else with it.
 pub(crate) const BLOCK: u64 = 64 << 10;
+/// The smallest page.
+pub(crate) const PAGE: u64 = 4 << 10;
+/// The most ranges of memory that are marked as unusable. Each takes two entries of a memory map, and the Linux boot protocol of x86 has 128.
+const MAX_UNUSABLE: usize = 48;
 /// Bytes of [`MemoryMap::boot_record`] and of [`MemoryMap::error_log`]: more than a record has.
 pub const RECORD_REGION_LEN: u64 = BLOCK;
 
@@ -149,6 +155,41 @@ impl MemoryMap {
         Some(reserved)
     }
 
+    /// The map with these ranges, extended to whole blocks of `granule` bytes, as unusable where they were usable. If there are very many,
+    /// the nearest ones are joined. Areas are reserved before, not after it: what is reserved stays where it is.
+    #[must_use]
+    pub(crate) fn with_unusable(mut self, ranges: &[Range], granule: u64) -> Self {
+        let unusable = joined(ranges, granule);
+        let mut regions = Vec::with_capacity(self.regions.len() + 2 * unusable.len());
+        for region in self.regions {
+            if region.kind != RegionKind::Usable {
+                regions.push(region);
+                continue;
+            }
+            let Range { mut start, .. } = region.range;
+            let end = region.range.end();
+            let mut push = |start, end, kind| {
+                if start < end {
+                    regions.push(Region { range: Range::between(start, end), kind });
+                }
+            };
+            for range in unusable.iter().filter(|range| range.overlaps(region.range)) {
+                push(start, range.start, RegionKind::Usable);
+                start = range.end().min(end);
+                push(range.start.max(region.range.start), start, RegionKind::Unusable);
+            }
+            push(start, end, RegionKind::Usable);
+        }
+        self.regions = regions;
+        self
+    }
+
+    /// The memory that is marked as unusable.
+    pub fn unusable(&self) -> impl Iterator<Item = Range> {
+        let unusable = self.regions.iter().filter(|region| region.kind == RegionKind::Unusable);
+        unusable.map(|region| region.range)
+    }
+
     /// Whether all of `range` is RAM.
     #[must_use]
     pub fn is_ram(&self, range: Range) -> bool {
@@ -156,9 +197,99 @@ impl MemoryMap {
     }
 }
 
+/// Ranges of whole blocks, ascending with gaps between them, [`MAX_UNUSABLE`] at most: the smallest gaps are closed.
+fn joined(ranges: &[Range], granule: u64) -> Vec<Range> {
+    let blocks = ranges
+        .iter()
+        .filter(|range| range.len > 0)
+        .map(|range| Range::between(range.start / granule * granule, range.end().next_multiple_of(granule)));
+    let mut blocks: Vec<Range> = blocks.collect();
+    blocks.sort_unstable();
+    let mut apart: Vec<Range> = Vec::with_capacity(blocks.len());
+    for block in blocks {
+        match apart.last_mut().filter(|last| block.start <= last.end()) {
+            Some(last) => *last = Range::between(last.start, last.end().max(block.end())),
+            None => apart.push(block),
+        }
+    }
+    let mut gaps: Vec<u64> = apart.windows(2).map(|pair| pair[1].start - pair[0].end()).collect();
+    gaps.sort_unstable_by(|a, b| b.cmp(a));
+    let Some(largest_closed) = gaps.get(MAX_UNUSABLE - 1).copied() else { return apart };
+    let mut joined: Vec<Range> = Vec::with_capacity(MAX_UNUSABLE);
+    for range in apart {
+        match joined.last_mut().filter(|last| range.start - last.end() <= largest_closed) {
+            Some(last) => *last = Range::between(last.start, range.end()),
+            None => joined.push(range),
+        }
+    }
+    joined
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn usable_bytes(map: &MemoryMap) -> u64 {
+        let usable = map.regions.iter().filter(|region| region.kind == RegionKind::Usable);
+        usable.map(|region| region.range.len).sum()
+    }
+
+    #[test]
+    fn unusable_memory_is_taken_from_usable_memory_only() {
+        let map =
+            crate::x86_64::memory_map(&crate::x86_64::Layout::REFERENCE, 6 << 30).with_records(0x3_0000);
+        let records = map.records.expect("a record area");
+        // The first page of a region; two that are adjacent; one in the tables, in the hole, and in the records; one whose end is the end of
+        // memory; one above 4 GiB.
+        let poisoned = [
+            Range { start: 0x10_0000, len: PAGE },
+            Range { start: 0x200_1000, len: PAGE },
+            Range { start: 0x200_0000, len: PAGE },
+            Range { start: 0xe_0000, len: PAGE },
+            Range { start: 0xd000_0000, len: PAGE },
+            Range { start: records.start, len: PAGE },
+            Range { start: (7 << 30) - PAGE, len: PAGE },
+            Range { start: 5 << 30, len: 2 << 20 },
+        ];
+        let marked = map.clone().with_unusable(&poisoned, PAGE);
+        let unusable: Vec<_> = marked.unusable().map(|range| (range.start, range.len)).collect();
+        assert_eq!(
+            unusable,
+            [(0x10_0000, PAGE), (0x200_0000, 2 * PAGE), (5 << 30, 2 << 20), ((7 << 30) - PAGE, PAGE)]
+        );
+        let lost: u64 = unusable.iter().map(|(_, len)| len).sum();
+        assert_eq!(usable_bytes(&marked), usable_bytes(&map) - lost);
+        assert!(marked.regions.windows(2).all(|pair| pair[0].range.end() <= pair[1].range.start));
+        assert_eq!((marked.records, &marked.ram), (map.records, &map.ram));
+        assert_eq!(map.clone().with_unusable(&[], PAGE), map);
+    }
+
+    #[test]
+    fn unusable_memory_is_whole_blocks() {
+        let map = crate::aarch64::memory_map(&crate::aarch64::Layout::REFERENCE, 1 << 30);
+        let poisoned = [Range { start: 0x5000_f000, len: PAGE }, Range { start: 0x5003_0000, len: 1 }];
+        let marked = map.with_unusable(&poisoned, BLOCK);
+        let blocks = [0x5000_0000, 0x5003_0000].map(|start| Range { start, len: BLOCK });
+        assert!(marked.unusable().eq(blocks));
+    }
+
+    #[test]
+    fn the_nearest_of_very_many_ranges_are_joined() {
+        let map = crate::x86_64::memory_map(&crate::x86_64::Layout::REFERENCE, 3 << 30);
+        // Pairs of pages, with a page between the two.
+        let poisoned: Vec<_> = (1..2000_u64)
+            .flat_map(|pair| [pair << 20, (pair << 20) + 2 * PAGE].map(|start| Range { start, len: PAGE }))
+            .collect();
+        let marked = map.clone().with_unusable(&poisoned, PAGE);
+        assert!(marked.regions.len() <= 128, "{} regions", marked.regions.len());
+        for range in &poisoned {
+            assert!(marked.unusable().any(|it| it.contains(range.start)), "{range:x?}");
+        }
+        let few: Vec<_> = poisoned.iter().take(2 * MAX_UNUSABLE).copied().collect();
+        let marked = map.with_unusable(&few, PAGE);
+        assert_eq!(marked.unusable().count(), MAX_UNUSABLE);
+        assert!(marked.unusable().all(|range| range.len == 3 * PAGE));
+    }
 
     #[test]
     fn records_are_at_the_end_of_the_first_range_of_ram() {

@@ -204,6 +204,7 @@ pub(crate) mod vmm {
                 RegionKind::Reserved => 2,
                 RegionKind::AcpiReclaim => 3,
                 RegionKind::AcpiNvs => 4,
+                RegionKind::Unusable => 5,
             };
             let (addr, size) = (region.range.start, region.range.len);
             let entry = hvm_memmap_table_entry { addr, size, type_, reserved: 0 };

@@ -12,6 +12,8 @@ pub(crate) enum Kind {
     Reserved,
     AcpiReclaim,
     AcpiNvs,
+    /// Errors were detected in it.
+    Unusable,
 }
 
 impl Kind {
@@ -21,6 +23,7 @@ impl Kind {
             1 => Kind::Usable,
             3 => Kind::AcpiReclaim,
             4 => Kind::AcpiNvs,
+            5 => Kind::Unusable,
             _ => Kind::Reserved,
         }
     }
@@ -31,6 +34,7 @@ impl Kind {
             Kind::Reserved => "reserved",
             Kind::AcpiReclaim => "acpi",
             Kind::AcpiNvs => "nvs",
+            Kind::Unusable => "unusable",
         }
     }
 }

@@ -175,6 +175,26 @@ fn error_sources_refer_to_reserved_memory() -> Result {
     Ok(())
 }
 
+/// By a devicetree, and by the EFI memory map.
+#[test]
+fn poisoned_memory_is_unusable() -> Result {
+    let machine =
+        aarch64::platform(&aarch64::Layout::REFERENCE, 1, 1 << 30, Features::default(), vec![], None);
+    let machine = machine.with_unusable(&[Range { start: 0x5000_3000, len: 0x1000 }]);
+    let build = |set| firmware_tables::build(set, &machine, &Chosen::default(), &oem::OEM);
+    let blob = build(TableSet::Devicetree)?.table("platform").ok_or("no blob")?.bytes.clone();
+    let found = Devicetree::read(&Fdt::read(&blob)?)?;
+    let efi = build(TableSet::Acpi)?.table("efi-memory-map").ok_or("no map")?.bytes.clone();
+    let efi = efi::read_memory_map(&efi, 48)?;
+    for memory in [&found.memory, &efi] {
+        let unusable = memory.iter().filter(|region| region.kind == Kind::Unusable);
+        let unusable: Vec<_> = unusable.map(|region| (region.start, region.end)).collect();
+        assert_eq!(unusable, [(0x5000_0000, 0x5001_0000)]);
+        assert!(!memory.usable().any(|region| region.start < 0x5001_0000 && region.end > 0x5000_0000));
+    }
+    Ok(())
+}
+
 #[test]
 fn a_devicetree_with_only_chosen_refers_to_efi() -> Result {
     let tables = tables(TableSet::Acpi, 3, 2)?;

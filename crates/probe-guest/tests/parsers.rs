@@ -133,7 +133,10 @@ fn a_memory_map_is_bounded_and_summed_up() -> Result<(), Failure> {
     assert_eq!(map.total_usable(), 0x9_fc00 + 0x100_0000);
     assert!(map.knows(0xe_0000, 0x10_0000) && !map.knows(0xe_0000, 0x10_0001));
     assert!(!map.knows(0xd_ffff, 0xe_0010));
-    assert_eq!([3, 4, 5, 0].map(Kind::from_e820).map(Kind::name), ["acpi", "nvs", "reserved", "reserved"]);
+    assert_eq!(
+        [3, 4, 5, 6, 0].map(Kind::from_e820).map(Kind::name),
+        ["acpi", "nvs", "unusable", "reserved", "reserved"]
+    );
     assert!(map.push(u64::MAX, 2, Kind::Usable).is_err(), "wraps");
     while map.iter().count() < 128 {
         map.push(1 << 40, 1, Kind::Reserved)?;

@@ -91,12 +91,13 @@ fn memory(ram: &[Range]) -> Node {
 /// `/reserved-memory` (3.5): RAM that the guest must neither use nor map. `None` if there is none.
 fn reserved_memory(platform: &Platform, error_sources: Option<&ErrorSources>) -> Option<Node> {
     let reserved_regions = platform.memory.regions.iter().filter(|region| {
-        matches!(region.kind, RegionKind::Reserved | RegionKind::AcpiNvs)
+        matches!(region.kind, RegionKind::Reserved | RegionKind::AcpiNvs | RegionKind::Unusable)
             && platform.memory.is_ram(region.range)
     });
     let nodes: Vec<Node> = reserved_regions
         .flat_map(|region| match error_sources {
             Some(sources) if Some(region.range) == platform.memory.records => sources.reserved(region.range),
+            _ if region.kind == RegionKind::Unusable => vec![reserved("poisoned", region.range)],
             _ => vec![reserved("firmware", region.range)],
         })
         .collect();

@@ -14,15 +14,15 @@ const PAGE: u64 = 4 << 10;
 
 /// The descriptors of all memory, ascending.
 ///
-/// Usable memory is reduced to whole blocks of 64 KiB. Memory of another kind has to consist of whole blocks: a guest
-/// would extend it into its neighbour.
+/// Usable and unusable memory is reduced to whole blocks of 64 KiB: what is in no descriptor is not used either. Memory of another kind has
+/// to consist of whole blocks: a guest would extend it into its neighbour.
 pub(super) fn bytes(memory: &MemoryMap) -> Result<Vec<u8>, BuildError> {
     let mut bytes = Vec::new();
     // Registers have no descriptor: all descriptors are write-back cacheable.
     for region in memory.regions.iter().filter(|region| memory.is_ram(region.range)) {
         let Region { range, kind } = *region;
         let (start, end) = match kind {
-            RegionKind::Usable => {
+            RegionKind::Usable | RegionKind::Unusable => {
                 (range.start.next_multiple_of(ALIGNMENT), range.end() / ALIGNMENT * ALIGNMENT)
             }
             _ if range.start % ALIGNMENT == 0 && range.len % ALIGNMENT == 0 => (range.start, range.end()),
@@ -42,6 +42,7 @@ fn descriptor(kind: RegionKind, start: u64, end: u64) -> MemoryDescriptor {
         RegionKind::Reserved => wire::RESERVED_MEMORY,
         RegionKind::AcpiReclaim => wire::ACPI_RECLAIM_MEMORY,
         RegionKind::AcpiNvs => wire::ACPI_MEMORY_NVS,
+        RegionKind::Unusable => wire::UNUSABLE_MEMORY,
     };
     MemoryDescriptor {
         kind: U32::new(kind),

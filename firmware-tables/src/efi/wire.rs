@@ -131,6 +131,8 @@ pub(super) const DESCRIPTOR_LEN: u32 = 48;
 pub(super) const RESERVED_MEMORY: u32 = 0;
 /// EfiConventionalMemory.
 pub(super) const CONVENTIONAL_MEMORY: u32 = 7;
+/// EfiUnusableMemory: memory in which errors have been detected.
+pub(super) const UNUSABLE_MEMORY: u32 = 8;
 /// EfiACPIReclaimMemory.
 pub(super) const ACPI_RECLAIM_MEMORY: u32 = 9;
 /// EfiACPIMemoryNVS.

@@ -72,6 +72,7 @@ impl Ledger {
         let mut index = 0;
         core::iter::from_fn(move || {
             loop {
+                index += self.entries.get(index..)?.iter().position(is_acknowledged)?;
                 let (whole, members) = self.poisoned_with(index)?;
                 index = members.end;
                 let members = self.entries.get(members).unwrap_or_default();

@@ -397,3 +397,46 @@ fn a_fatal_error_is_not_a_part_of_a_recoverable_one() {
     assert_eq!(machine.tick(), ["acknowledged 1", "record 1", "error event", "handled gsiv"]);
     assert_eq!(severities(&machine, 1), [Some(Severity::Fatal); 2]);
 }
+
+/// What did not fit into the queue waits in the ledger, with its severity; and a reset does not make it recoverable either.
+#[test]
+fn a_fatal_error_that_waits_in_the_ledger_stays_fatal() {
+    let mut machine = Machine::new(&arm(), TableSet::Acpi, Some(Response::Sea), Some(Response::Gsiv));
+    let report = |machine: &mut Machine, gpa, severity| {
+        let context = machine.context(None);
+        let error = detected(gpa, severity);
+        machine.run(|responder, sink| responder.report(&error, &context, sink))
+    };
+    // Far apart: no two of them have one record.
+    let mut gpas = (0..).map(|index| 0x8000_0000 + index * 0x10_0000);
+    while !report(&mut machine, gpas.next().unwrap(), Severity::Recoverable)
+        .iter()
+        .any(|action| action.starts_with("overflowed"))
+    {}
+    let fatal = gpas.next().unwrap();
+    report(&mut machine, fatal, Severity::Fatal);
+    report(&mut machine, fatal, Severity::Recoverable);
+    for reset in [false, true] {
+        if reset {
+            machine.fill();
+            machine.run(|responder, sink| responder.reset(true, sink));
+            machine.tick();
+        }
+        let mut of_fatal = Vec::new();
+        loop {
+            let slot = machine.area.as_ref().unwrap().slot(1).unwrap();
+            if machine.word(slot.block_gpa) == 0 {
+                break;
+            }
+            let severities = severities(&machine, 1);
+            let pages = machine.guest_reads(1);
+            assert_eq!(
+                severities,
+                [Some(if pages == [fatal] { Severity::Fatal } else { Severity::Recoverable }); 2]
+            );
+            of_fatal.extend(pages.contains(&fatal).then_some(severities[0]));
+            machine.tick();
+        }
+        assert_eq!(of_fatal, [Some(Severity::Fatal)], "reset: {reset}");
+    }
+}

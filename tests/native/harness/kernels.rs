@@ -39,6 +39,11 @@ pub(crate) fn prints_memory_with(header: setup_header, gpa: u32, len: u32) -> Ve
 
 /// A bzImage that prints a digit in its memory, initially `0`, increments it and resets.
 pub(crate) fn counts_boots() -> Vec<u8> {
+    counts_boots_with(valid_header())
+}
+
+/// The same, with these fields in its setup header.
+pub(crate) fn counts_boots_with(header: setup_header) -> Vec<u8> {
     let [serial_low, serial_high] = SERIAL_PORT.to_le_bytes();
     let [reset_low, reset_high] = (POWER_PORT + 2).to_le_bytes();
     let digit = 25_u8;
@@ -49,7 +54,7 @@ pub(crate) fn counts_boots() -> Vec<u8> {
     code.extend([0xb0, RESET_VALUE, 0xee, 0xf4]); // mov al, RESET_VALUE; out dx, al; hlt
     assert_eq!(code.len(), usize::from(digit));
     code.push(b'0');
-    bz_image(&code)
+    bz_image_with(header, &code)
 }
 
 /// A bzImage that prints `w`, waits until its power button is pressed (ACPI: polls the event device's selector), and switches off.

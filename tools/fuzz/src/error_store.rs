@@ -5,9 +5,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arbitrary::{Arbitrary, Result, Unstructured};
 use devices::PoisonObserver;
-use devices::error_serialization::{
-    ErrorStore, LEN, MAX_RECORD_LEN, Medium, SLOTS, Store, StoreService, registers,
-};
+use devices::error_serialization::{ErrorStore, LEN, MAX_RECORD_LEN, SLOTS, StoreService, open, registers};
+use devices::slot_file::Medium;
 use guest_memory::{Backing, GuestRam};
 use platform::Range;
 use vm_device::MutDeviceMmio;
@@ -163,7 +162,7 @@ impl Machine {
     fn new() -> Self {
         let file = Memory::default();
         let ram = GuestRam::allocate(&[(0, MEMORY)], Backing::Anonymous).expect("memory");
-        let service = StoreService::immediate(Store::open(file.clone()).expect("a store"));
+        let service = StoreService::immediate(open(file.clone()).expect("a store"));
         let device = ErrorStore::new(LOG, ram.clone(), service.clone(), Arc::new(Observer));
         Machine { file, ram, service, device }
     }
@@ -213,7 +212,7 @@ impl Machine {
             Step::Reset => self.reset(),
             Step::Restart => {
                 self.file.lock().1 = None;
-                self.service = StoreService::immediate(Store::open(self.file.clone()).expect("a store"));
+                self.service = StoreService::immediate(open(self.file.clone()).expect("a store"));
                 self.reset();
             }
             Step::Limit(left) => self.file.lock().1 = left,

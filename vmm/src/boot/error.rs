@@ -50,12 +50,37 @@ pub enum BootError {
         /// The first GPA that the initrd cannot use.
         limit: u64,
     },
+    /// The initrd would fit, but there is a poisoned page in every place for it.
+    #[error(
+        "the initrd of {len} bytes has no place without a poisoned page between {kernel_end:#x} and {limit:#x}: the page at {page:#x} \
+         is poisoned and not repaired"
+    )]
+    InitrdPoisoned {
+        /// Bytes of the initrd.
+        len: u64,
+        /// The first GPA after the kernel.
+        kernel_end: u64,
+        /// The first GPA that the initrd cannot use.
+        limit: u64,
+        /// GPA of the lowest page that was in the way.
+        page: u64,
+    },
     /// The memory map has too many regions for the protocol.
     #[error("the memory map has {0} regions, more than the boot protocol's table holds")]
     MemoryMap(usize),
     /// Tables or data structures of the boot protocol cannot be written. Their GPA is fixed.
     #[error("tables and boot parameters cannot be written to guest memory: {0}")]
     Fixed(AccessError),
+    /// Their page is poisoned.
+    #[error(
+        "tables and boot parameters have a fixed place at {gpa:#x}, and the page at {page:#x} is poisoned and not repaired"
+    )]
+    FixedPoisoned {
+        /// Their GPA.
+        gpa: u64,
+        /// GPA of the page.
+        page: u64,
+    },
 }
 
 /// Why a kernel's file cannot be loaded.
@@ -148,6 +173,19 @@ pub enum ImageError {
         /// The end of memory.
         limit: u64,
     },
+    /// Its place has a poisoned page, and there is no other place for it.
+    #[error(
+        "the kernel needs memory from {start:#x} to {end:#x}, where the page at {page:#x} is poisoned and not repaired, and it cannot be \
+         loaded elsewhere"
+    )]
+    Poisoned {
+        /// The first GPA that it uses.
+        start: u64,
+        /// The first GPA after it.
+        end: u64,
+        /// GPA of the page.
+        page: u64,
+    },
     /// Its load address is where the tables and boot parameters are.
     #[error("the kernel's load address is {start:#x}: below 1 MiB are the tables and boot parameters")]
     TooLow {
@@ -169,6 +207,9 @@ pub enum ImageError {
 /// What makes an ELF file a PVH kernel.
 const PVH_NOTE: &str = "an ELF note with the name `Xen` and the type 18 (XEN_ELFNOTE_PHYS32_ENTRY)";
 
+/// The remedy for a poisoned page at a place that nothing else can take.
+const REPAIR: &str = "let poisoned pages be replaced (`repair = \"on-reset\"`), by a host that has free ones";
+
 impl BootError {
     /// The profile's key that caused the error, and a suggestion.
     #[must_use]
@@ -179,6 +220,7 @@ impl BootError {
             BootError::Describe(_) => ("machine.firmware", "use another table set"),
             BootError::Seed(_) => ("boot", "use a host whose getrandom(2) works"),
             BootError::Initrd { .. } => ("boot.initrd", "name a file that can be read, or remove the key"),
+            BootError::InitrdPoisoned { .. } | BootError::FixedPoisoned { .. } => ("ras.repair", REPAIR),
             BootError::InitrdTooLarge { .. } | BootError::MemoryMap(_) | BootError::Fixed(_) => {
                 ("machine.memory", "give the machine more memory")
             }
@@ -193,6 +235,7 @@ impl ImageError {
             ImageError::Compressed { program, .. } => {
                 return ("boot.kernel", format!("decompress it: `{program}`").into());
             }
+            ImageError::Poisoned { .. } => ("ras.repair", REPAIR),
             ImageError::TooLarge { .. } => ("machine.memory", "give the machine more memory"),
             ImageError::NoPvhEntry | ImageError::Elf32AsLinux => {
                 ("boot.protocol", "use \"auto\", or a kernel that has this entry")

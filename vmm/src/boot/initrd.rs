@@ -25,12 +25,18 @@ pub(super) fn load<K>(
     let limit = low_end.min(kernel.initrd_max.saturating_add(1));
     let too_large = BootError::InitrdTooLarge { len, kernel_end: kernel.end, limit };
     let place = |limit: u64| Some(Range { start: limit.checked_sub(len)? & !0xfff, len });
-    let mut candidate = place(limit);
-    while let Some(overlap) = candidate.and_then(|place| poisoned.iter().find(|it| it.overlaps(place))) {
-        candidate = place(overlap.start);
+    let is_free = |place: &Range| place.start >= kernel.end;
+    let mut candidate = place(limit).filter(is_free);
+    let mut in_the_way = None;
+    while let Some(page) = candidate.and_then(|place| poisoned.iter().find(|it| it.overlaps(place))) {
+        in_the_way = Some(page.start);
+        candidate = place(page.start).filter(is_free);
     }
-    let Some(Range { start, .. }) = candidate.filter(|place| place.start >= kernel.end) else {
-        return Err(too_large);
+    let Some(Range { start, .. }) = candidate else {
+        return Err(match in_the_way {
+            Some(page) => BootError::InitrdPoisoned { len, kernel_end: kernel.end, limit, page },
+            None => too_large,
+        });
     };
     let size = usize::try_from(len).map_err(|_| too_large)?;
     memory

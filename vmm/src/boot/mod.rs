@@ -43,10 +43,28 @@ struct Loaded<K> {
     command_line_max: CommandLineMax,
 }
 
+/// Guest memory, for what is written to a fixed place.
+pub(crate) struct Target<'a> {
+    ram: &'a GuestRam,
+    /// Memory that cannot be used.
+    poisoned: &'a [Range],
+}
+
+impl Target<'_> {
+    /// Writes a table or a data structure of the boot protocol to guest memory.
+    fn put(&self, bytes: &[u8], gpa: u64) -> Result<(), BootError> {
+        let place = Range { start: gpa, len: bytes.len() as u64 };
+        if let Some(page) = self.poisoned.iter().find(|page| page.overlaps(place)) {
+            return Err(BootError::FixedPoisoned { gpa, page: page.start });
+        }
+        self.ram.write(gpa, bytes).map_err(BootError::Fixed)
+    }
+}
+
 /// Loads everything into guest memory and returns how to enter it, and the tables, which `describe` builds.
 ///
-/// The kernel gets `command_line`. `poisoned` is memory that cannot be used: an initrd
-/// and an arm64 kernel are loaded elsewhere.
+/// The kernel gets `command_line`. `poisoned` is memory that cannot be used: the memory map says so, and a kernel that can be relocated and
+/// an initrd are loaded elsewhere.
 ///
 /// # Errors
 /// Returns an error if a file cannot be read, has the wrong format, or does not fit.
@@ -56,7 +74,7 @@ pub fn load(
     ram: &GuestRam,
     poisoned: &[Range],
     platform: &Platform,
-    describe: impl FnOnce(&Chosen) -> Result<GuestTables, DescribeError>,
+    describe: impl FnOnce(&Platform, &Chosen) -> Result<GuestTables, DescribeError>,
 ) -> Result<(Entry, GuestTables), BootError> {
     let memory = ram.memory();
     let low_end = platform.memory.usable_end();
@@ -67,11 +85,13 @@ pub fn load(
         None => None,
     };
     let chosen = Chosen { command_line: command_line.text, initrd, ..arch::seeds()? };
-    let tables = describe(&chosen)?;
+    let platform = platform.clone().with_unusable(poisoned);
+    let tables = describe(&platform, &chosen)?;
+    let target = Target { ram, poisoned };
     for table in &tables.tables {
-        put(ram, &table.bytes, table.gpa)?;
+        target.put(&table.bytes, table.gpa)?;
     }
-    let entry = arch::hand_over(ram, &platform.memory, &chosen, tables.entry, kernel.kind)?;
+    let entry = arch::hand_over(&target, &platform.memory, &chosen, tables.entry, kernel.kind)?;
     Ok((entry, tables))
 }
 
@@ -117,11 +137,6 @@ fn open_regular(path: &Path) -> io::Result<File> {
         return Err(io::Error::other("not a regular file"));
     }
     File::open(path)
-}
-
-/// Writes a table or a data structure of the boot protocol to guest memory.
-fn put(ram: &GuestRam, bytes: &[u8], gpa: u64) -> Result<(), BootError> {
-    ram.write(gpa, bytes).map_err(BootError::Fixed)
 }
 
 /// Reads the first bytes of an image and returns how many there are: fewer than `start` holds if the image is shorter.

@@ -2,10 +2,10 @@
 //!
 //! It is read on both architectures: a profile for an x86_64 machine can be checked on any host.
 
-use zerocopy::little_endian::{U16, U32};
+use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, KnownLayout, Unaligned};
 
-/// The header up to `cmdline_size`.
+/// The header up to `init_size`.
 #[derive(Clone, Copy, FromBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 pub(super) struct SetupHeader {
@@ -39,6 +39,13 @@ pub(super) struct SetupHeader {
     min_alignment: u8,
     xloadflags: U16,
     cmdline_size: U32,
+    hardware_subarch: U32,
+    hardware_subarch_data: U64,
+    payload_offset: U32,
+    payload_length: U32,
+    setup_data: U64,
+    pref_address: U64,
+    init_size: U32,
 }
 
 /// Offset of the header in the file.
@@ -46,7 +53,7 @@ const START: usize = 0x1f1;
 /// Bytes of a file that hold the header.
 pub(super) const END: usize = START + size_of::<SetupHeader>();
 
-const _: () = assert!(END == 0x23c);
+const _: () = assert!(END == 0x264);
 
 impl SetupHeader {
     /// The header of a file that starts with these bytes. `None` if it is not a bzImage.
@@ -78,6 +85,22 @@ impl SetupHeader {
     /// The features of the 64-bit protocol. 0 in versions that do not have the field.
     pub(super) fn xloadflags(&self) -> u16 {
         if self.version() >= (2, 12) { self.xloadflags.get() } else { 0 }
+    }
+
+    /// Where the loader is to put the protected-mode code.
+    pub(super) fn load_address(&self) -> u64 {
+        self.code32_start.get().into()
+    }
+
+    /// Where the kernel runs, and how many bytes it uses there before it reads the memory map. It decompresses itself to that place.
+    pub(super) fn runtime(&self) -> (u64, u64) {
+        (self.pref_address.get(), self.init_size.get().into())
+    }
+
+    /// The alignment of other places at which it can run. `None` if there are none.
+    pub(super) fn relocation_alignment(&self) -> Option<u64> {
+        let alignment = u64::from(self.kernel_alignment.get());
+        (self.relocatable_kernel != 0 && alignment.is_power_of_two()).then_some(alignment)
     }
 
     /// Bytes of the protected-mode code, in units of 16 bytes.

@@ -1,37 +1,40 @@
 //! `ghest boot`.
 
+mod failure;
+
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
-use devices::error_serialization::{Store, StoreError, StoreThread};
-use devices::socket_file::ListenError;
-use machine_profile::{Diagnostic, Machine, Metrics, Profile};
-use platform::Arch;
+use devices::error_serialization::{self, StoreThread};
+use machine_profile::{Machine, Metrics, Profile};
+use platform::{Arch, Platform, Range};
 use ras_core::actions::{StopReason, StopReport};
 use rustix::process::{Signal, getppid, set_parent_process_death_signal};
-use vcpu::ThreadError;
-use vcpu::host::{OpenError, open};
-use vmm::board::{BoardError, profile_devices};
+use vcpu::host::open;
+use vmm::board::profile_devices;
 use vmm::control::Server;
 use vmm::journal::{Journal, Missing, Note};
 use vmm::kvm::offered;
+use vmm::ledger_file::{self, LedgerWriter};
 use vmm::lifecycle::{Ended, Ending};
 use vmm::machine::{self, Environment, MachineError, MappedMemory, PreservedState, host_error};
 use vmm::metrics::{MetricsFile, Sample, Subject};
 use vmm::notify::Notifier;
-use vmm::plan::{Blueprint, PlanError, memory_note};
+use vmm::plan::{Blueprint, memory_note};
 use vmm::progress::Progress;
 use vmm::ras::fatal_signal;
-use vmm::ras::inject::{InjectionSpec, InjectionSpecError};
+use vmm::ras::inject::InjectionSpec;
 use vmm::signals::Signals;
 use vmm::status::Status;
 use vmm::stderr;
 use vmm::timings::{Phase, Timings};
 
-use super::{ProfileArgs, diagnostics, host_files, output, plan, profiles};
+use failure::Failure;
+
+use super::{ProfileArgs, host_files, output, profiles};
 
 #[derive(Args, Debug)]
 pub(super) struct Options {
@@ -75,6 +78,8 @@ pub(super) fn run(options: &Options, timings: Timings) -> Status {
     };
     // A boot that is compared is not the machine that the file is about, which may be running: it leaves that machine's files alone.
     profile.machine.ras.persistent_store.take_if(|_| options.with_parent.is_some());
+    profile.machine.ras.ledger.take_if(|_| options.with_parent.is_some());
+    profile.machine.memory.path.take_if(|_| options.with_parent.is_some());
     profile.machine.metrics.take_if(|_| options.with_parent.is_some());
     timings.mark(Phase::Profile);
     let metrics = profile.machine.metrics.as_ref();
@@ -83,6 +88,8 @@ pub(super) fn run(options: &Options, timings: Timings) -> Status {
         ("--timings", options.timings.as_deref()),
         ("metrics.file", metrics.map(|metrics| metrics.file.as_path())),
         ("ras.persistent-store", profile.machine.ras.persistent_store.as_deref()),
+        ("ras.ledger", profile.machine.ras.ledger.as_deref()),
+        ("memory.path", profile.machine.memory.path.as_deref()),
     ];
     if let Err(reason) = host_files::check_outputs(&options.profile.profile, &profile, &outputs) {
         return output::report(&reason, Status::Usage);
@@ -151,17 +158,6 @@ fn cannot_write(path: &Path, error: &std::io::Error) -> Status {
     output::report(&format!("{}: {error}", path.display()), Status::Failure)
 }
 
-/// Why the machine cannot be started.
-enum Failure {
-    Files(Vec<Diagnostic>),
-    Injection(InjectionSpecError),
-    Plan(PlanError),
-    Open(OpenError),
-    Control(PathBuf, ListenError),
-    Store(PathBuf, StoreError),
-    Machine(MachineError),
-}
-
 fn boot(
     profile: &Profile,
     options: &Options,
@@ -200,11 +196,25 @@ fn boot(
     };
     // Standard error of a boot that is compared is read by its parent, which shows the progress of its own.
     let mut progress = Progress::on_stderr(options.with_parent.is_some());
-    let loaded = MappedMemory::new(machine, &platform, timings, &mut progress).and_then(|memory| {
-        let (entry, tables) = machine::load(machine, &platform, memory.ram(), &[], timings)?;
-        Ok((memory, entry, tables))
+    let opened = match &machine.ras.ledger {
+        Some(path) => {
+            Some(ledger_file::Opened::open(path).map_err(|error| Failure::Ledger(path.clone(), error))?)
+        }
+        None => None,
+    };
+    let loaded = MappedMemory::new(machine, &platform, timings, &mut progress).and_then(|mut memory| {
+        let inherited =
+            opened.as_ref().map(|opened| opened.inherit(machine, &platform.memory.ram, memory.kept()));
+        let inherited = inherited.unwrap_or_default();
+        if let Some(poisoned) = inherited.found {
+            journal.note(Note::LedgerRead { poisoned, not_applied: inherited.not_applied.clone() });
+        }
+        let poisoned = memory.inherit(inherited.ledger.clone(), machine.ras.repair)?;
+        note_unusable(journal, &platform, &poisoned);
+        let (entry, tables) = machine::load(machine, &platform, memory.ram(), &poisoned, timings)?;
+        Ok((memory, inherited, entry, tables))
     });
-    let (memory, mut entry, tables) = match loaded {
+    let (memory, inherited, mut entry, tables) = match loaded {
         Ok(loaded) => loaded,
         // There are no tables to plan from. The plan is still an event, and its refusal is reported first.
         Err(error) => {
@@ -213,13 +223,16 @@ fn boot(
         }
     };
     // Planned from the tables that the guest has.
-    let blueprint = Blueprint::new(machine, platform, &tables, abilities).map_err(Failure::Plan)?;
+    let mut blueprint = Blueprint::new(machine, platform, &tables, abilities).map_err(Failure::Plan)?;
+    let note = machine.ras.ledger.as_deref().and_then(|path| inherited.note(path));
+    blueprint.report.notes.extend(note);
     write_plan(&blueprint);
     let backends = profile_devices::open(machine).map_err(|error| Failure::Machine(error.into()))?;
     let store =
         match &machine.ras.persistent_store {
             Some(path) => {
-                let store = Store::open_file(path).map_err(|error| Failure::Store(path.clone(), error))?;
+                let store = error_serialization::open_file(path)
+                    .map_err(|error| Failure::Store(path.clone(), error))?;
                 let thread = StoreThread::start(store);
                 Some(thread.map_err(|error| {
                     Failure::Machine(host_error("starting the thread error-store")(error))
@@ -227,8 +240,15 @@ fn boot(
             }
             None => None,
         };
-    let preserved = PreservedState::new(memory, &blueprint, tables, &options.inject, journal, timings)
+    let kept = memory.kept().map(|kept| kept.id);
+    let mut preserved = PreservedState::new(memory, &blueprint, tables, &options.inject, journal, timings)
         .map_err(Failure::Machine)?;
+    if let Some(opened) = opened {
+        let writer = LedgerWriter::start(opened, &machine.name, kept, inherited, Arc::clone(journal));
+        let writer =
+            writer.map_err(|error| Failure::Machine(host_error("starting the thread ledger")(error)))?;
+        preserved = preserved.with_ledger_writer(writer);
+    }
     let control = match options.control.as_ref().or(machine.control_socket.as_ref()) {
         Some(path) => {
             let server = Server::listen(path, &machine.name, Arc::clone(journal));
@@ -283,6 +303,13 @@ fn boot(
     }
 }
 
+/// Notes what the guest that is about to boot cannot use.
+fn note_unusable(journal: &Journal, platform: &Platform, poisoned: &[Range]) {
+    for Range { start, len } in platform.clone().with_unusable(poisoned).memory.unusable() {
+        journal.note(Note::Unusable { gpa: start, len });
+    }
+}
+
 /// Loads the memory again after a reset. `None` if kernel, initrd and tables no longer fit, because poisoned memory is not
 /// repaired.
 fn reload(
@@ -291,8 +318,8 @@ fn reload(
     preserved: &PreservedState,
     timings: &Timings,
 ) -> Result<Option<vmm::boot::Entry>, MachineError> {
-    preserved.renew()?;
-    let poisoned = preserved.permanently_poisoned();
+    let poisoned = preserved.renew()?;
+    note_unusable(preserved.reporting().journal(), &blueprint.platform, &poisoned);
     let loaded = machine::load(machine, &blueprint.platform, preserved.ram(), &poisoned, timings);
     let loaded = loaded.and_then(|(entry, tables)| {
         if tables.record_area != blueprint.record_area {
@@ -310,73 +337,5 @@ fn reload(
             Ok(None)
         }
         Err(error) => Err(error),
-    }
-}
-
-impl Failure {
-    /// Prints a diagnostic at the profile's key that requests what is not possible. Returns the message and the status.
-    fn report(&self, profile: &Profile) -> (String, Status) {
-        let refuse = |key: &str, error: &dyn std::fmt::Display, help: &str| {
-            diagnostics::print(&[profile.problem(key, error.to_string(), help)]);
-        };
-        match self {
-            Failure::Files(problems) => {
-                diagnostics::print(problems);
-                ("the machine cannot start: its devices share files".into(), Status::Usage)
-            }
-            Failure::Injection(error) => (format!("--inject: {error}"), Status::Usage),
-            Failure::Plan(error) => {
-                let (problem, status) = plan::refusal(profile, error);
-                diagnostics::print(&[problem]);
-                (format!("the machine cannot start: {error}"), status)
-            }
-            Failure::Open(error) => (
-                format!(
-                    "the machine cannot start: {error}\n  Guests run on KVM. Load its module (kvm-intel, kvm-amd), get access to /dev/kvm,\n  \
-                     or use an emulated host that has it: cargo lab shell --host {}",
-                    Arch::NATIVE
-                ),
-                Status::Host,
-            ),
-            Failure::Control(path, error) => {
-                (format!("control socket {}: {error}", path.display()), Status::Failure)
-            }
-            Failure::Store(path, error) => {
-                let message = format!("{}: {error}", path.display());
-                refuse(
-                    "ras.persistent-store",
-                    &message,
-                    "name a file that is a store, or that does not exist",
-                );
-                (format!("the machine cannot start: {message}"), Status::Usage)
-            }
-            Failure::Machine(MachineError::Boot(error)) => {
-                let (key, help) = error.key();
-                refuse(key, error, &help);
-                (format!("the machine cannot start: {error}"), Status::Usage)
-            }
-            Failure::Machine(MachineError::Board(BoardError::Device { index, source })) => {
-                refuse(&format!("device.{index}.{}", source.key), source, &source.help);
-                (format!("the machine cannot start: {source}"), Status::Usage)
-            }
-            Failure::Machine(MachineError::Memory(error)) => {
-                refuse(
-                    "memory.backing",
-                    error,
-                    "use less memory, another backing, or a host with more memory",
-                );
-                (format!("the machine cannot start: {error}"), Status::Host)
-            }
-            Failure::Machine(MachineError::Threads(error @ ThreadError::NotStopped { .. })) => {
-                (format!("the machine cannot boot again: {error}"), Status::Failure)
-            }
-            Failure::Machine(
-                error @ (MachineError::Kvm(_)
-                | MachineError::Board(BoardError::Kvm(_) | BoardError::EventFd(_))
-                | MachineError::Threads(_)
-                | MachineError::Host { .. }),
-            ) => (format!("the machine cannot start: {error}"), Status::Host),
-            Failure::Machine(error) => (format!("the machine cannot start: {error}"), Status::Failure),
-        }
     }
 }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 use devices::error_serialization;
 use ras_core::{Decoded, bytes_of_hex_text};
+use vmm::ledger_file;
 use vmm::status::Status;
 
 use super::{input, output};
@@ -14,7 +15,8 @@ const MAX_LEN: usize = 16 << 20;
 
 #[derive(Args, Debug)]
 pub(super) struct Options {
-    /// A file with error records, in binary or in hexadecimal, or the store of a machine (`ras.persistent-store`); `-` is standard input.
+    /// A file with error records, in binary or in hexadecimal, or the store (`ras.persistent-store`) or the ledger (`ras.ledger`) of a
+    /// machine; `-` is standard input.
     #[arg(value_name = "FILE")]
     file: PathBuf,
     /// Print them as JSON.
@@ -35,6 +37,10 @@ fn decode(input: &[u8], json: bool) -> Result<Status, String> {
     let text = bytes_of_hex_text(input, MAX_LEN);
     let text = text.map_err(|error| format!("it is text, but not hexadecimal: {error}"))?;
     let bytes = text.as_deref().unwrap_or(input);
+    if let Some(ledger) = ledger_file::read(bytes) {
+        let ledger = ledger.ok_or("it is a ledger of poisoned pages, and has none that is complete")?;
+        return Ok(if json { output::print_json(&ledger) } else { output::print_text(&ledger.to_string()) });
+    }
     let stored = error_serialization::records(bytes).map(|records| records.concat());
     if stored.as_ref().is_some_and(Vec::is_empty) {
         return Err("it is a store for error records (ERST), and has none".to_owned());

@@ -135,7 +135,8 @@ struct ProfileArgs {
 
 #[derive(Args, Debug)]
 struct SetArgs {
-    /// Override a key of the profile, with the same checks: `--set machine.vcpus=4`. May be repeated.
+    /// Override a key of the profile, with the same checks: `--set machine.vcpus=4`. `--set boot.initrd=` removes a key that may be
+    /// omitted. May be repeated.
     #[arg(long, value_name = "PATH=VALUE")]
     set: Vec<String>,
 }

@@ -14,6 +14,7 @@ use ras_core::plan::{Candidate, ResponsePlan, UnmetRequirement};
 use ras_core::{Response, Threshold};
 use vmm::board::profile_devices::PlaceError;
 use vmm::describe::DescribeError;
+use vmm::ledger_file;
 use vmm::plan::{Blueprint, PlanError, memory_note};
 use vmm::status::Status;
 
@@ -100,6 +101,7 @@ fn blueprint(profile: &ProfileArgs, host: &HostArgs) -> Result<Blueprint, Status
     let mut blueprint = blueprint.map_err(|error| refuse(&profile, &error))?;
     if host.is_this() {
         blueprint.report.notes.extend(memory_note(&profile.machine));
+        blueprint.report.notes.extend(ledger_file::note(&profile.machine, &blueprint.platform.memory.ram));
     }
     Ok(blueprint)
 }

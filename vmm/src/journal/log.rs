@@ -17,6 +17,8 @@ pub(super) fn log(note: &Note) {
     match note {
         Note::MemoryError { .. }
         | Note::Evacuate { .. }
+        | Note::Unusable { .. }
+        | Note::LedgerNotWritten { .. }
         | Note::GuestShutdown { after_error: Some(_), .. }
         | Note::ErrorEvent(
             ErrorEvent::Overdue(_)
@@ -32,6 +34,7 @@ pub(super) fn log(note: &Note) {
         | Note::Released(_)
         | Note::Repaired(_)
         | Note::Retired { .. }
+        | Note::LedgerRead { .. }
         | Note::ErrorEvent(ErrorEvent::RecordWritten { .. } | ErrorEvent::Acknowledged { .. }) => {
             tracing::info!(target: LOG_TARGET, "{}", LogText(note));
         }
@@ -81,6 +84,21 @@ impl fmt::Display for LogText<'_> {
                     f,
                     "{pages} distinct pages of 4 KiB were poisoned: the error budget of {budget} is spent, move the machine to another host"
                 )
+            }
+            Note::Unusable { gpa, len } => {
+                write!(f, "{len} bytes at {gpa:#x} are poisoned: the guest that boots now does not use them")
+            }
+            Note::LedgerRead { poisoned, not_applied: None } => {
+                write!(
+                    f,
+                    "{poisoned} bytes of guest memory are poisoned since an earlier start, as the ledger has them"
+                )
+            }
+            Note::LedgerRead { poisoned, not_applied: Some(because) } => {
+                write!(f, "the ledger's {poisoned} poisoned bytes are not those of this memory: {because}")
+            }
+            Note::LedgerNotWritten { because } => {
+                write!(f, "the file of the ledger cannot be written, and will be tried again: {because}")
             }
             Note::Repaired(span) => write!(f, "{span} is repaired: fresh pages replace the poisoned ones"),
             Note::NotRepaired(span) => write!(f, "{span} stays poisoned: its pages cannot be replaced"),

@@ -28,6 +28,9 @@ pub(super) enum Name {
     Repaired,
     NotRepaired,
     Retired,
+    Unusable,
+    LedgerRead,
+    LedgerNotWritten,
     Evacuate,
     Stopped,
 }
@@ -56,6 +59,9 @@ impl Name {
         "repaired",
         "not-repaired",
         "retired",
+        "unusable",
+        "ledger-read",
+        "ledger-not-written",
         "evacuate",
         "stopped",
     ];
@@ -80,6 +86,9 @@ impl Note {
             Note::Repaired(_) => Name::Repaired,
             Note::NotRepaired(_) => Name::NotRepaired,
             Note::Retired { .. } => Name::Retired,
+            Note::Unusable { .. } => Name::Unusable,
+            Note::LedgerRead { .. } => Name::LedgerRead,
+            Note::LedgerNotWritten { .. } => Name::LedgerNotWritten,
             Note::Evacuate { .. } => Name::Evacuate,
             Note::Stopped { .. } => Name::Stopped,
             Note::ErrorEvent(event) => match event {

@@ -139,6 +139,9 @@ fn events_are_documented() {
         Note::NotRepaired(span),
         Note::Evacuate { pages: 1, budget: 1 },
         Note::Retired { span, host_address: None },
+        Note::Unusable { gpa, len: 0x1000 },
+        Note::LedgerRead { poisoned: 0, not_applied: None },
+        Note::LedgerNotWritten { because: String::new() },
         Note::Stopped { reason: String::new(), status: 0 },
         Note::ErrorEvent(ErrorEvent::Handled { span, response }),
         Note::ErrorEvent(ErrorEvent::RecordWritten { source, gpa, span }),
@@ -147,6 +150,7 @@ fn events_are_documented() {
         Note::ErrorEvent(ErrorEvent::Queued { source, span }),
         Note::ErrorEvent(ErrorEvent::Coalesced { source, span }),
         Note::ErrorEvent(ErrorEvent::Overdue(overdue)),
+        Note::ErrorEvent(ErrorEvent::ThresholdExceeded { source, span, errors: 1 }),
         Note::ErrorEvent(ErrorEvent::Overflowed { source, span, times: 1 }),
     ];
     for note in &samples {

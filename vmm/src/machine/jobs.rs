@@ -5,6 +5,7 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use guest_memory::own;
 use serde_json::Value;
@@ -71,18 +72,60 @@ impl Jobs {
         join(ended);
     }
 
-    /// Cancels all jobs and waits for their threads: the machine has ended. Their clients get their outcomes.
-    pub(super) fn stop(&self) {
-        let running = self.running.take();
-        running.iter().for_each(|job| job.cancelled.store(true, Ordering::Release));
-        join(running);
+    /// Cancels all jobs and waits for their threads: the machine has ended. Their clients get their outcomes. `meanwhile` is called now and
+    /// then: a dump may be in fsync(2), which nothing interrupts.
+    pub(super) fn stop(&self, mut meanwhile: impl FnMut()) {
+        self.running.borrow().iter().for_each(|job| job.cancelled.store(true, Ordering::Release));
+        loop {
+            self.reap();
+            if self.running.borrow().is_empty() {
+                return;
+            }
+            meanwhile();
+            std::thread::sleep(STOP_POLL_INTERVAL);
+        }
     }
 }
+
+/// How often the end of a machine looks whether the threads have ended.
+const STOP_POLL_INTERVAL: Duration = Duration::from_millis(5);
 
 fn join(jobs: Vec<Job>) {
     for job in jobs {
         if job.thread.join().is_err() {
             tracing::error!("the thread of a request has panicked");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicU32;
+    use std::time::Instant;
+
+    use super::*;
+
+    /// A dump that is in fsync(2): the service manager hears of the machine meanwhile.
+    #[test]
+    fn the_end_does_not_only_wait_for_a_job_that_nothing_interrupts() {
+        let (jobs, calls) = (Jobs::new().expect("an eventfd"), Arc::new(AtomicU32::new(0)));
+        let seen = Arc::clone(&calls);
+        let later = jobs.start("slow", move |completion| {
+            let deadline = Instant::now() + Duration::from_secs(60);
+            while !(completion.is_abandoned() && seen.load(Ordering::Relaxed) >= 3)
+                && Instant::now() < deadline
+            {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            Ok(Value::Null)
+        });
+        let later = later.map_err(|error| error.to_string()).expect("a thread");
+        jobs.stop(|| {
+            calls.fetch_add(1, Ordering::Relaxed);
+        });
+        assert!(calls.load(Ordering::Relaxed) >= 3);
+        drop(later);
+        // Nothing is left to wait for.
+        jobs.stop(|| panic!("no job runs"));
     }
 }

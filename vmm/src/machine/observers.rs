@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use devices::{PoisonFlag, PoisonObserver};
 
 use super::PreservedState;
-use super::preserved::DetectedErrorSender;
+use super::detected_errors::DetectedErrorSender;
 use crate::journal::{Journal, Note};
 use crate::ras::Reporting;
 use crate::rate::RateLimit;

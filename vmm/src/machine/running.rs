@@ -254,6 +254,7 @@ impl RunningMachine<'_> {
     pub(super) fn report(&self, error: DetectedError) {
         self.preserved.reporting.detected(error);
         self.preserved.note_poison();
+        self.preserved.save_ledger();
         self.fill_restored_holes();
         self.kick();
     }
@@ -304,6 +305,7 @@ impl RunningMachine<'_> {
         self.preserved.reporting.reserve();
         // Errors that a vCPU has consumed, and pages that were repaired.
         self.preserved.note_poison();
+        self.preserved.save_ledger();
         self.check_budget();
         self.fill_restored_holes();
         self.kick();

@@ -3,15 +3,19 @@
 use std::sync::atomic::Ordering;
 
 use ras_core::Span;
+use ras_core::ledger::{Entry, Ledger};
 use ras_core::request::Repair;
 use serde_json::json;
 
-use super::Reporting;
+use super::{Hole, Reporting};
 use crate::control;
 use crate::journal::Note;
 
 /// How long a guest may take to offline a page after it has acknowledged the error: Linux acknowledges first.
 const GUEST_OFFLINE_DELAY_NS: u64 = 1_000_000_000;
+
+/// Entries that may be added between two looks at the ledger.
+const SNAPSHOT_RESERVE: usize = 1024;
 
 const HOUR_NS: u64 = 3_600_000_000_000;
 
@@ -30,7 +34,40 @@ pub struct LedgerSummary {
     pub last_gpa: u64,
 }
 
+/// A state of the ledger and of the memslot holes: equal if neither has changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LedgerVersion {
+    changes: u64,
+    holes: usize,
+}
+
 impl Reporting {
+    /// The state of what [`ledger_snapshot`](Self::ledger_snapshot) returns.
+    #[must_use]
+    pub fn ledger_version(&self) -> LedgerVersion {
+        let changes = self.lock().responder.ledger_changes();
+        LedgerVersion { changes, holes: self.memslot_holes.total() }
+    }
+
+    /// The entries of the ledger, the memslot holes, and the time of the process's clock.
+    #[must_use]
+    pub fn ledger_snapshot(&self) -> (Vec<Entry>, Vec<Hole>, u64) {
+        // Memory is allocated before the lock is taken: a vCPU may wait for it.
+        let len = self.lock().responder.ledger().entries().len();
+        let mut entries = Vec::with_capacity(len + SNAPSHOT_RESERVE);
+        entries.extend_from_slice(self.lock().responder.ledger().entries());
+        (entries, self.memslot_holes.all(), self.now_ns())
+    }
+
+    /// Takes over the ledger of an earlier process, of which `failed` pages could not be replaced, before the first boot. The others were
+    /// replaced, unless nothing is ever repaired.
+    pub fn inherit(&self, ledger: Ledger, failed: &[(Span, std::io::Error)]) {
+        self.lock().responder.restore(ledger);
+        if self.repair != Repair::Never {
+            self.renewed(failed);
+        }
+    }
+
     /// The ledger.
     #[must_use]
     pub fn ledger(&self) -> control::Ledger {
@@ -75,7 +112,7 @@ impl Reporting {
     /// Whether guest memory has poisoned pages, as far as is known.
     #[must_use]
     pub fn has_poisoned_pages(&self) -> bool {
-        self.lock().responder.ledger().poisoned_ranges().next().is_some()
+        self.lock().responder.ledger().poisoned_bytes() > 0
     }
 
     /// Spans whose pages may be replaced while the guest runs: according to the profile's `ras.repair`, and memslot holes that a
@@ -101,13 +138,10 @@ impl Reporting {
         ranges
     }
 
-    /// The ranges of memory, as GPA and bytes, that stay poisoned across a reset.
+    /// When poisoned pages are replaced.
     #[must_use]
-    pub fn poisoned_across_reset(&self) -> Vec<(u64, u64)> {
-        if self.repair != Repair::Never {
-            return Vec::new();
-        }
-        self.lock().responder.ledger().poisoned_ranges().collect()
+    pub const fn repair(&self) -> Repair {
+        self.repair
     }
 
     /// Records that these pages were replaced.
@@ -136,15 +170,18 @@ impl Reporting {
         self.journal.note(Note::NotRepaired(span));
     }
 
-    /// Records that a reset replaced all pages that do not stay poisoned across it.
-    pub fn repaired_by_reset(&self) {
-        if self.repair != Repair::Never {
-            let entries = self.lock().responder.ledger().entries().to_vec();
-            let poisoned = entries.into_iter().filter(|entry| entry.is_poisoned()).map(|entry| entry.span);
-            poisoned.for_each(|span| self.repaired(span));
-            // Holes that were not accessed are not in the ledger.
-            self.memslot_holes.clear();
-            self.lock().unrepairable.clear();
-        }
+    /// Records that a reset has replaced everything that was poisoned, except the pages that could not be replaced.
+    pub fn renewed(&self, failed: &[(Span, std::io::Error)]) {
+        let is_replaced =
+            |span: Span| !failed.iter().any(|(page, _)| page.contains(span.gpa) || span.contains(page.gpa));
+        let mut state = self.lock();
+        state.unrepairable.clear();
+        let entries = state.responder.ledger().entries().to_vec();
+        drop(state);
+        let poisoned = entries.into_iter().filter(|entry| entry.is_poisoned()).map(|entry| entry.span);
+        poisoned.filter(|span| is_replaced(*span)).for_each(|span| self.repaired(span));
+        // Holes that were not accessed are not in the ledger.
+        self.memslot_holes.retain(|span| !is_replaced(span));
+        failed.iter().for_each(|(page, error)| self.not_repaired(*page, error));
     }
 }

@@ -38,9 +38,9 @@ impl MemslotHoles {
         self.lock().retain(|hole| !span.contains(hole.span.gpa));
     }
 
-    /// Removes all holes.
-    pub fn clear(&self) {
-        self.lock().clear();
+    /// Removes all holes but these.
+    pub fn retain(&self, is_kept: impl Fn(Span) -> bool) {
+        self.lock().retain(|hole| is_kept(hole.span));
     }
 
     /// Whether `gpa` is in a hole.
@@ -78,6 +78,18 @@ impl MemslotHoles {
     #[must_use]
     pub fn spans(&self) -> Vec<Span> {
         self.lock().iter().map(|hole| hole.span).collect()
+    }
+
+    /// All holes, and what they stand for.
+    #[must_use]
+    pub fn all(&self) -> Vec<Hole> {
+        self.lock().clone()
+    }
+
+    /// The number of holes.
+    #[must_use]
+    pub fn total(&self) -> usize {
+        self.lock().len()
     }
 
     /// The number of holes for errors of that origin.

@@ -45,7 +45,7 @@ use vcpu::PoisonAccess;
 
 pub use boot_record::boot_record;
 pub use executor::ActionExecutor;
-pub use ledger::LedgerSummary;
+pub use ledger::{LedgerSummary, LedgerVersion};
 pub use memslot_holes::{Hole, MemslotHoles};
 pub use platform_memory::PlatformMemory;
 pub use records::RecordRefused;
@@ -166,8 +166,8 @@ impl Reporting {
         self.lock().platform.rewrite(&self.ram, &self.journal, gpa, bytes)
     }
 
-    /// Attaches the parts of a machine that is about to boot. If one was attached before, this is a reset: detected errors that
-    /// the guest has not acknowledged are reported again, if their pages are still poisoned.
+    /// Attaches the parts of a machine that is about to boot. If one was attached before, this is a reset. The new guest is notified of
+    /// nothing: what is still poisoned is unusable by its memory map.
     pub fn attach(&self, executor: ActionExecutor) {
         let mut state = self.lock();
         state.waiting_for_state.clear();
@@ -175,8 +175,7 @@ impl Reporting {
         self.awaited_vcpu.store(NO_VCPU, Ordering::Release);
         state.discarded_holes.clear();
         if state.executor.replace(executor).is_some() {
-            let still_poisoned = self.repair == Repair::Never;
-            self.step(&mut state, None, |responder, _, sink| responder.reset(still_poisoned, sink));
+            self.step(&mut state, None, |responder, _, sink| responder.reset(false, sink));
         }
     }
 
@@ -267,8 +266,9 @@ impl Reporting {
         if self.detected_response == Response::Mce {
             state.responder.record(&error);
             // A device can access the page any number of times before the guest is notified of it.
-            if !state.waiting_for_state.iter().any(|waiting| waiting.span == error.span) {
-                state.waiting_for_state.push_back(error);
+            match state.waiting_for_state.iter_mut().find(|waiting| waiting.span == error.span) {
+                Some(waiting) => waiting.severity = waiting.severity.worse(error.severity),
+                None => state.waiting_for_state.push_back(error),
             }
             self.needs_vcpu_state.store(true, Ordering::Release);
         } else {

@@ -5,7 +5,10 @@ use crate::recording::{Answer, Change, HostSummary};
 
 pub(super) fn plan(sides: [&Side; 2]) -> Section {
     let because = |side: &Side| side.plan.iter().map(|plan| plan.because.clone()).collect();
-    let change = |it: &Change| format!("{} = \"{}\": `{}` is used instead", it.key, it.asked, it.taken);
+    let change = |Change { key, asked, taken }: &Change| match taken.as_str() {
+        "" => format!("{key} = \"{asked}\": the key is removed, because these tables have no place for it"),
+        taken => format!("{key} = \"{asked}\": `{taken}` is used instead"),
+    };
     let changes = |side: &Side| side.changes.iter().map(change).collect();
     let mut rows = vec![
         Row::new("because", "why these tables", sides.map(because)),

@@ -32,7 +32,6 @@
 //! A record is a CPER record: its identifier and its length are in its header (UEFI 2.10, N.2.1). A record of the same identifier replaces the
 //! one before.
 
-mod medium;
 mod service;
 mod store;
 
@@ -45,10 +44,9 @@ use vm_device::MutDeviceMmio;
 use vm_device::bus::{MmioAddress, MmioAddressOffset};
 
 use crate::poison_observer::PoisonObserver;
-pub use medium::Medium;
 use service::{Job, Pending, take_outcome};
 pub use service::{StoreService, StoreThread};
-pub use store::{MAX_RECORD_LEN, SLOTS, Store, StoreError, WriteError, records};
+pub use store::{MAX_RECORD_LEN, SLOTS, Store, open, open_file, records};
 
 /// Bytes of the registers.
 pub const LEN: u64 = 0x1000;

@@ -8,8 +8,8 @@ use std::time::Duration;
 use guest_memory::own;
 
 use super::Status;
-use super::medium::Medium;
-use super::store::{Store, WriteError};
+use super::store::Store;
+use crate::slot_file::{Medium, WriteError};
 
 /// An operation.
 #[derive(Debug)]
@@ -160,7 +160,7 @@ fn carry_out<M: Medium>(store: &mut Store<M>, job: Job, ids: &Mutex<Vec<u64>>, p
 fn write<M: Medium>(store: &mut Store<M>, record_id: u64, record: &[u8]) -> Status {
     match store.write(record_id, record) {
         Ok(()) => Status::Success,
-        Err(WriteError::Full | WriteError::TooLong(_)) => Status::NotEnoughSpace,
+        Err(WriteError::Full(_) | WriteError::TooLong { .. }) => Status::NotEnoughSpace,
         Err(WriteError::Io(error)) => {
             let no_space = matches!(
                 error.kind(),

@@ -5,6 +5,7 @@ use guest_memory::Backing;
 use proptest::prelude::*;
 
 use super::*;
+use crate::slot_file::Medium;
 
 /// The error log address range, in memory of 1 MiB.
 const LOG: Range = Range { start: 0x8_0000, len: 64 << 10 };
@@ -52,7 +53,7 @@ impl Medium for Memory {
 fn empty() -> (StoreService, Arc<Mutex<Option<io::ErrorKind>>>) {
     let fails = Arc::default();
     let medium = Memory(Vec::new(), Arc::clone(&fails));
-    (StoreService::immediate(Store::open(medium).expect("a store")), fails)
+    (StoreService::immediate(open(medium).expect("a store")), fails)
 }
 
 /// A guest that does what Linux's driver does.
@@ -125,7 +126,7 @@ fn record(id: u64, len: usize) -> Vec<u8> {
 fn records_outlive_the_guest() {
     let directory = tempfile::tempdir().expect("a directory");
     let path = directory.path().join("store");
-    let thread = StoreThread::start(Store::open_file(&path).expect("a store")).expect("a thread");
+    let thread = StoreThread::start(open_file(&path).expect("a store")).expect("a thread");
     let mut guest = Guest::new(thread.service().expect("a store"));
     assert_eq!((guest.ids(), guest.read_register(COUNT)), (vec![], 0));
     assert_eq!([guest.save(&record(7, 200)), guest.save(&record(8, MAX_RECORD_LEN))], [0, 0]);
@@ -137,7 +138,7 @@ fn records_outlive_the_guest() {
     assert_eq!(guest.operate(2, 0, 7), 0);
     drop((guest, thread));
     // The next process.
-    let thread = StoreThread::start(Store::open_file(&path).expect("a store")).expect("a thread");
+    let thread = StoreThread::start(open_file(&path).expect("a store")).expect("a thread");
     let mut guest = Guest::new(thread.service().expect("a store"));
     assert_eq!((guest.ids(), guest.read_register(COUNT)), (vec![8], 1));
     // The first one has the identifiers of none.

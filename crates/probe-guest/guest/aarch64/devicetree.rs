@@ -188,7 +188,8 @@ impl<'a> Node<'a> {
         }
         let mut windows = self.windows(parent)?;
         if depth == 2 && parent.name == b"reserved-memory" {
-            return windows.try_for_each(|window| found.reserved.add_region(self.phandle, window));
+            let kind = if self.name.starts_with(b"poisoned@") { Kind::Unusable } else { Kind::AcpiNvs };
+            return windows.try_for_each(|window| found.reserved.add_region(self.phandle, window, kind));
         }
         match self.device_type {
             b"memory" => {

@@ -154,6 +154,7 @@ pub(crate) fn read_memory_map(bytes: &[u8], descriptor_len: u32) -> Result<Memor
 fn kind(code: u32) -> Kind {
     match code {
         7 => Kind::Usable,
+        8 => Kind::Unusable,
         9 => Kind::AcpiReclaim,
         10 => Kind::AcpiNvs,
         _ => Kind::Reserved,

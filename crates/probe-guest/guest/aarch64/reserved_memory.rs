@@ -8,7 +8,7 @@ use crate::failure::Failure;
 use crate::memory_map::{Kind, MemoryMap};
 use crate::wire::{Field, read_at};
 
-const MAX_REGIONS: usize = 32;
+const MAX_REGIONS: usize = 96;
 const MAX_SOURCES: usize = 8;
 
 /// Reserved memory and error sources.
@@ -24,6 +24,7 @@ struct Region {
     /// 0 if nothing refers to it.
     phandle: u32,
     window: Window,
+    kind: Kind,
 }
 
 #[derive(Clone, Copy)]
@@ -46,7 +47,8 @@ pub(crate) struct ErrorSource {
 
 impl ReservedMemory {
     pub(crate) const fn new() -> Self {
-        const NOWHERE: Region = Region { phandle: 0, window: Window { start: 0, end: 0 } };
+        const NOWHERE: Region =
+            Region { phandle: 0, window: Window { start: 0, end: 0 }, kind: Kind::AcpiNvs };
         const NONE: Interrupt = Interrupt { gsi: 0, level: false, active_low: false };
         ReservedMemory {
             regions: [NOWHERE; MAX_REGIONS],
@@ -56,10 +58,10 @@ impl ReservedMemory {
         }
     }
 
-    /// Adds a region.
-    pub(crate) fn add_region(&mut self, phandle: u32, window: Window) -> Result<(), Failure> {
+    /// Adds a region: firmware data, or memory with errors.
+    pub(crate) fn add_region(&mut self, phandle: u32, window: Window, kind: Kind) -> Result<(), Failure> {
         let too_many = Failure::with("devicetree: more reserved memory regions than", MAX_REGIONS as u64);
-        *self.regions.get_mut(self.regions_count).ok_or(too_many)? = Region { phandle, window };
+        *self.regions.get_mut(self.regions_count).ok_or(too_many)? = Region { phandle, window, kind };
         self.regions_count += 1;
         Ok(())
     }
@@ -99,27 +101,29 @@ impl ReservedMemory {
             .ok_or(Failure::with("devicetree: no reserved memory with the phandle", u64::from(phandle)))
     }
 
-    /// The memory map with the regions marked as reserved for firmware data. Adjacent regions are merged.
+    /// The memory map with the regions marked. Adjacent regions of one kind are merged.
     pub(crate) fn reserve_in(&self, memory: MemoryMap) -> Result<MemoryMap, Failure> {
-        let mut windows = self.regions.iter().take(self.regions_count).map(|region| region.window).peekable();
+        let mut regions = self.regions.iter().take(self.regions_count).peekable();
         let mut memory = memory;
-        while let Some(mut window) = windows.next() {
-            while let Some(next) = windows.next_if(|next| next.start == window.end) {
-                window.end = next.end;
+        while let Some(Region { mut window, kind, .. }) = regions.next().copied() {
+            while let Some(next) =
+                regions.next_if(|next| next.window.start == window.end && next.kind == kind)
+            {
+                window.end = next.window.end;
             }
-            memory = cut(&memory, window)?;
+            memory = cut(&memory, window, kind)?;
         }
         Ok(memory)
     }
 }
 
-fn cut(memory: &MemoryMap, window: Window) -> Result<MemoryMap, Failure> {
+fn cut(memory: &MemoryMap, window: Window, kind: Kind) -> Result<MemoryMap, Failure> {
     let mut map = MemoryMap::new();
     for region in memory.iter() {
         let (start, end) = (region.start.max(window.start), region.end.min(window.end));
         if region.kind == Kind::Usable && start < end {
             map.push(region.start, start - region.start, Kind::Usable)?;
-            map.push(start, end - start, Kind::AcpiNvs)?;
+            map.push(start, end - start, kind)?;
             map.push(end, region.end - end, Kind::Usable)?;
         } else {
             map.push(region.start, region.end - region.start, region.kind)?;

@@ -77,9 +77,11 @@ fn load_plain<F: Read + ReadVolatile + Seek>(
     }
     let mut places =
         (KERNEL_START..).step_by(ALIGNMENT).take_while(|base| place(*base).end() <= end_of_memory);
-    let base = places
-        .find(|base| !poisoned.iter().any(|range| range.overlaps(place(*base))))
-        .unwrap_or(KERNEL_START);
+    let in_the_way = |base| poisoned.iter().find(|range| range.overlaps(place(base)));
+    let Some(base) = places.find(|base| in_the_way(*base).is_none()) else {
+        let page = in_the_way(KERNEL_START).map_or(start, |range| range.start);
+        return Err(ImageError::Poisoned { start, end, page });
+    };
     let end = place(base).end();
     let loaded = PE::load(memory, Some(GuestAddress(base)), &mut image, None)
         .map_err(|error| ImageError::Loader(error.to_string()))?;

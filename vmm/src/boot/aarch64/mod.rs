@@ -6,13 +6,12 @@
 mod image;
 
 use firmware_tables::EntryPoint;
-use guest_memory::GuestRam;
 use platform::{Chosen, MemoryMap};
 pub use vcpu::aarch64::Entry;
 
 pub(super) use image::{Kind, load as load_kernel};
 
-use super::BootError;
+use super::{BootError, Target};
 
 /// Code that is loaded into the guest's reserved memory, with its GPA: none.
 pub(crate) const RESERVED_CODE: &[(u64, &[u8])] = &[];
@@ -36,7 +35,7 @@ pub(super) fn seeds() -> Result<Chosen, BootError> {
 }
 
 pub(super) fn hand_over(
-    _: &GuestRam,
+    _: &Target<'_>,
     _: &MemoryMap,
     _: &Chosen,
     entry: EntryPoint,

@@ -5,7 +5,7 @@ use platform::RegionKind;
 use vcpu::x86_64::{BOOT_GDT, BOOT_GDT_GPA, Entry, PageTables};
 use vm_memory::ByteValued;
 
-use super::{BootError, COMMAND_LINE, HandOver, put};
+use super::{BootError, COMMAND_LINE, HandOver};
 use crate::command_line::CommandLineMax;
 
 /// GPA of `struct boot_params`.
@@ -58,9 +58,9 @@ pub(super) fn hand_over(
         };
     }
     params.e820_entries = regions.len() as u8;
-    put(to.ram, params.as_slice(), BOOT_PARAMS)?;
+    to.target.put(params.as_slice(), BOOT_PARAMS)?;
     let tables: Vec<u8> = PAGE_TABLES.entries().flat_map(u64::to_le_bytes).collect();
-    put(to.ram, &tables, PAGE_TABLES.root)?;
+    to.target.put(&tables, PAGE_TABLES.root)?;
     put_gdt(to)?;
     Ok(Entry::Linux64 { rip, boot_params: BOOT_PARAMS, page_tables: PAGE_TABLES.root })
 }
@@ -68,7 +68,7 @@ pub(super) fn hand_over(
 /// Writes the GDT that the segment registers were loaded from.
 pub(super) fn put_gdt(to: &HandOver<'_>) -> Result<(), BootError> {
     let gdt: Vec<u8> = BOOT_GDT.into_iter().flat_map(u64::to_le_bytes).collect();
-    put(to.ram, &gdt, BOOT_GDT_GPA)
+    to.target.put(&gdt, BOOT_GDT_GPA)
 }
 
 /// The type of a region in the e820 map (ACPI 6.5, table 15.1). PVH uses the same numbers.
@@ -78,5 +78,6 @@ pub(super) const fn e820_type(kind: RegionKind) -> u32 {
         RegionKind::Reserved => 2,
         RegionKind::AcpiReclaim => 3,
         RegionKind::AcpiNvs => 4,
+        RegionKind::Unusable => 5,
     }
 }

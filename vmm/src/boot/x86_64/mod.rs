@@ -20,14 +20,13 @@ mod multiboot;
 mod pvh;
 
 use firmware_tables::EntryPoint;
-use guest_memory::GuestRam;
 use platform::x86_64::RESET_VECTOR;
 use platform::{Chosen, MemoryMap};
 pub use vcpu::x86_64::Entry;
 
 pub(super) use kernel::{Kind, load as load_kernel};
 
-use super::{BootError, put};
+use super::{BootError, Target};
 
 /// GPA of the command line.
 const COMMAND_LINE: u64 = 0x2_0000;
@@ -48,7 +47,7 @@ pub(crate) const RESERVED_CODE: &[(u64, &[u8])] = &[(RESET_VECTOR, &RESET_CODE)]
 
 /// What every boot protocol passes to the kernel.
 struct HandOver<'a> {
-    ram: &'a GuestRam,
+    target: &'a Target<'a>,
     map: &'a MemoryMap,
     chosen: &'a Chosen,
     /// GPA of the RSDP. `None` if the tables are not ACPI.
@@ -62,7 +61,7 @@ pub(super) fn seeds() -> Result<Chosen, BootError> {
 }
 
 pub(super) fn hand_over(
-    ram: &GuestRam,
+    target: &Target<'_>,
     map: &MemoryMap,
     chosen: &Chosen,
     entry: EntryPoint,
@@ -70,13 +69,13 @@ pub(super) fn hand_over(
 ) -> Result<Entry, BootError> {
     let mut command_line = chosen.command_line.clone().into_bytes();
     command_line.push(0);
-    put(ram, &command_line, COMMAND_LINE)?;
-    put(ram, &RESET_CODE, RESET_VECTOR)?;
+    target.put(&command_line, COMMAND_LINE)?;
+    target.put(&RESET_CODE, RESET_VECTOR)?;
     let rsdp = match entry {
         EntryPoint::Rsdp { gpa } => Some(gpa),
         _ => None,
     };
-    let to = HandOver { ram, map, chosen, rsdp };
+    let to = HandOver { target, map, chosen, rsdp };
     match kind {
         Kind::Linux64 { rip, setup_header } => linux::hand_over(&to, rip, setup_header),
         Kind::Pvh { eip } => pvh::hand_over(&to, eip),

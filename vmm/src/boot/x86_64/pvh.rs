@@ -5,7 +5,7 @@ use vcpu::x86_64::Entry;
 use vm_memory::ByteValued;
 
 use super::linux::{e820_type, put_gdt};
-use super::{BootError, COMMAND_LINE, HandOver, put};
+use super::{BootError, COMMAND_LINE, HandOver};
 
 /// GPA of the start info.
 const START_INFO: u64 = 0x6000;
@@ -30,11 +30,11 @@ pub(super) fn hand_over(to: &HandOver<'_>, eip: u32) -> Result<Entry, BootError>
             type_: e820_type(region.kind),
             reserved: 0,
         };
-        put(to.ram, entry.as_slice(), MEMORY_MAP + index * size_of_val(&entry) as u64)?;
+        to.target.put(entry.as_slice(), MEMORY_MAP + index * size_of_val(&entry) as u64)?;
     }
     if let Some(initrd) = to.chosen.initrd {
         let module = hvm_modlist_entry { paddr: initrd.start, size: initrd.len, ..Default::default() };
-        put(to.ram, module.as_slice(), MODULES)?;
+        to.target.put(module.as_slice(), MODULES)?;
     }
     let info = hvm_start_info {
         magic: MAGIC,
@@ -47,7 +47,7 @@ pub(super) fn hand_over(to: &HandOver<'_>, eip: u32) -> Result<Entry, BootError>
         memmap_entries: regions.len() as u32,
         ..Default::default()
     };
-    put(to.ram, info.as_slice(), START_INFO)?;
+    to.target.put(info.as_slice(), START_INFO)?;
     put_gdt(to)?;
     Ok(Entry::Pvh { eip, start_info: START_INFO as u32 })
 }

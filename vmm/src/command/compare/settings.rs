@@ -81,6 +81,8 @@ const FALLBACKS: [(&str, &str); 6] = [
     ("ras.corrected", "off"),
     ("ras.injection", "false"),
     ("ras.boot-record", "false"),
+    // Removed.
+    ("ras.persistent-store", ""),
     ("ras.on-budget", "report"),
 ];
 

@@ -5,6 +5,20 @@ use proptest::prelude::*;
 
 use super::*;
 
+const LAYOUT: Layout = Layout {
+    what: "test",
+    magic: *b"a file for tests",
+    slot_magic: *b"slottest",
+    slots: 32,
+    slot_len: 64 << 10,
+};
+const SLOTS: u64 = LAYOUT.slots as u64;
+const SLOT_LEN: u64 = LAYOUT.slot_len as u64;
+const FILE_LEN: u64 = LAYOUT.file_len();
+const MAX_RECORD_LEN: usize = LAYOUT.max_record_len();
+
+type Store<M> = SlotFile<M>;
+
 /// A medium that ends with its process after so many bytes were written.
 #[derive(Clone, Debug, Default)]
 struct Memory {
@@ -46,6 +60,10 @@ impl Medium for Memory {
     fn sync(&mut self) -> io::Result<()> {
         Ok(())
     }
+}
+
+fn open<M: Medium>(medium: M) -> Result<Store<M>, OpenError> {
+    SlotFile::open(medium, LAYOUT)
 }
 
 type Records = BTreeMap<u64, Vec<u8>>;
@@ -100,7 +118,7 @@ proptest! {
         let medium = Memory { bytes: Vec::new(), left: Some(left) };
         let mut records = Records::new();
         let mut before = records.clone();
-        let medium = match Store::open(medium) {
+        let medium = match open(medium) {
             Ok(mut store) => {
                 for change in &changes {
                     before = records.clone();
@@ -112,9 +130,9 @@ proptest! {
                 store.medium
             }
             // It has ended while it was made; what it wrote is of no use here.
-            Err(_) => Memory::new(HEADER.as_bytes()[..left.min(32)].to_vec()),
+            Err(_) => Memory::new(LAYOUT.header().as_bytes()[..left.min(32)].to_vec()),
         };
-        let mut store = Store::open(Memory::new(medium.bytes)).expect("a store");
+        let mut store = open(Memory::new(medium.bytes)).expect("a store");
         let found = contents(&store);
         prop_assert!(found == before || found == records, "{:?}, {:?} or {:?}", found.keys(), before.keys(), records.keys());
         // It goes on, and what has replaced something is not undone.
@@ -123,20 +141,20 @@ proptest! {
             prop_assert!(apply(&mut store, &mut records, change));
         }
         prop_assert_eq!(&contents(&store), &records);
-        prop_assert_eq!(&contents(&Store::open(store.medium).expect("a store")), &records);
+        prop_assert_eq!(&contents(&open(store.medium).expect("a store")), &records);
     }
 
     /// A record that is damaged is not there, and the others are.
     #[test]
     fn a_damaged_record_is_dropped(at in 0..2 * SLOT_LEN, bit in 0..8_u32) {
-        let mut store = Store::open(Memory::default()).expect("a store");
+        let mut store = open(Memory::default()).expect("a store");
         for id in 1..3 {
             store.write(id, &vec![id as u8; MAX_RECORD_LEN]).expect("space");
         }
         let mut medium = store.medium;
         let slot = at / SLOT_LEN;
         medium.bytes[(BLOCK + at) as usize] ^= 1 << bit;
-        let found: Vec<u64> = Store::open(medium).expect("a store").record_ids().collect();
+        let found: Vec<u64> = open(medium).expect("a store").record_ids().collect();
         // The rest of the block of a slot's header has no content.
         let is_content = at % SLOT_LEN < 32 || at % SLOT_LEN >= BLOCK;
         prop_assert_eq!(found.len(), if is_content { 1 } else { 2 });
@@ -145,14 +163,14 @@ proptest! {
 
     #[test]
     fn no_file_makes_it_panic(bytes in prop::collection::vec(any::<u8>(), 0..200), is_store in any::<bool>(), slot in 0..SLOTS) {
-        let mut file = if is_store { HEADER.as_bytes().to_vec() } else { Vec::new() };
+        let mut file = if is_store { LAYOUT.header().as_bytes().to_vec() } else { Vec::new() };
         if is_store {
-            file.resize(slot_offset(slot) as usize, 0);
-            file.extend(SLOT_MAGIC);
+            file.resize(LAYOUT.slot_offset(slot) as usize, 0);
+            file.extend(LAYOUT.slot_magic);
         }
         file.extend(&bytes);
-        let _ = records(&file);
-        if let Ok(mut store) = Store::open(Memory::new(file)) {
+        let _ = records(&file, LAYOUT);
+        if let Ok(mut store) = open(Memory::new(file)) {
             store.write(1, &bytes).expect("space");
             prop_assert_eq!(store.read(1).expect("a medium"), Some(bytes));
         }
@@ -161,29 +179,29 @@ proptest! {
 
 #[test]
 fn records_survive_in_their_order() {
-    let mut store = Store::open(Memory::default()).expect("a store");
+    let mut store = open(Memory::default()).expect("a store");
     for id in [7, 3, 9] {
         store.write(id, &[id as u8; 100]).expect("space");
     }
     store.write(3, b"newer").expect("space");
     assert!(store.clear(7).expect("a medium") && !store.clear(7).expect("a medium"));
-    let store = Store::open(store.medium).expect("a store");
+    let store = open(store.medium).expect("a store");
     assert!(store.record_ids().eq([9, 3]));
     assert_eq!(store.read(3).expect("a medium").as_deref(), Some(&b"newer"[..]));
     assert_eq!(store.read(7).expect("a medium"), None);
-    assert_eq!(records(&store.medium.bytes), Some(vec![vec![9; 100], b"newer".to_vec()]));
-    assert_eq!(records(b"something else"), None);
+    assert_eq!(records(&store.medium.bytes, LAYOUT), Some(vec![vec![9; 100], b"newer".to_vec()]));
+    assert_eq!(records(b"something else", LAYOUT), None);
 }
 
 #[test]
 fn a_store_is_bounded() {
-    let mut store = Store::open(Memory::default()).expect("a store");
+    let mut store = open(Memory::default()).expect("a store");
     let longest = vec![1; MAX_RECORD_LEN];
     for id in 0..SLOTS {
         store.write(id, &longest).expect("space");
     }
-    assert!(matches!(store.write(SLOTS, b"one more"), Err(WriteError::Full)));
-    assert!(matches!(store.write(1, &vec![1; MAX_RECORD_LEN + 1]), Err(WriteError::TooLong(_))));
+    assert!(matches!(store.write(SLOTS, b"one more"), Err(WriteError::Full(_))));
+    assert!(matches!(store.write(1, &vec![1; MAX_RECORD_LEN + 1]), Err(WriteError::TooLong { .. })));
     assert_eq!(store.medium.bytes.len() as u64, FILE_LEN);
     store.clear(5).expect("a medium");
     store.write(SLOTS, b"one more").expect("space");
@@ -191,16 +209,16 @@ fn a_store_is_bounded() {
 
 #[test]
 fn another_file_is_left_alone() {
-    for bytes in [&b"data"[..], b"ghest ERST store\x02"] {
+    for bytes in [&b"data"[..], b"a file for tests\x02"] {
         let file = tempfile::NamedTempFile::new().expect("a file");
         fs::write(file.path(), bytes).expect("a file");
-        assert!(matches!(Store::open_file(file.path()), Err(StoreError::NotAStore)));
+        assert!(matches!(SlotFile::open_file(file.path(), LAYOUT), Err(OpenError::Other(_))));
         assert_eq!(fs::read(file.path()).expect("a file"), bytes);
     }
-    assert!(matches!(Store::open_file(Path::new("/dev/null")), Err(StoreError::NotAFile)));
+    assert!(matches!(SlotFile::open_file(Path::new("/dev/null"), LAYOUT), Err(OpenError::NotAFile)));
     assert!(matches!(
-        Store::open_file(Path::new("/missing/store")),
-        Err(StoreError::System { call: "open(2)", .. })
+        SlotFile::open_file(Path::new("/missing/store"), LAYOUT),
+        Err(OpenError::System { call: "open(2)", .. })
     ));
 }
 
@@ -208,10 +226,10 @@ fn another_file_is_left_alone() {
 fn a_store_is_of_one_machine() {
     let directory = tempfile::tempdir().expect("a directory");
     let path = directory.path().join("store");
-    let mut store = Store::open_file(&path).expect("a new store");
-    assert!(matches!(Store::open_file(&path), Err(StoreError::InUse)));
+    let mut store = SlotFile::open_file(&path, LAYOUT).expect("a new store");
+    assert!(matches!(SlotFile::open_file(&path, LAYOUT), Err(OpenError::InUse(_))));
     store.write(1, b"record").expect("space");
     drop(store);
-    assert!(Store::open_file(&path).expect("the store").record_ids().eq([1]));
+    assert!(SlotFile::open_file(&path, LAYOUT).expect("the store").record_ids().eq([1]));
     assert_eq!(fs::metadata(&path).expect("a file").len(), FILE_LEN);
 }
