@@ -75,7 +75,7 @@ pub(super) struct Settings {
 }
 
 /// Keys whose values a table set may not support, and what they become then.
-const FALLBACKS: [(&str, &str); 6] = [
+const FALLBACKS: [(&str, &str); 7] = [
     ("ras.synchronous", "auto"),
     ("ras.asynchronous", "auto"),
     ("ras.corrected", "off"),
