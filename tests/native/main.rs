@@ -37,6 +37,7 @@ mod output;
 mod outputs;
 mod package;
 mod protocol;
+mod ras_check;
 mod records;
 mod retire;
 mod service;
@@ -90,6 +91,7 @@ fn main() -> ExitCode {
         outputs::trials(),
         package::trials(),
         protocol::trials(),
+        ras_check::trials(),
         records::trials(),
         retire::trials(),
         service::trials(),
