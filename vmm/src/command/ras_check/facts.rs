@@ -84,10 +84,12 @@ pub(super) struct Facts {
     pub(super) process: String,
     /// How the guest was notified, and by which records.
     pub(super) notified: String,
+    /// Why the machine ended.
+    pub(super) end: String,
     /// Lines of the guest's program, and of the kernel about its end.
     pub(super) lines: Vec<String>,
     /// The last lines of the console and of standard error, for a guest that has not come far.
-    end: Vec<String>,
+    last_lines: Vec<String>,
     pub(super) time: Duration,
 }
 
@@ -109,13 +111,14 @@ impl Facts {
             action: action(console),
             process: process(&said().collect::<Vec<_>>()),
             notified: notified(&events),
+            end: reason(&events),
             lines: console
                 .iter()
                 .filter(|line| is_of_interest(line))
                 .take(MAX_LINES)
                 .map(|&line| line.to_owned())
                 .collect(),
-            end: console
+            last_lines: console
                 .iter()
                 .rev()
                 .take(3)
@@ -172,7 +175,7 @@ impl Facts {
         format!(
             "{case}: the guest's console has no line that begins with `ras-check: `. Is or starts the init of its initrd \
              `victim ras-check`, and has the kernel this console (boot.cmdline)? The last lines:\n{}",
-            self.end.join("\n")
+            self.last_lines.join("\n")
         )
     }
 }
@@ -223,6 +226,13 @@ fn notified(events: &[Value]) -> String {
         }
     }
     parts.join(", ")
+}
+
+/// The first line of the reason in the last event `stopped`: the rest is advice.
+fn reason(events: &[Value]) -> String {
+    let stopped = events.iter().rev().find(|event| event["event"] == "stopped");
+    let reason = stopped.and_then(|event| event["reason"].as_str()?.lines().next());
+    reason.map(compare::printable).unwrap_or_default()
 }
 
 fn is_oops(line: &str) -> bool {

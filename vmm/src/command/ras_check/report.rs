@@ -38,6 +38,8 @@ pub(super) struct Checked {
     action: String,
     process: String,
     notified: String,
+    /// Why the machine ended.
+    end: String,
     /// Of the expectation: why the guest should do that. `None` if there is none.
     why: Option<String>,
     /// What is unexpected, or why the case was skipped.
@@ -109,6 +111,7 @@ impl Checked {
             action: facts.action,
             process: facts.process,
             notified: facts.notified,
+            end: facts.end,
             why: expectation.map(|expectation| expectation.why.clone()),
             reason,
             release: facts.release,

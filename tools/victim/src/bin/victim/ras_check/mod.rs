@@ -44,6 +44,8 @@ const CHILD_TIMEOUT: Duration = Duration::from_secs(40);
 const LOG_DELAY: Duration = Duration::from_millis(300);
 /// Time between two accesses.
 const ACCESS_INTERVAL: Duration = Duration::from_millis(10);
+/// The line upon which the error is injected.
+const READY: &str = "ras-check: ready";
 /// The child's last line, which is not passed on. The child may have to stay: its end would access the page.
 const FINISHED: &str = "finished";
 
@@ -109,7 +111,6 @@ impl Options {
         let mut log = KernelLog::from_now().map_err(|error| format!("/dev/kmsg: {error}"))?;
         let mut child = self.child().map_err(|error| format!("fork(2) and execve(2): {error}"))?;
         pass_on(&mut child);
-        thread::sleep(LOG_DELAY);
         for line in log.lines() {
             println!("ras-check: log {line}");
         }
@@ -142,7 +143,7 @@ impl Options {
             }
         };
         let mut log = KernelLog::from_now().map_err(|error| format!("/dev/kmsg: {error}"))?;
-        println!("ras-check: page {:#x}\nras-check: ready", prepared.gpa);
+        println!("ras-check: page {:#x}\n{READY}", prepared.gpa);
         let access = match self.kind {
             Kind::Consumed => {
                 let end = Instant::now() + CONSUMPTION_TIMEOUT;
@@ -171,7 +172,8 @@ impl Options {
     }
 }
 
-/// Passes on the child's lines until it has finished or is dead, and prints what became of it.
+/// Passes on the child's lines until it has finished or is dead, and prints what became of it. Lines after `ready` are kept until then:
+/// the kernel may print its own in the middle of them.
 fn pass_on(child: &mut Child) {
     let (sender, lines) = channel();
     if let Some(output) = child.stdout.take() {
@@ -180,19 +182,30 @@ fn pass_on(child: &mut Child) {
         });
     }
     let end = Instant::now() + CHILD_TIMEOUT;
-    loop {
+    let (mut is_ready, mut kept) = (false, Vec::new());
+    let state = loop {
         match lines.recv_timeout(end.saturating_duration_since(Instant::now())) {
-            Ok(line) if line == FINISHED => return println!("ras-check: process continues"),
-            Ok(line) => println!("{line}"),
-            Err(RecvTimeoutError::Timeout) => return println!("ras-check: process hangs"),
-            Err(RecvTimeoutError::Disconnected) => break,
+            Ok(line) if line == FINISHED => break "continues".to_owned(),
+            Ok(line) if is_ready => kept.push(line),
+            Ok(line) => {
+                println!("{line}");
+                is_ready = line == READY;
+            }
+            Err(RecvTimeoutError::Timeout) => break "hangs".to_owned(),
+            Err(RecvTimeoutError::Disconnected) => {
+                break match child.wait().map(|status| (status.signal(), status.code())) {
+                    Ok((Some(signal), _)) => format!("killed by signal {signal}"),
+                    Ok((None, code)) => format!("exited {}", code.unwrap_or_default()),
+                    Err(error) => format!("unknown: waitpid(2): {error}"),
+                };
+            }
         }
+    };
+    thread::sleep(LOG_DELAY);
+    for line in kept {
+        println!("{line}");
     }
-    match child.wait().map(|status| (status.signal(), status.code())) {
-        Ok((Some(signal), _)) => println!("ras-check: process killed by signal {signal}"),
-        Ok((None, code)) => println!("ras-check: process exited {}", code.unwrap_or_default()),
-        Err(error) => println!("ras-check: process unknown: waitpid(2): {error}"),
-    }
+    println!("ras-check: process {state}");
 }
 
 /// The work of a guest's process 1. Does not return: its end would be a panic.

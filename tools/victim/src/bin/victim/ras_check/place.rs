@@ -102,6 +102,8 @@ impl Place {
                 in_memory(&Backing::Huge)
             }
             Place::TransparentHuge => {
+                // By default there are none on machines of less than 512 MiB. Without the file there are none at all.
+                let _ = fs::write("/sys/kernel/mm/transparent_hugepage/enabled", "madvise");
                 let page = in_memory(&Backing::TransparentHuge)?;
                 let is_huge = pagemap::is_transparent_huge(page.gpa / page_size());
                 match is_huge.map_err(|error| format!("/proc/kpageflags: {error}"))? {
