@@ -16,8 +16,8 @@ use crate::run;
 use crate::scenario::Scenario;
 use crate::workspace::Workspace;
 
-/// The scenarios are called `ras-check-HOST-KERNEL`.
-const PREFIX: &str = "ras-check-";
+/// How the names of the scenarios begin.
+const PREFIXES: [&str; 2] = ["ras-check-places-", "ras-check-responses-"];
 /// What a scenario leaves in its directory: the JSON of `ghest ras-check`.
 const RESULTS: &str = "ras-check.json";
 /// The document, in the checkout.
@@ -106,17 +106,19 @@ pub(crate) fn ras_check(
 
 impl Options {
     fn takes(&self, scenario: &Scenario) -> bool {
-        scenario.name.starts_with(PREFIX)
+        PREFIXES.iter().any(|prefix| scenario.name.starts_with(prefix))
             && self.host.is_none_or(|host| host == scenario.host)
             && self.kernel.as_ref().is_none_or(|kernel| scenario.kernel.as_ref() == Some(kernel))
     }
 }
 
-/// The last results of each host and kernel, the oldest kernel first.
+/// The last results of each architecture and kernel, the oldest kernel first.
 fn reports(directory: &Path) -> Result<Vec<Report>> {
     let listing = fs::read_dir(directory).context(format_args!("cannot list {}", directory.display()))?;
+    let mut paths: Vec<_> = listing.flatten().map(|entry| entry.path()).collect();
+    paths.sort();
     let mut reports = Vec::new();
-    for path in listing.flatten().map(|entry| entry.path()) {
+    for path in paths {
         let text = fs::read_to_string(&path).context(format_args!("cannot read {}", path.display()))?;
         let report = serde_json::from_str::<Report>(&text);
         reports.push(report.context(format_args!("{} has no results", path.display()))?);
@@ -125,6 +127,14 @@ fn reports(directory: &Path) -> Result<Vec<Report>> {
         let numbers = report.kernel.split(|character: char| !character.is_ascii_digit());
         let version: Vec<u32> = numbers.map_while(|number| number.parse().ok()).collect();
         (report.architecture.clone(), version)
+    });
+    // A kernel may have several, with other cases.
+    reports.dedup_by(|next, report| {
+        let is_same = (&next.architecture, &next.kernel) == (&report.architecture, &report.kernel);
+        if is_same {
+            report.cases.append(&mut next.cases);
+        }
+        is_same
     });
     Ok(reports)
 }
