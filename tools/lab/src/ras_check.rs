@@ -33,6 +33,10 @@ got: its SIGBUS, or how its access ended. The words are those of [ras-check.md](
 This page is generated: `cargo lab ras-check --document` runs every host and kernel, `--no-run` uses the last runs.
 ";
 
+/// What a complete page has.
+const ARCHITECTURES: [&str; 2] = ["aarch64", "x86_64"];
+const KERNELS: [&str; 3] = ["6.1", "6.12", "7.3"];
+
 #[derive(Args)]
 pub(crate) struct Options {
     /// Only on hosts of this architecture
@@ -144,23 +148,45 @@ fn page(reports: &[Report]) -> String {
     for reports in reports.chunk_by(|a, b| a.architecture == b.architecture) {
         let Some(Report { architecture, .. }) = reports.first() else { continue };
         let rows = rows(reports);
-        let _ = write!(page, "\n## {architecture}: where the versions differ\n\n");
-        let differs = |cells: &[String]| cells.iter().any(|cell| Some(cell) != cells.first());
-        let different: Vec<_> = rows.iter().filter(|row| differs(&row.cells)).collect();
-        page.push_str(&match different.is_empty() {
-            true => "They do not.\n".to_owned(),
-            false => table(reports, different.into_iter()),
-        });
+        if reports.len() > 1 {
+            let _ = write!(page, "\n## {architecture}: where the versions differ\n\n");
+            let different: Vec<_> = rows.iter().filter(|row| row.differs()).collect();
+            page.push_str(&match different.is_empty() {
+                true => "They do not.\n".to_owned(),
+                false => table(reports, different.into_iter()),
+            });
+        }
         let _ = write!(page, "\n## {architecture}: every case\n\n{}", table(reports, rows.iter()));
         let _ = write!(page, "\n<details><summary>{architecture}: why</summary>\n\n");
-        for Row { name, why, .. } in &rows {
-            if let Some(why) = why {
-                let _ = writeln!(page, "- {name}: {why}");
-            }
+        for (why, names) in reasons(&rows) {
+            let _ = writeln!(page, "- {why}. {}", names.join("; "));
         }
         page.push_str("\n</details>\n");
     }
+    let is_run = |architecture: &str, kernel: &str| {
+        let of_kernel = |report: &Report| report.kernel.split(['.', '-']).take(2).eq(kernel.split('.'));
+        reports.iter().any(|report| report.architecture == architecture && of_kernel(report))
+    };
+    let wanted = ARCHITECTURES.iter().flat_map(|arch| KERNELS.iter().map(move |kernel| (*arch, *kernel)));
+    let missing: Vec<_> = wanted.filter(|(architecture, kernel)| !is_run(architecture, kernel)).collect();
+    if !missing.is_empty() {
+        let missing: Vec<_> = missing.iter().map(|(arch, kernel)| format!("{arch} {kernel}")).collect();
+        let _ = write!(page, "\nNot run for this page: {}.\n", missing.join(", "));
+    }
     page
+}
+
+/// Each reason, with its cases.
+fn reasons(rows: &[Row]) -> Vec<(&str, Vec<&str>)> {
+    let mut reasons: Vec<(&str, Vec<&str>)> = Vec::new();
+    for Row { name, why, .. } in rows {
+        let Some(why) = why else { continue };
+        match reasons.iter_mut().find(|(known, _)| known == why) {
+            Some((_, names)) => names.push(name),
+            None => reasons.push((why, vec![name])),
+        }
+    }
+    reasons
 }
 
 /// A case, with a cell for each report.
@@ -169,6 +195,17 @@ struct Row {
     cells: Vec<String>,
     why: Option<String>,
 }
+
+impl Row {
+    /// Whether the versions that were run differ.
+    fn differs(&self) -> bool {
+        let mut run = self.cells.iter().filter(|cell| *cell != NOT_RUN);
+        let first = run.next();
+        run.any(|cell| Some(cell) != first)
+    }
+}
+
+const NOT_RUN: &str = "not run";
 
 fn rows(reports: &[Report]) -> Vec<Row> {
     let mut order = Vec::new();
@@ -181,7 +218,7 @@ fn rows(reports: &[Report]) -> Vec<Row> {
             }
             let row: &mut Row = cases.entry(name.clone()).or_insert_with(|| Row {
                 name,
-                cells: vec!["not run".to_owned(); reports.len()],
+                cells: vec![NOT_RUN.to_owned(); reports.len()],
                 why: None,
             });
             row.cells[number] = cell(case);
@@ -213,7 +250,7 @@ fn table<'a>(reports: &[Report], rows: impl Iterator<Item = &'a Row>) -> String 
     for Row { name, cells, .. } in rows {
         let mut shown = Vec::new();
         for (number, cell) in cells.iter().enumerate() {
-            let is_same = number > 0 && cells.get(number - 1) == Some(cell);
+            let is_same = number > 0 && cell != NOT_RUN && cells.get(number - 1) == Some(cell);
             shown.push(if is_same { "the same" } else { cell.as_str() });
         }
         let _ = writeln!(table, "| {name} | {} |", shown.join(" | "));
@@ -243,8 +280,12 @@ mod tests {
         assert!(same.contains("They do not."), "{same}");
         let row = "| acpi, consumed, sea, user | recovered: dirty LRU page: Recovered; fine | the same |";
         assert!(same.contains(row), "{same}");
+        assert!(
+            same.ends_with("Not run for this page: aarch64 7.3, x86_64 6.1, x86_64 6.12, x86_64 7.3.\n"),
+            "{same}"
+        );
         let different = page(&[report("6.1.0", "fine"), report("6.12.0", "stale")]);
         assert!(!different.contains("They do not."), "{different}");
-        assert!(different.contains("- acpi, consumed, sea, user: because"), "{different}");
+        assert!(different.contains("- because. acpi, consumed, sea, user\n"), "{different}");
     }
 }

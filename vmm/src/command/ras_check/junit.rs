@@ -19,9 +19,9 @@ pub(super) fn xml(report: &Report) -> String {
     // Writing to a String cannot fail.
     let _ = write!(xml, "<testsuites {numbers}>\n  <testsuite name=\"{}\" {numbers}>\n", escaped(&suite));
     for case in report.cases() {
-        let _ = write!(
+        let _ = writeln!(
             xml,
-            "    <testcase classname=\"{}\" name=\"{}\" time=\"{:.3}\">\n",
+            "    <testcase classname=\"{}\" name=\"{}\" time=\"{:.3}\">",
             escaped(&case.class()),
             escaped(&case.place()),
             case.seconds()
