@@ -39,6 +39,7 @@ mod output;
 mod outputs;
 mod package;
 mod protocol;
+mod ras_check;
 mod records;
 mod retire;
 mod service;
@@ -95,6 +96,7 @@ fn main() -> ExitCode {
         outputs::trials(),
         package::trials(),
         protocol::trials(),
+        ras_check::trials(),
         records::trials(),
         retire::trials(),
         service::trials(),

@@ -15,6 +15,8 @@ pub enum Status {
     Host,
     /// The guest crashed.
     GuestCrash,
+    /// A guest that was checked did something else than expected.
+    Unexpected,
     /// Memory errors stopped the machine: 10 for the guest's, 11 for the VMM's own memory, 12 if its error budget is spent.
     MemoryError(u8),
     /// A signal requested an orderly stop.
@@ -43,6 +45,7 @@ impl Status {
             Status::Usage => 2,
             Status::Host => 3,
             Status::GuestCrash => 4,
+            Status::Unexpected => 5,
             Status::MemoryError(status) => status,
             Status::Signal(signal) => 128 + signal,
         }

@@ -21,6 +21,7 @@ mod matrix;
 mod package;
 mod process;
 mod program;
+mod ras_check;
 mod report;
 mod run;
 mod scenario;
@@ -95,6 +96,8 @@ enum Command {
     },
     /// Compare one guest under both table sets, with a page of it poisoned on an emulated host
     Compare(compare::Options),
+    /// Check the memory failure handling of Debian's kernels with `ghest ras-check`, on emulated hosts
+    RasCheck(ras_check::Options),
     /// Fuzz the devices and parsers: a million inputs for each target
     Fuzz(fuzz::Options),
     /// Build the Debian package of ghest, with its unit, manual pages, completions and schemas (by cargo-deb, which is built into the
@@ -176,6 +179,9 @@ fn execute(Cli { command, ghest, full }: Cli) -> Result<Option<Count>> {
     if let Command::Compare(options) = command {
         return compare::compare(&options, &workspace, &cache(false), all);
     }
+    if let Command::RasCheck(options) = command {
+        return ras_check::ras_check(&options, &workspace, &cache(false), all);
+    }
     let scenarios: Vec<Scenario> = all.into_iter().filter(in_set).collect();
     match command {
         Command::Setup
@@ -183,7 +189,8 @@ fn execute(Cli { command, ghest, full }: Cli) -> Result<Option<Count>> {
         | Command::Fuzz(_)
         | Command::Package
         | Command::Run(_)
-        | Command::Compare(_) => Ok(None),
+        | Command::Compare(_)
+        | Command::RasCheck(_) => Ok(None),
         Command::Fetch => fetch(&workspace, &cache(true), &scenarios).map(|()| None),
         Command::Shell { host, host_kernel } => {
             shell(&workspace, &cache(false), host, host_kernel, &scenarios).map(|()| None)

@@ -2,6 +2,7 @@
 //!
 //! Source: Linux, Documentation/admin-guide/mm/pagemap.rst.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -9,10 +10,13 @@ use std::os::unix::fs::FileExt;
 /// Bit 63 of an entry: the page is in memory, and bits 0 to 54 are the frame number.
 const PRESENT: u64 = 1 << 63;
 const FRAME: u64 = (1 << 55) - 1;
-/// Bits of a frame's flags (KPF_BUDDY, KPF_ANON, KPF_ZERO_PAGE): free memory; anonymous memory; the shared zero page.
+/// Bits of a frame's flags (KPF_BUDDY, KPF_ANON, KPF_THP, KPF_ZERO_PAGE, KPF_PGTABLE): free memory; anonymous memory; part of a
+/// transparent huge page; the shared zero page; a page table.
 const FREE: u64 = 1 << 10;
 const ANONYMOUS: u64 = 1 << 12;
+const TRANSPARENT_HUGE: u64 = 1 << 22;
 const ZERO_PAGE: u64 = 1 << 24;
+const PAGE_TABLE: u64 = 1 << 26;
 
 /// The pagemap of a process.
 #[derive(Debug)]
@@ -73,6 +77,37 @@ pub fn frame_use(frame: u64) -> io::Result<Use> {
         _ if flags & ANONYMOUS != 0 => Use::Anonymous,
         _ => Use::Other,
     })
+}
+
+/// Whether a frame is part of a transparent huge page.
+///
+/// # Errors
+/// Returns an error for a frame that is not memory, and without CAP_SYS_ADMIN.
+pub fn is_transparent_huge(frame: u64) -> io::Result<bool> {
+    Ok(read_word(&File::open("/proc/kpageflags")?, frame)? & TRANSPARENT_HUGE != 0)
+}
+
+/// The frames of all page tables.
+///
+/// # Errors
+/// Returns an error without CAP_SYS_ADMIN.
+pub fn page_tables() -> io::Result<BTreeSet<u64>> {
+    let flags = File::open("/proc/kpageflags")?;
+    let mut chunk = vec![0; 64 << 10];
+    let mut tables = BTreeSet::new();
+    let mut first = 0;
+    loop {
+        let len = flags.read_at(&mut chunk, first * 8)?;
+        if len == 0 {
+            return Ok(tables);
+        }
+        for (word, frame) in chunk[..len].chunks_exact(8).zip(first..) {
+            if u64::from_ne_bytes(word.try_into().unwrap_or_default()) & PAGE_TABLE != 0 {
+                tables.insert(frame);
+            }
+        }
+        first += len as u64 / 8;
+    }
 }
 
 /// The frames in free blocks of `frames` frames, at multiples of their size.

@@ -1,8 +1,7 @@
 //! `ghest compare`.
 
-mod child;
 mod conversion;
-mod settings;
+mod injections;
 
 use std::io::{IsTerminal, stdout};
 use std::path::PathBuf;
@@ -12,14 +11,14 @@ use clap::{Args, ValueEnum};
 use compare::{Comparison, Ending, Look, Only, Recording};
 use machine_profile::Kernel;
 use platform::Arch;
-use vmm::plan::Blueprint;
 use vmm::progress::Progress;
 use vmm::ras::inject;
 use vmm::signals::Signals;
 use vmm::status::Status;
 
-use self::child::{Boot, Interrupted};
-use self::settings::{GivenSpec, Settings};
+use self::injections::GivenSpec;
+use super::child::{self, Boot, Interrupted};
+use super::settings::{self, Settings};
 use super::{ProfileArgs, host_files, output, profiles};
 
 #[derive(Args, Debug)]
@@ -73,7 +72,7 @@ enum Fold {
 /// The longest `--limit`.
 const MAX_LIMIT: Duration = Duration::from_secs(24 * 60 * 60);
 
-fn time(text: &str) -> Result<Duration, String> {
+pub(super) fn time(text: &str) -> Result<Duration, String> {
     let time = inject::parse_time(text).filter(|time| !time.is_zero() && *time <= MAX_LIMIT);
     time.ok_or_else(|| "expected a whole number of ms or s up to a day, for example `30s`".into())
 }
@@ -89,7 +88,8 @@ pub(super) fn run(options: &Options) -> Status {
         return output::report(&reason, Status::Usage);
     }
     let builtin = profile.machine.boot.kernel == Kernel::BuiltinProbe;
-    let (injections, cmdline) = settings::injections(&options.inject, builtin, &profile.machine.boot.cmdline);
+    let (injections, cmdline) =
+        injections::injections(&options.inject, builtin, &profile.machine.boot.cmdline);
     let limit = options.limit.unwrap_or(Duration::from_secs(if builtin { 30 } else { 180 }));
     let mut signals = match Signals::install() {
         Ok(signals) => signals,
@@ -110,7 +110,8 @@ pub(super) fn run(options: &Options) -> Status {
         tracing::info!(tables = name, "a guest boots");
         let recording = match Settings::new(&options.profile, name, cmdline.as_deref()) {
             Ok(Settings { profile, set, changes }) => {
-                let plan = blueprint(&profile.machine).map(|blueprint| conversion::plan(&blueprint));
+                let plan =
+                    settings::blueprint(&profile.machine).ok().map(|blueprint| conversion::plan(&blueprint));
                 machine = conversion::machine(&profile.machine);
                 let boot = Boot {
                     profile: &options.profile.profile,
@@ -119,6 +120,7 @@ pub(super) fn run(options: &Options) -> Status {
                     has_socket: profile.machine.control_socket.is_some(),
                     directory: directory.path(),
                     limit,
+                    until: &|_| false,
                     label: format!("[{}/2] {name}", index + 1),
                 };
                 match boot.run(&mut signals, &mut progress) {
@@ -162,12 +164,6 @@ pub(super) fn run(options: &Options) -> Status {
     };
     let no_host = |side: &compare::Side| matches!(side.ending, Ending::Exited { status: 3, .. });
     if comparison.sides.iter().all(no_host) { Status::Host } else { printed }
-}
-
-/// The plan of a machine on this host. `None` if it is refused; the boot reports why.
-fn blueprint(machine: &machine_profile::Machine) -> Option<Blueprint> {
-    let abilities = vcpu::abilities::of_this_host(machine.arch);
-    Blueprint::of(machine, super::plan::features_of_this_host(), abilities).ok()
 }
 
 fn look(options: &Options) -> Look {

@@ -2,6 +2,7 @@
 
 mod boot;
 mod check;
+mod child;
 mod compare;
 mod ctl;
 mod decode;
@@ -15,7 +16,9 @@ mod output;
 mod plan;
 mod probe;
 mod profiles;
+mod ras_check;
 mod schema;
+mod settings;
 mod tables;
 
 use std::io::{Write, stderr};
@@ -40,6 +43,7 @@ use logging::LogFormat;
         2    bad usage or a bad profile\n  \
         3    this host cannot do what was requested\n  \
         4    the guest crashed\n  \
+        5    a checked guest did something else than expected (ras-check)\n  \
         10   stopped by the profile's response to a memory error\n  \
         11   a memory error in the VMM's own memory\n  \
         12   stopped because its error budget is spent: start it on another host\n  \
@@ -83,6 +87,19 @@ enum Command {
         ghest compare config-examples/quickstart.toml --inject ao@0x2000000 --html errors.html\n\n\
         The exit status is 0 if both sides were recorded, however the guests ended.")]
     Compare(compare::Options),
+    /// Check a guest kernel's memory failure handling: inject errors of each kind in each place, and judge what the guest does.
+    ///
+    /// The profile's kernel boots once for each case: tables, kind of error, response to it, and what the poisoned page is used for.
+    /// Its initrd has the program `victim ras-check`, which prepares the page and reports what it got. Events, the kernel's messages
+    /// and these reports are judged by a table of expectations, which has the differences between kernel versions. A case that this
+    /// host or this kernel cannot have is skipped, with the reason.
+    #[command(after_help = "Examples:\n  \
+        ghest ras-check profile.toml --initrd ras-check.initrd\n  \
+        ghest ras-check profile.toml --via madvise --junit results.xml\n  \
+        ghest ras-check profile.toml --place kernel-text --place page-table --kind consumed --via madvise\n\n\
+        The exit status is 0 if every case that was checked is as expected, and 5 if one is not, or has no expectation.\n\
+        docs/ras-check.md: the initrd, the guest's program, the expectations.")]
+    RasCheck(Box<ras_check::Options>),
     /// Send a request to a running machine through its control socket.
     Ctl(ctl::Options),
     /// Validate profiles. Prints nothing if they are valid, otherwise every problem with its line and column.
@@ -124,7 +141,7 @@ enum Command {
 }
 
 /// A profile and its overrides.
-#[derive(Args, Debug)]
+#[derive(Args, Clone, Debug)]
 struct ProfileArgs {
     /// The machine's profile, a TOML file.
     #[arg(value_name = "PROFILE")]
@@ -133,7 +150,7 @@ struct ProfileArgs {
     set: SetArgs,
 }
 
-#[derive(Args, Debug)]
+#[derive(Args, Clone, Debug)]
 struct SetArgs {
     /// Override a key of the profile, with the same checks: `--set machine.vcpus=4`. `--set boot.initrd=` removes a key that may be
     /// omitted. May be repeated.
@@ -181,6 +198,7 @@ pub(crate) fn run(timings: Timings) -> Status {
     match cli.command {
         Command::Boot(options) => boot::run(&options, timings),
         Command::Compare(options) => compare::run(&options),
+        Command::RasCheck(options) => ras_check::run(&options),
         Command::Ctl(options) => ctl::run(&options),
         Command::Check(options) => check::run(&options),
         Command::Plan(options) => plan::run(&options),

@@ -88,8 +88,16 @@ pub(crate) fn read(memory: &Memory, page: usize) -> Outcome {
 
 /// Reads a word of a page, by its index; `None` if the page is poisoned.
 pub(crate) fn load(memory: &Memory, page: usize, word: usize) -> Option<u64> {
-    let from = memory.word(page, word);
     // SAFETY: the word is the memory's own, and aligned.
+    unsafe { load_at(memory.word(page, word)) }
+}
+
+/// Reads a word; `None` if its page is poisoned.
+///
+/// # Safety
+/// The word is in a readable mapping, and aligned.
+pub(crate) unsafe fn load_at(from: *const u64) -> Option<u64> {
+    // SAFETY: the caller's promise.
     let Loaded { abandoned, value } = sigbus::during(Activity::Access, || unsafe { victim_load(from) });
     (abandoned == 0).then_some(value)
 }

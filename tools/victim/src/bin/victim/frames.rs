@@ -106,7 +106,7 @@ fn choose(mut frames: Vec<u64>, count: usize) -> io::Result<Vec<u64>> {
 }
 
 /// At least `count` frames that this process has used and that are free now, or fewer if there are not so many.
-fn freed(count: usize) -> io::Result<Vec<u64>> {
+pub(crate) fn freed(count: usize) -> io::Result<Vec<u64>> {
     let protection = libc::PROT_READ | libc::PROT_WRITE;
     let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
     // SAFETY: a new mapping, at an address of the kernel's choice.

@@ -3,6 +3,7 @@
 mod access;
 mod frames;
 mod memory;
+mod ras_check;
 mod sigbus;
 mod stream;
 mod virtio_block;
@@ -24,6 +25,7 @@ Maps pages, prints their addresses, accesses them on command, and prints the out
 
 Usage: victim [OPTIONS]
        victim frames --help           addresses of pages by their use
+       victim ras-check --help        the guest's side of `ghest ras-check`
        victim virtio-block --help     a driver whose virtqueue is poisoned
        victim stream --help           a connection by vsock or a Unix socket
 
@@ -58,9 +60,13 @@ A SIGBUS is printed, and then kills the process unless --survive is set:
 ";
 
 fn main() -> ExitCode {
-    let mut arguments = std::env::args().skip(1).peekable();
+    let mut arguments = std::env::args();
+    if arguments.next().is_some_and(|name| name == "/init") && std::process::id() == 1 {
+        ras_check::init();
+    }
+    let mut arguments = arguments.peekable();
     let Some(subcommand) =
-        arguments.next_if(|it| ["frames", "stream", "virtio-block"].contains(&it.as_str()))
+        arguments.next_if(|it| ["frames", "ras-check", "stream", "virtio-block"].contains(&it.as_str()))
     else {
         return run("victim", HELP, Options::parse(arguments), |options| {
             options.run().map_err(|error| format!("{}: {error}", options.name))
@@ -69,6 +75,10 @@ fn main() -> ExitCode {
     match subcommand.as_str() {
         "frames" => {
             run("victim frames", frames::HELP, frames::Options::parse(arguments), frames::Options::run)
+        }
+        "ras-check" => {
+            let options = ras_check::Options::parse(arguments);
+            run("victim ras-check", ras_check::HELP, options, ras_check::Options::run)
         }
         "stream" => run("victim stream", stream::HELP, stream::Options::parse(arguments), |options| {
             options.run().map_err(|error| error.to_string())
@@ -165,7 +175,7 @@ impl Options {
         let memory = Memory::new(&self.backing, self.pages)
             .map_err(|error| format!("mmap(2) or mlock(2): {error}"))?;
         let exit_address = self.survive.then(access::exit_address);
-        sigbus::watch(&self.name, &memory, exit_address)
+        sigbus::watch(&format!("victim {}", self.name), &memory, exit_address)
             .map_err(|error| format!("sigaction(2), SIGBUS: {error}"))?;
         if self.early {
             sigbus::request_early_signals().map_err(|error| format!("prctl(2), PR_MCE_KILL: {error}"))?;

@@ -15,7 +15,11 @@ pub(crate) enum Backing {
     Anonymous,
     Shared,
     Huge,
+    /// Transparent huge pages.
+    TransparentHuge,
     File(PathBuf),
+    /// The page cache of a disk, whose contents are overwritten.
+    Disk(PathBuf),
 }
 
 /// Contiguous pages, mapped until the process ends.
@@ -34,7 +38,8 @@ const CODE: [u8; 8] = [0x00, 0x00, 0x80, 0xd2, 0xc0, 0x03, 0x5f, 0xd6];
 impl Memory {
     pub(crate) fn new(backing: &Backing, pages: usize) -> io::Result<Self> {
         let small = rustix::param::page_size();
-        let page_len = if *backing == Backing::Huge { HUGE } else { small };
+        let is_huge = matches!(backing, Backing::Huge | Backing::TransparentHuge);
+        let page_len = if is_huge { HUGE } else { small };
         let len = pages.checked_mul(page_len).ok_or(io::ErrorKind::OutOfMemory)?;
         let start = map(backing, len)?;
         let memory = Self { start, page_len, pages };
@@ -118,6 +123,11 @@ fn map(backing: &Backing, len: usize) -> io::Result<*mut u8> {
         Backing::Huge => {
             (libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_HUGETLB | libc::MAP_HUGE_2MB, None)
         }
+        // They begin at a multiple of their size.
+        Backing::TransparentHuge => return map_transparent_huge(len),
+        Backing::Disk(path) => {
+            (libc::MAP_SHARED, Some(OpenOptions::new().read(true).write(true).open(path)?))
+        }
         Backing::File(path) => {
             let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
             file.set_len(len as u64)?;
@@ -129,6 +139,22 @@ fn map(backing: &Backing, len: usize) -> io::Result<*mut u8> {
     // SAFETY: a new mapping, at an address of the kernel's choice.
     let start = unsafe { libc::mmap(ptr::null_mut(), len, protection, flags, descriptor, 0) };
     if start == libc::MAP_FAILED { Err(io::Error::last_os_error()) } else { Ok(start.cast()) }
+}
+
+#[expect(unsafe_code, reason = "system calls")]
+fn map_transparent_huge(len: usize) -> io::Result<*mut u8> {
+    let protection = libc::PROT_READ | libc::PROT_WRITE | libc::PROT_EXEC;
+    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+    // SAFETY: a new mapping, at an address of the kernel's choice.
+    let start = unsafe { libc::mmap(ptr::null_mut(), len + HUGE, protection, flags, -1, 0) };
+    if start == libc::MAP_FAILED {
+        return Err(io::Error::last_os_error());
+    }
+    let start = start.cast::<u8>();
+    let start = start.wrapping_add(start.align_offset(HUGE));
+    // SAFETY: the range is within the mapping.
+    check(unsafe { libc::madvise(start.cast(), len, libc::MADV_HUGEPAGE) })?;
+    Ok(start)
 }
 
 /// A system call's return value.

@@ -27,7 +27,8 @@ static ACTIVITY: AtomicU8 = AtomicU8::new(Activity::Other as u8);
 static WATCH: OnceLock<Watch> = OnceLock::new();
 
 struct Watch {
-    name: String,
+    /// How its lines begin.
+    prefix: String,
     start: u64,
     page_len: u64,
     pages: u64,
@@ -44,10 +45,10 @@ const MCEERR_AO: i32 = 5;
 /// Offset of `si_addr_lsb` in siginfo_t, which the libc crate does not define.
 const LSB_OFFSET: usize = 24;
 
-/// Installs the handler. `exit_address` is where an abandoned access continues; with `None`, a SIGBUS kills the process.
-pub(crate) fn watch(name: &str, memory: &Memory, exit_address: Option<u64>) -> io::Result<()> {
+/// Installs the handler. `prefix` starts each line that it prints. `exit_address` is where an abandoned access continues; with `None`, a SIGBUS kills the process.
+pub(crate) fn watch(prefix: &str, memory: &Memory, exit_address: Option<u64>) -> io::Result<()> {
     let watch = Watch {
-        name: name.to_owned(),
+        prefix: prefix.to_owned(),
         start: memory.address(0),
         page_len: memory.page_len() as u64,
         pages: memory.pages() as u64,
@@ -130,7 +131,7 @@ impl Watch {
     }
 
     fn write_line(&self, line: &mut Line, code: i32, address: u64, lsb: libc::c_short) -> fmt::Result {
-        write!(line, "victim {} SIGBUS code ", self.name)?;
+        write!(line, "{} SIGBUS code ", self.prefix)?;
         match CODES.iter().find(|(number, _)| *number == code) {
             Some((_, name)) => line.write_str(name)?,
             None => write!(line, "{code}")?,
@@ -165,7 +166,13 @@ mod tests {
     use super::*;
 
     fn line(code: i32, address: u64) -> String {
-        let watch = Watch { name: "a".into(), start: 0x4000, page_len: 0x1000, pages: 2, exit_address: None };
+        let watch = Watch {
+            prefix: "victim a".into(),
+            start: 0x4000,
+            page_len: 0x1000,
+            pages: 2,
+            exit_address: None,
+        };
         let mut line = Line { text: [0; 256], len: 0 };
         watch.write_line(&mut line, code, address, 12).unwrap();
         String::from_utf8(line.text[..line.len].to_vec()).unwrap()

@@ -85,7 +85,7 @@ impl Options {
         let pages = self.rounds * PARTS + DATA_PAGES;
         let memory =
             Memory::new(&Backing::Anonymous, pages).map_err(|error| format!("no memory: {error}"))?;
-        sigbus::watch(&self.name, &memory, Some(access::exit_address()))
+        sigbus::watch(&format!("victim {}", self.name), &memory, Some(access::exit_address()))
             .map_err(|error| format!("SIGBUS: {error}"))?;
         for round in 0..self.rounds {
             let end =

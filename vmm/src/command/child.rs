@@ -23,6 +23,8 @@ pub(super) struct Boot<'a> {
     pub(super) has_socket: bool,
     pub(super) directory: &'a Path,
     pub(super) limit: Duration,
+    /// Whether a line of the guest's console means that nothing more is to be seen: the guest is ended then.
+    pub(super) until: &'a dyn Fn(&str) -> bool,
     /// What the progress calls it.
     pub(super) label: String,
 }
@@ -61,6 +63,7 @@ impl Boot<'_> {
             Err(error) => return Ok(not_started("", format!("the process cannot be started: {error}"))),
         };
         let mut console = Console::default();
+        let mut searched = 0;
         let mut show = |console: &Console| {
             progress.show(|| {
                 let last = console.lines().next_back().map_or("", |line| &line.text);
@@ -71,6 +74,9 @@ impl Boot<'_> {
         let (status, hung) = running.watch(self.limit, signals, |t_ns, bytes| {
             console.push(t_ns, bytes);
             show(&console);
+            let is_last = console.lines().skip(searched).any(|line| (self.until)(&line.text));
+            searched = console.lines().count();
+            is_last
         })?;
         console.finish();
         let after_ns = nanoseconds(began.elapsed());
@@ -137,24 +143,26 @@ impl RunningChild {
         running
     }
 
-    /// Passes its output to `consume` until it ends, and nothing now and then while it has none. Also returns whether it exceeded
-    /// the time limit and was terminated.
+    /// Passes its output to `consume` until it ends, and nothing now and then while it has none. It is terminated when `consume`
+    /// returns true. Also returns whether it exceeded the time limit and was terminated.
     fn watch(
         &mut self,
         limit: Duration,
         signals: &mut Signals,
-        mut consume: impl FnMut(u64, &[u8]),
+        mut consume: impl FnMut(u64, &[u8]) -> bool,
     ) -> Result<(io::Result<ExitStatus>, bool), Interrupted> {
-        let mut hung = false;
+        let (mut hung, mut is_terminated, mut open) = (false, false, true);
         let mut deadline = self.began + limit;
-        let mut open = true;
         loop {
+            let mut is_done = false;
             if open {
                 match self.output.recv_timeout(POLL_INTERVAL) {
                     Ok((time, bytes)) => {
-                        consume(nanoseconds(time.saturating_duration_since(self.began)), &bytes)
+                        is_done = consume(nanoseconds(time.saturating_duration_since(self.began)), &bytes);
                     }
-                    Err(RecvTimeoutError::Timeout) => consume(nanoseconds(self.began.elapsed()), &[]),
+                    Err(RecvTimeoutError::Timeout) => {
+                        consume(nanoseconds(self.began.elapsed()), &[]);
+                    }
                     Err(RecvTimeoutError::Disconnected) => open = false,
                 }
             } else {
@@ -167,16 +175,17 @@ impl RunningChild {
             if let Some(signal) = signals.take_pending() {
                 return Err(Interrupted(signal));
             }
-            if Instant::now() < deadline {
-                continue;
-            }
-            if hung {
+            let is_late = Instant::now() >= deadline;
+            if is_terminated && is_late {
                 // It did not end after SIGTERM. Its output ends with it.
                 let _ = self.child.kill();
-            } else {
+            } else if !is_terminated && (is_late || is_done) {
                 let _ = kill_process(Pid::from_child(&self.child), Signal::TERM);
+                (hung, is_terminated) = (is_late, true);
+            } else {
+                continue;
             }
-            (hung, deadline) = (true, Instant::now() + TERMINATION_TIMEOUT);
+            deadline = Instant::now() + TERMINATION_TIMEOUT;
         }
     }
 
