@@ -206,6 +206,7 @@ impl MemoryBlocks {
 ///
 /// # Errors
 /// Returns an error if `bytes` cannot hold that block.
+#[cfg(feature = "ghes")]
 pub(crate) fn write_page_errors(
     page: u64,
     errors: u32,

@@ -2,8 +2,8 @@
 //!
 //! | offset | bytes | content |
 //! |---|---|---|
-//! | 0 | 32 | the [file's header](FileHeader), the same in every file of a [layout](Layout) |
-//! | 0x1000 + n * L | 32 | the [header](SlotHeader) of slot n: zeroes if it is free. L is the length of a slot |
+//! | 0 | 32 | the file's header, the same in every file of a [layout](Layout) |
+//! | 0x1000 + n * L | 32 | the header of slot n: zeroes if it is free. L is the length of a slot |
 //! | 0x2000 + n * L | up to L - 0x1000 | its record |
 //!
 //! A record is written in two steps, into a free slot: first the record, then the slot's header, whose checksum covers both. Until the

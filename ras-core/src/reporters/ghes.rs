@@ -1,6 +1,7 @@
 //! GHES: records in a status block, and their notification.
 
 mod corrected;
+mod corrected_pages;
 mod injected;
 
 use alloc::boxed::Box;

@@ -1,8 +1,9 @@
 //! Corrected errors: counted by page, and reported in records of one page each.
 
+use super::corrected_pages::{Batch, PageCounts, Waiting};
 use super::{CAPACITY, Ghes, Reporter, ReporterContext, is_free};
 use crate::actions::{ActionSink, ErrorEvent};
-use crate::corrected::{Batch, CorrectedErrors, PageCounts, Threshold, Waiting};
+use crate::corrected::{CorrectedErrors, Threshold};
 use crate::memory_blocks::{MemoryReport, write_page_errors};
 use crate::memory_error::{MemoryError, Span};
 use crate::severity::Severity;
