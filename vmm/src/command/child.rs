@@ -63,7 +63,7 @@ impl Boot<'_> {
             Err(error) => return Ok(not_started("", format!("the process cannot be started: {error}"))),
         };
         let mut console = Console::default();
-        let mut searched = 0;
+        let mut searched = 0_u64;
         let mut show = |console: &Console| {
             progress.show(|| {
                 let last = console.lines().next_back().map_or("", |line| &line.text);
@@ -74,9 +74,11 @@ impl Boot<'_> {
         let (status, hung) = running.watch(self.limit, signals, |t_ns, bytes| {
             console.push(t_ns, bytes);
             show(&console);
-            let is_last = console.lines().skip(searched).any(|line| (self.until)(&line.text));
-            searched = console.lines().count();
-            is_last
+            // Of very many lines those in the middle are dropped: new ones are counted from the end.
+            let lines = console.lines().count() as u64 + console.dropped_lines();
+            let new = usize::try_from(lines - searched).unwrap_or(usize::MAX);
+            searched = lines;
+            console.lines().rev().take(new).any(|line| (self.until)(&line.text))
         })?;
         console.finish();
         let after_ns = nanoseconds(began.elapsed());

@@ -1,4 +1,4 @@
-//! Emulators that are built from Debian's source of QEMU with a patch: once, in four minutes or more, into the cache.
+//! Emulators that are built from Debian's source of QEMU with a patch: once, into the cache.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -46,7 +46,7 @@ pub(super) fn emulator(cache: &Cache, host: &Host, patch: &str) -> Result<PathBu
     if !program.exists() || fs::read_to_string(&built_with).ok().as_deref() != Some(patch) {
         setup::install(PACKAGES)?;
         fs::create_dir_all(&home).context(format_args!("cannot create {}", home.display()))?;
-        eprintln!("building {} with a patch, which takes four minutes or more", host.emulator);
+        eprintln!("building {} with a patch, which takes some minutes", host.emulator);
         let built = build(cache, host, patch, &home);
         fs::rename(built.context(format_args!("cannot build {}", host.emulator))?, &program)
             .context(format_args!("cannot put {} in place", program.display()))?;
